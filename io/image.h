@@ -1,0 +1,21 @@
+// A decoded picture: what decoders write, resizing and augmentation edit, and batches are filled from.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace engine {
+
+// 8 bits per channel, rows top to bottom, interleaved (H, W, C), no padding between rows.
+struct Image {
+  int width = 0, height = 0, channels = 0;  // channels: 3 (RGB) or 1 (gray)
+  std::vector<uint8_t> pixels;              // height · width · channels
+
+  Image() = default;
+  Image(int w, int h, int c) : width(w), height(h), channels(c), pixels(size_t(w) * h * c) {}
+  uint8_t* row(int y) { return pixels.data() + size_t(y) * width * channels; }
+  const uint8_t* row(int y) const { return pixels.data() + size_t(y) * width * channels; }
+};
+
+}  // namespace engine
