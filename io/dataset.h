@@ -1,0 +1,53 @@
+// Data sets: which images there are, and the class of each. Reads torchvision's ImageFolder layout;
+// idx files come from io/idx.h. Decoding, resizing and batching are for others.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/image.h"
+
+namespace engine {
+
+struct Sample {
+  std::string path;  // of the image file; for an image in an idx file "FILE#position"
+  int label = 0;     // position in `Dataset::classes`
+};
+
+struct Dataset {
+  std::vector<std::string> classes;
+  std::vector<Sample> samples;
+  std::vector<Image> images;  // one per sample if they are in memory already, else empty
+};
+
+struct TrainingData {
+  Dataset train, validation;
+  std::optional<Dataset> test;
+};
+
+// --data of a training run: ROOT/train, ROOT/val (or valid, validation) and, if there is one, ROOT/test;
+// or a folder with MNIST's idx files. The classes are those of train, each with at least one image; a class
+// that only validation or test has is an Error.
+TrainingData read_training_data(const std::filesystem::path& root);
+
+// --data of an evaluation: ROOT/val (or valid, validation) if there is one, the validation images of idx
+// files, else ROOT itself as a folder of class folders. Labels are positions in `classes`, for instance a
+// checkpoint's; a class folder that is not among them is an Error.
+Dataset read_evaluation_data(const std::filesystem::path& root,
+                             const std::vector<std::string>& classes);
+
+// One folder of class folders. Class order and sample order are torchvision's (names compared as bytes),
+// hidden files and folders are left out, symbolic links are followed, a link loop is an Error.
+Dataset read_image_folder(const std::filesystem::path& folder);  // classes: its folders, none empty
+Dataset read_image_folder(const std::filesystem::path& folder,   // classes: given, some may lack images
+                          const std::vector<std::string>& classes);
+
+// All images below a folder, in torchvision's order.
+std::vector<std::string> list_images(const std::filesystem::path& folder);
+
+// By extension, in upper or lower case: .jpg .jpeg .png .ppm .pgm .pnm .bmp .tga .gif.
+bool has_image_extension(const std::filesystem::path& file);
+
+}  // namespace engine

@@ -1,0 +1,71 @@
+"""The PyTorch twins of the engine's models. Work with torch 1.13 / torchvision 0.14 and everything newer."""
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+IMAGE_SIZES = {
+    "mnist_cnn": 28,
+    "efficientnet_b0": 224,
+    "efficientnet_b1": 240,
+    "efficientnet_b2": 288,
+    "efficientnet_b3": 300,
+    "efficientnet_b4": 380,
+    "efficientnet_b5": 456,
+    "efficientnet_b6": 528,
+    "efficientnet_b7": 600,
+    "densenet121": 224,
+    "densenet161": 224,
+    "densenet169": 224,
+    "densenet201": 224,
+}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class MnistCnn(nn.Module):
+    """The network of PyTorch's MNIST example; gives logits, so that cross entropy takes the place of log_softmax and nll_loss."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3)
+        self.conv2 = nn.Conv2d(32, 64, 3)
+        self.dropout1 = nn.Dropout(0.25)
+        self.dropout2 = nn.Dropout(0.5)
+        self.fc1 = nn.Linear(9216, 128)
+        self.fc2 = nn.Linear(128, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.conv1(x))
+        x = functional.relu(self.conv2(x))
+        x = self.dropout1(functional.max_pool2d(x, 2))
+        x = functional.relu(self.fc1(torch.flatten(x, 1)))
+        return self.fc2(self.dropout2(x))
+
+
+def input_channels(name: str) -> int:
+    return 1 if name == "mnist_cnn" else 3
+
+
+def build(name: str, classes: int, regularize: bool = True) -> nn.Module:
+    """The model with random weights. `regularize=False` switches dropout and stochastic depth off."""
+    if name not in IMAGE_SIZES:
+        raise SystemExit(f"model {name}: expected one of {', '.join(IMAGE_SIZES)}")
+    model = MnistCnn(classes) if name == "mnist_cnn" else getattr(torchvision.models, name)(weights=None, num_classes=classes)
+    if not regularize:
+        for module in model.modules():
+            if isinstance(module, (nn.Dropout, torchvision.ops.StochasticDepth)):
+                module.p = 0.0
+    return model
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Loads a .pth state dictionary whose names and shapes all match."""
+    model.load_state_dict(torch.load(path, map_location="cpu"))
+
+
+def head_classes(path: str) -> int:
+    """The number of classes of a checkpoint: the rows of its last matrix."""
+    state = torch.load(path, map_location="cpu")
+    return [tensor for tensor in state.values() if tensor.dim() == 2][-1].shape[0]
