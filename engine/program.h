@@ -59,8 +59,10 @@ class Program {
   template <class T> OperandView<T> operand(const Operand& o) const;
   template <class T> SliceView<T> output(const Slice& s) const;
   template <class T> GradientView<T> gradient(const Slice& s) const;
-  // Of operand `which` of step `step`. The norm's sums are left out for a learned-gated operand.
+  // Of operand `which` of step `step`. The norm's sums are left out for a learned-gated operand: the
+  // squeeze-excite adds them, through sums().
   template <class T> GradientSink<T> sink(int step, int which, const Operand& o) const;
+  template <class T> GradientSink<T> sums(const Operand& o) const;  // dgamma, dbeta, k0, k1 alone
   template <class R> GateMemory<R> gate(int gate) const;
 
   template <class T> const T* weight(int parameter) const {        // storage type, memory layout
@@ -152,14 +154,22 @@ template <class T> GradientSink<T> Program::sink(int step, int which, const Oper
     sink.dz_h = memory.dz_h;
     sink.dz_slope = memory.dz_slope;
     sink.dz_slope_xhat = memory.dz_slope_xhat;
-  } else if (o.norm != kNone) {
-    const Norm& n = graph.norms[o.norm];
-    sink.dgamma = dparameter<R>(n.gamma);
-    sink.dbeta = dparameter<R>(n.beta);
-    sink.k0 = channel<R>(k0, o.at);
-    sink.k1 = channel<R>(k1, o.at);
+    return sink;
   }
+  const GradientSink<T> norm = sums<T>(o);
+  sink.dgamma = norm.dgamma;
+  sink.dbeta = norm.dbeta;
+  sink.k0 = norm.k0;
+  sink.k1 = norm.k1;
   return sink;
+}
+
+template <class T> GradientSink<T> Program::sums(const Operand& o) const {
+  using R = Real<T>;
+  if (o.norm == kNone) return {};
+  const Norm& n = graph.norms[o.norm];
+  return {.dgamma = dparameter<R>(n.gamma), .dbeta = dparameter<R>(n.beta), .k0 = channel<R>(k0, o.at),
+          .k1 = channel<R>(k1, o.at)};
 }
 
 template <class R> GateMemory<R> Program::gate(int gate) const {

@@ -58,7 +58,9 @@ Entries entries_of(const fs::path& folder) {
 // `above`: the folders from the root of the walk down to this one, without links.
 void walk(const fs::path& folder, std::vector<fs::path>& above,
           std::map<std::string, std::vector<std::string>>& images) {
-  const fs::path real = fs::canonical(folder);
+  std::error_code error;
+  const fs::path real = fs::canonical(folder, error);
+  require(!error, Failure::data, "{}: {}", folder.string(), error.message());
   require(std::ranges::find(above, real) == above.end(), Failure::data,
           "{}: a link to a folder that contains it", folder.string());
   above.push_back(real);

@@ -128,7 +128,7 @@ std::vector<uint8_t> read_idx_labels(const fs::path& file) {
 }
 
 bool has_idx_files(const fs::path& folder) {
-  return find(folder, "train-images-idx3-ubyte").has_value();
+  return find(folder, "train-images-idx3-ubyte") || find(folder, "t10k-images-idx3-ubyte");
 }
 
 TrainingData read_idx_folder(const fs::path& folder) {

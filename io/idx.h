@@ -13,7 +13,7 @@ namespace engine {
 std::vector<Image> read_idx_images(const std::filesystem::path& file);    // gray
 std::vector<uint8_t> read_idx_labels(const std::filesystem::path& file);
 
-// Whether a folder holds train-images-idx3-ubyte, with or without .gz.
+// Whether a folder holds the images of train or of t10k under their original names, with or without .gz.
 bool has_idx_files(const std::filesystem::path& folder);
 
 // The four files under their original names: train as training set, t10k as validation set. The classes are

@@ -1,4 +1,4 @@
-"""Images of a folder data set as the recipes mean them: decoded and resized by PIL, cropped at the centre."""
+"""Images of a folder data set: decoded and resized by PIL, cropped at the centre."""
 
 from pathlib import Path
 from typing import List, Tuple
@@ -13,12 +13,14 @@ FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
 
 def list_images(root: str) -> Tuple[List[Path], List[int], List[str]]:
-    """(files, labels, classes): classes are the sorted folder names; files are sorted by class, then path."""
+    """(files, labels, classes): classes are sorted folder names; files sorted by class, then path."""
     classes = sorted(folder.name for folder in Path(root).iterdir() if folder.is_dir())
     files: List[Path] = []
     labels: List[int] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (Path(root) / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        found = sorted(
+            path for path in (Path(root) / name).rglob("*") if path.suffix.lower() in EXTENSIONS
+        )
         files += found
         labels += [label] * len(found)
     if not files:
@@ -27,7 +29,7 @@ def list_images(root: str) -> Tuple[List[Path], List[int], List[str]]:
 
 
 def round_robin(files: List[Path], labels: List[int]) -> Tuple[List[Path], List[int]]:
-    """The first image of every class, then the second of every class, …: batches that hold all classes, without chance."""
+    """The first image of every class, then every second, …: mixed batches without chance."""
     seen: dict = {}
     ranks = []
     for label in labels:
@@ -43,7 +45,7 @@ def parse_size(text: str) -> Tuple[int, ...]:
 
 
 def load_image(path: Path, resize: str, crop: int, interpolation: str = "bilinear") -> np.ndarray:
-    """(crop, crop, 3) uint8. Sizes and the centre round as torchvision's Resize and CenterCrop do."""
+    """(crop, crop, 3) uint8. Rounds sizes and the centre as torchvision's Resize and CenterCrop."""
     image = Image.open(path).convert("RGB")
     size = parse_size(resize)
     if len(size) == 1:

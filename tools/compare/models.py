@@ -1,4 +1,4 @@
-"""The PyTorch twins of the engine's models. Work with torch 1.13 / torchvision 0.14 and everything newer."""
+"""The PyTorch twins of the engine's models. For torch 1.13, torchvision 0.14 and newer."""
 
 import torch
 import torchvision
@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class MnistCnn(nn.Module):
-    """The network of PyTorch's MNIST example; gives logits, so that cross entropy takes the place of log_softmax and nll_loss."""
+    """The network of PyTorch's MNIST example without its last log_softmax: the loss is cross entropy."""
 
     def __init__(self, classes: int = 10):
         super().__init__()
@@ -49,10 +49,14 @@ def input_channels(name: str) -> int:
 
 
 def build(name: str, classes: int, regularize: bool = True) -> nn.Module:
-    """The model with random weights. `regularize=False` switches dropout and stochastic depth off."""
+    """The model with random weights. `regularize=False`: no dropout, no stochastic depth."""
     if name not in IMAGE_SIZES:
         raise SystemExit(f"model {name}: expected one of {', '.join(IMAGE_SIZES)}")
-    model = MnistCnn(classes) if name == "mnist_cnn" else getattr(torchvision.models, name)(weights=None, num_classes=classes)
+    model = (
+        MnistCnn(classes)
+        if name == "mnist_cnn"
+        else getattr(torchvision.models, name)(weights=None, num_classes=classes)
+    )
     if not regularize:
         for module in model.modules():
             if isinstance(module, (nn.Dropout, torchvision.ops.StochasticDepth)):

@@ -1,4 +1,4 @@
-"""The project's random numbers in numpy: Philox4x32-10 under the keys of kernels/random.h, bit for bit."""
+"""The project's random numbers in numpy: Philox4x32-10 as in kernels/random.h, bit for bit."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def purpose(name: str) -> int:
 
 
 def bits(seed: int, purpose: int, count: int) -> np.ndarray:
-    """The first `count` words of the stream (seed, epoch 0, position 0, purpose): word i is lane i % 4 of block i // 4."""
+    """The first words of a stream (epoch 0, position 0): word i is lane i % 4 of block i // 4."""
     blocks = (count + 3) // 4
     c0 = np.arange(blocks, dtype=np.uint64)
     c1, c2, c3 = (np.full(blocks, value, np.uint64) for value in (0, 0, purpose))

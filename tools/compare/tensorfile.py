@@ -1,4 +1,4 @@
-"""Reads and writes safetensors files with numpy alone: an 8-byte header length, a JSON header, the bytes."""
+"""Reads and writes safetensors files with numpy alone."""
 
 import json
 import struct
@@ -12,11 +12,15 @@ NAMES = {np.dtype(code): name for name, code in TYPES.items()}
 
 
 def save(path: Path, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> None:
-    """Writes `tensors` in the order given; the header is padded to a multiple of 8 bytes."""
+    """Header length, JSON header padded to a multiple of 8 bytes, then the tensors in order."""
     header: Dict[str, object] = {"__metadata__": metadata}
     offset = 0
     for name, tensor in tensors.items():
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
+        header[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
         offset += tensor.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -35,5 +39,7 @@ def load(path: Path) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
     tensors = {}
     for name, entry in header.items():
         first, last = entry["data_offsets"]
-        tensors[name] = np.frombuffer(data[start + first : start + last], TYPES[entry["dtype"]]).reshape(entry["shape"])
+        tensors[name] = np.frombuffer(
+            data[start + first : start + last], TYPES[entry["dtype"]]
+        ).reshape(entry["shape"])
     return tensors, metadata
