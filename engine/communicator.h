@@ -17,11 +17,12 @@ class Group {
   explicit Group(int ranks);
 
   int ranks() const { return ranks_; }
-  void barrier();                                   // throws Error(collective) if a rank has given up
+  void barrier();  // throws Error(collective) if a rank has given up
   // Every rank gets rank 0's bytes.
   void broadcast(int rank, std::span<std::byte> bytes);
   // Element-wise sum in rank order, the same bits on every rank. Float or double.
-  template <class R> void sum(int rank, std::span<R> values);
+  template <class R>
+  void sum(int rank, std::span<R> values);
   // Wakes every rank that waits, now or later, with `why`.
   void abort(const std::string& why);
 
@@ -31,7 +32,7 @@ class Group {
   int ranks_, arrived_ = 0;
   uint64_t generation_ = 0;
   std::string aborted_;
-  std::vector<void*> shared_;                       // one address per rank
+  std::vector<void*> shared_;  // one address per rank
   std::vector<std::byte> result_;
 };
 

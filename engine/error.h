@@ -12,14 +12,14 @@ namespace engine {
 // Process exit codes; 0 is success, 1 an internal error. Scripts rely on these values.
 enum class Failure {
   internal = 1,
-  usage = 2,        // unknown flag, value out of range
-  data = 3,         // missing or unreadable data set, image
-  weights = 4,      // invalid weight file or checkpoint
-  diverged = 5,     // the loss is not finite
-  memory = 6,       // a plan that does not fit
-  collective = 7,   // a peer timed out or was lost
-  check = 8,        // parity or a verification failed
-  preempted = 75,   // stopped by a signal, checkpoint saved (EX_TEMPFAIL)
+  usage = 2,       // unknown flag, value out of range
+  data = 3,        // missing or unreadable data set, image
+  weights = 4,     // invalid weight file or checkpoint
+  diverged = 5,    // the loss is not finite
+  memory = 6,      // a plan that does not fit
+  collective = 7,  // a peer timed out or was lost
+  check = 8,       // parity or a verification failed
+  preempted = 75,  // stopped by a signal, checkpoint saved (EX_TEMPFAIL)
 };
 
 // One line for the user: it names the file, layer or flag and the numbers.

@@ -1,6 +1,7 @@
-// What a model is: steps, buffers, norms, gates and named parameters, recorded by a builder. Pure data; no batch
-// size, no memory, no device. A value is an operand with a shape: batch_norm, activate, scale and drop only annotate
-// it; conv, pool, add, linear and squeeze_excite create a step.
+// What a model is: steps, buffers, norms, gates and named parameters, recorded by a builder. Pure
+// data; no batch size, no memory, no device. A value is an operand with a shape: batch_norm,
+// activate, scale and drop only annotate it; conv, pool, add, linear and squeeze_excite create a
+// step.
 #pragma once
 
 #include <span>
@@ -16,13 +17,14 @@ namespace engine {
 
 constexpr int kNone = -1;  // of an index: absent
 
-// Activation memory of one layer output, or the shared buffer of a dense block; raw, before its norms.
+// Activation memory of one layer output, or the shared buffer of a dense block; raw, before its
+// norms.
 struct Buffer {
   std::string name;
   int channels = 0, height = 0, width = 0;
-  int placed = 0;              // channels given to producers so far
-  bool normed = false;         // some norm reads it
-  float eps = 0;               // of those norms: they share statistics
+  int placed = 0;       // channels given to producers so far
+  bool normed = false;  // some norm reads it
+  float eps = 0;        // of those norms: they share statistics
 };
 
 // Channels [c0, c1) of a buffer: what a producer owns and what an operand reads.
@@ -33,16 +35,23 @@ struct Slice {
 };
 
 struct Parameter {
-  enum class Kind { weight, gain, offset, running_mean, running_var };  // gain: gamma; offset: beta and biases
-  std::string name;            // torchvision's
-  Shape shape;                 // torchvision's: OIHW, (out, C·H·W) of a linear layer, (C,)
+  enum class Kind {
+    weight,
+    gain,
+    offset,
+    running_mean,
+    running_var
+  };                 // gain: gamma; offset: beta and biases
+  std::string name;  // torchvision's
+  Shape shape;       // torchvision's: OIHW, (out, C·H·W) of a linear layer, (C,)
   Kind kind = Kind::weight;
-  Shape memory;                // here: OHWI, so that NHWC operands meet contiguous channels; (C,)
-  bool head = false;           // re-initialised when a weight file has another number of classes
+  Shape memory;       // here: OHWI, so that NHWC operands meet contiguous channels; (C,)
+  bool head = false;  // re-initialised when a weight file has another number of classes
   bool trained() const { return kind != Kind::running_mean && kind != Kind::running_var; }
 };
 
-// One batch-norm layer. Several may read one buffer: same statistics, own gamma, beta and running values.
+// One batch-norm layer. Several may read one buffer: same statistics, own gamma, beta and running
+// values.
 struct Norm {
   std::string name;
   Slice at;
@@ -54,9 +63,9 @@ struct Norm {
 struct Gate {
   std::string name;
   bool learned = false;
-  int channels = 0;            // of a learned gate
-  int squeezed = 0;            // width of its hidden layer
-  float keep = 1;              // of a random gate
+  int channels = 0;  // of a learned gate
+  int squeezed = 0;  // width of its hidden layer
+  float keep = 1;    // of a random gate
   bool whole_image = false;
 };
 
@@ -79,7 +88,8 @@ struct Window {
 
 // ---------------------------------------------------------------- steps: a closed set
 
-// Dense (groups 1) or depthwise (groups = channels). A linear layer is a convolution whose kernel is the image.
+// Dense (groups 1) or depthwise (groups = channels). A linear layer is a convolution whose kernel
+// is the image.
 struct Conv {
   std::string name;
   Operand in;
@@ -88,7 +98,8 @@ struct Conv {
   bool depthwise = false;
   int weight = kNone, bias = kNone;  // parameters
   bool pointwise() const {
-    return !depthwise && window.kernel_h == 1 && window.kernel_w == 1 && window.stride == 1 && window.padding == 0;
+    return !depthwise && window.kernel_h == 1 && window.kernel_w == 1 && window.stride == 1 &&
+           window.padding == 0;
   }
 };
 
@@ -100,7 +111,8 @@ struct SqueezeExcite {
   int reduce_weight = kNone, reduce_bias = kNone, expand_weight = kNone, expand_bias = kNone;
 };
 
-// Maximum or average; a window that overhangs is dropped, as in PyTorch. A global pool's window is the image.
+// Maximum or average; a window that overhangs is dropped, as in PyTorch. A global pool's window is
+// the image.
 struct Pool {
   std::string name;
   Operand in;
@@ -134,34 +146,37 @@ const Slice* output_of(const Step& step);
 
 struct ConvOptions {
   int out = 0, kernel = 1, stride = 1;
-  int padding = kNone;         // none: kernel / 2
+  int padding = kNone;  // none: kernel / 2
   bool depthwise = false, bias = false;
-  int into = kNone;            // shared buffer to place the output in
+  int into = kNone;  // shared buffer to place the output in
 };
 
 class Graph {
  public:
-  Graph(std::string model, float eps, float momentum) : model(std::move(model)), eps_(eps), momentum_(momentum) {}
+  Graph(std::string model, float eps, float momentum)
+      : model(std::move(model)), eps_(eps), momentum_(momentum) {}
 
   Value input(int height, int width, int channels);
-  int buffer(std::string name, int channels);            // a shared buffer; its shape comes with the first slice
-  Value placed(int buffer) const;                        // all channels placed in it so far
+  int buffer(std::string name,
+             int channels);        // a shared buffer; its shape comes with the first slice
+  Value placed(int buffer) const;  // all channels placed in it so far
 
   Value batch_norm(Value v, const std::string& name);
   Value relu(Value v) { return activate(v, Activation::relu); }
   Value silu(Value v) { return activate(v, Activation::silu); }
-  Value scale(Value v, int gate);                        // by the gate that squeezed this very value
+  Value scale(Value v, int gate);  // by the gate that squeezed this very value
   Value dropout(Value v, const std::string& name, float p);
   Value stochastic_depth(Value v, const std::string& name, float p);
 
   Value conv(Value v, const std::string& name, const ConvOptions& options);
   Value linear(Value v, const std::string& name, int out);
-  Value max_pool(Value v, const std::string& name, int kernel, int stride, int padding = 0, int into = kNone);
+  Value max_pool(Value v, const std::string& name, int kernel, int stride, int padding = 0,
+                 int into = kNone);
   Value average_pool(Value v, const std::string& name, int kernel);
   Value global_pool(Value v, const std::string& name);
   Value add(Value a, Value b, const std::string& name);
   int squeeze_excite(Value v, const std::string& name, int squeezed);  // the gate
-  void cross_entropy(Value logits);                      // the last step; marks its layer's parameters as the head
+  void cross_entropy(Value logits);  // the last step; marks its layer's parameters as the head
 
   std::string model;
   std::vector<Step> steps;
@@ -172,7 +187,7 @@ class Graph {
   Slice image, logits;
 
   int classes() const { return logits.channels(); }
-  int64_t trained_parameters() const;                    // number of trained scalars
+  int64_t trained_parameters() const;  // number of trained scalars
 
  private:
   Value activate(Value v, Activation act);

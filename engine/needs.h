@@ -1,5 +1,5 @@
-// How much memory a step wants beside its operands and outputs. Pure functions of graph, batch and precision, so
-// that `engine summary` knows them on any machine.
+// How much memory a step wants beside its operands and outputs. Pure functions of graph, batch and
+// precision, so that `engine summary` knows them on any machine.
 #pragma once
 
 #include "engine/graph.h"
@@ -9,8 +9,8 @@ namespace engine {
 
 enum class BackendKind { reference, cpu, cuda };
 
-// Fused kernels transform on load and reduce in the epilogue; library form materialises the operand, calls the
-// library, and takes the epilogue in a sweep.
+// Fused kernels transform on load and reduce in the epilogue; library form materialises the
+// operand, calls the library, and takes the epilogue in a sweep.
 enum class ConvForm { automatic, fused, library };
 
 ConvForm parse_conv_form(std::string_view name);  // throws Error(usage)
@@ -38,7 +38,8 @@ struct NeedsOptions {
 
 StepNeeds needs(const Graph& graph, const Step& step, const NeedsOptions& options);
 
-// Vectors that a learned gate keeps between its squeeze-excite and the end of its buffer's backward, in Reals.
+// Vectors that a learned gate keeps between its squeeze-excite and the end of its buffer's
+// backward, in Reals.
 int64_t gate_elements(const Gate& gate, int batch);
 
 }  // namespace engine

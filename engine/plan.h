@@ -1,5 +1,5 @@
-// Where everything lives: who writes and who accumulates each gradient, lifetimes, arena offsets, parameter offsets
-// in backward order, all-reduce buckets. A pure function of the graph: no device.
+// Where everything lives: who writes and who accumulates each gradient, lifetimes, arena offsets,
+// parameter offsets in backward order, all-reduce buckets. A pure function of the graph: no device.
 #pragma once
 
 #include <array>
@@ -28,33 +28,33 @@ struct ScratchPlan {
 };
 
 struct StepPlan {
-  std::array<GradientWrite, 2> write{};     // per operand
+  std::array<GradientWrite, 2> write{};  // per operand
   ScratchPlan forward, backward;
 };
 
 // A byte range of the flat gradients that is complete after the backward of `after_step`.
 struct Bucket {
-  int64_t first = 0, elements = 0;          // in Reals
-  int after_step = 0;                       // index in Graph::steps
+  int64_t first = 0, elements = 0;  // in Reals
+  int after_step = 0;               // index in Graph::steps
 };
 
 struct PlanOptions {
   int batch = 1;
   bool training = true;
-  bool input_gradient = false;              // tests only
+  bool input_gradient = false;  // tests only
   Precision precision = Precision::fp32;
   BackendKind backend = BackendKind::cpu;
   ConvForm conv = ConvForm::automatic;
-  size_t workspace = size_t{256} << 20;     // cap for library workspace
+  size_t workspace = size_t{256} << 20;  // cap for library workspace
   int64_t bucket_elements = int64_t{4} << 20;
 };
 
 // Parameters do not depend on the batch: every plan of a graph has the same layout.
 struct ParameterLayout {
-  std::vector<int64_t> at;                  // per parameter: first Real in the trained or the state arena
-  int64_t trained = 0, state = 0;           // Reals in each, padded: every tensor starts at a multiple of 64
-  std::vector<int64_t> channel_at;          // per buffer: first channel in each of k0, k1, mean, var
-  int64_t channels = 0;                     // of all buffers
+  std::vector<int64_t> at;         // per parameter: first Real in the trained or the state arena
+  int64_t trained = 0, state = 0;  // Reals in each, padded: every tensor starts at a multiple of 64
+  std::vector<int64_t> channel_at;  // per buffer: first channel in each of k0, k1, mean, var
+  int64_t channels = 0;             // of all buffers
 };
 
 ParameterLayout lay_out_parameters(const Graph& graph);
@@ -62,24 +62,28 @@ ParameterLayout lay_out_parameters(const Graph& graph);
 struct Plan {
   PlanOptions options;
   ParameterLayout layout;
-  std::vector<Range> data, grad;            // per buffer, in the activation arena
-  std::vector<Range> gate;                  // per gate; learned ones only
-  std::vector<const Operand*> gated_by;     // per buffer: the learned-gated operand that reads it, or null
+  std::vector<Range> data, grad;  // per buffer, in the activation arena
+  std::vector<Range> gate;        // per gate; learned ones only
+  std::vector<const Operand*>
+      gated_by;  // per buffer: the learned-gated operand that reads it, or null
   std::vector<StepPlan> steps;
-  std::vector<Bucket> buckets;              // in the order in which they become ready
-  size_t activations = 0;                   // bytes of the arena
+  std::vector<Bucket> buckets;  // in the order in which they become ready
+  size_t activations = 0;       // bytes of the arena
 
   // Bytes of the whole session: what the arenas allocate.
   struct Totals {
-    size_t parameters, gradients, optimizer, weight_copies, state, channels, activations, workspace, staging;
+    size_t parameters, gradients, optimizer, weight_copies, state, channels, activations, workspace,
+        staging;
     size_t sum() const {
-      return parameters + gradients + optimizer + weight_copies + state + channels + activations + workspace + staging;
+      return parameters + gradients + optimizer + weight_copies + state + channels + activations +
+             workspace + staging;
     }
   };
   Totals totals(const Graph& graph, int optimizer_moments) const;
 };
 
-// Throws Error(internal) where the graph breaks a rule: a third reader of a gated buffer, a slice only partly written.
+// Throws Error(internal) where the graph breaks a rule: a third reader of a gated buffer, a slice
+// only partly written.
 Plan make_plan(const Graph& graph, const PlanOptions& options);
 
 }  // namespace engine

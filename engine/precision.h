@@ -1,5 +1,5 @@
-// What a session computes in. Activations and the weight copies are stored in the storage type; arithmetic,
-// statistics, masters and optimizer state are float (double for fp64).
+// What a session computes in. Activations and the weight copies are stored in the storage type;
+// arithmetic, statistics, masters and optimizer state are float (double for fp64).
 #pragma once
 
 #include <string_view>
@@ -19,9 +19,15 @@ enum class Precision {
 Precision parse_precision(std::string_view name);  // throws Error(usage)
 std::string_view name_of(Precision precision);
 DType storage_type(Precision precision);
-inline size_t storage_size(Precision precision) { return size_of(storage_type(precision)); }
-inline size_t real_size(Precision precision) { return precision == Precision::fp64 ? 8 : 4; }
+inline size_t storage_size(Precision precision) {
+  return size_of(storage_type(precision));
+}
+inline size_t real_size(Precision precision) {
+  return precision == Precision::fp64 ? 8 : 4;
+}
 // The compute-precision copies of the weights are the masters themselves.
-inline bool weights_are_masters(Precision precision) { return storage_size(precision) == real_size(precision); }
+inline bool weights_are_masters(Precision precision) {
+  return storage_size(precision) == real_size(precision);
+}
 
 }  // namespace engine

@@ -1,5 +1,6 @@
-// A plan with addresses: one batch size and mode of a session, as the backends see it. Everything a step reads or
-// writes is handed out here as the views of kernels/operand.h; no backend computes an address.
+// A plan with addresses: one batch size and mode of a session, as the backends see it. Everything a
+// step reads or writes is handed out here as the views of kernels/operand.h; no backend computes an
+// address.
 #pragma once
 
 #include <cstddef>
@@ -16,115 +17,155 @@ struct Normalisation {
   float mean[3] = {0, 0, 0}, std[3] = {1, 1, 1};
 };
 
-constexpr int kSlots = 2;          // staging slots: one is filled while the other is read
-constexpr int kResults = 64;       // entries of the result ring
+constexpr int kSlots = 2;     // staging slots: one is filled while the other is read
+constexpr int kResults = 64;  // entries of the result ring
 
 struct Arenas {
   std::byte *parameters = nullptr, *gradients = nullptr;  // trained Reals, in backward order
-  std::byte *moments = nullptr;                           // optimizer state: one or two arrays like the parameters
-  std::byte *weights = nullptr;                           // the parameters in the storage type; may be `parameters`
-  std::byte *state = nullptr;                             // running statistics
-  std::byte *channels = nullptr;                          // k0, k1, mean, var of all buffers
+  std::byte* moments = nullptr;   // optimizer state: one or two arrays like the parameters
+  std::byte* weights = nullptr;   // the parameters in the storage type; may be `parameters`
+  std::byte* state = nullptr;     // running statistics
+  std::byte* channels = nullptr;  // k0, k1, mean, var of all buffers
   std::byte *activations = nullptr, *workspace = nullptr;
-  uint8_t* images = nullptr;                              // (kSlots, capacity, H, W, C)
-  int32_t* labels = nullptr;                              // (kSlots, capacity)
+  uint8_t* images = nullptr;  // (kSlots, capacity, H, W, C)
+  int32_t* labels = nullptr;  // (kSlots, capacity)
   StepParams* params = nullptr;
   ScaleState* scale = nullptr;
-  StepResult* results = nullptr;                          // (kResults,), visible to the host
+  StepResult* results = nullptr;  // (kResults,), visible to the host
 };
 
 // The arrays of a learned gate, inside its Range: eight of (N, C), two of (N, S).
-template <class R> struct GateMemory {
-  R *gate, *pooled, *slope, *slope_xhat;   // s, mean of h, Σh', Σh'·xhat: left by forward
-  R *dz_h, *dz_slope, *dz_slope_xhat, *q;  // left by the gated reader's backward; q by the squeeze-excite's
-  R *hidden, *dhidden;                     // (N, S): silu(u) and silu'(u) of the hidden layer
+template <class R>
+struct GateMemory {
+  R *gate, *pooled, *slope, *slope_xhat;  // s, mean of h, Σh', Σh'·xhat: left by forward
+  R *dz_h, *dz_slope, *dz_slope_xhat,
+      *q;               // left by the gated reader's backward; q by the squeeze-excite's
+  R *hidden, *dhidden;  // (N, S): silu(u) and silu'(u) of the hidden layer
 };
 
 class Program {
  public:
-  Program(const Graph& graph, const Plan& plan, const Arenas& arenas, const Normalisation& normalisation,
-          int slot_capacity)
-      : graph(graph), plan(plan), arenas(arenas), normalisation(normalisation), slot_capacity(slot_capacity) {}
+  Program(const Graph& graph, const Plan& plan, const Arenas& arenas,
+          const Normalisation& normalisation, int slot_capacity)
+      : graph(graph),
+        plan(plan),
+        arenas(arenas),
+        normalisation(normalisation),
+        slot_capacity(slot_capacity) {}
 
   const Graph& graph;
   const Plan& plan;
   Arenas arenas;
   Normalisation normalisation;
-  int slot_capacity;               // images per staging slot
+  int slot_capacity;  // images per staging slot
 
   int batch() const { return plan.options.batch; }
   bool training() const { return plan.options.training; }
   Precision precision() const { return plan.options.precision; }
 
-  template <class T> OperandView<T> operand(const Operand& o) const;
-  template <class T> SliceView<T> output(const Slice& s) const;
-  template <class T> GradientView<T> gradient(const Slice& s) const;
-  // Of operand `which` of step `step`. The norm's sums are left out for a learned-gated operand: the
-  // squeeze-excite adds them, through sums().
-  template <class T> GradientSink<T> sink(int step, int which, const Operand& o) const;
-  template <class T> GradientSink<T> sums(const Operand& o) const;  // dgamma, dbeta, k0, k1 alone
-  template <class R> GateMemory<R> gate(int gate) const;
+  template <class T>
+  OperandView<T> operand(const Operand& o) const;
+  template <class T>
+  SliceView<T> output(const Slice& s) const;
+  template <class T>
+  GradientView<T> gradient(const Slice& s) const;
+  // Of operand `which` of step `step`. The norm's sums are left out for a learned-gated operand:
+  // the squeeze-excite adds them, through sums().
+  template <class T>
+  GradientSink<T> sink(int step, int which, const Operand& o) const;
+  template <class T>
+  GradientSink<T> sums(const Operand& o) const;  // dgamma, dbeta, k0, k1 alone
+  template <class R>
+  GateMemory<R> gate(int gate) const;
 
-  template <class T> const T* weight(int parameter) const {        // storage type, memory layout
+  template <class T>
+  const T* weight(int parameter) const {  // storage type, memory layout
     return reinterpret_cast<const T*>(arenas.weights) + plan.layout.at[parameter];
   }
-  template <class R> R* master(int parameter) const {              // trained, or running statistics
+  template <class R>
+  R* master(int parameter) const {  // trained, or running statistics
     std::byte* base = graph.parameters[parameter].trained() ? arenas.parameters : arenas.state;
     return reinterpret_cast<R*>(base) + plan.layout.at[parameter];
   }
-  template <class R> R* dparameter(int parameter) const {          // trained parameters only
+  template <class R>
+  R* dparameter(int parameter) const {  // trained parameters only
     return reinterpret_cast<R*>(arenas.gradients) + plan.layout.at[parameter];
   }
-  template <class T> T* scratch(const Range& range) const {        // null if absent
+  template <class T>
+  T* scratch(const Range& range) const {  // null if absent
     return range.bytes ? reinterpret_cast<T*>(arenas.activations + range.offset) : nullptr;
   }
 
  private:
   enum ChannelVector { k0, k1, mean, var };
-  template <class R> R* channel(ChannelVector which, const Slice& s) const {
-    return reinterpret_cast<R*>(arenas.channels) + which * plan.layout.channels + plan.layout.channel_at[s.buffer] + s.c0;
+  template <class R>
+  R* channel(ChannelVector which, const Slice& s) const {
+    return reinterpret_cast<R*>(arenas.channels) + which * plan.layout.channels +
+           plan.layout.channel_at[s.buffer] + s.c0;
   }
-  template <class T> T* at(const std::vector<Range>& ranges, const Slice& s) const {
+  template <class T>
+  T* at(const std::vector<Range>& ranges, const Slice& s) const {
     return reinterpret_cast<T*>(arenas.activations + ranges[s.buffer].offset) + s.c0;
   }
 };
 
 // ---------------------------------------------------------------- views
 
-template <class T> OperandView<T> Program::operand(const Operand& o) const {
+template <class T>
+OperandView<T> Program::operand(const Operand& o) const {
   using R = Real<T>;
   const Buffer& b = graph.buffers[o.at.buffer];
-  OperandView<T> view{.x = at<T>(plan.data, o.at), .batch = batch(), .height = b.height, .width = b.width,
-                      .channels = o.at.channels(), .pitch = b.channels};
+  OperandView<T> view{.x = at<T>(plan.data, o.at),
+                      .batch = batch(),
+                      .height = b.height,
+                      .width = b.width,
+                      .channels = o.at.channels(),
+                      .pitch = b.channels};
   if (o.norm != kNone) {
     const Norm& n = graph.norms[o.norm];
     view.norm = {.mean = training() ? channel<R>(mean, o.at) : master<R>(n.running_mean),
                  .var = training() ? channel<R>(var, o.at) : master<R>(n.running_var),
-                 .gamma = master<R>(n.gamma), .beta = master<R>(n.beta), .eps = R(n.eps)};
+                 .gamma = master<R>(n.gamma),
+                 .beta = master<R>(n.beta),
+                 .eps = R(n.eps)};
   }
   view.act = o.act;
   if (o.gate != kNone) {
     const Gate& g = graph.gates[o.gate];
-    if (g.learned) view.gate = gate<R>(o.gate).gate;
-    else if (training()) view.random = {g.keep, g.whole_image, purpose(g.name.c_str()), arenas.params};
+    if (g.learned)
+      view.gate = gate<R>(o.gate).gate;
+    else if (training())
+      view.random = {g.keep, g.whole_image, purpose(g.name.c_str()), arenas.params};
   }
   return view;
 }
 
-template <class T> SliceView<T> Program::output(const Slice& s) const {
+template <class T>
+SliceView<T> Program::output(const Slice& s) const {
   using R = Real<T>;
   const Buffer& b = graph.buffers[s.buffer];
   const bool statistics = training() && b.normed;
-  return {.y = at<T>(plan.data, s), .batch = batch(), .height = b.height, .width = b.width, .channels = s.channels(),
-          .pitch = b.channels, .mean = statistics ? channel<R>(mean, s) : nullptr,
+  return {.y = at<T>(plan.data, s),
+          .batch = batch(),
+          .height = b.height,
+          .width = b.width,
+          .channels = s.channels(),
+          .pitch = b.channels,
+          .mean = statistics ? channel<R>(mean, s) : nullptr,
           .var = statistics ? channel<R>(var, s) : nullptr};
 }
 
-template <class T> GradientView<T> Program::gradient(const Slice& s) const {
+template <class T>
+GradientView<T> Program::gradient(const Slice& s) const {
   using R = Real<T>;
   const Buffer& b = graph.buffers[s.buffer];
-  GradientView<T> view{.grad = at<T>(plan.grad, s), .x = at<T>(plan.data, s), .batch = batch(), .height = b.height,
-                       .width = b.width, .channels = s.channels(), .pitch = b.channels};
+  GradientView<T> view{.grad = at<T>(plan.grad, s),
+                       .x = at<T>(plan.data, s),
+                       .batch = batch(),
+                       .height = b.height,
+                       .width = b.width,
+                       .channels = s.channels(),
+                       .pitch = b.channels};
   if (b.normed) {
     view.norm = {.mean = channel<R>(mean, s), .var = channel<R>(var, s), .eps = R(b.eps)};
     view.k0 = channel<R>(k0, s);
@@ -143,11 +184,13 @@ template <class T> GradientView<T> Program::gradient(const Slice& s) const {
   return view;
 }
 
-template <class T> GradientSink<T> Program::sink(int step, int which, const Operand& o) const {
+template <class T>
+GradientSink<T> Program::sink(int step, int which, const Operand& o) const {
   using R = Real<T>;
   const GradientWrite write = plan.steps[step].write[which];
   if (write == GradientWrite::none || write == GradientWrite::same) return {};
-  GradientSink<T> sink{.grad = at<T>(plan.grad, o.at), .pitch = graph.buffers[o.at.buffer].channels,
+  GradientSink<T> sink{.grad = at<T>(plan.grad, o.at),
+                       .pitch = graph.buffers[o.at.buffer].channels,
                        .how = write == GradientWrite::add ? Write::add : Write::assign};
   if (o.gate != kNone && graph.gates[o.gate].learned) {
     const GateMemory<R> memory = gate<R>(o.gate);
@@ -164,15 +207,19 @@ template <class T> GradientSink<T> Program::sink(int step, int which, const Oper
   return sink;
 }
 
-template <class T> GradientSink<T> Program::sums(const Operand& o) const {
+template <class T>
+GradientSink<T> Program::sums(const Operand& o) const {
   using R = Real<T>;
   if (o.norm == kNone) return {};
   const Norm& n = graph.norms[o.norm];
-  return {.dgamma = dparameter<R>(n.gamma), .dbeta = dparameter<R>(n.beta), .k0 = channel<R>(k0, o.at),
+  return {.dgamma = dparameter<R>(n.gamma),
+          .dbeta = dparameter<R>(n.beta),
+          .k0 = channel<R>(k0, o.at),
           .k1 = channel<R>(k1, o.at)};
 }
 
-template <class R> GateMemory<R> Program::gate(int gate) const {
+template <class R>
+GateMemory<R> Program::gate(int gate) const {
   const Gate& g = graph.gates[gate];
   R* next = scratch<R>(plan.gate[gate]);
   const auto take = [&](int width) {
@@ -181,7 +228,8 @@ template <class R> GateMemory<R> Program::gate(int gate) const {
     return here;
   };
   GateMemory<R> m{};
-  for (R** vector : {&m.gate, &m.pooled, &m.slope, &m.slope_xhat, &m.dz_h, &m.dz_slope, &m.dz_slope_xhat, &m.q})
+  for (R** vector :
+       {&m.gate, &m.pooled, &m.slope, &m.slope_xhat, &m.dz_h, &m.dz_slope, &m.dz_slope_xhat, &m.q})
     *vector = take(g.channels);
   m.hidden = take(g.squeezed);
   m.dhidden = take(g.squeezed);

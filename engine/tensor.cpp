@@ -12,10 +12,14 @@ namespace engine {
 
 size_t size_of(DType type) {
   switch (type) {
-    case DType::f64: case DType::i64: return 8;
-    case DType::f32: case DType::i32: return 4;
-    case DType::f16: case DType::bf16: return 2;
-    case DType::u8: case DType::boolean: return 1;
+    case DType::f64:
+    case DType::i64: return 8;
+    case DType::f32:
+    case DType::i32: return 4;
+    case DType::f16:
+    case DType::bf16: return 2;
+    case DType::u8:
+    case DType::boolean: return 1;
   }
   fail(Failure::internal, "unknown element type {}", static_cast<int>(type));
 }
@@ -43,14 +47,17 @@ int64_t elements(const Shape& shape) {
   return count;
 }
 
-std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string to_string(const Shape& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 Tensor::Tensor(DType dtype, Shape shape)
     : dtype(dtype), shape(std::move(shape)), bytes(elements(this->shape) * size_of(dtype)) {}
 
 float half_to_float(uint16_t bits) {
   const uint32_t sign = uint32_t{bits & 0x8000u} << 16, magnitude = bits & 0x7fffu;
-  if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  if (magnitude >= 0x7c00u)
+    return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
   // Multiplying by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals.
   const float value = std::bit_cast<float>(magnitude << 13) * std::bit_cast<float>(0x77800000u);
   return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
@@ -70,7 +77,9 @@ uint16_t float_to_half(float value) {
   return static_cast<uint16_t>(sign | (rounded - 0x38000000u) >> 13);
 }
 
-float bfloat16_to_float(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+float bfloat16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
 
 uint16_t float_to_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -82,7 +91,10 @@ namespace {
 
 double element_as_double(const Tensor& t, int64_t i) {
   const std::byte* at = t.bytes.data() + i * size_of(t.dtype);
-  const auto load = [&]<class T>(T value) { std::memcpy(&value, at, sizeof value); return value; };
+  const auto load = [&]<class T>(T value) {
+    std::memcpy(&value, at, sizeof value);
+    return value;
+  };
   switch (t.dtype) {
     case DType::f32: return load(float{});
     case DType::f64: return load(double{});
@@ -90,7 +102,8 @@ double element_as_double(const Tensor& t, int64_t i) {
     case DType::bf16: return bfloat16_to_float(load(uint16_t{}));
     case DType::i64: return static_cast<double>(load(int64_t{}));
     case DType::i32: return load(int32_t{});
-    case DType::u8: case DType::boolean: return load(uint8_t{});
+    case DType::u8:
+    case DType::boolean: return load(uint8_t{});
   }
   return 0;
 }
@@ -106,8 +119,11 @@ Tensor convert(const Tensor& from, DType to) {
       case DType::f32: result.as<float>()[i] = static_cast<float>(value); break;
       case DType::f64: result.as<double>()[i] = value; break;
       case DType::f16: result.as<uint16_t>()[i] = float_to_half(static_cast<float>(value)); break;
-      case DType::bf16: result.as<uint16_t>()[i] = float_to_bfloat16(static_cast<float>(value)); break;
-      default: fail(Failure::internal, "no conversion from {} to {}", name_of(from.dtype), name_of(to));
+      case DType::bf16:
+        result.as<uint16_t>()[i] = float_to_bfloat16(static_cast<float>(value));
+        break;
+      default:
+        fail(Failure::internal, "no conversion from {} to {}", name_of(from.dtype), name_of(to));
     }
   }
   return result;

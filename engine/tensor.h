@@ -13,13 +13,13 @@ namespace engine {
 
 enum class DType { f32, f16, bf16, f64, i64, i32, u8, boolean };
 
-size_t size_of(DType type);                     // bytes per element
-std::string_view name_of(DType type);           // "F32", "F16", …: safetensors' names
+size_t size_of(DType type);            // bytes per element
+std::string_view name_of(DType type);  // "F32", "F16", …: safetensors' names
 
 using Shape = std::vector<int64_t>;
 
-int64_t elements(const Shape& shape);           // throws Error(internal) on overflow or a negative dimension
-std::string to_string(const Shape& shape);      // "[40, 3, 3, 3]"
+int64_t elements(const Shape& shape);  // throws Error(internal) on overflow or a negative dimension
+std::string to_string(const Shape& shape);  // "[40, 3, 3, 3]"
 
 // Dense, row-major. `bytes.size() == elements(shape) * size_of(dtype)`.
 struct Tensor {
@@ -28,11 +28,15 @@ struct Tensor {
   std::vector<std::byte> bytes;
 
   Tensor() = default;
-  Tensor(DType dtype, Shape shape);             // zeros
+  Tensor(DType dtype, Shape shape);  // zeros
 
   int64_t size() const { return elements(shape); }
-  template <class T> std::span<T> as() { return {reinterpret_cast<T*>(bytes.data()), bytes.size() / sizeof(T)}; }
-  template <class T> std::span<const T> as() const {
+  template <class T>
+  std::span<T> as() {
+    return {reinterpret_cast<T*>(bytes.data()), bytes.size() / sizeof(T)};
+  }
+  template <class T>
+  std::span<const T> as() const {
     return {reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)};
   }
 };
@@ -41,9 +45,9 @@ struct Tensor {
 Tensor convert(const Tensor& from, DType to);
 
 float half_to_float(uint16_t bits);
-uint16_t float_to_half(float value);            // round to nearest even, overflow to infinity
+uint16_t float_to_half(float value);  // round to nearest even, overflow to infinity
 float bfloat16_to_float(uint16_t bits);
-uint16_t float_to_bfloat16(float value);        // round to nearest even
+uint16_t float_to_bfloat16(float value);  // round to nearest even
 
 // What a weight file holds: tensors by name (sorted), and its free-text metadata.
 struct TensorFile {

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/operand.h"
+#include "kernels/tiles.h"
 #include "kernels/update.h"
 
 namespace engine::kernels {
@@ -44,10 +45,6 @@ void add_forward(const SliceView<T>& out, const OperandView<T>& a, const Operand
                  cudaStream_t stream);
 
 // ---------------------------------------------------------------- depthwise.cu: fused on both sides; weight (C, K, K)
-
-struct DepthwiseShape {
-  int kernel, stride, padding;  // kernel 3 or 5, stride 1 or 2
-};
 
 template <class T>
 void depthwise_forward(const SliceView<T>& out, const OperandView<T>& in, const T* weight, DepthwiseShape shape,

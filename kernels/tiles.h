@@ -22,6 +22,17 @@ inline int sweep_tiles(int64_t pixels, int channels) {
 // Rows reserved in the scratch of a step for a sweep over (pixels, channels).
 inline int partial_rows(int64_t pixels, int channels) { return std::max(64, sweep_tiles(pixels, channels)); }
 
+struct DepthwiseShape {
+  int kernel, stride, padding;  // kernel 3 or 5, stride 1 or 2
+};
+
+// Floats of scratch for the weight gradient of a depthwise convolution whose operand is (batch, height, width,
+// channels): one row of kernel² per tile and channel.
+inline int64_t depthwise_weight_partials(int batch, int height, int width, int channels, DepthwiseShape shape) {
+  const int64_t pixels = int64_t{batch} * height * width;
+  return int64_t{sweep_tiles(pixels, channels)} * channels * shape.kernel * shape.kernel;
+}
+
 // A partial row: first, second and (for statistics) shift, each (channels,).
 constexpr int kPartialsPerChannel = 3;
 

@@ -1,0 +1,259 @@
+// The oracle as a backend: the whole session in plain loops, double or float, one thread.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#include "engine/backend.h"
+#include "engine/error.h"
+#include "kernels/reference.h"
+#include "kernels/update.h"
+
+namespace engine {
+namespace {
+
+reference::WindowShape shape_of(const Window& w) {
+  return {w.kernel_h, w.kernel_w, w.stride, w.padding};
+}
+
+// ---------------------------------------------------------------- steps
+
+template <class T>
+StepExec prepare(const Program& program, int index, const Conv& conv) {
+  const auto in = program.operand<T>(conv.in);
+  const auto out = program.output<T>(conv.out);
+  const T* weight = program.weight<T>(conv.weight);
+  const Real<T>* bias = conv.bias == kNone ? nullptr : program.master<Real<T>>(conv.bias);
+  const reference::WindowShape shape = shape_of(conv.window);
+  StepExec exec;
+  exec.forward = [=, depthwise = conv.depthwise] {
+    reference::store_output(
+        out, reference::convolve(reference::load_operand(in), weight, in, out, shape, depthwise),
+        bias);
+  };
+  if (!program.training()) return exec;
+  const auto dy = program.gradient<T>(conv.out);
+  const auto sink = program.sink<T>(index, 0, conv.in);
+  Real<T>* dweight = program.dparameter<Real<T>>(conv.weight);
+  Real<T>* dbias = bias ? program.dparameter<Real<T>>(conv.bias) : nullptr;
+  exec.backward = [=, depthwise = conv.depthwise] {
+    const std::vector<T> d = reference::load_gradient(dy);
+    if (sink.grad)
+      reference::store_gradient(
+          sink, reference::convolve_transposed(d, weight, in, dy, shape, depthwise), in);
+    reference::convolve_weight(dweight, d, reference::load_operand(in), in, dy, shape, depthwise);
+    if (dbias) reference::bias_gradient<T>(dbias, d, dy.channels);
+  };
+  return exec;
+}
+
+template <class T>
+StepExec prepare(const Program& program, int, const SqueezeExcite& se) {
+  using R = Real<T>;
+  const auto in = program.operand<T>(se.in);
+  const GateMemory<R> m = program.gate<R>(se.gate);
+  const reference::GatePointers<R> gate{m.gate,   m.pooled,   m.slope,         m.slope_xhat,
+                                        m.dz_h,   m.dz_slope, m.dz_slope_xhat, m.q,
+                                        m.hidden, m.dhidden};
+  const int squeezed = program.graph.gates[se.gate].squeezed;
+  const reference::SqueezeExcitePointers<R> weights{
+      program.master<R>(se.reduce_weight), program.master<R>(se.reduce_bias),
+      program.master<R>(se.expand_weight), program.master<R>(se.expand_bias)};
+  StepExec exec;
+  exec.forward = [=] { reference::squeeze_excite_forward(gate, in, weights, squeezed); };
+  if (!program.training()) return exec;
+  const reference::SqueezeExcitePointers<R> gradients{
+      program.dparameter<R>(se.reduce_weight), program.dparameter<R>(se.reduce_bias),
+      program.dparameter<R>(se.expand_weight), program.dparameter<R>(se.expand_bias)};
+  const auto sums = program.sums<T>(se.in);
+  exec.backward = [=] {
+    reference::squeeze_excite_backward(sums, gate, gradients, in, weights, squeezed);
+  };
+  return exec;
+}
+
+template <class T>
+StepExec prepare(const Program& program, int index, const Pool& pool) {
+  const auto in = program.operand<T>(pool.in);
+  const auto out = program.output<T>(pool.out);
+  const reference::WindowShape shape = shape_of(pool.window);
+  StepExec exec;
+  exec.forward = [=, maximal = pool.maximal] { reference::pool_forward(out, in, shape, maximal); };
+  if (!program.training()) return exec;
+  const auto dy = program.gradient<T>(pool.out);
+  const auto sink = program.sink<T>(index, 0, pool.in);
+  exec.backward = [=, maximal = pool.maximal] {
+    reference::pool_backward(sink, dy, in, shape, maximal);
+  };
+  return exec;
+}
+
+template <class T>
+StepExec prepare(const Program& program, int index, const Add& add) {
+  const auto a = program.operand<T>(add.a), b = program.operand<T>(add.b);
+  const auto out = program.output<T>(add.out);
+  StepExec exec;
+  exec.forward = [=] { reference::add_forward(out, a, b); };
+  if (!program.training()) return exec;
+  const auto dy = program.gradient<T>(add.out);
+  const auto sink_a = program.sink<T>(index, 0, add.a), sink_b = program.sink<T>(index, 1, add.b);
+  exec.backward = [=] {
+    const std::vector<T> d = reference::load_gradient(dy);
+    reference::store_gradient(sink_a, d, a);
+    reference::store_gradient(sink_b, d, b);
+  };
+  return exec;
+}
+
+template <class T>
+StepExec prepare(const Program& program, int index, const Loss& loss) {
+  const auto logits = program.operand<T>(loss.in);
+  T* dlogits = program.training() ? program.sink<T>(index, 0, loss.in).grad : nullptr;
+  const Arenas& m = program.arenas;
+  StepExec exec;
+  exec.forward = [=, capacity = program.slot_capacity] {
+    const StepParams& params = *m.params;
+    reference::cross_entropy(dlogits, m.results[params.result], logits,
+                             m.labels + int64_t{params.slot} * capacity, params, *m.scale);
+  };
+  exec.backward = [] {};  // the forward wrote the gradient
+  return exec;
+}
+
+// ---------------------------------------------------------------- the backend
+
+template <class T>
+class ReferenceBackend final : public Backend {
+  using R = Real<T>;
+
+ public:
+  explicit ReferenceBackend(const BackendOptions& options) : communicator_(options.communicator) {}
+
+  BackendKind kind() const override { return BackendKind::reference; }
+  std::string description() const override {
+    return sizeof(T) == 8 ? "reference, double" : "reference, float";
+  }
+  size_t free_bytes() const override { return SIZE_MAX; }
+
+  Memory allocate(size_t bytes) override {
+    constexpr auto kAlign = std::align_val_t{256};
+    return {static_cast<std::byte*>(::operator new(std::max<size_t>(bytes, 1), kAlign)),
+            [](std::byte* p) { ::operator delete(p, kAlign); }};
+  }
+  Memory allocate_host(size_t bytes) override { return allocate(bytes); }
+  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void clear(void* to, size_t bytes) override { std::memset(to, 0, bytes); }
+  void synchronize() override {}
+
+  std::vector<StepExec> prepare(const Program& program, bool) override {
+    std::vector<StepExec> execs;
+    for (const Step& step : program.graph.steps)
+      execs.push_back(std::visit(
+          [&](const auto& s) {
+            return engine::prepare<T>(program, static_cast<int>(execs.size()), s);
+          },
+          step));
+    return execs;
+  }
+
+  void upload_batch(const Program& program, int slot, const uint8_t* images, const int32_t* labels,
+                    int count) override {
+    const Buffer& b = program.graph.buffers[program.graph.image.buffer];
+    const int64_t bytes = int64_t{b.height} * b.width * b.channels;
+    std::copy_n(images, count * bytes,
+                program.arenas.images + slot * program.slot_capacity * bytes);
+    std::copy_n(labels, count, program.arenas.labels + int64_t{slot} * program.slot_capacity);
+  }
+  void wait_uploaded(int) override {}
+  void set_params(const Program& program, const StepParams& params) override {
+    *program.arenas.params = params;
+  }
+
+  void load_images(const Program& program) override {
+    const auto image = program.output<T>(program.graph.image);
+    const int64_t slot_bytes =
+        int64_t{program.slot_capacity} * image.height * image.width * image.channels;
+    reference::normalise_images(
+        image.y, program.arenas.images + program.arenas.params->slot * slot_bytes, image.pixels(),
+        image.channels, program.normalisation.mean, program.normalisation.std);
+  }
+
+  void update_running(const Program& program) override {
+    for (const Norm& n : program.graph.norms) {
+      const auto now = program.output<T>(n.at);
+      reference::update_running(program.master<R>(n.running_mean), program.master<R>(n.running_var),
+                                now.mean, now.var, now.channels, R(n.momentum), now.pixels());
+    }
+  }
+
+  void all_reduce(const Program& program, const Bucket& bucket) override {
+    communicator_.group->sum(communicator_.rank,
+                             gradients(program).subspan(bucket.first, bucket.elements));
+  }
+  void finish_all_reduce() override {}
+
+  void optimizer_step(const Program& program, const OptimizerConfig& config) override {
+    ScaleState& scale = *program.arenas.scale;
+    const StepParams& params = *program.arenas.params;
+    const std::span<R> g = gradients(program);
+    const auto finite = [](R x) { return std::isfinite(x); };
+    scale.found_inf = scale.dynamic && !std::all_of(g.begin(), g.end(), finite);
+    if (!scale.found_inf) update(program, config, params, scale, g);
+    reference::finish_step(scale, program.arenas.results[params.result], params, true);
+  }
+  void publish(const Program& program) override {
+    const StepParams& params = *program.arenas.params;
+    reference::finish_step(*program.arenas.scale, program.arenas.results[params.result], params,
+                           false);
+  }
+  void copy_weights(const Program&) override {}  // the masters are the weights
+
+  std::function<void()> record(const std::function<void()>& body) override { return body; }
+  std::map<std::string, std::string> algorithms() const override { return {}; }
+  void set_algorithms(const std::map<std::string, std::string>&) override {}
+
+ private:
+  static std::span<R> gradients(const Program& program) {
+    return {reinterpret_cast<R*>(program.arenas.gradients),
+            static_cast<size_t>(program.plan.layout.trained)};
+  }
+
+  static void update(const Program& program, const OptimizerConfig& config,
+                     const StepParams& params, const ScaleState& scale, std::span<const R> g) {
+    R* w = reinterpret_cast<R*>(program.arenas.parameters);
+    R* m = reinterpret_cast<R*>(program.arenas.moments);
+    R* v = m + g.size();
+    const double t = static_cast<double>(scale.optimizer_steps + 1);
+    const AdamStep adam_step{params.learning_rate,
+                             1 - std::pow(config.beta1, t),
+                             1 - std::pow(config.beta2, t),
+                             config.beta1,
+                             config.beta2,
+                             config.eps,
+                             config.weight_decay};
+    const SgdStep sgd_step{params.learning_rate, config.momentum, config.weight_decay,
+                           scale.optimizer_steps == 0};
+    for (size_t i = 0; i < g.size(); ++i) {
+      const R gradient = g[i] / R(scale.scale);
+      if (config.kind == OptimizerConfig::Kind::adam)
+        adam(w[i], m[i], v[i], gradient, adam_step);
+      else
+        sgd(w[i], m[i], gradient, sgd_step);
+    }
+  }
+
+  Communicator communicator_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend(const BackendOptions& options) {
+  if (options.precision == Precision::fp64)
+    return std::make_unique<ReferenceBackend<double>>(options);
+  require(options.precision == Precision::fp32, Failure::usage,
+          "--device reference computes in fp64 or fp32, not {}", name_of(options.precision));
+  return std::make_unique<ReferenceBackend<float>>(options);
+}
+
+}  // namespace engine

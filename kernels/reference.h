@@ -1,0 +1,95 @@
+// The oracle: every step as plain loops over the views of operand.h, in double or float, on the
+// host. Slow and obvious; it allocates as it likes. Tests compare kernels with it, and the
+// reference backend runs whole sessions.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/operand.h"
+
+namespace engine::reference {
+
+// f(x), dense (N, H, W, C).
+template <class T>
+std::vector<T> load_operand(const OperandView<T>& in);
+// out = dense + bias (null: none); mean and biased variance of what was stored, if out.mean is set.
+template <class T>
+void store_output(const SliceView<T>& out, const std::vector<T>& dense, const Real<T>* bias);
+// dy, dense.
+template <class T>
+std::vector<T> load_gradient(const GradientView<T>& gradient);
+// From df, dense: the sink's gradient, and the sums of the norm or of the learned gate.
+template <class T>
+void store_gradient(const GradientSink<T>& sink, const std::vector<T>& df,
+                    const OperandView<T>& in);
+// dgamma, dbeta, k0, k1 from Σt and Σt·xhat per channel of one reader; M: pixels of the operand's
+// buffer.
+template <class T>
+void add_sums(const GradientSink<T>& sink, const std::vector<Real<T>>& sum_t,
+              const std::vector<Real<T>>& sum_t_xhat, const OperandView<T>& in);
+
+struct WindowShape {
+  int kernel_h, kernel_w, stride, padding;
+};
+
+// f (N, H, W, C), weight (O, KH, KW, C) or depthwise (C, KH, KW) → y (N, OH, OW, O).
+template <class T>
+std::vector<T> convolve(const std::vector<T>& f, const T* weight, const OperandView<T>& in,
+                        const SliceView<T>& out, WindowShape w, bool depthwise);
+template <class T>
+std::vector<T> convolve_transposed(const std::vector<T>& dy, const T* weight,
+                                   const OperandView<T>& in, const GradientView<T>& out,
+                                   WindowShape w, bool depthwise);
+// dweight =.
+template <class T>
+void convolve_weight(Real<T>* dweight, const std::vector<T>& dy, const std::vector<T>& f,
+                     const OperandView<T>& in, const GradientView<T>& out, WindowShape w,
+                     bool depthwise);
+template <class T>
+void bias_gradient(Real<T>* dbias, const std::vector<T>& dy, int channels);  // +=
+
+template <class T>
+void pool_forward(const SliceView<T>& out, const OperandView<T>& in, WindowShape w, bool maximal);
+template <class T>
+void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
+                   WindowShape w, bool maximal);
+
+template <class T>
+void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b);
+
+template <class R>
+struct SqueezeExcitePointers {
+  R *reduce, *reduce_bias, *expand, *expand_bias;  // (S, C), (S,), (C, S), (C,)
+};
+template <class R>
+struct GatePointers {  // as GateMemory
+  R *gate, *pooled, *slope, *slope_xhat, *dz_h, *dz_slope, *dz_slope_xhat, *q, *hidden, *dhidden;
+};
+template <class T>
+void squeeze_excite_forward(const GatePointers<Real<T>>& gate, const OperandView<T>& in,
+                            const SqueezeExcitePointers<Real<T>>& weights, int squeezed);
+// Weight gradients +=.
+template <class T>
+void squeeze_excite_backward(const GradientSink<T>& sink, const GatePointers<Real<T>>& gate,
+                             const SqueezeExcitePointers<Real<T>>& gradients,
+                             const OperandView<T>& in,
+                             const SqueezeExcitePointers<Real<T>>& weights, int squeezed);
+
+// labels (N,). dlogits null: none.
+template <class T>
+void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
+                   const int32_t* labels, const StepParams& params, const ScaleState& scale);
+
+template <class R>
+void update_running(R* running_mean, R* running_var, const R* mean, const R* var, int channels,
+                    R momentum, int64_t count);
+
+template <class T>
+void normalise_images(T* image, const uint8_t* images, int64_t pixels, int channels,
+                      const float mean[3], const float std[3]);
+
+// PyTorch's GradScaler after an update (or a skip), and the entry of the result ring.
+void finish_step(ScaleState& scale, StepResult& result, const StepParams& params, bool updated);
+
+}  // namespace engine::reference

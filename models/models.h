@@ -1,0 +1,29 @@
+// The models by name. Graphs, parameter names and semantics are torchvision's (mnist_cnn: PyTorch's
+// MNIST example).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/graph.h"
+
+namespace engine {
+
+struct ModelOptions {
+  int classes = 1000;
+  int height = 224, width = 224;
+  bool dropout = true;           // dropout before the head
+  bool stochastic_depth = true;  // of whole residual branches
+};
+
+// efficientnet_b0 … efficientnet_b7, densenet121/161/169/201, mnist_cnn; throws Error(usage) with
+// the known names.
+Graph make_model(std::string_view name, const ModelOptions& options);
+std::vector<std::string> model_names();
+
+Graph efficientnet(std::string_view name, const ModelOptions& options);
+Graph densenet(std::string_view name, const ModelOptions& options);
+Graph mnist_cnn(const ModelOptions& options);
+
+}  // namespace engine
