@@ -13,7 +13,7 @@ FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
 
 def list_images(root: str) -> Tuple[List[Path], List[int], List[str]]:
-    """(files, labels, classes): classes are sorted folder names; files sorted by class, then path."""
+    """(files, labels, classes): classes are sorted folder names, files sorted by class and path."""
     classes = sorted(folder.name for folder in Path(root).iterdir() if folder.is_dir())
     files: List[Path] = []
     labels: List[int] = []

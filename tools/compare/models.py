@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class MnistCnn(nn.Module):
-    """The network of PyTorch's MNIST example without its last log_softmax: the loss is cross entropy."""
+    """PyTorch's MNIST example without its last log_softmax: the loss is cross entropy."""
 
     def __init__(self, classes: int = 10):
         super().__init__()

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""PyTorch's side of the fine-tuning comparison, on a folder data set with train/ and val/.
+
+Images are decoded once, resized to 256 (shorter side, PIL bilinear), cropped to a square at the
+centre and kept on the device. Training: random crop 224, horizontal flip, Adam, cross entropy, batch 64,
+ReduceLROnPlateau(patience 2) on the validation loss; on CUDA autocast fp16 with GradScaler and
+channels_last. Validation on the centre crop. --weights starts from a checkpoint without its head.
+Prints one JSON object per epoch and one for each seed's best epoch (by top-1).
+"""
+
+import argparse
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import ContextManager, Dict, Tuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+import images
+import models
+
+STORED, CROP = 256, 224
+Data = Tuple[torch.Tensor, torch.Tensor]  # (N, 3, 256, 256) uint8, (N) int64
+
+
+def load_folder(root: Path, device: str) -> Tuple[Data, int]:
+    files, labels, classes = images.list_images(str(root))
+    pixels = np.stack([images.load_image(file, str(STORED), STORED) for file in files])
+    stored = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return (stored.to(device), torch.tensor(labels, device=device)), len(classes)
+
+
+def normalize(pixels: torch.Tensor) -> torch.Tensor:
+    mean = torch.tensor(models.IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(models.IMAGENET_STD, device=pixels.device).view(3, 1, 1)
+    return ((pixels / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def random_crops(pixels: torch.Tensor) -> torch.Tensor:
+    """One random 224x224 crop of each image, mirrored with probability one half."""
+    count, device = len(pixels), pixels.device
+    corner = torch.randint(STORED - CROP + 1, (2, count, 1), device=device)
+    span = torch.arange(CROP, device=device)
+    mirrored = torch.rand(count, 1, device=device) < 0.5
+    rows, columns = corner[0] + span, corner[1] + torch.where(mirrored, CROP - 1 - span, span)
+    image = torch.arange(count, device=device).view(-1, 1, 1)
+    picked = pixels.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2)
+
+
+def macro_auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over classes of the one-against-rest area under the ROC curve; ties count half."""
+    areas = []
+    for label in np.unique(labels):
+        own, rest = scores[labels == label, label], np.sort(scores[labels != label, label])
+        below = np.searchsorted(rest, own, "left") + np.searchsorted(rest, own, "right")
+        areas.append(below.mean() / 2 / len(rest))
+    return float(np.mean(areas))
+
+
+def is_head(name: str) -> bool:
+    return name.startswith("classifier.")
+
+
+def half_precision(options: argparse.Namespace) -> ContextManager:
+    """Autocast to fp16 on CUDA; nothing on the CPU."""
+    cuda = options.device == "cuda"
+    return torch.autocast("cuda", torch.float16) if cuda else contextlib.nullcontext()
+
+
+def build(options: argparse.Namespace, classes: int) -> nn.Module:
+    model = models.build(options.model, classes)
+    if options.weights:
+        stored = torch.load(options.weights, map_location="cpu")
+        head = {name: value for name, value in model.state_dict().items() if is_head(name)}
+        model.load_state_dict({**stored, **head})
+    return model.to(options.device, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Data, options: argparse.Namespace) -> Dict[str, float]:
+    model.eval()
+    edge = (STORED - CROP) // 2
+    parts = []
+    for pixels in data[0].split(options.batch_size):
+        centre = pixels[:, :, edge : edge + CROP, edge : edge + CROP]
+        with half_precision(options):
+            parts.append(model(normalize(centre)).float())
+    logits, labels = torch.cat(parts), data[1]
+    scores = logits.softmax(1).cpu().numpy()
+    return {
+        "val_loss": functional.cross_entropy(logits, labels).item(),
+        "top1": (logits.argmax(1) == labels).float().mean().item(),
+        "auc": macro_auc(scores, labels.cpu().numpy()),
+    }
+
+
+def train(options: argparse.Namespace, seed: int, data: Data, val: Data, classes: int) -> Dict:
+    """Trains with one seed; gives the best epoch."""
+    torch.manual_seed(seed)
+    model = build(options, classes)
+    optimizer = torch.optim.Adam(model.parameters(), options.lr)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=2)
+    scaler = torch.cuda.amp.GradScaler(enabled=options.device == "cuda")
+    best: Dict = {}
+    for epoch in range(options.epochs):
+        start, total = time.perf_counter(), 0.0
+        model.train()
+        for picks in torch.randperm(len(data[1]), device=options.device).split(options.batch_size):
+            with half_precision(options):
+                logits = model(normalize(random_crops(data[0][picks])))
+                loss = functional.cross_entropy(logits, data[1][picks])
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            total += loss.item() * len(picks)
+        seconds = time.perf_counter() - start
+        figures = evaluate(model, val, options)
+        schedule.step(figures["val_loss"])
+        record = {"seed": seed, "epoch": epoch + 1, "train_loss": total / len(data[1]), **figures}
+        record["train_seconds"] = seconds
+        print(json.dumps(record), flush=True)
+        best = max(best, record, key=lambda r: r.get("top1", -1.0))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fine-tuning with PyTorch, as JSON lines.")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with train/ and val/")
+    parser.add_argument("--model", default="efficientnet_b3", choices=models.IMAGE_SIZES)
+    parser.add_argument("--weights", help="a .pth state dictionary; its head is not used")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    options = parser.parse_args()
+
+    data, classes = load_folder(options.data / "train", options.device)
+    val, _ = load_folder(options.data / "val", options.device)
+    best = [train(options, seed, data, val, classes) for seed in options.seeds]
+    means = {key: float(np.mean([record[key] for record in best])) for key in ("top1", "auc")}
+    print(json.dumps({"best": best, **means}))
+
+
+if __name__ == "__main__":
+    main()
