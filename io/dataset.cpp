@@ -20,7 +20,8 @@ constexpr std::array<std::string_view, 9> kExtensions = {".jpg", ".jpeg", ".png"
 constexpr std::array<const char*, 3> kValidationNames = {"val", "valid", "validation"};
 
 constexpr const char* kLayout =
-    "expected DIR/train/CLASS/… and DIR/val/CLASS/… (val may be called valid or validation; DIR/test is "
+    "expected DIR/train/CLASS/… and DIR/val/CLASS/… (val may be called valid or validation; "
+    "DIR/test is "
     "optional)";
 
 void require_folder(const fs::path& path) {

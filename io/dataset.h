@@ -27,22 +27,24 @@ struct TrainingData {
   std::optional<Dataset> test;
 };
 
-// --data of a training run: ROOT/train, ROOT/val (or valid, validation) and, if there is one, ROOT/test;
-// or a folder with MNIST's idx files. The classes are those of train, each with at least one image; a class
-// that only validation or test has is an Error.
+// --data of a training run: ROOT/train, ROOT/val (or valid, validation) and, if there is one,
+// ROOT/test; or a folder with MNIST's idx files. The classes are those of train, each with at least
+// one image; a class that only validation or test has is an Error.
 TrainingData read_training_data(const std::filesystem::path& root);
 
-// --data of an evaluation: ROOT/val (or valid, validation) if there is one, the validation images of idx
-// files, else ROOT itself as a folder of class folders. Labels are positions in `classes`, for instance a
-// checkpoint's; a class folder that is not among them is an Error.
+// --data of an evaluation: ROOT/val (or valid, validation) if there is one, the validation images
+// of idx files, else ROOT itself as a folder of class folders. Labels are positions in `classes`,
+// for instance a checkpoint's; a class folder that is not among them is an Error.
 Dataset read_evaluation_data(const std::filesystem::path& root,
                              const std::vector<std::string>& classes);
 
-// One folder of class folders. Class order and sample order are torchvision's (names compared as bytes),
-// hidden files and folders are left out, symbolic links are followed, a link loop is an Error.
+// One folder of class folders. Class order and sample order are torchvision's (names compared as
+// bytes), hidden files and folders are left out, symbolic links are followed, a link loop is an
+// Error.
 Dataset read_image_folder(const std::filesystem::path& folder);  // classes: its folders, none empty
-Dataset read_image_folder(const std::filesystem::path& folder,   // classes: given, some may lack images
-                          const std::vector<std::string>& classes);
+Dataset read_image_folder(
+    const std::filesystem::path& folder,  // classes: given, some may lack images
+    const std::vector<std::string>& classes);
 
 // All images below a folder, in torchvision's order.
 std::vector<std::string> list_images(const std::filesystem::path& folder);

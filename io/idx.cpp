@@ -15,8 +15,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint32_t kLabelMagic = 0x801, kImageMagic = 0x803;  // unsigned bytes in one, in three dimensions
-constexpr uint32_t kMaxSide = 4096;  // pixels; bounds what a hostile header makes us allocate
+constexpr uint32_t kLabelMagic = 0x801,
+                   kImageMagic = 0x803;  // unsigned bytes in one, in three dimensions
+constexpr uint32_t kMaxSide = 4096;      // pixels; bounds what a hostile header makes us allocate
 
 // Reads a plain or a gzip file from front to end; zlib tells them apart.
 class Reader {
@@ -30,8 +31,8 @@ class Reader {
     const int got = gzread(file_.get(), bytes.data(), static_cast<unsigned>(bytes.size()));
     check();
     offset_ += got;
-    require(size_t(got) == bytes.size(), Failure::data, "{}: ends after {} bytes, its header promises more",
-            path_, offset_);
+    require(size_t(got) == bytes.size(), Failure::data,
+            "{}: ends after {} bytes, its header promises more", path_, offset_);
   }
 
   uint32_t big_endian() {
@@ -45,7 +46,8 @@ class Reader {
     uint8_t byte;
     const int got = gzread(file_.get(), &byte, 1);
     check();
-    require(got == 0, Failure::data, "{}: goes on after the {} bytes that its header promises", path_, offset_);
+    require(got == 0, Failure::data, "{}: goes on after the {} bytes that its header promises",
+            path_, offset_);
   }
 
  private:
@@ -80,7 +82,8 @@ std::optional<fs::path> find(const fs::path& folder, const std::string& name) {
 
 fs::path must_find(const fs::path& folder, const std::string& name) {
   const std::optional<fs::path> path = find(folder, name);
-  require(path.has_value(), Failure::data, "{}: no {} (or {}.gz) in it", folder.string(), name, name);
+  require(path.has_value(), Failure::data, "{}: no {} (or {}.gz) in it", folder.string(), name,
+          name);
   return *path;
 }
 
@@ -105,7 +108,8 @@ std::vector<Image> read_idx_images(const fs::path& file) {
   const uint32_t count = read_header(in, file, kImageMagic);
   const uint32_t height = in.big_endian(), width = in.big_endian();
   require(height - 1 < kMaxSide && width - 1 < kMaxSide, Failure::data,
-          "{}: images of {} x {} pixels, sides must be 1 to {}", file.string(), width, height, kMaxSide);
+          "{}: images of {} x {} pixels, sides must be 1 to {}", file.string(), width, height,
+          kMaxSide);
   std::vector<Image> images;  // grows as the bytes arrive: the count alone allocates nothing
   for (uint32_t i = 0; i < count; ++i)
     in.read(images.emplace_back(static_cast<int>(width), static_cast<int>(height), 1).pixels);
