@@ -2,7 +2,7 @@
 """Times PyTorch's training step: forward, backward, Adam, on synthetic data resident on the device.
 
     bench_torch.py --model efficientnet_b3 --batch-size 128 --precision fp16 --mode channels_last
-    torchrun --nproc-per-node 2 bench_torch.py --ddp ...
+    torchrun --nproc_per_node 2 bench_torch.py --ddp ...
 
 Modes
     eager            NCHW
@@ -22,6 +22,7 @@ images_per_second counts all ranks. A configuration that fails gives {..., "erro
 
 import argparse
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -71,7 +72,7 @@ class Trainer:
         fast = {"fused": True, "capturable": mode == "graph"} if options.cuda else {}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, **fast)
         self.half = AUTOCAST.get(precision)
-        self.scaler = torch.cuda.amp.GradScaler(enabled=precision == "fp16" and options.cuda)
+        self.scaler = models.GradScaler(enabled=precision == "fp16" and options.cuda)
         channels = models.input_channels(options.model_name)
         shape = (size, channels, options.image_size, options.image_size)
         self.images = torch.randn(shape, device=self.device).contiguous(memory_format=layout)
@@ -193,10 +194,11 @@ def run(options: argparse.Namespace, size: int, precision: str, mode: str) -> Di
         record.update(measure(options, size, precision, mode))
     except RuntimeError as error:
         record["error"] = str(error).strip().split("\n")[0]
-    if options.cuda:
-        torch.cuda.empty_cache()
     if mode in COMPILE_MODES:
         torch._dynamo.reset()
+    gc.collect()
+    if options.cuda:
+        torch.cuda.empty_cache()
     return record
 
 

@@ -49,7 +49,7 @@ def run_engine(options: argparse.Namespace, flags: List[str]) -> Record:
 def run_torch(options: argparse.Namespace, flags: List[str], ours: Record) -> List[Record]:
     launcher = [options.python]
     if options.gpus > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc-per-node", str(options.gpus)]
+        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(options.gpus)]
     command = [*launcher, str(BENCH_TORCH), *flags, "--mode", *options.mode]
     command += ["--ddp"] if options.gpus > 1 else []
     command += ["--image-size", str(ours.get("image_size", 224))]

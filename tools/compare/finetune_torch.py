@@ -2,10 +2,10 @@
 """PyTorch's side of the fine-tuning comparison, on a folder data set with train/ and val/.
 
 Images are decoded once, resized to 256 (shorter side, PIL bilinear), cropped to a square at the
-centre and kept on the device. Training: random crop 224, horizontal flip, Adam, cross entropy, batch 64,
-ReduceLROnPlateau(patience 2) on the validation loss; on CUDA autocast fp16 with GradScaler and
-channels_last. Validation on the centre crop. --weights starts from a checkpoint without its head.
-Prints one JSON object per epoch and one for each seed's best epoch (by top-1).
+centre and kept on the device. Training: random crop 224, horizontal flip, Adam, cross entropy,
+batch 64, ReduceLROnPlateau(patience 2) on the validation loss; on CUDA autocast fp16 with
+GradScaler and channels_last. Validation on the centre crop. --weights starts from a checkpoint
+without its head. Prints one JSON object per epoch and one for each seed's best epoch (by top-1).
 """
 
 import argparse
@@ -105,7 +105,7 @@ def train(options: argparse.Namespace, seed: int, data: Data, val: Data, classes
     model = build(options, classes)
     optimizer = torch.optim.Adam(model.parameters(), options.lr)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=2)
-    scaler = torch.cuda.amp.GradScaler(enabled=options.device == "cuda")
+    scaler = models.GradScaler(enabled=options.device == "cuda")
     best: Dict = {}
     for epoch in range(options.epochs):
         start, total = time.perf_counter(), 0.0

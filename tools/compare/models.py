@@ -22,6 +22,8 @@ IMAGE_SIZES = {
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Loss scaling of fp16 autocast; older PyTorch has it under torch.cuda.amp only.
+GradScaler = (torch.amp if hasattr(torch.amp, "GradScaler") else torch.cuda.amp).GradScaler
 
 
 class MnistCnn(nn.Module):
