@@ -151,6 +151,14 @@ struct ConvOptions {
   int into = kNone;  // shared buffer to place the output in
 };
 
+// How parameters start; the rules of the reference implementations. Gains start at 1, running variances too.
+struct Initialisation {
+  enum class Weight { normal_fan_out, normal_fan_in, uniform_fan_in, uniform_out };
+  Weight conv = Weight::normal_fan_in;     // normal_*: He et al., std √(2/fan)
+  Weight linear = Weight::uniform_fan_in;  // uniform_*: ±1/√fan; uniform_out: fan = output features
+  bool zero_bias = true;                   // else uniform, ±1/√fan_in of its layer
+};
+
 class Graph {
  public:
   Graph(std::string model, float eps, float momentum)
@@ -185,6 +193,7 @@ class Graph {
   std::vector<Norm> norms;
   std::vector<Gate> gates;
   Slice image, logits;
+  Initialisation initialisation;
 
   int classes() const { return logits.channels(); }
   int64_t trained_parameters() const;  // number of trained scalars

@@ -41,6 +41,7 @@ struct Bucket {
 struct PlanOptions {
   int batch = 1;
   bool training = true;
+  bool frozen_norms = false;    // train on the running statistics, which then stand still
   bool input_gradient = false;  // tests only
   Precision precision = Precision::fp32;
   BackendKind backend = BackendKind::cpu;

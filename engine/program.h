@@ -62,6 +62,8 @@ class Program {
   int batch() const { return plan.options.batch; }
   bool training() const { return plan.options.training; }
   Precision precision() const { return plan.options.precision; }
+  // Norms read the statistics of this very batch; else their running values, which then have no gradient.
+  bool batch_statistics() const { return training() && !plan.options.frozen_norms; }
 
   template <class T>
   OperandView<T> operand(const Operand& o) const;
@@ -123,8 +125,8 @@ OperandView<T> Program::operand(const Operand& o) const {
                       .pitch = b.channels};
   if (o.norm != kNone) {
     const Norm& n = graph.norms[o.norm];
-    view.norm = {.mean = training() ? channel<R>(mean, o.at) : master<R>(n.running_mean),
-                 .var = training() ? channel<R>(var, o.at) : master<R>(n.running_var),
+    view.norm = {.mean = batch_statistics() ? channel<R>(mean, o.at) : master<R>(n.running_mean),
+                 .var = batch_statistics() ? channel<R>(var, o.at) : master<R>(n.running_var),
                  .gamma = master<R>(n.gamma),
                  .beta = master<R>(n.beta),
                  .eps = R(n.eps)};
@@ -144,7 +146,7 @@ template <class T>
 SliceView<T> Program::output(const Slice& s) const {
   using R = Real<T>;
   const Buffer& b = graph.buffers[s.buffer];
-  const bool statistics = training() && b.normed;
+  const bool statistics = batch_statistics() && b.normed;
   return {.y = at<T>(plan.data, s),
           .batch = batch(),
           .height = b.height,
@@ -166,7 +168,7 @@ GradientView<T> Program::gradient(const Slice& s) const {
                        .width = b.width,
                        .channels = s.channels(),
                        .pitch = b.channels};
-  if (b.normed) {
+  if (b.normed && batch_statistics()) {
     view.norm = {.mean = channel<R>(mean, s), .var = channel<R>(var, s), .eps = R(b.eps)};
     view.k0 = channel<R>(k0, s);
     view.k1 = channel<R>(k1, s);
@@ -176,10 +178,9 @@ GradientView<T> Program::gradient(const Slice& s) const {
     view.gate = memory.gate;
     view.q = memory.q;
     view.act = gated->act;
-    if (gated->norm != kNone) {
-      view.norm.gamma = master<R>(graph.norms[gated->norm].gamma);
-      view.norm.beta = master<R>(graph.norms[gated->norm].beta);
-    }
+    if (gated->norm != kNone) view.norm = operand<T>(*gated).norm;
+    view.k0 = channel<R>(k0, s);  // zero where nothing adds to them
+    view.k1 = channel<R>(k1, s);
   }
   return view;
 }
@@ -212,10 +213,11 @@ GradientSink<T> Program::sums(const Operand& o) const {
   using R = Real<T>;
   if (o.norm == kNone) return {};
   const Norm& n = graph.norms[o.norm];
+  // Frozen statistics have no gradient: their k0 and k1 go where batch statistics would stand, and nobody reads.
   return {.dgamma = dparameter<R>(n.gamma),
           .dbeta = dparameter<R>(n.beta),
-          .k0 = channel<R>(k0, o.at),
-          .k1 = channel<R>(k1, o.at)};
+          .k0 = channel<R>(batch_statistics() ? k0 : mean, o.at),
+          .k1 = channel<R>(batch_statistics() ? k1 : var, o.at)};
 }
 
 template <class R>

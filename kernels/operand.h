@@ -1,9 +1,9 @@
 // The formulas that are not a plain linear map, once, for every backend (reference, CPU, CUDA):
-//   load an operand      xhat = (x − mean)·inv_std,  u = gamma·xhat + beta,  h = act(u),  f = gate·h
-//   load a gradient      dy = G − k0 − k1·xhat,  or for a gated buffer  G = gamma·inv_std·(dz·s + q)·act'
-//   store a gradient     t = df·gate·act',  Σt, Σt·xhat,  G (= or +=) gamma·inv_std·t
-// and the plain structs that carry their pointers. Activations are NHWC in type T; statistics, norms and gates
-// are in Real, float for every T but double. Arithmetic is in Real.
+//   load an operand    xhat = (x − mean)·inv_std,  u = gamma·xhat + beta,  h = act(u),  f = gate·h
+//   load a gradient    dy = G − k0 − k1·xhat,  of a gated buffer G = gamma·inv_std·(dz·s + q)·act'
+//   store a gradient   t = df·gate·act',  Σt, Σt·xhat,  G (= or +=) gamma·inv_std·t
+// and the plain structs that carry their pointers. Activations are NHWC in type T; statistics, norms
+// and gates are in Real, float for every T but double. Arithmetic is in Real.
 #pragma once
 
 #include <cmath>
@@ -15,59 +15,71 @@ namespace engine {
 
 enum class Activation : uint8_t { none, relu, silu };
 
-template <class T> struct RealOf { using type = float; };
-template <> struct RealOf<double> { using type = double; };
-template <class T> using Real = typename RealOf<T>::type;
+template <class T>
+struct RealOf {
+  using type = float;
+};
+template <>
+struct RealOf<double> {
+  using type = double;
+};
+template <class T>
+using Real = typename RealOf<T>::type;
 
 // ---------------------------------------------------------------- what varies between steps
 
 // One per session, in device memory, uploaded before each launch of a captured step.
 struct StepParams {
-  uint64_t seed = 0;          // of the random gates
+  uint64_t seed = 0;  // of the random gates
   uint32_t epoch = 0;
-  uint32_t position = 0;      // in the epoch, of this rank's first sample
-  uint32_t slot = 0;          // staging slot that holds this step's images and labels
-  uint32_t result = 0;        // entry of the result ring that this step fills
-  uint64_t step = 0;          // number of the step, from 1
+  uint32_t position = 0;  // in the epoch, of this rank's first sample
+  uint32_t slot = 0;      // staging slot that holds this step's images and labels
+  uint32_t result = 0;    // entry of the result ring that this step fills
+  uint64_t step = 0;      // number of the step, from 1
   double learning_rate = 0;
-  double samples = 1;         // of the global batch: the loss and its gradient divide by it
+  double samples = 1;  // of the global batch: the loss and its gradient divide by it
 };
 
-// Device state that outlives a step. PyTorch GradScaler: scale ×2 after `interval` steps in a row without
-// overflow, ×½ after one with, and that step's update is skipped.
+// Device state that outlives a step. PyTorch GradScaler: scale ×2 after `interval` steps in a row
+// without overflow, ×½ after one with, and that step's update is skipped.
 struct ScaleState {
   float scale = 1;
-  int32_t good_steps = 0;     // since the last overflow or growth
-  int32_t found_inf = 0;      // of this step
-  int32_t dynamic = 0;        // 0: the scale is fixed and nothing is skipped
+  int32_t good_steps = 0;       // since the last overflow or growth
+  int32_t found_inf = 0;        // of this step
+  int32_t dynamic = 0;          // 0: the scale is fixed and nothing is skipped
   int64_t optimizer_steps = 0;  // updates made; stands still on a skipped step
 };
 
 // What a step reports, without a synchronisation, through a ring in host-visible memory.
 struct StepResult {
-  double loss = 0;            // this rank's share of the mean loss of the global batch (unscaled)
+  double loss = 0;  // this rank's share of the mean loss of the global batch (unscaled)
   int32_t correct1 = 0, correct5 = 0;
   int32_t overflow = 0;
   float scale = 1;
-  uint64_t step = 0;          // written last: number of the step that filled this entry, from 1
+  uint64_t step = 0;  // written last: number of the step that filled this entry, from 1
 };
 
 // ---------------------------------------------------------------- activations
 
-template <class R> ENGINE_HOST_DEVICE R sigmoid(R x) {
+template <class R>
+ENGINE_HOST_DEVICE R sigmoid(R x) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (sizeof(R) == 4) return __fdividef(1.f, 1.f + __expf(-x));  // 2 ulp; safe: exp(−x) → inf gives 0
-  else return R(1) / (R(1) + exp(-x));
+  if constexpr (sizeof(R) == 4)
+    return __fdividef(1.f, 1.f + __expf(-x));  // 2 ulp; safe: exp(−x) → inf gives 0
+  else
+    return R(1) / (R(1) + exp(-x));
 #else
   return R(1) / (R(1) + std::exp(-x));
 #endif
 }
 
-template <class R> struct Activated {
+template <class R>
+struct Activated {
   R h, slope;  // act(u), act'(u)
 };
 
-template <class R> ENGINE_HOST_DEVICE Activated<R> activate(Activation act, R u) {
+template <class R>
+ENGINE_HOST_DEVICE Activated<R> activate(Activation act, R u) {
   switch (act) {
     case Activation::relu: return {u > R(0) ? u : R(0), u > R(0) ? R(1) : R(0)};
     case Activation::silu: {
@@ -81,14 +93,16 @@ template <class R> ENGINE_HOST_DEVICE Activated<R> activate(Activation act, R u)
 
 // ---------------------------------------------------------------- one channel of a norm
 
-template <class R> struct ChannelNorm {
+template <class R>
+struct ChannelNorm {
   R mean = 0, inv_std = 1, gamma = 1, beta = 0;  // the defaults leave x as it is
   ENGINE_HOST_DEVICE R scale() const { return gamma * inv_std; }
 };
 
 // Pointers to a norm as one operand sees it; each (C,) and starting at the operand's first channel.
 // null mean: no norm. In evaluation mode mean and var are the running values.
-template <class R> struct NormView {
+template <class R>
+struct NormView {
   const R *mean = nullptr, *var = nullptr, *gamma = nullptr, *beta = nullptr;
   R eps = 0;
 
@@ -98,47 +112,53 @@ template <class R> struct NormView {
 #if defined(__CUDA_ARCH__)
     return {mean[c], R(1) / sqrt(var[c] + eps), gamma ? gamma[c] : R(1), beta ? beta[c] : R(0)};
 #else
-    return {mean[c], R(1) / std::sqrt(var[c] + eps), gamma ? gamma[c] : R(1), beta ? beta[c] : R(0)};
+    return {mean[c], R(1) / std::sqrt(var[c] + eps), gamma ? gamma[c] : R(1),
+            beta ? beta[c] : R(0)};
 #endif
   }
 };
 
-// Dropout (per element) or stochastic depth (per image): 0 or 1/keep, made from the counter on load.
+// Dropout (per element) or stochastic depth (per image): 0 or 1/keep, made from the counter on
+// load.
 struct RandomGate {
-  float keep = 1;              // 1: no random gate
+  float keep = 1;  // 1: no random gate
   bool whole_image = false;
-  uint32_t purpose = 0;        // purpose(name of the gate)
+  uint32_t purpose = 0;  // purpose(name of the gate)
   const StepParams* step = nullptr;
 
   ENGINE_HOST_DEVICE bool present() const { return keep < 1; }
   // `element`: (h·W + w)·C + c within the image.
   ENGINE_HOST_DEVICE float value(int n, uint32_t element) const {
     const uint32_t index = whole_image ? 0 : element;
-    const Random4 block = philox({step->seed, step->epoch, step->position + static_cast<uint32_t>(n), purpose},
-                                 index / 4);
+    const Random4 block = philox(
+        {step->seed, step->epoch, step->position + static_cast<uint32_t>(n), purpose}, index / 4);
     return uniform(block.bits[index % 4]) < keep ? 1.f / keep : 0.f;
   }
 };
 
 // ---------------------------------------------------------------- operands
 
-template <class R> struct Loaded {
+template <class R>
+struct Loaded {
   R xhat, h, slope;
 };
 
-template <class R> ENGINE_HOST_DEVICE Loaded<R> load_operand(R x, const ChannelNorm<R>& norm, Activation act) {
+template <class R>
+ENGINE_HOST_DEVICE Loaded<R> load_operand(R x, const ChannelNorm<R>& norm, Activation act) {
   const R xhat = (x - norm.mean) * norm.inv_std;
   const Activated<R> a = activate(act, norm.gamma * xhat + norm.beta);
   return {xhat, a.h, a.slope};
 }
 
-// What a step reads: channels [c0, c0 + channels) of an NHWC buffer with `pitch` channels; `x` points at c0.
-template <class T> struct OperandView {
-  const T* x = nullptr;                  // (N, H, W, pitch)
+// What a step reads: channels [c0, c0 + channels) of an NHWC buffer with `pitch` channels; `x`
+// points at c0.
+template <class T>
+struct OperandView {
+  const T* x = nullptr;  // (N, H, W, pitch)
   int batch = 0, height = 0, width = 0, channels = 0, pitch = 0;
   NormView<Real<T>> norm;
   Activation act = Activation::none;
-  const Real<T>* gate = nullptr;         // learned gate (N, channels), or null
+  const Real<T>* gate = nullptr;  // learned gate (N, channels), or null
   RandomGate random;
 
   ENGINE_HOST_DEVICE int64_t pixels() const { return int64_t{batch} * height * width; }
@@ -156,10 +176,12 @@ template <class T> struct OperandView {
 };
 
 // Where a step writes: `y` points at the slice's first channel.
-template <class T> struct SliceView {
-  T* y = nullptr;                        // (N, H, W, pitch)
+template <class T>
+struct SliceView {
+  T* y = nullptr;  // (N, H, W, pitch)
   int batch = 0, height = 0, width = 0, channels = 0, pitch = 0;
-  Real<T>*mean = nullptr, *var = nullptr;  // (channels,): statistics to take while writing; null: no norm reads it
+  Real<T>*mean = nullptr,
+  *var = nullptr;  // (channels,): statistics to take while writing; null: no norm reads it
 
   ENGINE_HOST_DEVICE int64_t pixels() const { return int64_t{batch} * height * width; }
   ENGINE_HOST_DEVICE bool dense() const { return pitch == channels; }
@@ -167,15 +189,17 @@ template <class T> struct SliceView {
 
 // ---------------------------------------------------------------- gradients
 
-// The gradient of a slice, as its producer reads it. `grad` and `x` point at the slice's first channel.
-template <class T> struct GradientView {
-  const T* grad = nullptr;               // (N, H, W, pitch): G, or dz of a gated buffer
-  const T* x = nullptr;                  // (N, H, W, pitch): the slice itself; read if normed() or gated()
+// The gradient of a slice, as its producer reads it. `grad` and `x` point at the slice's first
+// channel.
+template <class T>
+struct GradientView {
+  const T* grad = nullptr;  // (N, H, W, pitch): G, or dz of a gated buffer
+  const T* x = nullptr;     // (N, H, W, pitch): the slice itself; read if normed() or gated()
   int batch = 0, height = 0, width = 0, channels = 0, pitch = 0;
-  NormView<Real<T>> norm;                // mean, var, eps if any norm reads the buffer; gamma, beta only if gated
-  const Real<T>*k0 = nullptr, *k1 = nullptr;  // (channels,); with a norm
+  NormView<Real<T>> norm;  // mean, var, eps if any norm reads the buffer; gamma, beta only if gated
+  const Real<T>*k0 = nullptr, *k1 = nullptr;   // (channels,); with a norm or a gate
   const Real<T>*gate = nullptr, *q = nullptr;  // (N, channels); of a gated buffer
-  Activation act = Activation::none;     // of the gated operand
+  Activation act = Activation::none;           // of the gated operand
 
   ENGINE_HOST_DEVICE int64_t pixels() const { return int64_t{batch} * height * width; }
   ENGINE_HOST_DEVICE bool normed() const { return norm.present(); }
@@ -184,10 +208,11 @@ template <class T> struct GradientView {
   ENGINE_HOST_DEVICE bool dense() const { return !normed() && !gated() && pitch == channels; }
 };
 
-// dy from G (or dz) and x at one element. gate, q: of this image and channel; unused unless `gated`.
+// dy from G (or dz) and x at one element. gate, q: of this image and channel; unused unless
+// `gated`.
 template <class R>
-ENGINE_HOST_DEVICE R load_gradient(R g, R x, const ChannelNorm<R>& norm, R k0, R k1, bool gated, Activation act,
-                                   R gate, R q) {
+ENGINE_HOST_DEVICE R load_gradient(R g, R x, const ChannelNorm<R>& norm, R k0, R k1, bool gated,
+                                   Activation act, R gate, R q) {
   const R xhat = (x - norm.mean) * norm.inv_std;
   if (gated) g = norm.scale() * (g * gate + q) * activate(act, norm.gamma * xhat + norm.beta).slope;
   return g - k0 - k1 * xhat;
@@ -196,12 +221,15 @@ ENGINE_HOST_DEVICE R load_gradient(R g, R x, const ChannelNorm<R>& norm, R k0, R
 enum class Write : uint8_t { assign, add };  // G = …, or G += …
 
 // Where a consumer leaves the gradient of its operand, and the sums it takes in the same sweep.
-template <class T> struct GradientSink {
-  T* grad = nullptr;                     // (N, H, W, pitch) at the operand's first channel; null: nobody wants it
+template <class T>
+struct GradientSink {
+  T* grad = nullptr;  // (N, H, W, pitch) at the operand's first channel; null: nobody wants it
   int pitch = 0;
   Write how = Write::assign;
-  Real<T>*dgamma = nullptr, *dbeta = nullptr, *k0 = nullptr, *k1 = nullptr;  // (channels,), all +=; null: no norm
-  // Of a learned-gated operand, instead: grad gets dz = df; (N, channels) sums of dz·h, dz·h', dz·h'·xhat, all =.
+  Real<T>*dgamma = nullptr, *dbeta = nullptr, *k0 = nullptr,
+  *k1 = nullptr;  // (channels,), all +=; null: no norm
+  // Of a learned-gated operand, instead: grad gets dz = df; (N, channels) sums of dz·h, dz·h',
+  // dz·h'·xhat, all =.
   Real<T>*dz_h = nullptr, *dz_slope = nullptr, *dz_slope_xhat = nullptr;
 
   ENGINE_HOST_DEVICE bool gated() const { return dz_h != nullptr; }

@@ -83,6 +83,7 @@ Graph efficientnet(std::string_view name, const ModelOptions& options) {
   for (const Stage& s : kStages) blocks += scale_repeats(s.repeats, scaling->depth);
 
   Graph g(std::string(name), scaling->eps, scaling->momentum);
+  g.initialisation = {.conv = Initialisation::Weight::normal_fan_out, .linear = Initialisation::Weight::uniform_out};
   Value v = g.input(options.height, options.width, 3);
   v = conv_bn_silu(g, v, "features.0",
                    {.out = round_channels(kStem * scaling->width), .kernel = 3, .stride = 2});

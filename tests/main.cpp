@@ -16,7 +16,9 @@ struct Counter : doctest::IReporter {
   explicit Counter(const doctest::ContextOptions&) {}
   void report_query(const doctest::QueryData&) override {}
   void test_run_start() override {}
-  void test_run_end(const doctest::TestRunStats& run) override { cases_run = run.numTestCasesPassingFilters; }
+  void test_run_end(const doctest::TestRunStats& run) override {
+    cases_run = run.numTestCasesPassingFilters;
+  }
   void test_case_start(const doctest::TestCaseData&) override {}
   void test_case_reenter(const doctest::TestCaseData&) override {}
   void test_case_end(const doctest::CurrentTestCaseStats&) override {}
@@ -30,7 +32,9 @@ struct Counter : doctest::IReporter {
 REGISTER_LISTENER("counter", 1, Counter);
 }  // namespace
 
-void count_skip(std::string test, std::string why) { skipped.emplace_back(std::move(test), std::move(why)); }
+void count_skip(std::string test, std::string why) {
+  skipped.emplace_back(std::move(test), std::move(why));
+}
 
 }  // namespace engine::test
 
@@ -39,7 +43,8 @@ int main(int argc, char** argv) {
   doctest::Context context(argc, argv);
   const int result = context.run();
   if (context.shouldExit()) return result;
-  for (const auto& [test, why] : skipped) std::printf("skipped: %s: %s\n", test.c_str(), why.c_str());
+  for (const auto& [test, why] : skipped)
+    std::printf("skipped: %s: %s\n", test.c_str(), why.c_str());
   if (result != 0) return result;
   if (cases_run == 0) return std::printf("no test matched\n"), 1;
   return skipped.size() == cases_run ? 77 : 0;

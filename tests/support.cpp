@@ -17,7 +17,7 @@ Tolerance tolerance(DType type) {
   switch (type) {
     case DType::f64: return {1e-12, 1e-12};
     case DType::f32: return {1e-5, 1e-5};
-    case DType::f16: return {2e-3, 2e-3};     // two half-precision roundings of values near one
+    case DType::f16: return {2e-3, 2e-3};  // two half-precision roundings of values near one
     case DType::bf16: return {1.6e-2, 1.6e-2};
     default: return {};
   }
@@ -26,13 +26,16 @@ Tolerance tolerance(DType type) {
 namespace {
 
 template <class Real>
-void compare(std::span<const Real> ours, std::span<const Real> theirs, Tolerance allowed, std::string_view what) {
+void compare(std::span<const Real> ours, std::span<const Real> theirs, Tolerance allowed,
+             std::string_view what) {
   REQUIRE_MESSAGE(ours.size() == theirs.size(), what << ": sizes differ");
   size_t failures = 0, worst = 0;
   double worst_excess = -1;
   for (size_t i = 0; i < ours.size(); ++i) {
-    const double limit = allowed.absolute + allowed.relative * std::abs(static_cast<double>(theirs[i]));
-    const double difference = std::abs(static_cast<double>(ours[i]) - static_cast<double>(theirs[i]));
+    const double limit =
+        allowed.absolute + allowed.relative * std::abs(static_cast<double>(theirs[i]));
+    const double difference =
+        std::abs(static_cast<double>(ours[i]) - static_cast<double>(theirs[i]));
     if (difference <= limit) continue;  // false for NaN
     ++failures;
     const double excess = std::isnan(difference) ? INFINITY : difference - limit;
@@ -40,8 +43,8 @@ void compare(std::span<const Real> ours, std::span<const Real> theirs, Tolerance
   }
   const std::string report =
       failures == 0 ? std::string()
-                    : fmt::format("{}: {} of {} differ; worst at {}: {} and {}", what, failures, ours.size(), worst,
-                                  ours[worst], theirs[worst]);
+                    : fmt::format("{}: {} of {} differ; worst at {}: {} and {}", what, failures,
+                                  ours.size(), worst, ours[worst], theirs[worst]);
   CHECK_MESSAGE(failures == 0, report);
 }
 
@@ -70,13 +73,15 @@ double relative_error(std::span<const float> ours, std::span<const float> theirs
 
 void note_skipped(std::string_view why) {
   const char* name = doctest::getContextOptions()->currentTest->m_name;
-  if (std::getenv("ENGINE_REQUIRE_ALL")) FAIL("skipped although ENGINE_REQUIRE_ALL is set: " << why);
+  if (std::getenv("ENGINE_REQUIRE_ALL"))
+    FAIL("skipped although ENGINE_REQUIRE_ALL is set: " << why);
   count_skip(name, std::string(why));
 }
 
 std::optional<fs::path> test_data() {
   const char* chosen = std::getenv("ENGINE_TEST_DATA");
-  const fs::path folder = chosen ? fs::path(chosen) : fs::path(ENGINE_SOURCE_DIR) / "../shared/data";
+  const fs::path folder =
+      chosen ? fs::path(chosen) : fs::path(ENGINE_SOURCE_DIR) / "../shared/data";
   if (!fs::is_directory(folder)) return std::nullopt;
   return fs::canonical(folder);
 }

@@ -1,4 +1,5 @@
-// What tests share: comparison with one table of tolerances, skips that are counted, test data, temporary folders.
+// What tests share: comparison with one table of tolerances, skips that are counted, test data,
+// temporary folders.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -17,23 +18,27 @@ struct Tolerance {
   double absolute = 0, relative = 0;  // |a − b| ≤ absolute + relative·|b|
 };
 
-// For one rounding-level comparison of kernels in that type. A test that needs more says why, with the arithmetic.
+// For one rounding-level comparison of kernels in that type. A test that needs more says why, with
+// the arithmetic.
 Tolerance tolerance(DType type);
 
-// CHECKs every element; on failure prints the worst index, both values and the number of failures. NaN never passes.
+// CHECKs every element; on failure prints the worst index, both values and the number of failures.
+// NaN never passes.
 void expect_close(std::span<const float> ours, std::span<const float> theirs, Tolerance allowed,
                   std::string_view what = "");
 void expect_close(std::span<const double> ours, std::span<const double> theirs, Tolerance allowed,
                   std::string_view what = "");
 
-// Call and return: `if (!data) return note_skipped("…")`. Counted and printed at the end of the run; a failure
-// when ENGINE_REQUIRE_ALL is set. A run whose every test was skipped exits with 77, which CTest reports as skipped.
+// Call and return: `if (!data) return note_skipped("…")`. Counted and printed at the end of the
+// run; a failure when ENGINE_REQUIRE_ALL is set. A run whose every test was skipped exits with 77,
+// which CTest reports as skipped.
 void note_skipped(std::string_view why);
 
 // ‖a − b‖ / ‖b‖ in double.
 double relative_error(std::span<const float> ours, std::span<const float> theirs);
 
-// Real images and weights: $ENGINE_TEST_DATA, else ../shared/data beside the source; nothing if absent.
+// Real images and weights: $ENGINE_TEST_DATA, else ../shared/data beside the source; nothing if
+// absent.
 std::optional<std::filesystem::path> test_data();
 
 // Removed with everything in it when the object goes.

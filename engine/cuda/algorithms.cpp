@@ -1,0 +1,84 @@
+#include "engine/cuda/algorithms.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+namespace engine::cuda {
+
+namespace {
+
+// Of preparing, over all programs of a backend; then the heuristics' first candidate is taken.
+// The promise is 20 s for a model: what follows the last timing needs some of them.
+constexpr std::chrono::seconds kBudget{15};
+
+}  // namespace
+
+Algorithms::Algorithms(cudaStream_t stream)
+    : stream_(stream), start_(make_event(cudaEventDefault)), stop_(make_event(cudaEventDefault)) {}
+
+const std::string* Algorithms::find(const std::string& key) const {
+  const auto found = chosen_.find(key);
+  return found == chosen_.end() ? nullptr : &found->second;
+}
+
+void Algorithms::begin(bool deterministic) {
+  deterministic_ = deterministic;
+  began_ = Clock::now();
+}
+
+void Algorithms::end() { spent_ += Clock::now() - began_; }
+
+size_t Algorithms::choose(const std::string& key, const std::vector<std::string>& names,
+                          const std::function<bool(size_t)>& run) {
+  if (const std::string* name = find(key)) {
+    const auto at = std::find(names.begin(), names.end(), *name);
+    const size_t known = at - names.begin();
+    if (at != names.end() && (loaded_.contains(key) || works(known, run))) {
+      loaded_.insert(key);
+      return known;
+    }
+  }
+  const bool timed = !deterministic_ && names.size() > 1 && in_budget();
+  size_t best = names.size();
+  float least = std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (!works(i, run)) continue;
+    const float ms = timed ? milliseconds(i, run) : 0;
+    if (ms >= least) continue;
+    least = ms;
+    best = i;
+    if (!timed) break;
+  }
+  if (best == names.size()) return best;
+  chosen_[key] = names[best];
+  loaded_.insert(key);
+  return best;
+}
+
+bool Algorithms::in_budget() const { return spent_ + (Clock::now() - began_) < kBudget; }
+
+bool Algorithms::works(size_t candidate, const std::function<bool(size_t)>& run) const {
+  if (!run(candidate)) {
+    (void)cudaGetLastError();  // a refused launch must not be blamed on the next one
+    return false;
+  }
+  check(cudaStreamSynchronize(stream_));
+  return true;
+}
+
+// The median of three.
+float Algorithms::milliseconds(size_t candidate, const std::function<bool(size_t)>& run) const {
+  std::array<float, 3> times{};
+  for (float& ms : times) {
+    check(cudaEventRecord(start_.get(), stream_));
+    run(candidate);
+    check(cudaEventRecord(stop_.get(), stream_));
+    check(cudaEventSynchronize(stop_.get()));
+    check(cudaEventElapsedTime(&ms, start_.get(), stop_.get()));
+  }
+  std::sort(times.begin(), times.end());
+  return times[1];
+}
+
+}  // namespace engine::cuda

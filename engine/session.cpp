@@ -1,0 +1,371 @@
+#include "engine/session.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cassert>
+#include <cstring>
+#include <functional>
+#include <thread>
+
+#include "engine/error.h"
+#include "engine/initialise.h"
+
+namespace engine {
+
+struct Session::Running {
+  ProgramSpec spec;
+  Plan plan;
+  std::unique_ptr<Program> program;
+  std::vector<StepExec> steps;
+  std::function<void()> launch;  // empty until recorded
+};
+
+namespace {
+
+std::string counter_of(const Norm& norm) { return norm.name + ".num_batches_tracked"; }
+
+// (O, KH, KW, I) in memory ↔ (O, I, KH, KW) in files; a linear layer's (O, C·H·W) is the same. Others stay.
+template <class R> void permute(R* to, const R* from, const Shape& memory, bool to_memory) {
+  if (memory.size() != 4) {
+    std::copy_n(from, elements(memory), to);
+    return;
+  }
+  const int64_t outs = memory[0], taps = memory[1] * memory[2], ins = memory[3];
+  for (int64_t o = 0; o < outs; ++o)
+    for (int64_t t = 0; t < taps; ++t)
+      for (int64_t i = 0; i < ins; ++i) {
+        const int64_t ours = (o * taps + t) * ins + i, theirs = (o * ins + i) * taps + t;
+        to_memory ? to[ours] = from[theirs] : to[theirs] = from[ours];
+      }
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- planning and memory
+
+Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
+    : graph_(std::move(graph)), backend_(backend), options_(options), layout_(lay_out_parameters(graph_)) {
+  assert(!options_.programs.empty());
+  Plan::Totals largest{};
+  for (const ProgramSpec& spec : options_.programs) {
+    auto running = std::make_unique<Running>();
+    running->spec = spec;
+    running->plan = make_plan(graph_, plan_options(spec));
+    const Plan::Totals t = running->plan.totals(graph_, options_.optimizer.moments());
+    if (t.sum() >= largest.sum()) largest = t;
+    activations_ = std::max(activations_, t.activations);
+    capacity_ = std::max(capacity_, spec.batch);
+    programs_.push_back(std::move(running));
+  }
+  largest.activations = activations_;
+  require(largest.sum() <= backend_.free_bytes(), Failure::memory,
+          "batch {} at {} needs {:.0f} MiB on this device, {:.0f} MiB are free", capacity_,
+          name_of(options_.precision), largest.sum() / 1048576., backend_.free_bytes() / 1048576.);
+  allocate_arenas(largest);
+}
+
+PlanOptions Session::plan_options(const ProgramSpec& spec) const {
+  return {.batch = spec.batch,
+          .training = spec.mode != Mode::evaluate,
+          .frozen_norms = options_.frozen_norms,
+          .input_gradient = options_.input_gradient,
+          .precision = options_.precision,
+          .backend = backend_.kind(),
+          .conv = options_.conv,
+          .workspace = options_.workspace};
+}
+
+std::byte* Session::allocate(size_t bytes) {
+  if (bytes == 0) return nullptr;
+  memory_.push_back(backend_.allocate(bytes));
+  allocated_ += bytes;
+  return memory_.back().get();
+}
+
+void Session::allocate_arenas(const Plan::Totals& t) {
+  const auto zeroed = [&](size_t bytes) {
+    std::byte* at = allocate(bytes);
+    if (at) backend_.clear(at, bytes);
+    return at;
+  };
+  arenas_.parameters = zeroed(t.parameters);  // the padding between tensors stays zero
+  arenas_.gradients = zeroed(t.gradients);
+  arenas_.moments = zeroed(t.optimizer);
+  arenas_.weights = t.weight_copies ? zeroed(t.weight_copies) : arenas_.parameters;
+  arenas_.state = zeroed(t.state);
+  arenas_.channels = zeroed(t.channels);
+  arenas_.activations = allocate(t.activations);
+  arenas_.workspace = allocate(t.workspace);
+  const Buffer& image = graph_.buffers[graph_.image.buffer];
+  const size_t slots = size_t{kSlots} * capacity_;
+  arenas_.images = reinterpret_cast<uint8_t*>(zeroed(slots * image.height * image.width * image.channels));
+  arenas_.labels = reinterpret_cast<int32_t*>(zeroed(slots * sizeof(int32_t)));
+  arenas_.params = reinterpret_cast<StepParams*>(zeroed(sizeof(StepParams)));
+  arenas_.scale = reinterpret_cast<ScaleState*>(allocate(sizeof(ScaleState)));
+  results_ = backend_.allocate_host(sizeof(StepResult) * kResults);
+  arenas_.results = reinterpret_cast<StepResult*>(results_.get());
+  std::fill_n(arenas_.results, kResults, StepResult{});
+  const bool scaled = options_.precision == Precision::fp16;
+  const ScaleState scale{.scale = scaled ? options_.loss_scale : 1.f,
+                         .dynamic = scaled && !options_.fixed_loss_scale};
+  backend_.upload(arenas_.scale, &scale, sizeof scale);
+  backend_.synchronize();
+}
+
+const Plan& Session::plan() const {
+  const auto larger = [](const auto& a, const auto& b) { return a->plan.activations < b->plan.activations; };
+  return (*std::max_element(programs_.begin(), programs_.end(), larger))->plan;
+}
+
+// ---------------------------------------------------------------- programs
+
+Session::Running& Session::running(int batch, Mode mode) {
+  const auto it = std::find_if(programs_.begin(), programs_.end(), [&](const auto& r) {
+    return r->spec.batch == batch && r->spec.mode == mode;
+  });
+  if (it != programs_.end()) return **it;
+  auto fresh = std::make_unique<Running>();
+  fresh->spec = {batch, mode};
+  fresh->plan = make_plan(graph_, plan_options(fresh->spec));
+  require(fresh->plan.activations <= activations_ && batch <= capacity_, Failure::internal,
+          "batch {} does not fit the arena of {} bytes planned for {}", batch, activations_, capacity_);
+  programs_.push_back(std::move(fresh));
+  return *programs_.back();
+}
+
+void Session::prepare() {
+  for (const auto& r : programs_) record(*r);
+}
+
+void Session::record(Running& r) {
+  if (r.launch) return;
+  r.program = std::make_unique<Program>(graph_, r.plan, arenas_, options_.normalisation, capacity_);
+  r.steps = backend_.prepare(*r.program, options_.deterministic);
+  r.launch = backend_.record([this, &r] { enqueue(r); });
+}
+
+void Session::enqueue(const Running& r) {
+  const Program& program = *r.program;
+  if (!options_.float_input) backend_.load_images(program);
+  if (r.spec.mode != Mode::evaluate) {
+    backend_.clear(arenas_.channels, 4 * layout_.channels * real_size(options_.precision));
+    backend_.clear(arenas_.gradients, layout_.trained * real_size(options_.precision));
+  }
+  for (const StepExec& step : r.steps) step.forward();
+  if (r.spec.mode == Mode::evaluate) return backend_.publish(program);
+  if (!options_.frozen_norms) backend_.update_running(program);
+  auto bucket = r.plan.buckets.begin();
+  for (int i = static_cast<int>(r.steps.size()) - 1; i >= 0; --i) {
+    r.steps[i].backward();
+    for (; bucket != r.plan.buckets.end() && bucket->after_step == i; ++bucket) backend_.all_reduce(program, *bucket);
+  }
+  backend_.finish_all_reduce();
+  if (r.spec.mode == Mode::train) backend_.optimizer_step(program, options_.optimizer);
+  else backend_.publish(program);
+}
+
+// ---------------------------------------------------------------- steps
+
+uint64_t Session::run(const Batch& batch, const StepInput& input, Mode mode) {
+  Running& r = running(batch.count, mode);
+  record(r);
+  const uint64_t step = ++step_;
+  const int slot = static_cast<int>(step % kSlots);
+  if (batch.images || batch.labels)
+    backend_.upload_batch(*r.program, slot, batch.images, batch.labels, batch.count);
+  backend_.set_params(*r.program, {.seed = options_.seed,
+                                   .epoch = input.epoch,
+                                   .position = input.position,
+                                   .slot = static_cast<uint32_t>(slot),
+                                   .result = static_cast<uint32_t>(step % kResults),
+                                   .step = step,
+                                   .learning_rate = input.learning_rate,
+                                   .samples = static_cast<double>(input.samples ? input.samples : batch.count)});
+  r.launch();
+  backend_.wait_uploaded(slot);
+  if (mode != Mode::evaluate) ++batches_tracked_;
+  last_batch_ = batch.count;
+  last_mode_ = mode;
+  return step;
+}
+
+std::vector<float> Session::evaluate(const Batch& batch, const StepInput& input, StepResult* result) {
+  const uint64_t step = run(batch, input, Mode::evaluate);
+  const std::vector<double> z = logits(batch.count);
+  if (result) *result = this->result(step);
+  return {z.begin(), z.end()};
+}
+
+std::optional<StepResult> Session::poll(uint64_t step) const {
+  assert(step > 0 && step <= step_ && step + kResults > step_);
+  StepResult& entry = arenas_.results[step % kResults];
+  if (std::atomic_ref(entry.step).load(std::memory_order_acquire) != step) return std::nullopt;
+  return entry;
+}
+
+StepResult Session::result(uint64_t step) {
+  if (const auto there = poll(step)) return *there;
+  backend_.synchronize();
+  const auto there = poll(step);
+  require(there.has_value(), Failure::internal, "step {} left no result", step);
+  return *there;
+}
+
+void Session::set_input(std::span<const double> nhwc) {
+  const Buffer& b = graph_.buffers[graph_.image.buffer];
+  const int count = static_cast<int>(nhwc.size() / (int64_t{b.height} * b.width * b.channels));
+  for (const auto& r : programs_) {
+    if (r->spec.batch != count) continue;
+    Tensor wide(DType::f64, {static_cast<int64_t>(nhwc.size())});
+    std::copy(nhwc.begin(), nhwc.end(), wide.as<double>().begin());
+    const Tensor image = convert(wide, storage_type(options_.precision));
+    backend_.upload(arenas_.activations + r->plan.data[graph_.image.buffer].offset, image.bytes.data(),
+                    image.bytes.size());
+    backend_.synchronize();
+  }
+}
+
+// ---------------------------------------------------------------- reading back
+
+std::vector<double> Session::read_slice(const std::byte* at, const Slice& slice, int count) const {
+  const Buffer& b = graph_.buffers[slice.buffer];
+  Tensor raw(storage_type(options_.precision), {int64_t{count} * b.height * b.width, b.channels});
+  backend_.download(raw.bytes.data(), at, raw.bytes.size());
+  const Tensor wide = convert(raw, DType::f64);
+  const auto values = wide.as<double>();
+  std::vector<double> result;
+  for (int64_t row = 0; row < raw.shape[0]; ++row)
+    result.insert(result.end(), values.begin() + row * b.channels + slice.c0, values.begin() + row * b.channels + slice.c1);
+  return result;
+}
+
+std::vector<double> Session::logits(int count) const {
+  const Running& r = const_cast<Session*>(this)->running(last_batch_, last_mode_);
+  return read_slice(arenas_.activations + r.plan.data[graph_.logits.buffer].offset, graph_.logits, count);
+}
+
+std::vector<double> Session::input_gradient(int count) const {
+  const Running& r = const_cast<Session*>(this)->running(last_batch_, last_mode_);
+  return read_slice(arenas_.activations + r.plan.grad[graph_.image.buffer].offset, graph_.image, count);
+}
+
+ScaleState Session::scale() const {
+  ScaleState scale;
+  backend_.download(&scale, arenas_.scale, sizeof scale);
+  return scale;
+}
+
+// ---------------------------------------------------------------- state
+
+Tensor Session::read(int parameter, const std::byte* arena) const {
+  const Parameter& p = graph_.parameters[parameter];
+  Tensor memory(options_.precision == Precision::fp64 ? DType::f64 : DType::f32, p.memory), file(memory.dtype, p.shape);
+  backend_.download(memory.bytes.data(), arena + layout_.at[parameter] * size_of(memory.dtype), memory.bytes.size());
+  if (memory.dtype == DType::f64) permute(file.as<double>().data(), memory.as<double>().data(), p.memory, false);
+  else permute(file.as<float>().data(), memory.as<float>().data(), p.memory, false);
+  return file;
+}
+
+void Session::write(int parameter, std::byte* arena, const Tensor& tensor) {
+  const Parameter& p = graph_.parameters[parameter];
+  require(tensor.shape == p.shape, Failure::weights, "{}: the model has {}, the file {}", p.name, to_string(p.shape),
+          to_string(tensor.shape));
+  const Tensor file = convert(tensor, options_.precision == Precision::fp64 ? DType::f64 : DType::f32);
+  Tensor memory(file.dtype, p.memory);
+  if (memory.dtype == DType::f64) permute(memory.as<double>().data(), file.as<double>().data(), p.memory, true);
+  else permute(memory.as<float>().data(), file.as<float>().data(), p.memory, true);
+  backend_.upload(arena + layout_.at[parameter] * size_of(memory.dtype), memory.bytes.data(), memory.bytes.size());
+  backend_.synchronize();
+}
+
+void Session::initialise(uint64_t seed) {
+  std::vector<std::string> names;
+  for (const Parameter& p : graph_.parameters) names.push_back(p.name);
+  initialise(names, seed);
+}
+
+void Session::initialise(std::span<const std::string> names, uint64_t seed) {
+  std::map<std::string, Tensor> values;
+  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
+    if (std::find(names.begin(), names.end(), graph_.parameters[p].name) != names.end())
+      write(p, graph_.parameters[p].trained() ? arenas_.parameters : arenas_.state, initial_value(graph_, p, seed));
+  record(*programs_.front());
+  backend_.copy_weights(*programs_.front()->program);
+}
+
+void Session::load(const std::map<std::string, Tensor>& tensors) {
+  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
+    const Parameter& parameter = graph_.parameters[p];
+    const auto it = tensors.find(parameter.name);
+    require(it != tensors.end(), Failure::weights, "no tensor {}", parameter.name);
+    write(p, parameter.trained() ? arenas_.parameters : arenas_.state, it->second);
+  }
+  batches_tracked_ = 0;
+  tracked_before_.clear();
+  for (const Norm& norm : graph_.norms)
+    if (const auto it = tensors.find(counter_of(norm)); it != tensors.end())
+      tracked_before_[norm.name] = static_cast<int64_t>(convert(it->second, DType::f64).as<double>()[0]);
+  record(*programs_.front());
+  backend_.copy_weights(*programs_.front()->program);
+}
+
+std::map<std::string, Tensor> Session::state() const {
+  std::map<std::string, Tensor> tensors;
+  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
+    tensors[graph_.parameters[p].name] =
+        read(p, graph_.parameters[p].trained() ? arenas_.parameters : arenas_.state);
+  for (const Norm& norm : graph_.norms) {
+    Tensor counter(DType::i64, {});
+    const auto before = tracked_before_.find(norm.name);
+    counter.as<int64_t>()[0] =
+        (before == tracked_before_.end() ? 0 : before->second) + (options_.frozen_norms ? 0 : batches_tracked_);
+    tensors[counter_of(norm)] = std::move(counter);
+  }
+  return tensors;
+}
+
+std::map<std::string, Tensor> Session::gradients() const {
+  std::map<std::string, Tensor> tensors;
+  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
+    if (graph_.parameters[p].trained()) tensors[graph_.parameters[p].name] = read(p, arenas_.gradients);
+  return tensors;
+}
+
+std::map<std::string, Tensor> Session::optimizer_state() const {
+  std::map<std::string, Tensor> tensors;
+  const size_t bytes = layout_.trained * real_size(options_.precision);
+  for (int m = 0; m < options_.optimizer.moments(); ++m)
+    for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
+      if (graph_.parameters[p].trained())
+        tensors["moment" + std::to_string(m + 1) + "." + graph_.parameters[p].name] =
+            read(p, arenas_.moments + m * bytes);
+  const ScaleState now = scale();
+  Tensor counters(DType::i64, {2}), factor(DType::f32, {1});
+  counters.as<int64_t>()[0] = now.optimizer_steps;
+  counters.as<int64_t>()[1] = now.good_steps;
+  factor.as<float>()[0] = now.scale;
+  tensors["scaler.counters"] = std::move(counters);
+  tensors["scaler.scale"] = std::move(factor);
+  return tensors;
+}
+
+void Session::load_optimizer_state(const std::map<std::string, Tensor>& tensors) {
+  const auto find = [&](const std::string& name) -> const Tensor& {
+    const auto it = tensors.find(name);
+    require(it != tensors.end(), Failure::weights, "the checkpoint has no {}", name);
+    return it->second;
+  };
+  const size_t bytes = layout_.trained * real_size(options_.precision);
+  for (int m = 0; m < options_.optimizer.moments(); ++m)
+    for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
+      if (graph_.parameters[p].trained())
+        write(p, arenas_.moments + m * bytes, find("moment" + std::to_string(m + 1) + "." + graph_.parameters[p].name));
+  ScaleState now = scale();
+  now.optimizer_steps = find("scaler.counters").as<int64_t>()[0];
+  now.good_steps = static_cast<int32_t>(find("scaler.counters").as<int64_t>()[1]);
+  now.scale = find("scaler.scale").as<float>()[0];
+  backend_.upload(arenas_.scale, &now, sizeof now);
+  backend_.synchronize();
+}
+
+}  // namespace engine
