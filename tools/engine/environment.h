@@ -1,0 +1,29 @@
+// What a run was made with: the build and the machine. Written to env.json and printed by `engine version`.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace engine {
+
+struct BuildInfo {
+  const char* version;   // "0.1.0"
+  const char* git;       // commit, "-dirty" with local changes; "unknown" outside a repository
+  const char* type;      // "Release"
+  const char* compiler;  // "GNU 12.2.0"
+  bool cuda;             // whether the CUDA module was built
+};
+extern const BuildInfo kBuild;
+
+struct Host {
+  std::string name, os, kernel, cpu;
+  int cores = 0;  // that this process may use
+  double memory_gib = 0;
+};
+Host this_host();
+
+// Name and version of each library the program was built with.
+std::vector<std::pair<std::string, std::string>> library_versions();
+
+}  // namespace engine

@@ -1,0 +1,95 @@
+// The command line: finds the verb, catches what it throws. Exit codes are those of engine/error.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+#include <new>
+
+#include "engine/error.h"
+#include "tools/engine/terminal.h"
+#include "tools/engine/verbs.h"
+
+namespace engine {
+namespace {
+
+struct Verb {
+  std::string_view name, about;  // a name may be two words: "weights verify"
+  int (*run)(const Command&);
+};
+
+constexpr Verb kVerbs[] = {
+    {"version", "the build, its libraries and this machine", version},
+};
+
+// Help on the verbs whose names begin with `prefix`.
+std::string overview(std::string_view prefix) {
+  size_t longest = 0;
+  for (const Verb& verb : kVerbs) longest = std::max(longest, verb.name.size());
+  std::string text = "usage: engine VERB [--flag value]...\n\n";
+  for (const Verb& verb : kVerbs)
+    if (verb.name.starts_with(prefix))
+      text += fmt::format("  {:<{}}  {}\n", verb.name, longest, verb.about);
+  return text + "\nengine VERB --help shows the flags of a verb.\n";
+}
+
+bool is_help(std::string_view word) {
+  return word == "--help" || word == "-h" || word == "help";
+}
+
+const Verb* find_verb(std::string_view name) {
+  const auto at = std::find_if(std::begin(kVerbs), std::end(kVerbs),
+                               [&](const Verb& v) { return v.name == name; });
+  return at == std::end(kVerbs) ? nullptr : at;
+}
+
+[[noreturn]] void unknown_verb(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Verb& verb : kVerbs) names.emplace_back(verb.name);
+  const auto near = nearest(name, names);
+  fail(Failure::usage, "unknown verb '{}'{}", name,
+       near ? fmt::format(", did you mean {}?", *near) : "; engine --help lists them");
+}
+
+// `verb_name` is set as soon as it is known, for messages.
+int run(const std::vector<std::string>& words, std::string& verb_name) {
+  if (words.empty()) fail(Failure::usage, "no verb; engine --help lists them");
+  if (is_help(words[0])) return print_to_stdout(overview("")), 0;
+  const std::string one = words[0] == "--version" ? "version" : words[0];
+  const std::string two = words.size() > 1 ? one + ' ' + words[1] : one;
+  const Verb* verb = find_verb(two);
+  if (!verb) verb = find_verb(one);
+  if (!verb) {
+    const bool is_group = std::any_of(std::begin(kVerbs), std::end(kVerbs),
+                                      [&](const Verb& v) { return v.name.starts_with(one + ' '); });
+    if (is_group && words.size() > 1 && is_help(words[1]))
+      return print_to_stdout(overview(one + ' ')), 0;
+    unknown_verb(is_group ? two : one);
+  }
+  verb_name = verb->name;
+  const auto rest = words.begin() + (verb->name == one ? 1 : 2);
+  return verb->run({verb_name, std::string(verb->about), {rest, words.end()}});
+}
+
+}  // namespace
+}  // namespace engine
+
+int main(int argc, char** argv) {
+  using namespace engine;
+  std::string verb;
+  const auto report = [&](Failure kind, std::string_view message) {
+    const std::string who = verb.empty() ? "engine:" : "engine " + verb + ":";
+    say(fmt::format("{} {}", paint(who, Colour::red, stderr), message));
+    return static_cast<int>(kind);
+  };
+  try {
+    const int code = run({argv + 1, argv + argc}, verb);
+    flush_stdout();
+    return code;
+  } catch (const Error& error) {
+    return report(error.kind, error.what());
+  } catch (const std::bad_alloc&) {
+    return report(Failure::memory, "out of memory");
+  } catch (const std::exception& error) {
+    return report(Failure::internal, error.what());
+  }
+}

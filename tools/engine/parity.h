@@ -1,0 +1,58 @@
+// One training step against what PyTorch recorded (tools/compare/golden.py, whose head defines the file): logits,
+// loss, every gradient and running statistic, layer by layer.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/session.h"
+#include "engine/tensor.h"
+
+namespace engine {
+
+struct Distance {
+  double relative =
+      0;  // l2 of the difference over the reference's l2, floored at 1e-5 of all gradients'
+  double cosine = 0;  // 1 − cosine; of whole tensors only
+};
+
+struct ParityRow {
+  std::string name;
+  Distance ours;
+  std::optional<Distance> own;  // PyTorch's, at the same precision, from the same reference
+};
+
+struct ParityReport {
+  std::string model, precision, reference_precision;
+  int batch = 0;
+  double reference_loss = 0, loss = 0;
+  ParityRow logits;
+  std::vector<ParityRow> gradients;  // in backward order
+  std::vector<ParityRow> running;    // in forward order
+};
+
+struct ParityOptions {
+  Precision precision = Precision::fp32;
+  ConvForm conv = ConvForm::automatic;
+  bool deterministic = false;
+};
+
+// Runs the reference's step on `backend`.
+ParityReport run_parity(const TensorFile& reference, Backend& backend,
+                        const ParityOptions& options);
+
+// What the report must keep; the defaults follow from the precision.
+struct ParityLimits {
+  double logits = 0, loss = 0, gradients = 0, running = 0;
+  double own_factor = 2;  // a tensor may also be this much further away than PyTorch's own
+  double cosine_factor =
+      0;  // 16-bit: median and 90th percentile of 1 − cosine against PyTorch's own; 0: not asked
+};
+ParityLimits parity_limits(Precision precision);
+
+// The first layer beyond its limit, forward statistics first, with both numbers; empty: all within.
+std::string first_difference(const ParityReport& report, const ParityLimits& limits);
+
+}  // namespace engine

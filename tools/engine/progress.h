@@ -1,0 +1,69 @@
+// The progress line of a long loop:
+//   epoch 3/10 step 120/415  loss 0.8123  412 img/s  wait 0.4%  eta 3:10
+// One live line on a terminal, a line every few seconds elsewhere, a last line always.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace engine {
+
+// Where progress goes and what time it is.
+struct ProgressOutput {
+  bool live = false;    // rewrites its line
+  int width = 80;       // columns of a live line
+  double interval = 5;  // seconds between lines
+  std::function<void(std::string_view)> write;
+  std::function<double()> seconds;  // of a steady clock
+};
+
+ProgressOutput progress_to_stderr();
+
+class Progress {
+ public:
+  // `title` is "epoch 3/10" or "validation"; counting may begin in the middle of an epoch.
+  Progress(std::string title, int64_t steps, int64_t first_step = 0,
+           ProgressOutput output = progress_to_stderr());
+  // Ends the line if an exception left the loop.
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // After each step: this process's images in it (all ranks), and the seconds its loop waited for data.
+  void step(int64_t images, double waited_seconds);
+  // A step's loss, whenever it arrives. The line shows the mean of the last 20, the last line the mean of all.
+  void loss(double value);
+  // A message, on a line of its own.
+  void note(std::string_view message);
+  // Prints the last line, with figures over the whole loop, and ends it.
+  void finish();
+
+  double images_per_second() const;  // over the whole loop so far
+  double wait_share() const;         // of the whole loop so far
+
+ private:
+  struct Mark {
+    double seconds = 0, waited = 0;
+    int64_t step = 0, images = 0;
+  };
+
+  std::string line(const Mark& since, double loss, std::string_view ending) const;
+  void show(std::string line);
+  void clear();
+
+  std::string title_;
+  int64_t steps_;
+  ProgressOutput output_;
+  std::deque<Mark> marks_;  // the sliding window; at least where it began
+  Mark start_, now_;
+  std::deque<double> recent_losses_;
+  double loss_sum_ = 0;
+  int64_t losses_ = 0;
+  double shown_at_;
+  bool line_open_ = false, finished_ = false;
+};
+
+}  // namespace engine

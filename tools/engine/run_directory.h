@@ -1,0 +1,68 @@
+// The folder of a training run: what was asked for (args.json), what it ran on (env.json), the classes, the
+// algorithms chosen, what happened (metrics.jsonl, results.csv) and where the weights go. Whole files are
+// replaced atomically; metrics.jsonl and results.csv grow by whole lines.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "tools/engine/options.h"
+
+namespace engine {
+
+// A row of results.csv.
+struct EpochResult {
+  int epoch = 0;       // from 1
+  double seconds = 0;  // since training began, interruptions left out
+  double train_loss = 0, val_loss = 0;
+  double top1 = 0, top5 = 0;        // shares of the validation images, 0 to 1
+  std::optional<double> auc_macro;  // nothing where a class has no image
+  double lr = 0;                    // of the epoch's last step
+};
+
+class RunDirectory {
+ public:
+  // `out` as given; if empty, runs/<model>-<date>-<time>. A folder with something in it is an Error(usage) unless
+  // the run is resumed.
+  static RunDirectory create(const std::filesystem::path& out, std::string_view model, bool resume);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path weights(
+      std::string_view name) const;  // "best" → …/weights/best.safetensors
+
+  void write_args(const Flags& flags);
+  // Build, libraries and host, and the caller's own facts (devices, driver, …).
+  void write_environment(const nlohmann::ordered_json& facts);
+  void write_classes(std::span<const std::string> classes);
+  void write_algorithms(const std::map<std::string, std::string>& algorithms);
+
+  // A run continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond them goes.
+  // Events "epoch" and "eval" belong to their member "epoch", others to their member "step", if they have it.
+  void continue_after(int epochs, int64_t steps);
+
+  // One line of metrics.jsonl: schema, time, event, then `fields`.
+  void log(std::string_view event, const nlohmann::ordered_json& fields);
+  // A row of results.csv and an event "epoch".
+  void log_epoch(const EpochResult& result);
+
+  // `seconds` of the last row of results.csv, 0 without one.
+  double seconds_before() const { return seconds_before_; }
+
+ private:
+  explicit RunDirectory(std::filesystem::path path);
+  void open_logs();
+  void replace(const char* name, std::string_view text) const;
+  void append(std::ofstream& log, const char* name, std::string_view line);
+
+  std::filesystem::path path_;
+  std::ofstream metrics_, results_;
+  double seconds_before_ = 0;
+};
+
+}  // namespace engine

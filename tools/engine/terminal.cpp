@@ -1,0 +1,50 @@
+#include "tools/engine/terminal.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "engine/error.h"
+
+namespace engine {
+namespace {
+
+std::string_view environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+}  // namespace
+
+bool is_terminal(std::FILE* stream) {
+  return isatty(fileno(stream)) == 1;
+}
+
+int terminal_width(std::FILE* stream) {
+  winsize size{};
+  return ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+bool use_colour(std::FILE* stream) {
+  const std::string_view force = environment("CLICOLOR_FORCE");
+  if (!force.empty() && force != "0") return true;
+  return environment("NO_COLOR").empty() && environment("TERM") != "dumb" && is_terminal(stream);
+}
+
+std::string paint(std::string_view text, Colour colour, std::FILE* stream) {
+  if (!use_colour(stream)) return std::string(text);
+  const char* code = colour == Colour::red ? "31" : colour == Colour::yellow ? "33" : "1";
+  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+}
+
+void say(std::string_view line) {
+  fmt::print(stderr, "{}\n", line);
+}
+
+void flush_stdout() {
+  require(std::fflush(stdout) == 0 && !std::ferror(stdout), Failure::internal,
+          "cannot write to stdout");
+}
+
+}  // namespace engine
