@@ -1,0 +1,19 @@
+// One function per family of formats, for decode.cpp only; each returns the file's own number of channels, 1 or 3.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+#include "io/decode.h"
+#include "io/image.h"
+
+namespace engine {
+
+Image decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options);
+Image decode_pnm(std::span<const std::byte> file, std::string_view name);
+Image decode_stb(std::span<const std::byte> file, std::string_view name);  // PNG, BMP, GIF, TGA
+
+void check_image_size(int64_t width, int64_t height, std::string_view name);
+
+}  // namespace engine

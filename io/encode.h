@@ -1,0 +1,18 @@
+// Pixels to image files, for test pictures and synthetic data sets.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <vector>
+
+#include "io/image.h"
+
+namespace engine {
+
+std::vector<std::byte> encode_jpeg(const Image& image, int quality);  // quality 1–100, 4:2:0 chroma
+std::vector<std::byte> encode_png(const Image& image);
+
+// JPEG for .jpg, .jpeg and .JPEG, PNG for .png.
+void write_image(const std::filesystem::path& path, const Image& image, int quality = 90);
+
+}  // namespace engine

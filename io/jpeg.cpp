@@ -1,0 +1,161 @@
+// JPEG through libjpeg-turbo's libjpeg interface with its defaults (accurate integer DCT, smooth chroma upsampling), which
+// are PIL's. libjpeg reports errors by a jump, so the functions that call setjmp own nothing that needs a destructor.
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+
+#include <jpeglib.h>
+
+#include <jerror.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/error.h"
+#include "io/decoders.h"
+#include "io/exif.h"
+
+namespace engine {
+namespace {
+
+constexpr int kMaxScans = 100;  // a tiny progressive file may legally ask for minutes of work
+
+struct ErrorManager : jpeg_error_mgr {
+  std::jmp_buf jump;
+  char text[JMSG_LENGTH_MAX];
+};
+
+[[noreturn]] void give_up(j_common_ptr jpeg) {
+  auto* errors = static_cast<ErrorManager*>(jpeg->err);
+  errors->format_message(jpeg, errors->text);
+  std::longjmp(errors->jump, 1);
+}
+
+// Warnings after which libjpeg invents pixels are errors here; the others (bytes between markers, odd versions) are not.
+void on_message(j_common_ptr jpeg, int level) {
+  if (level >= 0) return;  // a trace
+  switch (jpeg->err->msg_code) {
+    case JWRN_ARITH_BAD_CODE:
+    case JWRN_HIT_MARKER:
+    case JWRN_HUFF_BAD_CODE:
+    case JWRN_JPEG_EOF:
+    case JWRN_MUST_RESYNC: give_up(jpeg);
+    default: return;
+  }
+}
+
+void on_progress(j_common_ptr jpeg) {
+  if (reinterpret_cast<j_decompress_ptr>(jpeg)->input_scan_number <= kMaxScans) return;
+  auto* errors = static_cast<ErrorManager*>(jpeg->err);
+  std::snprintf(errors->text, sizeof errors->text, "more than %d scans", kMaxScans);
+  std::longjmp(errors->jump, 1);
+}
+
+// Steps return false after an error, whose text is then in error(). To be called in the order they stand.
+class JpegFile {
+ public:
+  JpegFile() = default;
+  ~JpegFile() { jpeg_destroy_decompress(&jpeg_); }  // harmless on a zeroed struct
+  JpegFile(const JpegFile&) = delete;
+  JpegFile& operator=(const JpegFile&) = delete;
+
+  const char* error() const { return errors_.text; }
+  const jpeg_decompress_struct& state() const { return jpeg_; }
+
+  bool read_header(std::span<const std::byte> file) {
+    jpeg_.err = jpeg_std_error(&errors_);
+    errors_.error_exit = give_up;
+    errors_.emit_message = on_message;
+    if (setjmp(errors_.jump) != 0) return false;
+    jpeg_create_decompress(&jpeg_);
+    progress_.progress_monitor = on_progress;
+    jpeg_.progress = &progress_;
+    jpeg_save_markers(&jpeg_, JPEG_APP0 + 1, 0xFFFF);
+    jpeg_mem_src(&jpeg_, reinterpret_cast<const unsigned char*>(file.data()), file.size());
+    jpeg_read_header(&jpeg_, TRUE);
+    return true;
+  }
+
+  bool start(J_COLOR_SPACE space, unsigned denominator) {
+    if (setjmp(errors_.jump) != 0) return false;
+    jpeg_.out_color_space = space;
+    jpeg_.scale_num = 1;
+    jpeg_.scale_denom = denominator;
+    jpeg_start_decompress(&jpeg_);
+    return true;
+  }
+
+  bool read_pixels(uint8_t* pixels) {
+    if (setjmp(errors_.jump) != 0) return false;
+    const size_t stride = size_t{jpeg_.output_width} * size_t(jpeg_.output_components);
+    while (jpeg_.output_scanline < jpeg_.output_height) {
+      JSAMPROW row = pixels + jpeg_.output_scanline * stride;
+      jpeg_read_scanlines(&jpeg_, &row, 1);
+    }
+    jpeg_finish_decompress(&jpeg_);  // reads on to the end marker, so a cut file is noticed
+    return true;
+  }
+
+ private:
+  jpeg_decompress_struct jpeg_{};
+  ErrorManager errors_{};
+  jpeg_progress_mgr progress_{};
+};
+
+int orientation(const jpeg_decompress_struct& jpeg) {
+  for (auto* marker = jpeg.marker_list; marker; marker = marker->next) {
+    const int found = exif_orientation(std::as_bytes(std::span(marker->data, marker->data_length)));
+    if (found != 1) return found;
+  }
+  return 1;
+}
+
+unsigned scale_denominator(const jpeg_decompress_struct& jpeg, int reduce_to) {
+  if (reduce_to <= 0) return 1;
+  const unsigned shorter = std::min(jpeg.image_width, jpeg.image_height);
+  for (const unsigned denominator : {8u, 4u, 2u})
+    if ((shorter + denominator - 1) / denominator >= unsigned(reduce_to)) return denominator;
+  return 1;
+}
+
+// Adobe writes CMYK inverted, and PIL takes every CMYK file so: the stored value is 255 − ink.
+// PIL's conversion: (255 − k) − c · (255 − k) / 255, the quotient rounded.
+Image cmyk_to_rgb(const Image& cmyk) {
+  Image rgb(cmyk.width, cmyk.height, 3);
+  const uint8_t* from = cmyk.pixels.data();
+  for (uint8_t *to = rgb.pixels.data(), *end = to + rgb.pixels.size(); to != end; to += 3) {
+    const int light = from[3];  // 255 − k
+    for (int c = 0; c < 3; ++c) {
+      const int product = (255 - from[c]) * light + 128;
+      to[c] = static_cast<uint8_t>(light - ((product + (product >> 8)) >> 8));
+    }
+    from += 4;
+  }
+  return rgb;
+}
+
+}  // namespace
+
+Image decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options) {
+  JpegFile jpeg;
+  const auto check = [&](bool ok) { require(ok, Failure::data, "{}: {}", name, jpeg.error()); };
+
+  check(jpeg.read_header(file));
+  const jpeg_decompress_struct& state = jpeg.state();
+  check_image_size(state.image_width, state.image_height, name);
+  require(state.jpeg_color_space != JCS_UNKNOWN, Failure::data,
+          "{}: a JPEG file of {} components; 1, 3 and 4 are known", name, state.num_components);
+
+  const int held = orientation(state);  // the markers are gone once decoding has finished
+  J_COLOR_SPACE space = JCS_RGB;
+  if (state.jpeg_color_space == JCS_GRAYSCALE) space = JCS_GRAYSCALE;
+  if (state.jpeg_color_space == JCS_CMYK || state.jpeg_color_space == JCS_YCCK) space = JCS_CMYK;
+
+  check(jpeg.start(space, scale_denominator(state, options.reduce_to)));
+  Image image(int(state.output_width), int(state.output_height), state.output_components);
+  check(jpeg.read_pixels(image.pixels.data()));
+  if (image.channels == 4) image = cmyk_to_rgb(image);
+  return upright(std::move(image), held);
+}
+
+}  // namespace engine
