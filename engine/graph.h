@@ -24,7 +24,7 @@ struct Buffer {
   int channels = 0, height = 0, width = 0;
   int placed = 0;       // channels given to producers so far
   bool normed = false;  // some norm reads it
-  float eps = 0;        // of those norms: they share statistics
+  double eps = 0;       // of those norms: they share statistics
 };
 
 // Channels [c0, c1) of a buffer: what a producer owns and what an operand reads.
@@ -55,7 +55,7 @@ struct Parameter {
 struct Norm {
   std::string name;
   Slice at;
-  float eps = 0, momentum = 0;
+  double eps = 0, momentum = 0;
   int gamma = kNone, beta = kNone, running_mean = kNone, running_var = kNone;  // parameters
 };
 
@@ -161,7 +161,7 @@ struct Initialisation {
 
 class Graph {
  public:
-  Graph(std::string model, float eps, float momentum)
+  Graph(std::string model, double eps, double momentum)
       : model(std::move(model)), eps_(eps), momentum_(momentum) {}
 
   Value input(int height, int width, int channels);
@@ -207,7 +207,7 @@ class Graph {
   Value pool(Value v, const std::string& name, Window w, bool maximal, int into);
   Value value_of(Slice at) const;
 
-  float eps_, momentum_;
+  double eps_, momentum_;
 };
 
 }  // namespace engine

@@ -22,10 +22,13 @@ struct Session::Running {
 
 namespace {
 
-std::string counter_of(const Norm& norm) { return norm.name + ".num_batches_tracked"; }
+std::string counter_of(const Norm& norm) {
+  return norm.name + ".num_batches_tracked";
+}
 
 // (O, KH, KW, I) in memory ↔ (O, I, KH, KW) in files; a linear layer's (O, C·H·W) is the same. Others stay.
-template <class R> void permute(R* to, const R* from, const Shape& memory, bool to_memory) {
+template <class R>
+void permute(R* to, const R* from, const Shape& memory, bool to_memory) {
   if (memory.size() != 4) {
     std::copy_n(from, elements(memory), to);
     return;
@@ -44,7 +47,10 @@ template <class R> void permute(R* to, const R* from, const Shape& memory, bool 
 // ---------------------------------------------------------------- planning and memory
 
 Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
-    : graph_(std::move(graph)), backend_(backend), options_(options), layout_(lay_out_parameters(graph_)) {
+    : graph_(std::move(graph)),
+      backend_(backend),
+      options_(options),
+      layout_(lay_out_parameters(graph_)) {
   assert(!options_.programs.empty());
   Plan::Totals largest{};
   for (const ProgramSpec& spec : options_.programs) {
@@ -63,6 +69,8 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
           name_of(options_.precision), largest.sum() / 1048576., backend_.free_bytes() / 1048576.);
   allocate_arenas(largest);
 }
+
+Session::~Session() = default;
 
 PlanOptions Session::plan_options(const ProgramSpec& spec) const {
   return {.batch = spec.batch,
@@ -98,7 +106,8 @@ void Session::allocate_arenas(const Plan::Totals& t) {
   arenas_.workspace = allocate(t.workspace);
   const Buffer& image = graph_.buffers[graph_.image.buffer];
   const size_t slots = size_t{kSlots} * capacity_;
-  arenas_.images = reinterpret_cast<uint8_t*>(zeroed(slots * image.height * image.width * image.channels));
+  arenas_.images =
+      reinterpret_cast<uint8_t*>(zeroed(slots * image.height * image.width * image.channels));
   arenas_.labels = reinterpret_cast<int32_t*>(zeroed(slots * sizeof(int32_t)));
   arenas_.params = reinterpret_cast<StepParams*>(zeroed(sizeof(StepParams)));
   arenas_.scale = reinterpret_cast<ScaleState*>(allocate(sizeof(ScaleState)));
@@ -113,7 +122,9 @@ void Session::allocate_arenas(const Plan::Totals& t) {
 }
 
 const Plan& Session::plan() const {
-  const auto larger = [](const auto& a, const auto& b) { return a->plan.activations < b->plan.activations; };
+  const auto larger = [](const auto& a, const auto& b) {
+    return a->plan.activations < b->plan.activations;
+  };
   return (*std::max_element(programs_.begin(), programs_.end(), larger))->plan;
 }
 
@@ -128,7 +139,8 @@ Session::Running& Session::running(int batch, Mode mode) {
   fresh->spec = {batch, mode};
   fresh->plan = make_plan(graph_, plan_options(fresh->spec));
   require(fresh->plan.activations <= activations_ && batch <= capacity_, Failure::internal,
-          "batch {} does not fit the arena of {} bytes planned for {}", batch, activations_, capacity_);
+          "batch {} does not fit the arena of {} bytes planned for {}", batch, activations_,
+          capacity_);
   programs_.push_back(std::move(fresh));
   return *programs_.back();
 }
@@ -157,11 +169,14 @@ void Session::enqueue(const Running& r) {
   auto bucket = r.plan.buckets.begin();
   for (int i = static_cast<int>(r.steps.size()) - 1; i >= 0; --i) {
     r.steps[i].backward();
-    for (; bucket != r.plan.buckets.end() && bucket->after_step == i; ++bucket) backend_.all_reduce(program, *bucket);
+    for (; bucket != r.plan.buckets.end() && bucket->after_step == i; ++bucket)
+      backend_.all_reduce(program, *bucket);
   }
   backend_.finish_all_reduce();
-  if (r.spec.mode == Mode::train) backend_.optimizer_step(program, options_.optimizer);
-  else backend_.publish(program);
+  if (r.spec.mode == Mode::train)
+    backend_.optimizer_step(program, options_.optimizer);
+  else
+    backend_.publish(program);
 }
 
 // ---------------------------------------------------------------- steps
@@ -173,14 +188,15 @@ uint64_t Session::run(const Batch& batch, const StepInput& input, Mode mode) {
   const int slot = static_cast<int>(step % kSlots);
   if (batch.images || batch.labels)
     backend_.upload_batch(*r.program, slot, batch.images, batch.labels, batch.count);
-  backend_.set_params(*r.program, {.seed = options_.seed,
-                                   .epoch = input.epoch,
-                                   .position = input.position,
-                                   .slot = static_cast<uint32_t>(slot),
-                                   .result = static_cast<uint32_t>(step % kResults),
-                                   .step = step,
-                                   .learning_rate = input.learning_rate,
-                                   .samples = static_cast<double>(input.samples ? input.samples : batch.count)});
+  backend_.set_params(
+      *r.program, {.seed = options_.seed,
+                   .epoch = input.epoch,
+                   .position = input.position,
+                   .slot = static_cast<uint32_t>(slot),
+                   .result = static_cast<uint32_t>(step % kResults),
+                   .step = step,
+                   .learning_rate = input.learning_rate,
+                   .samples = static_cast<double>(input.samples ? input.samples : batch.count)});
   r.launch();
   backend_.wait_uploaded(slot);
   if (mode != Mode::evaluate) ++batches_tracked_;
@@ -189,7 +205,8 @@ uint64_t Session::run(const Batch& batch, const StepInput& input, Mode mode) {
   return step;
 }
 
-std::vector<float> Session::evaluate(const Batch& batch, const StepInput& input, StepResult* result) {
+std::vector<float> Session::evaluate(const Batch& batch, const StepInput& input,
+                                     StepResult* result) {
   const uint64_t step = run(batch, input, Mode::evaluate);
   const std::vector<double> z = logits(batch.count);
   if (result) *result = this->result(step);
@@ -219,8 +236,8 @@ void Session::set_input(std::span<const double> nhwc) {
     Tensor wide(DType::f64, {static_cast<int64_t>(nhwc.size())});
     std::copy(nhwc.begin(), nhwc.end(), wide.as<double>().begin());
     const Tensor image = convert(wide, storage_type(options_.precision));
-    backend_.upload(arenas_.activations + r->plan.data[graph_.image.buffer].offset, image.bytes.data(),
-                    image.bytes.size());
+    backend_.upload(arenas_.activations + r->plan.data[graph_.image.buffer].offset,
+                    image.bytes.data(), image.bytes.size());
     backend_.synchronize();
   }
 }
@@ -235,18 +252,21 @@ std::vector<double> Session::read_slice(const std::byte* at, const Slice& slice,
   const auto values = wide.as<double>();
   std::vector<double> result;
   for (int64_t row = 0; row < raw.shape[0]; ++row)
-    result.insert(result.end(), values.begin() + row * b.channels + slice.c0, values.begin() + row * b.channels + slice.c1);
+    result.insert(result.end(), values.begin() + row * b.channels + slice.c0,
+                  values.begin() + row * b.channels + slice.c1);
   return result;
 }
 
 std::vector<double> Session::logits(int count) const {
   const Running& r = const_cast<Session*>(this)->running(last_batch_, last_mode_);
-  return read_slice(arenas_.activations + r.plan.data[graph_.logits.buffer].offset, graph_.logits, count);
+  return read_slice(arenas_.activations + r.plan.data[graph_.logits.buffer].offset, graph_.logits,
+                    count);
 }
 
 std::vector<double> Session::input_gradient(int count) const {
   const Running& r = const_cast<Session*>(this)->running(last_batch_, last_mode_);
-  return read_slice(arenas_.activations + r.plan.grad[graph_.image.buffer].offset, graph_.image, count);
+  return read_slice(arenas_.activations + r.plan.grad[graph_.image.buffer].offset, graph_.image,
+                    count);
 }
 
 ScaleState Session::scale() const {
@@ -259,22 +279,30 @@ ScaleState Session::scale() const {
 
 Tensor Session::read(int parameter, const std::byte* arena) const {
   const Parameter& p = graph_.parameters[parameter];
-  Tensor memory(options_.precision == Precision::fp64 ? DType::f64 : DType::f32, p.memory), file(memory.dtype, p.shape);
-  backend_.download(memory.bytes.data(), arena + layout_.at[parameter] * size_of(memory.dtype), memory.bytes.size());
-  if (memory.dtype == DType::f64) permute(file.as<double>().data(), memory.as<double>().data(), p.memory, false);
-  else permute(file.as<float>().data(), memory.as<float>().data(), p.memory, false);
+  Tensor memory(options_.precision == Precision::fp64 ? DType::f64 : DType::f32, p.memory),
+      file(memory.dtype, p.shape);
+  backend_.download(memory.bytes.data(), arena + layout_.at[parameter] * size_of(memory.dtype),
+                    memory.bytes.size());
+  if (memory.dtype == DType::f64)
+    permute(file.as<double>().data(), memory.as<double>().data(), p.memory, false);
+  else
+    permute(file.as<float>().data(), memory.as<float>().data(), p.memory, false);
   return file;
 }
 
 void Session::write(int parameter, std::byte* arena, const Tensor& tensor) {
   const Parameter& p = graph_.parameters[parameter];
-  require(tensor.shape == p.shape, Failure::weights, "{}: the model has {}, the file {}", p.name, to_string(p.shape),
-          to_string(tensor.shape));
-  const Tensor file = convert(tensor, options_.precision == Precision::fp64 ? DType::f64 : DType::f32);
+  require(tensor.shape == p.shape, Failure::weights, "{}: the model has {}, the file {}", p.name,
+          to_string(p.shape), to_string(tensor.shape));
+  const Tensor file =
+      convert(tensor, options_.precision == Precision::fp64 ? DType::f64 : DType::f32);
   Tensor memory(file.dtype, p.memory);
-  if (memory.dtype == DType::f64) permute(memory.as<double>().data(), file.as<double>().data(), p.memory, true);
-  else permute(memory.as<float>().data(), file.as<float>().data(), p.memory, true);
-  backend_.upload(arena + layout_.at[parameter] * size_of(memory.dtype), memory.bytes.data(), memory.bytes.size());
+  if (memory.dtype == DType::f64)
+    permute(memory.as<double>().data(), file.as<double>().data(), p.memory, true);
+  else
+    permute(memory.as<float>().data(), file.as<float>().data(), p.memory, true);
+  backend_.upload(arena + layout_.at[parameter] * size_of(memory.dtype), memory.bytes.data(),
+                  memory.bytes.size());
   backend_.synchronize();
 }
 
@@ -288,7 +316,8 @@ void Session::initialise(std::span<const std::string> names, uint64_t seed) {
   std::map<std::string, Tensor> values;
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
     if (std::find(names.begin(), names.end(), graph_.parameters[p].name) != names.end())
-      write(p, graph_.parameters[p].trained() ? arenas_.parameters : arenas_.state, initial_value(graph_, p, seed));
+      write(p, graph_.parameters[p].trained() ? arenas_.parameters : arenas_.state,
+            initial_value(graph_, p, seed));
   record(*programs_.front());
   backend_.copy_weights(*programs_.front()->program);
 }
@@ -304,7 +333,8 @@ void Session::load(const std::map<std::string, Tensor>& tensors) {
   tracked_before_.clear();
   for (const Norm& norm : graph_.norms)
     if (const auto it = tensors.find(counter_of(norm)); it != tensors.end())
-      tracked_before_[norm.name] = static_cast<int64_t>(convert(it->second, DType::f64).as<double>()[0]);
+      tracked_before_[norm.name] =
+          static_cast<int64_t>(convert(it->second, DType::f64).as<double>()[0]);
   record(*programs_.front());
   backend_.copy_weights(*programs_.front()->program);
 }
@@ -317,8 +347,8 @@ std::map<std::string, Tensor> Session::state() const {
   for (const Norm& norm : graph_.norms) {
     Tensor counter(DType::i64, {});
     const auto before = tracked_before_.find(norm.name);
-    counter.as<int64_t>()[0] =
-        (before == tracked_before_.end() ? 0 : before->second) + (options_.frozen_norms ? 0 : batches_tracked_);
+    counter.as<int64_t>()[0] = (before == tracked_before_.end() ? 0 : before->second) +
+                               (options_.frozen_norms ? 0 : batches_tracked_);
     tensors[counter_of(norm)] = std::move(counter);
   }
   return tensors;
@@ -327,7 +357,8 @@ std::map<std::string, Tensor> Session::state() const {
 std::map<std::string, Tensor> Session::gradients() const {
   std::map<std::string, Tensor> tensors;
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
-    if (graph_.parameters[p].trained()) tensors[graph_.parameters[p].name] = read(p, arenas_.gradients);
+    if (graph_.parameters[p].trained())
+      tensors[graph_.parameters[p].name] = read(p, arenas_.gradients);
   return tensors;
 }
 
@@ -359,7 +390,8 @@ void Session::load_optimizer_state(const std::map<std::string, Tensor>& tensors)
   for (int m = 0; m < options_.optimizer.moments(); ++m)
     for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
       if (graph_.parameters[p].trained())
-        write(p, arenas_.moments + m * bytes, find("moment" + std::to_string(m + 1) + "." + graph_.parameters[p].name));
+        write(p, arenas_.moments + m * bytes,
+              find("moment" + std::to_string(m + 1) + "." + graph_.parameters[p].name));
   ScaleState now = scale();
   now.optimizer_steps = find("scaler.counters").as<int64_t>()[0];
   now.good_steps = static_cast<int32_t>(find("scaler.counters").as<int64_t>()[1]);

@@ -34,13 +34,13 @@ struct SessionOptions {
   bool deterministic = false;
   bool frozen_norms = false;
   bool input_gradient = false;
-  bool float_input = false;           // the image buffer is filled by set_input, not from staged bytes
+  bool float_input = false;  // the image buffer is filled by set_input, not from staged bytes
   size_t workspace = size_t{256} << 20;
   OptimizerConfig optimizer;
   Normalisation normalisation;
-  float loss_scale = 65536;           // fp16: the initial scale; fixed_loss_scale keeps it
+  float loss_scale = 65536;  // fp16: the initial scale; fixed_loss_scale keeps it
   bool fixed_loss_scale = false;
-  uint64_t seed = 0;                  // of the random gates
+  uint64_t seed = 0;  // of the random gates
 };
 
 // Bytes in host memory, (count, H, W, C) and (count,); images null: what the slot holds already.
@@ -51,22 +51,23 @@ struct Batch {
 };
 
 struct StepInput {
-  uint32_t epoch = 0, position = 0;   // of this rank's first sample; they key the random gates
+  uint32_t epoch = 0, position = 0;  // of this rank's first sample; they key the random gates
   double learning_rate = 0;
-  int samples = 0;                    // in the global batch; 0: the batch's count
+  int samples = 0;  // in the global batch; 0: the batch's count
 };
 
 class Session {
  public:
   // Plans and allocates everything. Throws Error(memory), with the numbers, when it does not fit.
   Session(Graph graph, Backend& backend, const SessionOptions& options);
+  ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
   const Graph& graph() const { return graph_; }
   Backend& backend() { return backend_; }
   const SessionOptions& options() const { return options_; }
-  const Plan& plan() const;                        // of the largest program
+  const Plan& plan() const;  // of the largest program
   size_t allocated_bytes() const { return allocated_; }
 
   // Chooses algorithms and records every program that the options name; otherwise the first use does.
@@ -75,23 +76,29 @@ class Session {
   // ---- steps; all but result() and evaluate() only enqueue
 
   // Returns the number of the step. The batch's memory may be reused on return.
-  uint64_t train(const Batch& batch, const StepInput& input) { return run(batch, input, Mode::train); }
-  uint64_t gradients(const Batch& batch, const StepInput& input) { return run(batch, input, Mode::gradients); }
+  uint64_t train(const Batch& batch, const StepInput& input) {
+    return run(batch, input, Mode::train);
+  }
+  uint64_t gradients(const Batch& batch, const StepInput& input) {
+    return run(batch, input, Mode::gradients);
+  }
   // Logits (count, classes); the result's loss is the mean over `input.samples`.
-  std::vector<float> evaluate(const Batch& batch, const StepInput& input, StepResult* result = nullptr);
-  std::vector<double> logits(int count) const;     // of the last step
+  std::vector<float> evaluate(const Batch& batch, const StepInput& input,
+                              StepResult* result = nullptr);
+  std::vector<double> logits(int count) const;  // of the last step
   // Kept for the last kResults steps. poll: nothing if the device is not there yet.
   std::optional<StepResult> poll(uint64_t step) const;
-  StepResult result(uint64_t step);                // waits
-  void set_input(std::span<const double> nhwc);    // with float_input; for the program of that many images
+  StepResult result(uint64_t step);  // waits
+  void set_input(
+      std::span<const double> nhwc);  // with float_input; for the program of that many images
 
   // ---- state, by the reference's names and in its layouts
 
-  void initialise(uint64_t seed);                  // every parameter
+  void initialise(uint64_t seed);  // every parameter
   void initialise(std::span<const std::string> names, uint64_t seed);
   // Every parameter must be there; counters (num_batches_tracked) may be missing.
   void load(const std::map<std::string, Tensor>& tensors);
-  std::map<std::string, Tensor> state() const;     // parameters, running statistics, counters
+  std::map<std::string, Tensor> state() const;  // parameters, running statistics, counters
   std::map<std::string, Tensor> gradients() const;
   std::vector<double> input_gradient(int count) const;
   // Moments by "<array>.<parameter>", the scaler and the step counters.
@@ -101,7 +108,7 @@ class Session {
   ScaleState scale() const;
 
  private:
-  struct Running;                                  // one program, recorded
+  struct Running;  // one program, recorded
   uint64_t run(const Batch& batch, const StepInput& input, Mode mode);
   Running& running(int batch, Mode mode);
   void record(Running& running);
@@ -117,7 +124,7 @@ class Session {
   Backend& backend_;
   SessionOptions options_;
   ParameterLayout layout_;
-  int capacity_ = 0;                               // images per staging slot
+  int capacity_ = 0;  // images per staging slot
   std::vector<Memory> memory_;
   Memory results_;
   size_t allocated_ = 0, activations_ = 0;

@@ -4,7 +4,7 @@
 namespace engine {
 
 Graph mnist_cnn(const ModelOptions& options) {
-  Graph g("mnist_cnn", 1e-5f, 0.1f);
+  Graph g("mnist_cnn", 1e-5, 0.1);
   g.initialisation = {.conv = Initialisation::Weight::uniform_fan_in, .zero_bias = false};
   Value v = g.input(options.height, options.width, 1);
   v = g.relu(g.conv(v, "conv1", {.out = 32, .kernel = 3, .padding = 0, .bias = true}));

@@ -24,18 +24,19 @@ constexpr Stage kStages[] = {
 struct Scaling {
   std::string_view name;
   double width, depth;
-  float dropout, eps, momentum;
+  float dropout;
+  double eps, momentum;
 };
 
 constexpr Scaling kScalings[] = {
-    {"efficientnet_b0", 1.0, 1.0, 0.2f, 1e-5f, 0.1f},
-    {"efficientnet_b1", 1.0, 1.1, 0.2f, 1e-5f, 0.1f},
-    {"efficientnet_b2", 1.1, 1.2, 0.3f, 1e-5f, 0.1f},
-    {"efficientnet_b3", 1.2, 1.4, 0.3f, 1e-5f, 0.1f},
-    {"efficientnet_b4", 1.4, 1.8, 0.4f, 1e-5f, 0.1f},
-    {"efficientnet_b5", 1.6, 2.2, 0.4f, 1e-3f, 0.01f},
-    {"efficientnet_b6", 1.8, 2.6, 0.5f, 1e-3f, 0.01f},
-    {"efficientnet_b7", 2.0, 3.1, 0.5f, 1e-3f, 0.01f},
+    {"efficientnet_b0", 1.0, 1.0, 0.2f, 1e-5, 0.1},
+    {"efficientnet_b1", 1.0, 1.1, 0.2f, 1e-5, 0.1},
+    {"efficientnet_b2", 1.1, 1.2, 0.3f, 1e-5, 0.1},
+    {"efficientnet_b3", 1.2, 1.4, 0.3f, 1e-5, 0.1},
+    {"efficientnet_b4", 1.4, 1.8, 0.4f, 1e-5, 0.1},
+    {"efficientnet_b5", 1.6, 2.2, 0.4f, 1e-3, 0.01},
+    {"efficientnet_b6", 1.8, 2.6, 0.5f, 1e-3, 0.01},
+    {"efficientnet_b7", 2.0, 3.1, 0.5f, 1e-3, 0.01},
 };
 
 constexpr int kStem = 32;
@@ -83,7 +84,8 @@ Graph efficientnet(std::string_view name, const ModelOptions& options) {
   for (const Stage& s : kStages) blocks += scale_repeats(s.repeats, scaling->depth);
 
   Graph g(std::string(name), scaling->eps, scaling->momentum);
-  g.initialisation = {.conv = Initialisation::Weight::normal_fan_out, .linear = Initialisation::Weight::uniform_out};
+  g.initialisation = {.conv = Initialisation::Weight::normal_fan_out,
+                      .linear = Initialisation::Weight::uniform_out};
   Value v = g.input(options.height, options.width, 3);
   v = conv_bn_silu(g, v, "features.0",
                    {.out = round_channels(kStem * scaling->width), .kernel = 3, .stride = 2});

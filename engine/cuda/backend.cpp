@@ -1,0 +1,421 @@
+// The CUDA backend: one device, its streams and library handles, and the step outside the layers.
+#include "engine/backend.h"
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <map>
+#include <memory>
+
+#include "engine/cuda/communicator.h"
+#include "engine/cuda/context.h"
+#include "engine/cuda/module.h"
+#include "engine/cuda/prepare.h"
+#include "engine/cuda/storage.h"
+#include "kernels/kernels.h"
+
+namespace engine::cuda {
+
+namespace {
+
+constexpr double kMiB = 1 << 20;
+
+// "13.0" of 13000, "9.19.0" of 91900: every library packs its version in its own way.
+std::string versions() {
+  int runtime = 0, nccl = 0;
+  check(cudaRuntimeGetVersion(&runtime));
+  check(ncclGetVersion(&nccl));
+  const size_t dnn = cudnnGetVersion(), blas = cublasLtGetVersion();
+  return fmt::format("CUDA {}.{}, cuDNN {}.{}.{}, cuBLASLt {}.{}.{}, NCCL {}.{}.{}",
+                     runtime / 1000, runtime % 1000 / 10, dnn / 10000, dnn % 10000 / 100,
+                     dnn % 100, blas / 10000, blas % 10000 / 100, blas % 100, nccl / 10000,
+                     nccl % 10000 / 100, nccl % 100);
+}
+
+std::vector<GpuInfo> devices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) return {};
+  std::vector<GpuInfo> found;
+  for (int device = 0; device < count; ++device) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, device));
+    found.push_back({properties.name, properties.totalGlobalMem, properties.major,
+                     properties.minor});
+  }
+  return found;
+}
+
+int select_device(int device) {
+  int count = 0;
+  const cudaError_t found = cudaGetDeviceCount(&count);
+  require(found == cudaSuccess, Failure::usage, "--device cuda: {}", cudaGetErrorString(found));
+  require(device >= 0 && device < count, Failure::usage,
+          "--device cuda: GPU {} was asked for, this machine has {}", device, count);
+  check(cudaSetDevice(device));
+  return device;
+}
+
+// Runs `work`; whatever fails in it, a kernel launch included, is reported with the step's name.
+template <class Work> auto in_step(const std::string& name, const Work& work) {
+  try {
+    if constexpr (std::is_void_v<decltype(work())>) {
+      work();
+      check(cudaPeekAtLastError());
+    } else {
+      auto result = work();
+      check(cudaPeekAtLastError());
+      return result;
+    }
+  } catch (const Error& e) {
+    fail(e.kind, "{}: {}", name, e.what());
+  }
+}
+
+std::function<void()> named(const std::string& name, std::function<void()> work) {
+  if (!work) return {};
+  return [name, work = std::move(work)] { in_step(name, work); };
+}
+
+// ---------------------------------------------------------------- capture
+
+CapturedGraph capture(cudaStream_t stream, const std::function<void()>& body) {
+  // Thread-local: other ranks of this process allocate and capture as they like.
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t graph = nullptr;
+  try {
+    body();
+  } catch (...) {
+    cudaStreamEndCapture(stream, &graph);
+    const CapturedGraph unfinished(graph);
+    throw;
+  }
+  check(cudaStreamEndCapture(stream, &graph));
+  return CapturedGraph(graph);
+}
+
+std::shared_ptr<CUgraphExec_st> instantiate(const CapturedGraph& graph, cudaStream_t stream) {
+  GraphExec exec = create<GraphExec>(cudaGraphInstantiate, graph.get(), 0ull);
+  check(cudaGraphUpload(exec.get(), stream));
+  check(cudaStreamSynchronize(stream));
+  return exec;
+}
+
+// ---------------------------------------------------------------- the backend
+
+// Norms of one program as the kernel wants them.
+struct NormTable {
+  Memory entries;
+  int count = 0, max_channels = 0;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const BackendOptions& options);
+  ~CudaBackend() override;
+
+  BackendKind kind() const override { return BackendKind::cuda; }
+  std::string description() const override;
+  size_t free_bytes() const override;
+
+  Memory allocate(size_t bytes) override;
+  Memory allocate_host(size_t bytes) override;
+  void upload(void* to, const void* from, size_t bytes) override;
+  void download(void* to, const void* from, size_t bytes) override;
+  void clear(void* to, size_t bytes) override;
+  void synchronize() override { check(cudaStreamSynchronize(stream())); }
+
+  std::vector<StepExec> prepare(const Program& program, bool deterministic) override;
+
+  void upload_batch(const Program& program, int slot, const uint8_t* images,
+                    const int32_t* labels, int count) override;
+  void wait_uploaded(int slot) override;
+
+  void set_params(const Program& program, const StepParams& params) override;
+  void load_images(const Program& program) override;
+  void update_running(const Program& program) override;
+  void all_reduce(const Program& program, const Bucket& bucket) override;
+  void finish_all_reduce() override { sum_.join(stream()); }
+  void optimizer_step(const Program& program, const OptimizerConfig& config) override;
+  void publish(const Program& program) override { finish_step(program, false); }
+  void copy_weights(const Program& program) override;
+
+  std::function<void()> record(const std::function<void()>& body) override;
+
+  std::map<std::string, std::string> algorithms() const override {
+    return gpu_.algorithms.chosen();
+  }
+  void set_algorithms(const std::map<std::string, std::string>& chosen) override {
+    gpu_.algorithms.set(chosen);
+  }
+
+ private:
+  // A staging slot: its upload, and the last step that read it.
+  struct Slot {
+    Event uploaded = make_event(), read = make_event();
+  };
+  // Parameters on their way to the device.
+  struct ParamUpload {
+    StepParams* params = nullptr;  // pinned
+    Event copied = make_event();
+  };
+
+  cudaStream_t stream() const { return gpu_.stream.get(); }
+  NormTable make_norm_table(const Program& program);
+  template <class T> void update(const Program& program, const OptimizerConfig& config);
+  void finish_step(const Program& program, bool updated);
+
+  Cuda gpu_;
+  GradientSum sum_;
+  std::array<Slot, kSlots> slots_;
+  int active_slot_ = kNone;        // read by the step that was started last
+  Memory pinned_params_;
+  std::array<ParamUpload, kResults> param_uploads_;
+  int next_params_ = 0;
+  std::map<const Program*, NormTable> norms_;
+};
+
+CudaBackend::CudaBackend(const BackendOptions& options)
+    : gpu_(options.device),
+      sum_(options.communicator),
+      pinned_params_(allocate_host(sizeof(StepParams) * kResults)) {
+  visit_storage(options.precision, []<class T>() {});  // refuses what CUDA does not have
+  auto* params = reinterpret_cast<StepParams*>(pinned_params_.get());
+  for (ParamUpload& upload : param_uploads_) upload.params = params++;
+}
+
+// Nothing may be in flight when handles and buffers go.
+CudaBackend::~CudaBackend() {
+  if (std::uncaught_exceptions() == 0) cudaDeviceSynchronize();
+}
+
+std::string CudaBackend::description() const {
+  int driver = 0;
+  check(cudaDriverGetVersion(&driver));
+  return fmt::format("{}, driver for CUDA {}.{}, {}", devices()[gpu_.device].name, driver / 1000,
+                     driver % 1000 / 10, versions());
+}
+
+size_t CudaBackend::free_bytes() const {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
+// ---------------------------------------------------------------- memory
+
+Memory CudaBackend::allocate(size_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t e = cudaMalloc(&memory, bytes);
+  if (e == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();  // reported here, not by the next launch
+    fail(Failure::memory, "{:.0f} MiB do not fit GPU {}, which has {:.0f} MiB left", bytes / kMiB,
+         gpu_.device, free_bytes() / kMiB);
+  }
+  check(e);
+  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFree(p); });
+}
+
+// Visible to kernels at the same address: result rings live here too.
+Memory CudaBackend::allocate_host(size_t bytes) {
+  void* memory = nullptr;
+  check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped));
+  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFreeHost(p); });
+}
+
+void CudaBackend::upload(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()));
+}
+
+void CudaBackend::download(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()));
+  synchronize();
+}
+
+void CudaBackend::clear(void* to, size_t bytes) {
+  if (bytes > 0) check(cudaMemsetAsync(to, 0, bytes, stream()));
+}
+
+// ---------------------------------------------------------------- programs
+
+std::vector<StepExec> CudaBackend::prepare(const Program& program, bool deterministic) {
+  gpu_.algorithms.begin(deterministic);
+  if (program.training()) norms_[&program] = make_norm_table(program);
+  std::vector<StepExec> steps;
+  for (size_t i = 0; i < program.graph.steps.size(); ++i) {
+    const std::string& name = name_of(program.graph.steps[i]);
+    StepExec step =
+        in_step(name, [&] { return prepare_step(gpu_, program, static_cast<int>(i)); });
+    steps.push_back({.forward = named(name, std::move(step.forward)),
+                     .backward = named(name + ", backward", std::move(step.backward))});
+  }
+  gpu_.algorithms.end();
+  return steps;
+}
+
+NormTable CudaBackend::make_norm_table(const Program& program) {
+  std::vector<RunningNormEntry> entries;
+  NormTable table;
+  const Graph& graph = program.graph;
+  for (int n = 0; n < static_cast<int>(graph.norms.size()); ++n) {
+    const Norm& norm = graph.norms[n];
+    const Operand normed{.at = norm.at, .norm = n};
+    const OperandView<float> view = program.operand<float>(normed);
+    const auto count = static_cast<float>(view.pixels());
+    entries.push_back({.running_mean = program.master<float>(norm.running_mean),
+                       .running_var = program.master<float>(norm.running_var),
+                       .mean = view.norm.mean,
+                       .var = view.norm.var,
+                       .channels = view.channels,
+                       .momentum = norm.momentum,
+                       .unbias = count > 1 ? count / (count - 1) : 1});
+    table.max_channels = std::max(table.max_channels, view.channels);
+  }
+  if (entries.empty()) return table;
+  table.count = static_cast<int>(entries.size());
+  const size_t bytes = entries.size() * sizeof(RunningNormEntry);
+  table.entries = allocate(bytes);
+  upload(table.entries.get(), entries.data(), bytes);
+  synchronize();
+  return table;
+}
+
+std::function<void()> CudaBackend::record(const std::function<void()>& body) {
+  bool collective = false;
+  const CapturedGraph graph = capture(stream(), [&] {
+    sum_.begin();
+    body();
+    collective = sum_.used();
+  });
+  const auto exec = instantiate(graph, stream());
+  return [this, exec, collective] {
+    if (collective) sum_.meet();
+    check(cudaGraphLaunch(exec.get(), stream()));
+  };
+}
+
+// ---------------------------------------------------------------- batches
+
+void CudaBackend::upload_batch(const Program& program, int slot, const uint8_t* images,
+                               const int32_t* labels, int count) {
+  Slot& s = slots_[slot];
+  const cudaStream_t copies = gpu_.copies.get();
+  if (slot == active_slot_) check(cudaEventRecord(s.read.get(), stream()));
+  check(cudaStreamWaitEvent(copies, s.read.get(), 0));
+  const Arenas& arenas = program.arenas;
+  const auto image = program.graph.buffers[program.graph.image.buffer];
+  const size_t size = size_t(image.height) * image.width * image.channels;
+  const size_t first = size_t(slot) * program.slot_capacity;
+  if (images)
+    check(cudaMemcpyAsync(arenas.images + first * size, images, count * size,
+                          cudaMemcpyHostToDevice, copies));
+  if (labels)
+    check(cudaMemcpyAsync(arenas.labels + first, labels, count * sizeof(int32_t),
+                          cudaMemcpyHostToDevice, copies));
+  check(cudaEventRecord(s.uploaded.get(), copies));
+}
+
+void CudaBackend::wait_uploaded(int slot) {
+  check(cudaEventSynchronize(slots_[slot].uploaded.get()));
+}
+
+// Starts a step: what is enqueued before it was the last to read the slot of the step before.
+void CudaBackend::set_params(const Program& program, const StepParams& params) {
+  if (active_slot_ != kNone) check(cudaEventRecord(slots_[active_slot_].read.get(), stream()));
+  active_slot_ = static_cast<int>(params.slot);
+  check(cudaStreamWaitEvent(stream(), slots_[active_slot_].uploaded.get(), 0));
+  ParamUpload& next = param_uploads_[next_params_];
+  next_params_ = (next_params_ + 1) % kResults;
+  check(cudaEventSynchronize(next.copied.get()));
+  *next.params = params;
+  upload(program.arenas.params, next.params, sizeof params);
+  check(cudaEventRecord(next.copied.get(), stream()));
+}
+
+// ---------------------------------------------------------------- the step around the layers
+
+void CudaBackend::load_images(const Program& program) {
+  visit_storage(program.precision(), [&]<class T>() {
+    const SliceView<T> image = program.output<T>(program.graph.image);
+    const Arenas& arenas = program.arenas;
+    kernels::normalise_images(image.y, arenas.images, image.batch, program.slot_capacity,
+                              int64_t{image.height} * image.width, image.channels,
+                              program.normalisation.mean, program.normalisation.std,
+                              arenas.params, stream());
+  });
+  check(cudaPeekAtLastError());
+}
+
+void CudaBackend::update_running(const Program& program) {
+  const NormTable& table = norms_.at(&program);
+  if (table.count == 0) return;
+  kernels::update_running(reinterpret_cast<const kernels::RunningNorm*>(table.entries.get()),
+                          table.count, table.max_channels, stream());
+  check(cudaPeekAtLastError());
+}
+
+void CudaBackend::all_reduce(const Program& program, const Bucket& bucket) {
+  float* gradients = reinterpret_cast<float*>(program.arenas.gradients) + bucket.first;
+  sum_.start(gradients, bucket.elements, stream());
+}
+
+void CudaBackend::optimizer_step(const Program& program, const OptimizerConfig& config) {
+  const auto* gradients = reinterpret_cast<const float*>(program.arenas.gradients);
+  kernels::check_finite(program.arenas.scale, gradients, program.plan.layout.trained, stream());
+  visit_storage(program.precision(), [&]<class T>() { update<T>(program, config); });
+  finish_step(program, true);
+}
+
+template <class T>
+void CudaBackend::update(const Program& program, const OptimizerConfig& config) {
+  const Arenas& a = program.arenas;
+  auto* weights = reinterpret_cast<float*>(a.parameters);
+  auto* moments = reinterpret_cast<float*>(a.moments);
+  auto* copies = weights_are_masters(program.precision()) ? nullptr : reinterpret_cast<T*>(a.weights);
+  const auto* gradients = reinterpret_cast<const float*>(a.gradients);
+  const int64_t n = program.plan.layout.trained;
+  switch (config.kind) {
+    case OptimizerConfig::Kind::adam:
+      return kernels::adam_update(weights, moments, copies, gradients, n, a.params, a.scale,
+                                  config.beta1, config.beta2, config.eps, config.weight_decay,
+                                  stream());
+    case OptimizerConfig::Kind::sgd:
+      return kernels::sgd_update(weights, moments, copies, gradients, n, a.params, a.scale,
+                                 config.momentum, config.weight_decay, stream());
+  }
+}
+
+void CudaBackend::finish_step(const Program& program, bool updated) {
+  const Arenas& a = program.arenas;
+  kernels::finish_step(a.scale, a.results, a.params, updated, stream());
+  check(cudaPeekAtLastError());
+}
+
+void CudaBackend::copy_weights(const Program& program) {
+  if (weights_are_masters(program.precision())) return;
+  visit_storage(program.precision(), [&]<class T>() {
+    kernels::cast(reinterpret_cast<T*>(program.arenas.weights),
+                  reinterpret_cast<const float*>(program.arenas.parameters),
+                  program.plan.layout.trained, stream());
+  });
+  check(cudaPeekAtLastError());
+}
+
+Backend* make_backend(const BackendOptions& options) { return new CudaBackend(options); }
+
+constexpr Module kModule{make_backend, devices, versions};
+
+}  // namespace
+
+Cuda::Cuda(int device)
+    : device(select_device(device)),
+      stream(create<Stream>(cudaStreamCreateWithFlags, cudaStreamNonBlocking)),
+      copies(create<Stream>(cudaStreamCreateWithFlags, cudaStreamNonBlocking)),
+      dnn(create<Cudnn>(cudnnCreate)),
+      blaslt(create<CublasLt>(cublasLtCreate)),
+      algorithms(stream.get()) {
+  check(cudnnSetStream(dnn.get(), stream.get()));
+}
+
+}  // namespace engine::cuda
+
+extern "C" const engine::cuda::Module* engine_cuda_module() { return &engine::cuda::kModule; }

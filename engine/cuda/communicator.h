@@ -1,0 +1,32 @@
+// Sums of gradients over the ranks by NCCL, on a stream beside the one that computes them.
+#pragma once
+
+#include "engine/communicator.h"
+#include "engine/cuda/handles.h"
+
+namespace engine::cuda {
+
+class GradientSum {
+ public:
+  explicit GradientSum(const Communicator& communicator);  // returns when every rank has come
+  ~GradientSum();
+  GradientSum(const GradientSum&) = delete;
+  GradientSum& operator=(const GradientSum&) = delete;
+
+  // In place, after what `stream` holds already and beside what follows. Nothing in a world of one.
+  void start(float* values, int64_t count, cudaStream_t stream);
+  void join(cudaStream_t stream);  // what follows on `stream` sees the sums
+  bool pending() const { return pending_; }
+
+  // Before the first collective is launched: then no rank loads or allocates any more.
+  void meet();
+
+ private:
+  Communicator communicator_;
+  Stream stream_;
+  Event ready_, done_;
+  NcclComm nccl_;
+  bool pending_ = false, met_ = false;
+};
+
+}  // namespace engine::cuda

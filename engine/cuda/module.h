@@ -1,0 +1,21 @@
+// What the CUDA module offers to the program that opens it: one C symbol, a table of functions.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/cuda_module.h"
+
+namespace engine::cuda {
+
+struct Module {
+  Backend* (*make_backend)(const BackendOptions& options);
+  std::vector<GpuInfo> (*devices)();
+  std::string (*versions)();
+};
+
+using ModuleEntry = const Module* (*)();
+constexpr const char* kModuleEntry = "engine_cuda_module";
+
+}  // namespace engine::cuda

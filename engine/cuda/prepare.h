@@ -1,0 +1,31 @@
+// One step of a program, prepared: everything that its two directions touch is fixed here.
+#pragma once
+
+#include "engine/backend.h"
+#include "engine/cuda/context.h"
+#include "engine/error.h"
+#include "engine/program.h"
+
+namespace engine::cuda {
+
+StepExec prepare_step(Cuda& gpu, const Program& program, int index);
+
+// conv.cpp: dense through cuDNN, pointwise and linear through cuBLASLt, depthwise fused or cuDNN.
+StepExec prepare(Cuda& gpu, const Program& program, int index, const Conv& conv);
+// steps.cpp
+StepExec prepare(Cuda& gpu, const Program& program, int index, const SqueezeExcite& squeeze);
+StepExec prepare(Cuda& gpu, const Program& program, int index, const Pool& pool);
+StepExec prepare(Cuda& gpu, const Program& program, int index, const Add& add);
+StepExec prepare(Cuda& gpu, const Program& program, int index, const Loss& loss);
+
+// Scratch that a step cannot do without, for `elements` values.
+template <class T>
+T* scratch(const Program& program, int index, const Range& range, int64_t elements,
+           const char* what) {
+  require(range.bytes >= elements * sizeof(T), Failure::internal,
+          "{}: {} wants {} bytes of scratch, {} are planned", name_of(program.graph.steps[index]),
+          what, elements * sizeof(T), range.bytes);
+  return program.scratch<T>(range);
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,56 @@
+#include "engine/cuda_module.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "engine/backend.h"
+#include "engine/cuda/module.h"
+#include "engine/error.h"
+
+namespace engine {
+
+namespace {
+
+constexpr const char* kFile = "libengine_cuda.so";
+
+// In lib/ beside the bin/ of this program, or right beside it: the build tree, an installation
+// and a bundle all look so.
+std::filesystem::path find_module() {
+  const auto here = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  for (const auto& folder : {here.parent_path() / "lib", here})
+    if (std::filesystem::exists(folder / kFile)) return folder / kFile;
+  fail(Failure::usage, "--device cuda: {} is neither in {} nor in {}: built without CUDA?", kFile,
+       (here.parent_path() / "lib").string(), here.string());
+}
+
+// Code is loaded when the module is opened, not by the first launch: with several ranks in one
+// process a late load waits for a collective that waits for the loader.
+const cuda::Module* open_module() {
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  void* library = dlopen(find_module().c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) fail(Failure::usage, "--device cuda: {}", dlerror());
+  void* entry = dlsym(library, cuda::kModuleEntry);
+  if (!entry) fail(Failure::usage, "--device cuda: {}", dlerror());
+  return reinterpret_cast<cuda::ModuleEntry>(entry)();
+}
+
+// Never closed: what its libraries leave behind at exit refers to it.
+const cuda::Module& module() {
+  static const cuda::Module* const opened = open_module();
+  return *opened;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
+  return std::unique_ptr<Backend>(module().make_backend(options));
+}
+
+std::vector<GpuInfo> cuda_devices() { return module().devices(); }
+
+std::string cuda_versions() { return module().versions(); }
+
+}  // namespace engine
