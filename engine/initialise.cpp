@@ -12,11 +12,17 @@ namespace {
 using Weight = Initialisation::Weight;
 
 // Fans as PyTorch counts them: from the shape alone, so a depthwise kernel's fan_out is channels · k².
-int64_t fan_in(const Shape& shape) { return elements(shape) / shape[0]; }
-int64_t fan_out(const Shape& shape) { return elements(shape) / shape[1]; }
+int64_t fan_in(const Shape& shape) {
+  return elements(shape) / shape[0];
+}
+int64_t fan_out(const Shape& shape) {
+  return elements(shape) / shape[1];
+}
 
 // The weight whose bias this is stands right before it.
-const Shape& weight_of_bias(const Graph& graph, int bias) { return graph.parameters[bias - 1].shape; }
+const Shape& weight_of_bias(const Graph& graph, int bias) {
+  return graph.parameters[bias - 1].shape;
+}
 
 bool is_bias_of_a_weight(const Graph& graph, int parameter) {
   return parameter > 0 && graph.parameters[parameter].kind == Parameter::Kind::offset &&
@@ -34,7 +40,8 @@ void fill_weight(std::span<float> values, const Shape& shape, Weight rule, Rng r
   switch (rule) {
     case Weight::normal_fan_out: return normal(fan_out(shape));
     case Weight::normal_fan_in: return normal(fan_in(shape));
-    case Weight::uniform_fan_in: return fill_uniform(values, 1.f / std::sqrt(float(fan_in(shape))), rng);
+    case Weight::uniform_fan_in:
+      return fill_uniform(values, 1.f / std::sqrt(float(fan_in(shape))), rng);
     case Weight::uniform_out: return fill_uniform(values, 1.f / std::sqrt(float(shape[0])), rng);
   }
 }
@@ -48,7 +55,9 @@ Tensor initial_value(const Graph& graph, int parameter, uint64_t seed) {
   const Rng rng({.seed = seed, .purpose = purpose(p.name.c_str())});
   switch (p.kind) {
     case Parameter::Kind::weight:
-      fill_weight(values, p.shape, p.shape.size() == 4 ? graph.initialisation.conv : graph.initialisation.linear, rng);
+      fill_weight(values, p.shape,
+                  p.shape.size() == 4 ? graph.initialisation.conv : graph.initialisation.linear,
+                  rng);
       break;
     case Parameter::Kind::gain:
     case Parameter::Kind::running_var: std::fill(values.begin(), values.end(), 1.f); break;

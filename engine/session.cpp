@@ -152,23 +152,25 @@ void Session::prepare() {
 void Session::record(Running& r) {
   if (r.launch) return;
   r.program = std::make_unique<Program>(graph_, r.plan, arenas_, options_.normalisation, capacity_);
-  r.steps = backend_.prepare(*r.program, options_.deterministic);
+  if (r.spec.batch > 0) r.steps = backend_.prepare(*r.program, options_.deterministic);
   r.launch = backend_.record([this, &r] { enqueue(r); });
 }
 
+// A rank without samples takes the step all the same: its zeros join the all-reduce.
 void Session::enqueue(const Running& r) {
   const Program& program = *r.program;
-  if (!options_.float_input) backend_.load_images(program);
-  if (r.spec.mode != Mode::evaluate) {
+  const bool any = r.spec.batch > 0, training = r.spec.mode != Mode::evaluate;
+  if (any && !options_.float_input) backend_.load_images(program);
+  if (training) {
     backend_.clear(arenas_.channels, 4 * layout_.channels * real_size(options_.precision));
     backend_.clear(arenas_.gradients, layout_.trained * real_size(options_.precision));
   }
   for (const StepExec& step : r.steps) step.forward();
-  if (r.spec.mode == Mode::evaluate) return backend_.publish(program);
-  if (!options_.frozen_norms) backend_.update_running(program);
+  if (!training) return backend_.publish(program);
+  if (any && !options_.frozen_norms) backend_.update_running(program);
   auto bucket = r.plan.buckets.begin();
-  for (int i = static_cast<int>(r.steps.size()) - 1; i >= 0; --i) {
-    r.steps[i].backward();
+  for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
+    if (any) r.steps[i].backward();
     for (; bucket != r.plan.buckets.end() && bucket->after_step == i; ++bucket)
       backend_.all_reduce(program, *bucket);
   }
@@ -181,12 +183,15 @@ void Session::enqueue(const Running& r) {
 
 // ---------------------------------------------------------------- steps
 
-uint64_t Session::run(const Batch& batch, const StepInput& input, Mode mode) {
+uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode) {
   Running& r = running(batch.count, mode);
   record(r);
   const uint64_t step = ++step_;
+  constexpr uint64_t kInFlight = kResults / 2;  // steps that may be under way
+  if (step > kInFlight) result(step - kInFlight);
+  arenas_.results[step % kResults] = {};
   const int slot = static_cast<int>(step % kSlots);
-  if (batch.images || batch.labels)
+  if (batch.count > 0 && batch.images)
     backend_.upload_batch(*r.program, slot, batch.images, batch.labels, batch.count);
   backend_.set_params(
       *r.program, {.seed = options_.seed,
@@ -205,7 +210,7 @@ uint64_t Session::run(const Batch& batch, const StepInput& input, Mode mode) {
   return step;
 }
 
-std::vector<float> Session::evaluate(const Batch& batch, const StepInput& input,
+std::vector<float> Session::evaluate(const HostBatch& batch, const StepInput& input,
                                      StepResult* result) {
   const uint64_t step = run(batch, input, Mode::evaluate);
   const std::vector<double> z = logits(batch.count);

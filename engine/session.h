@@ -44,7 +44,7 @@ struct SessionOptions {
 };
 
 // Bytes in host memory, (count, H, W, C) and (count,); images null: what the slot holds already.
-struct Batch {
+struct HostBatch {
   const uint8_t* images = nullptr;
   const int32_t* labels = nullptr;
   int count = 0;
@@ -76,14 +76,14 @@ class Session {
   // ---- steps; all but result() and evaluate() only enqueue
 
   // Returns the number of the step. The batch's memory may be reused on return.
-  uint64_t train(const Batch& batch, const StepInput& input) {
+  uint64_t train(const HostBatch& batch, const StepInput& input) {
     return run(batch, input, Mode::train);
   }
-  uint64_t gradients(const Batch& batch, const StepInput& input) {
+  uint64_t gradients(const HostBatch& batch, const StepInput& input) {
     return run(batch, input, Mode::gradients);
   }
   // Logits (count, classes); the result's loss is the mean over `input.samples`.
-  std::vector<float> evaluate(const Batch& batch, const StepInput& input,
+  std::vector<float> evaluate(const HostBatch& batch, const StepInput& input,
                               StepResult* result = nullptr);
   std::vector<double> logits(int count) const;  // of the last step
   // Kept for the last kResults steps. poll: nothing if the device is not there yet.
@@ -109,7 +109,7 @@ class Session {
 
  private:
   struct Running;  // one program, recorded
-  uint64_t run(const Batch& batch, const StepInput& input, Mode mode);
+  uint64_t run(const HostBatch& batch, const StepInput& input, Mode mode);
   Running& running(int batch, Mode mode);
   void record(Running& running);
   void enqueue(const Running& running);
