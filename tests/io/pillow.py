@@ -51,7 +51,7 @@ def jitter(image, brightness, contrast, saturation, hue):
 
 def shorter(image, size, name, crop):
     from torchvision.transforms import functional
-    return functional.center_crop(functional.resize(image, size, FILTERS[name]), crop)
+    return functional.center_crop(functional.resize(image, size, functional.InterpolationMode(name)), crop)
 
 
 def run_case(line):
