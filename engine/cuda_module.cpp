@@ -38,7 +38,7 @@ const cuda::Module* open_module() {
 }
 
 // Never closed: what its libraries leave behind at exit refers to it.
-const cuda::Module& module() {
+const cuda::Module& opened_module() {
   static const cuda::Module* const opened = open_module();
   return *opened;
 }
@@ -46,11 +46,15 @@ const cuda::Module& module() {
 }  // namespace
 
 std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
-  return std::unique_ptr<Backend>(module().make_backend(options));
+  return std::unique_ptr<Backend>(opened_module().make_backend(options));
 }
 
-std::vector<GpuInfo> cuda_devices() { return module().devices(); }
+std::vector<GpuInfo> cuda_devices() {
+  return opened_module().devices();
+}
 
-std::string cuda_versions() { return module().versions(); }
+std::string cuda_versions() {
+  return opened_module().versions();
+}
 
 }  // namespace engine

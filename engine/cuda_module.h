@@ -9,8 +9,8 @@ namespace engine {
 
 struct GpuInfo {
   std::string name;
-  size_t memory = 0;        // bytes in all
-  int major = 0, minor = 0; // compute capability
+  size_t memory = 0;         // bytes in all
+  int major = 0, minor = 0;  // compute capability
 };
 
 // Both throw Error(usage), saying what is missing, where the module cannot be opened.

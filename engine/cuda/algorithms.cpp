@@ -27,7 +27,9 @@ void Algorithms::begin(bool deterministic) {
   began_ = Clock::now();
 }
 
-void Algorithms::end() { spent_ += Clock::now() - began_; }
+void Algorithms::end() {
+  spent_ += Clock::now() - began_;
+}
 
 size_t Algorithms::choose(const std::string& key, const std::vector<std::string>& names,
                           const std::function<bool(size_t)>& run) {
@@ -56,7 +58,9 @@ size_t Algorithms::choose(const std::string& key, const std::vector<std::string>
   return best;
 }
 
-bool Algorithms::in_budget() const { return spent_ + (Clock::now() - began_) < kBudget; }
+bool Algorithms::in_budget() const {
+  return spent_ + (Clock::now() - began_) < kBudget;
+}
 
 bool Algorithms::works(size_t candidate, const std::function<bool(size_t)>& run) const {
   if (!run(candidate)) {

@@ -44,7 +44,7 @@ class Algorithms {
   std::set<std::string> loaded_;  // keys whose choice has run in this process
   bool deterministic_ = false;
   Clock::time_point began_;
-  Clock::duration spent_{};       // in earlier prepares of this backend
+  Clock::duration spent_{};  // in earlier prepares of this backend
 };
 
 }  // namespace engine::cuda

@@ -26,10 +26,9 @@ std::string versions() {
   check(cudaRuntimeGetVersion(&runtime));
   check(ncclGetVersion(&nccl));
   const size_t dnn = cudnnGetVersion(), blas = cublasLtGetVersion();
-  return fmt::format("CUDA {}.{}, cuDNN {}.{}.{}, cuBLASLt {}.{}.{}, NCCL {}.{}.{}",
-                     runtime / 1000, runtime % 1000 / 10, dnn / 10000, dnn % 10000 / 100,
-                     dnn % 100, blas / 10000, blas % 10000 / 100, blas % 100, nccl / 10000,
-                     nccl % 10000 / 100, nccl % 100);
+  return fmt::format("CUDA {}.{}, cuDNN {}.{}.{}, cuBLASLt {}.{}.{}, NCCL {}.{}.{}", runtime / 1000,
+                     runtime % 1000 / 10, dnn / 10000, dnn % 10000 / 100, dnn % 100, blas / 10000,
+                     blas % 10000 / 100, blas % 100, nccl / 10000, nccl % 10000 / 100, nccl % 100);
 }
 
 std::vector<GpuInfo> devices() {
@@ -39,8 +38,8 @@ std::vector<GpuInfo> devices() {
   for (int device = 0; device < count; ++device) {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, device));
-    found.push_back({properties.name, properties.totalGlobalMem, properties.major,
-                     properties.minor});
+    found.push_back(
+        {properties.name, properties.totalGlobalMem, properties.major, properties.minor});
   }
   return found;
 }
@@ -56,16 +55,10 @@ int select_device(int device) {
 }
 
 // Runs `work`; whatever fails in it, a kernel launch included, is reported with the step's name.
-template <class Work> auto in_step(const std::string& name, const Work& work) {
+void in_step(const std::string& name, const std::function<void()>& work) {
   try {
-    if constexpr (std::is_void_v<decltype(work())>) {
-      work();
-      check(cudaPeekAtLastError());
-    } else {
-      auto result = work();
-      check(cudaPeekAtLastError());
-      return result;
-    }
+    work();
+    check(cudaPeekAtLastError());
   } catch (const Error& e) {
     fail(e.kind, "{}: {}", name, e.what());
   }
@@ -94,7 +87,9 @@ CapturedGraph capture(cudaStream_t stream, const std::function<void()>& body) {
 }
 
 std::shared_ptr<CUgraphExec_st> instantiate(const CapturedGraph& graph, cudaStream_t stream) {
-  GraphExec exec = create<GraphExec>(cudaGraphInstantiate, graph.get(), 0ull);
+  cudaGraphExec_t instance = nullptr;
+  check(cudaGraphInstantiate(&instance, graph.get(), 0ull));
+  GraphExec exec(instance);
   check(cudaGraphUpload(exec.get(), stream));
   check(cudaStreamSynchronize(stream));
   return exec;
@@ -126,8 +121,8 @@ class CudaBackend final : public Backend {
 
   std::vector<StepExec> prepare(const Program& program, bool deterministic) override;
 
-  void upload_batch(const Program& program, int slot, const uint8_t* images,
-                    const int32_t* labels, int count) override;
+  void upload_batch(const Program& program, int slot, const uint8_t* images, const int32_t* labels,
+                    int count) override;
   void wait_uploaded(int slot) override;
 
   void set_params(const Program& program, const StepParams& params) override;
@@ -161,13 +156,14 @@ class CudaBackend final : public Backend {
 
   cudaStream_t stream() const { return gpu_.stream.get(); }
   NormTable make_norm_table(const Program& program);
-  template <class T> void update(const Program& program, const OptimizerConfig& config);
+  template <class T>
+  void update(const Program& program, const OptimizerConfig& config);
   void finish_step(const Program& program, bool updated);
 
   Cuda gpu_;
   GradientSum sum_;
   std::array<Slot, kSlots> slots_;
-  int active_slot_ = kNone;        // read by the step that was started last
+  int active_slot_ = kNone;  // read by the step that was started last
   Memory pinned_params_;
   std::array<ParamUpload, kResults> param_uploads_;
   int next_params_ = 0;
@@ -178,7 +174,6 @@ CudaBackend::CudaBackend(const BackendOptions& options)
     : gpu_(options.device),
       sum_(options.communicator),
       pinned_params_(allocate_host(sizeof(StepParams) * kResults)) {
-  visit_storage(options.precision, []<class T>() {});  // refuses what CUDA does not have
   auto* params = reinterpret_cast<StepParams*>(pinned_params_.get());
   for (ParamUpload& upload : param_uploads_) upload.params = params++;
 }
@@ -243,8 +238,8 @@ std::vector<StepExec> CudaBackend::prepare(const Program& program, bool determin
   std::vector<StepExec> steps;
   for (size_t i = 0; i < program.graph.steps.size(); ++i) {
     const std::string& name = name_of(program.graph.steps[i]);
-    StepExec step =
-        in_step(name, [&] { return prepare_step(gpu_, program, static_cast<int>(i)); });
+    StepExec step;
+    in_step(name, [&] { step = prepare_step(gpu_, program, static_cast<int>(i)); });
     steps.push_back({.forward = named(name, std::move(step.forward)),
                      .backward = named(name + ", backward", std::move(step.backward))});
   }
@@ -253,7 +248,7 @@ std::vector<StepExec> CudaBackend::prepare(const Program& program, bool determin
 }
 
 NormTable CudaBackend::make_norm_table(const Program& program) {
-  std::vector<RunningNormEntry> entries;
+  std::vector<kernels::RunningNorm> entries;
   NormTable table;
   const Graph& graph = program.graph;
   for (int n = 0; n < static_cast<int>(graph.norms.size()); ++n) {
@@ -266,13 +261,13 @@ NormTable CudaBackend::make_norm_table(const Program& program) {
                        .mean = view.norm.mean,
                        .var = view.norm.var,
                        .channels = view.channels,
-                       .momentum = norm.momentum,
+                       .momentum = static_cast<float>(norm.momentum),
                        .unbias = count > 1 ? count / (count - 1) : 1});
     table.max_channels = std::max(table.max_channels, view.channels);
   }
   if (entries.empty()) return table;
   table.count = static_cast<int>(entries.size());
-  const size_t bytes = entries.size() * sizeof(RunningNormEntry);
+  const size_t bytes = entries.size() * sizeof(kernels::RunningNorm);
   table.entries = allocate(bytes);
   upload(table.entries.get(), entries.data(), bytes);
   synchronize();
@@ -280,13 +275,9 @@ NormTable CudaBackend::make_norm_table(const Program& program) {
 }
 
 std::function<void()> CudaBackend::record(const std::function<void()>& body) {
-  bool collective = false;
-  const CapturedGraph graph = capture(stream(), [&] {
-    sum_.begin();
-    body();
-    collective = sum_.used();
-  });
-  const auto exec = instantiate(graph, stream());
+  const int64_t sums_before = sum_.started();
+  const auto exec = instantiate(capture(stream(), body), stream());
+  const bool collective = sum_.started() > sums_before;
   return [this, exec, collective] {
     if (collective) sum_.meet();
     check(cudaGraphLaunch(exec.get(), stream()));
@@ -302,7 +293,7 @@ void CudaBackend::upload_batch(const Program& program, int slot, const uint8_t* 
   if (slot == active_slot_) check(cudaEventRecord(s.read.get(), stream()));
   check(cudaStreamWaitEvent(copies, s.read.get(), 0));
   const Arenas& arenas = program.arenas;
-  const auto image = program.graph.buffers[program.graph.image.buffer];
+  const Buffer& image = program.graph.buffers[program.graph.image.buffer];
   const size_t size = size_t(image.height) * image.width * image.channels;
   const size_t first = size_t(slot) * program.slot_capacity;
   if (images)
@@ -339,8 +330,8 @@ void CudaBackend::load_images(const Program& program) {
     const Arenas& arenas = program.arenas;
     kernels::normalise_images(image.y, arenas.images, image.batch, program.slot_capacity,
                               int64_t{image.height} * image.width, image.channels,
-                              program.normalisation.mean, program.normalisation.std,
-                              arenas.params, stream());
+                              program.normalisation.mean, program.normalisation.std, arenas.params,
+                              stream());
   });
   check(cudaPeekAtLastError());
 }
@@ -370,7 +361,8 @@ void CudaBackend::update(const Program& program, const OptimizerConfig& config) 
   const Arenas& a = program.arenas;
   auto* weights = reinterpret_cast<float*>(a.parameters);
   auto* moments = reinterpret_cast<float*>(a.moments);
-  auto* copies = weights_are_masters(program.precision()) ? nullptr : reinterpret_cast<T*>(a.weights);
+  auto* copies =
+      weights_are_masters(program.precision()) ? nullptr : reinterpret_cast<T*>(a.weights);
   const auto* gradients = reinterpret_cast<const float*>(a.gradients);
   const int64_t n = program.plan.layout.trained;
   switch (config.kind) {
@@ -400,7 +392,10 @@ void CudaBackend::copy_weights(const Program& program) {
   check(cudaPeekAtLastError());
 }
 
-Backend* make_backend(const BackendOptions& options) { return new CudaBackend(options); }
+Backend* make_backend(const BackendOptions& options) {
+  visit_storage(options.precision, []<class T>() {});  // refuses what CUDA does not have
+  return std::make_unique<CudaBackend>(options).release();
+}
 
 constexpr Module kModule{make_backend, devices, versions};
 
@@ -418,4 +413,6 @@ Cuda::Cuda(int device)
 
 }  // namespace engine::cuda
 
-extern "C" const engine::cuda::Module* engine_cuda_module() { return &engine::cuda::kModule; }
+extern "C" const engine::cuda::Module* engine_cuda_module() {
+  return &engine::cuda::kModule;
+}

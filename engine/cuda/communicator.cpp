@@ -24,7 +24,10 @@ NcclComm connect(const Communicator& communicator) {
 }  // namespace
 
 GradientSum::GradientSum(const Communicator& communicator)
-    : communicator_(communicator), stream_(make_stream()), ready_(make_event()), done_(make_event()) {
+    : communicator_(communicator),
+      stream_(make_stream()),
+      ready_(make_event()),
+      done_(make_event()) {
   if (communicator_.ranks() > 1) nccl_ = connect(communicator_);
 }
 
@@ -38,6 +41,7 @@ void GradientSum::start(float* values, int64_t count, cudaStream_t stream) {
   check(cudaEventRecord(ready_.get(), stream));
   check(cudaStreamWaitEvent(stream_.get(), ready_.get(), 0));
   check(ncclAllReduce(values, values, count, ncclFloat, ncclSum, nccl_.get(), stream_.get()));
+  ++started_;
   pending_ = true;
 }
 

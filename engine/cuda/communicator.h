@@ -1,6 +1,8 @@
 // Sums of gradients over the ranks by NCCL, on a stream beside the one that computes them.
 #pragma once
 
+#include <cstdint>
+
 #include "engine/communicator.h"
 #include "engine/cuda/handles.h"
 
@@ -15,8 +17,8 @@ class GradientSum {
 
   // In place, after what `stream` holds already and beside what follows. Nothing in a world of one.
   void start(float* values, int64_t count, cudaStream_t stream);
-  void join(cudaStream_t stream);  // what follows on `stream` sees the sums
-  bool pending() const { return pending_; }
+  void join(cudaStream_t stream);               // what follows on `stream` sees the sums
+  int64_t started() const { return started_; }  // sums so far
 
   // Before the first collective is launched: then no rank loads or allocates any more.
   void meet();
@@ -26,6 +28,7 @@ class GradientSum {
   Stream stream_;
   Event ready_, done_;
   NcclComm nccl_;
+  int64_t started_ = 0;
   bool pending_ = false, met_ = false;
 };
 

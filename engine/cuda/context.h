@@ -11,8 +11,8 @@ struct Cuda {
   explicit Cuda(int device);  // makes `device` the calling thread's
 
   int device;
-  Stream stream;              // all kernels and library calls
-  Stream copies;              // uploads of batches
+  Stream stream;  // all kernels and library calls
+  Stream copies;  // uploads of batches
   Cudnn dnn;
   CublasLt blaslt;
   Algorithms algorithms;

@@ -14,7 +14,8 @@ namespace engine::cuda {
 namespace {
 
 // What both directions of a convolution touch.
-template <class T> struct Layer {
+template <class T>
+struct Layer {
   Layer(const Program& program, int index, const Conv& conv)
       : program(program),
         index(index),
@@ -42,44 +43,50 @@ template <class T> struct Layer {
   OperandView<T> in;
   SliceView<T> out;
   const T* weight;
-  const float* bias;               // (C',), or null
+  const float* bias;  // (C',), or null
   float* forward_partials;
-  GradientView<T> gradient{};      // of out; from here on: in training
-  GradientSink<T> sink{};          // of in
+  GradientView<T> gradient{};  // of out; from here on: in training
+  GradientSink<T> sink{};      // of in
   float *dweight = nullptr, *dbias = nullptr;
   float* backward_partials = nullptr;
 };
 
 // Memory that a library reads: what is there already (`scratch` null), or what a sweep puts there.
-template <class T> struct Source {
+template <class T>
+struct Source {
   const T* data;
-  int pitch;           // elements from pixel to pixel
+  int pitch;  // elements from pixel to pixel
   T* scratch;
 };
 
 template <class T>
 Source<T> operand_source(const Layer<T>& l, bool in_place, const Range& range) {
   if (in_place) return {l.in.x, l.in.pitch, nullptr};
-  T* f = scratch<T>(l.program, l.index, range, l.in_elements(), "f(x)");
+  T* f = scratch<T>(l.program, range, l.in_elements(), "f(x)");
   return {f, l.in.channels, f};
 }
 
-template <class T> Source<T> gradient_source(const Layer<T>& l, bool in_place) {
+template <class T>
+Source<T> gradient_source(const Layer<T>& l, bool in_place) {
   if (in_place) return {l.gradient.grad, l.gradient.pitch, nullptr};
-  T* dy = scratch<T>(l.program, l.index, l.plan().backward.output, l.out_elements(), "dy");
+  T* dy = scratch<T>(l.program, l.plan().backward.output, l.out_elements(), "dy");
   return {dy, l.gradient.channels, dy};
 }
 
 // ---------------------------------------------------------------- pointwise and linear: a product
 
 // (rows, k) · (k, outs); of a linear layer a row is an image, else a pixel.
-template <class T> struct MatrixForm {
+template <class T>
+struct MatrixForm {
   explicit MatrixForm(const Layer<T>& l)
-      : rows(l.out.pixels()), k(l.in_elements() / rows), outs(l.out.channels),
-        by_pixel(k == l.in.channels), precision(l.program.precision()) {}
+      : rows(l.out.pixels()),
+        k(l.in_elements() / rows),
+        outs(l.out.channels),
+        by_pixel(k == l.in.channels),
+        precision(l.program.precision()) {}
 
   int64_t rows, k, outs;
-  bool by_pixel;               // else a row spans pixels, which must then be dense
+  bool by_pixel;  // else a row spans pixels, which must then be dense
   Precision precision;
 
   int64_t row_pitch(int pixel_pitch) const { return by_pixel ? pixel_pitch : k; }
@@ -111,7 +118,8 @@ template <class T> struct MatrixForm {
   }
 };
 
-template <class T> std::function<void()> matrix_forward(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+std::function<void()> matrix_forward(Cuda& gpu, const Layer<T>& l) {
   const MatrixForm<T> form(l);
   const auto f = operand_source(l, form.in_place(l.in), l.plan().forward.operand);
   const auto product = plan_product(gpu, form.y(l, f), workspace(l.program));
@@ -132,7 +140,7 @@ std::function<void()> matrix_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>
     const bool add = l.sink.how == Write::add;
     return plan_product(gpu, form.df(l, dy, l.sink.grad, l.sink.pitch, add), workspace(l.program));
   }
-  T* df = scratch<T>(l.program, l.index, l.plan().backward.operand, l.in_elements(), "df");
+  T* df = scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");
   const auto product =
       plan_product(gpu, form.df(l, dy, df, l.in.channels, false), workspace(l.program));
   return [l, df, product, stream = gpu.stream.get()] {
@@ -141,7 +149,8 @@ std::function<void()> matrix_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>
   };
 }
 
-template <class T> std::function<void()> matrix_backward(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+std::function<void()> matrix_backward(Cuda& gpu, const Layer<T>& l) {
   const MatrixForm<T> form(l);
   // The sum over a bias's gradient wants it dense.
   const bool plain = !l.gradient.normed() && !l.gradient.gated();
@@ -155,14 +164,15 @@ template <class T> std::function<void()> matrix_backward(Cuda& gpu, const Layer<
     if (f.scratch) kernels::load_operand(f.scratch, l.in, stream);  // df lay there until here
     wgrad();
     if (l.dbias)
-      kernels::bias_gradient(l.dbias, dy.data, l.out.pixels(), l.out.channels,
-                             l.backward_partials, stream);
+      kernels::bias_gradient(l.dbias, dy.data, l.out.pixels(), l.out.channels, l.backward_partials,
+                             stream);
   };
 }
 
 // ---------------------------------------------------------------- every other one: cuDNN
 
-template <class T> ConvolutionShape shape_of(const Layer<T>& l) {
+template <class T>
+ConvolutionShape shape_of(const Layer<T>& l) {
   const Window& w = l.conv.window;
   return {.batch = l.in.batch,
           .height = l.in.height,
@@ -181,13 +191,13 @@ template <class T> ConvolutionShape shape_of(const Layer<T>& l) {
 }
 
 // Empty functions, here and below: cuDNN has no algorithm for it.
-template <class T> std::function<void()> library_forward(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+std::function<void()> library_forward(Cuda& gpu, const Layer<T>& l) {
   const auto f = operand_source(l, l.in.dense(), l.plan().forward.operand);
-  T* y = l.out.dense() ? l.out.y
-                       : scratch<T>(l.program, l.index, l.plan().forward.output, l.out_elements(),
-                                    "dense y");
-  const auto convolve =
-      plan_forward(gpu, y, f.data, l.weight, shape_of(l), workspace(l.program));
+  T* y = l.out.dense()
+             ? l.out.y
+             : scratch<T>(l.program, l.plan().forward.output, l.out_elements(), "dense y");
+  const auto convolve = plan_forward(gpu, y, f.data, l.weight, shape_of(l), workspace(l.program));
   if (!convolve) return {};
   return [l, f, y, convolve, stream = gpu.stream.get()] {
     if (f.scratch) kernels::load_operand(f.scratch, l.in, stream);
@@ -201,7 +211,7 @@ std::function<void()> library_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T
   if (!l.sink.grad) return [] {};
   const bool direct = l.in.dense() && l.sink.how == Write::assign;
   T* df = direct ? l.sink.grad
-                 : scratch<T>(l.program, l.index, l.plan().backward.operand, l.in_elements(), "df");
+                 : scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");
   const auto convolve = plan_dgrad(gpu, df, l.weight, dy.data, shape_of(l), workspace(l.program));
   if (!convolve || direct) return convolve;
   return [l, df, convolve, stream = gpu.stream.get()] {
@@ -221,7 +231,7 @@ std::function<void()> library_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T
     return plan(l.dweight);
   } else {
     const int64_t count = elements(l.program.graph.parameters[l.conv.weight].memory);
-    T* dw = scratch<T>(l.program, l.index, l.plan().backward.weight, count, "dweight");
+    T* dw = scratch<T>(l.program, l.plan().backward.weight, count, "dweight");
     const auto convolve = plan(dw);
     if (!convolve) return {};
     return [l, dw, count, convolve, stream = gpu.stream.get()] {
@@ -231,7 +241,8 @@ std::function<void()> library_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T
   }
 }
 
-template <class T> std::function<void()> library_backward(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+std::function<void()> library_backward(Cuda& gpu, const Layer<T>& l) {
   const auto dy = gradient_source(l, l.gradient.dense());
   const auto dgrad = library_dgrad(gpu, l, dy);
   const auto f = operand_source(l, l.in.dense(), l.plan().backward.operand);
@@ -243,35 +254,39 @@ template <class T> std::function<void()> library_backward(Cuda& gpu, const Layer
     if (f.scratch) kernels::load_operand(f.scratch, l.in, stream);  // df lay there until here
     wgrad();
     if (l.dbias)
-      kernels::bias_gradient(l.dbias, dy.data, l.out.pixels(), l.out.channels,
-                             l.backward_partials, stream);
+      kernels::bias_gradient(l.dbias, dy.data, l.out.pixels(), l.out.channels, l.backward_partials,
+                             stream);
   };
 }
 
-template <class T> std::optional<StepExec> library_form(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+std::optional<StepExec> library_form(Cuda& gpu, const Layer<T>& l) {
   StepExec exec{.forward = library_forward(gpu, l), .backward = {}};
-  if (!exec.forward || !l.program.training()) return exec.forward ? std::optional(exec) : std::nullopt;
+  if (!exec.forward || !l.program.training())
+    return exec.forward ? std::optional(exec) : std::nullopt;
   exec.backward = library_backward(gpu, l);
   return exec.backward ? std::optional(exec) : std::nullopt;
 }
 
 // ---------------------------------------------------------------- depthwise: fused or library
 
-template <class T> StepExec fused_form(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+StepExec fused_form(Cuda& gpu, const Layer<T>& l) {
   const Window& w = l.conv.window;
   require(!l.bias && w.kernel_h == w.kernel_w, Failure::internal,
-          "{}: the fused depthwise convolution is square and has no bias", l.conv.name);
+          "the fused depthwise convolution is square and has no bias");
   const DepthwiseShape shape{w.kernel_h, w.stride, w.padding};
-  StepExec exec{.forward = [l, shape, stream = gpu.stream.get()] {
-                  kernels::depthwise_forward(l.out, l.in, l.weight, shape, l.forward_partials,
-                                             stream);
-                },
+  StepExec exec{.forward =
+                    [l, shape, stream = gpu.stream.get()] {
+                      kernels::depthwise_forward(l.out, l.in, l.weight, shape, l.forward_partials,
+                                                 stream);
+                    },
                 .backward = {}};
   if (!l.program.training()) return exec;
   const int64_t floats =
       depthwise_weight_partials(l.in.batch, l.in.height, l.in.width, l.in.channels, shape);
   float* weight_partials =
-      scratch<float>(l.program, l.index, l.plan().backward.weight, floats, "weight partials");
+      scratch<float>(l.program, l.plan().backward.weight, floats, "weight partials");
   exec.backward = [l, shape, weight_partials, stream = gpu.stream.get()] {
     kernels::depthwise_backward(l.sink, l.dweight, l.gradient, l.in, l.weight, shape,
                                 l.backward_partials, weight_partials, stream);
@@ -279,7 +294,8 @@ template <class T> StepExec fused_form(Cuda& gpu, const Layer<T>& l) {
   return exec;
 }
 
-template <class T> std::string form_key(const Layer<T>& l) {
+template <class T>
+std::string form_key(const Layer<T>& l) {
   const ConvolutionShape s = shape_of(l);
   return fmt::format("form {} depthwise {}x{}x{}x{} kernel {} stride {} {}", name_of(s.precision),
                      s.batch, s.height, s.width, s.channels, s.kernel_h, s.stride,
@@ -287,7 +303,8 @@ template <class T> std::string form_key(const Layer<T>& l) {
 }
 
 // The faster of the two, forward and backward together.
-template <class T> StepExec faster_form(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+StepExec faster_form(Cuda& gpu, const Layer<T>& l) {
   const StepExec fused = fused_form(gpu, l);
   const std::string key = form_key(l);
   const std::string* known = gpu.algorithms.find(key);
@@ -302,14 +319,15 @@ template <class T> StepExec faster_form(Cuda& gpu, const Layer<T>& l) {
     if (forms[i]->backward) forms[i]->backward();
     return cudaPeekAtLastError() == cudaSuccess;
   });
-  require(chosen < names.size(), Failure::internal, "{}: neither form runs", l.conv.name);
+  require(chosen < names.size(), Failure::internal, "neither form runs");
   return *forms[chosen];
 }
 
-template <class T> StepExec prepare_layer(Cuda& gpu, const Layer<T>& l) {
+template <class T>
+StepExec prepare_layer(Cuda& gpu, const Layer<T>& l) {
   const Window& w = l.conv.window;
-  const bool linear = !l.conv.depthwise && w.padding == 0 && w.kernel_h == l.in.height &&
-                      w.kernel_w == l.in.width;
+  const bool linear =
+      !l.conv.depthwise && w.padding == 0 && w.kernel_h == l.in.height && w.kernel_w == l.in.width;
   if (l.conv.pointwise() || linear) {
     StepExec exec{.forward = matrix_forward(gpu, l), .backward = {}};
     if (l.program.training()) exec.backward = matrix_backward(gpu, l);

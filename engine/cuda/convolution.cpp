@@ -43,8 +43,7 @@ Descriptors describe(const ConvolutionShape& s) {
   check(cudnnSetFilter4dDescriptor(d.w.get(), s.type, CUDNN_TENSOR_NHWC, s.out_channels,
                                    s.channels / s.groups, s.kernel_h, s.kernel_w));
   check(cudnnSetConvolution2dDescriptor(d.convolution.get(), s.padding, s.padding, s.stride,
-                                        s.stride, 1, 1, CUDNN_CROSS_CORRELATION,
-                                        CUDNN_DATA_FLOAT));
+                                        s.stride, 1, 1, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
   check(cudnnSetConvolutionGroupCount(d.convolution.get(), s.groups));
   check(cudnnSetConvolutionMathType(d.convolution.get(), math_type(s.precision)));
   return d;
@@ -58,10 +57,9 @@ struct Forward {
   using Algorithm = cudnnConvolutionFwdAlgo_t;
   using Suggestion = cudnnConvolutionFwdAlgoPerf_t;
   static constexpr const char* name = "forward";
-  static constexpr Algorithm allowed[] = {CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
-                                          CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
-                                          CUDNN_CONVOLUTION_FWD_ALGO_GEMM,
-                                          CUDNN_CONVOLUTION_FWD_ALGO_DIRECT};
+  static constexpr Algorithm allowed[] = {
+      CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+      CUDNN_CONVOLUTION_FWD_ALGO_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_DIRECT};
 
   static cudnnStatus_t suggest(cudnnHandle_t dnn, const Descriptors& d, int* found,
                                Suggestion* suggestions) {
@@ -90,14 +88,13 @@ struct DataGradient {
   static cudnnStatus_t suggest(cudnnHandle_t dnn, const Descriptors& d, int* found,
                                Suggestion* suggestions) {
     return cudnnGetConvolutionBackwardDataAlgorithm_v7(dnn, d.w.get(), d.y.get(),
-                                                       d.convolution.get(), d.x.get(),
-                                                       kSuggestions, found, suggestions);
+                                                       d.convolution.get(), d.x.get(), kSuggestions,
+                                                       found, suggestions);
   }
   static cudnnStatus_t workspace(cudnnHandle_t dnn, const Descriptors& d, Algorithm algorithm,
                                  size_t* bytes) {
-    return cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, d.w.get(), d.y.get(),
-                                                        d.convolution.get(), d.x.get(), algorithm,
-                                                        bytes);
+    return cudnnGetConvolutionBackwardDataWorkspaceSize(
+        dnn, d.w.get(), d.y.get(), d.convolution.get(), d.x.get(), algorithm, bytes);
   }
   static cudnnStatus_t run(cudnnHandle_t dnn, const Descriptors& d, Algorithm algorithm,
                            const Workspace& ws, void* dx, const void* w, const void* dy) {
@@ -123,21 +120,21 @@ struct WeightGradient {
   }
   static cudnnStatus_t workspace(cudnnHandle_t dnn, const Descriptors& d, Algorithm algorithm,
                                  size_t* bytes) {
-    return cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, d.x.get(), d.y.get(),
-                                                          d.convolution.get(), d.w.get(),
-                                                          algorithm, bytes);
+    return cudnnGetConvolutionBackwardFilterWorkspaceSize(
+        dnn, d.x.get(), d.y.get(), d.convolution.get(), d.w.get(), algorithm, bytes);
   }
   static cudnnStatus_t run(cudnnHandle_t dnn, const Descriptors& d, Algorithm algorithm,
                            const Workspace& ws, void* dw, const void* x, const void* dy) {
     return cudnnConvolutionBackwardFilter(dnn, &kOne, d.x.get(), x, d.y.get(), dy,
-                                          d.convolution.get(), algorithm, ws.data, ws.bytes,
-                                          &kZero, d.w.get(), dw);
+                                          d.convolution.get(), algorithm, ws.data, ws.bytes, &kZero,
+                                          d.w.get(), dw);
   }
 };
 
 // ---------------------------------------------------------------- one planned direction
 
-template <class Direction> class Planned {
+template <class Direction>
+class Planned {
  public:
   Planned(Cuda& gpu, void* result, const void* first, const void* second,
           const ConvolutionShape& shape, const Workspace& workspace)

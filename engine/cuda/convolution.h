@@ -8,10 +8,10 @@
 namespace engine::cuda {
 
 struct ConvolutionShape {
-  int batch, height, width, channels;          // of x
-  int out_height, out_width, out_channels;     // of y
+  int batch, height, width, channels;       // of x
+  int out_height, out_width, out_channels;  // of y
   int kernel_h, kernel_w, stride, padding;
-  int groups;                                  // 1, or channels of a depthwise convolution
+  int groups;  // 1, or channels of a depthwise convolution
   cudnnDataType_t type;
   Precision precision;
 };

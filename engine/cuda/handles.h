@@ -45,8 +45,12 @@ inline void check(ncclResult_t e, const Location& at = Location::current()) {
     fail_at(Failure::collective, "NCCL", ncclGetErrorString(e), at);
 }
 
-template <auto Destroy> struct Destroyer {
-  template <class T> void operator()(T* handle) const noexcept { Destroy(handle); }
+template <auto Destroy>
+struct Destroyer {
+  template <class T>
+  void operator()(T* handle) const noexcept {
+    Destroy(handle);
+  }
 };
 template <class Handle, auto Destroy>
 using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, Destroyer<Destroy>>;
@@ -67,7 +71,8 @@ using MatmulPreference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPrefere
 using NcclComm = Owned<ncclComm_t, ncclCommDestroy>;
 
 // create<Stream>(cudaStreamCreateWithFlags, cudaStreamNonBlocking)
-template <class Owner, class Create, class... Args> Owner create(Create* create, Args... args) {
+template <class Owner, class Create, class... Args>
+Owner create(Create* create, Args... args) {
   typename Owner::pointer handle = nullptr;
   check(create(&handle, args...));
   return Owner(handle);

@@ -31,8 +31,8 @@ cublasComputeType_t compute_type(Precision precision) {
 }
 
 MatmulDescriptor make_operation(const Product& p) {
-  auto operation = create<MatmulDescriptor>(cublasLtMatmulDescCreate, compute_type(p.precision),
-                                            CUDA_R_32F);
+  auto operation =
+      create<MatmulDescriptor>(cublasLtMatmulDescCreate, compute_type(p.precision), CUDA_R_32F);
   const auto set = [&](cublasLtMatmulDescAttributes_t attribute, bool transposed) {
     const int32_t value = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     check(cublasLtMatmulDescSetAttribute(operation.get(), attribute, &value, sizeof value));
@@ -85,9 +85,8 @@ class PlannedProduct {
     if (candidates.empty()) candidates = suggestions();
     std::vector<std::string> names(candidates.size());
     std::transform(candidates.begin(), candidates.end(), names.begin(), to_text);
-    const size_t chosen = gpu_.algorithms.choose(key, names, [&](size_t i) {
-      return enqueue(candidates[i]) == CUBLAS_STATUS_SUCCESS;
-    });
+    const size_t chosen = gpu_.algorithms.choose(
+        key, names, [&](size_t i) { return enqueue(candidates[i]) == CUBLAS_STATUS_SUCCESS; });
     require(chosen < candidates.size(), Failure::internal, "cuBLASLt has no algorithm for {}", key);
     algorithm_ = candidates[chosen];
   }
@@ -97,10 +96,9 @@ class PlannedProduct {
     return fmt::format(
         "cublasLt {} {} {}{} m{} n{} k{} pitch {} {} {} align {} {} {} out {} beta {}",
         cublasLtGetVersion(), name_of(p.precision), p.a.transposed ? 'T' : 'N',
-        p.b.transposed ? 'T' : 'N', p.d.rows, p.d.columns,
-        p.a.transposed ? p.a.rows : p.a.columns, p.a.pitch, p.b.pitch, p.d.pitch,
-        alignment(p.a.data), alignment(p.b.data), alignment(p.d.data),
-        p.d.type == CUDA_R_32F ? "float" : "storage", p.beta);
+        p.b.transposed ? 'T' : 'N', p.d.rows, p.d.columns, p.a.transposed ? p.a.rows : p.a.columns,
+        p.a.pitch, p.b.pitch, p.d.pitch, alignment(p.a.data), alignment(p.b.data),
+        alignment(p.d.data), p.d.type == CUDA_R_32F ? "float" : "storage", p.beta);
   }
 
   bool fits(const cublasLtMatmulAlgo_t& algorithm) const {
@@ -114,7 +112,8 @@ class PlannedProduct {
   std::vector<cublasLtMatmulAlgo_t> suggestions() const {
     const auto preference = create<MatmulPreference>(cublasLtMatmulPreferenceCreate);
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
-      check(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof value));
+      check(
+          cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof value));
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{workspace_.bytes});
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(product_.a.data));

@@ -13,8 +13,8 @@ struct Matrix {
   const void* data = nullptr;
   cudaDataType_t type = CUDA_R_32F;
   int64_t rows = 0, columns = 0;
-  int64_t pitch = 0;          // elements from column to column
-  bool transposed = false;    // the product reads its transpose
+  int64_t pitch = 0;        // elements from column to column
+  bool transposed = false;  // the product reads its transpose
 };
 
 // d = a·b + beta·d, with beta 0 or 1; d.data is written.

@@ -20,11 +20,9 @@ StepExec prepare(Cuda& gpu, const Program& program, int index, const Loss& loss)
 
 // Scratch that a step cannot do without, for `elements` values.
 template <class T>
-T* scratch(const Program& program, int index, const Range& range, int64_t elements,
-           const char* what) {
+T* scratch(const Program& program, const Range& range, int64_t elements, const char* what) {
   require(range.bytes >= elements * sizeof(T), Failure::internal,
-          "{}: {} wants {} bytes of scratch, {} are planned", name_of(program.graph.steps[index]),
-          what, elements * sizeof(T), range.bytes);
+          "{} wants {} bytes of scratch, {} are planned", what, elements * sizeof(T), range.bytes);
   return program.scratch<T>(range);
 }
 

@@ -29,9 +29,10 @@ StepExec prepare_squeeze(Cuda& gpu, const Program& program, const SqueezeExcite&
   const kernels::SqueezeExciteWeights weights{
       program.master<float>(s.reduce_weight), program.master<float>(s.reduce_bias),
       program.master<float>(s.expand_weight), program.master<float>(s.expand_bias)};
-  StepExec exec{.forward = [=, stream = gpu.stream.get()] {
-                  kernels::squeeze_excite_forward(gate, in, weights, squeezed, stream);
-                },
+  StepExec exec{.forward =
+                    [=, stream = gpu.stream.get()] {
+                      kernels::squeeze_excite_forward(gate, in, weights, squeezed, stream);
+                    },
                 .backward = {}};
   if (!program.training()) return exec;
   const kernels::SqueezeExciteGradients gradients{
@@ -51,9 +52,10 @@ StepExec prepare_pool(Cuda& gpu, const Program& program, int index, const Pool& 
   const Window& w = pool.window;
   const kernels::PoolShape shape{w.kernel_h, w.kernel_w, w.stride, w.padding, pool.maximal};
   float* partials = program.scratch<float>(plan.forward.partials);
-  StepExec exec{.forward = [=, stream = gpu.stream.get()] {
-                  kernels::pool_forward(out, in, shape, partials, stream);
-                },
+  StepExec exec{.forward =
+                    [=, stream = gpu.stream.get()] {
+                      kernels::pool_forward(out, in, shape, partials, stream);
+                    },
                 .backward = [] {}};
   if (!program.training()) return exec;
   const auto sink = program.sink<T>(index, 0, pool.in);
@@ -76,26 +78,26 @@ std::function<void()> add_backward(Cuda& gpu, const Program& program, int index,
                                    program.sink<T>(index, 1, add.b)};
   if (!sinks[0].grad && !sinks[1].grad) return [] {};
   T* dense = gradient.dense() ? nullptr
-                              : scratch<T>(program, index, plan.backward.output,
+                              : scratch<T>(program, plan.backward.output,
                                            gradient.pixels() * gradient.channels, "dy");
   float* partials = program.scratch<float>(plan.backward.partials);
-  return [=, a = program.operand<T>(add.a), b = program.operand<T>(add.b),
-          stream = gpu.stream.get()] {
-    if (dense) kernels::load_gradient(dense, gradient, stream);
-    const T* dy = dense ? dense : gradient.grad;
-    if (sinks[0].grad) kernels::store_gradient(sinks[0], dy, a, partials, stream);
-    if (sinks[1].grad) kernels::store_gradient(sinks[1], dy, b, partials, stream);
-  };
+  return
+      [=, a = program.operand<T>(add.a), b = program.operand<T>(add.b), stream = gpu.stream.get()] {
+        if (dense) kernels::load_gradient(dense, gradient, stream);
+        const T* dy = dense ? dense : gradient.grad;
+        if (sinks[0].grad) kernels::store_gradient(sinks[0], dy, a, partials, stream);
+        if (sinks[1].grad) kernels::store_gradient(sinks[1], dy, b, partials, stream);
+      };
 }
 
 template <class T>
 StepExec prepare_add(Cuda& gpu, const Program& program, int index, const Add& add) {
   float* partials = program.scratch<float>(program.plan.steps[index].forward.partials);
-  StepExec exec{.forward = [=, out = program.output<T>(add.out), a = program.operand<T>(add.a),
-                            b = program.operand<T>(add.b), stream = gpu.stream.get()] {
-                  kernels::add_forward(out, a, b, partials, stream);
-                },
-                .backward = {}};
+  StepExec exec{
+      .forward = [=, out = program.output<T>(add.out), a = program.operand<T>(add.a),
+                  b = program.operand<T>(add.b),
+                  stream = gpu.stream.get()] { kernels::add_forward(out, a, b, partials, stream); },
+      .backward = {}};
   if (program.training()) exec.backward = add_backward<T>(gpu, program, index, add);
   return exec;
 }
@@ -104,11 +106,12 @@ StepExec prepare_add(Cuda& gpu, const Program& program, int index, const Add& ad
 template <class T>
 StepExec prepare_loss(Cuda& gpu, const Program& program, int index, const Loss& loss) {
   T* dlogits = program.training() ? program.sink<T>(index, 0, loss.in).grad : nullptr;
-  return {.forward = [dlogits, logits = program.operand<T>(loss.in), arenas = program.arenas,
-                      capacity = program.slot_capacity, stream = gpu.stream.get()] {
-            kernels::cross_entropy(dlogits, arenas.results, logits, arenas.labels, capacity,
-                                   arenas.params, arenas.scale, stream);
-          },
+  return {.forward =
+              [dlogits, logits = program.operand<T>(loss.in), arenas = program.arenas,
+               capacity = program.slot_capacity, stream = gpu.stream.get()] {
+                kernels::cross_entropy(dlogits, arenas.results, logits, arenas.labels, capacity,
+                                       arenas.params, arenas.scale, stream);
+              },
           .backward = [] {}};
 }
 

@@ -12,7 +12,8 @@
 namespace engine::cuda {
 
 // Calls f.operator()<T>() with the storage type of `precision`.
-template <class F> decltype(auto) visit_storage(Precision precision, F&& f) {
+template <class F>
+decltype(auto) visit_storage(Precision precision, F&& f) {
   switch (precision) {
     case Precision::fp32:
     case Precision::tf32: return f.template operator()<float>();
@@ -24,16 +25,20 @@ template <class F> decltype(auto) visit_storage(Precision precision, F&& f) {
        name_of(precision));
 }
 
-template <class T> struct Storage;
-template <> struct Storage<float> {
+template <class T>
+struct Storage;
+template <>
+struct Storage<float> {
   static constexpr cudaDataType_t matrix = CUDA_R_32F;
   static constexpr cudnnDataType_t tensor = CUDNN_DATA_FLOAT;
 };
-template <> struct Storage<__half> {
+template <>
+struct Storage<__half> {
   static constexpr cudaDataType_t matrix = CUDA_R_16F;
   static constexpr cudnnDataType_t tensor = CUDNN_DATA_HALF;
 };
-template <> struct Storage<__nv_bfloat16> {
+template <>
+struct Storage<__nv_bfloat16> {
   static constexpr cudaDataType_t matrix = CUDA_R_16BF;
   static constexpr cudnnDataType_t tensor = CUDNN_DATA_BFLOAT16;
 };
