@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -72,15 +73,15 @@ struct LoaderOptions {
 };
 
 struct Batch {
-  const uint8_t* images = nullptr;       // (count, H, W, C)
-  const int32_t* labels = nullptr;       // (count)
-  std::span<const uint32_t> indices;     // (count) positions in the data set
-  std::span<const uint8_t> substituted;  // (count) 1 where a sample stands in for a bad one: do not
-                                         // count it when evaluating
+  const uint8_t* images = nullptr;    // (count, H, W, C)
+  const int32_t* labels = nullptr;    // (count)
+  std::span<const uint32_t> indices;  // (count) positions in the data set
+  // (count) 1 where another sample stands in for a bad one: evaluation does not count it.
+  std::span<const uint8_t> substituted;
   int64_t step = 0;
   int64_t first = 0;  // position in the epoch of the first sample
-  int count =
-      0;  // if 0, this rank has no samples but takes the step: it adds zeros to the all-reduce
+  // Of this rank. If 0, the rank takes the step all the same: it adds zeros to the all-reduce.
+  int count = 0;
   int total = 0;  // over all ranks
 };
 
@@ -145,16 +146,14 @@ class Loader {
   // Guards what follows and the slots' counters and errors. The samples of a slot belong to the
   // threads until `remaining` is 0, then to the consumer.
   mutable std::mutex mutex_;
-  std::condition_variable_any
-      work_;                       // a step may be opened, or has samples that nobody prepares yet
-  std::condition_variable ready_;  // a batch is complete, or no thread is busy
+  std::condition_variable_any work_;  // there are samples to take, or a step may be opened
+  std::condition_variable ready_;     // a batch is complete, or no thread is busy
   std::vector<Slot> slots_;
-  int64_t given_ = 0;  // steps that next() returned
-  int64_t opened_ =
-      0;             // steps whose samples were handed to threads, the last one perhaps not all yet
-  int64_t end_ = 0;  // steps to open
-  int left_ = 0;     // samples of the step opened last that no thread has taken
-  int busy_ = 0;     // threads preparing a sample
+  int64_t given_ = 0;                    // steps that next() returned
+  int64_t opened_ = 0;                   // steps whose samples threads take or have taken
+  int64_t end_ = 0;                      // steps to open
+  int left_ = 0;                         // samples of the step opened last that no thread has taken
+  int busy_ = 0;                         // threads preparing a sample
   std::map<uint32_t, std::string> bad_;  // reason by sample
 
   std::vector<std::jthread> threads_;  // last, so that they end before anything else goes
