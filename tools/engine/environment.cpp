@@ -60,4 +60,9 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
                                    NLOHMANN_JSON_VERSION_PATCH)}};
 }
 
+std::filesystem::path shared_file(std::string_view name) {
+  const std::filesystem::path bin = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  return bin.parent_path() / "share" / "engine" / name;
+}
+
 }  // namespace engine

@@ -1,7 +1,9 @@
 // What a run was made with: the build and the machine. Written to env.json and printed by `engine version`.
 #pragma once
 
+#include <filesystem>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,5 +27,8 @@ Host this_host();
 
 // Name and version of each library the program was built with.
 std::vector<std::pair<std::string, std::string>> library_versions();
+
+// A file that comes with the program: share/engine/NAME beside its bin folder, built and installed alike.
+std::filesystem::path shared_file(std::string_view name);
 
 }  // namespace engine

@@ -18,7 +18,10 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
+    {"convert", "any weight file to safetensors with torchvision's names", convert_weights},
+    {"draw", "an image set to try training with", draw},
     {"version", "the build, its libraries and this machine", version},
+    {"weights verify", "weight files against the list of published ones", verify_weights},
 };
 
 // Help on the verbs whose names begin with `prefix`.

@@ -20,11 +20,6 @@ struct Overloaded : Cases... {
   using Cases::operator()...;
 };
 
-template <class T>
-struct IsOptional : std::false_type {};
-template <class T>
-struct IsOptional<std::optional<T>> : std::true_type {};
-
 // ---- texts
 
 std::string number_text(auto value) {
@@ -151,26 +146,27 @@ bool takes_all(const Flag& flag) {
 
 // ---- the help's layout
 
+template <class T>
+constexpr const char* kPlaceholder = "N";
+template <>
+constexpr const char* kPlaceholder<bool> = "";
+template <>
+constexpr const char* kPlaceholder<float> = "X";
+template <>
+constexpr const char* kPlaceholder<double> = "X";
+template <>
+constexpr const char* kPlaceholder<std::string> = "TEXT";
+template <>
+constexpr const char* kPlaceholder<std::vector<std::string>> = "TEXT";
+template <>
+constexpr const char* kPlaceholder<std::filesystem::path> = "PATH";
+template <class T>
+constexpr const char* kPlaceholder<std::optional<T>> = kPlaceholder<T>;
+
 std::string default_placeholder(const Field& field) {
   return std::visit(
       Overloaded{[](const Enumeration& e) { return fmt::format("{}", fmt::join(e.names, "|")); },
-                 [](const bool*) { return std::string(); },
-                 [](const auto* value) {
-                   using T = std::decay_t<decltype(*value)>;
-                   if constexpr (std::is_floating_point_v<T> ||
-                                 std::is_same_v<T, std::optional<float>> ||
-                                 std::is_same_v<T, std::optional<double>>)
-                     return std::string("X");
-                   else if constexpr (std::is_same_v<T, std::filesystem::path> ||
-                                      std::is_same_v<T, std::optional<std::filesystem::path>>)
-                     return std::string("PATH");
-                   else if constexpr (std::is_same_v<T, std::string> ||
-                                      std::is_same_v<T, std::optional<std::string>> ||
-                                      std::is_same_v<T, std::vector<std::string>>)
-                     return std::string("TEXT");
-                   else
-                     return std::string("N");
-                 }},
+                 []<class T>(const T*) { return std::string(kPlaceholder<T>); }},
       field);
 }
 
@@ -203,10 +199,12 @@ std::string wrapped(std::string_view text, size_t used) {
 
 std::string notes(const Flag& flag) {
   std::vector<std::string> parts;
-  if (flag.required) parts.push_back("required");
-  if (const std::string text = current_text(flag.field); !text.empty())
+  const std::string text = current_text(flag.field);
+  if (flag.required)
+    parts.push_back("required");
+  else if (!text.empty())
     parts.push_back("default " + text);
-  if (const std::string text = range_text(flag.range); !text.empty()) parts.push_back(text);
+  if (const std::string range = range_text(flag.range); !range.empty()) parts.push_back(range);
   return parts.empty() ? "" : fmt::format(" ({})", fmt::join(parts, "; "));
 }
 

@@ -35,7 +35,7 @@ struct Range {  // of a number, both ends allowed
 struct Required {};
 inline constexpr Required kRequired;
 
-// One row of the table of names that an enum field needs.
+// One row of the table of names that an enum field needs; the table is a constant.
 template <class Enum>
 struct Choice {
   std::string_view name;

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "io/atomic_file.h"
+#include "io/bytes.h"
 #include "tools/engine/environment.h"
 
 namespace engine {
@@ -172,13 +174,8 @@ void RunDirectory::open_logs() {
 }
 
 void RunDirectory::replace(const char* name, std::string_view text) const {
-  const fs::path file = path_ / name, part = path_ / fmt::format("{}.part", name);
-  std::ofstream out(part, std::ios::binary);
-  out << text;
-  out.close();
-  std::error_code error;
-  if (out) fs::rename(part, file, error);
-  require(out && !error, Failure::internal, "cannot write {}", file.string());
+  const std::span<const std::byte> parts[] = {as_bytes(text)};
+  write_file_atomically(path_ / name, parts);
 }
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {

@@ -6,6 +6,9 @@
 
 namespace engine {
 
+int convert_weights(const Command& command);
+int draw(const Command& command);
+int verify_weights(const Command& command);
 int version(const Command& command);
 
 }  // namespace engine

@@ -1,0 +1,123 @@
+// The program as scripts see it: exit codes, what goes to stdout and what to stderr.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "io/safetensors.h"
+#include "tests/support.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string read(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+Outcome engine_cli(const std::string& arguments) {
+  const TemporaryFolder folder;
+  const std::string out = folder.path() / "out", err = folder.path() / "err";
+  const std::string shell = fmt::format("{} {} >{} 2>{}", ENGINE_PROGRAM, arguments, out, err);
+  const int status = std::system(shell.c_str());
+  return {WEXITSTATUS(status), read(out), read(err)};
+}
+
+bool is_one_line(const std::string& text) {
+  return std::count(text.begin(), text.end(), '\n') == 1 && text.back() == '\n';
+}
+
+}  // namespace
+
+TEST_CASE("help goes to stdout and is no failure") {
+  for (const char* arguments : {"--help", "-h", "help", "weights --help", "draw --help",
+                                "draw --nonsense --help", "version --help"}) {
+    CAPTURE(arguments);
+    const Outcome outcome = engine_cli(arguments);
+    CHECK(outcome.code == 0);
+    CHECK(outcome.out.find("usage: engine") != std::string::npos);
+    CHECK(outcome.err.empty());
+  }
+}
+
+TEST_CASE("wrong usage is one line on stderr and exit code 2") {
+  for (const char* arguments :
+       {"", "trian", "weights", "weights verfy", "version --jsn", "version extra", "draw",
+        "draw digits", "draw digits --out x --train 0", "draw digits --out x --train"}) {
+    CAPTURE(arguments);
+    const Outcome outcome = engine_cli(arguments);
+    CHECK(outcome.code == 2);
+    CHECK(outcome.out.empty());
+    CHECK(is_one_line(outcome.err));
+    CHECK(outcome.err.starts_with("engine"));
+  }
+  CHECK(engine_cli("versoin").err == "engine: unknown verb 'versoin', did you mean version?\n");
+  CHECK(engine_cli("version --jsn").err ==
+        "engine version: unknown flag --jsn, did you mean --json?\n");
+}
+
+TEST_CASE("version prints the build for people and as JSON") {
+  CHECK(engine_cli("version").out.starts_with("engine "));
+  CHECK(engine_cli("--version").out == engine_cli("version").out);
+  const auto json = nlohmann::json::parse(engine_cli("version --json").out);
+  CHECK(json["git"].is_string());
+  CHECK(json["libraries"]["oneDNN"].is_string());
+}
+
+TEST_CASE("output that cannot be written is a failure") {
+  const std::string shell = ENGINE_PROGRAM " version --json >/dev/full 2>/dev/null";
+  CHECK(WEXITSTATUS(std::system(shell.c_str())) == 1);
+}
+
+TEST_CASE("a drawn set is where it was asked for, and never overwritten") {
+  const TemporaryFolder folder;
+  const std::string arguments =
+      fmt::format("draw digits --out {} --train 2 --val 1", (folder.path() / "set").string());
+  const Outcome drawn = engine_cli(arguments), again = engine_cli(arguments);
+  CHECK(drawn.code == 0);
+  CHECK(drawn.out.empty());
+  CHECK(std::filesystem::exists(folder.path() / "set" / "train" / "9" / "00001.png"));
+  CHECK(again.code == 2);
+}
+
+TEST_CASE("weights are converted and verified") {
+  const TemporaryFolder folder;
+  const std::string in = folder.path() / "in.safetensors", out = folder.path() / "out.safetensors";
+  TensorFile file;
+  file.tensors["module.features.denseblock1.denselayer1.norm.1.weight"] = Tensor(DType::f32, {3});
+  file.tensors["module.classifier.weight"] = Tensor(DType::f32, {2, 3});
+  write_safetensors(in, file);
+
+  const Outcome converted = engine_cli(fmt::format("convert {} {}", in, out));
+  CHECK(converted.code == 0);
+  CHECK(converted.err == out + ": 2 tensors, 9 parameters\n");
+  const TensorFile read_back = read_safetensors(out);
+  CHECK(read_back.tensors.contains("features.denseblock1.denselayer1.norm1.weight"));
+  CHECK(read_back.tensors.contains("classifier.weight"));
+
+  CHECK(engine_cli("weights verify " + out).code == 0);
+  const std::string named = folder.path() / "densenet121-a639ec97.pth";
+  std::filesystem::copy(out, named);
+  const Outcome other = engine_cli("weights verify " + named);
+  CHECK(other.code == 8);
+  CHECK(other.out.find("not as published") != std::string::npos);
+  std::filesystem::resize_file(out, std::filesystem::file_size(out) - 1);
+  CHECK(engine_cli("weights verify " + out).code == 4);
+  CHECK(engine_cli(fmt::format("convert {} {}", out, named)).code == 4);
+  CHECK(engine_cli(fmt::format("convert {0}/none.pth {0}/x", folder.path().string())).code == 4);
+  CHECK(!std::filesystem::exists(folder.path() / "x"));
+}
