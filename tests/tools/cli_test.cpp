@@ -76,6 +76,10 @@ TEST_CASE("version prints the build for people and as JSON") {
   const auto json = nlohmann::json::parse(engine_cli("version --json").out);
   CHECK(json["git"].is_string());
   CHECK(json["libraries"]["oneDNN"].is_string());
+  CHECK(!json.contains("gpus"));
+  const Outcome all = engine_cli("version --all --json");  // answers where there is no CUDA, too
+  CHECK(all.code == 0);
+  CHECK(nlohmann::json::parse(all.out)["gpus"].is_array());
 }
 
 TEST_CASE("output that cannot be written is a failure") {
