@@ -1,0 +1,16 @@
+// Files that are there completely or not at all, whatever happens while they are written.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+
+namespace engine {
+
+// Writes the parts one after the other into a temporary in the same folder, then takes its place:
+// write, fsync, rename, fsync of the folder. On failure the temporary is removed and an Error(data)
+// with the system's reason thrown; what was at `path` before is untouched.
+void write_file_atomically(const std::filesystem::path& path,
+                           std::span<const std::span<const std::byte>> parts);
+
+}  // namespace engine
