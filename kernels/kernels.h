@@ -18,44 +18,48 @@ namespace engine::kernels {
 // ---------------------------------------------------------------- operand.cu: sweeps around library calls
 
 // f = f(x), dense (pixels, channels).
-template <class T> void load_operand(T* f, const OperandView<T>& in, cudaStream_t stream);
+template <class T>
+void load_operand(T* f, const OperandView<T>& in, cudaStream_t stream);
 
 // out = dense + bias (bias null: none), and the channel statistics of what was stored if out.mean is set.
 // `dense` may be out.y itself (then only bias and statistics are done; nothing is launched if there is neither).
 template <class T>
-void store_output(const SliceView<T>& out, const T* dense, const float* bias, float* partials, cudaStream_t stream);
+void store_output(const SliceView<T>& out, const T* dense, const float* bias, float* partials,
+                  cudaStream_t stream);
 
 // dy, dense (pixels, channels).
-template <class T> void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream);
+template <class T>
+void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream);
 
 // The epilogue of every backward: from df, dense (pixels, channels), to sink.grad, sums, dgamma, dbeta, k0, k1.
 // A gated sink gets dz = df and its (N, C) sums. count: N·H·W of the operand's buffer. df may be sink.grad itself.
 template <class T>
-void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in, float* partials,
-                    cudaStream_t stream);
+void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
+                    float* partials, cudaStream_t stream);
 
 // dbias += Σ dy over pixels; dy dense (pixels, channels).
 template <class T>
-void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels, float* partials, cudaStream_t stream);
+void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels, float* partials,
+                   cudaStream_t stream);
 
 // ---------------------------------------------------------------- add.cu
 
 template <class T>
-void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b, float* partials,
-                 cudaStream_t stream);
+void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
+                 float* partials, cudaStream_t stream);
 
 // ---------------------------------------------------------------- depthwise.cu: fused on both sides; weight (C, K, K)
 
 template <class T>
-void depthwise_forward(const SliceView<T>& out, const OperandView<T>& in, const T* weight, DepthwiseShape shape,
-                       float* partials, cudaStream_t stream);
+void depthwise_forward(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                       DepthwiseShape shape, float* partials, cudaStream_t stream);
 
 // dweight (C, K, K) = and the operand's gradient, from one read of (G_y, y, x). weight_partials: scratch of
 // depthwise_weight_partials() floats.
 template <class T>
-void depthwise_backward(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy, const OperandView<T>& in,
-                        const T* weight, DepthwiseShape shape, float* partials, float* weight_partials,
-                        cudaStream_t stream);
+void depthwise_backward(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
+                        const OperandView<T>& in, const T* weight, DepthwiseShape shape,
+                        float* partials, float* weight_partials, cudaStream_t stream);
 
 // ---------------------------------------------------------------- pool.cu
 
@@ -65,12 +69,12 @@ struct PoolShape {
 };
 
 template <class T>
-void pool_forward(const SliceView<T>& out, const OperandView<T>& in, PoolShape shape, float* partials,
-                  cudaStream_t stream);
+void pool_forward(const SliceView<T>& out, const OperandView<T>& in, PoolShape shape,
+                  float* partials, cudaStream_t stream);
 // Max pool finds its maximum again: the first in scan order. dy: the gradient of the pooled slice, loaded on the fly.
 template <class T>
-void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in, PoolShape shape,
-                   float* partials, cudaStream_t stream);
+void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
+                   PoolShape shape, float* partials, cudaStream_t stream);
 
 // ---------------------------------------------------------------- squeeze_excite.cu
 
@@ -78,29 +82,32 @@ struct SqueezeExciteWeights {
   const float *reduce, *reduce_bias, *expand, *expand_bias;  // (S, C), (S,), (C, S), (C,)
 };
 struct SqueezeExciteGradients {
-  float *reduce, *reduce_bias, *expand, *expand_bias;        // all +=
+  float *reduce, *reduce_bias, *expand, *expand_bias;  // all +=
 };
-struct GateVectors {                                          // see GateMemory
-  float *gate, *pooled, *slope, *slope_xhat, *dz_h, *dz_slope, *dz_slope_xhat, *q, *hidden, *dhidden;
+struct GateVectors {  // see GateMemory
+  float *gate, *pooled, *slope, *slope_xhat, *dz_h, *dz_slope, *dz_slope_xhat, *q, *hidden,
+      *dhidden;
 };
 
 // One sweep over x, then (N, C) vectors: pooled, slope sums, hidden, gate.
 template <class T>
-void squeeze_excite_forward(const GateVectors& gate, const OperandView<T>& in, const SqueezeExciteWeights& weights,
-                            int squeezed, cudaStream_t stream);
+void squeeze_excite_forward(const GateVectors& gate, const OperandView<T>& in,
+                            const SqueezeExciteWeights& weights, int squeezed, cudaStream_t stream);
 // From the sums that the gated reader left: q, the four weight gradients, and the norm's dgamma, dbeta, k0, k1.
 template <class T>
-void squeeze_excite_backward(const GradientSink<T>& sink, const GateVectors& gate, const SqueezeExciteGradients& gradients,
-                             const OperandView<T>& in, const SqueezeExciteWeights& weights, int squeezed,
+void squeeze_excite_backward(const GradientSink<T>& sink, const GateVectors& gate,
+                             const SqueezeExciteGradients& gradients, const OperandView<T>& in,
+                             const SqueezeExciteWeights& weights, int squeezed,
                              cudaStream_t stream);
 
 // ---------------------------------------------------------------- loss.cu
 
-// Softmax cross entropy over `classes`; labels (kSlots, capacity), the slot from params. Writes the gradient
-// (p − onehot)·scale/samples if sink.grad is set, and loss, correct1, correct5 to results[params->result].
+// Softmax cross entropy of plain logits; labels (kSlots, capacity), the slot from params. Writes the gradient
+// (p − onehot)·scale/samples, with the pitch of the logits, if dlogits is set, and loss, correct1, correct5 to results[params->result].
 template <class T>
-void cross_entropy(T* dlogits, StepResult* results, const OperandView<T>& logits, const int32_t* labels, int capacity,
-                   const StepParams* params, const ScaleState* scale, cudaStream_t stream);
+void cross_entropy(T* dlogits, StepResult* results, const OperandView<T>& logits,
+                   const int32_t* labels, int capacity, const StepParams* params,
+                   const ScaleState* scale, cudaStream_t stream);
 
 // ---------------------------------------------------------------- update.cu: over the flat arenas
 
@@ -108,22 +115,27 @@ void cross_entropy(T* dlogits, StepResult* results, const OperandView<T>& logits
 void check_finite(ScaleState* scale, const float* gradients, int64_t n, cudaStream_t stream);
 // Nothing if found_inf. Also writes the storage copies (null: none). moments: m then v, or momentum.
 template <class T>
-void adam_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n, const StepParams* params,
-                 const ScaleState* scale, float beta1, float beta2, float eps, float weight_decay, cudaStream_t stream);
+void adam_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
+                 const StepParams* params, const ScaleState* scale, double beta1, double beta2,
+                 double eps, double weight_decay, cudaStream_t stream);
 template <class T>
-void sgd_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n, const StepParams* params,
-                const ScaleState* scale, float momentum, float weight_decay, cudaStream_t stream);
+void sgd_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
+                const StepParams* params, const ScaleState* scale, double momentum,
+                double weight_decay, cudaStream_t stream);
 // Counts the update, grows or backs off the scale, and fills results[params->result].{overflow, scale, step}.
-void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated, cudaStream_t stream);
-template <class T> void cast(T* to, const float* from, int64_t n, cudaStream_t stream);
-template <class T> void cast_back(float* to, const T* from, int64_t n, cudaStream_t stream);  // wgrad in T → float
+void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated,
+                 cudaStream_t stream);
+template <class T>
+void cast(T* to, const float* from, int64_t n, cudaStream_t stream);
+template <class T>
+void cast_back(float* to, const T* from, int64_t n, cudaStream_t stream);  // wgrad in T → float
 
 // One entry per norm; the table lives in device memory.
 struct RunningNorm {
   float *running_mean, *running_var;
-  const float *mean, *var;      // biased, of this step
+  const float *mean, *var;  // biased, of this step
   int channels;
-  float momentum, unbias;       // M / (M − 1)
+  float momentum, unbias;  // M / (M − 1)
 };
 void update_running(const RunningNorm* norms, int count, int max_channels, cudaStream_t stream);
 
@@ -131,7 +143,8 @@ void update_running(const RunningNorm* norms, int count, int max_channels, cudaS
 
 // image = (u/255 − mean)/std of the staging slot that params names; images (kSlots, capacity, H, W, C) bytes.
 template <class T>
-void normalise_images(T* image, const uint8_t* images, int batch, int capacity, int64_t pixels_per_image, int channels,
-                      const float mean[3], const float std[3], const StepParams* params, cudaStream_t stream);
+void normalise_images(T* image, const uint8_t* images, int batch, int capacity,
+                      int64_t pixels_per_image, int channels, const float mean[3],
+                      const float std[3], const StepParams* params, cudaStream_t stream);
 
 }  // namespace engine::kernels

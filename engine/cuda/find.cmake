@@ -20,7 +20,9 @@ else()
   endif()
   set(CMAKE_CUDA_COMPILER ${ENGINE_NVCC})
   enable_language(CUDA)
-  set(CMAKE_CUDA_STANDARD 20)  # not before: CMake 3.25 cannot check a compiler with it
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)  # CMake 3.25.1 knows only up to 17
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA_STANDARD 20)  # not before: a compiler cannot be checked with it
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   find_package(CUDAToolkit REQUIRED)
   find_path(CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)

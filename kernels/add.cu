@@ -1,0 +1,67 @@
+// The sum of two operands, with the statistics of what is stored. Its backward is load_gradient and store_gradient.
+#include "kernels/kernels.h"
+#include "kernels/transform.cuh"
+
+namespace engine::kernels {
+namespace {
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads)
+    add_forward_kernel(SliceView<T> out, OperandView<T> a, OperandView<T> b, Sweep sweep,
+                       float* partials) {
+  __shared__ float buffer[V * kSweepThreads];
+  const int c = first_channel<V>();
+  Statistics<V> statistics;
+  if (c < out.channels) {
+    struct Raw {
+      Pack<T, V> a, b;
+    };
+    const OperandReader<T, V> read_a(a, c), read_b(b, c);
+    for_pixels(
+        sweep,
+        [&](int p) {
+          return Raw{load_pack<V>(a.x + int64_t{p} * a.pitch + c),
+                     load_pack<V>(b.x + int64_t{p} * b.pitch + c)};
+        },
+        [&](int p, const Raw& raw) {
+          float sum[V], other[V];
+          read_a.value(sum, raw.a, a, p);
+          read_b.value(other, raw.b, b, p);
+#pragma unroll
+          for (int k = 0; k < V; ++k) sum[k] += other[k];
+          const Pack<T, V> stored = pack_of<T>(sum);
+          store_pack(out.y + int64_t{p} * out.pitch + c, stored);
+          unpack(sum, stored);
+          if (out.mean) statistics.add(sum);
+        });
+  }
+  if (out.mean) statistics.leave(partials, c, out.channels, buffer);
+}
+
+}  // namespace
+
+template <class T>
+void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
+                 float* partials, cudaStream_t stream) {
+  constexpr int V = kPack<T>;
+  const auto launch = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, a, b, sweep, partials);
+    if (out.mean)
+      merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
+  };
+  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(a.x, a.channels, a.pitch) &&
+      packs_fit<V>(b.x, b.channels, b.pitch))
+    launch(add_forward_kernel<T, V>, V);
+  else
+    launch(add_forward_kernel<T, 1>, 1);
+}
+
+template void add_forward(const SliceView<float>&, const OperandView<float>&,
+                          const OperandView<float>&, float*, cudaStream_t);
+template void add_forward(const SliceView<__half>&, const OperandView<__half>&,
+                          const OperandView<__half>&, float*, cudaStream_t);
+template void add_forward(const SliceView<__nv_bfloat16>&, const OperandView<__nv_bfloat16>&,
+                          const OperandView<__nv_bfloat16>&, float*, cudaStream_t);
+
+}  // namespace engine::kernels

@@ -1,0 +1,230 @@
+// The sweeps around library calls: operand to dense memory, dense output to its slice with statistics, gradient to
+// dense memory, and the epilogue of a backward.
+#include "kernels/kernels.h"
+#include "kernels/transform.cuh"
+
+namespace engine::kernels {
+namespace {
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads, 2)
+    load_operand_kernel(T* f, OperandView<T> in, Sweep sweep) {
+  const int c = first_channel<V>();
+  if (c >= in.channels) return;
+  const OperandReader<T, V> reader(in, c);
+  for_pixels<4>(
+      sweep, [&](int p) { return load_pack<V>(in.x + int64_t{p} * in.pitch + c); },
+      [&](int p, const Pack<T, V>& x) {
+        float value[V];
+        reader.value(value, x, in, p);
+        store_pack(f + int64_t{p} * in.channels + c, pack_of<T>(value));
+      });
+}
+
+// `dense` may be out.y.
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads, 2)
+    store_output_kernel(SliceView<T> out, const T* dense, const float* bias, Sweep sweep,
+                        float* partials) {
+  __shared__ float buffer[V * kSweepThreads];
+  const int c = first_channel<V>();
+  Statistics<V> statistics;
+  if (c < out.channels) {
+    float offset[V] = {};
+    if (bias) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) offset[k] = bias[c + k];
+    }
+    const bool writes = bias || dense != out.y;
+    for_pixels<4>(
+        sweep, [&](int p) { return load_pack<V>(dense + int64_t{p} * out.channels + c); },
+        [&](int p, const Pack<T, V>& x) {
+          float value[V];
+          unpack(value, x);
+#pragma unroll
+          for (int k = 0; k < V; ++k) value[k] += offset[k];
+          const Pack<T, V> stored = pack_of<T>(value);
+          if (writes) store_pack(out.y + int64_t{p} * out.pitch + c, stored);
+          if (!out.mean) return;
+          unpack(value, stored);
+          statistics.add(value);
+        });
+  }
+  if (out.mean) statistics.leave(partials, c, out.channels, buffer);
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads, 2)
+    load_gradient_kernel(T* dy, GradientView<T> in, Sweep sweep) {
+  const int c = first_channel<V>();
+  if (c >= in.channels) return;
+  const GradientReader<T, V> reader(in, c);
+  const int area = in.height * in.width;
+  for_pixels(
+      sweep, [&](int p) { return reader.read(in, p); },
+      [&](int p, const typename GradientReader<T, V>::Raw& raw) {
+        float value[V];
+        reader.value(value, raw, in, in.gated() ? p / area : 0);
+        store_pack(dy + int64_t{p} * in.channels + c, pack_of<T>(value));
+      });
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads, 2)
+    store_gradient_kernel(GradientSink<T> sink, const T* df, OperandView<T> in, Sweep sweep,
+                          float* partials) {
+  __shared__ float buffer[V * kSweepThreads];
+  const int c = first_channel<V>();
+  GradientWriter<T, V> writer;
+  if (c < in.channels) {
+    struct Raw {
+      Pack<T, V> df, x;
+    };
+    const OperandReader<T, V> reader(in, c);
+    const bool reads_x = writer.reads_x(sink, in);
+    for_pixels(
+        sweep,
+        [&](int p) {
+          Raw raw;
+          raw.df = load_pack<V>(df + int64_t{p} * in.channels + c);
+          if (reads_x) raw.x = load_pack<V>(in.x + int64_t{p} * in.pitch + c);
+          return raw;
+        },
+        [&](int p, const Raw& raw) {
+          float value[V];
+          Loaded<float> x[V];
+          unpack(value, raw.df);
+          if (reads_x) reader.load(x, raw.x, in);
+          writer.store(sink, in, reader, value, x, p);
+        });
+  }
+  if (takes_sums(sink)) writer.leave(partials, c, in.channels, buffer);
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads, 2)
+    bias_gradient_kernel(const T* dy, int channels, Sweep sweep, float* partials) {
+  __shared__ float buffer[V * kSweepThreads];
+  const int c = first_channel<V>();
+  float sum[V] = {};
+  if (c < channels) {
+    for_pixels<4>(
+        sweep, [&](int p) { return load_pack<V>(dy + int64_t{p} * channels + c); },
+        [&](int, const Pack<T, V>& pack) {
+          float value[V];
+          unpack(value, pack);
+#pragma unroll
+          for (int k = 0; k < V; ++k) sum[k] += value[k];
+        });
+  }
+  leave_sum(sum, 0, partials, c, channels, buffer);
+}
+
+}  // namespace
+
+template <class T>
+void load_operand(T* f, const OperandView<T>& in, cudaStream_t stream) {
+  constexpr int V = kPack<T>;
+  const auto launch = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(f, in, sweep);
+  };
+  if (packs_fit<V>(in.x, in.channels, in.pitch) && packs_fit<V>(f, in.channels, in.channels))
+    launch(load_operand_kernel<T, V>, V);
+  else
+    launch(load_operand_kernel<T, 1>, 1);
+}
+
+template <class T>
+void store_output(const SliceView<T>& out, const T* dense, const float* bias, float* partials,
+                  cudaStream_t stream) {
+  if (dense == out.y && !bias && !out.mean) return;
+  constexpr int V = kPack<T>;
+  const auto launch = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, dense, bias, sweep, partials);
+    if (out.mean)
+      merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
+  };
+  if (packs_fit<V>(out.y, out.channels, out.pitch) &&
+      packs_fit<V>(dense, out.channels, out.channels))
+    launch(store_output_kernel<T, V>, V);
+  else
+    launch(store_output_kernel<T, 1>, 1);
+}
+
+template <class T>
+void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream) {
+  constexpr int V = kPack<T>;
+  const auto launch = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(gradient.pixels(), gradient.channels, v);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, gradient, sweep);
+  };
+  if (packs_fit<V>(gradient.grad, gradient.channels, gradient.pitch) &&
+      packs_fit<V>(gradient.x, gradient.channels, gradient.pitch) &&
+      packs_fit<V>(dy, gradient.channels, gradient.channels))
+    launch(load_gradient_kernel<T, V>, V);
+  else
+    launch(load_gradient_kernel<T, 1>, 1);
+}
+
+template <class T>
+void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
+                    float* partials, cudaStream_t stream) {
+  if (!sink.grad) return;
+  const bool in_place = df == sink.grad && sink.how == Write::assign;
+  if (!in_place || !(in.plain() || sink.gated())) {
+    constexpr int V = kPack<T>;
+    const auto launch = [&](auto kernel, int v) {
+      const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
+      kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sink, df, in, sweep, partials);
+      if (takes_sums(sink))
+        merge_norm_sums(norm_sums(sink, in), partials, sweep.tiles, in.channels, stream);
+    };
+    if (packs_fit<V>(sink.grad, in.channels, sink.pitch) &&
+        packs_fit<V>(in.x, in.channels, in.pitch) && packs_fit<V>(df, in.channels, in.channels))
+      launch(store_gradient_kernel<T, V>, V);
+    else
+      launch(store_gradient_kernel<T, 1>, 1);
+  }
+  if (sink.gated()) image_sums(sink, in, stream);
+}
+
+template <class T>
+void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels, float* partials,
+                   cudaStream_t stream) {
+  constexpr int V = kPack<T>;
+  const auto launch = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(pixels, channels, v);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, channels, sweep, partials);
+    merge_rows(dbias, partials, sweep.tiles, 1, kPartialsPerChannel, channels, true, stream);
+  };
+  if (packs_fit<V>(dy, channels, channels))
+    launch(bias_gradient_kernel<T, V>, V);
+  else
+    launch(bias_gradient_kernel<T, 1>, 1);
+}
+
+template void load_operand(float*, const OperandView<float>&, cudaStream_t);
+template void store_output(const SliceView<float>&, const float*, const float*, float*,
+                           cudaStream_t);
+template void load_gradient(float*, const GradientView<float>&, cudaStream_t);
+template void store_gradient(const GradientSink<float>&, const float*, const OperandView<float>&,
+                             float*, cudaStream_t);
+template void bias_gradient(float*, const float*, int64_t, int, float*, cudaStream_t);
+template void load_operand(__half*, const OperandView<__half>&, cudaStream_t);
+template void store_output(const SliceView<__half>&, const __half*, const float*, float*,
+                           cudaStream_t);
+template void load_gradient(__half*, const GradientView<__half>&, cudaStream_t);
+template void store_gradient(const GradientSink<__half>&, const __half*, const OperandView<__half>&,
+                             float*, cudaStream_t);
+template void bias_gradient(float*, const __half*, int64_t, int, float*, cudaStream_t);
+template void load_operand(__nv_bfloat16*, const OperandView<__nv_bfloat16>&, cudaStream_t);
+template void store_output(const SliceView<__nv_bfloat16>&, const __nv_bfloat16*, const float*,
+                           float*, cudaStream_t);
+template void load_gradient(__nv_bfloat16*, const GradientView<__nv_bfloat16>&, cudaStream_t);
+template void store_gradient(const GradientSink<__nv_bfloat16>&, const __nv_bfloat16*,
+                             const OperandView<__nv_bfloat16>&, float*, cudaStream_t);
+template void bias_gradient(float*, const __nv_bfloat16*, int64_t, int, float*, cudaStream_t);
+
+}  // namespace engine::kernels

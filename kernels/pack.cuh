@@ -1,0 +1,110 @@
+// V consecutive channels of one pixel, moved by one load or store of up to 16 bytes; and the conversions to float.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace engine::kernels {
+
+template <int Bytes>
+struct Word;
+template <>
+struct Word<2> {
+  using type = uint16_t;
+};
+template <>
+struct Word<4> {
+  using type = uint32_t;
+};
+template <>
+struct Word<8> {
+  using type = uint2;
+};
+template <>
+struct Word<16> {
+  using type = uint4;
+};
+
+template <class T, int V>
+struct alignas(sizeof(T) * V) Pack {
+  T at[V];
+};
+
+// Channels of a full 16-byte access.
+template <class T>
+constexpr int kPack = 16 / static_cast<int>(sizeof(T));
+
+template <int V, class T>
+__device__ __forceinline__ Pack<T, V> load_pack(const T* from) {
+  using Bits = typename Word<sizeof(T) * V>::type;
+  Pack<T, V> pack;
+  *reinterpret_cast<Bits*>(&pack) = *reinterpret_cast<const Bits*>(from);
+  return pack;
+}
+
+template <class T, int V>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T, V>& pack) {
+  using Bits = typename Word<sizeof(T) * V>::type;
+  *reinterpret_cast<Bits*>(to) = *reinterpret_cast<const Bits*>(&pack);
+}
+
+__device__ __forceinline__ float to_float(float x) {
+  return x;
+}
+__device__ __forceinline__ float to_float(__half x) {
+  return __half2float(x);
+}
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+
+template <class T>
+__device__ __forceinline__ T from_float(float x);
+template <>
+__device__ __forceinline__ float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ __half from_float<__half>(float x) {
+  return __float2half_rn(x);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+
+template <class T, int V>
+__device__ __forceinline__ void unpack(float (&out)[V], const Pack<T, V>& pack) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) out[k] = to_float(pack.at[k]);
+}
+
+// Rounds to the storage type, two values per instruction where there are two.
+template <class T, int V>
+__device__ __forceinline__ Pack<T, V> pack_of(const float (&in)[V]) {
+  Pack<T, V> pack;
+  if constexpr (sizeof(T) == 2 && V % 2 == 0) {
+#pragma unroll
+    for (int k = 0; k < V; k += 2) {
+      if constexpr (std::is_same_v<T, __half>)
+        *reinterpret_cast<__half2*>(&pack.at[k]) = __floats2half2_rn(in[k], in[k + 1]);
+      else
+        *reinterpret_cast<__nv_bfloat162*>(&pack.at[k]) = __floats2bfloat162_rn(in[k], in[k + 1]);
+    }
+  } else {
+#pragma unroll
+    for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(in[k]);
+  }
+  return pack;
+}
+
+// Whether packs of V lie on their own size's boundary in (pixels, pitch) memory; a null pointer does not matter.
+template <int V, class T>
+bool packs_fit(const T* pointer, int channels, int pitch) {
+  return channels % V == 0 && pitch % V == 0 &&
+         reinterpret_cast<uintptr_t>(pointer) % (sizeof(T) * V) == 0;
+}
+
+}  // namespace engine::kernels

@@ -1,0 +1,294 @@
+// Maximum and average pooling. Windows may overlap and overhang on the left and top (padding); backward gathers, so
+// every position of the operand's gradient is written once.
+#include "kernels/kernels.h"
+#include "kernels/transform.cuh"
+
+namespace engine::kernels {
+namespace {
+
+// Of one output pixel: the taps of its window that lie in the operand.
+struct Window {
+  int top, bottom, left, right;  // half open
+
+  __device__ Window(const PoolShape& s, int y, int x, int height, int width)
+      : top(max(0, y * s.stride - s.padding)),
+        bottom(min(height, y * s.stride - s.padding + s.kernel_h)),
+        left(max(0, x * s.stride - s.padding)),
+        right(min(width, x * s.stride - s.padding + s.kernel_w)) {}
+};
+
+// Of one position of the operand: the output pixels whose windows cover it, half open.
+struct Covering {
+  int first, last;
+
+  __device__ Covering(int at, int kernel, const PoolShape& s, int outputs)
+      : first(max(0, (at + s.padding - kernel + s.stride) / s.stride)),
+        last(min(outputs, (at + s.padding) / s.stride + 1)) {}
+};
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads, 2)
+    pool_forward_kernel(SliceView<T> out, OperandView<T> in, PoolShape shape, Sweep sweep,
+                        float* partials) {
+  __shared__ float buffer[V * kSweepThreads];
+  const int c = first_channel<V>();
+  Statistics<V> statistics;
+  if (c < out.channels) {
+    const OperandReader<T, V> reader(in, c);
+    const float factor = 1.f / static_cast<float>(shape.kernel_h * shape.kernel_w);
+    for_pixels<1>(
+        sweep, [&](int p) { return p; },
+        [&](int p, int) {
+          const int area = out.height * out.width, n = p / area, y = p % area / out.width,
+                    x = p % area % out.width;
+          const Window window(shape, y, x, in.height, in.width);
+          float result[V];
+#pragma unroll
+          for (int k = 0; k < V; ++k) result[k] = shape.maximal ? -INFINITY : 0.f;
+          for (int iy = window.top; iy < window.bottom; ++iy) {
+#pragma unroll 4
+            for (int ix = window.left; ix < window.right; ++ix) {
+              const int from = (n * in.height + iy) * in.width + ix;
+              float f[V];
+              reader.value(f, load_pack<V>(in.x + int64_t{from} * in.pitch + c), in, from);
+#pragma unroll
+              for (int k = 0; k < V; ++k) {
+                if (!shape.maximal)
+                  result[k] += f[k];
+                else if (!(f[k] <= result[k]))
+                  result[k] = f[k];  // NaN wins, as in PyTorch
+              }
+            }
+          }
+#pragma unroll
+          for (int k = 0; k < V; ++k)
+            if (!shape.maximal) result[k] *= factor;
+          const Pack<T, V> stored = pack_of<T>(result);
+          store_pack(out.y + int64_t{p} * out.pitch + c, stored);
+          unpack(result, stored);
+          if (out.mean) statistics.add(result);
+        });
+  }
+  if (out.mean) statistics.leave(partials, c, out.channels, buffer);
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads)
+    average_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
+                            PoolShape shape, Sweep sweep, float* partials) {
+  __shared__ float buffer[V * kSweepThreads];
+  const int c = first_channel<V>();
+  GradientWriter<T, V> writer;
+  if (c < in.channels) {
+    const OperandReader<T, V> reader(in, c);
+    const GradientReader<T, V> gradient(dy, c);
+    const bool reads_x = writer.reads_x(sink, in);
+    const float factor = 1.f / static_cast<float>(shape.kernel_h * shape.kernel_w);
+    for_pixels<1>(
+        sweep, [&](int p) { return p; },
+        [&](int p, int) {
+          Pack<T, V> raw;
+          if (reads_x) raw = load_pack<V>(in.x + int64_t{p} * in.pitch + c);
+          const int area = in.height * in.width, n = p / area;
+          const Covering rows(p % area / in.width, shape.kernel_h, shape, dy.height);
+          const Covering columns(p % area % in.width, shape.kernel_w, shape, dy.width);
+          float df[V] = {};
+          for (int y = rows.first; y < rows.last; ++y)
+            for (int x = columns.first; x < columns.last; ++x) {
+              float d[V];
+              gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x), dy,
+                             n);
+#pragma unroll
+              for (int k = 0; k < V; ++k) df[k] = fmaf(d[k], factor, df[k]);
+            }
+          Loaded<float> loaded[V];
+          if (reads_x) reader.load(loaded, raw, in);
+          writer.store(sink, in, reader, df, loaded, p);
+        });
+  }
+  if (takes_sums(sink)) writer.leave(partials, c, in.channels, buffer);
+}
+
+// ---------------------------------------------------------------- maximum, backward
+
+// A block takes square tiles of the operand: it first finds the maximum of every window that touches the tile, once,
+// then every position of the tile collects from the windows whose maximum it is.
+struct MaxTiles {
+  int side, windows_h,
+      windows_w;                // of a tile: its side in the operand, the windows that may touch it
+  int across, items, per_tile;  // tiles in a row of the image, in the batch, and per block
+};
+
+constexpr int kMaxPoolShared = 96 << 10;
+
+inline size_t shared_bytes(const MaxTiles& t, int channels) {
+  return size_t{1} * t.windows_h * t.windows_w * channels * (sizeof(float) + sizeof(int));
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads)
+    max_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
+                        PoolShape shape, MaxTiles tiles, float* partials) {
+  extern __shared__ float shared[];
+  __shared__ float buffer[V * kSweepThreads];
+  const int c = first_channel<V>(), lane = threadIdx.x, packs = blockDim.x, lanes = packs * V;
+  float* gradients = shared;  // (windows, V, packs): dy
+  int* winners = reinterpret_cast<int*>(shared + tiles.windows_h * tiles.windows_w *
+                                                     lanes);  // position y·W + x
+  GradientWriter<T, V> writer;
+  const bool inside = c < in.channels;
+  const OperandReader<T, V> reader(in, inside ? c : 0);
+  const GradientReader<T, V> gradient(dy, inside ? c : 0);
+  const int tiles_per_image = (in.height + tiles.side - 1) / tiles.side * tiles.across;
+  const int begin = blockIdx.y * tiles.per_tile, end = min(tiles.items, begin + tiles.per_tile);
+
+  for (int item = begin; item < end; ++item) {
+    const int n = item / tiles_per_image, top = item % tiles_per_image / tiles.across * tiles.side;
+    const int left = item % tiles_per_image % tiles.across * tiles.side;
+    const int bottom = min(in.height, top + tiles.side), right = min(in.width, left + tiles.side);
+    const Covering first_rows(top, shape.kernel_h, shape, dy.height),
+        last_rows(bottom - 1, shape.kernel_h, shape, dy.height);
+    const Covering first_columns(left, shape.kernel_w, shape, dy.width);
+    const Covering last_columns(right - 1, shape.kernel_w, shape, dy.width);
+    const int window_top = first_rows.first, window_left = first_columns.first;
+    const int window_rows = max(0, last_rows.last - window_top),
+              window_columns = max(0, last_columns.last - window_left);
+
+    __syncthreads();  // the previous tile is read
+    if (inside) {
+      for (int i = threadIdx.y; i < window_rows * window_columns; i += blockDim.y) {
+        const int y = window_top + i / window_columns, x = window_left + i % window_columns;
+        const Window window(shape, y, x, in.height, in.width);
+        float best[V], d[V];
+        int winner[V];
+#pragma unroll
+        for (int k = 0; k < V; ++k)
+          best[k] = -INFINITY, winner[k] = window.top * in.width + window.left;
+        for (int iy = window.top; iy < window.bottom; ++iy)
+          for (int ix = window.left; ix < window.right; ++ix) {
+            const int from = (n * in.height + iy) * in.width + ix;
+            float f[V];
+            reader.value(f, load_pack<V>(in.x + int64_t{from} * in.pitch + c), in, from);
+#pragma unroll
+            for (int k = 0; k < V; ++k)
+              if (f[k] > best[k] || isnan(f[k])) best[k] = f[k], winner[k] = iy * in.width + ix;
+          }
+        gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x), dy, n);
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+          gradients[i * lanes + k * packs + lane] = d[k];
+          winners[i * lanes + k * packs + lane] = winner[k];
+        }
+      }
+    }
+    __syncthreads();
+    if (!inside) continue;
+    for (int i = threadIdx.y; i < (bottom - top) * (right - left); i += blockDim.y) {
+      const int y = top + i / (right - left), x = left + i % (right - left),
+                p = (n * in.height + y) * in.width + x;
+      const Covering rows(y, shape.kernel_h, shape, dy.height),
+          columns(x, shape.kernel_w, shape, dy.width);
+      float df[V] = {};
+      for (int wy = rows.first; wy < rows.last; ++wy)
+        for (int wx = columns.first; wx < columns.last; ++wx) {
+          const int at = ((wy - window_top) * window_columns + wx - window_left) * lanes + lane;
+#pragma unroll
+          for (int k = 0; k < V; ++k)
+            if (winners[at + k * packs] == y * in.width + x) df[k] += gradients[at + k * packs];
+        }
+      Loaded<float> loaded[V];
+      if (writer.reads_x(sink, in))
+        reader.load(loaded, load_pack<V>(in.x + int64_t{p} * in.pitch + c), in);
+      writer.store(sink, in, reader, df, loaded, p);
+    }
+  }
+  if (takes_sums(sink)) writer.leave(partials, c, in.channels, buffer);
+}
+
+// The largest tile whose windows fit in shared memory.
+template <class T>
+MaxTiles max_tiles(const OperandView<T>& in, const PoolShape& shape, int lanes, int blocks) {
+  MaxTiles t{};
+  for (t.side = 8; t.side >= 1; t.side /= 2) {
+    const auto windows = [&](int kernel) { return (t.side + kernel - 2) / shape.stride + 1; };
+    t.windows_h = windows(shape.kernel_h);
+    t.windows_w = windows(shape.kernel_w);
+    if (shared_bytes(t, lanes) <= kMaxPoolShared || t.side == 1) break;
+  }
+  t.across = (in.width + t.side - 1) / t.side;
+  t.items = in.batch * ((in.height + t.side - 1) / t.side) * t.across;
+  t.per_tile = (t.items + blocks - 1) / blocks;
+  return t;
+}
+
+}  // namespace
+
+template <class T>
+void pool_forward(const SliceView<T>& out, const OperandView<T>& in, PoolShape shape,
+                  float* partials, cudaStream_t stream) {
+  constexpr int V = kPack<T>;
+  const auto launch = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, in, shape, sweep, partials);
+    if (out.mean)
+      merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
+  };
+  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(in.x, in.channels, in.pitch))
+    launch(pool_forward_kernel<T, V>, V);
+  else
+    launch(pool_forward_kernel<T, 1>, 1);
+}
+
+template <class T>
+void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
+                   PoolShape shape, float* partials, cudaStream_t stream) {
+  if (!sink.grad) return;
+  constexpr int V = kPack<T>;
+  const auto finish = [&](int tiles) {
+    if (takes_sums(sink))
+      merge_norm_sums(norm_sums(sink, in), partials, tiles, in.channels, stream);
+    if (sink.gated()) image_sums(sink, in, stream);
+  };
+  const auto launch_average = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sink, dy, in, shape, sweep, partials);
+    finish(sweep.tiles);
+  };
+  const auto launch_max = [&](auto kernel, int v) {
+    const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
+    const MaxTiles tiles = max_tiles(in, shape, sweep.lanes * v, sweep.tiles);
+    const size_t bytes = shared_bytes(tiles, sweep.lanes * v);
+    const int blocks = (tiles.items + tiles.per_tile - 1) / tiles.per_tile;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxPoolShared);
+    kernel<<<dim3(sweep.groups, blocks), sweep.block(), bytes, stream>>>(sink, dy, in, shape, tiles,
+                                                                         partials);
+    finish(blocks);
+  };
+  const bool packs = packs_fit<V>(sink.grad, in.channels, sink.pitch) &&
+                     packs_fit<V>(in.x, in.channels, in.pitch) &&
+                     packs_fit<V>(dy.grad, dy.channels, dy.pitch) &&
+                     packs_fit<V>(dy.x, dy.channels, dy.pitch);
+  if (shape.maximal && packs)
+    launch_max(max_backward_kernel<T, V>, V);
+  else if (shape.maximal)
+    launch_max(max_backward_kernel<T, 1>, 1);
+  else if (packs)
+    launch_average(average_backward_kernel<T, V>, V);
+  else
+    launch_average(average_backward_kernel<T, 1>, 1);
+}
+
+template void pool_forward(const SliceView<float>&, const OperandView<float>&, PoolShape, float*,
+                           cudaStream_t);
+template void pool_backward(const GradientSink<float>&, const GradientView<float>&,
+                            const OperandView<float>&, PoolShape, float*, cudaStream_t);
+template void pool_forward(const SliceView<__half>&, const OperandView<__half>&, PoolShape, float*,
+                           cudaStream_t);
+template void pool_backward(const GradientSink<__half>&, const GradientView<__half>&,
+                            const OperandView<__half>&, PoolShape, float*, cudaStream_t);
+template void pool_forward(const SliceView<__nv_bfloat16>&, const OperandView<__nv_bfloat16>&,
+                           PoolShape, float*, cudaStream_t);
+template void pool_backward(const GradientSink<__nv_bfloat16>&, const GradientView<__nv_bfloat16>&,
+                            const OperandView<__nv_bfloat16>&, PoolShape, float*, cudaStream_t);
+
+}  // namespace engine::kernels

@@ -1,0 +1,334 @@
+// Squeeze-excite, gate = sigmoid(expand·silu(reduce·mean(h) + b1) + b2): one sweep over the operand, the rest is
+// (N, C) and (N, S) vectors. Also the sums per image and channel that the gated reader's backward takes.
+#include "kernels/kernels.h"
+#include "kernels/transform.cuh"
+
+namespace engine::kernels {
+namespace {
+
+constexpr int kImageThreads = 512;
+
+// A block owns a group of channels of one image.
+template <class T, int V>
+__global__ void __launch_bounds__(kImageThreads, 1)
+    image_sums_kernel(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz,
+                      int dz_pitch, OperandView<T> in, Sweep sweep) {
+  __shared__ float buffer[V * kImageThreads];
+  const int c = first_channel<V>(), n = blockIdx.y;
+  float h[V] = {}, slope[V] = {}, slope_xhat[V] = {};
+  if (c < in.channels) {
+    struct Raw {
+      Pack<T, V> x, dz;
+    };
+    const OperandReader<T, V> reader(in, c);
+    for_pixels(
+        sweep,
+        [&](int p) {
+          Raw raw;
+          raw.x = load_pack<V>(in.x + int64_t{p} * in.pitch + c);
+          if (dz) raw.dz = load_pack<V>(dz + int64_t{p} * dz_pitch + c);
+          return raw;
+        },
+        [&](int, const Raw& raw) {
+          Loaded<float> x[V];
+          reader.load(x, raw.x, in);
+          float factor[V];
+          if (dz) unpack(factor, raw.dz);
+#pragma unroll
+          for (int k = 0; k < V; ++k) {
+            const float d = dz ? factor[k] : 1.f, t = d * x[k].slope;
+            h[k] = fmaf(d, x[k].h, h[k]);
+            slope[k] += t;
+            slope_xhat[k] = fmaf(t, x[k].xhat, slope_xhat[k]);
+          }
+        });
+  }
+  sum_rows(h, buffer);
+  sum_rows(slope, buffer);
+  sum_rows(slope_xhat, buffer);
+  if (threadIdx.y != 0) return;
+  const float factor = dz ? 1.f : 1.f / static_cast<float>(in.height * in.width);
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    if (c + k >= in.channels) break;
+    const int64_t at = int64_t{n} * in.channels + c + k;
+    sum_h[at] = h[k] * factor;
+    sum_slope[at] = slope[k];
+    sum_slope_xhat[at] = slope_xhat[k];
+  }
+}
+
+// ---------------------------------------------------------------- (N, C) and (N, S) vectors
+
+constexpr int kImages = 8;  // images of a block: they share the weights that it reads
+constexpr int kVectorThreads = 256;
+constexpr int kWarp = 32;
+
+// Sizes of the vectors: N images, C channels, S squeezed.
+struct Sizes {
+  int batch, channels, squeezed;
+};
+
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2)
+    value += __shfl_xor_sync(0xffffffff, value, offset);
+  return value;
+}
+
+// u = reduce·pooled + bias; hidden = silu(u), dhidden = silu'(u). A warp makes one hidden unit of eight images.
+__global__ void __launch_bounds__(kVectorThreads)
+    hidden_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int s = blockIdx.x * (kVectorThreads / kWarp) + warp, n0 = blockIdx.y * kImages;
+  if (s >= size.squeezed) return;
+  float sum[kImages] = {};
+#pragma unroll 2
+  for (int c = lane; c < size.channels; c += kWarp) {
+    const float w = weights.reduce[int64_t{s} * size.channels + c];
+#pragma unroll
+    for (int i = 0; i < kImages; ++i)
+      if (n0 + i < size.batch)
+        sum[i] = fmaf(w, gate.pooled[int64_t{n0 + i} * size.channels + c], sum[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kImages; ++i) {
+    const float u = warp_sum(sum[i]) + weights.reduce_bias[s];
+    if (lane != 0 || n0 + i >= size.batch) continue;
+    const Activated<float> a = activate(Activation::silu, u);
+    gate.hidden[int64_t{n0 + i} * size.squeezed + s] = a.h;
+    gate.dhidden[int64_t{n0 + i} * size.squeezed + s] = a.slope;
+  }
+}
+
+// gate = sigmoid(expand·hidden + bias). A block makes 32 channels of 32 images; its weights and hidden units pass
+// through shared memory in chunks of 32.
+__global__ void __launch_bounds__(kVectorThreads)
+    gate_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
+  __shared__ float w[kWarp][kWarp + 1], hidden[kWarp][kWarp + 1];  // (channel, s), (image, s)
+  constexpr int kRows = kVectorThreads / kWarp;
+  const int lane = threadIdx.x % kWarp, row = threadIdx.x / kWarp;
+  const int c0 = blockIdx.x * kWarp, n0 = blockIdx.y * kWarp;
+  float sum[kWarp / kRows] = {};
+  for (int s0 = 0; s0 < size.squeezed; s0 += kWarp) {
+    const int s = s0 + lane;
+    __syncthreads();
+    for (int i = row; i < kWarp; i += kRows) {
+      w[i][lane] = s < size.squeezed && c0 + i < size.channels
+                       ? weights.expand[int64_t{c0 + i} * size.squeezed + s]
+                       : 0.f;
+      hidden[i][lane] = s < size.squeezed && n0 + i < size.batch
+                            ? gate.hidden[int64_t{n0 + i} * size.squeezed + s]
+                            : 0.f;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kWarp; ++i)
+#pragma unroll
+      for (int j = 0; j < kWarp / kRows; ++j)
+        sum[j] = fmaf(w[lane][i], hidden[row + j * kRows][i], sum[j]);
+  }
+  const int c = c0 + lane;
+  if (c >= size.channels) return;
+#pragma unroll
+  for (int j = 0; j < kWarp / kRows; ++j) {
+    const int n = n0 + row + j * kRows;
+    if (n < size.batch)
+      gate.gate[int64_t{n} * size.channels + c] = sigmoid(sum[j] + weights.expand_bias[c]);
+  }
+}
+
+// The gradient before the gate's sigmoid: d2 = (Σ dz·h)·s·(1 − s).
+__device__ __forceinline__ float before_sigmoid(const GateVectors& gate, int64_t at) {
+  const float s = gate.gate[at];
+  return gate.dz_h[at] * s * (1.f - s);
+}
+
+// dhidden = d1 = (d2·expand)·silu'(u), over the silu'(u) that forward left. A block makes 32 hidden units of eight
+// images; its warps share the channels.
+__global__ void __launch_bounds__(kVectorThreads * 2)
+    hidden_backward_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
+  constexpr int kWarps = kVectorThreads * 2 / kWarp, kChunk = 128;
+  __shared__ float d2[kChunk][kImages], share[kWarps][kImages][kWarp];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int s = blockIdx.x * kWarp + lane, n0 = blockIdx.y * kImages;
+  float sum[kImages] = {};
+  for (int c0 = 0; c0 < size.channels; c0 += kChunk) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < kChunk * kImages; i += blockDim.x) {
+      const int c = c0 + i % kChunk, n = n0 + i / kChunk;
+      d2[i % kChunk][i / kChunk] = c < size.channels && n < size.batch
+                                       ? before_sigmoid(gate, int64_t{n} * size.channels + c)
+                                       : 0.f;
+    }
+    __syncthreads();
+    if (s >= size.squeezed) continue;
+#pragma unroll
+    for (int j = 0; j < kChunk / kWarps; ++j) {
+      const int i = j * kWarps + warp;
+      const float w =
+          c0 + i < size.channels ? weights.expand[int64_t{c0 + i} * size.squeezed + s] : 0.f;
+#pragma unroll
+      for (int n = 0; n < kImages; ++n) sum[n] = fmaf(w, d2[i][n], sum[n]);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < kImages; ++n) share[warp][n][lane] = sum[n];
+  __syncthreads();
+  if (warp >= kImages || s >= size.squeezed || n0 + warp >= size.batch) return;
+  float total = 0;
+  for (int i = 0; i < kWarps; ++i) total += share[i][warp][lane];
+  gate.dhidden[int64_t{n0 + warp} * size.squeezed + s] *= total;
+}
+
+// q = d1·reduce/(H·W), the pooled path's share of dh; and the norm's sums over the images,
+// Σt = Σ s·dz_slope + q·slope and Σt·xhat likewise. A block owns 32 channels.
+__global__ void __launch_bounds__(kVectorThreads * 2)
+    pooled_backward_kernel(NormSums sums, GateVectors gate, SqueezeExciteWeights weights,
+                           Sizes size, float per_pixel) {
+  constexpr int kWarps = kVectorThreads * 2 / kWarp;
+  __shared__ double share[2][kWarps][kWarp];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, c = blockIdx.x * kWarp + lane;
+  double sum_t = 0, sum_t_xhat = 0;
+  if (c < size.channels) {
+    for (int n = warp; n < size.batch; n += kWarps) {
+      const float* d1 = gate.dhidden + int64_t{n} * size.squeezed;
+      float q = 0;
+#pragma unroll 8
+      for (int s = 0; s < size.squeezed; ++s)
+        q = fmaf(d1[s], weights.reduce[int64_t{s} * size.channels + c], q);
+      q *= per_pixel;
+      const int64_t at = int64_t{n} * size.channels + c;
+      gate.q[at] = q;
+      sum_t += gate.gate[at] * gate.dz_slope[at] + q * gate.slope[at];
+      sum_t_xhat += gate.gate[at] * gate.dz_slope_xhat[at] + q * gate.slope_xhat[at];
+    }
+  }
+  share[0][warp][lane] = sum_t;
+  share[1][warp][lane] = sum_t_xhat;
+  __syncthreads();
+  if (warp != 0 || c >= size.channels || !sums.norm.present()) return;
+  for (int i = 1; i < kWarps; ++i) sum_t += share[0][i][lane], sum_t_xhat += share[1][i][lane];
+  sums.add(c, sum_t, sum_t_xhat);
+}
+
+// dweight (rows, columns) += Σ_n d[n, row]·x[n, column], dbias += Σ_n d[n, row]. Expand: d = d2, x = hidden;
+// reduce: d = d1, x = pooled. A block makes 32 x 32 weights.
+template <bool Expand>
+__global__ void __launch_bounds__(kVectorThreads)
+    weight_gradient_kernel(SqueezeExciteGradients gradients, GateVectors gate, Sizes size) {
+  __shared__ float d[kWarp][kWarp], x[kWarp][kWarp];  // (image, row), (image, column)
+  constexpr int kRows = kVectorThreads / kWarp;
+  const int rows = Expand ? size.channels : size.squeezed,
+            columns = Expand ? size.squeezed : size.channels;
+  const int lane = threadIdx.x % kWarp, first = threadIdx.x / kWarp;
+  const int row0 = blockIdx.y * kWarp, column = blockIdx.x * kWarp + lane;
+  float sum[kWarp / kRows] = {}, bias = 0;
+  for (int n0 = 0; n0 < size.batch; n0 += kWarp) {
+    __syncthreads();
+    for (int i = first; i < kWarp; i += kRows) {
+      const int n = n0 + i, row = row0 + lane;
+      const int64_t at = int64_t{n} * rows + row;
+      d[i][lane] = n >= size.batch || row >= rows ? 0.f
+                   : Expand                       ? before_sigmoid(gate, at)
+                                                  : gate.dhidden[at];
+      const float* from = Expand ? gate.hidden : gate.pooled;
+      x[i][lane] = n < size.batch && column < columns ? from[int64_t{n} * columns + column] : 0.f;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kWarp; ++i) {
+#pragma unroll
+      for (int j = 0; j < kWarp / kRows; ++j)
+        sum[j] = fmaf(d[i][first + j * kRows], x[i][lane], sum[j]);
+      if (first == 0) bias += d[i][lane];
+    }
+  }
+  float* dweight = Expand ? gradients.expand : gradients.reduce;
+  float* dbias = Expand ? gradients.expand_bias : gradients.reduce_bias;
+#pragma unroll
+  for (int j = 0; j < kWarp / kRows; ++j) {
+    const int row = row0 + first + j * kRows;
+    if (row < rows && column < columns) dweight[int64_t{row} * columns + column] += sum[j];
+  }
+  if (blockIdx.x == 0 && first == 0 && row0 + lane < rows) dbias[row0 + lane] += bias;
+}
+
+unsigned blocks_of(int count, int each) {
+  return static_cast<unsigned>((count + each - 1) / each);
+}
+
+}  // namespace
+
+template <class T>
+void image_sums(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz, int dz_pitch,
+                const OperandView<T>& in, cudaStream_t stream) {
+  constexpr int V = kPack<T>;
+  const auto launch = [&](auto kernel, int v) {
+    Sweep sweep = make_sweep(in.pixels(), in.channels, v);
+    sweep.rows = kImageThreads / sweep.lanes;
+    sweep.per_tile = in.height * in.width;  // a tile is an image
+    sweep.tiles = in.batch;
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sum_h, sum_slope, sum_slope_xhat, dz,
+                                                       dz_pitch, in, sweep);
+  };
+  if (packs_fit<V>(in.x, in.channels, in.pitch) &&
+      packs_fit<V>(dz, in.channels, dz ? dz_pitch : in.channels))
+    launch(image_sums_kernel<T, V>, V);
+  else
+    launch(image_sums_kernel<T, 1>, 1);
+}
+
+template <class T>
+void squeeze_excite_forward(const GateVectors& gate, const OperandView<T>& in,
+                            const SqueezeExciteWeights& weights, int squeezed,
+                            cudaStream_t stream) {
+  const Sizes size{in.batch, in.channels, squeezed};
+  image_sums<T>(gate.pooled, gate.slope, gate.slope_xhat, nullptr, 0, in, stream);
+  hidden_kernel<<<dim3(blocks_of(squeezed, kVectorThreads / kWarp), blocks_of(in.batch, kImages)),
+                  kVectorThreads, 0, stream>>>(gate, weights, size);
+  gate_kernel<<<dim3(blocks_of(in.channels, kWarp), blocks_of(in.batch, kWarp)), kVectorThreads, 0,
+                stream>>>(gate, weights, size);
+}
+
+template <class T>
+void squeeze_excite_backward(const GradientSink<T>& sink, const GateVectors& gate,
+                             const SqueezeExciteGradients& gradients, const OperandView<T>& in,
+                             const SqueezeExciteWeights& weights, int squeezed,
+                             cudaStream_t stream) {
+  const Sizes size{in.batch, in.channels, squeezed};
+  const float per_pixel = 1.f / static_cast<float>(in.height * in.width);
+  hidden_backward_kernel<<<dim3(blocks_of(squeezed, kWarp), blocks_of(in.batch, kImages)),
+                           kVectorThreads * 2, 0, stream>>>(gate, weights, size);
+  pooled_backward_kernel<<<blocks_of(in.channels, kWarp), kVectorThreads * 2, 0, stream>>>(
+      norm_sums(sink, in), gate, weights, size, per_pixel);
+  weight_gradient_kernel<true><<<dim3(blocks_of(squeezed, kWarp), blocks_of(in.channels, kWarp)),
+                                 kVectorThreads, 0, stream>>>(gradients, gate, size);
+  weight_gradient_kernel<false><<<dim3(blocks_of(in.channels, kWarp), blocks_of(squeezed, kWarp)),
+                                  kVectorThreads, 0, stream>>>(gradients, gate, size);
+}
+
+template void image_sums(float*, float*, float*, const float*, int, const OperandView<float>&,
+                         cudaStream_t);
+template void squeeze_excite_forward(const GateVectors&, const OperandView<float>&,
+                                     const SqueezeExciteWeights&, int, cudaStream_t);
+template void squeeze_excite_backward(const GradientSink<float>&, const GateVectors&,
+                                      const SqueezeExciteGradients&, const OperandView<float>&,
+                                      const SqueezeExciteWeights&, int, cudaStream_t);
+template void image_sums(float*, float*, float*, const __half*, int, const OperandView<__half>&,
+                         cudaStream_t);
+template void squeeze_excite_forward(const GateVectors&, const OperandView<__half>&,
+                                     const SqueezeExciteWeights&, int, cudaStream_t);
+template void squeeze_excite_backward(const GradientSink<__half>&, const GateVectors&,
+                                      const SqueezeExciteGradients&, const OperandView<__half>&,
+                                      const SqueezeExciteWeights&, int, cudaStream_t);
+template void image_sums(float*, float*, float*, const __nv_bfloat16*, int,
+                         const OperandView<__nv_bfloat16>&, cudaStream_t);
+template void squeeze_excite_forward(const GateVectors&, const OperandView<__nv_bfloat16>&,
+                                     const SqueezeExciteWeights&, int, cudaStream_t);
+template void squeeze_excite_backward(const GradientSink<__nv_bfloat16>&, const GateVectors&,
+                                      const SqueezeExciteGradients&,
+                                      const OperandView<__nv_bfloat16>&,
+                                      const SqueezeExciteWeights&, int, cudaStream_t);
+
+}  // namespace engine::kernels
