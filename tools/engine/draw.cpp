@@ -19,9 +19,9 @@ struct DrawVerbOptions {
   void visit(auto& v) {
     v("SET", set, "digits (28 x 28, gray) or objects (colour), ten classes each", kSets, kRequired);
     v("--out DIR", out, "new folder for train/CLASS and val/CLASS", kRequired);
-    v("--train N", draw.train_per_class, "training images of each class", Range{1, 100'000});
-    v("--val N", draw.validation_per_class, "validation images of each class", Range{1, 100'000});
-    v("--size PX", draw.size, "width and height of objects", Range{16, 1024});
+    v("--train N", draw.train_per_class, "training images of each class", Within{1, 100'000});
+    v("--val N", draw.validation_per_class, "validation images of each class", Within{1, 100'000});
+    v("--size PX", draw.size, "width and height of objects", Within{16, 1024});
     v("--seed N", draw.seed, "other images for another seed");
   }
 };

@@ -18,6 +18,11 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
+    {"train", "a data set and a model in, a run directory out", train},
+    {"eval", "loss, top-1, top-5 and macro AUC of a weight file on a data set", eval},
+    {"predict", "the class of each image", predict},
+    {"summary", "layers, parameters and memory plan of a model", summary},
+    {"parity", "one training step against what PyTorch recorded", parity},
     {"convert", "any weight file to safetensors with torchvision's names", convert_weights},
     {"draw", "an image set to try training with", draw},
     {"version", "the build, its libraries and this machine", version},

@@ -26,7 +26,7 @@ std::string number_text(auto value) {
   return fmt::format("{}", value);
 }
 
-std::string range_text(const Range& range) {
+std::string range_text(const Within& range) {
   const bool least = std::isfinite(range.least), most = std::isfinite(range.most);
   if (least && most) return fmt::format("{} to {}", range.least, range.most);
   if (least) return fmt::format("at least {}", range.least);
@@ -73,7 +73,7 @@ struct BadValue {
 };
 
 template <class T>
-T parse_number(std::string_view text, const Range& range, const char* expected) {
+T parse_number(std::string_view text, const Within& range, const char* expected) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error == std::errc::invalid_argument || end != text.data() + text.size())
@@ -89,22 +89,22 @@ T parse_number(std::string_view text, const Range& range, const char* expected) 
   return value;
 }
 
-void parse_value(bool& value, std::string_view text, const Range&) {
+void parse_value(bool& value, std::string_view text, const Within&) {
   if (text != "true" && text != "false") throw BadValue{"true or false"};
   value = text == "true";
 }
-void parse_value(std::string& value, std::string_view text, const Range&) {
+void parse_value(std::string& value, std::string_view text, const Within&) {
   value = text;
 }
-void parse_value(std::filesystem::path& value, std::string_view text, const Range&) {
+void parse_value(std::filesystem::path& value, std::string_view text, const Within&) {
   value = text;
 }
-void parse_value(std::vector<std::string>& value, std::string_view text, const Range&) {
+void parse_value(std::vector<std::string>& value, std::string_view text, const Within&) {
   value.emplace_back(text);
 }
 template <class T>
 requires std::is_floating_point_v<T>
-void parse_value(T& value, std::string_view text, const Range& range) {
+void parse_value(T& value, std::string_view text, const Within& range) {
   const double wide = parse_number<double>(text, range, "not a number");
   value = static_cast<T>(wide);
   if (!std::isfinite(value))
@@ -112,12 +112,12 @@ void parse_value(T& value, std::string_view text, const Range& range) {
 }
 template <class T>
 requires std::is_integral_v<T>
-void parse_value(T& value, std::string_view text, const Range& range) {
+void parse_value(T& value, std::string_view text, const Within& range) {
   value = parse_number<T>(
       text, range, std::is_signed_v<T> ? "not a whole number" : "not a whole number from 0 on");
 }
 template <class T>
-void parse_value(std::optional<T>& value, std::string_view text, const Range& range) {
+void parse_value(std::optional<T>& value, std::string_view text, const Within& range) {
   parse_value(value.emplace(), text, range);
 }
 

@@ -7,7 +7,7 @@
 //     void visit(auto& v) {
 //       v.group("Model");
 //       v("--model NAME", model, "what to train");
-//       v("-b, --batch-size N", batch_size, "images per rank and step", Range{1, 65536});
+//       v("-b, --batch-size N", batch_size, "images per rank and step", Within{1, 65536});
 //     }
 //   };
 #pragma once
@@ -28,7 +28,7 @@
 namespace engine {
 
 // Rules of a flag, in any order after its help text.
-struct Range {  // of a number, both ends allowed
+struct Within {  // of a number, both ends allowed
   double least = -std::numeric_limits<double>::infinity();
   double most = std::numeric_limits<double>::infinity();
 };
@@ -62,7 +62,7 @@ struct Flag {
   std::string placeholder;  // of the value, in the help
   std::string group, help;
   Field field;
-  Range range{};
+  Within range{};
   bool required = false;
 
   const std::string& name() const;  // in messages and args.json: the first long one
@@ -111,7 +111,7 @@ class Flags {
     return result;
   }
 
-  static void apply(Flag& flag, const Range& range) { flag.range = range; }
+  static void apply(Flag& flag, const Within& range) { flag.range = range; }
   static void apply(Flag& flag, const Required&) { flag.required = true; }
   Flag& add(std::string_view names, std::string_view help, Field field);
 

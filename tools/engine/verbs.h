@@ -8,6 +8,11 @@ namespace engine {
 
 int convert_weights(const Command& command);
 int draw(const Command& command);
+int eval(const Command& command);
+int parity(const Command& command);
+int predict(const Command& command);
+int summary(const Command& command);
+int train(const Command& command);
 int verify_weights(const Command& command);
 int version(const Command& command);
 

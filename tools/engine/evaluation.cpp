@@ -1,0 +1,45 @@
+#include "tools/engine/evaluation.h"
+
+#include <algorithm>
+#include <memory>
+
+namespace engine {
+
+std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode) {
+  std::vector<ProgramSpec> programs;
+  for (int64_t step = 0, steps = steps_per_epoch(samples, batch, share); step < steps; ++step) {
+    if (step > 0 && step + 1 < steps) continue;  // all but the last are alike
+    const int count = share_of_step(samples, batch, share, step).count;
+    const bool known = std::any_of(programs.begin(), programs.end(),
+                                   [&](const auto& p) { return p.batch == count; });
+    if (count > 0 && !known) programs.push_back({count, mode});
+  }
+  return programs;
+}
+
+HostAllocator batch_memory(Backend& backend) {
+  auto blocks = std::make_shared<std::map<void*, Memory>>();
+  return {.allocate =
+              [blocks, &backend](size_t bytes) {
+                Memory memory = backend.allocate_host(bytes);
+                void* at = memory.get();
+                blocks->emplace(at, std::move(memory));
+                return at;
+              },
+          .free = [blocks](void* at) { blocks->erase(at); }};
+}
+
+Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
+  const int classes = static_cast<int>(data.classes.size());
+  std::vector<float> logits;
+  std::vector<int32_t> labels;
+  for (size_t i = 0; i < data.samples.size(); ++i) {
+    if (!result.counted[i]) continue;
+    logits.insert(logits.end(), result.logits.begin() + i * classes,
+                  result.logits.begin() + (i + 1) * classes);
+    labels.push_back(data.samples[i].label);
+  }
+  return evaluate_logits(logits, labels, classes);
+}
+
+}  // namespace engine

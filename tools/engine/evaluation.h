@@ -1,0 +1,49 @@
+// Runs a data set through a session in evaluation mode, each sample once, over any number of ranks.
+#pragma once
+
+#include <vector>
+
+#include "engine/metrics.h"
+#include "engine/session.h"
+#include "io/loader.h"
+
+namespace engine {
+
+// Shared by the ranks of a group: each fills the rows of its samples.
+struct EvaluationResult {
+  std::vector<float> logits;     // (samples, classes), in the order of the data set
+  std::vector<uint8_t> counted;  // 0: a stand-in for an image that could not be read
+};
+
+// The programs an evaluation of `samples` images needs.
+std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode);
+
+// Pinned memory for a loader; the backend must outlive it.
+HostAllocator batch_memory(Backend& backend);
+
+// Every rank calls it with the same, sized result; it returns when all have filled it.
+// `progress(images, seconds waited for data)` is called after each batch.
+template <class Progress>
+void evaluate(Session& session, Loader& loader, const Communicator& communicator,
+              EvaluationResult& result, Progress progress) {
+  const int classes = session.graph().classes();
+  loader.start(0);
+  double waited = loader.wait_seconds();
+  while (const Batch* batch = loader.next()) {
+    if (batch->count > 0) {
+      const std::vector<float> logits =
+          session.evaluate({batch->images, batch->labels, batch->count}, {});
+      std::copy(logits.begin(), logits.end(), result.logits.begin() + batch->first * classes);
+      for (int i = 0; i < batch->count; ++i)
+        result.counted[batch->first + i] = !batch->substituted[i];
+    }
+    progress(batch->total, loader.wait_seconds() - waited);
+    waited = loader.wait_seconds();
+  }
+  communicator.group->barrier();
+}
+
+// Of the counted samples.
+Metrics metrics_of(const EvaluationResult& result, const Dataset& data);
+
+}  // namespace engine

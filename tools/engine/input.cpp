@@ -1,0 +1,53 @@
+#include "tools/engine/input.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/rng.h"
+
+namespace engine {
+
+Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
+                             const PreprocessOptions& options, int image_size) {
+  Preprocess chosen = checkpoint.value_or(default_preprocess(model));
+  if (image_size > 0) {
+    const double scale = double(image_size) / chosen.crop;
+    chosen.resize_height = static_cast<int>(std::lround(chosen.resize_height * scale));
+    chosen.resize_width = static_cast<int>(std::lround(chosen.resize_width * scale));
+    chosen.crop = image_size;
+  }
+  if (options.resize) set_resize(chosen, *options.resize);
+  if (options.interpolation) chosen.interpolation = *options.interpolation;
+  if (options.crop) set_crop(chosen, *options.crop);
+  return chosen;
+}
+
+Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options) {
+  if (!data.images.empty()) return convert_channels(data.images[index], channels);
+  return read_image(data.samples[index].path, channels, options);
+}
+
+Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess) {
+  return [&data, preprocess](size_t index, const RandomKey&) {
+    return evaluate_transform(read_sample(data, index, preprocess.channels), preprocess);
+  };
+}
+
+Prepare training_input(const Dataset& data, const Preprocess& preprocess, Augment augment,
+                       bool fast_decode) {
+  // Whatever the resize needs; a random resized crop may use a small part of the image and gets twice that.
+  const int shorter = preprocess.resize_width > 0
+                          ? std::max(preprocess.resize_height, preprocess.resize_width)
+                          : preprocess.resize_height;
+  const bool whole = augment == Augment::none || augment == Augment::light;
+  const DecodeOptions decoding{.reduce_to = fast_decode ? (whole ? shorter : 2 * shorter) : 0};
+  return [&data, preprocess, decoding, stages = train_stages(augment, preprocess)](
+             size_t index, const RandomKey& key) {
+    Image image = read_sample(data, index, preprocess.channels, decoding);
+    Rng rng(key);
+    for (const Stage& stage : stages) stage(image, rng);
+    return image;
+  };
+}
+
+}  // namespace engine

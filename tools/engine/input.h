@@ -1,0 +1,52 @@
+// From files to what the network sees: the preprocessing flags that verbs share, and the functions that prepare one
+// sample for training or evaluation.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "io/augment.h"
+#include "io/dataset.h"
+#include "io/decode.h"
+#include "io/decode.h"
+#include "io/loader.h"
+#include "io/preprocess.h"
+#include "tools/engine/options.h"
+
+namespace engine {
+
+inline constexpr Choice<Interpolation> kInterpolations[] = {{"bilinear", Interpolation::bilinear},
+                                                            {"bicubic", Interpolation::bicubic}};
+
+struct PreprocessOptions {
+  std::optional<std::string> resize, crop;
+  std::optional<Interpolation> interpolation;
+
+  void visit_preprocess(auto& v) {
+    v.group("Preprocessing (default: the checkpoint's, else torchvision's for the model)");
+    v("--resize N|HxW", resize, "shorter side, or both");
+    v("--interpolation NAME", interpolation, "of the resize; antialiased, as PIL's",
+      kInterpolations);
+    v("--crop N", crop, "side of the centre crop that the network sees");
+  }
+};
+
+// Flags, then what the checkpoint says, then the model's default. `image_size` (0: not given) sets the crop and
+// scales the resize with it.
+Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
+                             const PreprocessOptions& options, int image_size);
+
+inline constexpr Choice<Augment> kAugmentations[] = {{"none", Augment::none},
+                                                     {"light", Augment::light},
+                                                     {"standard", Augment::standard},
+                                                     {"strong", Augment::strong}};
+
+// `data` must outlive the function.
+Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess);
+Prepare training_input(const Dataset& data, const Preprocess& preprocess, Augment augment,
+                       bool fast_decode);
+
+// The image of a sample, from memory or from its file.
+Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options = {});
+
+}  // namespace engine

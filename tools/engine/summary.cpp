@@ -1,0 +1,165 @@
+// engine summary: layers, shapes, parameters and the memory plan of a model, on any machine.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/plan.h"
+#include "io/preprocess.h"
+#include "models/models.h"
+#include "tools/engine/device.h"
+#include "tools/engine/verbs.h"
+
+namespace engine {
+namespace {
+
+constexpr Choice<BackendKind> kBackends[] = {
+    {"cuda", BackendKind::cuda}, {"cpu", BackendKind::cpu}, {"reference", BackendKind::reference}};
+
+struct SummaryOptions {
+  std::string model = "efficientnet_b3", precision = "fp16";
+  int classes = 1000, batch = 0, image_size = 0, workspace = 256;
+  BackendKind device = BackendKind::cuda;
+  ConvForm conv = ConvForm::automatic;
+  bool layers = false, shapes = false, json = false;
+
+  void visit(auto& v) {
+    v("--model NAME", model, "efficientnet_b0 to b7, densenet121/161/169/201, mnist_cnn");
+    v("--classes N", classes, "outputs of the head", Within{1, 1'000'000});
+    v("--image-size N", image_size, "side of the input (0: 224, mnist_cnn 28)", Within{0, 4096});
+    v("-b, --batch-size N", batch, "also the memory plan of training with that batch (0: none)",
+      Within{0, 65536});
+    v("--precision P", precision, "of the plan");
+    v("--device NAME", device, "of the plan; nothing is asked of it", kBackends);
+    v("--conv FORM", conv, "of the plan", kConvForms);
+    v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536});
+    v("--layers", layers, "one line per step");
+    v("--shapes", shapes, "one line per distinct kernel shape, as the benchmarks read them");
+    v("--json", json, "one JSON object");
+  }
+};
+
+std::string kind_of(const Step& step) {
+  if (const auto* conv = std::get_if<Conv>(&step))
+    return conv->depthwise ? "depthwise" : conv->pointwise() ? "pointwise" : "conv";
+  if (std::holds_alternative<SqueezeExcite>(step)) return "squeeze_excite";
+  if (const auto* pool = std::get_if<Pool>(&step))
+    return pool->maximal ? "max_pool" : "average_pool";
+  return std::holds_alternative<Add>(step) ? "add" : "loss";
+}
+
+std::string layer_line(const Graph& g, const Step& step) {
+  const Operand in = operands_of(step)[0];
+  const Buffer& from = g.buffers[in.at.buffer];
+  std::string line = fmt::format("{:<48}{:<15}{:>4}x{:<4}{:>5}", name_of(step), kind_of(step),
+                                 from.height, from.width, in.at.channels());
+  if (const Slice* out = output_of(step)) {
+    const Buffer& to = g.buffers[out->buffer];
+    line += fmt::format(" → {:>4}x{:<4}{:>5}", to.height, to.width, out->channels());
+  }
+  return line + '\n';
+}
+
+// op N-less: kernel stride padding, input H W C pitch, output channels pitch, then how often it occurs.
+std::string shape_key(const Graph& g, const Step& step) {
+  const Operand in = operands_of(step)[0];
+  const Buffer& from = g.buffers[in.at.buffer];
+  Window w{};
+  if (const auto* conv = std::get_if<Conv>(&step)) w = conv->window;
+  if (const auto* pool = std::get_if<Pool>(&step)) w = pool->window;
+  const Slice* out = output_of(step);
+  return fmt::format("{} k{}x{} s{} p{} h{} w{} c{}/{} o{}/{}", kind_of(step), w.kernel_h,
+                     w.kernel_w, w.stride, w.padding, from.height, from.width, in.at.channels(),
+                     from.channels, out ? out->channels() : 0,
+                     out ? g.buffers[out->buffer].channels : 0);
+}
+
+std::string shape_lines(const Graph& g) {
+  std::vector<std::pair<std::string, int>> shapes;  // in the order of first use
+  for (const Step& step : g.steps) {
+    const std::string key = shape_key(g, step);
+    const auto it =
+        std::find_if(shapes.begin(), shapes.end(), [&](const auto& s) { return s.first == key; });
+    if (it == shapes.end())
+      shapes.emplace_back(key, 1);
+    else
+      ++it->second;
+  }
+  std::string text;
+  for (const auto& [key, count] : shapes) text += fmt::format("{} x{}\n", key, count);
+  return text;
+}
+
+// Multiply-accumulates of one image's forward.
+int64_t multiply_accumulates(const Graph& g) {
+  int64_t macs = 0;
+  for (const Step& step : g.steps) {
+    if (const auto* conv = std::get_if<Conv>(&step)) {
+      const Buffer& out = g.buffers[conv->out.buffer];
+      macs += elements(g.parameters[conv->weight].shape) * out.height * out.width;
+    } else if (const auto* se = std::get_if<SqueezeExcite>(&step)) {
+      macs += elements(g.parameters[se->reduce_weight].shape) +
+              elements(g.parameters[se->expand_weight].shape);
+    }
+  }
+  return macs;
+}
+
+double mib(size_t bytes) {
+  return double(bytes) / 1048576;
+}
+
+}  // namespace
+
+int summary(const Command& command) {
+  const auto options = parse_options<SummaryOptions>(command);
+  if (!options) return 0;
+  const SummaryOptions& o = *options;
+  const int size = o.image_size > 0 ? o.image_size : o.model == "mnist_cnn" ? 28 : 224;
+  const Graph g = make_model(o.model, {.classes = o.classes, .height = size, .width = size});
+  if (o.shapes) return print_to_stdout(shape_lines(g)), 0;
+
+  const int64_t parameters = g.trained_parameters();
+  nlohmann::ordered_json json = {{"model", o.model},
+                                 {"classes", o.classes},
+                                 {"image_size", size},
+                                 {"parameters", parameters},
+                                 {"size_mib", mib(parameters * 4)},
+                                 {"tensors", g.parameters.size() + g.norms.size()},
+                                 {"macs", multiply_accumulates(g)}};
+  std::string text;
+  if (o.layers)
+    for (const Step& step : g.steps) text += layer_line(g, step);
+  text += fmt::format(
+      "{}: {} classes, {} px\nparameters {} ({:.2f} MiB in fp32), {} tensors, {:.3f} GMAC per "
+      "image\n",
+      o.model, o.classes, size, parameters, mib(parameters * 4),
+      g.parameters.size() + g.norms.size(), double(multiply_accumulates(g)) / 1e9);
+  if (o.batch > 0) {
+    const Precision precision = parse_precision(o.precision);
+    const Plan plan = make_plan(g, {.batch = o.batch,
+                                    .precision = precision,
+                                    .backend = o.device,
+                                    .conv = o.conv,
+                                    .workspace = size_t(o.workspace) << 20});
+    const Plan::Totals t = plan.totals(g, OptimizerConfig{}.moments());
+    const std::pair<const char*, size_t> rows[] = {
+        {"parameters", t.parameters},    {"gradients", t.gradients},
+        {"optimizer", t.optimizer},      {"weight_copies", t.weight_copies},
+        {"running_statistics", t.state}, {"channel_vectors", t.channels},
+        {"activations", t.activations},  {"workspace", t.workspace},
+        {"staging", t.staging}};
+    text += fmt::format("training with batch {} in {}:\n", o.batch, o.precision);
+    for (const auto& [name, bytes] : rows) {
+      json["memory_mib"][name] = mib(bytes);
+      text += fmt::format("  {:<20}{:>10.1f} MiB\n", name, mib(bytes));
+    }
+    json["memory_mib"]["total"] = mib(t.sum());
+    text +=
+        fmt::format("  {:<20}{:>10.1f} MiB, and what driver and libraries take for themselves\n",
+                    "total", mib(t.sum()));
+  }
+  print_to_stdout(o.json ? json.dump() + '\n' : text);
+  return 0;
+}
+
+}  // namespace engine

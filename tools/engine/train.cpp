@@ -1,0 +1,181 @@
+// engine train: a data set and a model in, a run directory out.
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "engine/error.h"
+#include "io/safetensors.h"
+#include "tools/engine/device.h"
+#include "tools/engine/input.h"
+#include "tools/engine/terminal.h"
+#include "tools/engine/trainer.h"
+#include "tools/engine/verbs.h"
+
+namespace engine {
+namespace {
+
+constexpr Choice<OnBadImage> kBadImagePolicies[] = {{"error", OnBadImage::error},
+                                                    {"skip", OnBadImage::skip}};
+constexpr Choice<ScheduleConfig::Kind> kSchedules[] = {{"constant", ScheduleConfig::Kind::constant},
+                                                       {"plateau", ScheduleConfig::Kind::plateau}};
+constexpr Choice<OptimizerConfig::Kind> kOptimizers[] = {{"adam", OptimizerConfig::Kind::adam},
+                                                         {"sgd", OptimizerConfig::Kind::sgd}};
+
+struct TrainOptions : DeviceOptions, PreprocessOptions {
+  std::filesystem::path data, out, weights;
+  std::string model = "efficientnet_b3", resume;
+  int image_size = 0;
+  TrainConfig config;
+
+  void visit(auto& v) {
+    v.group("Data");
+    v("--data DIR", data, "train/CLASS/… and val/CLASS/…, or MNIST's idx files", kRequired);
+    v("--augment NAME", config.augment,
+      "none; light: random crop and flip; standard: random resized crop; strong", kAugmentations);
+    v("--fast-decode", config.fast_decode, "decode large JPEGs at reduced size, in training only");
+    v("--on-bad-image WHAT", config.on_bad_image,
+      "error: stop; skip: take another one, and name it", kBadImagePolicies);
+    v.group("Model");
+    v("--model NAME", model, "efficientnet_b0 to b7, densenet121/161/169/201, mnist_cnn");
+    v("--weights FILE", weights,
+      "safetensors or .pth to start from; a head of another size starts anew");
+    v("--image-size N", image_size, "side of the input; the resize scales with it (0: the model's)",
+      Within{0, 4096});
+    v.group("Recipe");
+    v("--epochs N", config.epochs, "times through the training images", Within{1, 100000});
+    v("-b, --batch-size N", config.batch, "images per rank and step", Within{1, 65536});
+    v("--lr RATE", config.schedule.learning_rate, "learning rate", Within{0, 1000});
+    v("--optimizer NAME", config.optimizer.kind, "as PyTorch's", kOptimizers);
+    v("--momentum X", config.optimizer.momentum, "of sgd", Within{0, 1});
+    v("--weight-decay X", config.optimizer.weight_decay, "added to the gradient", Within{0, 1});
+    v("--schedule NAME", config.schedule.kind,
+      "plateau: × factor when the validation loss stands still", kSchedules);
+    v("--patience N", config.schedule.patience, "epochs without improvement that plateau tolerates",
+      Within{0, 100000});
+    v("--factor X", config.schedule.factor, "of plateau", Within{0, 1});
+    v("--loss-scale X", config.loss_scale, "initial loss scale of fp16", Within{1, 1 << 24});
+    v("--seed N", config.seed, "of initial values, shuffling, augmentation and dropout");
+    v.group("Run");
+    v("--out DIR", out, "run directory (default: runs/MODEL-DATE-TIME)");
+    v("--max-steps N", config.max_steps, "stop after that many steps (0: no limit)",
+      Within{0});
+    v("--checkpoint-every N", config.checkpoint_every,
+      "steps between checkpoints (0: one per epoch)", Within{0});
+    v("--resume auto", resume, "auto: continue the run in --out if there is one");
+    visit_preprocess(v);
+    visit_device(v);
+    visit_ranks(v);
+  }
+};
+
+// Set by the signal handler; the trainer polls it after each step.
+std::atomic<int>* stop_signal = nullptr;
+
+extern "C" void on_signal(int number) {
+  if (number == SIGINT && *stop_signal != 0) _exit(130);  // the second Ctrl-C stops at once
+  *stop_signal = number;
+}
+
+void catch_signals(std::atomic<int>& flag) {
+  stop_signal = &flag;
+  for (int number : {SIGINT, SIGTERM, SIGUSR1}) std::signal(number, on_signal);
+}
+
+std::optional<TensorFile> find_checkpoint(const TrainOptions& o) {
+  if (o.resume.empty()) return std::nullopt;
+  require(o.resume == "auto", Failure::usage, "--resume {}: known is auto", o.resume);
+  require(!o.out.empty(), Failure::usage, "--resume auto needs --out: the run to continue");
+  const std::filesystem::path path = o.out / kCheckpoint;
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  return read_safetensors(path);
+}
+
+void check_same_run(const TensorFile& checkpoint, const TrainShared& shared) {
+  const std::string& model = checkpoint.metadata.at("model");
+  require(model == shared.config.model, Failure::usage, "--model {}: the run to resume trains {}",
+          shared.config.model, model);
+  require(checkpoint.metadata.at("classes") == to_json(shared.data.train.classes), Failure::data,
+          "the classes of {} are not those of the run to resume", shared.run.path().string());
+}
+
+// One thread per rank; the first failure stops the others and is rethrown.
+void run_ranks(TrainShared& shared, const Ranks& ranks) {
+  std::vector<std::exception_ptr> errors(ranks.count());
+  {
+    std::vector<std::jthread> threads;
+    for (int r = 0; r < ranks.count(); ++r)
+      threads.emplace_back([&, r] {
+        try {
+          Trainer(shared, ranks.kind, ranks.options[r]).run();
+        } catch (const std::exception& error) {
+          errors[r] = std::current_exception();
+          ranks.options[r].communicator.group->abort(fmt::format("rank {}: {}", r, error.what()));
+        }
+      });
+  }
+  std::exception_ptr first;
+  for (const std::exception_ptr& error : errors) {
+    if (!error) continue;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      if (!first || e.kind != Failure::collective) first = error;  // the cause, not its echo
+    } catch (...) {
+      first = error;
+    }
+  }
+  if (first) std::rethrow_exception(first);
+}
+
+}  // namespace
+
+int train(const Command& command) {
+  auto options = parse_options<TrainOptions>(command);
+  if (!options) return 0;
+  TrainOptions& o = *options;
+  const Flags flags(o);
+  const Ranks ranks = choose_ranks(o);
+  TrainConfig& c = o.config;
+  c.model = o.model;
+  c.precision = ranks.precision;
+  c.conv = o.conv;
+  c.deterministic = o.deterministic;
+  c.workspace = size_t(o.workspace) << 20;
+  c.workers = ranks.workers;
+
+  std::optional<TensorFile> checkpoint = find_checkpoint(o);
+  std::optional<ModelFile> weights;
+  if (!o.weights.empty() && !checkpoint) weights = read_model_file(o.weights, o.model);
+  c.preprocess =
+      choose_preprocess(o.model, weights ? weights->preprocess : std::nullopt, o, o.image_size);
+  TrainingData data = read_training_data(o.data);
+  make_model(o.model, {.classes = 2,
+                       .height = c.preprocess.crop,
+                       .width = c.preprocess.crop});  // the size is possible
+
+  TrainShared shared{.config = c,
+                     .data = std::move(data),
+                     .weights = std::move(weights),
+                     .checkpoint = std::move(checkpoint),
+                     .run = RunDirectory::create(o.out, o.model, !o.resume.empty())};
+  if (shared.checkpoint) check_same_run(*shared.checkpoint, shared);
+  shared.run.write_args(flags);
+  shared.run.write_classes(shared.data.train.classes);
+  shared.run.write_environment(
+      {{"ranks", ranks.count()}, {"precision", std::string(name_of(ranks.precision))}});
+  say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
+                  shared.data.train.classes.size(), shared.data.train.samples.size(),
+                  shared.data.validation.samples.size(), describe(c.preprocess)));
+  catch_signals(shared.signal);
+  run_ranks(shared, ranks);
+  say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
+                  (shared.run.path() / "results.csv").string(),
+                  shared.run.weights("best").string()));
+  return 0;
+}
+
+}  // namespace engine
