@@ -1,4 +1,5 @@
-// What a run was made with: the build and the machine. Written to env.json and printed by `engine version`.
+// What a run was made with: the build and the machine. Written to env.json and printed by
+// `engine version`.
 #pragma once
 
 #include <filesystem>
@@ -28,7 +29,8 @@ Host this_host();
 // Name and version of each library the program was built with.
 std::vector<std::pair<std::string, std::string>> library_versions();
 
-// A file that comes with the program: share/engine/NAME beside its bin folder, built and installed alike.
+// A file that comes with the program: share/engine/NAME beside its bin folder, built and installed
+// alike.
 std::filesystem::path shared_file(std::string_view name);
 
 }  // namespace engine

@@ -32,9 +32,10 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // After each step: this process's images in it (all ranks), and the seconds its loop waited for data.
+  // After each step: its images, of all ranks here, and the seconds that were spent waiting for data.
   void step(int64_t images, double waited_seconds);
-  // A step's loss, whenever it arrives. The line shows the mean of the last 20, the last line the mean of all.
+  // A step's loss, whenever it arrives. The line shows the mean of the last 20, the last line the
+  // mean of all.
   void loss(double value);
   // A message, on a line of its own.
   void note(std::string_view message);

@@ -1,6 +1,6 @@
-// The folder of a training run: what was asked for (args.json), what it ran on (env.json), the classes, the
-// algorithms chosen, what happened (metrics.jsonl, results.csv) and where the weights go. Whole files are
-// replaced atomically; metrics.jsonl and results.csv grow by whole lines.
+// The folder of a training run: what was asked for (args.json), what it ran on (env.json), the
+// classes, the algorithms chosen, what happened (metrics.jsonl, results.csv) and where the weights
+// go. Whole files are replaced atomically; metrics.jsonl and results.csv grow by whole lines.
 #pragma once
 
 #include <filesystem>
@@ -28,8 +28,8 @@ struct EpochResult {
 
 class RunDirectory {
  public:
-  // `out` as given; if empty, runs/<model>-<date>-<time>. A folder with something in it is an Error(usage) unless
-  // the run is resumed.
+  // `out` as given; if empty, runs/<model>-<date>-<time>. A folder with something in it is an
+  // Error(usage) unless the run is resumed.
   static RunDirectory create(const std::filesystem::path& out, std::string_view model, bool resume);
 
   const std::filesystem::path& path() const { return path_; }
@@ -42,8 +42,9 @@ class RunDirectory {
   void write_classes(std::span<const std::string> classes);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
 
-  // A run continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond them goes.
-  // Events "epoch" and "eval" belong to their member "epoch", others to their member "step", if they have it.
+  // A run continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond
+  // them goes. Events "epoch" and "eval" belong to their member "epoch", others to their member
+  // "step", if they have it.
   void continue_after(int epochs, int64_t steps);
 
   // One line of metrics.jsonl: schema, time, event, then `fields`.

@@ -23,7 +23,8 @@ std::string paint(std::string_view text, Colour colour, std::FILE* stream);
 // A line of human text to stderr.
 void say(std::string_view line);
 
-// Makes sure that what was printed to stdout arrived; throws Error(internal), for instance when a disk is full.
+// Makes sure that what was printed to stdout arrived; throws Error(internal), for instance when a
+// disk is full.
 void flush_stdout();
 
 }  // namespace engine

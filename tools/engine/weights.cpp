@@ -1,4 +1,4 @@
-// engine weights verify: reads weight files whole and compares them with the list of published ones.
+// engine weights verify: reads weight files whole, compares them with the list of published ones.
 #include <fmt/format.h>
 
 #include <algorithm>
