@@ -1,0 +1,200 @@
+// The models against what is published about them: parameter counts, torchvision's tensor names and
+// shapes, stage by stage sizes.
+#include "models/models.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "engine/error.h"
+#include "tests/support.h"
+
+using namespace engine;
+
+namespace {
+
+struct Published {
+  const char* model;
+  int64_t parameters;
+  size_t tensors;  // with counters
+};
+
+// torchvision 0.14, 1000 classes: sum(p.numel()), len(state_dict()).
+constexpr Published kPublished[] = {
+    {"efficientnet_b0", 5'288'548, 360},  {"efficientnet_b1", 7'794'184, 508},
+    {"efficientnet_b2", 9'109'994, 508},  {"efficientnet_b3", 12'233'232, 574},
+    {"efficientnet_b4", 19'341'616, 706}, {"efficientnet_b5", 30'389'784, 854},
+    {"efficientnet_b6", 43'040'704, 986}, {"efficientnet_b7", 66'347'960, 1200},
+    {"densenet121", 7'978'856, 727},      {"densenet161", 28'681'000, 967},
+    {"densenet169", 14'149'480, 1015},    {"densenet201", 20'013'928, 1207},
+};
+
+// What a state dict holds, counters included.
+std::map<std::string, Shape> tensors_of(const Graph& graph) {
+  std::map<std::string, Shape> tensors;
+  for (const Parameter& p : graph.parameters) CHECK(tensors.emplace(p.name, p.shape).second);
+  for (const Norm& n : graph.norms)
+    CHECK(tensors.emplace(n.name + ".num_batches_tracked", Shape{}).second);
+  return tensors;
+}
+
+// "height x width x channels" of what the step `name` writes; of a shared buffer all of it.
+std::string extent(const Graph& graph, const std::string& name) {
+  for (const Step& step : graph.steps)
+    if (const Slice* out = output_of(step); out && name_of(step) == name) {
+      const Buffer& b = graph.buffers[out->buffer];
+      return fmt::format("{}x{}x{}", b.height, b.width, b.channels);
+    }
+  return "no step " + name;
+}
+
+const Norm& norm(const Graph& graph, const std::string& name) {
+  for (const Norm& n : graph.norms)
+    if (n.name == name) return n;
+  FAIL("no norm " << name);
+  return graph.norms[0];
+}
+
+}  // namespace
+
+TEST_CASE("models have the published numbers of parameters and tensors") {
+  for (const Published& p : kPublished) {
+    const Graph graph = make_model(p.model, {});
+    CHECK_MESSAGE(graph.trained_parameters() == p.parameters, p.model);
+    CHECK_MESSAGE(tensors_of(graph).size() == p.tensors, p.model);
+    CHECK(graph.model == p.model);
+  }
+  const Graph b3 = make_model("efficientnet_b3", {.classes = 35});
+  CHECK(b3.trained_parameters() == 10'750'027);
+  CHECK(tensors_of(b3).size() == 574);
+  CHECK(b3.norms.size() == 78);
+  CHECK(fmt::format("{:.2f}", b3.trained_parameters() * 4 / 1048576.) == "41.01");
+  CHECK(make_model("densenet121", {}).parameters.size() == 606);
+  CHECK(make_model("densenet121", {.classes = 10}).trained_parameters() == 6'964'106);
+  // PyTorch's MNIST example: 320 + 18,496 + 1,179,776 + 1,290.
+  CHECK(make_model("mnist_cnn", {.classes = 10, .height = 28, .width = 28}).trained_parameters() ==
+        1'199'882);
+}
+
+// tests/golden/names: "name dimension…" per line of torchvision's state_dict() at 1000 classes.
+TEST_CASE("tensors have torchvision's names and shapes") {
+  for (const char* model :
+       {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "densenet121", "densenet161"}) {
+    std::ifstream file(fmt::format("{}/tests/golden/names/{}.txt", ENGINE_SOURCE_DIR, model));
+    REQUIRE(file);
+    std::map<std::string, Shape> expected;
+    for (std::string line; std::getline(file, line);) {
+      std::istringstream words(line);
+      std::string name;
+      words >> name;
+      Shape& shape = expected[name];
+      for (int64_t d; words >> d;) shape.push_back(d);
+    }
+    const auto ours = tensors_of(make_model(model, {}));
+    CHECK(ours.size() == expected.size());
+    for (const auto& [name, shape] : expected) {
+      const auto it = ours.find(name);
+      REQUIRE_MESSAGE(it != ours.end(), model << " lacks " << name);
+      CHECK_MESSAGE(it->second == shape, model << ": " << name << " " << to_string(it->second)
+                                               << ", torchvision's " << to_string(shape));
+    }
+  }
+}
+
+TEST_CASE("EfficientNet-B3 shrinks as the paper's table says") {
+  const std::string steps[] = {"features.0.0",           "features.1.1.add", "features.2.2.add",
+                               "features.3.2.add",       "features.4.4.add", "features.5.4.add",
+                               "features.6.5.add",       "features.7.1.add", "features.8.0",
+                               "features.2.0.block.3.0", "avgpool",          "classifier.1"};
+  const std::map<int, std::vector<std::string>> expected = {
+      {224,
+       {"112x112x40", "112x112x24", "56x56x32", "28x28x48", "14x14x96", "14x14x136", "7x7x232",
+        "7x7x384", "7x7x1536", "56x56x32", "1x1x1536", "1x1x35"}},
+      {300,
+       {"150x150x40", "150x150x24", "75x75x32", "38x38x48", "19x19x96", "19x19x136", "10x10x232",
+        "10x10x384", "10x10x1536", "75x75x32", "1x1x1536", "1x1x35"}}};
+  for (const auto& [size, extents] : expected) {
+    const Graph graph =
+        make_model("efficientnet_b3", {.classes = 35, .height = size, .width = size});
+    for (size_t i = 0; i < extents.size(); ++i)
+      CHECK_MESSAGE(extent(graph, steps[i]) == extents[i], steps[i] << " at " << size);
+  }
+}
+
+TEST_CASE("DenseNet121 shrinks as the paper's table says") {
+  const std::string steps[] = {"features.conv0",
+                               "features.pool0",
+                               "features.denseblock1.denselayer6.conv2",
+                               "features.denseblock2.denselayer12.conv2",
+                               "features.denseblock3.denselayer24.conv2",
+                               "features.denseblock4.denselayer16.conv2",
+                               "features.denseblock3.denselayer7.conv1",
+                               "features.transition2.conv",
+                               "avgpool",
+                               "classifier"};
+  const std::map<int, std::vector<std::string>> expected = {
+      {224,
+       {"112x112x64", "56x56x256", "56x56x256", "28x28x512", "14x14x1024", "7x7x1024", "14x14x128",
+        "14x14x1024", "1x1x1024", "1x1x1000"}},
+      {300,
+       {"150x150x64", "75x75x256", "75x75x256", "37x37x512", "18x18x1024", "9x9x1024", "18x18x128",
+        "18x18x1024", "1x1x1024", "1x1x1000"}}};
+  for (const auto& [size, extents] : expected) {
+    const Graph graph = make_model("densenet121", {.height = size, .width = size});
+    for (size_t i = 0; i < extents.size(); ++i)
+      CHECK_MESSAGE(extent(graph, steps[i]) == extents[i], steps[i] << " at " << size);
+  }
+}
+
+TEST_CASE("norms have torchvision's eps and momentum") {
+  for (int b = 0; b <= 7; ++b) {
+    const Graph graph = make_model(fmt::format("efficientnet_b{}", b), {});
+    for (const Norm& n : graph.norms) {
+      CHECK(n.eps == (b < 5 ? 1e-5 : 1e-3));
+      CHECK(n.momentum == (b < 5 ? 0.1 : 0.01));
+    }
+  }
+  CHECK(norm(make_model("densenet201", {}), "features.norm5").eps == 1e-5);
+  CHECK(norm(make_model("densenet201", {}), "features.norm5").momentum == 0.1);
+}
+
+// torchvision: block i of n is dropped with probability 0.2·i/n; the head's dropout by variant.
+TEST_CASE("random gates follow torchvision's schedule, and can be left out") {
+  const Graph graph = make_model("efficientnet_b0", {});
+  std::map<std::string, const Gate*> random;
+  for (const Gate& g : graph.gates)
+    if (!g.learned) random[g.name] = &g;
+  REQUIRE(random.size() == 10);  // nine residual blocks of sixteen, and the head
+  const auto dropped = [&](const std::string& name) { return 1 - random.at(name)->keep; };
+  CHECK(dropped("features.2.1.stochastic_depth") == doctest::Approx(0.2 * 2 / 16));
+  CHECK(dropped("features.6.3.stochastic_depth") == doctest::Approx(0.2 * 14 / 16));
+  CHECK(random.at("features.6.3.stochastic_depth")->whole_image);
+  CHECK(dropped("classifier.0") == doctest::Approx(0.2));
+  CHECK_FALSE(random.at("classifier.0")->whole_image);
+  const Graph plain = make_model("efficientnet_b0", {.dropout = false, .stochastic_depth = false});
+  for (const Gate& g : plain.gates) CHECK(g.learned);
+}
+
+TEST_CASE("squeeze widths follow the block's input") {
+  const Graph graph = make_model("efficientnet_b3", {});
+  std::map<std::string, int> squeezed;
+  for (const Gate& g : graph.gates)
+    if (g.learned) squeezed[g.name] = g.squeezed;
+  CHECK(squeezed.size() == 26);
+  CHECK(squeezed.at("features.1.0.block.1") == 10);  // 40 / 4
+  CHECK(squeezed.at("features.2.0.block.2") == 6);   // 24 / 4
+  CHECK(squeezed.at("features.7.1.block.2") == 96);  // 384 / 4
+}
+
+TEST_CASE("an unknown model is refused with the known names") {
+  CHECK_THROWS_WITH_AS(make_model("resnet50", {}),
+                       doctest::Contains("no model resnet50; known are efficientnet_b0, "), Error);
+  CHECK(model_names().size() == 13);
+}
+
+TEST_CASE("an image that is too small is refused") {
+  CHECK_THROWS_WITH_AS(make_model("densenet121", {.height = 20, .width = 20}),
+                       doctest::Contains("the image is too small"), Error);
+}

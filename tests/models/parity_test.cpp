@@ -1,0 +1,73 @@
+// One training step of every golden model against PyTorch in double.
+#include "tools/engine/parity.h"
+
+#include <algorithm>
+
+#include "io/safetensors.h"
+#include "models/models.h"
+#include "tests/support.h"
+
+using namespace engine;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::vector<fs::path> goldens() {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(ENGINE_SOURCE_DIR "/tests/golden/parity"))
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+double worst(const std::vector<ParityRow>& rows) {
+  double worst = 0;
+  for (const ParityRow& row : rows)
+    if (!(row.ours.relative <= worst)) worst = row.ours.relative;
+  return worst;
+}
+
+ParityReport check_parity(const fs::path& file, Backend& backend, Precision precision,
+                          const ParityLimits& limits) {
+  const ParityReport report =
+      run_parity(read_safetensors(file), backend, {.precision = precision, .deterministic = true});
+  const std::string difference = first_difference(report, limits);
+  CHECK_MESSAGE(difference.empty(), report.model << ": " << difference);
+  MESSAGE(report.model << " in " << report.precision << ": logits " << report.logits.ours.relative
+                       << ", worst gradient " << worst(report.gradients)
+                       << ", worst running statistic " << worst(report.running));
+  return report;
+}
+
+}  // namespace
+
+TEST_CASE("the reference in double agrees with PyTorch in double") {
+  REQUIRE(goldens().size() == 5);
+  const auto backend = make_reference_backend({.precision = Precision::fp64});
+  for (const fs::path& file : goldens()) {
+    const ParityReport report =
+        check_parity(file, *backend, Precision::fp64, parity_limits(Precision::fp64));
+    const bool digits = report.model == "mnist_cnn";
+    const Graph graph =
+        make_model(report.model, {.height = digits ? 28 : 64, .width = digits ? 28 : 64});
+    const auto trained = std::count_if(graph.parameters.begin(), graph.parameters.end(),
+                                       [](const Parameter& p) { return p.trained(); });
+    CHECK(report.gradients.size() == size_t(trained));
+    CHECK(report.running.size() == 2 * graph.norms.size());
+  }
+}
+
+TEST_CASE("a wrong step is noticed and its first layer named") {
+  TensorFile file =
+      read_safetensors(ENGINE_SOURCE_DIR "/tests/golden/parity/mnist_cnn.safetensors");
+  const auto backend = make_reference_backend({.precision = Precision::fp64});
+  const ParityLimits limits = parity_limits(Precision::fp64);
+  file.tensors.at("digest/grad/conv2.weight").as<double>()[3] += 1e-6;
+  const std::string difference =
+      first_difference(run_parity(file, *backend, {.precision = Precision::fp64}), limits);
+  CHECK(difference.starts_with("conv2.weight: "));
+  file.tensors.at("logits").as<double>()[0] += 1e-6;
+  const std::string earlier =
+      first_difference(run_parity(file, *backend, {.precision = Precision::fp64}), limits);
+  CHECK(earlier.starts_with("logits: "));
+}
