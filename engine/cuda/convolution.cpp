@@ -182,7 +182,9 @@ class Planned {
   std::vector<Candidate> find(const ConvolutionShape& shape, bool deterministic) const {
     std::array<typename Direction::Suggestion, kSuggestions> suggestions{};
     int count = 0;
-    check(Direction::suggest(dnn_, descriptors_, &count, suggestions.data()));
+    const cudnnStatus_t status = Direction::suggest(dnn_, descriptors_, &count, suggestions.data());
+    if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED) return {};
+    check(status);
     std::vector<Candidate> candidates;
     for (int i = 0; i < count; ++i) {
       const auto& s = suggestions[i];
