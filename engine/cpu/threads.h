@@ -1,0 +1,35 @@
+// The backend's own threads: OpenMP's, as oneDNN's are, with an own number of them, so that several backends can live
+// in one process, each called by its own thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace engine::cpu {
+
+struct Share {
+  int64_t first, last;
+  int64_t size() const { return last - first; }
+};
+
+// Part `index` of `parts` nearly equal, consecutive parts of [0, n).
+inline Share share_of(int64_t n, int index, int parts) {
+  return {n * index / parts, n * (index + 1) / parts};
+}
+
+class Threads {
+ public:
+  explicit Threads(int count);  // 0: as many as the affinity mask has cores
+
+  int count() const { return count_; }
+  // body(worker) for every worker in [0, workers), workers ≤ count; returns when all are done. What oneDNN does inside
+  // stays on the worker's thread. The first exception is thrown again here.
+  void run(int workers, const std::function<void(int)>& body) const;
+  // Runs body on this thread; oneDNN inside may use all threads.
+  void run_library(const std::function<void()>& body) const;
+
+ private:
+  int count_;
+};
+
+}  // namespace engine::cpu

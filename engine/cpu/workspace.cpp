@@ -1,0 +1,28 @@
+#include "engine/cpu/workspace.h"
+
+#include <algorithm>
+
+#include "engine/error.h"
+
+namespace engine::cpu {
+
+Workspace::Workspace(const Program& program, std::string step)
+    : base_(program.arenas.workspace),
+      cap_(program.plan.options.workspace),
+      step_(std::move(step)) {}
+
+std::byte* Workspace::take_bytes(size_t bytes) {
+  require(used_ + bytes <= cap_, Failure::memory,
+          "{}: needs {:.1f} MiB of workspace, the cap is {:.1f} MiB", step_,
+          static_cast<double>(used_ + bytes) / (1 << 20), static_cast<double>(cap_) / (1 << 20));
+  std::byte* here = base_ + used_;
+  used_ += bytes;
+  return here;
+}
+
+int Workspace::workers(int wanted, size_t bytes_each) const {
+  const size_t fitting = (cap_ - used_) / std::max<size_t>(bytes_each, 1);
+  return static_cast<int>(std::clamp<size_t>(fitting, 1, wanted));
+}
+
+}  // namespace engine::cpu
