@@ -1,0 +1,13 @@
+// Ranks on the CPU backend: N with batch B against one with N·B.
+#include "tests/engine/ranks.h"
+#include "tests/support.h"
+
+using namespace engine;
+using namespace engine::test;
+
+TEST_CASE("ranks on the CPU train as one") {
+  for (int ranks : {2, 4})
+    check_data_parallel(ranks, [](const Communicator& communicator) {
+      return make_cpu_backend({.threads = 1, .communicator = communicator});
+    });
+}
