@@ -19,7 +19,7 @@ cv::Mat view(Image& image) {
   return {image.height, image.width, CV_8UC(image.channels), image.pixels.data()};
 }
 
-float draw(Rng& rng, Range range) {
+float draw(Rng& rng, Interval range) {
   return rng.uniform(range.low, range.high);
 }
 
@@ -31,7 +31,7 @@ struct Window {
   int left, top, width, height;
 };
 
-Window draw_window(const Image& image, Rng& rng, Range area, Range ratio) {
+Window draw_window(const Image& image, Rng& rng, Interval area, Interval ratio) {
   const double pixels = static_cast<double>(image.width) * image.height;
   for (int attempt = 0; attempt < 10; ++attempt) {
     const double target = pixels * draw(rng, area);
@@ -116,7 +116,7 @@ Stage random_crop(int size) {
   };
 }
 
-Stage random_resized_crop(int size, Interpolation interpolation, Range area, Range ratio) {
+Stage random_resized_crop(int size, Interpolation interpolation, Interval area, Interval ratio) {
   return [=](Image& image, Rng& rng) {
     const Window w = draw_window(image, rng, area, ratio);
     image = resize(crop(image, w.left, w.top, w.width, w.height), size, size, interpolation);
@@ -152,9 +152,9 @@ Stage random_affine(const AffineRanges& ranges) {
 }
 
 Stage color_jitter(const Jitter& jitter) {
-  const auto around_one = [](float width) { return Range{std::max(0.f, 1 - width), 1 + width}; };
+  const auto around_one = [](float width) { return Interval{std::max(0.f, 1 - width), 1 + width}; };
   using Edit = void (*)(Image&, float);
-  const std::array<std::pair<Edit, Range>, 4> edits{{
+  const std::array<std::pair<Edit, Interval>, 4> edits{{
       {adjust_brightness, around_one(jitter.brightness)},
       {adjust_contrast, around_one(jitter.contrast)},
       {adjust_saturation, around_one(jitter.saturation)},
@@ -170,7 +170,7 @@ Stage color_jitter(const Jitter& jitter) {
   };
 }
 
-Stage random_gaussian_blur(int kernel, Range sigma, float probability) {
+Stage random_gaussian_blur(int kernel, Interval sigma, float probability) {
   return [=](Image& image, Rng& rng) {
     if (rng.chance(probability)) blur(image, kernel, draw(rng, sigma));
   };

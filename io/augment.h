@@ -1,6 +1,7 @@
-// Random changes to training pictures. A stage edits one image in place with the numbers it draws from `rng`, so the result
-// depends on the key of `rng` alone. Formulas are torchvision's on PIL images; warps and blur are OpenCV's, which is told
-// once to keep to the calling thread (cv::setNumThreads(0)): the loader's threads are the parallelism.
+// Random changes to training pictures. A stage edits one image in place with the numbers it draws
+// from its Rng, so the result depends on that key alone. Colour follows torchvision on PIL images;
+// warps and blur are OpenCV's, which is told once to keep to the calling thread
+// (cv::setNumThreads(0)): the loader's threads are the parallelism.
 #pragma once
 
 #include <functional>
@@ -15,7 +16,7 @@ namespace engine {
 
 using Stage = std::function<void(Image&, Rng&)>;
 
-struct Range {
+struct Interval {
   float low, high;
 };
 
@@ -23,14 +24,15 @@ struct Range {
 Stage resize_to(const Preprocess& preprocess);  // its resize step; draws nothing
 Stage crop_center(int size);
 Stage random_crop(int size);  // a smaller image is first padded with zeros, evenly
-// A window of `area` of the image and of `ratio` (width : height, drawn in its logarithm), resized to a square. Ten tries,
-// then the largest window of a ratio in range, centred.
-Stage random_resized_crop(int size, Interpolation interpolation, Range area = {0.08f, 1.f},
-                          Range ratio = {3.f / 4.f, 4.f / 3.f});
+// A window of `area` of the image and of `ratio` (width : height, drawn in its logarithm), resized
+// to a square. Ten tries, then the largest window of a ratio in range, centred.
+Stage random_resized_crop(int size, Interpolation interpolation, Interval area = {0.08f, 1.f},
+                          Interval ratio = {3.f / 4.f, 4.f / 3.f});
 Stage random_horizontal_flip(float probability = 0.5f);
 Stage random_vertical_flip(float probability = 0.5f);
 
-// What a warp does, about the image's centre; lengths as parts of its width and height, angles in degrees.
+// What a warp does, about the image's centre; lengths as parts of its width and height, angles in
+// degrees.
 struct Affine {
   float angle = 0;  // counter-clockwise
   float scale = 1;
@@ -38,7 +40,7 @@ struct Affine {
   float translate_x = 0, translate_y = 0;
 };
 struct AffineRanges {
-  Range angle{0, 0}, scale{1, 1}, shear{0, 0}, translate{0, 0};
+  Interval angle{0, 0}, scale{1, 1}, shear{0, 0}, translate{0, 0};
 };
 Stage random_rotation(float degrees);  // in ±degrees
 Stage random_affine(const AffineRanges& ranges);
@@ -49,7 +51,7 @@ struct Jitter {
   float hue = 0;                                       // turns in ±hue, at most 0.5
 };
 Stage color_jitter(const Jitter& jitter);  // the four in random order
-Stage random_gaussian_blur(int kernel, Range sigma, float probability);
+Stage random_gaussian_blur(int kernel, Interval sigma, float probability);
 
 // ---- recipes
 enum class Augment {

@@ -1,7 +1,7 @@
 // Image files to pixels. The format is told by the first bytes, never by the file's name.
-// JPEG through libjpeg-turbo, equal to PIL's decoding bit for bit; PNG, BMP, GIF (first frame) and TGA through stb_image;
-// PNM (P5, P6) by hand. Palettes are looked up and alpha is dropped, not blended, as PIL's convert("RGB") does;
-// of 16 bits the high byte is kept. EXIF orientation of JPEG files is applied.
+// JPEG through libjpeg-turbo, equal to PIL's decoding bit for bit; PNG, BMP, GIF (first frame) and TGA
+// through stb_image; PNM (P5, P6) by hand. Palettes are looked up and alpha is dropped, not blended,
+// as PIL's convert("RGB") does; 16 bits become 8. EXIF orientation of JPEG files is applied.
 // A corrupt, truncated or oversized file is Error(Failure::data) that names it.
 #pragma once
 
@@ -21,7 +21,8 @@ inline constexpr int64_t kMaxImagePixels =
     178'956'970;  // where PIL, too, refuses a decompression bomb
 
 struct DecodeOptions {
-  // --fast-decode: decode a JPEG at 1/2, 1/4 or 1/8 while its shorter side stays at least this; 0: full size.
+  // --fast-decode: decode a JPEG at 1/2, 1/4 or 1/8 while its shorter side stays at least this; 0:
+  // full size.
   int reduce_to = 0;
 };
 

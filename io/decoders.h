@@ -1,4 +1,5 @@
-// One function per family of formats, for decode.cpp only; each returns the file's own number of channels, 1 or 3.
+// One function per family of formats, for decode.cpp only; each returns the file's own number of
+// channels, 1 or 3.
 #pragma once
 
 #include <cstddef>

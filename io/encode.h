@@ -9,7 +9,8 @@
 
 namespace engine {
 
-std::vector<std::byte> encode_jpeg(const Image& image, int quality);  // quality 1–100, 4:2:0 chroma
+// Quality 1 to 100, chroma at half size.
+std::vector<std::byte> encode_jpeg(const Image& image, int quality);
 std::vector<std::byte> encode_png(const Image& image);
 
 // JPEG for .jpg, .jpeg and .JPEG, PNG for .png.

@@ -8,7 +8,8 @@
 
 namespace engine {
 
-// Orientation tag (1–8) of an APP1 payload, "Exif\0\0" and a TIFF structure; 1 if absent or malformed.
+// Orientation tag (1–8) of an APP1 payload, "Exif\0\0" and a TIFF structure; 1 if absent or
+// malformed.
 int exif_orientation(std::span<const std::byte> app1);
 
 // Turns the picture upright, as PIL's ImageOps.exif_transpose does.

@@ -1,5 +1,6 @@
-// JPEG through libjpeg-turbo's libjpeg interface with its defaults (accurate integer DCT, smooth chroma upsampling), which
-// are PIL's. libjpeg reports errors by a jump, so the functions that call setjmp own nothing that needs a destructor.
+// JPEG through libjpeg-turbo's libjpeg interface with its defaults, which are PIL's (accurate integer
+// DCT, smooth chroma upsampling). libjpeg reports errors by a jump, so the functions that call setjmp
+// own nothing that needs a destructor.
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -31,7 +32,8 @@ struct ErrorManager : jpeg_error_mgr {
   std::longjmp(errors->jump, 1);
 }
 
-// Warnings after which libjpeg invents pixels are errors here; the others (bytes between markers, odd versions) are not.
+// Warnings after which libjpeg invents pixels are errors here; the others (bytes between markers,
+// odd versions) are not.
 void on_message(j_common_ptr jpeg, int level) {
   if (level >= 0) return;  // a trace
   switch (jpeg->err->msg_code) {
@@ -51,7 +53,8 @@ void on_progress(j_common_ptr jpeg) {
   std::longjmp(errors->jump, 1);
 }
 
-// Steps return false after an error, whose text is then in error(). To be called in the order they stand.
+// Steps return false after an error, whose text is then in error(). They are called in the order in
+// which they stand.
 class JpegFile {
  public:
   JpegFile() = default;

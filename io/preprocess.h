@@ -1,5 +1,6 @@
-// What a picture goes through before the network sees it: resize, centre crop, and the normalisation that the device applies.
-// One description serves training, evaluation, prediction and the metadata of checkpoints.
+// What a picture goes through before the network sees it: resize, centre crop, and the normalisation
+// that the device applies. One description serves training, evaluation, prediction and the metadata
+// of checkpoints.
 #pragma once
 
 #include <array>
@@ -24,7 +25,8 @@ struct Preprocess {
   bool operator==(const Preprocess&) const = default;
 };
 
-// torchvision's transform of the ImageNet weights (EfficientNet: IMAGENET1K_V1), MNIST's of PyTorch's example.
+// torchvision's transform of the ImageNet weights (EfficientNet: IMAGENET1K_V1), for mnist_cnn that
+// of PyTorch's example.
 Preprocess default_preprocess(std::string_view model);  // Failure::usage for a model without one
 
 // --resize N (shorter side) or HxW; --crop N. Failure::usage unless 1 … 16384.

@@ -74,22 +74,52 @@ uint8_t round_to_byte(int32_t sum) {
   return static_cast<uint8_t>(std::clamp(sum >> kFractionBits, 0, 255));
 }
 
-// ---- horizontal: one output pixel of one row at a time, all its channels side by side
+// ---- horizontal: eight lanes, two rows of RGB (with an idle lane each) or eight rows of gray
 
-// `row` has 4 readable channels at every pixel: a lane too many is computed for RGB and not written.
+constexpr int kLanes = 8;
+struct alignas(4 * kLanes) Lanes {
+  int32_t of[kLanes];
+};
+using Vector [[gnu::vector_size(4 * kLanes)]] = int32_t;  // Lanes in a register
+
 template <int kChannels>
-[[gnu::always_inline]] inline void resize_row(uint8_t* out, const uint8_t* row, const Taps& taps) {
-  constexpr int kLanes = kChannels == 3 ? 4 : 1;
-  const int width = static_cast<int>(taps.ranges.size());
-  for (int x = 0; x < width; ++x, out += kChannels) {
-    const auto [first, count] = taps.ranges[size_t(x)];
-    const int32_t* weights = taps.weights_of(x);
-    const uint8_t* from = row + size_t(first) * kChannels;
-    int32_t sums[kLanes];
-    for (int c = 0; c < kLanes; ++c) sums[c] = kHalf;
-    for (int k = 0; k < count; ++k, from += kChannels)
-      for (int c = 0; c < kLanes; ++c) sums[c] += from[c] * weights[k];
-    for (int c = 0; c < kChannels; ++c) out[c] = round_to_byte(sums[c]);
+constexpr int kLanesPerRow = kChannels == 3 ? 4 : 1;
+
+// Pixels of some rows side by side and widened: (width) lanes.
+template <int kChannels>
+void spread(Lanes* to, const Image& image, int y, int rows) {
+  for (int r = 0; r < rows; ++r) {
+    const uint8_t* from = image.row(y + r);
+    for (int x = 0; x < image.width; ++x)
+      for (int c = 0; c < kChannels; ++c) to[x].of[r * kLanesPerRow<kChannels> + c] = *from++;
+  }
+}
+
+template <int kChannels>
+void gather(Image& image, const Lanes* from, int y, int rows) {
+  for (int r = 0; r < rows; ++r) {
+    uint8_t* to = image.row(y + r);
+    for (int x = 0; x < image.width; ++x)
+      for (int c = 0; c < kChannels; ++c)
+        *to++ = static_cast<uint8_t>(from[x].of[r * kLanesPerRow<kChannels> + c]);
+  }
+}
+
+[[gnu::always_inline]] inline void blend_columns(Lanes* out, const Lanes* in, const Taps& taps) {
+  const int32_t* weights = taps.weights.data();
+  for (const auto [first, count] : taps.ranges) {
+    Vector sums = Vector{} + kHalf;
+    for (int k = 0; k < count; ++k) {
+      Vector pixels;
+      std::memcpy(&pixels, &in[first + k], sizeof pixels);
+      sums += pixels * weights[k];
+    }
+    sums >>= kFractionBits;
+    sums = sums < 0 ? 0 : sums;
+    sums = sums > 255 ? 255 : sums;
+    std::memcpy(out, &sums, sizeof sums);
+    ++out;
+    weights += taps.stride;
   }
 }
 
@@ -118,50 +148,51 @@ template <int kChannels>
 // ---- the same code for processors with and without AVX2, chosen once
 
 struct Kernels {
-  void (*row_rgb)(uint8_t* out, const uint8_t* row, const Taps& taps);
-  void (*row_gray)(uint8_t* out, const uint8_t* row, const Taps& taps);
-  void (*blend)(uint8_t* out, const uint8_t* rows, size_t stride, const int32_t* weights,
-                int count);
+  void (*columns)(Lanes* out, const Lanes* in, const Taps& taps);
+  void (*rows)(uint8_t* out, const uint8_t* rows, size_t stride, const int32_t* weights, int count);
 };
 
-[[gnu::target("avx2")]] void row_rgb_avx2(uint8_t* out, const uint8_t* row, const Taps& taps) {
-  resize_row<3>(out, row, taps);
+[[gnu::target("avx2")]] void columns_avx2(Lanes* out, const Lanes* in, const Taps& taps) {
+  blend_columns(out, in, taps);
 }
-[[gnu::target("avx2")]] void blend_avx2(uint8_t* out, const uint8_t* rows, size_t stride,
-                                        const int32_t* weights, int count) {
+[[gnu::target("avx2")]] void rows_avx2(uint8_t* out, const uint8_t* rows, size_t stride,
+                                       const int32_t* weights, int count) {
   blend_rows(out, rows, stride, weights, count);
 }
-void row_rgb_any(uint8_t* out, const uint8_t* row, const Taps& taps) {
-  resize_row<3>(out, row, taps);
+void columns_any(Lanes* out, const Lanes* in, const Taps& taps) {
+  blend_columns(out, in, taps);
 }
-void row_gray_any(uint8_t* out, const uint8_t* row, const Taps& taps) {
-  resize_row<1>(out, row, taps);
-}
-void blend_any(uint8_t* out, const uint8_t* rows, size_t stride, const int32_t* weights,
-               int count) {
+void rows_any(uint8_t* out, const uint8_t* rows, size_t stride, const int32_t* weights, int count) {
   blend_rows(out, rows, stride, weights, count);
 }
 
 const Kernels& kernels() {
-  static const Kernels chosen = __builtin_cpu_supports("avx2")
-                                    ? Kernels{row_rgb_avx2, row_gray_any, blend_avx2}
-                                    : Kernels{row_rgb_any, row_gray_any, blend_any};
+  static const Kernels chosen = __builtin_cpu_supports("avx2") ? Kernels{columns_avx2, rows_avx2}
+                                                               : Kernels{columns_any, rows_any};
   return chosen;
 }
 
 // Rows [first, last) of the image, resized in width.
+template <int kChannels>
 Image resize_width(const Image& image, int width, int first, int last,
                    Interpolation interpolation) {
+  constexpr int kTogether = kLanes / kLanesPerRow<kChannels>;
   const Taps taps = make_taps(image.width, width, interpolation);
-  const auto run = image.channels == 3 ? kernels().row_rgb : kernels().row_gray;
-  const size_t bytes = size_t(image.width) * size_t(image.channels);
-  std::vector<uint8_t> padded(bytes + 1);  // the lane too many of the last pixel
-  Image out(width, last - first, image.channels);
-  for (int y = first; y < last; ++y) {
-    std::memcpy(padded.data(), image.row(y), bytes);
-    run(out.row(y - first), padded.data(), taps);
+  std::vector<Lanes> in(static_cast<size_t>(image.width)), blended(static_cast<size_t>(width));
+  Image out(width, last - first, kChannels);
+  for (int y = first; y < last; y += kTogether) {
+    const int rows = std::min(kTogether, last - y);
+    spread<kChannels>(in.data(), image, y, rows);
+    kernels().columns(blended.data(), in.data(), taps);
+    gather<kChannels>(out, blended.data(), y - first, rows);
   }
   return out;
+}
+
+Image resize_width(const Image& image, int width, int first, int last,
+                   Interpolation interpolation) {
+  return image.channels == 3 ? resize_width<3>(image, width, first, last, interpolation)
+                             : resize_width<1>(image, width, first, last, interpolation);
 }
 
 // `taps` count rows of the original image; `image` begins with its row `first`.
@@ -170,7 +201,7 @@ Image resize_height(const Image& image, const Taps& taps, int first) {
   const size_t stride = size_t(image.width) * size_t(image.channels);
   for (int y = 0; y < out.height; ++y) {
     const auto [row, count] = taps.ranges[size_t(y)];
-    kernels().blend(out.row(y), image.row(row - first), stride, taps.weights_of(y), count);
+    kernels().rows(out.row(y), image.row(row - first), stride, taps.weights_of(y), count);
   }
   return out;
 }

@@ -1,5 +1,6 @@
-// The one file that compiles stb_image and stb_image_write. stb reads on as if zeros followed a file that ends early;
-// here a file is truncated if more bytes were used than it has. PNG checksums, which stb skips, are checked as well.
+// The one file that compiles stb_image and stb_image_write. stb reads on as if zeros followed a file
+// that ends early; here a file is truncated if more bytes were used than it has. PNG checksums, which
+// stb skips, are checked as well.
 #define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_STATIC
 #define STBI_NO_STDIO
@@ -65,7 +66,7 @@ uint32_t big_endian(const std::byte* bytes) {
   return value;
 }
 
-// Chunks: length, type, data, CRC of type and data. A lower-case type marks one that may be ignored.
+// Chunks: length, type, data, CRC of type and data. A lower-case type marks one to ignore freely.
 void check_png(std::span<const std::byte> file, std::string_view name) {
   constexpr size_t kFrame = 12;
   for (size_t at = 8;;) {

@@ -19,7 +19,8 @@ void run_pillow(const std::string& verb, const std::filesystem::path& folder);
 Image read_raw(const std::filesystem::path& path);
 void write_raw(const std::filesystem::path& path, const Image& image);
 
-// Every k-th of the photographs under `folder`, in order of their paths, `count` in all (fewer if there are fewer).
+// `count` of the photographs under `folder`, evenly spread over their sorted paths; all if there are
+// fewer.
 std::vector<std::filesystem::path> photographs(const std::filesystem::path& folder, size_t count);
 
 // Noise from a linear congruential generator that pillow.py knows too.

@@ -1,8 +1,10 @@
 """What PIL makes of pictures, for the tests of io/. Usage: pillow.py VERB FOLDER
 
-cases   FOLDER/cases.txt has lines `input|output|operation|argument|…`; input is a raw picture or an image file. Operations:
-        `decode`, `resize|WIDTH|HEIGHT|FILTER`, `shorter|SIZE|FILTER|CROP`, `jitter|BRIGHTNESS|CONTRAST|SATURATION|HUE`.
-corpus  writes image files of every odd kind, NAME.EXT with NAME.EXT.raw and NAME.EXT.gray.raw, what PIL reads.
+cases   FOLDER/cases.txt has lines `input|output|operation|argument|...`; input is a raw picture or an
+        image file. Operations: `decode`, `resize|WIDTH|HEIGHT|FILTER`, `shorter|SIZE|FILTER|CROP`,
+        `jitter|BRIGHTNESS|CONTRAST|SATURATION|HUE`.
+corpus  writes image files of every odd kind, NAME.EXT, and what PIL reads in them, NAME.EXT.raw and
+        NAME.EXT.gray.raw.
 golden  writes FOLDER/resize.bin, the few cases that are checked where PIL is missing.
 
 A raw picture is "width height channels\\n" and the bytes.
@@ -73,7 +75,8 @@ def smooth(width, height):
     """Gradients with some noise: compresses like a photograph, and every corner differs."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     waves = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x + 5 * y)], -1) * 230
-    return Image.fromarray((waves + np.random.RandomState(1).uniform(0, 25, waves.shape)).astype(np.uint8))
+    grain = np.random.RandomState(1).uniform(0, 25, waves.shape)
+    return Image.fromarray((waves + grain).astype(np.uint8))
 
 
 def corpus(folder):
@@ -97,7 +100,8 @@ def corpus(folder):
 
     for quality in (30, 95):
         for subsampling in (0, 1, 2):
-            save(f"q{quality}_s{subsampling}.jpg", picture, quality=quality, subsampling=subsampling)
+            name = f"q{quality}_s{subsampling}.jpg"
+            save(name, picture, quality=quality, subsampling=subsampling)
     save("progressive.jpg", picture, progressive=True)
     save("optimized.jpg", picture, optimize=True)
     save("gray.jpg", gray)
@@ -138,8 +142,9 @@ def corpus(folder):
 
 def golden(folder):
     """Seed, then sizes (from, to), channels, filter, bytes; the picture is noise(…, seed)."""
-    cases = [(1, 1, 5, 3), (5, 3, 1, 1), (31, 17, 31, 17), (31, 17, 13, 17), (31, 17, 31, 40), (64, 48, 33, 25),
-             (33, 25, 64, 48), (100, 7, 9, 30), (7, 100, 30, 9), (224, 3, 50, 2), (2, 130, 3, 64)]
+    cases = [(1, 1, 5, 3), (5, 3, 1, 1), (31, 17, 31, 17), (31, 17, 13, 17), (31, 17, 31, 40),
+             (64, 48, 33, 25), (33, 25, 64, 48), (100, 7, 9, 30), (7, 100, 30, 9), (224, 3, 50, 2),
+             (2, 130, 3, 64)]
     with open(folder / "resize.bin", "wb") as file:
         seed = 0
         for source_width, source_height, width, height in cases:
@@ -147,7 +152,8 @@ def golden(folder):
                 for bicubic, name in enumerate(FILTERS):
                     seed += 1
                     image = noise(source_width, source_height, channels, seed)
-                    file.write(struct.pack("<7i", seed, source_width, source_height, width, height, channels, bicubic))
+                    file.write(struct.pack("<7i", seed, source_width, source_height, width, height,
+                                           channels, bicubic))
                     file.write(image.resize((width, height), FILTERS[name]).tobytes())
 
 
