@@ -166,7 +166,7 @@ class PickleReader {
   void push_global(const std::string& module, std::string_view name) {
     std::string full = fmt::format("{}.{}", module, name);
     in_.require(std::ranges::find(allowed_, full) != allowed_.end(),
-                "the file refers to '{}', which no state dict needs", full);
+                "the file refers to '{}', which is not supported", full);
     push(PickleGlobal{std::move(full)});
   }
 

@@ -55,6 +55,7 @@ constexpr std::array<std::string_view, 26> kAllowedGlobals = {
 constexpr std::array<std::string_view, 5> kNestings = {"state_dict", "model", "model_state_dict",
                                                        "model_ema", "state_dict_ema"};
 constexpr size_t kMostDimensions = 16;
+constexpr size_t kLongestKey = 64;  // storages are numbered
 // Views that overlap or repeat may describe more than a file holds; this is how much more.
 constexpr uint64_t kMostExpansion = 16, kSmallFile = 1 << 20;
 
@@ -66,7 +67,7 @@ struct StorageView {
 };
 
 struct StridedTensor {
-  std::string name;
+  std::string_view name;  // the pickle's
   StorageView storage;
   Shape shape, stride;
   int64_t offset = 0;  // elements
@@ -93,7 +94,8 @@ class StateDictReader {
     const auto* kind = id->items[0]->as<std::string>();
     const auto* type = id->items[1]->as<PickleGlobal>();
     const auto* key = id->items[2]->as<std::string>();
-    check(kind && *kind == "storage" && type && key, "a storage is not well-formed");
+    check(kind && *kind == "storage" && type && key && key->size() <= kLongestKey,
+          "a storage is not well-formed");
     const auto found =
         std::ranges::find(kStorageTypes, type->name, &std::pair<std::string_view, DType>::first);
     check(found != kStorageTypes.end(), "a storage has no element type");
@@ -127,7 +129,7 @@ class StateDictReader {
     return call && call->callee.starts_with("torch._utils._rebuild_tensor") ? call : nullptr;
   }
 
-  StridedTensor parse_tensor(const std::string& name, const PickleCall& call) const {
+  StridedTensor parse_tensor(std::string_view name, const PickleCall& call) const {
     const PickleTuple& arguments = *call.arguments->as<PickleTuple>();
     require(arguments.items.size() >= 4, Failure::weights, "{}: tensor '{}' is not well-formed",
             path_, name);
@@ -264,7 +266,7 @@ TensorFile load(const PickleDict& root, const std::vector<StridedTensor>& tensor
     require(storage != storages.end() && storage->second.size() == expected, Failure::weights,
             "{}: tensor '{}': storage '{}' is missing or does not have {} bytes", path, tensor.name,
             tensor.storage.key, expected);
-    file.tensors.insert_or_assign(tensor.name, make_dense(tensor, storage->second));
+    file.tensors.insert_or_assign(std::string(tensor.name), make_dense(tensor, storage->second));
   }
   for (const auto& [key, value] : root.items) {
     const auto *name = key->as<std::string>(), *text = value->as<std::string>();

@@ -7,8 +7,8 @@
 namespace engine {
 namespace {
 
-constexpr uint32_t kEndSignature = 0x06054b50, kEnd64Signature = 0x06064b50;
-constexpr uint32_t kLocator64Signature = 0x07064b50;
+constexpr std::string_view kEndSignature = "PK\x05\x06";
+constexpr uint32_t kEnd64Signature = 0x06064b50, kLocator64Signature = 0x07064b50;
 constexpr uint32_t kCentralSignature = 0x02014b50, kLocalSignature = 0x04034b50;
 constexpr uint64_t kEndBytes = 22, kLocatorBytes = 20, kCentralBytes = 46;
 constexpr uint32_t kIn64 = 0xffffffff;  // "see the zip64 record"
@@ -16,13 +16,17 @@ constexpr uint16_t kEncrypted = 1, kStored = 0;
 
 // The end record is the last one whose comment reaches exactly to the end of the file.
 uint64_t find_end_record(Bytes file, const std::string& path) {
-  const uint64_t farthest = kEndBytes + 0xffff;
-  const uint64_t stop = file.size() > farthest ? file.size() - farthest : 0;
-  for (uint64_t at = file.size() - std::min<uint64_t>(file.size(), kEndBytes) + 1; at-- > stop;) {
+  const std::string_view text = as_text(file);
+  const size_t farthest = kEndBytes + 0xffff;
+  const size_t stop = file.size() > farthest ? file.size() - farthest : 0;
+  size_t at = text.rfind(kEndSignature);
+  for (; at != std::string_view::npos && at >= stop; at = text.rfind(kEndSignature, at - 1)) {
     ByteReader in(file.subspan(at), path);
-    if (in.left() < kEndBytes || in.read<uint32_t>() != kEndSignature) continue;
-    in.seek(20);
-    if (in.read<uint16_t>() == in.left()) return at;
+    if (in.left() >= kEndBytes) {
+      in.seek(kEndBytes - 2);
+      if (in.read<uint16_t>() == in.left()) return at;
+    }
+    if (at == 0) break;
   }
   fail(Failure::weights, "{}: no end of the zip archive: truncated", path);
 }
