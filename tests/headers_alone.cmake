@@ -1,0 +1,25 @@
+# One file per header that includes nothing else: a header that leans on its includer does not compile.
+file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
+  ${PROJECT_SOURCE_DIR}/engine/*.h ${PROJECT_SOURCE_DIR}/io/*.h ${PROJECT_SOURCE_DIR}/kernels/*.h
+  ${PROJECT_SOURCE_DIR}/models/*.h ${PROJECT_SOURCE_DIR}/tests/*.h ${PROJECT_SOURCE_DIR}/tools/*.h)
+if(NOT ENGINE_WITH_CUDA)  # they include CUDA's headers
+  list(FILTER headers EXCLUDE REGEX "^engine/cuda/|^kernels/kernels\\.h$|^tools/bench/")
+endif()
+
+set(sources)
+foreach(header ${headers})
+  string(MAKE_C_IDENTIFIER ${header} name)
+  set(source ${CMAKE_CURRENT_BINARY_DIR}/headers_alone/${name}.cpp)
+  file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${header}\"\n")
+  list(APPEND sources ${source})
+endforeach()
+
+add_library(headers_alone OBJECT ${sources})
+target_link_libraries(headers_alone PRIVATE
+  engine_test_main nlohmann_json::nlohmann_json Threads::Threads)
+target_include_directories(headers_alone SYSTEM PRIVATE
+  ${OPENCV_INCLUDE} ${DNNL_INCLUDE} ${JPEG_INCLUDE} ${STB_INCLUDE})
+if(ENGINE_WITH_CUDA)
+  target_link_libraries(headers_alone PRIVATE CUDA::cudart_static)
+  target_include_directories(headers_alone SYSTEM PRIVATE ${CUDNN_INCLUDE} ${NCCL_INCLUDE})
+endif()

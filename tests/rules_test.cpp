@@ -1,0 +1,162 @@
+// The repository's rules, read from its files: who includes whom, sizes, what lies at the top.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <regex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/support.h"
+
+using namespace engine;
+using namespace engine::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+const fs::path kRoot = ENGINE_SOURCE_DIR;
+
+struct Include {
+  std::string file;  // from the root
+  std::string what;  // as written
+  bool quoted = false;
+};
+
+// Files of the rooms, from the root, sorted.
+std::vector<std::string> files(const std::vector<std::string>& rooms,
+                               const std::set<std::string>& extensions) {
+  std::vector<std::string> found;
+  for (const std::string& room : rooms)
+    for (const auto& entry : fs::recursive_directory_iterator(kRoot / room))
+      if (entry.is_regular_file() && extensions.contains(entry.path().extension()))
+        found.push_back(fs::relative(entry.path(), kRoot).string());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::vector<std::string> lines_of(const std::string& file) {
+  std::ifstream in(kRoot / file);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+const std::set<std::string> kSources = {".h", ".cuh", ".cpp", ".cu"};
+const std::vector<std::string> kRooms = {"engine", "kernels", "models", "io", "tools", "tests"};
+
+std::vector<Include> includes_of(const std::string& file) {
+  static const std::regex directive(R"(^\s*#\s*include\s*([<"])([^>"]+)[>"])");
+  std::vector<Include> includes;
+  for (const std::string& line : lines_of(file))
+    if (std::smatch m; std::regex_search(line, m, directive))
+      includes.push_back({file, m[2], m[1] == "\""});
+  return includes;
+}
+
+bool matches(const std::string& text, const std::string& pattern) {
+  return std::regex_match(text, std::regex(pattern));
+}
+
+// Files that match `from` may include, of the quoted and of the library headers, these alone.
+// Headers of the standard library have neither a dot nor a folder and are free.
+struct Rule {
+  const char *from, *quoted, *libraries;
+};
+
+// The first that matches counts.
+const Rule kRules[] = {
+    // What io shares with the engine stands below both.
+    {"engine/(error|tensor|rng)\\..*", "engine/(error|tensor|rng)\\.h|kernels/random\\.h",
+     "fmt/.*"},
+    {"engine/cuda/.*", "(engine|kernels)/[^/]*|engine/cuda/.*",
+     "fmt/.*|cuda.*|library_types\\.h|cudnn.*|cublas.*|nccl\\.h|dlfcn\\.h"},
+    {"engine/cpu/.*", "(engine|kernels)/[^/]*|engine/cpu/.*",
+     "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|sched\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
+    {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/module\\.h", "fmt/.*|dlfcn\\.h"},
+    {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
+    {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
+    {"kernels/.*", "kernels/[^/]*", "cuda.*|cooperative_groups.*|cub/.*|mma\\.h"},
+    {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
+    {"io/.*", "io/[^/]*|engine/(error|tensor|rng)\\.h|kernels/random\\.h",
+     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|jconfig\\.h|stb/.*|zlib\\.h|nlohmann/.*|unistd\\.h|"
+     "fcntl\\.h|sys/.*"},
+};
+
+}  // namespace
+
+TEST_CASE("includes go one way") {
+  size_t seen = 0;
+  for (const std::string& file : files({"engine", "kernels", "models", "io"}, kSources)) {
+    const Rule* rule = std::find_if(std::begin(kRules), std::end(kRules),
+                                    [&](const Rule& r) { return matches(file, r.from); });
+    REQUIRE_MESSAGE(rule != std::end(kRules), "no rule for " << file);
+    for (const Include& include : includes_of(file)) {
+      ++seen;
+      if (!include.quoted && include.what.find_first_of("./") == std::string::npos) continue;
+      CHECK_MESSAGE(matches(include.what, include.quoted ? rule->quoted : rule->libraries),
+                    file << " may not include " << include.what);
+    }
+  }
+  CHECK(seen > 200);
+}
+
+TEST_CASE("own headers are included from the root, and no source file is") {
+  for (const std::string& file : files(kRooms, kSources))
+    for (const Include& include : includes_of(file)) {
+      CHECK_MESSAGE(!matches(include.what, ".*\\.(cpp|cu|c)"),
+                    file << " includes " << include.what);
+      const bool exists = fs::exists(kRoot / include.what);
+      CHECK_MESSAGE(include.quoted == exists,
+                    file << (include.quoted ? ": no file " : ": use quotes for ") << include.what);
+    }
+}
+
+TEST_CASE("headers guard themselves") {
+  for (const std::string& file : files(kRooms, {".h", ".cuh"})) {
+    const auto lines = lines_of(file);
+    CHECK_MESSAGE(std::count(lines.begin(), lines.end(), "#pragma once") == 1, file);
+    for (const std::string& line : lines)
+      CHECK_MESSAGE(line.find("using namespace") == std::string::npos, file << ": " << line);
+  }
+}
+
+TEST_CASE("files stay small") {
+  constexpr size_t kMost = 600;
+  const auto sources = files({"engine", "kernels", "models", "io", "tools"},
+                             {".h", ".cuh", ".cpp", ".cu", ".py", ".sh", ".cmake", ".txt"});
+  for (const std::string& file : sources) {
+    const size_t count = lines_of(file).size();
+    CHECK_MESSAGE(count <= kMost, file << " has " << count << " lines");
+  }
+}
+
+TEST_CASE("nothing is left for later") {
+  const std::regex left("TODO|FIXME|XXX|HACK");
+  for (const std::string& file : files({"engine", "kernels", "models", "io", "tools"},
+                                       {".h", ".cuh", ".cpp", ".cu", ".py", ".sh"}))
+    for (const std::string& line : lines_of(file))
+      CHECK_MESSAGE(!std::regex_search(line, left), file << ": " << line);
+}
+
+TEST_CASE("the top level holds what is fixed") {
+  const std::set<std::string> fixed = {"CMakeLists.txt", "CMakePresets.json",
+                                       "LICENSE",        "README.md",
+                                       "engine",         "io",
+                                       "kernels",        "models",
+                                       "tests",          "tools",
+                                       "weights"};
+  const std::string command = fmt::format("git -C '{}' ls-files 2>/dev/null", kRoot.string());
+  std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
+  REQUIRE(pipe);
+  std::set<std::string> top;
+  for (char line[4096]; std::fgets(line, sizeof line, pipe.get());)
+    top.insert(std::string(line, std::strcspn(line, "/\n")));
+  if (top.empty()) return note_skipped("not a git checkout");
+  for (const std::string& entry : top)
+    CHECK_MESSAGE((fixed.contains(entry) || entry.starts_with(".")), entry);
+}
