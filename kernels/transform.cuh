@@ -154,7 +154,7 @@ struct GradientWriter {
     float t[V];
 #pragma unroll
     for (int k = 0; k < V; ++k) t[k] = df[k];
-    if (in.random.present()) {
+    if (!sink.gated() && (in.gate || in.random.present())) {
       const int area = in.height * in.width;
       float gate[V];
       gate_values(gate, in, p / area, p % area, reader.c);

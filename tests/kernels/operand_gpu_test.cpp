@@ -1,0 +1,138 @@
+// The sweeps around library calls against the reference: every activation, with and without a norm, every gate,
+// slices of wider buffers, gradients with corrections and of gated buffers, assigned and added.
+#include "tests/kernels/gpu.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+const std::vector<OperandOptions> kOperands = {
+    {false, Activation::none, GateKind::none},     {true, Activation::none, GateKind::none},
+    {true, Activation::relu, GateKind::none},      {true, Activation::silu, GateKind::none},
+    {false, Activation::relu, GateKind::elements}, {true, Activation::silu, GateKind::learned},
+    {true, Activation::none, GateKind::image},     {true, Activation::silu, GateKind::elements}};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("load_operand", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const Extent& e : extents())
+    for (const OperandOptions& o : kOperands) {
+      OperandCase<T> in(e, o, 1);
+      const DeviceArray<T> f(e.pixels() * e.channels);
+      kernels::load_operand(f.data(), in.device_view(), nullptr);
+      std::vector<double> ours;
+      for (const T& v : f.download()) ours.push_back(plain(v));
+      expect_close(ours, reference::load_operand(in.host_view()), tolerance(kType<T>), "f");
+    }
+}
+
+TEST_CASE_TEMPLATE("store_output", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const Extent& e : extents())
+    for (const bool with_bias : {false, true})
+      for (const bool statistics : {false, true}) {
+        Mirror<T> dense(normal(e.pixels() * e.channels, 3, 2.f));
+        Mirror<float> bias(with_bias ? normal(e.channels, 4) : std::vector<float>{});
+        OutputCase<T> out(e, statistics);
+        const DeviceArray<float> partials = partials_for(e);
+        kernels::store_output(out.device_view(), dense.device(), bias.device(), partials.data(),
+                              nullptr);
+        reference::store_output(out.host_view(), dense.values(), bias.host());
+        out.check("y");
+      }
+}
+
+TEST_CASE("statistics survive a mean far from zero") {
+  if (!has_gpu()) return note_skipped("no GPU");
+  const Extent e{4, 33, 31, 24, 24, 0};
+  Mirror<float> dense(normal(e.elements(), 5, 1000.f));
+  OutputCase<float> out(e, true);
+  const DeviceArray<float> partials = partials_for(e);
+  kernels::store_output(out.device_view(), dense.device(), static_cast<float*>(nullptr),
+                        partials.data(), nullptr);
+  reference::store_output(out.host_view(), dense.values(), static_cast<double*>(nullptr));
+  out.mean.check({0, 1e-6}, "mean");
+  out.var.check({0, 1e-5}, "variance");
+}
+
+TEST_CASE_TEMPLATE("load_gradient", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  const std::vector<GradientOptions> options = {{false, false},
+                                                {true, false},
+                                                {true, true, Activation::silu},
+                                                {false, true, Activation::relu}};
+  for (const Extent& e : extents())
+    for (const GradientOptions& o : options) {
+      GradientCase<T> gradient(e, o, 1);
+      const DeviceArray<T> dy(e.pixels() * e.channels);
+      kernels::load_gradient(dy.data(), gradient.device_view(), nullptr);
+      std::vector<double> ours;
+      for (const T& v : dy.download()) ours.push_back(plain(v));
+      expect_close(ours, reference::load_gradient(gradient.host_view()), tolerance(kType<T>), "dy");
+    }
+}
+
+TEST_CASE_TEMPLATE("store_gradient", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const Extent& e : extents())
+    for (const OperandOptions& o : kOperands)
+      for (const Write how : {Write::assign, Write::add}) {
+        if (o.gate == GateKind::learned && how == Write::add)
+          continue;  // its reader is the only one
+        OperandCase<T> in(e, o, 1);
+        SinkCase<T> sink(in, how);
+        Mirror<T> df(normal(e.pixels() * e.channels, 6));
+        const DeviceArray<float> partials = partials_for(e);
+        kernels::store_gradient(sink.device_view(), df.device(), in.device_view(), partials.data(),
+                                nullptr);
+        reference::store_gradient(sink.host_view(), df.values(), in.host_view());
+        sink.check("G", 3);  // gamma·inv_std reaches 3
+      }
+}
+
+TEST_CASE_TEMPLATE("store_gradient in place", T, float, __half) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  const Extent e{2, 6, 5, 24, 24, 0};
+  OperandCase<T> in(e, {}, 1);
+  SinkCase<T> sink(in, Write::assign);
+  const DeviceArray<float> partials = partials_for(e);
+  const std::vector<double> df = sink.grad.values();
+  kernels::store_gradient(sink.device_view(), static_cast<const T*>(sink.grad.device()),
+                          in.device_view(), partials.data(), nullptr);
+  reference::store_gradient(sink.host_view(), df, in.host_view());
+  sink.check("G", 3);
+}
+
+TEST_CASE_TEMPLATE("bias_gradient", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const Extent& e : extents()) {
+    Mirror<T> dy(normal(e.pixels() * e.channels, 7));
+    Mirror<float> dbias(e.channels, 0.5f);
+    const DeviceArray<float> partials = partials_for(e);
+    kernels::bias_gradient(dbias.device(), dy.device(), e.pixels(), e.channels, partials.data(),
+                           nullptr);
+    reference::bias_gradient(dbias.host(), dy.values(), e.channels);
+    dbias.check(sum_tolerance(double(e.pixels())), "dbias");
+  }
+}
+
+TEST_CASE_TEMPLATE("sums are the same bits in every run", T, float, __half) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  const Extent e{5, 17, 19, 40, 40, 0};
+  const auto run = [&] {
+    OperandCase<T> in(e, {}, 1);
+    SinkCase<T> sink(in, Write::assign);
+    const Mirror<T> df(normal(e.elements(), 6));
+    const DeviceArray<float> partials = partials_for(e), dgamma(e.channels), dbeta(e.channels);
+    GradientSink<T> view = sink.device_view();
+    view.dgamma = dgamma.data();
+    view.dbeta = dbeta.data();
+    kernels::store_gradient(view, df.device(), in.device_view(), partials.data(), nullptr);
+    std::vector<float> sums = dgamma.download(), more = dbeta.download();
+    sums.insert(sums.end(), more.begin(), more.end());
+    return sums;
+  };
+  CHECK(run() == run());
+}
