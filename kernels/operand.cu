@@ -35,9 +35,10 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 #pragma unroll
       for (int k = 0; k < V; ++k) offset[k] = bias[c + k];
     }
-    const bool writes = bias || dense != out.y;
+    const bool in_place = dense == out.y, writes = bias || !in_place;
+    const int64_t pitch = in_place ? out.pitch : out.channels;
     for_pixels<4>(
-        sweep, [&](int p) { return load_pack<V>(dense + int64_t{p} * out.channels + c); },
+        sweep, [&](int p) { return load_pack<V>(dense + p * pitch + c); },
         [&](int p, const Pack<T, V>& x) {
           float value[V];
           unpack(value, x);

@@ -88,6 +88,13 @@ std::vector<StepCase> convolutions() {
          return norm_silu(g, g.conv(g.relu(v), "step", {.out = v.channels, .kernel = 3}), "after");
        }},
       {"into slices of a shared buffer", dense_block, false, true},
+      {"pointwise into slices of a shared buffer",
+       [](Graph& g, Value v) {
+         const int shared = g.buffer("shared", 2 * v.channels);
+         for (const char* name : {"first", "second"})
+           g.conv(v, name, {.out = v.channels, .bias = true, .into = shared});
+         return norm_relu(g, g.placed(shared), "after");
+       }},
       convolution("depthwise 3x3", {.kernel = 3, .depthwise = true}),
       convolution("depthwise 3x3, stride 2", {.kernel = 3, .stride = 2, .depthwise = true}),
       convolution("depthwise 5x5", {.kernel = 5, .depthwise = true}),
