@@ -6,11 +6,6 @@
 
 namespace engine::cpu {
 
-Workspace::Workspace(const Program& program, std::string step)
-    : base_(program.arenas.workspace),
-      cap_(program.plan.options.workspace),
-      step_(std::move(step)) {}
-
 std::byte* Workspace::take_bytes(size_t bytes) {
   require(used_ + bytes <= cap_, Failure::memory,
           "{}: needs {:.1f} MiB of workspace, the cap is {:.1f} MiB", step_,

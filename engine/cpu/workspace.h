@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "engine/program.h"
 
@@ -15,7 +16,10 @@ constexpr size_t block_bytes(int64_t count) {
 
 class Workspace {
  public:
-  Workspace(const Program& program, std::string step);
+  Workspace(std::byte* base, size_t cap, std::string step)
+      : base_(base), cap_(cap), step_(std::move(step)) {}
+  Workspace(const Program& program, std::string step)
+      : Workspace(program.arenas.workspace, program.plan.options.workspace, std::move(step)) {}
 
   // `count` elements, 64-byte aligned. Throws Error(memory), with the numbers, beyond the cap.
   template <class T>
@@ -29,7 +33,7 @@ class Workspace {
   std::byte* take_bytes(size_t bytes);
 
   std::byte* base_;
-  size_t used_ = 0, cap_;
+  size_t cap_, used_ = 0;
   std::string step_;
 };
 
