@@ -1,0 +1,65 @@
+# shellcheck shell=bash disable=SC2034
+# Sourced by quickstart.sh, test.sh and .ci/run: the Debian packages the project needs, listed here and nowhere else,
+# and what the three scripts share.
+
+build_packages=(
+  cmake g++ ninja-build git
+  libdnnl-dev                                  # oneDNN: convolutions and matrix products on CPUs
+  libopencv-core-dev libopencv-imgproc-dev     # augmentation, drawing
+  libjpeg62-turbo-dev libstb-dev zlib1g-dev    # image files, weight files
+  libfmt-dev nlohmann-json3-dev
+  doctest-dev
+)
+test_packages=(                                # what our images and files are compared with
+  python3-numpy python3-pil python3-torch python3-torchvision
+)
+bundle_packages=(patchelf)
+format_packages=(clang-format)
+
+# What a GPU user installs besides, from NVIDIA's repository: Debian has no such versions.
+gpu_packages="cuda-toolkit-13-0 libcudnn9-dev-cuda-13 libnccl2 libnccl-dev"
+
+say() { printf '%s\n' "$*" >&2; }
+heading() { printf '\n== %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# duration SECONDS: "3 min 07 s"
+duration() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
+
+# install PACKAGE...: those that are missing; calls apt-get only if one is.
+install() {
+  local package as_root=() missing=()
+  command -v dpkg-query > /dev/null || { say "not a Debian system; needed are: $*"; return; }
+  for package; do
+    [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2> /dev/null) == ii* ]] || missing+=("$package")
+  done
+  if ((${#missing[@]} == 0)); then say "packages: all installed"; return; fi
+  if ((EUID != 0)); then
+    command -v sudo > /dev/null || die "neither root nor sudo; as root: apt-get install --no-install-recommends ${missing[*]}"
+    as_root=(sudo)
+  fi
+  say "packages: installing ${missing[*]}"
+  # A third party's source that cannot be reached is no reason to stop: apt-get install decides.
+  "${as_root[@]}" apt-get -q update >&2 || say "apt-get update failed; going on with the lists at hand"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends "${missing[@]}" >&2
+}
+
+# configure PRESET [FLAG...]: prints what the build will have.
+configure() {
+  local log
+  log=$(mktemp)
+  if ! cmake --preset "$@" > "$log" 2>&1; then cat "$log" >&2; rm "$log"; die "configuring failed"; fi
+  built_for=$(sed -n 's/^-- engine: //p' "$log")
+  rm "$log"
+  say "$built_for"
+}
+has_cuda() { [[ $built_for == CUDA* ]]; }
+
+explain_gpu() {
+  say "For NVIDIA GPUs this needs nvcc (on PATH, in \$CUDA_HOME/bin or in /usr/local/cuda/bin), cuDNN and NCCL:
+  Debian's own CUDA packages are too old; add NVIDIA's repository for Debian 12, which
+  https://developer.nvidia.com/cuda-downloads describes, then
+    apt-get install $gpu_packages
+  and run this script again."
+}
