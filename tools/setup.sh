@@ -19,9 +19,9 @@ format_packages=(clang-format)
 # What a GPU user installs besides, from NVIDIA's repository: Debian has no such versions.
 gpu_packages="cuda-toolkit-13-0 libcudnn9-dev-cuda-13 libnccl2 libnccl-dev"
 
-say() { printf '%s\n' "$*" >&2; }
-heading() { printf '\n== %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
+say() { printf '%s\n' "$*"; }
+heading() { printf '\n== %s\n' "$*"; }
+die() { say "$*" >&2; exit 1; }
 
 # duration SECONDS: "3 min 07 s"
 duration() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
@@ -40,16 +40,16 @@ install() {
   fi
   say "packages: installing ${missing[*]}"
   # A third party's source that cannot be reached is no reason to stop: apt-get install decides.
-  "${as_root[@]}" apt-get -q update >&2 || say "apt-get update failed; going on with the lists at hand"
+  "${as_root[@]}" apt-get -q update || say "apt-get update failed; going on with the lists at hand"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends "${missing[@]}" >&2
+    apt-get -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends "${missing[@]}"
 }
 
 # configure PRESET [FLAG...]: prints what the build will have.
 configure() {
   local log
   log=$(mktemp)
-  if ! cmake --preset "$@" > "$log" 2>&1; then cat "$log" >&2; rm "$log"; die "configuring failed"; fi
+  if ! cmake --preset "$@" > "$log" 2>&1; then cat "$log"; rm "$log"; die "configuring failed"; fi
   built_for=$(sed -n 's/^-- engine: //p' "$log")
   rm "$log"
   say "$built_for"

@@ -21,7 +21,7 @@ installing=$SECONDS
 heading "Build ($preset)"
 SECONDS=0
 configure "$preset" "$@"
-cmake --build --preset "$preset" >&2
+cmake --build --preset "$preset"
 building=$SECONDS
 
 heading "Tests"
@@ -29,18 +29,14 @@ SECONDS=0
 report=$(mktemp)
 trap 'rm "$report"' EXIT
 status=0
-ctest --preset "$preset" -j "$(nproc)" > "$report" 2>&1 || status=$?
+ctest --preset "$preset" -j "$(nproc)" 2>&1 | tee "$report" || status=$?
 testing=$SECONDS
-# The closing lines come last, after what the test programs and CTest skipped.
-sed '/ tests passed, /,$d' "$report" >&2
 
-log=$build/Testing/Temporary/LastTest.log
-skipped=$(grep -a '^skipped: ' "$log" | sed 's/^skipped: /  /' | sort || true)
-count=$(printf '%s' "$skipped" | grep -c . || true)
-heading "Skipped: $count checks"
+skipped=$(grep -a '^skipped: ' "$build/Testing/Temporary/LastTest.log" | sed 's/^skipped: /  /' | sort || true)
+heading "Skipped: $(grep -c . <<< "$skipped" || true) test cases"
 [[ -z $skipped ]] || say "$skipped"
-has_cuda || say "(nothing of CUDA was compiled or tested: $built_for)"
+has_cuda || say "  everything of CUDA: $built_for"
 
 heading "Result: installation $(duration $installing), build $(duration $building), tests $(duration $testing)"
-sed -n '/ tests passed, /,$p' "$report" >&2
+grep ' tests failed out of ' "$report" || true
 exit $status
