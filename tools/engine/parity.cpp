@@ -9,6 +9,7 @@
 #include "engine/error.h"
 #include "kernels/random.h"
 #include "models/models.h"
+#include "tools/engine/reference_file.h"
 
 namespace engine {
 namespace {
@@ -16,31 +17,6 @@ namespace {
 constexpr uint32_t kSignsPurpose = 0x5EED;
 constexpr double kZeroGradient =
     1e-5;  // of the norm of all gradients: exact zeros hold only rounding
-
-// ---------------------------------------------------------------- the file
-
-struct Reference {
-  const TensorFile& file;
-
-  const std::string& text(const std::string& key) const {
-    const auto it = file.metadata.find(key);
-    require(it != file.metadata.end(), Failure::data, "the reference has no {} in its metadata",
-            key);
-    return it->second;
-  }
-  int number(const std::string& key) const { return std::stoi(text(key)); }
-  const Tensor* find(const std::string& name) const {
-    const auto it = file.tensors.find(name);
-    return it == file.tensors.end() ? nullptr : &it->second;
-  }
-  std::vector<double> values(const std::string& name) const {
-    const Tensor* tensor = find(name);
-    require(tensor, Failure::data, "the reference has no tensor {}", name);
-    const Tensor wide = convert(*tensor, DType::f64);
-    const auto span = wide.as<double>();
-    return {span.begin(), span.end()};
-  }
-};
 
 bool ends_with(const std::string& s, std::string_view end) {
   return s.size() >= end.size() && s.ends_with(end);
@@ -66,18 +42,8 @@ Tensor rule_tensor(const std::string& name, const Shape& shape, uint64_t seed) {
   return tensor;
 }
 
-std::vector<double> parse_triple(const std::string& text) {
-  std::vector<double> values;
-  for (size_t at = 0; at < text.size();) {
-    size_t used = 0;
-    values.push_back(std::stod(text.substr(at), &used));
-    at += used + 1;
-  }
-  return values;
-}
-
 // The network's input, NHWC.
-std::vector<double> input_of(const Reference& r, int batch, int size, int channels) {
+std::vector<double> input_of(const ReferenceFile& r, int batch, int size, int channels) {
   std::vector<double> nhwc(size_t(batch) * size * size * channels);
   if (r.text("input") == "stored") {
     const Tensor* bytes = r.find("image_u8");
@@ -85,8 +51,7 @@ std::vector<double> input_of(const Reference& r, int batch, int size, int channe
         bytes && bytes->dtype == DType::u8 && bytes->size() == static_cast<int64_t>(nhwc.size()),
         Failure::data, "the reference's image_u8 is not {}x{}x{}x{} bytes", batch, size, size,
         channels);
-    const std::vector<double> mean = parse_triple(r.text("mean")),
-                              std = parse_triple(r.text("std"));
+    const std::vector<double> mean = r.numbers("mean"), std = r.numbers("std");
     const auto u8 = bytes->as<uint8_t>();
     for (size_t i = 0; i < nhwc.size(); ++i) {
       const size_t c = i % channels;
@@ -143,14 +108,10 @@ Distance digest_distance(const std::string& name, std::span<const double> ours,
   return {std::isfinite(error) ? error : INFINITY, 0};
 }
 
-std::vector<double> wide(const Tensor& tensor) {
-  const Tensor converted = convert(tensor, DType::f64);
-  return {converted.as<double>().begin(), converted.as<double>().end()};
-}
-
 class Comparison {
  public:
-  Comparison(const Reference& r, bool digest) : r_(r), digest_(digest), seed_(r.number("seed")) {}
+  Comparison(const ReferenceFile& r, bool digest)
+      : r_(r), digest_(digest), seed_(r.number("seed")) {}
 
   ParityRow row(const std::string& kind, const std::string& name, const std::vector<double>& ours,
                 double floor) const {
@@ -175,7 +136,7 @@ class Comparison {
   }
 
  private:
-  const Reference& r_;
+  const ReferenceFile& r_;
   bool digest_;
   uint64_t seed_;
 };
@@ -183,7 +144,7 @@ class Comparison {
 }  // namespace
 
 ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOptions& options) {
-  const Reference r{file};
+  const ReferenceFile r(file);
   const int batch = r.number("batch_size"), size = r.number("image_size");
   ModelOptions model{.classes = r.number("classes"),
                      .height = size,
@@ -195,7 +156,7 @@ ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOp
                                  .conv = options.conv,
                                  .deterministic = options.deterministic,
                                  .float_input = true,
-                                 .loss_scale = std::stof(r.text("loss_scale")),
+                                 .loss_scale = static_cast<float>(r.numbers("loss_scale").at(0)),
                                  .fixed_loss_scale = true};
   Session session(make_model(r.text("model"), model), backend, session_options);
   const Graph& graph = session.graph();
@@ -234,10 +195,10 @@ ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOp
   const auto after = session.state();
   for (const Parameter& p : graph.parameters) {
     if (!p.trained()) {
-      report.running.push_back(compare.row("after", p.name, wide(after.at(p.name)), 0));
+      report.running.push_back(compare.row("after", p.name, as_doubles(after.at(p.name)), 0));
       continue;
     }
-    std::vector<double> ours = wide(gradients.at(p.name));
+    std::vector<double> ours = as_doubles(gradients.at(p.name));
     for (double& g : ours) g /= scale;
     report.gradients.push_back(compare.row("grad", p.name, ours, kZeroGradient * all));
   }

@@ -1,12 +1,14 @@
-// engine parity: one training step against a file of tools/compare/golden.py.
+// engine parity: a training step, or the first losses of a training, against what PyTorch recorded.
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "engine/error.h"
 #include "io/safetensors.h"
+#include "tools/engine/curve.h"
 #include "tools/engine/device.h"
 #include "tools/engine/parity.h"
+#include "tools/engine/reference_file.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {
@@ -42,6 +44,39 @@ std::string summary_of(const char* title, std::vector<ParityRow> rows) {
                      rows.size(), at(0.5), at(0.9), at(1), rows.back().name);
 }
 
+// Prints a step's comparison; true if it agrees.
+bool check_step(const std::string& path, const TensorFile& file, Backend& backend,
+                const ParityOptions& options, bool all) {
+  const ParityReport r = run_parity(file, backend, options);
+  std::string text = fmt::format(
+      "{}: {}, batch {}, {} on {}, reference {}\n  loss {:.8f}, reference {:.8f}\n", path, r.model,
+      r.batch, r.precision, backend.description(), r.reference_precision, r.loss, r.reference_loss);
+  text +=
+      row_line(r.logits) + summary_of("gradients", r.gradients) + summary_of("running", r.running);
+  if (all)
+    for (const auto* rows : {&r.running, &r.gradients})
+      for (const ParityRow& row : *rows) text += row_line(row);
+  const std::string difference = first_difference(r, parity_limits(options.precision));
+  text += difference.empty() ? "  agrees\n" : fmt::format("  first difference: {}\n", difference);
+  print_to_stdout(text);
+  return difference.empty();
+}
+
+bool check_curve(const std::string& path, const TensorFile& file, Backend& backend,
+                 const ParityOptions& options) {
+  const std::vector<CurveRow> rows = run_curve(file, backend, options);
+  std::string text = fmt::format(
+      "{}: losses on {}\n  step        ours     PyTorch      error   PyTorch's spread\n", path,
+      backend.description());
+  for (size_t i = 0; i < rows.size(); ++i)
+    text += fmt::format("  {:>4} {:>11.7f} {:>11.7f} {:>10.2e} {:>18.2e}\n", i + 1, rows[i].ours,
+                        rows[i].first, rows[i].error(), rows[i].spread());
+  const int departure = first_departure(rows);
+  text += departure == 0 ? "  agrees\n" : fmt::format("  departs at step {}\n", departure);
+  print_to_stdout(text);
+  return departure == 0;
+}
+
 }  // namespace
 
 int parity(const Command& command) {
@@ -49,23 +84,14 @@ int parity(const Command& command) {
   if (!options) return 0;
   const Ranks ranks = choose_ranks(*options);
   const auto backend = make_backend(ranks.kind, ranks.options[0]);
-  int failed = 0;
+  const ParityOptions how{ranks.precision, options->conv, options->deterministic};
+  size_t failed = 0;
   for (const std::string& path : options->references) {
-    const ParityReport r = run_parity(read_safetensors(path), *backend,
-                                      {ranks.precision, options->conv, options->deterministic});
-    std::string text =
-        fmt::format("{}: {}, batch {}, {} on {}, reference {}\n  loss {:.8f}, reference {:.8f}\n",
-                    path, r.model, r.batch, r.precision, backend->description(),
-                    r.reference_precision, r.loss, r.reference_loss);
-    text += row_line(r.logits) + summary_of("gradients", r.gradients) +
-            summary_of("running", r.running);
-    if (options->all)
-      for (const auto* rows : {&r.running, &r.gradients})
-        for (const ParityRow& row : *rows) text += row_line(row);
-    const std::string difference = first_difference(r, parity_limits(ranks.precision));
-    text += difference.empty() ? "  agrees\n" : fmt::format("  first difference: {}\n", difference);
-    failed += !difference.empty();
-    print_to_stdout(text);
+    const TensorFile file = read_safetensors(path);
+    const bool agrees = ReferenceFile(file).text("form") == "curve"
+                            ? check_curve(path, file, *backend, how)
+                            : check_step(path, file, *backend, how, options->all);
+    failed += !agrees;
   }
   require(failed == 0, Failure::check, "{} of {} references differ", failed,
           options->references.size());
