@@ -32,16 +32,35 @@ std::string row_line(const ParityRow& row) {
                              : "");
 }
 
-std::string summary_of(const char* title, std::vector<ParityRow> rows) {
+double at_percentile(std::vector<double> values, double p) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(p * double(values.size() - 1) + 0.5)];
+}
+
+template <class Project>
+std::string percentiles(const char* title, const std::vector<ParityRow>& rows, Project project) {
+  std::vector<double> values;
+  for (const ParityRow& row : rows) values.push_back(project(row));
+  return fmt::format("  {:<24} median {:.2e}, 90% {:.2e}, worst {:.2e}\n", title,
+                     at_percentile(values, 0.5), at_percentile(values, 0.9),
+                     at_percentile(values, 1));
+}
+
+std::string summary_of(const std::string& title, const std::vector<ParityRow>& rows) {
   if (rows.empty()) return "";
-  std::sort(rows.begin(), rows.end(), [](const ParityRow& a, const ParityRow& b) {
+  const auto worse = [](const ParityRow& a, const ParityRow& b) {
     return a.ours.relative < b.ours.relative;
-  });
-  const auto at = [&](double p) {
-    return rows[static_cast<size_t>(p * double(rows.size() - 1) + 0.5)].ours.relative;
   };
-  return fmt::format("  {:<10} {:>4}: median {:.2e}, 90% {:.2e}, worst {:.2e} ({})\n", title,
-                     rows.size(), at(0.5), at(0.9), at(1), rows.back().name);
+  std::string text = fmt::format("  {}: {} tensors, worst {}\n", title, rows.size(),
+                                 std::max_element(rows.begin(), rows.end(), worse)->name);
+  text += percentiles("relative error", rows, [](const ParityRow& r) { return r.ours.relative; });
+  if (!rows.front().own) return text;
+  const auto beyond = [](const ParityRow& r) { return r.ours.relative > 2 * r.own->relative; };
+  text += percentiles("PyTorch's", rows, [](const ParityRow& r) { return r.own->relative; });
+  text += percentiles("1 - cosine", rows, [](const ParityRow& r) { return r.ours.cosine; });
+  text += percentiles("PyTorch's", rows, [](const ParityRow& r) { return r.own->cosine; });
+  return text + fmt::format("  beyond twice PyTorch's error: {}\n",
+                            std::count_if(rows.begin(), rows.end(), beyond));
 }
 
 // Prints a step's comparison; true if it agrees.
