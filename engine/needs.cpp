@@ -49,7 +49,7 @@ StepNeeds needs_of(const Sizes& sizes, const Conv& conv) {
   const size_t partials = std::max(sizes.partials(conv.in.at), sizes.partials(conv.out));
   n.forward.partials = n.backward.partials = partials;
   const Shape& weight = sizes.graph.parameters[conv.weight].memory;
-  if (conv.depthwise && o.backend == BackendKind::cuda) {
+  if (conv.depthwise) {
     const Buffer& b = sizes.graph.buffers[conv.in.at.buffer];
     n.backward.weight =
         depthwise_weight_partials(o.batch, b.height, b.width, conv.in.at.channels(),
@@ -76,10 +76,6 @@ StepNeeds needs_of(const Sizes& sizes, const SqueezeExcite& squeeze) {
 StepNeeds needs_of(const Sizes& sizes, const Pool& pool) {
   const size_t partials = std::max(sizes.partials(pool.in.at), sizes.partials(pool.out));
   StepNeeds n{.forward = {.partials = partials}, .backward = {.partials = partials}};
-  if (sizes.options.backend == BackendKind::cpu) {
-    n.backward.operand = sizes.dense(pool.in.at);
-    n.backward.output = sizes.dense(pool.out);
-  }
   return n;
 }
 
@@ -109,8 +105,7 @@ std::string_view name_of(ConvForm form) {
 }
 
 StepNeeds needs(const Graph& graph, const Step& step, const NeedsOptions& options) {
-  if (options.backend == BackendKind::reference)
-    return {};  // plain loops hold one element at a time
+X
   const Sizes sizes{graph, options};
   return std::visit([&](const auto& s) { return needs_of(sizes, s); }, step);
 }
