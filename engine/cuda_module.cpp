@@ -57,4 +57,8 @@ std::string cuda_versions() {
   return opened_module().versions();
 }
 
+KernelTimes time_cuda_kernels(const Graph& graph, const KernelBench& bench) {
+  return opened_module().time_kernels(graph, bench);
+}
+
 }  // namespace engine

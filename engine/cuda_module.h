@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/cuda/bench.h"
+
 namespace engine {
 
 struct GpuInfo {
@@ -13,8 +15,10 @@ struct GpuInfo {
   int major = 0, minor = 0;  // compute capability
 };
 
-// Both throw Error(usage), saying what is missing, where the module cannot be opened.
+// All throw Error(usage), saying what is missing, where the module cannot be opened.
 std::vector<GpuInfo> cuda_devices();  // empty: no GPU, or no driver
 std::string cuda_versions();          // "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0, NCCL 2.28.9"
+
+KernelTimes time_cuda_kernels(const Graph& graph, const KernelBench& bench);
 
 }  // namespace engine

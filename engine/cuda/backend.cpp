@@ -397,7 +397,7 @@ Backend* make_backend(const BackendOptions& options) {
   return std::make_unique<CudaBackend>(options).release();
 }
 
-constexpr Module kModule{make_backend, devices, versions};
+constexpr Module kModule{make_backend, devices, versions, time_kernels};
 
 }  // namespace
 

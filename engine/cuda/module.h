@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/cuda/bench.h"
 #include "engine/cuda_module.h"
 
 namespace engine::cuda {
@@ -13,6 +14,7 @@ struct Module {
   Backend* (*make_backend)(const BackendOptions& options);
   std::vector<GpuInfo> (*devices)();
   std::string (*versions)();
+  KernelTimes (*time_kernels)(const Graph& graph, const KernelBench& bench);
 };
 
 using ModuleEntry = const Module* (*)();

@@ -22,10 +22,12 @@ constexpr Verb kVerbs[] = {
     {"eval", "loss, top-1, top-5 and macro AUC of a weight file on a data set", eval},
     {"predict", "the class of each image", predict},
     {"summary", "layers, parameters and memory plan of a model", summary},
-    {"parity", "one training step against what PyTorch recorded", parity},
+    {"parity", "training steps against what PyTorch recorded", parity},
     {"convert", "any weight file to safetensors with torchvision's names", convert_weights},
     {"draw", "an image set to try training with", draw},
     {"version", "the build, its libraries and this machine", version},
+    {"bench step", "time and memory of whole training steps", bench_step},
+    {"bench kernels", "time of every kernel and library call of a model", bench_kernels},
     {"weights verify", "weight files against the list of published ones", verify_weights},
 };
 

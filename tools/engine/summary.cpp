@@ -6,6 +6,7 @@
 #include "engine/plan.h"
 #include "io/preprocess.h"
 #include "models/models.h"
+#include "tools/bench/shapes.h"
 #include "tools/engine/device.h"
 #include "tools/engine/verbs.h"
 
@@ -38,15 +39,6 @@ struct SummaryOptions {
   }
 };
 
-std::string kind_of(const Step& step) {
-  if (const auto* conv = std::get_if<Conv>(&step))
-    return conv->depthwise ? "depthwise" : conv->pointwise() ? "pointwise" : "conv";
-  if (std::holds_alternative<SqueezeExcite>(step)) return "squeeze_excite";
-  if (const auto* pool = std::get_if<Pool>(&step))
-    return pool->maximal ? "max_pool" : "average_pool";
-  return std::holds_alternative<Add>(step) ? "add" : "loss";
-}
-
 std::string layer_line(const Graph& g, const Step& step) {
   const Operand in = operands_of(step)[0];
   const Buffer& from = g.buffers[in.at.buffer];
@@ -59,33 +51,10 @@ std::string layer_line(const Graph& g, const Step& step) {
   return line + '\n';
 }
 
-// op N-less: kernel stride padding, input H W C pitch, output channels pitch, then how often it occurs.
-std::string shape_key(const Graph& g, const Step& step) {
-  const Operand in = operands_of(step)[0];
-  const Buffer& from = g.buffers[in.at.buffer];
-  Window w{};
-  if (const auto* conv = std::get_if<Conv>(&step)) w = conv->window;
-  if (const auto* pool = std::get_if<Pool>(&step)) w = pool->window;
-  const Slice* out = output_of(step);
-  return fmt::format("{} k{}x{} s{} p{} h{} w{} c{}/{} o{}/{}", kind_of(step), w.kernel_h,
-                     w.kernel_w, w.stride, w.padding, from.height, from.width, in.at.channels(),
-                     from.channels, out ? out->channels() : 0,
-                     out ? g.buffers[out->buffer].channels : 0);
-}
-
 std::string shape_lines(const Graph& g) {
-  std::vector<std::pair<std::string, int>> shapes;  // in the order of first use
-  for (const Step& step : g.steps) {
-    const std::string key = shape_key(g, step);
-    const auto it =
-        std::find_if(shapes.begin(), shapes.end(), [&](const auto& s) { return s.first == key; });
-    if (it == shapes.end())
-      shapes.emplace_back(key, 1);
-    else
-      ++it->second;
-  }
   std::string text;
-  for (const auto& [key, count] : shapes) text += fmt::format("{} x{}\n", key, count);
+  for (const StepShape& shape : distinct_shapes(g))
+    text += fmt::format("{} x{}\n", shape.key, shape.count);
   return text;
 }
 

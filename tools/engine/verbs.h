@@ -6,6 +6,8 @@
 
 namespace engine {
 
+int bench_kernels(const Command& command);
+int bench_step(const Command& command);
 int convert_weights(const Command& command);
 int draw(const Command& command);
 int eval(const Command& command);

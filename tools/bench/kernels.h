@@ -1,0 +1,18 @@
+// The report of kernel times: what each costs a training step and how near it is to the GPU's
+// ceilings.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "engine/cuda/bench.h"
+
+namespace engine {
+
+// One object: GPU, ceilings, kernels by their share of a step.
+nlohmann::ordered_json kernel_json(const KernelTimes& times);
+
+// Kernels summed over their shapes, then the `rows` shapes with the largest share.
+std::string kernel_table(const KernelTimes& times, int rows);
+
+}  // namespace engine

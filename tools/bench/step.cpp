@@ -1,0 +1,214 @@
+#include "tools/bench/step.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <fstream>
+#include <thread>
+
+#include "engine/cuda_module.h"
+#include "engine/error.h"
+#include "engine/rng.h"
+#include "engine/session.h"
+#include "models/models.h"
+#include "tools/engine/environment.h"
+
+namespace engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kLost{60};  // without a result: something failed, ask the device
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Memory in use: of the whole GPU, or resident in this process.
+size_t used_bytes(const Backend& backend, int device) {
+  if (backend.kind() == BackendKind::cuda)
+    return cuda_devices()[device].memory - backend.free_bytes();
+  size_t pages = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> pages >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+std::string hardware_of(BackendKind kind, int device) {
+  return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
+}
+
+// Random bytes and labels; every rank has its own.
+struct SyntheticBatch {
+  SyntheticBatch(const Graph& graph, int batch, int rank) : labels(batch) {
+    const Buffer& image = graph.buffers[graph.image.buffer];
+    images.resize(size_t(batch) * image.height * image.width * image.channels);
+    Rng rng({.position = static_cast<uint32_t>(rank), .purpose = purpose("synthetic batch")});
+    for (uint8_t& value : images) value = static_cast<uint8_t>(rng.below(256));
+    for (int32_t& label : labels) label = static_cast<int32_t>(rng.below(graph.classes()));
+  }
+  std::vector<uint8_t> images;
+  std::vector<int32_t> labels;
+};
+
+// One rank's session and its resident batch.
+class Runner {
+ public:
+  Runner(const StepBench& bench, BackendKind kind, const BackendOptions& options)
+      : bench_(bench),
+        backend_(make_backend(kind, options)),
+        context_bytes_(used_bytes(*backend_, options.device)),
+        session_(graph_of(bench), *backend_,
+                 {.programs = {{bench.batch, bench.train ? Mode::train : Mode::evaluate}},
+                  .precision = options.precision,
+                  .conv = bench.conv,
+                  .deterministic = bench.deterministic,
+                  .workspace = bench.workspace}) {
+    session_.initialise(1);
+    session_.prepare();
+    const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);
+    for (int slot = 0; slot < kSlots; ++slot)
+      enqueue({batch.images.data(), batch.labels.data(), bench.batch});
+    const int warmup = std::max(0, bench.warmup - kSlots);
+    for (int i = 0; i < warmup; ++i) enqueue({.count = bench.batch});
+    backend_->synchronize();
+  }
+
+  std::vector<double> run() { return bench_.train ? run_ahead() : run_each(); }
+
+  void report(StepTimes& times, int device) {
+    times.planned_bytes = session_.allocated_bytes();
+    times.context_bytes = context_bytes_;
+    times.used_bytes = used_bytes(*backend_, device) - context_bytes_;
+    times.loss = bench_.train ? session_.result(last_).loss : evaluated_.loss;
+  }
+
+ private:
+  void enqueue(const HostBatch& batch) {
+    const StepInput input{.learning_rate = 1e-4};
+    if (bench_.train)
+      last_ = session_.train(batch, input);
+    else
+      session_.evaluate(batch, input, &evaluated_);
+  }
+
+  // A GPU never waits for the host, four steps are enqueued beside the one that runs; elsewhere
+  // nothing runs beside the host. A step ends when its result arrives.
+  std::vector<double> run_ahead() {
+    std::vector<double> samples;
+    const uint64_t ahead = backend_->kind() == BackendKind::cuda ? 4 : 0;
+    const uint64_t first = last_ + 1, end = first + bench_.steps;
+    auto before = Clock::now();
+    for (uint64_t step = first; step < end; ++step) {
+      while (last_ + 1 < end && last_ < step + ahead) enqueue({.count = bench_.batch});
+      wait(step);
+      const auto now = Clock::now();
+      samples.push_back(std::chrono::duration<double, std::milli>(now - before).count());
+      before = now;
+    }
+    return samples;
+  }
+
+  std::vector<double> run_each() {
+    std::vector<double> samples;
+    for (int i = 0; i < bench_.steps; ++i) {
+      const auto start = Clock::now();
+      enqueue({.count = bench_.batch});
+      samples.push_back(1e3 * seconds_since(start));
+    }
+    return samples;
+  }
+
+  void wait(uint64_t step) {
+    const auto start = Clock::now();
+    while (!session_.poll(step)) {
+      if (Clock::now() - start > kLost) session_.result(step);  // throws what went wrong
+      std::this_thread::yield();
+    }
+  }
+
+  const StepBench& bench_;
+  std::unique_ptr<Backend> backend_;
+  size_t context_bytes_;
+  Session session_;
+  uint64_t last_ = 0;  // step enqueued last
+  StepResult evaluated_;
+};
+
+void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& times) {
+  const auto start = Clock::now();
+  const BackendOptions& options = ranks.options[rank];
+  Runner runner(bench, ranks.kind, options);
+  options.communicator.group->barrier();
+  const double warmup_s = seconds_since(start);
+  std::vector<double> samples = runner.run();
+  options.communicator.group->barrier();
+  if (rank > 0) return;
+  times = {.hardware = hardware_of(ranks.kind, options.device),
+           .samples_ms = std::move(samples),
+           .warmup_s = warmup_s};
+  times.images_per_second = 1e3 * bench.batch * ranks.count() / quantile(times.samples_ms, 0.5);
+  runner.report(times, options.device);
+}
+
+}  // namespace
+
+StepBench with_defaults(StepBench bench) {
+  const bool digits = bench.model == "mnist_cnn";
+  if (bench.image_size == 0) bench.image_size = digits ? 28 : 224;
+  if (bench.classes == 0) bench.classes = bench.model.starts_with("efficientnet") ? 35 : 10;
+  return bench;
+}
+
+Graph graph_of(const StepBench& bench) {
+  return make_model(
+      bench.model,
+      {.classes = bench.classes, .height = bench.image_size, .width = bench.image_size});
+}
+
+StepTimes measure_step(const StepBench& bench, const Ranks& ranks) {
+  StepTimes times;
+  std::vector<std::exception_ptr> errors(ranks.count());
+  {
+    std::vector<std::jthread> threads;
+    for (int rank = 0; rank < ranks.count(); ++rank)
+      threads.emplace_back([&, rank] {
+        try {
+          run_rank(bench, ranks, rank, times);
+        } catch (const std::exception& error) {
+          errors[rank] = std::current_exception();
+          ranks.options[rank].communicator.group->abort(
+              fmt::format("rank {}: {}", rank, error.what()));
+        }
+      });
+  }
+  // The cause before its echo on the other ranks.
+  std::exception_ptr first;
+  for (const std::exception_ptr& error : errors) {
+    if (!error) continue;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      if (!first || e.kind != Failure::collective) first = error;
+    } catch (...) {
+      first = error;
+    }
+  }
+  if (first) std::rethrow_exception(first);
+  return times;
+}
+
+double quantile(std::span<const double> values, double p) {
+  if (values.empty()) return std::nan("");
+  std::vector<double> sorted(values.begin(), values.end());
+  std::sort(sorted.begin(), sorted.end());
+  const double at = p * double(sorted.size() - 1);
+  const auto below = static_cast<size_t>(at);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  return sorted[below] + (at - double(below)) * (sorted[above] - sorted[below]);
+}
+
+}  // namespace engine

@@ -1,0 +1,122 @@
+// engine bench kernels: every kernel and library call of a model's training step on one GPU.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "engine/cuda_module.h"
+#include "engine/error.h"
+#include "tools/bench/gate.h"
+#include "tools/bench/kernels.h"
+#include "tools/bench/shapes.h"
+#include "tools/bench/step.h"
+#include "tools/engine/terminal.h"
+#include "tools/engine/verbs.h"
+
+namespace engine {
+namespace {
+
+struct BenchKernelsOptions : DeviceOptions {
+  StepBench bench;
+  int gpu = 0, gate_batch = 2, runs = 20, rows = 40;
+  bool unchecked = false, check_only = false, json = false;
+  std::optional<std::filesystem::path> out;
+
+  void visit(auto& v) {
+    v.group("What to run");
+    v("--model NAME", bench.model, "every distinct shape of its training step");
+    v("-b, --batch-size N", bench.batch, "images of the step that is measured", Within{1, 65536});
+    v("--image-size N", bench.image_size, "side of the input (0: 224, mnist_cnn 28)",
+      Within{0, 4096});
+    v("--classes N", bench.classes, "outputs of the head (0: 35 for efficientnet_*, else 10)",
+      Within{0, 1'000'000});
+    v("--runs N", runs, "of each kernel, every one on a cold L2", Within{1, 1000});
+    v("--gate-batch N", gate_batch, "images of the step that is first compared with plain loops",
+      Within{1, 64});
+    v("--unchecked", unchecked, "compare nothing first");
+    v("--check-only", check_only, "compare only; the one part that any device can do");
+    visit_device(v);
+    v("--gpu N", gpu, "which GPU", Within{0, 63});
+    v.group("Output");
+    v("--rows N", rows, "shapes in the table (0: all)", Within{0, 100'000});
+    v("--out FILE", out, "all of it as JSON");
+    v("--json", json, "the JSON object instead of the table");
+  }
+};
+
+// Steps of the same shape as one that failed, which is printed.
+std::vector<int> failing_steps(const BenchKernelsOptions& o, const Graph& graph,
+                               const PlanOptions& plan, const Ranks& ranks) {
+  const std::vector<StepShape> shapes = distinct_shapes(graph);
+  std::vector<int> wanted;
+  for (const StepShape& shape : shapes) wanted.push_back(shape.first);
+  const auto backend = make_backend(ranks.kind, ranks.options[0]);
+  PlanOptions small = plan;
+  small.batch = o.gate_batch;
+  std::vector<int> failing;
+  double worst = 0;
+  for (const StepCheck& check : check_steps(graph, *backend, small, wanted)) {
+    if (check.passed()) {
+      worst = std::max(worst, check.error);
+      continue;
+    }
+    const std::string key = shape_key(graph, graph.steps[check.step]);
+    say(fmt::format(
+        "WRONG, not measured: {} ({}): {} is {:.3g} times what is allowed from plain loops",
+        check.name, key, check.worst, check.error));
+    for (int i = 0; i < static_cast<int>(graph.steps.size()); ++i)
+      if (shape_key(graph, graph.steps[i]) == key) failing.push_back(i);
+  }
+  say(
+      fmt::format("{}: {} distinct steps compared with plain loops, {} steps of the model wrong; "
+                  "the largest other error is "
+                  "{:.2f} of what is allowed",
+                  graph.model, wanted.size(), failing.size(), worst));
+  return failing;
+}
+
+void write_json(const std::filesystem::path& file, const nlohmann::ordered_json& json) {
+  std::ofstream out(file);
+  out << json.dump(1) << '\n';
+  out.close();
+  require(out.good(), Failure::data, "{}: cannot be written", file.string());
+}
+
+}  // namespace
+
+int bench_kernels(const Command& command) {
+  const auto options = parse_options<BenchKernelsOptions>(command);
+  if (!options) return 0;
+  const BenchKernelsOptions& o = *options;
+  const StepBench bench = with_defaults(o.bench);
+  Ranks ranks = choose_ranks(o);
+  ranks.options[0].device = o.gpu;
+  require(o.check_only || ranks.kind == BackendKind::cuda, Failure::usage,
+          "bench kernels measures with CUDA events: it needs a GPU (--check-only does not)");
+  const Graph graph = graph_of(bench);
+  const PlanOptions plan{.batch = bench.batch,
+                         .precision = ranks.precision,
+                         .backend = ranks.kind,
+                         .conv = o.conv,
+                         .workspace = size_t(o.workspace) << 20};
+  std::vector<int> failing;
+  if (!o.unchecked || o.check_only) failing = failing_steps(o, graph, plan, ranks);
+  const int code = failing.empty() ? 0 : static_cast<int>(Failure::check);
+  if (o.check_only) return code;
+
+  const KernelTimes times = time_cuda_kernels(
+      graph,
+      {.device = ranks.options[0].device, .plan = plan, .left_out = failing, .runs = o.runs});
+  nlohmann::ordered_json json = {{"model", bench.model},
+                                 {"batch_size", bench.batch},
+                                 {"precision", name_of(ranks.precision)},
+                                 {"conv", name_of(o.conv)},
+                                 {"image_size", bench.image_size},
+                                 {"wrong_steps", failing.size()}};
+  json.update(kernel_json(times));
+  if (o.out) write_json(*o.out, json);
+  print_to_stdout(o.json ? json.dump() + '\n' : kernel_table(times, o.rows));
+  return code;
+}
+
+}  // namespace engine
