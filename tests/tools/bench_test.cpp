@@ -1,4 +1,4 @@
-// Benchmarks without timing: shapes, stored rates, quantiles, the gate, the correction's statistics.
+// Benchmarks without timing: shapes, stored rates, quantiles, the gate, k0 beside the gradient.
 #include <cmath>
 #include <filesystem>
 #include <fstream>

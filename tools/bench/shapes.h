@@ -1,4 +1,4 @@
-// The distinct shapes of a model's steps: what is measured and checked once, however often it occurs.
+// The distinct shapes of a model's steps: measured and checked once, however often they occur.
 #pragma once
 
 #include <string>
