@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011), the same bits on host and device.
-// A key names what is drawn (seed, epoch, position in the epoch, purpose), so nothing has state to save
-// and no result depends on the order or the thread in which samples are treated.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011), the same bits on host and
+// device. A key names what is drawn (seed, epoch, position in the epoch, purpose), so nothing has
+// state to save and no result depends on the order or the thread in which samples are treated.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +48,8 @@ ENGINE_HOST_DEVICE Random4 philox(const RandomKey& key, uint32_t index) {
 }
 
 // Uniform in [0, 1): 24 bits, exact in float.
-ENGINE_HOST_DEVICE float uniform(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+ENGINE_HOST_DEVICE float uniform(uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
 }  // namespace engine

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares `engine predict --json` with recorded logits.
 
-The CSV has the columns file, label, predicted and logit_<class>...; files are relative to its folder. Exits with 8 if a
+Flags it does not know go to `engine predict`. The CSV has the columns file, label, predicted and logit_<class>...; files are relative to its folder. Exits with 8 if a
 class differs or a logit is further away than the tolerance.
 """
 
@@ -17,13 +17,12 @@ def main() -> None:
     parser.add_argument("csv", type=Path)
     parser.add_argument("--engine", default="build/release/bin/engine")
     parser.add_argument("--tolerance", type=float, default=1e-3)
-    parser.add_argument("arguments", nargs="*", help="of engine predict, after --")
-    options = parser.parse_args()
+    options, arguments = parser.parse_known_args()  # the rest is for engine predict
 
     with open(options.csv, newline="") as file:
         rows = list(csv.DictReader(file))
     files = [str(options.csv.parent / row["file"]) for row in rows]
-    command = [options.engine, "predict", "--json", *options.arguments, *files]
+    command = [options.engine, "predict", "--json", *arguments, *files]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     worst, classes = 0.0, 0
     for row, line in zip(rows, printed.splitlines(), strict=True):
