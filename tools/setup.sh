@@ -57,9 +57,9 @@ configure() {
 has_cuda() { [[ $built_for == CUDA* ]]; }
 
 explain_gpu() {
-  say "For NVIDIA GPUs this needs nvcc (on PATH, in \$CUDA_HOME/bin or in /usr/local/cuda/bin), cuDNN and NCCL:
-  Debian's own CUDA packages are too old; add NVIDIA's repository for Debian 12, which
-  https://developer.nvidia.com/cuda-downloads describes, then
+  say "For NVIDIA GPUs: nvcc (on PATH, in \$CUDA_HOME/bin or in /usr/local/cuda/bin), cuDNN and NCCL must be there.
+  Debian's own CUDA packages are too old. Add NVIDIA's repository (https://developer.nvidia.com/cuda-downloads), then
     apt-get install $gpu_packages
-  and run this script again."
+  and run this script again. If the repository has no NCCL for this distribution, take those two packages from
+  the one for Ubuntu 22.04, or unpack NCCL's tar archive into the CUDA folder."
 }
