@@ -309,6 +309,16 @@ Plan make_plan(const Graph& graph, const PlanOptions& options) {
   return Planner(graph, options).make();
 }
 
+int largest_batch(const Graph& graph, PlanOptions options, int optimizer_moments, size_t bytes) {
+  int fits = 0, too_large = options.batch;
+  while (too_large - fits > 1) {
+    options.batch = fits + (too_large - fits) / 2;
+    const bool fit = make_plan(graph, options).totals(graph, optimizer_moments).sum() <= bytes;
+    (fit ? fits : too_large) = options.batch;
+  }
+  return fits;
+}
+
 Plan::Totals Plan::totals(const Graph& graph, int optimizer_moments) const {
   const size_t real = real_size(options.precision);
   const Buffer& image = graph.buffers[graph.image.buffer];

@@ -87,4 +87,7 @@ struct Plan {
 // only partly written.
 Plan make_plan(const Graph& graph, const PlanOptions& options);
 
+// The largest batch below options.batch whose totals fit into `bytes`; 0: none does.
+int largest_batch(const Graph& graph, PlanOptions options, int optimizer_moments, size_t bytes);
+
 }  // namespace engine

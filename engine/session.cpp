@@ -64,9 +64,16 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
     programs_.push_back(std::move(running));
   }
   largest.activations = activations_;
-  require(largest.sum() <= backend_.free_bytes(), Failure::memory,
-          "batch {} at {} needs {:.0f} MiB on this device, {:.0f} MiB are free", capacity_,
-          name_of(options_.precision), largest.sum() / 1048576., backend_.free_bytes() / 1048576.);
+  const size_t needed = largest.sum(), free = backend_.free_bytes();
+  if (needed > free) {
+    const auto biggest = std::max_element(
+        programs_.begin(), programs_.end(),
+        [](const auto& a, const auto& b) { return a->plan.activations < b->plan.activations; });
+    fail(Failure::memory,
+         "batch {} at {} needs {:.0f} MiB, {:.0f} MiB are free; the largest batch that fits is {}",
+         capacity_, name_of(options_.precision), double(needed) / 1048576, double(free) / 1048576,
+         largest_batch(graph_, (*biggest)->plan.options, options_.optimizer.moments(), free));
+  }
   allocate_arenas(largest);
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <nlohmann/json.hpp>
@@ -61,8 +62,7 @@ struct TrainOptions : DeviceOptions, PreprocessOptions {
     v("--seed N", config.seed, "of initial values, shuffling, augmentation and dropout");
     v.group("Run");
     v("--out DIR", out, "run directory (default: runs/MODEL-DATE-TIME)");
-    v("--max-steps N", config.max_steps, "stop after that many steps (0: no limit)",
-      Within{0});
+    v("--max-steps N", config.max_steps, "stop after that many steps (0: no limit)", Within{0});
     v("--checkpoint-every N", config.checkpoint_every,
       "steps between checkpoints (0: one per epoch)", Within{0});
     v("--resume auto", resume, "auto: continue the run in --out if there is one");
@@ -171,7 +171,13 @@ int train(const Command& command) {
                   shared.data.train.classes.size(), shared.data.train.samples.size(),
                   shared.data.validation.samples.size(), describe(c.preprocess)));
   catch_signals(shared.signal);
-  run_ranks(shared, ranks);
+  try {
+    run_ranks(shared, ranks);
+  } catch (...) {
+    if (!shared.started && !shared.checkpoint)
+      std::filesystem::remove_all(shared.run.path());  // it holds nothing
+    throw;
+  }
   say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
                   (shared.run.path() / "results.csv").string(),
                   shared.run.weights("best").string()));

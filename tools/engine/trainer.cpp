@@ -238,6 +238,7 @@ void Trainer::count_result(const Pending& pending, Progress* progress) {
           "epoch {}, step {}: the loss is {}; a smaller --lr may help", at_.epoch + 1, pending.step,
           result.loss);
   at_.samples += pending.total;
+  shared_.started = true;
   if (!std::isfinite(result.loss)) return;  // skipped; it does not count
   own_loss_sum_ += result.loss * pending.total;
   if (progress && pending.count > 0) progress->loss(result.loss * pending.total / pending.count);
@@ -283,8 +284,7 @@ void Trainer::finish_epoch(double rate, double wait_share) {
                   "{:.1f}% waiting for data",
                   at_.epoch, config_.epochs, train_loss, m.loss, m.top1, m.top5,
                   m.auc_macro ? fmt::format("{:.4f}", *m.auc_macro) : "-", rate, 100 * wait_share));
-  for (const BadImage& bad : train_loader_.bad_images())
-    say(fmt::format("skipped {}: {}", bad.path, bad.reason));
+  for (const BadImage& bad : train_loader_.bad_images()) say("skipped " + bad.reason);
   shared_.run.log_epoch(
       {at_.epoch, seconds(), train_loss, m.loss, m.top1, m.top5, m.auc_macro, learning_rate});
   const bool best = m.top1 > at_.best_top1 || (m.top1 == at_.best_top1 && m.loss < at_.best_loss);

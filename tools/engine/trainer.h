@@ -59,6 +59,7 @@ struct TrainShared {
   std::optional<TensorFile> checkpoint;  // to resume from
   RunDirectory run;
   EvaluationResult validation;
+  std::atomic<bool> started = false;     // the first step is done
   std::atomic<int> signal = 0;  // that asked for the end, by its number
 };
 
