@@ -147,6 +147,9 @@ int train(const Command& command) {
   c.workspace = size_t(o.workspace) << 20;
   c.workers = ranks.workers;
 
+  const std::vector<std::string> known = model_names();
+  require(std::find(known.begin(), known.end(), o.model) != known.end(), Failure::usage,
+          "no model {}; known are {}", o.model, fmt::join(known, ", "));
   std::optional<TensorFile> checkpoint = find_checkpoint(o);
   std::optional<ModelFile> weights;
   if (!o.weights.empty() && !checkpoint) weights = read_model_file(o.weights, o.model);
