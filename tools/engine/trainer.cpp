@@ -203,6 +203,7 @@ void Trainer::train_epoch() {
     const bool stop = asked_to_stop();
     if (stop || (config_.checkpoint_every > 0 && at_.step % config_.checkpoint_every == 0)) {
       drain(true, progress.get());
+      gather_losses();
       save_checkpoint();
     }
     if (stop)
@@ -262,48 +263,57 @@ Metrics Trainer::validate() {
   return leads() ? metrics_of(shared_.validation, shared_.data.validation) : Metrics{};
 }
 
-void Trainer::finish_epoch(double rate, double wait_share) {
+// The ranks' losses meet.
+void Trainer::gather_losses() {
   communicator_.group->sum(communicator_.rank, std::span(&own_loss_sum_, 1));
   at_.loss_sum += std::exchange(own_loss_sum_, 0);
+}
+
+// An epoch that --max-steps cut short is validated and reported too, but it is not done: the checkpoint stays in its
+// middle, and a run that is resumed goes on from there.
+void Trainer::finish_epoch(double rate, double wait_share) {
+  gather_losses();
+  const bool whole = at_.epoch_step == train_loader_.steps();
+  if (!whole) save_checkpoint();
   const double learning_rate = schedule_.learning_rate();
+  const double train_loss = at_.loss_sum / std::max<int64_t>(1, at_.samples);
   const Metrics m = validate();
   double validation_loss = m.loss;
   communicator_.group->broadcast(communicator_.rank,
                                  std::as_writable_bytes(std::span(&validation_loss, 1)));
-  const double train_loss = at_.loss_sum / std::max<int64_t>(1, at_.samples);
-  ++at_.epoch;
-  at_.epoch_step = at_.samples = 0;
-  at_.loss_sum = 0;
-  if (schedule_.epoch_done(validation_loss))
-    say(fmt::format("no improvement: learning rate {:g}", schedule_.learning_rate()));
+  const int epoch = at_.epoch + 1;
+  if (whole) {
+    at_.epoch = epoch;
+    at_.epoch_step = at_.samples = 0;
+    at_.loss_sum = 0;
+    if (schedule_.epoch_done(validation_loss))
+      say(fmt::format("no improvement: learning rate {:g}", schedule_.learning_rate()));
+  }
   if (!leads()) return;
 
   say(
       fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, top-1 {:.4f}, top-5 {:.4f}, "
                   "AUC {}, {:.0f} img/s, "
                   "{:.1f}% waiting for data",
-                  at_.epoch, config_.epochs, train_loss, m.loss, m.top1, m.top5,
+                  epoch, config_.epochs, train_loss, m.loss, m.top1, m.top5,
                   m.auc_macro ? fmt::format("{:.4f}", *m.auc_macro) : "-", rate, 100 * wait_share));
-  for (const BadImage& bad : train_loader_.bad_images()) say("skipped " + bad.reason);
+  for (const BadImage& bad : train_loader_.bad_images())
+    if (named_bad_images_.insert(bad.path).second) say("skipped " + bad.reason);
   shared_.run.log_epoch(
-      {at_.epoch, seconds(), train_loss, m.loss, m.top1, m.top5, m.auc_macro, learning_rate});
+      {epoch, seconds(), train_loss, m.loss, m.top1, m.top5, m.auc_macro, learning_rate});
   const bool best = m.top1 > at_.best_top1 || (m.top1 == at_.best_top1 && m.loss < at_.best_loss);
   if (best) {
-    at_.best_epoch = at_.epoch;
+    at_.best_epoch = epoch;
     at_.best_top1 = m.top1;
     at_.best_loss = m.loss;
   }
   const std::vector<std::string>& classes = shared_.data.train.classes;
   write_model_file(shared_.run.weights("last"), session_, classes, config_.preprocess);
   if (best) write_model_file(shared_.run.weights("best"), session_, classes, config_.preprocess);
-  save_checkpoint();
+  if (whole) save_checkpoint();
 }
 
 void Trainer::save_checkpoint() {
-  if (at_.epoch_step > 0) {  // in the middle of an epoch: the ranks' losses meet here
-    communicator_.group->sum(communicator_.rank, std::span(&own_loss_sum_, 1));
-    at_.loss_sum += std::exchange(own_loss_sum_, 0);
-  }
   if (!leads()) return;
   TensorFile file;
   for (auto& [name, tensor] : session_.state()) file.tensors["model/" + name] = std::move(tensor);

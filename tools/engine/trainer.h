@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "engine/schedule.h"
@@ -59,8 +60,8 @@ struct TrainShared {
   std::optional<TensorFile> checkpoint;  // to resume from
   RunDirectory run;
   EvaluationResult validation;
-  std::atomic<bool> started = false;     // the first step is done
-  std::atomic<int> signal = 0;  // that asked for the end, by its number
+  std::atomic<bool> started = false;  // the first step is done
+  std::atomic<int> signal = 0;        // that asked for the end, by its number
 };
 
 class Trainer {
@@ -87,6 +88,7 @@ class Trainer {
   bool asked_to_stop();
   Metrics validate();
   void finish_epoch(double rate, double wait_share);
+  void gather_losses();
   void save_checkpoint();
   double seconds() const;
   void say(const std::string& line) const;
@@ -102,6 +104,7 @@ class Trainer {
   double own_loss_sum_ = 0;  // this rank's share, since the last meeting
   std::deque<Pending> pending_;
   int overflows_ = 0;  // in a row
+  std::set<std::string> named_bad_images_;
   double began_;
 };
 
