@@ -6,7 +6,7 @@ namespace engine::kernels {
 namespace {
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads)
+__global__ void __launch_bounds__(kSweepThreads, 2)
     add_forward_kernel(SliceView<T> out, OperandView<T> a, OperandView<T> b, Sweep sweep,
                        float* partials) {
   __shared__ float buffer[V * kSweepThreads];
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kSweepThreads)
       Pack<T, V> a, b;
     };
     const OperandReader<T, V> read_a(a, c), read_b(b, c);
-    for_pixels(
+    for_pixels<kPairsInFlight<T>>(
         sweep,
         [&](int p) {
           return Raw{load_pack<V>(a.x + int64_t{p} * a.pitch + c),
@@ -43,15 +43,14 @@ __global__ void __launch_bounds__(kSweepThreads)
 template <class T>
 void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
                  float* partials, cudaStream_t stream) {
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, a, b, sweep, partials);
     if (out.mean)
       merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
   };
-  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(a.x, a.channels, a.pitch) &&
-      packs_fit<V>(b.x, b.channels, b.pitch))
+  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(a) && packs_fit<V>(b))
     launch(add_forward_kernel<T, V>, V);
   else
     launch(add_forward_kernel<T, 1>, 1);

@@ -7,12 +7,12 @@ namespace engine::kernels {
 namespace {
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 2)
+__global__ void __launch_bounds__(kSweepThreads, 4)
     load_operand_kernel(T* f, OperandView<T> in, Sweep sweep) {
   const int c = first_channel<V>();
   if (c >= in.channels) return;
   const OperandReader<T, V> reader(in, c);
-  for_pixels<4>(
+  for_pixels(
       sweep, [&](int p) { return load_pack<V>(in.x + int64_t{p} * in.pitch + c); },
       [&](int p, const Pack<T, V>& x) {
         float value[V];
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 
 // `dense` may be out.y.
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 2)
+__global__ void __launch_bounds__(kSweepThreads, 4)
     store_output_kernel(SliceView<T> out, const T* dense, const float* bias, Sweep sweep,
                         float* partials) {
   __shared__ float buffer[V * kSweepThreads];
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
     }
     const bool in_place = dense == out.y, writes = bias || !in_place;
     const int64_t pitch = in_place ? out.pitch : out.channels;
-    for_pixels<4>(
+    for_pixels(
         sweep, [&](int p) { return load_pack<V>(dense + p * pitch + c); },
         [&](int p, const Pack<T, V>& x) {
           float value[V];
@@ -55,13 +55,13 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 2)
+__global__ void __launch_bounds__(kSweepThreads, 3)
     load_gradient_kernel(T* dy, GradientView<T> in, Sweep sweep) {
   const int c = first_channel<V>();
   if (c >= in.channels) return;
   const GradientReader<T, V> reader(in, c);
   const int area = in.height * in.width;
-  for_pixels(
+  for_pixels<kPairsInFlight<T>>(
       sweep, [&](int p) { return reader.read(in, p); },
       [&](int p, const typename GradientReader<T, V>::Raw& raw) {
         float value[V];
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 2)
+__global__ void __launch_bounds__(kSweepThreads, 3)
     store_gradient_kernel(GradientSink<T> sink, const T* df, OperandView<T> in, Sweep sweep,
                           float* partials) {
   __shared__ float buffer[V * kSweepThreads];
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
     };
     const OperandReader<T, V> reader(in, c);
     const bool reads_x = writer.reads_x(sink, in);
-    for_pixels(
+    for_pixels<kPairsInFlight<T>>(
         sweep,
         [&](int p) {
           Raw raw;
@@ -103,13 +103,13 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 2)
+__global__ void __launch_bounds__(kSweepThreads, 4)
     bias_gradient_kernel(const T* dy, int channels, Sweep sweep, float* partials) {
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>();
   float sum[V] = {};
   if (c < channels) {
-    for_pixels<4>(
+    for_pixels(
         sweep, [&](int p) { return load_pack<V>(dy + int64_t{p} * channels + c); },
         [&](int, const Pack<T, V>& pack) {
           float value[V];
@@ -125,12 +125,12 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 
 template <class T>
 void load_operand(T* f, const OperandView<T>& in, cudaStream_t stream) {
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(f, in, sweep);
   };
-  if (packs_fit<V>(in.x, in.channels, in.pitch) && packs_fit<V>(f, in.channels, in.channels))
+  if (packs_fit<V>(in) && packs_fit<V>(f, in.channels, in.channels))
     launch(load_operand_kernel<T, V>, V);
   else
     launch(load_operand_kernel<T, 1>, 1);
@@ -140,7 +140,7 @@ template <class T>
 void store_output(const SliceView<T>& out, const T* dense, const float* bias, float* partials,
                   cudaStream_t stream) {
   if (dense == out.y && !bias && !out.mean) return;
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, dense, bias, sweep, partials);
@@ -156,7 +156,7 @@ void store_output(const SliceView<T>& out, const T* dense, const float* bias, fl
 
 template <class T>
 void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream) {
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(gradient.pixels(), gradient.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, gradient, sweep);
@@ -175,15 +175,15 @@ void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<
   if (!sink.grad) return;
   const bool in_place = df == sink.grad && sink.how == Write::assign;
   if (!in_place || !(in.plain() || sink.gated())) {
-    constexpr int V = kPack<T>;
+    constexpr int V = kSweepPack;
     const auto launch = [&](auto kernel, int v) {
       const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
       kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sink, df, in, sweep, partials);
       if (takes_sums(sink))
         merge_norm_sums(norm_sums(sink, in), partials, sweep.tiles, in.channels, stream);
     };
-    if (packs_fit<V>(sink.grad, in.channels, sink.pitch) &&
-        packs_fit<V>(in.x, in.channels, in.pitch) && packs_fit<V>(df, in.channels, in.channels))
+    if (packs_fit<V>(sink.grad, in.channels, sink.pitch) && packs_fit<V>(in) &&
+        packs_fit<V>(df, in.channels, in.channels))
       launch(store_gradient_kernel<T, V>, V);
     else
       launch(store_gradient_kernel<T, 1>, 1);
@@ -194,7 +194,7 @@ void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<
 template <class T>
 void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels, float* partials,
                    cudaStream_t stream) {
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(pixels, channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, channels, sweep, partials);

@@ -61,11 +61,16 @@ struct StepResult {
 
 // ---------------------------------------------------------------- activations
 
-template <class R>
+// Whether storage type T hides the 2 ulp of the device's fast exp and division.
+template <class T>
+inline constexpr bool kFast = sizeof(T) == 2;
+
+// Fast makes no difference on the host, which is always exact.
+template <class R, bool Fast = true>
 ENGINE_HOST_DEVICE R sigmoid(R x) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (sizeof(R) == 4)
-    return __fdividef(1.f, 1.f + __expf(-x));  // 2 ulp; safe: exp(−x) → inf gives 0
+  if constexpr (Fast && sizeof(R) == 4)
+    return __fdividef(1.f, 1.f + __expf(-x));  // safe: exp(−x) → inf gives 0
   else
     return R(1) / (R(1) + exp(-x));
 #else
@@ -78,12 +83,12 @@ struct Activated {
   R h, slope;  // act(u), act'(u)
 };
 
-template <class R>
+template <class R, bool Fast = true>
 ENGINE_HOST_DEVICE Activated<R> activate(Activation act, R u) {
   switch (act) {
     case Activation::relu: return {u > R(0) ? u : R(0), u > R(0) ? R(1) : R(0)};
     case Activation::silu: {
-      const R s = sigmoid(u);
+      const R s = sigmoid<R, Fast>(u);
       return {u * s, s * (R(1) + u * (R(1) - s))};
     }
     case Activation::none: break;
@@ -110,7 +115,7 @@ struct NormView {
   ENGINE_HOST_DEVICE ChannelNorm<R> channel(int c) const {
     if (!present()) return {};
 #if defined(__CUDA_ARCH__)
-    return {mean[c], R(1) / sqrt(var[c] + eps), gamma ? gamma[c] : R(1), beta ? beta[c] : R(0)};
+    return {mean[c], rsqrt(var[c] + eps), gamma ? gamma[c] : R(1), beta ? beta[c] : R(0)};
 #else
     return {mean[c], R(1) / std::sqrt(var[c] + eps), gamma ? gamma[c] : R(1),
             beta ? beta[c] : R(0)};
@@ -143,10 +148,10 @@ struct Loaded {
   R xhat, h, slope;
 };
 
-template <class R>
+template <class R, bool Fast = true>
 ENGINE_HOST_DEVICE Loaded<R> load_operand(R x, const ChannelNorm<R>& norm, Activation act) {
   const R xhat = (x - norm.mean) * norm.inv_std;
-  const Activated<R> a = activate(act, norm.gamma * xhat + norm.beta);
+  const Activated<R> a = activate<R, Fast>(act, norm.gamma * xhat + norm.beta);
   return {xhat, a.h, a.slope};
 }
 
@@ -210,11 +215,14 @@ struct GradientView {
 
 // dy from G (or dz) and x at one element. gate, q: of this image and channel; unused unless
 // `gated`.
-template <class R>
+template <class R, bool Fast = true>
 ENGINE_HOST_DEVICE R load_gradient(R g, R x, const ChannelNorm<R>& norm, R k0, R k1, bool gated,
                                    Activation act, R gate, R q) {
   const R xhat = (x - norm.mean) * norm.inv_std;
-  if (gated) g = norm.scale() * (g * gate + q) * activate(act, norm.gamma * xhat + norm.beta).slope;
+  if (gated) {
+    const R slope = activate<R, Fast>(act, norm.gamma * xhat + norm.beta).slope;
+    g = norm.scale() * (g * gate + q) * slope;
+  }
   return g - k0 - k1 * xhat;
 }
 

@@ -26,8 +26,31 @@ struct Covering {
         last(min(outputs, (at + s.padding) / s.stride + 1)) {}
 };
 
+// Calls use(y·W + x, f) for the taps of a window of image n in scan order; a row's loads leave three at a time.
+template <class T, int V, class Use>
+__device__ __forceinline__ void for_taps(const Window& window, const OperandView<T>& in,
+                                         const OperandReader<T, V>& reader, int n, Use use) {
+  constexpr int kTogether = 3;
+  for (int y = window.top; y < window.bottom; ++y)
+    for (int left = window.left; left < window.right; left += kTogether) {
+      const int at = y * in.width + left, p = n * in.height * in.width + at;
+      Pack<T, V> raw[kTogether];
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i)
+        if (left + i < window.right)
+          raw[i] = load_pack<V>(in.x + int64_t{p + i} * in.pitch + reader.c);
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (left + i >= window.right) break;
+        float f[V];
+        reader.value(f, raw[i], in, p + i);
+        use(at + i, f);
+      }
+    }
+}
+
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 2)
+__global__ void __launch_bounds__(kSweepThreads, 3)
     pool_forward_kernel(SliceView<T> out, OperandView<T> in, PoolShape shape, Sweep sweep,
                         float* partials) {
   __shared__ float buffer[V * kSweepThreads];
@@ -45,21 +68,15 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
           float result[V];
 #pragma unroll
           for (int k = 0; k < V; ++k) result[k] = shape.maximal ? -INFINITY : 0.f;
-          for (int iy = window.top; iy < window.bottom; ++iy) {
-#pragma unroll 4
-            for (int ix = window.left; ix < window.right; ++ix) {
-              const int from = (n * in.height + iy) * in.width + ix;
-              float f[V];
-              reader.value(f, load_pack<V>(in.x + int64_t{from} * in.pitch + c), in, from);
+          for_taps(window, in, reader, n, [&](int, const float(&f)[V]) {
 #pragma unroll
-              for (int k = 0; k < V; ++k) {
-                if (!shape.maximal)
-                  result[k] += f[k];
-                else if (!(f[k] <= result[k]))
-                  result[k] = f[k];  // NaN wins, as in PyTorch
-              }
+            for (int k = 0; k < V; ++k) {
+              if (!shape.maximal)
+                result[k] += f[k];
+              else if (!(f[k] <= result[k]))
+                result[k] = f[k];  // NaN wins, as in PyTorch
             }
-          }
+          });
 #pragma unroll
           for (int k = 0; k < V; ++k)
             if (!shape.maximal) result[k] *= factor;
@@ -73,7 +90,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads)
+__global__ void __launch_bounds__(kSweepThreads, 2)
     average_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
                             PoolShape shape, Sweep sweep, float* partials) {
   __shared__ float buffer[V * kSweepThreads];
@@ -84,11 +101,14 @@ __global__ void __launch_bounds__(kSweepThreads)
     const GradientReader<T, V> gradient(dy, c);
     const bool reads_x = writer.reads_x(sink, in);
     const float factor = 1.f / static_cast<float>(shape.kernel_h * shape.kernel_w);
-    for_pixels<1>(
-        sweep, [&](int p) { return p; },
-        [&](int p, int) {
+    for_pixels<2>(
+        sweep,
+        [&](int p) {
           Pack<T, V> raw;
           if (reads_x) raw = load_pack<V>(in.x + int64_t{p} * in.pitch + c);
+          return raw;
+        },
+        [&](int p, const Pack<T, V>& raw) {
           const int area = in.height * in.width, n = p / area;
           const Covering rows(p % area / in.width, shape.kernel_h, shape, dy.height);
           const Covering columns(p % area % in.width, shape.kernel_w, shape, dy.width);
@@ -126,7 +146,7 @@ inline size_t shared_bytes(const MaxTiles& t, int channels) {
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads)
+__global__ void __launch_bounds__(kSweepThreads, 2)
     max_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
                         PoolShape shape, MaxTiles tiles, float* partials) {
   extern __shared__ float shared[];
@@ -164,15 +184,11 @@ __global__ void __launch_bounds__(kSweepThreads)
 #pragma unroll
         for (int k = 0; k < V; ++k)
           best[k] = -INFINITY, winner[k] = window.top * in.width + window.left;
-        for (int iy = window.top; iy < window.bottom; ++iy)
-          for (int ix = window.left; ix < window.right; ++ix) {
-            const int from = (n * in.height + iy) * in.width + ix;
-            float f[V];
-            reader.value(f, load_pack<V>(in.x + int64_t{from} * in.pitch + c), in, from);
+        for_taps(window, in, reader, n, [&](int at, const float(&f)[V]) {
 #pragma unroll
-            for (int k = 0; k < V; ++k)
-              if (f[k] > best[k] || isnan(f[k])) best[k] = f[k], winner[k] = iy * in.width + ix;
-          }
+          for (int k = 0; k < V; ++k)
+            if (f[k] > best[k] || isnan(f[k])) best[k] = f[k], winner[k] = at;
+        });
         gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x), dy, n);
 #pragma unroll
         for (int k = 0; k < V; ++k) {
@@ -209,7 +225,7 @@ __global__ void __launch_bounds__(kSweepThreads)
 template <class T>
 MaxTiles max_tiles(const OperandView<T>& in, const PoolShape& shape, int lanes, int blocks) {
   MaxTiles t{};
-  for (t.side = 8; t.side >= 1; t.side /= 2) {
+  for (t.side = 16; t.side >= 1; t.side /= 2) {
     const auto windows = [&](int kernel) { return (t.side + kernel - 2) / shape.stride + 1; };
     t.windows_h = windows(shape.kernel_h);
     t.windows_w = windows(shape.kernel_w);
@@ -226,14 +242,14 @@ MaxTiles max_tiles(const OperandView<T>& in, const PoolShape& shape, int lanes, 
 template <class T>
 void pool_forward(const SliceView<T>& out, const OperandView<T>& in, PoolShape shape,
                   float* partials, cudaStream_t stream) {
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, in, shape, sweep, partials);
     if (out.mean)
       merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
   };
-  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(in.x, in.channels, in.pitch))
+  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(in))
     launch(pool_forward_kernel<T, V>, V);
   else
     launch(pool_forward_kernel<T, 1>, 1);
@@ -243,7 +259,7 @@ template <class T>
 void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
                    PoolShape shape, float* partials, cudaStream_t stream) {
   if (!sink.grad) return;
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto finish = [&](int tiles) {
     if (takes_sums(sink))
       merge_norm_sums(norm_sums(sink, in), partials, tiles, in.channels, stream);
@@ -264,8 +280,7 @@ void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const
                                                                          partials);
     finish(blocks);
   };
-  const bool packs = packs_fit<V>(sink.grad, in.channels, sink.pitch) &&
-                     packs_fit<V>(in.x, in.channels, in.pitch) &&
+  const bool packs = packs_fit<V>(sink.grad, in.channels, sink.pitch) && packs_fit<V>(in) &&
                      packs_fit<V>(dy.grad, dy.channels, dy.pitch) &&
                      packs_fit<V>(dy.x, dy.channels, dy.pitch);
   if (shape.maximal && packs)

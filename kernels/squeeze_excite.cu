@@ -6,22 +6,22 @@
 namespace engine::kernels {
 namespace {
 
-constexpr int kImageThreads = 512;
+constexpr int kImageThreads = 384;
 
 // A block owns a group of channels of one image.
 template <class T, int V>
-__global__ void __launch_bounds__(kImageThreads, 1)
+__global__ void __launch_bounds__(kImageThreads, 2)
     image_sums_kernel(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz,
                       int dz_pitch, OperandView<T> in, Sweep sweep) {
-  __shared__ float buffer[V * kImageThreads];
-  const int c = first_channel<V>(), n = blockIdx.y;
-  float h[V] = {}, slope[V] = {}, slope_xhat[V] = {};
+  __shared__ float buffer[3 * V * kImageThreads];
+  const int c = first_channel<V>();
+  float sum[3 * V] = {};  // Σ dz·h, Σ dz·h', Σ dz·h'·xhat
   if (c < in.channels) {
     struct Raw {
       Pack<T, V> x, dz;
     };
     const OperandReader<T, V> reader(in, c);
-    for_pixels(
+    for_pixels<kPairsInFlight<T>>(
         sweep,
         [&](int p) {
           Raw raw;
@@ -37,25 +37,29 @@ __global__ void __launch_bounds__(kImageThreads, 1)
 #pragma unroll
           for (int k = 0; k < V; ++k) {
             const float d = dz ? factor[k] : 1.f, t = d * x[k].slope;
-            h[k] = fmaf(d, x[k].h, h[k]);
-            slope[k] += t;
-            slope_xhat[k] = fmaf(t, x[k].xhat, slope_xhat[k]);
+            sum[k] = fmaf(d, x[k].h, sum[k]);
+            sum[V + k] += t;
+            sum[2 * V + k] = fmaf(t, x[k].xhat, sum[2 * V + k]);
           }
         });
   }
-  sum_rows(h, buffer);
-  sum_rows(slope, buffer);
-  sum_rows(slope_xhat, buffer);
+  sum_rows(sum, buffer);
   if (threadIdx.y != 0) return;
   const float factor = dz ? 1.f : 1.f / static_cast<float>(in.height * in.width);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     if (c + k >= in.channels) break;
-    const int64_t at = int64_t{n} * in.channels + c + k;
-    sum_h[at] = h[k] * factor;
-    sum_slope[at] = slope[k];
-    sum_slope_xhat[at] = slope_xhat[k];
+    const int64_t at = int64_t{blockIdx.y} * in.channels + c + k;
+    sum_h[at] = sum[k] * factor;
+    sum_slope[at] = sum[V + k];
+    sum_slope_xhat[at] = sum[2 * V + k];
   }
+}
+
+// Rows of a block: enough threads to fill the device, but at least eight pixels for each.
+int image_rows(const Sweep& sweep) {
+  const int threads = sweep.groups * sweep.tiles < kSweepBlocks / 4 ? kImageThreads : kSweepThreads;
+  return std::clamp(sweep.per_tile / 8, 1, threads / sweep.lanes);
 }
 
 // ---------------------------------------------------------------- (N, C) and (N, S) vectors
@@ -263,12 +267,12 @@ unsigned blocks_of(int count, int each) {
 template <class T>
 void image_sums(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz, int dz_pitch,
                 const OperandView<T>& in, cudaStream_t stream) {
-  constexpr int V = kPack<T>;
+  constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     Sweep sweep = make_sweep(in.pixels(), in.channels, v);
-    sweep.rows = kImageThreads / sweep.lanes;
     sweep.per_tile = in.height * in.width;  // a tile is an image
     sweep.tiles = in.batch;
+    sweep.rows = image_rows(sweep);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sum_h, sum_slope, sum_slope_xhat, dz,
                                                        dz_pitch, in, sweep);
   };

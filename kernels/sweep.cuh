@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
 #include "kernels/pack.cuh"
 #include "kernels/tiles.h"
@@ -11,6 +12,10 @@
 namespace engine::kernels {
 
 constexpr int kSweepThreads = 256;
+constexpr int kSweepBlocks = 132 * 8;  // two waves of four blocks on each multiprocessor of an H100
+// Channels of a thread. Four keep the norm and the sums of a thread in 64 registers, so four blocks share a
+// multiprocessor; wider packs cost more threads than they save loads.
+constexpr int kSweepPack = 4;
 
 struct Sweep {
   int pixels, groups, lanes, rows, tiles, per_tile;
@@ -19,15 +24,17 @@ struct Sweep {
 };
 
 inline Sweep make_sweep(int64_t pixels, int channels, int channels_per_thread) {
-  const int packs = (channels + channels_per_thread - 1) / channels_per_thread;
+  constexpr int kAligned = 16;  // channels of a 32-byte sector of halves: groups do not share one
+  const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
   Sweep s{};
   s.pixels = static_cast<int>(pixels);
-  s.groups = (channels + kChannelsPerGroup - 1) / kChannelsPerGroup;
-  s.lanes = (packs + s.groups - 1) / s.groups;
+  s.groups = up(channels, kChannelsPerGroup);
+  const int share = s.groups == 1 ? channels : up(up(channels, s.groups), kAligned) * kAligned;
+  s.lanes = up(share, channels_per_thread);
   s.rows = kSweepThreads / s.lanes;
-  const int tiles = sweep_tiles(pixels, channels);
-  s.per_tile = static_cast<int>((pixels + tiles - 1) / tiles);
-  s.tiles = static_cast<int>((pixels + s.per_tile - 1) / s.per_tile);  // none is empty
+  const int by_blocks = std::max(1, kSweepBlocks / s.groups), by_work = up(pixels, 4 * s.rows);
+  s.per_tile = up(pixels, std::min({by_blocks, by_work, partial_rows(pixels, channels)}));
+  s.tiles = up(pixels, s.per_tile);  // none is empty
   return s;
 }
 
@@ -37,8 +44,12 @@ __device__ __forceinline__ int first_channel() {
   return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * V;
 }
 
+// Pixels in flight of a sweep that loads two packs for each: 64 bytes a thread.
+template <class T>
+constexpr int kPairsInFlight = 8 / static_cast<int>(sizeof(T));
+
 // Calls use(pixel, load(pixel)) for this thread's pixels of the tile; several loads are in flight at a time.
-template <int InFlight = 2, class Load, class Use>
+template <int InFlight = 4, class Load, class Use>
 __device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Use use) {
   const int step = blockDim.y, begin = blockIdx.y * sweep.per_tile;
   const int end = min(sweep.pixels, begin + sweep.per_tile);

@@ -1,6 +1,8 @@
 // The formulas of operand.h for V channels of a thread: what a kernel keeps in registers while it sweeps pixels.
 #pragma once
 
+#include <climits>
+
 #include "kernels/operand.h"
 #include "kernels/partials.cuh"
 
@@ -15,40 +17,39 @@ __device__ __forceinline__ void load_norm(ChannelNorm<float> (&norm)[V],
 }
 
 // One branch for V values: inside it the activation is a constant.
-template <int V>
+template <bool Fast, int V>
 __device__ __forceinline__ void load_values(Loaded<float> (&out)[V], const float (&x)[V],
                                             const ChannelNorm<float> (&norm)[V], Activation act) {
-  if (act == Activation::silu) {
+  const auto load = [&](Activation constant) {
 #pragma unroll
-    for (int k = 0; k < V; ++k) out[k] = engine::load_operand(x[k], norm[k], Activation::silu);
-  } else if (act == Activation::relu) {
-#pragma unroll
-    for (int k = 0; k < V; ++k) out[k] = engine::load_operand(x[k], norm[k], Activation::relu);
-  } else {
-#pragma unroll
-    for (int k = 0; k < V; ++k) out[k] = engine::load_operand(x[k], norm[k], Activation::none);
-  }
+    for (int k = 0; k < V; ++k) out[k] = engine::load_operand<float, Fast>(x[k], norm[k], constant);
+  };
+  if (act == Activation::silu)
+    load(Activation::silu);
+  else if (act == Activation::relu)
+    load(Activation::relu);
+  else
+    load(Activation::none);
 }
 
-// The gate's factors at channels [c, c + V) of pixel hw of image n. Four neighbours share one Philox block.
+// Whether threads can take V channels of the operand at a time: a gate of single elements is drawn one by one.
+template <int V, class T>
+bool packs_fit(const OperandView<T>& in) {
+  return packs_fit<V>(in.x, in.channels, in.pitch) &&
+         (in.gate || !in.random.present() || in.random.whole_image);
+}
+
+// The gate's factors at channels [c, c + V) of pixel hw of image n; V > 1 draws only for whole images.
 template <class T, int V>
 __device__ __forceinline__ void gate_values(float (&gate)[V], const OperandView<T>& in, int n,
                                             int hw, int c) {
-  const uint32_t element = static_cast<uint32_t>(hw) * in.channels + c;
-  const RandomGate& random = in.random;
-  if (!in.gate && random.present() && !random.whole_image && V % 4 == 0 && element % 4 == 0) {
-    const RandomKey key{random.step->seed, random.step->epoch,
-                        random.step->position + static_cast<uint32_t>(n), random.purpose};
+  if (in.gate) {
 #pragma unroll
-    for (int k = 0; k < V; k += 4) {
-      const Random4 block = philox(key, (element + k) / 4);
-#pragma unroll
-      for (int i = 0; i < 4 && k + i < V; ++i)
-        gate[k + i] = uniform(block.bits[i]) < random.keep ? 1.f / random.keep : 0.f;
-    }
+    for (int k = 0; k < V; ++k) gate[k] = in.gate[int64_t{n} * in.channels + c + k];
   } else {
+    const float drawn = in.random.value(n, static_cast<uint32_t>(hw) * in.channels + c);
 #pragma unroll
-    for (int k = 0; k < V; ++k) gate[k] = c + k < in.channels ? in.gate_value(n, hw, c + k) : 0.f;
+    for (int k = 0; k < V; ++k) gate[k] = drawn;
   }
 }
 
@@ -66,7 +67,23 @@ struct OperandReader {
                                        const OperandView<T>& in) const {
     float raw[V];
     unpack(raw, x);
-    load_values(out, raw, norm, in.act);
+    load_values<kFast<T>>(out, raw, norm, in.act);
+  }
+
+  // value *= the gate at pixel p of the whole batch.
+  __device__ __forceinline__ void apply_gate(float (&value)[V], const OperandView<T>& in,
+                                             int p) const {
+    if (!in.gate && !in.random.present()) return;
+    const int area = in.height * in.width;
+    const bool entered = static_cast<unsigned>(p - first_) >= static_cast<unsigned>(area);
+    if (entered) {
+      image_ = p / area;
+      first_ = image_ * area;
+    }
+    if (entered || (!in.gate && !in.random.whole_image))
+      gate_values(gate_, in, image_, p - first_, c);
+#pragma unroll
+    for (int k = 0; k < V; ++k) value[k] *= gate_[k];
   }
 
   // f at pixel p of the whole batch.
@@ -76,13 +93,13 @@ struct OperandReader {
     load(loaded, x, in);
 #pragma unroll
     for (int k = 0; k < V; ++k) f[k] = loaded[k].h;
-    if (!in.gate && !in.random.present()) return;
-    const int area = in.height * in.width;
-    float gate[V];
-    gate_values(gate, in, p / area, p % area, c);
-#pragma unroll
-    for (int k = 0; k < V; ++k) f[k] *= gate[k];
+    apply_gate(f, in, p);
   }
+
+ private:
+  // The gate last met, and its image: a thread's pixels mostly stay in one, and a draw or a division is long.
+  mutable float gate_[V];
+  mutable int image_ = 0, first_ = INT_MAX;  // its first pixel
 };
 
 // What a thread needs to read a gradient: dy = G − k0 − k1·xhat, with G made from dz if the buffer is gated.
@@ -120,19 +137,17 @@ struct GradientReader {
     float x[V];
     unpack(x, raw.x);
     if (in.gated()) {
+      Loaded<float> of_gate[V];
+      load_values<kFast<T>>(of_gate, x, norm, in.act);
       const int64_t at = int64_t{n} * in.channels + c;
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        if (c + k >= in.channels) break;
-        dy[k] = engine::load_gradient(dy[k], x[k], norm[k], k0[k], k1[k], true, in.act,
-                                      in.gate[at + k], in.q[at + k]);
-      }
-    } else {
-#pragma unroll
       for (int k = 0; k < V; ++k)
-        dy[k] = engine::load_gradient(dy[k], x[k], norm[k], k0[k], k1[k], false, Activation::none,
-                                      1.f, 0.f);
+        dy[k] = norm[k].scale() * (dy[k] * in.gate[at + k] + in.q[at + k]) * of_gate[k].slope;
     }
+#pragma unroll
+    for (int k = 0; k < V; ++k)
+      dy[k] = engine::load_gradient(dy[k], x[k], norm[k], k0[k], k1[k], false, Activation::none,
+                                    1.f, 0.f);
   }
 };
 
@@ -154,13 +169,7 @@ struct GradientWriter {
     float t[V];
 #pragma unroll
     for (int k = 0; k < V; ++k) t[k] = df[k];
-    if (!sink.gated() && (in.gate || in.random.present())) {
-      const int area = in.height * in.width;
-      float gate[V];
-      gate_values(gate, in, p / area, p % area, reader.c);
-#pragma unroll
-      for (int k = 0; k < V; ++k) t[k] *= gate[k];
-    }
+    if (!sink.gated()) reader.apply_gate(t, in, p);
     if (reads_x(sink, in)) {
 #pragma unroll
       for (int k = 0; k < V; ++k) {
