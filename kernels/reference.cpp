@@ -367,23 +367,16 @@ void normalise_images(T* image, const uint8_t* images, int64_t pixels, int chann
   }
 }
 
-void finish_step(ScaleState& scale, StepResult& result, const StepParams& params, bool updated) {
+void finish_step(ScaleState& scale, StepResult& result, bool updated) {
+  constexpr int kGrowthInterval = 2000;
   result.overflow = scale.found_inf;
   result.scale = scale.scale;
-  if (updated) {
-    if (!scale.found_inf) ++scale.optimizer_steps;
-    if (scale.dynamic) {
-      constexpr int kGrowthInterval = 2000;
-      if (scale.found_inf) {
-        scale.scale *= 0.5f;
-        scale.good_steps = 0;
-      } else if (++scale.good_steps == kGrowthInterval) {
-        scale.scale *= 2.f;
-        scale.good_steps = 0;
-      }
-    }
+  if (updated && !scale.found_inf) ++scale.optimizer_steps;
+  if (!updated || !scale.dynamic) return;
+  if (scale.found_inf || ++scale.good_steps == kGrowthInterval) {
+    scale.scale *= scale.found_inf ? 0.5f : 2.f;
+    scale.good_steps = 0;
   }
-  result.step = params.step;
 }
 
 // ---------------------------------------------------------------- instantiations

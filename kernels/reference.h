@@ -89,7 +89,7 @@ template <class T>
 void normalise_images(T* image, const uint8_t* images, int64_t pixels, int channels,
                       const float mean[3], const float std[3]);
 
-// PyTorch's GradScaler after an update (or a skip), and the entry of the result ring.
-void finish_step(ScaleState& scale, StepResult& result, const StepParams& params, bool updated);
+// PyTorch's GradScaler after an update (or a skip), and what the step reports of it; not its number.
+void finish_step(ScaleState& scale, StepResult& result, bool updated);
 
 }  // namespace engine::reference

@@ -1,20 +1,17 @@
 // The CPU backend: fp32, host memory, an own number of threads. Everything runs when it is called.
-#include "engine/backend.h"
-
 #include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <fstream>
-#include <new>
 
 #include "engine/cpu/onednn.h"
 #include "engine/cpu/rows.h"
 #include "engine/cpu/steps.h"
 #include "engine/cpu/threads.h"
 #include "engine/error.h"
+#include "engine/host_backend.h"
 #include "kernels/update.h"
 
 namespace engine {
@@ -30,10 +27,10 @@ std::string cpu_model() {
   return "unknown CPU";
 }
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public HostBackend<float> {
  public:
   explicit CpuBackend(const BackendOptions& options)
-      : threads_(options.threads), communicator_(options.communicator) {}
+      : HostBackend(options.communicator), threads_(options.threads) {}
 
   BackendKind kind() const override { return BackendKind::cpu; }
   std::string description() const override {
@@ -52,17 +49,6 @@ class CpuBackend final : public Backend {
     return size_t{now.freeram} * now.mem_unit;
   }
 
-  Memory allocate(size_t bytes) override {
-    constexpr auto kAlign = std::align_val_t{256};
-    return {static_cast<std::byte*>(::operator new(std::max<size_t>(bytes, 1), kAlign)),
-            [](std::byte* p) { ::operator delete(p, kAlign); }};
-  }
-  Memory allocate_host(size_t bytes) override { return allocate(bytes); }
-  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void clear(void* to, size_t bytes) override { std::memset(to, 0, bytes); }
-  void synchronize() override {}
-
   std::vector<StepExec> prepare(const Program& program, bool) override {
     std::vector<StepExec> execs;
     for (const Step& step : program.graph.steps)
@@ -72,19 +58,6 @@ class CpuBackend final : public Backend {
           },
           step));
     return execs;
-  }
-
-  void upload_batch(const Program& program, int slot, const uint8_t* images, const int32_t* labels,
-                    int count) override {
-    const Buffer& b = program.graph.buffers[program.graph.image.buffer];
-    const int64_t bytes = int64_t{b.height} * b.width * b.channels,
-                  first = int64_t{slot} * program.slot_capacity;
-    if (images) std::memcpy(program.arenas.images + first * bytes, images, count * bytes);
-    if (labels) std::copy_n(labels, count, program.arenas.labels + first);
-  }
-  void wait_uploaded(int) override {}
-  void set_params(const Program& program, const StepParams& params) override {
-    *program.arenas.params = params;
   }
 
   void load_images(const Program& program) override {
@@ -117,24 +90,13 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void all_reduce(const Program& program, const Bucket& bucket) override {
-    float* gradients = reinterpret_cast<float*>(program.arenas.gradients);
-    communicator_.group->sum(
-        communicator_.rank,
-        std::span<float>(gradients + bucket.first, static_cast<size_t>(bucket.elements)));
-  }
-  void finish_all_reduce() override {}
-
   void optimizer_step(const Program& program, const OptimizerConfig& config) override {
     ScaleState& scale = *program.arenas.scale;
     scale.found_inf = scale.dynamic && !finite(program);
     if (!scale.found_inf) update(program, config);
     finish_step(program, true);
   }
-  void publish(const Program& program) override { finish_step(program, false); }
-  void copy_weights(const Program&) override {}  // the masters are the weights
 
-  std::function<void()> record(const std::function<void()>& body) override { return body; }
   std::map<std::string, std::string> algorithms() const override {
     return {{"cpu threads", std::to_string(threads_.count())},
             {"cpu instructions", cpu::row_kernels().name}};
@@ -143,7 +105,7 @@ class CpuBackend final : public Backend {
 
  private:
   bool finite(const Program& program) const {
-    const float* g = reinterpret_cast<const float*>(program.arenas.gradients);
+    const float* g = gradients(program).data();
     std::atomic<bool> all = true;
     threads_.run(threads_.count(), [&](int worker) {
       const Share part = share_of(program.plan.layout.trained, worker, threads_.count());
@@ -160,7 +122,7 @@ class CpuBackend final : public Backend {
     float* w = reinterpret_cast<float*>(program.arenas.parameters);
     float* m = reinterpret_cast<float*>(program.arenas.moments);
     float* v = m + n;
-    const float* g = reinterpret_cast<const float*>(program.arenas.gradients);
+    const float* g = gradients(program).data();
     const double t = static_cast<double>(scale.optimizer_steps + 1);
     const float unscale = static_cast<float>(1. / scale.scale);
     const AdamStep adam_step{rate,
@@ -181,26 +143,7 @@ class CpuBackend final : public Backend {
     });
   }
 
-  // PyTorch's GradScaler, and this step's entry of the result ring.
-  static void finish_step(const Program& program, bool updated) {
-    constexpr int kGrowthInterval = 2000;
-    ScaleState& scale = *program.arenas.scale;
-    const StepParams& params = *program.arenas.params;
-    StepResult& result = program.arenas.results[params.result];
-    result.overflow = scale.found_inf;
-    result.scale = scale.scale;
-    if (updated && !scale.found_inf) ++scale.optimizer_steps;
-    if (updated && scale.dynamic) {
-      if (scale.found_inf || ++scale.good_steps == kGrowthInterval) {
-        scale.scale *= scale.found_inf ? 0.5f : 2.f;
-        scale.good_steps = 0;
-      }
-    }
-    std::atomic_ref(result.step).store(params.step, std::memory_order_release);
-  }
-
   cpu::Threads threads_;
-  Communicator communicator_;
 };
 
 }  // namespace

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <new>
 
-#include "engine/backend.h"
 #include "engine/error.h"
+#include "engine/host_backend.h"
 #include "kernels/reference.h"
 #include "kernels/update.h"
 
@@ -123,28 +123,18 @@ StepExec prepare(const Program& program, int index, const Loss& loss) {
 // ---------------------------------------------------------------- the backend
 
 template <class T>
-class ReferenceBackend final : public Backend {
+class ReferenceBackend final : public HostBackend<Real<T>> {
   using R = Real<T>;
 
  public:
-  explicit ReferenceBackend(const BackendOptions& options) : communicator_(options.communicator) {}
+  explicit ReferenceBackend(const BackendOptions& options)
+      : HostBackend<Real<T>>(options.communicator) {}
 
   BackendKind kind() const override { return BackendKind::reference; }
   std::string description() const override {
     return sizeof(T) == 8 ? "reference, double" : "reference, float";
   }
   size_t free_bytes() const override { return SIZE_MAX; }
-
-  Memory allocate(size_t bytes) override {
-    constexpr auto kAlign = std::align_val_t{256};
-    return {static_cast<std::byte*>(::operator new(std::max<size_t>(bytes, 1), kAlign)),
-            [](std::byte* p) { ::operator delete(p, kAlign); }};
-  }
-  Memory allocate_host(size_t bytes) override { return allocate(bytes); }
-  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void clear(void* to, size_t bytes) override { std::memset(to, 0, bytes); }
-  void synchronize() override {}
 
   std::vector<StepExec> prepare(const Program& program, bool) override {
     std::vector<StepExec> execs;
@@ -155,19 +145,6 @@ class ReferenceBackend final : public Backend {
           },
           step));
     return execs;
-  }
-
-  void upload_batch(const Program& program, int slot, const uint8_t* images, const int32_t* labels,
-                    int count) override {
-    const Buffer& b = program.graph.buffers[program.graph.image.buffer];
-    const int64_t bytes = int64_t{b.height} * b.width * b.channels;
-    std::copy_n(images, count * bytes,
-                program.arenas.images + slot * program.slot_capacity * bytes);
-    std::copy_n(labels, count, program.arenas.labels + int64_t{slot} * program.slot_capacity);
-  }
-  void wait_uploaded(int) override {}
-  void set_params(const Program& program, const StepParams& params) override {
-    *program.arenas.params = params;
   }
 
   void load_images(const Program& program) override {
@@ -187,38 +164,20 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void all_reduce(const Program& program, const Bucket& bucket) override {
-    communicator_.group->sum(communicator_.rank,
-                             gradients(program).subspan(bucket.first, bucket.elements));
-  }
-  void finish_all_reduce() override {}
-
   void optimizer_step(const Program& program, const OptimizerConfig& config) override {
     ScaleState& scale = *program.arenas.scale;
     const StepParams& params = *program.arenas.params;
-    const std::span<R> g = gradients(program);
+    const std::span<R> g = this->gradients(program);
     const auto finite = [](R x) { return std::isfinite(x); };
     scale.found_inf = scale.dynamic && !std::all_of(g.begin(), g.end(), finite);
     if (!scale.found_inf) update(program, config, params, scale, g);
-    reference::finish_step(scale, program.arenas.results[params.result], params, true);
+    this->finish_step(program, true);
   }
-  void publish(const Program& program) override {
-    const StepParams& params = *program.arenas.params;
-    reference::finish_step(*program.arenas.scale, program.arenas.results[params.result], params,
-                           false);
-  }
-  void copy_weights(const Program&) override {}  // the masters are the weights
 
-  std::function<void()> record(const std::function<void()>& body) override { return body; }
   std::map<std::string, std::string> algorithms() const override { return {}; }
   void set_algorithms(const std::map<std::string, std::string>&) override {}
 
  private:
-  static std::span<R> gradients(const Program& program) {
-    return {reinterpret_cast<R*>(program.arenas.gradients),
-            static_cast<size_t>(program.plan.layout.trained)};
-  }
-
   static void update(const Program& program, const OptimizerConfig& config,
                      const StepParams& params, const ScaleState& scale, std::span<const R> g) {
     R* w = reinterpret_cast<R*>(program.arenas.parameters);
@@ -242,8 +201,6 @@ class ReferenceBackend final : public Backend {
         sgd(w[i], m[i], gradient, sgd_step);
     }
   }
-
-  Communicator communicator_;
 };
 
 }  // namespace

@@ -375,7 +375,7 @@ TEST_CASE("the loss scale follows GradScaler for ten thousand steps") {
     StepResult result;
     state.found_inf = overflows(step);
     const float before = state.scale;
-    reference::finish_step(state, result, {.step = uint64_t(step) + 1}, true);
+    reference::finish_step(state, result, true);
     expected.update(overflows(step));
     updates += !overflows(step);
     growths += state.scale > before;
@@ -384,7 +384,6 @@ TEST_CASE("the loss scale follows GradScaler for ten thousand steps") {
     REQUIRE(state.optimizer_steps == updates);
     REQUIRE(result.overflow == overflows(step));
     REQUIRE(result.scale == before);
-    REQUIRE(result.step == uint64_t(step) + 1);
   }
   CHECK(growths == 3);
 }
@@ -392,11 +391,11 @@ TEST_CASE("the loss scale follows GradScaler for ten thousand steps") {
 TEST_CASE("a fixed loss scale stays") {
   ScaleState state{.scale = 128, .good_steps = 5};
   StepResult result;
-  for (int step = 1; step < 3000; ++step) reference::finish_step(state, result, {}, true);
+  for (int step = 1; step < 3000; ++step) reference::finish_step(state, result, true);
   CHECK(state.scale == 128);
   CHECK(state.good_steps == 5);
   CHECK(state.optimizer_steps == 2999);
-  reference::finish_step(state, result, {}, false);  // gradients only
+  reference::finish_step(state, result, false);  // gradients only
   CHECK(state.optimizer_steps == 2999);
 }
 

@@ -6,9 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <exception>
 #include <fstream>
-#include <thread>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
@@ -171,33 +169,7 @@ Graph graph_of(const StepBench& bench) {
 
 StepTimes measure_step(const StepBench& bench, const Ranks& ranks) {
   StepTimes times;
-  std::vector<std::exception_ptr> errors(ranks.count());
-  {
-    std::vector<std::jthread> threads;
-    for (int rank = 0; rank < ranks.count(); ++rank)
-      threads.emplace_back([&, rank] {
-        try {
-          run_rank(bench, ranks, rank, times);
-        } catch (const std::exception& error) {
-          errors[rank] = std::current_exception();
-          ranks.options[rank].communicator.group->abort(
-              fmt::format("rank {}: {}", rank, error.what()));
-        }
-      });
-  }
-  // The cause before its echo on the other ranks.
-  std::exception_ptr first;
-  for (const std::exception_ptr& error : errors) {
-    if (!error) continue;
-    try {
-      std::rethrow_exception(error);
-    } catch (const Error& e) {
-      if (!first || e.kind != Failure::collective) first = error;
-    } catch (...) {
-      first = error;
-    }
-  }
-  if (first) std::rethrow_exception(first);
+  on_every_rank(ranks, [&](int rank) { run_rank(bench, ranks, rank, times); });
   return times;
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <exception>
+#include <thread>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
@@ -93,6 +95,35 @@ Ranks choose_ranks(const DeviceOptions& o) {
   const int loading = o.workers > 0 ? o.workers : cuda ? cores : std::max(1, cores / 2);
   ranks.workers = std::max(1, loading / count);
   return ranks;
+}
+
+void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body) {
+  std::vector<std::exception_ptr> errors(ranks.count());
+  {
+    std::vector<std::jthread> threads;
+    for (int rank = 0; rank < ranks.count(); ++rank)
+      threads.emplace_back([&, rank] {
+        try {
+          body(rank);
+        } catch (const std::exception& error) {
+          errors[rank] = std::current_exception();
+          ranks.options[rank].communicator.group->abort(
+              fmt::format("rank {}: {}", rank, error.what()));
+        }
+      });
+  }
+  std::exception_ptr first;
+  for (const std::exception_ptr& error : errors) {
+    if (!error) continue;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      if (!first || e.kind != Failure::collective) first = error;  // the cause, not its echo
+    } catch (...) {
+      first = error;
+    }
+  }
+  if (first) std::rethrow_exception(first);
 }
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options) {

@@ -1,6 +1,7 @@
 // Where a verb computes: the flags, and a backend per rank from them.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,7 +46,8 @@ struct DeviceOptions {
     v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
       Within{1, 1024});
     v("--workers N", workers,
-      "threads that load images; 0: as many as cores (computing on the CPU: half)", Within{0, 1024});
+      "threads that load images; 0: as many as cores (computing on the CPU: half)",
+      Within{0, 1024});
   }
 };
 
@@ -60,6 +62,11 @@ struct Ranks {
 };
 
 Ranks choose_ranks(const DeviceOptions& options);
+
+// Calls body(rank) on a thread for each rank. The first failure wakes the others out of their meetings and is
+// rethrown when all have ended.
+void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body);
+
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);
 int available_cores();  // in this process's affinity mask
 

@@ -48,33 +48,12 @@ int eval(const Command& command) {
           "{}: {} classes, but the head of {} has {}", o.data.string(), data.classes.size(),
           o.weights.string(), file.class_count);
 
-  const Ranks ranks = choose_ranks(o);
-  const auto backend = make_backend(ranks.kind, ranks.options[0]);
-  const int64_t samples = static_cast<int64_t>(data.samples.size());
-  Session session(make_model(file.model, {.classes = file.class_count,
-                                          .height = preprocess.crop,
-                                          .width = preprocess.crop}),
-                  *backend,
-                  {.programs = programs_for(samples, o.batch, {}, Mode::evaluate),
-                   .precision = ranks.precision,
-                   .conv = o.conv,
-                   .deterministic = o.deterministic,
-                   .workspace = size_t(o.workspace) << 20,
-                   .normalisation = normalisation_of(preprocess)});
-  load_model_file(session, file, false, 0);
-  Loader loader(data, evaluation_input(data, preprocess),
-                {.width = preprocess.crop,
-                 .height = preprocess.crop,
-                 .channels = preprocess.channels,
-                 .batch = o.batch,
-                 .threads = ranks.workers,
-                 .ahead = 3,
-                 .shuffle = false,
-                 .memory = batch_memory(*backend)});
-  EvaluationResult result{std::vector<float>(samples * file.class_count),
-                          std::vector<uint8_t>(samples)};
+  Inference inference(file, data, preprocess, o, o.batch);
+  Loader& loader = inference.loader();
+  EvaluationResult result{std::vector<float>(data.samples.size() * file.class_count),
+                          std::vector<uint8_t>(data.samples.size())};
   Progress progress("evaluation", loader.steps());
-  evaluate(session, loader, Communicator{}, result,
+  evaluate(inference.session(), loader, Communicator{}, result,
            [&](int images, double waited) { progress.step(images, waited); });
   progress.finish();
   const Metrics m = metrics_of(result, data);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "tools/engine/input.h"
+
 namespace engine {
 
 std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode) {
@@ -15,6 +17,33 @@ std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, M
     if (count > 0 && !known) programs.push_back({count, mode});
   }
   return programs;
+}
+
+Inference::Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
+                     const DeviceOptions& device, int batch)
+    : ranks_(choose_ranks(device)),
+      backend_(make_backend(ranks_.kind, ranks_.options[0])),
+      session_(make_model(file.model, {.classes = file.class_count,
+                                       .height = preprocess.crop,
+                                       .width = preprocess.crop}),
+               *backend_,
+               {.programs = programs_for(static_cast<int64_t>(data.samples.size()), batch, {},
+                                         Mode::evaluate),
+                .precision = ranks_.precision,
+                .conv = device.conv,
+                .deterministic = device.deterministic,
+                .workspace = size_t(device.workspace) << 20,
+                .normalisation = normalisation_of(preprocess)}),
+      loader_(data, evaluation_input(data, preprocess),
+              {.width = preprocess.crop,
+               .height = preprocess.crop,
+               .channels = preprocess.channels,
+               .batch = batch,
+               .threads = ranks_.workers,
+               .ahead = 3,
+               .shuffle = false,
+               .memory = batch_memory(*backend_)}) {
+  load_model_file(session_, file, false, 0);
 }
 
 HostAllocator batch_memory(Backend& backend) {

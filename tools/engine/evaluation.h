@@ -1,11 +1,14 @@
 // Runs a data set through a session in evaluation mode, each sample once, over any number of ranks.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "engine/metrics.h"
 #include "engine/session.h"
 #include "io/loader.h"
+#include "tools/engine/device.h"
+#include "tools/engine/model_file.h"
 
 namespace engine {
 
@@ -17,6 +20,22 @@ struct EvaluationResult {
 
 // The programs an evaluation of `samples` images needs.
 std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode);
+
+// What eval and predict do with a weight file and images: a session that holds the weights, and the loader.
+class Inference {
+ public:
+  // `data` must outlive it.
+  Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
+            const DeviceOptions& device, int batch);
+  Session& session() { return session_; }
+  Loader& loader() { return loader_; }
+
+ private:
+  Ranks ranks_;
+  std::unique_ptr<Backend> backend_;
+  Session session_;
+  Loader loader_;
+};
 
 // Pinned memory for a loader; the backend must outlive it.
 HostAllocator batch_memory(Backend& backend);

@@ -64,28 +64,9 @@ int predict(const Command& command) {
   Dataset data;
   for (const std::string& path : o.files) data.samples.push_back({path});
 
-  const Ranks ranks = choose_ranks(o);
-  const auto backend = make_backend(ranks.kind, ranks.options[0]);
-  Session session(make_model(file.model, {.classes = file.class_count,
-                                          .height = preprocess.crop,
-                                          .width = preprocess.crop}),
-                  *backend,
-                  {.programs = programs_for(static_cast<int64_t>(data.samples.size()), o.batch, {},
-                                            Mode::evaluate),
-                   .precision = ranks.precision,
-                   .conv = o.conv,
-                   .deterministic = o.deterministic,
-                   .workspace = size_t(o.workspace) << 20,
-                   .normalisation = normalisation_of(preprocess)});
-  load_model_file(session, file, false, 0);
-  Loader loader(data, evaluation_input(data, preprocess),
-                {.width = preprocess.crop,
-                 .height = preprocess.crop,
-                 .channels = preprocess.channels,
-                 .batch = o.batch,
-                 .threads = ranks.workers,
-                 .shuffle = false,
-                 .memory = batch_memory(*backend)});
+  Inference inference(file, data, preprocess, o, o.batch);
+  Session& session = inference.session();
+  Loader& loader = inference.loader();
   loader.start(0);
   while (const Batch* batch = loader.next()) {
     const std::vector<float> logits =

@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
-#include <exception>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "engine/error.h"
 #include "io/safetensors.h"
@@ -102,35 +100,6 @@ void check_same_run(const TensorFile& checkpoint, const TrainShared& shared) {
           "the classes of {} are not those of the run to resume", shared.run.path().string());
 }
 
-// One thread per rank; the first failure stops the others and is rethrown.
-void run_ranks(TrainShared& shared, const Ranks& ranks) {
-  std::vector<std::exception_ptr> errors(ranks.count());
-  {
-    std::vector<std::jthread> threads;
-    for (int r = 0; r < ranks.count(); ++r)
-      threads.emplace_back([&, r] {
-        try {
-          Trainer(shared, ranks.kind, ranks.options[r]).run();
-        } catch (const std::exception& error) {
-          errors[r] = std::current_exception();
-          ranks.options[r].communicator.group->abort(fmt::format("rank {}: {}", r, error.what()));
-        }
-      });
-  }
-  std::exception_ptr first;
-  for (const std::exception_ptr& error : errors) {
-    if (!error) continue;
-    try {
-      std::rethrow_exception(error);
-    } catch (const Error& e) {
-      if (!first || e.kind != Failure::collective) first = error;  // the cause, not its echo
-    } catch (...) {
-      first = error;
-    }
-  }
-  if (first) std::rethrow_exception(first);
-}
-
 }  // namespace
 
 int train(const Command& command) {
@@ -175,7 +144,7 @@ int train(const Command& command) {
                   shared.data.validation.samples.size(), describe(c.preprocess)));
   catch_signals(shared.signal);
   try {
-    run_ranks(shared, ranks);
+    on_every_rank(ranks, [&](int rank) { Trainer(shared, ranks.kind, ranks.options[rank]).run(); });
   } catch (...) {
     if (!shared.started && !shared.checkpoint)
       std::filesystem::remove_all(shared.run.path());  // it holds nothing
