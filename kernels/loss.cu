@@ -24,7 +24,7 @@ __device__ __forceinline__ N warp_sum(N value) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kLossThreads)
+__global__ void __launch_bounds__(kLossThreads, 1)
     cross_entropy_kernel(T* dlogits, StepResult* results, OperandView<T> logits,
                          const int32_t* labels, int capacity, const StepParams* params,
                          const ScaleState* scale) {
@@ -44,6 +44,7 @@ __global__ void __launch_bounds__(kLossThreads)
     const float of_label = logit(label);
     float highest = -INFINITY;
     int rank = 0;  // classes before the label's; NaN counts as the largest, as in torch.topk
+#pragma unroll 8
     for (int c = lane; c < classes; c += kWarp) {
       const float z = logit(c);
       highest = fmaxf(highest, z);
@@ -52,12 +53,14 @@ __global__ void __launch_bounds__(kLossThreads)
     highest = warp_max(highest);
     rank = warp_sum(rank);
     float sum = 0;
+#pragma unroll 8
     for (int c = lane; c < classes; c += kWarp) sum += expf(logit(c) - highest);
     sum = warp_sum(sum);
     loss += static_cast<double>(logf(sum)) - (static_cast<double>(of_label) - highest);
     correct1 += rank < 1;
     correct5 += rank < 5;
     if (!dlogits) continue;
+#pragma unroll 8
     for (int c = lane; c < classes; c += kWarp) {
       const float p = expf(logit(c) - highest) / sum;
       dlogits[row + c] = from_float<T>((p - (c == label ? 1.f : 0.f)) * factor);

@@ -43,7 +43,7 @@ __device__ __forceinline__ void sum_shares(double (&value)[N]) {
   }
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, 1)
     merge_statistics_kernel(float* mean, float* var, const float* __restrict__ partials,
                             TileCounts counts, int channels) {
   const Share share;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   var[c] = static_cast<float>(variance < 0 ? 0 : variance);  // NaN stays
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, 1)
     merge_norm_sums_kernel(NormSums sums, const float* __restrict__ partials, int tiles,
                            int channels) {
   const Share share;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   if (merged(channels)) sums.add(merged_channel(), sum[0], sum[1]);
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, 1)
     merge_rows_kernel(float* out, const float* __restrict__ rows, int tiles, int taps, int row_taps,
                       int channels, bool accumulate) {
   const Share share;

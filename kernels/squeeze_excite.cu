@@ -64,9 +64,11 @@ int image_rows(const Sweep& sweep) {
 
 // ---------------------------------------------------------------- (N, C) and (N, S) vectors
 
-constexpr int kImages = 8;  // images of a block: they share the weights that it reads
+constexpr int kImages =
+    4;  // images that a warp makes at a time: they share the weights that it reads
 constexpr int kVectorThreads = 256;
 constexpr int kWarp = 32;
+constexpr int kWideThreads = 1024, kWideWarps = kWideThreads / kWarp;
 
 // Sizes of the vectors: N images, C channels, S squeezed.
 struct Sizes {
@@ -80,26 +82,31 @@ __device__ __forceinline__ float warp_sum(float value) {
   return value;
 }
 
-// u = reduce·pooled + bias; hidden = silu(u), dhidden = silu'(u). A warp makes one hidden unit of eight images.
-__global__ void __launch_bounds__(kVectorThreads)
+// u = reduce·pooled + bias; hidden = silu(u), dhidden = silu'(u). A warp makes one hidden unit of kImages images from
+// V channels at a time.
+template <int V>
+__global__ void __launch_bounds__(kVectorThreads, 2)
     hidden_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int s = blockIdx.x * (kVectorThreads / kWarp) + warp, n0 = blockIdx.y * kImages;
   if (s >= size.squeezed) return;
   float sum[kImages] = {};
-#pragma unroll 2
-  for (int c = lane; c < size.channels; c += kWarp) {
-    const float w = weights.reduce[int64_t{s} * size.channels + c];
+#pragma unroll 4
+  for (int c = lane * V; c < size.channels; c += kWarp * V) {
+    const auto w = load_pack<V>(weights.reduce + int64_t{s} * size.channels + c);
 #pragma unroll
-    for (int i = 0; i < kImages; ++i)
-      if (n0 + i < size.batch)
-        sum[i] = fmaf(w, gate.pooled[int64_t{n0 + i} * size.channels + c], sum[i]);
+    for (int i = 0; i < kImages; ++i) {
+      const int n = min(n0 + i, size.batch - 1);
+      const auto pooled = load_pack<V>(gate.pooled + int64_t{n} * size.channels + c);
+#pragma unroll
+      for (int k = 0; k < V; ++k) sum[i] = fmaf(w.at[k], pooled.at[k], sum[i]);
+    }
   }
 #pragma unroll
   for (int i = 0; i < kImages; ++i) {
     const float u = warp_sum(sum[i]) + weights.reduce_bias[s];
     if (lane != 0 || n0 + i >= size.batch) continue;
-    const Activated<float> a = activate(Activation::silu, u);
+    const Activated<float> a = activate<float, false>(Activation::silu, u);
     gate.hidden[int64_t{n0 + i} * size.squeezed + s] = a.h;
     gate.dhidden[int64_t{n0 + i} * size.squeezed + s] = a.slope;
   }
@@ -107,7 +114,7 @@ __global__ void __launch_bounds__(kVectorThreads)
 
 // gate = sigmoid(expand·hidden + bias). A block makes 32 channels of 32 images; its weights and hidden units pass
 // through shared memory in chunks of 32.
-__global__ void __launch_bounds__(kVectorThreads)
+__global__ void __launch_bounds__(kVectorThreads, 4)
     gate_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
   __shared__ float w[kWarp][kWarp + 1], hidden[kWarp][kWarp + 1];  // (channel, s), (image, s)
   constexpr int kRows = kVectorThreads / kWarp;
@@ -117,7 +124,9 @@ __global__ void __launch_bounds__(kVectorThreads)
   for (int s0 = 0; s0 < size.squeezed; s0 += kWarp) {
     const int s = s0 + lane;
     __syncthreads();
-    for (int i = row; i < kWarp; i += kRows) {
+#pragma unroll
+    for (int j = 0; j < kWarp / kRows; ++j) {
+      const int i = row + j * kRows;
       w[i][lane] = s < size.squeezed && c0 + i < size.channels
                        ? weights.expand[int64_t{c0 + i} * size.squeezed + s]
                        : 0.f;
@@ -138,7 +147,8 @@ __global__ void __launch_bounds__(kVectorThreads)
   for (int j = 0; j < kWarp / kRows; ++j) {
     const int n = n0 + row + j * kRows;
     if (n < size.batch)
-      gate.gate[int64_t{n} * size.channels + c] = sigmoid(sum[j] + weights.expand_bias[c]);
+      gate.gate[int64_t{n} * size.channels + c] =
+          sigmoid<float, false>(sum[j] + weights.expand_bias[c]);
   }
 }
 
@@ -148,90 +158,117 @@ __device__ __forceinline__ float before_sigmoid(const GateVectors& gate, int64_t
   return gate.dz_h[at] * s * (1.f - s);
 }
 
-// dhidden = d1 = (d2·expand)·silu'(u), over the silu'(u) that forward left. A block makes 32 hidden units of eight
+// dhidden = d1 = (d2·expand)·silu'(u), over the silu'(u) that forward left. A block makes 32 hidden units of kImages
 // images; its warps share the channels.
-__global__ void __launch_bounds__(kVectorThreads * 2)
+__global__ void __launch_bounds__(kWideThreads, 1)
     hidden_backward_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
-  constexpr int kWarps = kVectorThreads * 2 / kWarp, kChunk = 128;
-  __shared__ float d2[kChunk][kImages], share[kWarps][kImages][kWarp];
+  __shared__ float4 d2[kWideThreads];  // of a channel: one image in each part
+  __shared__ float share[kWideWarps][kImages][kWarp];
+  static_assert(kImages == 4);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int s = blockIdx.x * kWarp + lane, n0 = blockIdx.y * kImages;
   float sum[kImages] = {};
-  for (int c0 = 0; c0 < size.channels; c0 += kChunk) {
+  for (int c0 = 0; c0 < size.channels; c0 += kWideThreads) {
+    const int c = c0 + threadIdx.x;
+    const auto of_image = [&](int n) {
+      return c < size.channels && n < size.batch
+                 ? before_sigmoid(gate, int64_t{n} * size.channels + c)
+                 : 0.f;
+    };
     __syncthreads();
-    for (int i = threadIdx.x; i < kChunk * kImages; i += blockDim.x) {
-      const int c = c0 + i % kChunk, n = n0 + i / kChunk;
-      d2[i % kChunk][i / kChunk] = c < size.channels && n < size.batch
-                                       ? before_sigmoid(gate, int64_t{n} * size.channels + c)
-                                       : 0.f;
-    }
+    d2[threadIdx.x] =
+        make_float4(of_image(n0), of_image(n0 + 1), of_image(n0 + 2), of_image(n0 + 3));
     __syncthreads();
     if (s >= size.squeezed) continue;
-#pragma unroll
-    for (int j = 0; j < kChunk / kWarps; ++j) {
-      const int i = j * kWarps + warp;
-      const float w =
-          c0 + i < size.channels ? weights.expand[int64_t{c0 + i} * size.squeezed + s] : 0.f;
-#pragma unroll
-      for (int n = 0; n < kImages; ++n) sum[n] = fmaf(w, d2[i][n], sum[n]);
+#pragma unroll 16
+    for (int i = warp; i < min(kWideThreads, size.channels - c0); i += kWideWarps) {
+      const float w = weights.expand[int64_t{c0 + i} * size.squeezed + s];
+      const float4 d = d2[i];
+      sum[0] = fmaf(w, d.x, sum[0]);
+      sum[1] = fmaf(w, d.y, sum[1]);
+      sum[2] = fmaf(w, d.z, sum[2]);
+      sum[3] = fmaf(w, d.w, sum[3]);
     }
   }
 #pragma unroll
-  for (int n = 0; n < kImages; ++n) share[warp][n][lane] = sum[n];
+  for (int i = 0; i < kImages; ++i) share[warp][i][lane] = sum[i];
   __syncthreads();
   if (warp >= kImages || s >= size.squeezed || n0 + warp >= size.batch) return;
   float total = 0;
-  for (int i = 0; i < kWarps; ++i) total += share[i][warp][lane];
+#pragma unroll
+  for (int i = 0; i < kWideWarps; ++i) total += share[i][warp][lane];
   gate.dhidden[int64_t{n0 + warp} * size.squeezed + s] *= total;
 }
 
 // q = d1·reduce/(H·W), the pooled path's share of dh; and the norm's sums over the images,
-// Σt = Σ s·dz_slope + q·slope and Σt·xhat likewise. A block owns 32 channels.
-__global__ void __launch_bounds__(kVectorThreads * 2)
+// Σt = Σ s·dz_slope + q·slope and Σt·xhat likewise. A block owns 32 channels; a warp takes kImages images at a time.
+__global__ void __launch_bounds__(kWideThreads, 1)
     pooled_backward_kernel(NormSums sums, GateVectors gate, SqueezeExciteWeights weights,
                            Sizes size, float per_pixel) {
-  constexpr int kWarps = kVectorThreads * 2 / kWarp;
-  __shared__ double share[2][kWarps][kWarp];
+  __shared__ alignas(
+      16) float d1[kWideWarps][kWarp][kImages];  // of a warp: 32 hidden units of its images
+  __shared__ double share[2][kWideWarps][kWarp];
+  static_assert(kImages == 4);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, c = blockIdx.x * kWarp + lane;
   double sum_t = 0, sum_t_xhat = 0;
-  if (c < size.channels) {
-    for (int n = warp; n < size.batch; n += kWarps) {
-      const float* d1 = gate.dhidden + int64_t{n} * size.squeezed;
-      float q = 0;
-#pragma unroll 8
-      for (int s = 0; s < size.squeezed; ++s)
-        q = fmaf(d1[s], weights.reduce[int64_t{s} * size.channels + c], q);
-      q *= per_pixel;
-      const int64_t at = int64_t{n} * size.channels + c;
-      gate.q[at] = q;
-      sum_t += gate.gate[at] * gate.dz_slope[at] + q * gate.slope[at];
-      sum_t_xhat += gate.gate[at] * gate.dz_slope_xhat[at] + q * gate.slope_xhat[at];
+  for (int n0 = warp * kImages; n0 < size.batch; n0 += kWideWarps * kImages) {
+    float q[kImages] = {};
+    for (int s0 = 0; s0 < size.squeezed; s0 += kWarp) {
+      const int s = s0 + lane;
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kImages; ++i)
+        d1[warp][lane][i] = s < size.squeezed && n0 + i < size.batch
+                                ? gate.dhidden[int64_t{n0 + i} * size.squeezed + s]
+                                : 0.f;
+      __syncwarp();
+      if (c >= size.channels) continue;
+#pragma unroll 16
+      for (int j = 0; j < min(kWarp, size.squeezed - s0); ++j) {
+        const float w = weights.reduce[int64_t{s0 + j} * size.channels + c];
+        const float4 d = *reinterpret_cast<const float4*>(d1[warp][j]);
+        q[0] = fmaf(d.x, w, q[0]);
+        q[1] = fmaf(d.y, w, q[1]);
+        q[2] = fmaf(d.z, w, q[2]);
+        q[3] = fmaf(d.w, w, q[3]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kImages; ++i) {
+      if (c >= size.channels || n0 + i >= size.batch) continue;
+      const int64_t at = int64_t{n0 + i} * size.channels + c;
+      const float of_pixel = q[i] * per_pixel, s = gate.gate[at];
+      gate.q[at] = of_pixel;
+      sum_t += s * gate.dz_slope[at] + of_pixel * gate.slope[at];
+      sum_t_xhat += s * gate.dz_slope_xhat[at] + of_pixel * gate.slope_xhat[at];
     }
   }
   share[0][warp][lane] = sum_t;
   share[1][warp][lane] = sum_t_xhat;
   __syncthreads();
   if (warp != 0 || c >= size.channels || !sums.norm.present()) return;
-  for (int i = 1; i < kWarps; ++i) sum_t += share[0][i][lane], sum_t_xhat += share[1][i][lane];
+#pragma unroll 8
+  for (int i = 1; i < kWideWarps; ++i) sum_t += share[0][i][lane], sum_t_xhat += share[1][i][lane];
   sums.add(c, sum_t, sum_t_xhat);
 }
 
 // dweight (rows, columns) += Σ_n d[n, row]·x[n, column], dbias += Σ_n d[n, row]. Expand: d = d2, x = hidden;
 // reduce: d = d1, x = pooled. A block makes 32 x 32 weights.
 template <bool Expand>
-__global__ void __launch_bounds__(kVectorThreads)
+__global__ void __launch_bounds__(kVectorThreads, 4)
     weight_gradient_kernel(SqueezeExciteGradients gradients, GateVectors gate, Sizes size) {
-  __shared__ float d[kWarp][kWarp], x[kWarp][kWarp];  // (image, row), (image, column)
-  constexpr int kRows = kVectorThreads / kWarp;
+  constexpr int kRows = kVectorThreads / kWarp, kChunk = 64;  // images at a time
+  __shared__ float d[kChunk][kWarp], x[kChunk][kWarp];        // (image, row), (image, column)
   const int rows = Expand ? size.channels : size.squeezed,
             columns = Expand ? size.squeezed : size.channels;
   const int lane = threadIdx.x % kWarp, first = threadIdx.x / kWarp;
   const int row0 = blockIdx.y * kWarp, column = blockIdx.x * kWarp + lane;
   float sum[kWarp / kRows] = {}, bias = 0;
-  for (int n0 = 0; n0 < size.batch; n0 += kWarp) {
+  for (int n0 = 0; n0 < size.batch; n0 += kChunk) {
     __syncthreads();
-    for (int i = first; i < kWarp; i += kRows) {
-      const int n = n0 + i, row = row0 + lane;
+#pragma unroll
+    for (int j = 0; j < kChunk / kRows; ++j) {
+      const int i = first + j * kRows, n = n0 + i, row = row0 + lane;
       const int64_t at = int64_t{n} * rows + row;
       d[i][lane] = n >= size.batch || row >= rows ? 0.f
                    : Expand                       ? before_sigmoid(gate, at)
@@ -240,8 +277,8 @@ __global__ void __launch_bounds__(kVectorThreads)
       x[i][lane] = n < size.batch && column < columns ? from[int64_t{n} * columns + column] : 0.f;
     }
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < kWarp; ++i) {
+#pragma unroll 16
+    for (int i = 0; i < kChunk; ++i) {
 #pragma unroll
       for (int j = 0; j < kWarp / kRows; ++j)
         sum[j] = fmaf(d[i][first + j * kRows], x[i][lane], sum[j]);
@@ -289,8 +326,15 @@ void squeeze_excite_forward(const GateVectors& gate, const OperandView<T>& in,
                             cudaStream_t stream) {
   const Sizes size{in.batch, in.channels, squeezed};
   image_sums<T>(gate.pooled, gate.slope, gate.slope_xhat, nullptr, 0, in, stream);
-  hidden_kernel<<<dim3(blocks_of(squeezed, kVectorThreads / kWarp), blocks_of(in.batch, kImages)),
-                  kVectorThreads, 0, stream>>>(gate, weights, size);
+  const auto launch_hidden = [&](auto kernel) {
+    kernel<<<dim3(blocks_of(squeezed, kVectorThreads / kWarp), blocks_of(in.batch, kImages)),
+             kVectorThreads, 0, stream>>>(gate, weights, size);
+  };
+  if (packs_fit<4>(gate.pooled, in.channels, in.channels) &&
+      packs_fit<4>(weights.reduce, in.channels, in.channels))
+    launch_hidden(hidden_kernel<4>);
+  else
+    launch_hidden(hidden_kernel<1>);
   gate_kernel<<<dim3(blocks_of(in.channels, kWarp), blocks_of(in.batch, kWarp)), kVectorThreads, 0,
                 stream>>>(gate, weights, size);
 }
@@ -303,8 +347,8 @@ void squeeze_excite_backward(const GradientSink<T>& sink, const GateVectors& gat
   const Sizes size{in.batch, in.channels, squeezed};
   const float per_pixel = 1.f / static_cast<float>(in.height * in.width);
   hidden_backward_kernel<<<dim3(blocks_of(squeezed, kWarp), blocks_of(in.batch, kImages)),
-                           kVectorThreads * 2, 0, stream>>>(gate, weights, size);
-  pooled_backward_kernel<<<blocks_of(in.channels, kWarp), kVectorThreads * 2, 0, stream>>>(
+                           kWideThreads, 0, stream>>>(gate, weights, size);
+  pooled_backward_kernel<<<blocks_of(in.channels, kWarp), kWideThreads, 0, stream>>>(
       norm_sums(sink, in), gate, weights, size, per_pixel);
   weight_gradient_kernel<true><<<dim3(blocks_of(squeezed, kWarp), blocks_of(in.channels, kWarp)),
                                  kVectorThreads, 0, stream>>>(gradients, gate, size);
