@@ -1,5 +1,6 @@
 #include "engine/cuda/communicator.h"
 
+#include <cstdlib>
 #include <exception>
 #include <span>
 
@@ -14,7 +15,10 @@ Stream make_stream() {
   return create<Stream>(cudaStreamCreateWithPriority, cudaStreamNonBlocking, highest);
 }
 
+// NCCL would connect its peers in the first collective, which here is captured, and CUDA refuses
+// to enable peer access during a capture: all connections are made at once instead.
 NcclComm connect(const Communicator& communicator) {
+  setenv("NCCL_RUNTIME_CONNECT", "0", 0);
   ncclUniqueId id{};
   if (communicator.rank == 0) check(ncclGetUniqueId(&id));
   communicator.group->broadcast(communicator.rank, std::as_writable_bytes(std::span(&id, 1)));
