@@ -205,8 +205,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 __global__ void __launch_bounds__(kWideThreads, 1)
     pooled_backward_kernel(NormSums sums, GateVectors gate, SqueezeExciteWeights weights,
                            Sizes size, float per_pixel) {
-  __shared__ alignas(
-      16) float d1[kWideWarps][kWarp][kImages];  // of a warp: 32 hidden units of its images
+  __shared__ float4 d1[kWideWarps][kWarp];  // of a warp: 32 hidden units, one image in each part
   __shared__ double share[2][kWideWarps][kWarp];
   static_assert(kImages == 4);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, c = blockIdx.x * kWarp + lane;
@@ -215,18 +214,19 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     float q[kImages] = {};
     for (int s0 = 0; s0 < size.squeezed; s0 += kWarp) {
       const int s = s0 + lane;
+      const auto of_image = [&](int n) {
+        return s < size.squeezed && n < size.batch ? gate.dhidden[int64_t{n} * size.squeezed + s]
+                                                   : 0.f;
+      };
       __syncwarp();
-#pragma unroll
-      for (int i = 0; i < kImages; ++i)
-        d1[warp][lane][i] = s < size.squeezed && n0 + i < size.batch
-                                ? gate.dhidden[int64_t{n0 + i} * size.squeezed + s]
-                                : 0.f;
+      d1[warp][lane] =
+          make_float4(of_image(n0), of_image(n0 + 1), of_image(n0 + 2), of_image(n0 + 3));
       __syncwarp();
       if (c >= size.channels) continue;
 #pragma unroll 16
       for (int j = 0; j < min(kWarp, size.squeezed - s0); ++j) {
         const float w = weights.reduce[int64_t{s0 + j} * size.channels + c];
-        const float4 d = *reinterpret_cast<const float4*>(d1[warp][j]);
+        const float4 d = d1[warp][j];
         q[0] = fmaf(d.x, w, q[0]);
         q[1] = fmaf(d.y, w, q[1]);
         q[2] = fmaf(d.z, w, q[2]);
