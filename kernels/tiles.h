@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
 
 namespace engine {
 
@@ -35,57 +34,117 @@ struct DepthwiseShape {
   int kernel, stride, padding;  // kernel 3 or 5; tuned for stride 1 or 2 and padding kernel / 2
 };
 
-// How a depthwise kernel cuts (N, H, W, C): a thread keeps its channels and marches down columns of a strip of rows;
-// an item is a strip of one image, a tile a run of items. H and W are the output's in forward, the operand's in
-// backward.
+// Rows of the output that a row of stride × stride cells of the operand meets, at padding kernel / 2.
+constexpr int depthwise_reach(int kernel, int stride) {
+  return (stride - 1 + kernel / 2) / stride + (kernel - 1 - kernel / 2) / stride + 1;
+}
+
+// How a depthwise kernel cuts its work. Positions are a (height, units · unit) grid for each image: forward, the
+// pixels of the output; backward, cells of stride × stride pixels of the operand. A block takes a group of channels and a
+// tile: a run of items, strips of an image. It stages what `stack` items read in shared memory, band by band, and its
+// threads compute units from there: some positions of a row, for the channels of the thread.
 struct DepthwiseTiles {
-  int width;         // columns of a thread's march
-  int columns;       // marches side by side in an image
-  int rows, strips;  // rows of a strip, strips of an image
+  int channels, groups, lanes,
+      slots;                // channels of a group; groups × tiles blocks of lanes × slots threads
+  int height, unit, units;  // rows of positions, positions of a unit, units of a row
+  int rows, strips;         // rows of a strip, strips of an image
+  int span, bands;          // units of a band, bands of an image
+  int stack;                // items staged together: one, unless they are whole images
+  int staged_rows, staged_columns;  // of one item, with all that its positions reach
   int items, per_tile, tiles;
-  int groups, lanes, slots;  // grid and block: groups × tiles blocks of lanes × slots threads
+
+  int staged() const { return stack * staged_rows * staged_columns * channels; }  // floats
+  int threads() const { return lanes * slots; }
 };
 
-constexpr int kDepthwiseThreads = 128;
-constexpr int kDepthwiseBlocks = 1024;  // about: 132 multiprocessors, three blocks each, some waves
-constexpr int kDepthwiseMinRows = 14;   // lower strips would load too many rows twice
+constexpr int kDepthwiseThreads = 256;
 
-// row_step: rows of a strip are a multiple of it.
+// Positions of a unit. Seven divides 112, 56, 28, 14 and 7.
+constexpr int kDepthwiseForwardUnit = 7;
+constexpr int depthwise_backward_unit(int stride) {
+  return stride == 1 ? 7 : 4;
+}
+
+// Blocks of a multiprocessor that the kernels' registers and shared memory are cut for.
+constexpr int depthwise_blocks(int kernel) {
+  return kernel == 3 ? 3 : 2;
+}
+
+// Channels of a group: whole 32-byte sectors and, where there is a choice, none left over.
+inline int depthwise_channels(int channels) {
+  for (const int group : {32, 48, 40, 24})
+    if (channels % group == 0) return group;
+  return std::min(32, (channels + 3) / 4 * 4);
+}
+
+// Positions along a line step `step` pixels of what is staged, and each reaches `reach` of them.
 inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int channels,
-                                      int channels_per_thread, int march_width, int row_step) {
+                                      int channels_per_thread, int kernel, int unit, int step,
+                                      int reach) {
+  constexpr int kMultiprocessors = 132, kMultiprocessorBytes = 228 << 10, kReservedBytes = 1 << 10;
+  constexpr int kStagedColumns = 28;  // about; of a band
   const auto up = [](int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); };
+  const int blocks = depthwise_blocks(kernel);
   DepthwiseTiles t{};
-  t.width = march_width;
-  t.columns = up(width, march_width);
-  const int packs = up(channels, channels_per_thread);
-  t.groups = up(channels, kChannelsPerGroup);
-  // Groups of a multiple of 16 threads read whole 32-byte sectors.
-  t.lanes = t.groups == 1 ? packs
-                          : std::min(up(up(packs, t.groups), 16) * 16,
-                                     kChannelsPerGroup / channels_per_thread);
-  t.groups = up(packs, t.lanes);
-  t.slots = std::max(1, kDepthwiseThreads / t.lanes);
+  t.channels = depthwise_channels(channels);
+  t.groups = up(channels, t.channels);
+  t.lanes = t.channels / channels_per_thread;
+  t.slots = kDepthwiseThreads / t.lanes;
 
-  const int wanted = std::max(1, kDepthwiseBlocks / t.groups);
-  t.strips = std::clamp(up(wanted, batch), 1, up(height, kDepthwiseMinRows));
-  t.rows = up(up(height, t.strips), row_step) * row_step;
+  t.height = height;
+  t.unit = unit;
+  t.units = up(width, unit);
+  t.bands = up(t.units * unit * step, kStagedColumns);
+  t.span = up(t.units, t.bands);
+  t.bands = up(t.units, t.span);
+  t.staged_columns = (t.span * unit - 1) * step + reach;
+  const int floats =
+      (kMultiprocessorBytes / blocks - kReservedBytes) / 4 - kernel * kernel * t.channels;
+  const int fitting = floats / (t.staged_columns * t.channels);  // staged rows
+  t.strips = up(height, std::max(1, (fitting - reach) / step + 1));
+  t.rows = up(height, t.strips);
   t.strips = up(height, t.rows);
+  t.staged_rows = (t.rows - 1) * step + reach;
   t.items = batch * t.strips;
+  if (t.strips > 1 || t.bands > 1) {
+    t.stack = 1;
+  } else {  // as many images as give each thread some units
+    const int enough = up(4 * t.slots, height * t.units);
+    t.stack = std::clamp(fitting / t.staged_rows, 1, std::min(batch, enough));
+  }
 
-  // Marches of a tile: a multiple of the slots, as near to the wanted number of blocks as the partial rows allow.
-  const int grain = t.slots / std::gcd(t.slots, t.columns);
-  const int64_t pixels = int64_t{batch} * height * width;
-  t.per_tile = std::max(1, (t.items + wanted * grain / 2) / (wanted * grain)) * grain;
-  while (up(t.items, t.per_tile) > partial_rows(pixels, channels)) t.per_tile += grain;
-  t.tiles = up(t.items, t.per_tile);
+  // The tiles that take the fewest stages, one after the other, when every multiprocessor runs `blocks` of them; leaving
+  // the sums of a tile takes about a quarter of a stage.
+  const int most = partial_rows(int64_t{batch} * height * width, channels);
+  int64_t least = INT64_MAX;
+  for (int per_tile = t.stack; per_tile < t.items + t.stack; per_tile += t.stack) {
+    const int tiles = up(t.items, per_tile);
+    if (tiles > most) continue;
+    const int64_t waves = up(int64_t{tiles} * t.groups, kMultiprocessors * blocks);
+    const int64_t time = waves * (4 * (per_tile / t.stack) * t.bands + 1);
+    if (time > least) continue;
+    least = time;
+    t.per_tile = per_tile;
+    t.tiles = tiles;
+  }
   return t;
+}
+
+// Of the forward, over an output (batch, height, width, channels).
+inline DepthwiseTiles depthwise_forward_tiles(int batch, int height, int width, int channels,
+                                              int channels_per_thread,
+                                              const DepthwiseShape& shape) {
+  return depthwise_tiles(batch, height, width, channels, channels_per_thread, shape.kernel,
+                         kDepthwiseForwardUnit, shape.stride, shape.kernel);
 }
 
 // Of the backward, over an operand (batch, height, width, channels).
 inline DepthwiseTiles depthwise_backward_tiles(int batch, int height, int width, int channels,
                                                const DepthwiseShape& shape) {
-  return depthwise_tiles(batch, height, width, channels, 1, shape.stride == 1 ? 7 : 14,
-                         shape.stride);
+  const auto cells = [&](int pixels) { return (pixels + shape.stride - 1) / shape.stride; };
+  return depthwise_tiles(batch, cells(height), cells(width), channels, 1, shape.kernel,
+                         depthwise_backward_unit(shape.stride), 1,
+                         depthwise_reach(shape.kernel, shape.stride));
 }
 
 // Floats of scratch for the weight gradient's partial sums: (tiles, K·K, C).

@@ -24,7 +24,7 @@ Extent output_of(Extent e, const DepthwiseShape& s) {
 std::vector<Extent> depthwise_extents() {
   return {{1, 5, 7, 3, 3, 0},     {2, 9, 6, 7, 11, 2},       {5, 8, 8, 24, 24, 0},
           {2, 33, 15, 40, 40, 0}, {1, 15, 29, 144, 160, 16}, {3, 7, 7, 30, 96, 64},
-          {2, 6, 5, 40, 50, 5},   {1, 5, 5, 1, 1, 0}};
+          {2, 6, 5, 40, 50, 5},   {1, 5, 5, 1, 1, 0},        {9, 7, 7, 100, 104, 4}};
 }
 
 }  // namespace
@@ -106,24 +106,33 @@ TEST_CASE_TEMPLATE("depthwise_backward", T, float, __half, __nv_bfloat16) {
       }
 }
 
-// Every item lies in one tile, and the tiles fit in what the planner reserves.
+// Every position lies in one item, every item in one tile, the tiles fit in what the planner reserves and a stage fits in
+// shared memory.
 TEST_CASE("tiles of depthwise convolutions") {
   for (const int batch : {1, 2, 5, 128, 1024})
     for (const int size : {1, 5, 7, 14, 28, 56, 112, 150, 225})
       for (const int channels : {1, 3, 24, 40, 64, 65, 144, 816, 2304})
         for (const int per_thread : {1, 2})
-          for (const int step : {1, 2, 3}) {
+          for (const DepthwiseShape& s : kShapes) {
             if (channels % per_thread != 0) continue;
             const DepthwiseTiles t =
-                depthwise_tiles(batch, size, size, channels, per_thread, 7, step);
+                depthwise_forward_tiles(batch, size, size, channels, per_thread, s);
             CHECK(t.tiles <= partial_rows(int64_t{batch} * size * size, channels));
             CHECK(t.tiles * t.per_tile >= t.items);
             CHECK((t.tiles - 1) * t.per_tile < t.items);
+            CHECK(t.items == batch * t.strips);
             CHECK(t.rows * t.strips >= size);
             CHECK(t.rows * (t.strips - 1) < size);
-            CHECK(t.rows % step == 0);
-            CHECK(t.groups * t.lanes * per_thread >= channels);
-            CHECK((t.groups - 1) * t.lanes * per_thread < channels);
-            CHECK(t.lanes * t.slots <= kDepthwiseThreads);
+            CHECK(t.units * t.unit >= size);
+            CHECK(t.span * t.bands >= t.units);
+            CHECK(t.span * (t.bands - 1) < t.units);
+            CHECK((t.stack == 1 || (t.strips == 1 && t.bands == 1)));
+            CHECK(t.per_tile % t.stack == 0);
+            CHECK(t.groups * t.channels >= channels);
+            CHECK((t.groups - 1) * t.channels < channels);
+            CHECK(t.lanes * per_thread == t.channels);
+            CHECK(t.threads() <= kDepthwiseThreads);
+            CHECK((t.staged() + s.kernel * s.kernel * t.channels) * sizeof(float) <=
+                  (228 << 10) / depthwise_blocks(s.kernel) - (1 << 10));
           }
 }
