@@ -73,12 +73,12 @@ const Rule kRules[] = {
     // What io shares with the engine stands below both.
     {"engine/(error|tensor|rng)\\..*", "engine/(error|tensor|rng)\\.h|kernels/random\\.h",
      "fmt/.*"},
-    {"engine/cuda/(module|bench)\\.h", "engine/[^/]*", "fmt/.*"},
+    // What the module shows of itself is free of CUDA.
+    {"engine/cuda/(module|bench)\\.h", "engine/[^/]*|engine/cuda/(module|bench)\\.h", "fmt/.*"},
     {"engine/cuda/.*", "(engine|kernels)/[^/]*|engine/cuda/.*",
      "fmt/.*|cuda.*|library_types\\.h|cudnn.*|cublas.*|nccl\\.h|dlfcn\\.h"},
     {"engine/cpu/.*", "(engine|kernels)/[^/]*|engine/cpu/.*",
      "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|sched\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
-    // What the module shows of itself, free of CUDA.
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench)\\.h", "fmt/.*|dlfcn\\.h"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
