@@ -1,5 +1,6 @@
-// What both directions of a depthwise convolution share: a block stages what its threads will read many times in
-// shared memory, transformed once, as floats, with zeros around the image; then its threads compute from there.
+// What both directions of a depthwise convolution share: a block stages what its threads will read
+// many times in shared memory, transformed once, as floats, with zeros around the image; then its
+// threads compute from there.
 #pragma once
 
 #include <algorithm>
@@ -8,9 +9,12 @@
 
 namespace engine::kernels {
 
+template <int Stride>
+constexpr int kUnit = depthwise_unit(Stride);
 constexpr int kStagedPack = 4;  // channels that a thread stages at a time
 
-// One step of a block: `rows` rows of positions of `images` whole images or of a strip of one, and some units of each.
+// One step of a block: `rows` rows of positions of `images` whole images or of a strip of one, and
+// some units of each.
 struct Stage {
   int n, images, row, rows, unit, units;
 };
@@ -73,8 +77,8 @@ struct StagingThread {
     return static_cast<int>(blockIdx.x) * t.channels + pack;
   }
 
-  // staged (rows, staged_columns, channels) = value(load(pixel)) at rows [top, …) and columns [left, …) of image n of
-  // `in`; zero outside it and beyond its channels.
+  // staged (rows, staged_columns, kDepthwisePitch) = value(load(pixel)) at rows [top, …) and
+  // columns [left, …) of image n of `in`; zero outside it and beyond its channels.
   template <class View, class Load, class Value>
   __device__ __forceinline__ void stage(float* staged, const DepthwiseTiles& t, int rows,
                                         const View& in, int n, int top, int left, Load load,
@@ -97,27 +101,27 @@ struct StagingThread {
         if (place + i * pixels >= rows * t.staged_columns) break;
         Pack<float, kStagedPack> stored = {};
         if (inside[i]) value(stored.at, raw[i]);
-        store_pack(staged + (place + i * pixels) * t.channels + pack, stored);
+        store_pack(staged + (place + i * pixels) * kDepthwisePitch + pack, stored);
       }
     }
   }
 };
 
-// shared (Taps, group's channels) = weight (C, Taps), as floats.
+// shared (Taps, kDepthwisePitch) = weight (C, Taps), as floats.
 template <int Taps, class T>
 __device__ __forceinline__ void stage_weights(float* shared, const T* __restrict__ weight,
                                               const DepthwiseTiles& t, int channels) {
   const int first = blockIdx.x * t.channels, count = min(t.channels, channels - first) * Taps;
   for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < count; i += blockDim.x * blockDim.y)
-    shared[i % Taps * t.channels + i / Taps] = to_float(weight[int64_t{first} * Taps + i]);
+    shared[i % Taps * kDepthwisePitch + i / Taps] = to_float(weight[int64_t{first} * Taps + i]);
 }
 
-// Launches a kernel with the dynamic shared memory for the weights and a stage; at the end of a tile the same memory
-// holds `sums` floats for each thread.
+// Launches a kernel with the dynamic shared memory for the weights and a stage; at the end of a
+// tile the same memory holds `sums` floats for each thread.
 template <class Kernel, class... Arguments>
 void launch_depthwise(Kernel kernel, const DepthwiseTiles& t, int taps, int sums,
                       cudaStream_t stream, const Arguments&... arguments) {
-  const int floats = std::max(taps * t.channels + t.staged(), sums * t.threads());
+  const int floats = std::max(taps * kDepthwisePitch + t.staged(), sums * t.threads());
   const int bytes = floats * static_cast<int>(sizeof(float));
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   kernel<<<dim3(t.groups, t.tiles), dim3(t.lanes, t.slots), bytes, stream>>>(arguments...);

@@ -1,6 +1,7 @@
-// Depthwise convolution, backward, in one kernel: dy, made from (G_y, y) while a block stages it in shared memory, and the
-// operand on the load from x; the weight gradient, and the operand's gradient with its sums. A thread keeps one channel
-// and its weight gradients, and takes a unit of cells, stride × stride pixels of the operand each, at a time.
+// Depthwise convolution, backward, in one kernel: dy, made from (G_y, y) while a block stages it in
+// shared memory, and the operand on the load from x; the weight gradient, and the operand's
+// gradient with its sums. A thread keeps one channel and its weight gradients, and takes a unit of
+// cells, stride × stride pixels of the operand each, at a time.
 #include "kernels/depthwise.cuh"
 #include "kernels/kernels.h"
 
@@ -9,11 +10,9 @@ namespace {
 
 template <int Kernel, int Stride>
 constexpr int kReach = depthwise_reach(Kernel, Stride);
-template <int Stride>
-constexpr int kUnit = depthwise_backward_unit(Stride);
 
-// Leaves the thread's K·K sums, added over the block's rows, in weight_partials (tiles, K·K, C). `buffer` holds Taps floats
-// for each thread.
+// Leaves the thread's K·K sums, added over the block's rows, in weight_partials (tiles, K·K, C).
+// `buffer` holds Taps floats for each thread.
 template <int Taps>
 __device__ void leave_weight_gradient(const float (&dw)[Taps], float* weight_partials, int channels,
                                       float* buffer) {
@@ -32,7 +31,8 @@ __device__ void leave_weight_gradient(const float (&dw)[Taps], float* weight_par
   }
 }
 
-// dy of V channels of one image, its constants folded: (dz·gate + q)·act'(scale·x + shift) − k1·x − k0, or G − k1·x − k0.
+// dy of V channels of one image, its constants folded: (dz·gate + q)·act'(scale·x + shift) − k1·x −
+// k0, or G − k1·x − k0.
 template <class T, int V>
 struct ImageGradient {
   struct Raw {
@@ -42,21 +42,26 @@ struct ImageGradient {
   ChannelNorm<float> affine[V];  // only gamma and beta: scale and shift
   int c;
 
-  __device__ __forceinline__ ImageGradient(const GradientView<T>& in, int n, int c) : c(c) {
+  __device__ __forceinline__ ImageGradient(const GradientView<T>& in, int c) : c(c) {
     if (c >= in.channels) return;
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       const ChannelNorm<float> norm = in.norm.channel(c + k);
       affine[k].gamma = norm.scale();
       affine[k].beta = fmaf(-norm.mean, norm.scale(), norm.beta);
-      if (in.k0) {
-        k1[k] = in.k1[c + k] * norm.inv_std;
-        k0[k] = fmaf(-norm.mean, k1[k], in.k0[c + k]);
-      }
-      if (in.gated()) {
-        gate[k] = norm.scale() * in.gate[int64_t{n} * in.channels + c + k];
-        q[k] = norm.scale() * in.q[int64_t{n} * in.channels + c + k];
-      }
+      if (!in.k0) continue;
+      k1[k] = in.k1[c + k] * norm.inv_std;
+      k0[k] = fmaf(-norm.mean, k1[k], in.k0[c + k]);
+    }
+  }
+
+  __device__ __forceinline__ void enter(const GradientView<T>& in, int n) {
+    if (!in.gated() || c >= in.channels) return;
+    const int64_t at = int64_t{n} * in.channels + c;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      gate[k] = affine[k].gamma * in.gate[at + k];
+      q[k] = affine[k].gamma * in.q[at + k];
     }
   }
 
@@ -97,9 +102,9 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
   constexpr int kFirst = -((Kernel - 1 - kPadding) / Stride);
   constexpr int kColumns = kUnit<Stride> + kReach<Kernel, Stride> - 1;  // of dy
   extern __shared__ float shared[];
-  float* staged = shared + kTaps * tiles.channels;
+  float* staged = shared + kTaps * kDepthwisePitch;
   const int lane = threadIdx.x, c = first_channel<1>();
-  const int image_size = tiles.staged_rows * tiles.staged_columns * tiles.channels;
+  const int image_size = tiles.staged_rows * tiles.staged_columns * kDepthwisePitch;
   float dw[kTaps] = {}, sum_t[1] = {}, sum_t_xhat[1] = {};
   const bool reads_x = in.norm.present() || in.act != Activation::none;
 
@@ -112,9 +117,10 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
 
   for_stages(tiles, [&](const Stage& stage) {
     __syncthreads();  // the last stage may still be read
+    using Gradient = ImageGradient<T, kStagedPack>;
+    Gradient gradient(dy, staging.channel(tiles));
     for (int i = 0; i < stage.images; ++i) {
-      using Gradient = ImageGradient<T, kStagedPack>;
-      const Gradient gradient(dy, stage.n + i, staging.channel(tiles));
+      gradient.enter(dy, stage.n + i);
       staging.stage(
           staged + i * image_size, tiles, stage.rows + kReach<Kernel, Stride> - 1, dy, stage.n + i,
           stage.row + kFirst, stage.unit * kUnit<Stride> + kFirst,
@@ -128,7 +134,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
 
     for_units(stage, [&](int image, int row, int unit) {
       const float* from = staged + image * image_size + lane +
-                          (row * tiles.staged_columns + unit * kUnit<Stride>)*tiles.channels;
+                          (row * tiles.staged_columns + unit * kUnit<Stride>)*kDepthwisePitch;
       const int column = (stage.unit + unit) * kWidth, width = in.width - column;
 #pragma unroll
       for (int r = 0; r < Stride; ++r) {
@@ -154,11 +160,11 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
           float d[kColumns];
 #pragma unroll
           for (int i = 0; i < kColumns; ++i)
-            d[i] = from[(dy_row * tiles.staged_columns + i) * tiles.channels];
+            d[i] = from[(dy_row * tiles.staged_columns + i) * kDepthwisePitch];
 #pragma unroll
           for (int kx = 0; kx < Kernel; ++kx) {
             const int tap = ky * Kernel + kx;
-            const float w = shared[tap * tiles.channels + lane];
+            const float w = shared[tap * kDepthwisePitch + lane];
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
               if ((j + kPadding - kx) % Stride != 0) continue;

@@ -1,12 +1,13 @@
-// Depthwise convolution, forward: reads the operand once, transformed while a block stages it in shared memory, and takes
-// the statistics of what it writes. A thread keeps two channels and computes seven outputs of a row at a time.
+// Depthwise convolution, forward: reads the operand once, transformed while a block stages it in
+// shared memory, and takes the statistics of what it writes. A thread keeps two channels and
+// computes some outputs of a row at a time.
 #include "kernels/depthwise.cuh"
 #include "kernels/kernels.h"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kForwardPack = 2, kUnit = kDepthwiseForwardUnit;
+constexpr int kForwardPack = 2;
 
 // Padding is Kernel / 2. The operand has no gate.
 template <class T, int Kernel, int Stride>
@@ -14,11 +15,11 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
     depthwise_forward_kernel(SliceView<T> out, OperandView<T> in, const T* __restrict__ weight,
                              DepthwiseTiles tiles, float* partials) {
   constexpr int V = kForwardPack, kPadding = Kernel / 2, kTaps = Kernel * Kernel;
-  constexpr int kColumns = (kUnit - 1) * Stride + Kernel;  // of the operand
+  constexpr int kColumns = (kUnit<Stride> - 1) * Stride + Kernel;  // of the operand
   extern __shared__ float shared[];
-  float* staged = shared + kTaps * tiles.channels;
-  const int lane = threadIdx.x * V, c = blockIdx.x * tiles.channels + lane;
-  const int image_size = tiles.staged_rows * tiles.staged_columns * tiles.channels;
+  float* staged = shared + kTaps * kDepthwisePitch;
+  const int lane = threadIdx.x * V, c = first_channel<V>();
+  const int image_size = tiles.staged_rows * tiles.staged_columns * kDepthwisePitch;
   Statistics<V> statistics;
 
   const StagingThread staging(tiles);
@@ -30,7 +31,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
     for (int i = 0; i < stage.images; ++i)
       staging.stage(
           staged + i * image_size, tiles, (stage.rows - 1) * Stride + Kernel, in, stage.n + i,
-          stage.row * Stride - kPadding, stage.unit * kUnit * Stride - kPadding,
+          stage.row * Stride - kPadding, stage.unit * kUnit<Stride> * Stride - kPadding,
           [&](int p) { return load_pack<kStagedPack>(in.x + int64_t{p} * in.pitch + reader.c); },
           [&](float(&f)[kStagedPack], const Pack<T, kStagedPack>& raw) {
             Loaded<float> loaded[kStagedPack];
@@ -42,31 +43,32 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
     if (c >= out.channels) return;
 
     for_units(stage, [&](int image, int row, int unit) {
-      const float* from = staged + image * image_size + lane +
-                          (row * tiles.staged_columns + unit * kUnit) * Stride * tiles.channels;
-      float sum[kUnit][V] = {};
+      const float* from =
+          staged + image * image_size + lane +
+          (row * tiles.staged_columns + unit * kUnit<Stride>)*Stride * kDepthwisePitch;
+      float sum[kUnit<Stride>][V] = {};
 #pragma unroll
       for (int ky = 0; ky < Kernel; ++ky) {
         Pack<float, V> f[kColumns];
 #pragma unroll
         for (int i = 0; i < kColumns; ++i)
-          f[i] = load_pack<V>(from + (ky * tiles.staged_columns + i) * tiles.channels);
+          f[i] = load_pack<V>(from + (ky * tiles.staged_columns + i) * kDepthwisePitch);
 #pragma unroll
         for (int kx = 0; kx < Kernel; ++kx) {
           const Pack<float, V> w =
-              load_pack<V>(shared + (ky * Kernel + kx) * tiles.channels + lane);
+              load_pack<V>(shared + (ky * Kernel + kx) * kDepthwisePitch + lane);
 #pragma unroll
-          for (int x = 0; x < kUnit; ++x)
+          for (int x = 0; x < kUnit<Stride>; ++x)
 #pragma unroll
             for (int k = 0; k < V; ++k)
               sum[x][k] = fmaf(f[x * Stride + kx].at[k], w.at[k], sum[x][k]);
         }
       }
-      const int column = (stage.unit + unit) * kUnit;
+      const int column = (stage.unit + unit) * kUnit<Stride>;
       const int64_t p =
           (int64_t{stage.n + image} * out.height + stage.row + row) * out.width + column;
 #pragma unroll
-      for (int x = 0; x < kUnit; ++x) {
+      for (int x = 0; x < kUnit<Stride>; ++x) {
         if (column + x >= out.width) break;
         const Pack<T, V> stored = pack_of<T>(sum[x]);
         store_pack(out.y + (p + x) * out.pitch + c, stored);
@@ -94,8 +96,8 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
     for_stages(tiles, [&](const Stage& stage) {
       for_units(stage, [&](int image, int row, int unit) {
         const int n = stage.n + image, y = stage.row + row;
-        const int left = (stage.unit + unit) * kUnit;
-        for (int x = left; x < min(out.width, left + kUnit); ++x) {
+        const int left = (stage.unit + unit) * tiles.unit;
+        for (int x = left; x < min(out.width, left + tiles.unit); ++x) {
           float sum = 0;
           for (int tap = 0; tap < shape.kernel * shape.kernel; ++tap) {
             const int from_y = y * shape.stride - shape.padding + tap / shape.kernel;

@@ -1,6 +1,6 @@
-// Into how many tiles a sweep over pixels is cut: each tile leaves one row of partial sums, merged in fp64.
-// The planner sizes the scratch with it and the launchers use the same number, so results do not depend on
-// anything but the shape.
+// Into how many tiles a sweep over pixels is cut: each tile leaves one row of partial sums, merged
+// in fp64. The planner sizes the scratch with it and the launchers use the same number, so results
+// do not depend on anything but the shape.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,9 @@ namespace engine {
 constexpr int kChannelsPerGroup = 64;  // channels that one thread block covers: 8 threads of 8
 constexpr int kMaxTiles = 1024;
 
-// Tiles of a sweep over (pixels, channels): about 2048 thread blocks, at least 32 pixels each. On the CPU a tile is
-// the share of a thread, so there are never fewer than the 64 rows that many threads may want.
+// Tiles of a sweep over (pixels, channels): about 2048 thread blocks, at least 32 pixels each. On
+// the CPU a tile is the share of a thread, so there are never fewer than the 64 rows that many
+// threads may want.
 inline int sweep_tiles(int64_t pixels, int channels) {
   const int64_t groups = (channels + kChannelsPerGroup - 1) / kChannelsPerGroup;
   const int64_t by_blocks = std::max<int64_t>(1, 2048 / groups),
@@ -34,47 +35,42 @@ struct DepthwiseShape {
   int kernel, stride, padding;  // kernel 3 or 5; tuned for stride 1 or 2 and padding kernel / 2
 };
 
-// Rows of the output that a row of stride × stride cells of the operand meets, at padding kernel / 2.
+// Rows of the output that a row of stride × stride cells of the operand meets; padding kernel / 2.
 constexpr int depthwise_reach(int kernel, int stride) {
   return (stride - 1 + kernel / 2) / stride + (kernel - 1 - kernel / 2) / stride + 1;
 }
 
-// How a depthwise kernel cuts its work. Positions are a (height, units · unit) grid for each image: forward, the
-// pixels of the output; backward, cells of stride × stride pixels of the operand. A block takes a group of channels and a
-// tile: a run of items, strips of an image. It stages what `stack` items read in shared memory, band by band, and its
-// threads compute units from there: some positions of a row, for the channels of the thread.
+// Floats of a pixel in shared memory; a group has no more channels.
+constexpr int kDepthwisePitch = 32;
+constexpr int kDepthwiseThreads = 256;
+
+// How a depthwise kernel cuts its work. Positions are a (height, units · unit) grid for each image:
+// forward, the pixels of the output; backward, cells of stride × stride pixels of the operand. A
+// block takes a group of channels and a tile: a run of items, strips of an image. It stages what
+// `stack` items read in shared memory, band by band, and its threads compute units from there: some
+// positions of a row, for the channels of the thread.
 struct DepthwiseTiles {
-  int channels, groups, lanes,
-      slots;                // channels of a group; groups × tiles blocks of lanes × slots threads
-  int height, unit, units;  // rows of positions, positions of a unit, units of a row
-  int rows, strips;         // rows of a strip, strips of an image
-  int span, bands;          // units of a band, bands of an image
-  int stack;                // items staged together: one, unless they are whole images
+  // Channels of a group; groups × tiles blocks of lanes × slots threads.
+  int channels, groups, lanes, slots;
+  int height, unit, units;          // rows of positions, positions of a unit, units of a row
+  int rows, strips;                 // rows of a strip, strips of an image
+  int span, bands;                  // units of a band, bands of an image
+  int stack;                        // items staged together: one, unless they are whole images
   int staged_rows, staged_columns;  // of one item, with all that its positions reach
   int items, per_tile, tiles;
 
-  int staged() const { return stack * staged_rows * staged_columns * channels; }  // floats
+  int staged() const { return stack * staged_rows * staged_columns * kDepthwisePitch; }  // floats
   int threads() const { return lanes * slots; }
 };
 
-constexpr int kDepthwiseThreads = 256;
-
 // Positions of a unit. Seven divides 112, 56, 28, 14 and 7.
-constexpr int kDepthwiseForwardUnit = 7;
-constexpr int depthwise_backward_unit(int stride) {
+constexpr int depthwise_unit(int stride) {
   return stride == 1 ? 7 : 4;
 }
 
 // Blocks of a multiprocessor that the kernels' registers and shared memory are cut for.
 constexpr int depthwise_blocks(int kernel) {
   return kernel == 3 ? 3 : 2;
-}
-
-// Channels of a group: whole 32-byte sectors and, where there is a choice, none left over.
-inline int depthwise_channels(int channels) {
-  for (const int group : {32, 48, 40, 24})
-    if (channels % group == 0) return group;
-  return std::min(32, (channels + 3) / 4 * 4);
 }
 
 // Positions along a line step `step` pixels of what is staged, and each reaches `reach` of them.
@@ -86,7 +82,7 @@ inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int chan
   const auto up = [](int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); };
   const int blocks = depthwise_blocks(kernel);
   DepthwiseTiles t{};
-  t.channels = depthwise_channels(channels);
+  t.channels = up(up(channels, up(channels, kDepthwisePitch)), 4) * 4;
   t.groups = up(channels, t.channels);
   t.lanes = t.channels / channels_per_thread;
   t.slots = kDepthwiseThreads / t.lanes;
@@ -99,8 +95,8 @@ inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int chan
   t.bands = up(t.units, t.span);
   t.staged_columns = (t.span * unit - 1) * step + reach;
   const int floats =
-      (kMultiprocessorBytes / blocks - kReservedBytes) / 4 - kernel * kernel * t.channels;
-  const int fitting = floats / (t.staged_columns * t.channels);  // staged rows
+      (kMultiprocessorBytes / blocks - kReservedBytes) / 4 - kernel * kernel * kDepthwisePitch;
+  const int fitting = floats / (t.staged_columns * kDepthwisePitch);  // staged rows
   t.strips = up(height, std::max(1, (fitting - reach) / step + 1));
   t.rows = up(height, t.strips);
   t.strips = up(height, t.rows);
@@ -113,8 +109,8 @@ inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int chan
     t.stack = std::clamp(fitting / t.staged_rows, 1, std::min(batch, enough));
   }
 
-  // The tiles that take the fewest stages, one after the other, when every multiprocessor runs `blocks` of them; leaving
-  // the sums of a tile takes about a quarter of a stage.
+  // The tiles that take the fewest stages, one after the other, when every multiprocessor runs
+  // `blocks` of them; leaving the sums of a tile takes about a quarter of a stage.
   const int most = partial_rows(int64_t{batch} * height * width, channels);
   int64_t least = INT64_MAX;
   for (int per_tile = t.stack; per_tile < t.items + t.stack; per_tile += t.stack) {
@@ -135,7 +131,7 @@ inline DepthwiseTiles depthwise_forward_tiles(int batch, int height, int width, 
                                               int channels_per_thread,
                                               const DepthwiseShape& shape) {
   return depthwise_tiles(batch, height, width, channels, channels_per_thread, shape.kernel,
-                         kDepthwiseForwardUnit, shape.stride, shape.kernel);
+                         depthwise_unit(shape.stride), shape.stride, shape.kernel);
 }
 
 // Of the backward, over an operand (batch, height, width, channels).
@@ -143,7 +139,7 @@ inline DepthwiseTiles depthwise_backward_tiles(int batch, int height, int width,
                                                const DepthwiseShape& shape) {
   const auto cells = [&](int pixels) { return (pixels + shape.stride - 1) / shape.stride; };
   return depthwise_tiles(batch, cells(height), cells(width), channels, 1, shape.kernel,
-                         depthwise_backward_unit(shape.stride), 1,
+                         depthwise_unit(shape.stride), 1,
                          depthwise_reach(shape.kernel, shape.stride));
 }
 

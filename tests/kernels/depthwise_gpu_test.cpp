@@ -1,5 +1,6 @@
-// Depthwise convolutions, both directions, against the reference: kernels 3 and 5, strides 1 and 2, odd sizes and
-// channel counts, slices, every activation, gradients of gated and plain outputs; and the tiling.
+// Depthwise convolutions, both directions, against the reference: kernels 3 and 5, strides 1 and 2,
+// odd sizes and channel counts, slices, every activation, gradients of gated and plain outputs; and
+// the tiling.
 #include "tests/kernels/gpu.h"
 
 using namespace engine;
@@ -20,7 +21,8 @@ Extent output_of(Extent e, const DepthwiseShape& s) {
   return e;
 }
 
-// At least as large as any kernel; wide and high enough for several marches, strips and items per tile.
+// At least as large as any kernel; wide and high enough for several marches, strips and items per
+// tile.
 std::vector<Extent> depthwise_extents() {
   return {{1, 5, 7, 3, 3, 0},     {2, 9, 6, 7, 11, 2},       {5, 8, 8, 24, 24, 0},
           {2, 33, 15, 40, 40, 0}, {1, 15, 29, 144, 160, 16}, {3, 7, 7, 30, 96, 64},
@@ -106,8 +108,8 @@ TEST_CASE_TEMPLATE("depthwise_backward", T, float, __half, __nv_bfloat16) {
       }
 }
 
-// Every position lies in one item, every item in one tile, the tiles fit in what the planner reserves and a stage fits in
-// shared memory.
+// Every position lies in one item, every item in one tile, the tiles fit in what the planner
+// reserves and a stage fits in shared memory.
 TEST_CASE("tiles of depthwise convolutions") {
   for (const int batch : {1, 2, 5, 128, 1024})
     for (const int size : {1, 5, 7, 14, 28, 56, 112, 150, 225})
@@ -131,8 +133,9 @@ TEST_CASE("tiles of depthwise convolutions") {
             CHECK(t.groups * t.channels >= channels);
             CHECK((t.groups - 1) * t.channels < channels);
             CHECK(t.lanes * per_thread == t.channels);
+            CHECK(t.channels <= kDepthwisePitch);
             CHECK(t.threads() <= kDepthwiseThreads);
-            CHECK((t.staged() + s.kernel * s.kernel * t.channels) * sizeof(float) <=
+            CHECK((t.staged() + s.kernel * s.kernel * kDepthwisePitch) * sizeof(float) <=
                   (228 << 10) / depthwise_blocks(s.kernel) - (1 << 10));
           }
 }
