@@ -13,7 +13,8 @@ struct AdamStep {
 };
 
 // w −= lr/bias1 · m / (√v/√bias2 + eps), with m and v the exponential averages of g and g².
-template <class R> ENGINE_HOST_DEVICE void adam(R& w, R& m, R& v, R g, const AdamStep& s) {
+template <class R>
+ENGINE_HOST_DEVICE void adam(R& w, R& m, R& v, R g, const AdamStep& s) {
   g += R(s.weight_decay) * w;
   m += R(1 - s.beta1) * (g - m);
   v = R(s.beta2) * v + R(1 - s.beta2) * g * g;
@@ -22,10 +23,11 @@ template <class R> ENGINE_HOST_DEVICE void adam(R& w, R& m, R& v, R g, const Ada
 
 struct SgdStep {
   double learning_rate, momentum, weight_decay;
-  bool first;                          // PyTorch starts the momentum buffer with the first gradient
+  bool first;  // PyTorch starts the momentum buffer with the first gradient
 };
 
-template <class R> ENGINE_HOST_DEVICE void sgd(R& w, R& m, R g, const SgdStep& s) {
+template <class R>
+ENGINE_HOST_DEVICE void sgd(R& w, R& m, R g, const SgdStep& s) {
   g += R(s.weight_decay) * w;
   m = s.first ? g : R(s.momentum) * m + g;
   w -= R(s.learning_rate) * m;

@@ -8,7 +8,6 @@
 #include "io/augment.h"
 #include "io/dataset.h"
 #include "io/decode.h"
-#include "io/decode.h"
 #include "io/loader.h"
 #include "io/preprocess.h"
 #include "tools/engine/options.h"
