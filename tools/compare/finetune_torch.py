@@ -6,6 +6,9 @@ centre and kept on the device. Training: random crop 224, horizontal flip, Adam,
 batch 64, ReduceLROnPlateau(patience 2) on the validation loss; on CUDA autocast fp16 with
 GradScaler and channels_last. Validation on the centre crop. --weights starts from a checkpoint
 without its head. Prints one JSON object per epoch and one for each seed's best epoch (by top-1).
+
+--images files reads JPEG files in every epoch instead, with torchvision's transforms in a
+DataLoader's worker processes. --target stops a seed at that top-1; --save keeps its weights.
 """
 
 import argparse
@@ -13,18 +16,64 @@ import contextlib
 import json
 import time
 from pathlib import Path
-from typing import ContextManager, Dict, Tuple
+from typing import ContextManager, Dict, Iterator, Tuple
 
 import numpy as np
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional
+from torchvision import transforms
 
 import images
 import models
 
 STORED, CROP = 256, 224
 Data = Tuple[torch.Tensor, torch.Tensor]  # (N, 3, 256, 256) uint8, (N) int64
+
+
+class InMemory:
+    """Batches of a data set that was decoded once and lies on the device."""
+
+    def __init__(self, root: Path, options: argparse.Namespace, training: bool):
+        self.data, self.classes = load_folder(root, options.device)
+        self.batch, self.training = options.batch_size, training
+
+    def __iter__(self) -> Iterator[Data]:
+        pixels, labels = self.data
+        if self.training:
+            for picks in torch.randperm(len(labels), device=labels.device).split(self.batch):
+                yield random_crops(pixels[picks]), labels[picks]
+        else:
+            edge = (STORED - CROP) // 2
+            centre = pixels[:, :, edge : edge + CROP, edge : edge + CROP]
+            yield from zip(centre.split(self.batch), labels.split(self.batch))
+
+
+class FromFiles:
+    """Batches from image files, decoded anew in every epoch by worker processes."""
+
+    def __init__(self, root: Path, options: argparse.Namespace, training: bool):
+        crop = transforms.RandomCrop(CROP) if training else transforms.CenterCrop(CROP)
+        flip = [transforms.RandomHorizontalFlip()] if training else []
+        steps = [transforms.Resize(STORED), crop, *flip, transforms.PILToTensor()]
+        folder = torchvision.datasets.ImageFolder(str(root), transforms.Compose(steps))
+        self.classes, self.device = len(folder.classes), options.device
+        self.loader = torch.utils.data.DataLoader(
+            folder,
+            options.batch_size,
+            shuffle=training,
+            num_workers=options.workers,
+            pin_memory=options.device == "cuda",
+            persistent_workers=options.workers > 0,
+        )
+
+    def __iter__(self) -> Iterator[Data]:
+        for pixels, labels in self.loader:
+            yield (
+                pixels.to(self.device, non_blocking=True),
+                labels.to(self.device, non_blocking=True),
+            )
 
 
 def load_folder(root: Path, device: str) -> Tuple[Data, int]:
@@ -82,15 +131,14 @@ def build(options: argparse.Namespace, classes: int) -> nn.Module:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Data, options: argparse.Namespace) -> Dict[str, float]:
+def evaluate(model: nn.Module, batches, options: argparse.Namespace) -> Dict[str, float]:
     model.eval()
-    edge = (STORED - CROP) // 2
-    parts = []
-    for pixels in data[0].split(options.batch_size):
-        centre = pixels[:, :, edge : edge + CROP, edge : edge + CROP]
+    parts, classes = [], []
+    for pixels, labels in batches:
         with half_precision(options):
-            parts.append(model(normalize(centre)).float())
-    logits, labels = torch.cat(parts), data[1]
+            parts.append(model(normalize(pixels)).float())
+        classes.append(labels)
+    logits, labels = torch.cat(parts), torch.cat(classes)
     scores = logits.softmax(1).cpu().numpy()
     return {
         "val_loss": functional.cross_entropy(logits, labels).item(),
@@ -99,33 +147,39 @@ def evaluate(model: nn.Module, data: Data, options: argparse.Namespace) -> Dict[
     }
 
 
-def train(options: argparse.Namespace, seed: int, data: Data, val: Data, classes: int) -> Dict:
+def train(options: argparse.Namespace, seed: int, batches, validation) -> Dict:
     """Trains with one seed; gives the best epoch."""
     torch.manual_seed(seed)
-    model = build(options, classes)
+    model = build(options, batches.classes)
+    run = torch.compile(model) if options.compile else model
     optimizer = torch.optim.Adam(model.parameters(), options.lr)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=2)
     scaler = models.GradScaler(enabled=options.device == "cuda")
     best: Dict = {}
     for epoch in range(options.epochs):
-        start, total = time.perf_counter(), 0.0
+        start, total, samples = time.perf_counter(), torch.zeros((), device=options.device), 0
         model.train()
-        for picks in torch.randperm(len(data[1]), device=options.device).split(options.batch_size):
+        for pixels, labels in batches:
             with half_precision(options):
-                logits = model(normalize(random_crops(data[0][picks])))
-                loss = functional.cross_entropy(logits, data[1][picks])
+                loss = functional.cross_entropy(run(normalize(pixels)), labels)
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-            total += loss.item() * len(picks)
+            total += loss.detach() * len(labels)
+            samples += len(labels)
+        train_loss = total.item() / samples
         seconds = time.perf_counter() - start
-        figures = evaluate(model, val, options)
+        figures = evaluate(run, validation, options)
         schedule.step(figures["val_loss"])
-        record = {"seed": seed, "epoch": epoch + 1, "train_loss": total / len(data[1]), **figures}
+        record = {"seed": seed, "epoch": epoch + 1, "train_loss": train_loss, **figures}
         record["train_seconds"] = seconds
-        print(json.dumps(record), flush=True)
+        if options.save and figures["top1"] > best.get("top1", -1.0):
+            torch.save(model.state_dict(), options.save)
         best = max(best, record, key=lambda r: r.get("top1", -1.0))
+        print(json.dumps(record), flush=True)
+        if best["top1"] >= options.target:
+            break
     return best
 
 
@@ -139,11 +193,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--images", default="memory", choices=("memory", "files"))
+    parser.add_argument("--workers", type=int, default=8, help="processes that read files")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--target", type=float, default=2.0, help="top-1 at which a seed ends")
+    parser.add_argument("--save", help="where the best weights go")
     options = parser.parse_args()
 
-    data, classes = load_folder(options.data / "train", options.device)
-    val, _ = load_folder(options.data / "val", options.device)
-    best = [train(options, seed, data, val, classes) for seed in options.seeds]
+    source = FromFiles if options.images == "files" else InMemory
+    batches = source(options.data / "train", options, True)
+    validation = source(options.data / "val", options, False)
+    best = [train(options, seed, batches, validation) for seed in options.seeds]
     means = {key: float(np.mean([record[key] for record in best])) for key in ("top1", "auc")}
     print(json.dumps({"best": best, **means}))
 
