@@ -1,38 +1,64 @@
-// The learning rate from epoch to epoch.
+// The learning rate as a function of the steps attempted so far: a step that the loss scaler skips counts too. Formulas
+// are torch.optim.lr_scheduler's; a warm-up before them is its LinearLR in front by SequentialLR.
 #pragma once
 
+#include <cstdint>
 #include <limits>
 
 namespace engine {
 
 struct ScheduleConfig {
-  enum class Kind { constant, plateau } kind = Kind::plateau;
-  double learning_rate = 1e-3;
-  // torch.optim.lr_scheduler.ReduceLROnPlateau, mode min, threshold 1e-4 relative, no cooldown.
-  double factor = 0.1, threshold = 1e-4, least_change = 1e-8;
-  int patience = 2;  // epochs without improvement that are tolerated
+  enum class Kind {
+    constant,
+    cosine,       // CosineAnnealingLR over the run
+    step,         // StepLR: × gamma every `every` units
+    exponential,  // ExponentialLR: × gamma every unit
+    one_cycle,    // OneCycleLR over the run, cosine annealing, the momentum left as it is
+    plateau,      // ReduceLROnPlateau, mode min, relative threshold, no cooldown
+  } kind = Kind::plateau;
+  // What cosine, step and exponential count, and a warm-up given in epochs. one_cycle always counts steps.
+  enum class Unit { epoch, step } unit = Unit::epoch;
+  double learning_rate = 1e-3;  // where it begins; the peak of one_cycle
+  // Linear, from warmup_factor × the first rate to that rate; whichever of the two is set. The schedule itself begins
+  // with the first whole unit after it, and ends with the run.
+  double warmup_epochs = 0;
+  int64_t warmup_steps = 0;
+  double warmup_factor = 1. / 3;
+  double least = 0;                                      // cosine: where it ends
+  double gamma = 0.1;                                    // step, exponential
+  int every = 30;                                        // step
+  double rise = 0.3, divisor = 25, final_divisor = 1e4;  // one_cycle: pct_start, div_factor, …
+  double factor = 0.1, threshold = 1e-4, least_change = 1e-8;  // plateau
+  int patience = 2;  // plateau: epochs without improvement that are tolerated
 };
 
-// What a checkpoint keeps of it.
+// What a checkpoint keeps of it; the rest follows from the step.
 struct ScheduleState {
-  double learning_rate = 0;
+  double factor = 1;  // of plateau: all reductions so far
   double best = std::numeric_limits<double>::infinity();
   int bad_epochs = 0;
 };
 
 class Schedule {
  public:
-  explicit Schedule(const ScheduleConfig& config) : config_(config), state_{config.learning_rate} {}
-  Schedule(const ScheduleConfig& config, const ScheduleState& state)
-      : config_(config), state_(state) {}
+  // Throws Error(usage) where a warm-up is as long as the run.
+  Schedule(const ScheduleConfig& config, int64_t steps_per_epoch, int epochs,
+           const ScheduleState& state = {});
 
-  double learning_rate() const { return state_.learning_rate; }
-  // After each epoch; true if the rate was reduced.
+  // Of a step, `attempted` steps after the run began.
+  double rate(int64_t attempted) const;
+  // After each epoch; true if plateau reduced the rate.
   bool epoch_done(double validation_loss);
   const ScheduleState& state() const { return state_; }
 
  private:
+  double after_warmup(int64_t units) const;
+
   ScheduleConfig config_;
+  int64_t steps_per_unit_;
+  int64_t warmup_ = 0;  // steps
+  int64_t delay_ = 0;   // units before the schedule itself begins
+  int64_t length_ = 0;  // units of the schedule itself
   ScheduleState state_;
 };
 

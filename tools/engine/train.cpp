@@ -10,6 +10,7 @@
 #include "io/safetensors.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
+#include "tools/engine/recipe.h"
 #include "tools/engine/terminal.h"
 #include "tools/engine/trainer.h"
 #include "tools/engine/verbs.h"
@@ -19,8 +20,6 @@ namespace {
 
 constexpr Choice<OnBadImage> kBadImagePolicies[] = {{"error", OnBadImage::error},
                                                     {"skip", OnBadImage::skip}};
-constexpr Choice<ScheduleConfig::Kind> kSchedules[] = {{"constant", ScheduleConfig::Kind::constant},
-                                                       {"plateau", ScheduleConfig::Kind::plateau}};
 constexpr Choice<OptimizerConfig::Kind> kOptimizers[] = {{"adam", OptimizerConfig::Kind::adam},
                                                          {"sgd", OptimizerConfig::Kind::sgd}};
 
@@ -47,17 +46,12 @@ struct TrainOptions : DeviceOptions, PreprocessOptions {
     v.group("Recipe");
     v("--epochs N", config.epochs, "times through the training images", Within{1, 100000});
     v("-b, --batch-size N", config.batch, "images per rank and step", Within{1, 65536});
-    v("--lr RATE", config.schedule.learning_rate, "learning rate", Within{0, 1000});
     v("--optimizer NAME", config.optimizer.kind, "as PyTorch's", kOptimizers);
     v("--momentum X", config.optimizer.momentum, "of sgd", Within{0, 1});
     v("--weight-decay X", config.optimizer.weight_decay, "added to the gradient", Within{0, 1});
-    v("--schedule NAME", config.schedule.kind,
-      "plateau: × factor when the validation loss stands still", kSchedules);
-    v("--patience N", config.schedule.patience, "epochs without improvement that plateau tolerates",
-      Within{0, 100000});
-    v("--factor X", config.schedule.factor, "of plateau", Within{0, 1});
     v("--loss-scale X", config.loss_scale, "initial loss scale of fp16", Within{1, 1 << 24});
     v("--seed N", config.seed, "of initial values, shuffling, augmentation and dropout");
+    visit_schedule(v, config.schedule);
     v.group("Run");
     v("--out DIR", out, "run directory (default: runs/MODEL-DATE-TIME)");
     v("--max-steps N", config.max_steps, "stop after that many steps (0: no limit)", Within{0});

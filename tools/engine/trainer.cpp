@@ -78,7 +78,7 @@ nlohmann::ordered_json to_json(const TrainPosition& p) {
           {"step", p.step},
           {"loss_sum", p.loss_sum},
           {"samples", p.samples},
-          {"learning_rate", p.schedule.learning_rate},
+          {"plateau_factor", p.schedule.factor},
           {"plateau_best",
            std::isfinite(p.schedule.best) ? nlohmann::ordered_json(p.schedule.best) : nullptr},
           {"plateau_bad_epochs", p.schedule.bad_epochs},
@@ -95,7 +95,7 @@ TrainPosition position_from(const nlohmann::json& j) {
   p.step = j.at("step");
   p.loss_sum = j.at("loss_sum");
   p.samples = j.at("samples");
-  p.schedule.learning_rate = j.at("learning_rate");
+  p.schedule.factor = j.at("plateau_factor");
   if (!j.at("plateau_best").is_null()) p.schedule.best = j.at("plateau_best");
   p.schedule.bad_epochs = j.at("plateau_bad_epochs");
   p.best_epoch = j.at("best_epoch");
@@ -122,7 +122,7 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
       validation_loader_(shared.data.validation,
                          evaluation_input(shared.data.validation, config_.preprocess),
                          loader_options(config_, communicator_, *backend_, false)),
-      schedule_(config_.schedule),
+      schedule_(config_.schedule, train_loader_.steps(), config_.epochs),
       began_(now()) {
   load_state();
 }
@@ -165,7 +165,7 @@ void Trainer::restore(const TensorFile& checkpoint) {
   session_.load(model);
   session_.load_optimizer_state(optimizer);
   at_ = position_from(nlohmann::json::parse(checkpoint.metadata.at("position")));
-  schedule_ = Schedule(config_.schedule, at_.schedule);
+  schedule_ = Schedule(config_.schedule, train_loader_.steps(), config_.epochs, at_.schedule);
   if (leads()) shared_.run.continue_after(at_.epoch, at_.step);
   say(fmt::format("resumed after epoch {}, step {}", at_.epoch, at_.step));
 }
@@ -192,7 +192,7 @@ void Trainer::train_epoch() {
     const uint64_t step = session_.train({batch->images, batch->labels, batch->count},
                                          {.epoch = static_cast<uint32_t>(at_.epoch),
                                           .position = static_cast<uint32_t>(batch->first),
-                                          .learning_rate = schedule_.learning_rate(),
+                                          .learning_rate = schedule_.rate(at_.step),
                                           .samples = batch->total});
     pending_.push_back({step, batch->count, batch->total});
     ++at_.epoch_step;
@@ -275,7 +275,7 @@ void Trainer::finish_epoch(double rate, double wait_share) {
   gather_losses();
   const bool whole = at_.epoch_step == train_loader_.steps();
   if (!whole) save_checkpoint();
-  const double learning_rate = schedule_.learning_rate();
+  const double learning_rate = schedule_.rate(std::max<int64_t>(0, at_.step - 1));
   const double train_loss = at_.loss_sum / std::max<int64_t>(1, at_.samples);
   const Metrics m = validate();
   double validation_loss = m.loss;
@@ -287,7 +287,7 @@ void Trainer::finish_epoch(double rate, double wait_share) {
     at_.epoch_step = at_.samples = 0;
     at_.loss_sum = 0;
     if (schedule_.epoch_done(validation_loss))
-      say(fmt::format("no improvement: learning rate {:g}", schedule_.learning_rate()));
+      say(fmt::format("no improvement: learning rate {:g}", schedule_.rate(at_.step)));
   }
   if (!leads()) return;
 

@@ -1,0 +1,43 @@
+// The flags of a training recipe, by group; what they set belongs to engine/.
+#pragma once
+
+#include "engine/schedule.h"
+#include "tools/engine/options.h"
+
+namespace engine {
+
+inline constexpr Choice<ScheduleConfig::Kind> kSchedules[] = {
+    {"constant", ScheduleConfig::Kind::constant},
+    {"cosine", ScheduleConfig::Kind::cosine},
+    {"step", ScheduleConfig::Kind::step},
+    {"exponential", ScheduleConfig::Kind::exponential},
+    {"one-cycle", ScheduleConfig::Kind::one_cycle},
+    {"plateau", ScheduleConfig::Kind::plateau}};
+inline constexpr Choice<ScheduleConfig::Unit> kScheduleUnits[] = {
+    {"epoch", ScheduleConfig::Unit::epoch}, {"step", ScheduleConfig::Unit::step}};
+
+void visit_schedule(auto& v, ScheduleConfig& c) {
+  v.group("Learning rate");
+  v("--lr RATE", c.learning_rate, "where it begins; the peak of one-cycle", Within{0, 1000});
+  v("--schedule, --sched NAME", c.kind,
+    "as torch.optim.lr_scheduler's; plateau: × factor when the validation loss stands still",
+    kSchedules);
+  v("--schedule-by UNIT", c.unit, "what cosine, step and exponential count", kScheduleUnits);
+  v("--warmup-epochs X", c.warmup_epochs, "linear warm-up before the schedule", Within{0, 100000});
+  v("--warmup-steps N", c.warmup_steps, "the same in steps; the rate rises with every step",
+    Within{0});
+  v("--warmup-factor X", c.warmup_factor, "of the first rate, where a warm-up begins",
+    Within{0, 1});
+  v("--least-lr, --min-lr RATE", c.least, "where cosine ends", Within{0, 1000});
+  v("--gamma X", c.gamma, "factor of step and exponential", Within{0, 1});
+  v("--every, --decay-epochs N", c.every, "epochs or steps between the drops of step",
+    Within{1, 1 << 30});
+  v("--rise X", c.rise, "part of one-cycle in which the rate rises", Within{0, 1});
+  v("--divisor X", c.divisor, "one-cycle begins at the peak's part of this", Within{1, 1e12});
+  v("--final-divisor X", c.final_divisor, "and ends at that rate's part of this", Within{1, 1e12});
+  v("--patience N", c.patience, "epochs without improvement that plateau tolerates",
+    Within{0, 100000});
+  v("--factor X", c.factor, "of plateau", Within{0, 1});
+}
+
+}  // namespace engine
