@@ -13,6 +13,7 @@ struct GpuInfo {
   std::string name;
   size_t memory = 0;         // bytes in all
   int major = 0, minor = 0;  // compute capability
+  std::string bus_id;        // on the PCI bus: "0000:1B:00.0"
 };
 
 // All throw Error(usage), saying what is missing, where the module cannot be opened.

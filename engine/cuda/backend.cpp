@@ -38,8 +38,10 @@ std::vector<GpuInfo> devices() {
   for (int device = 0; device < count; ++device) {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, device));
+    char bus_id[32] = {};
+    check(cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, device));
     found.push_back(
-        {properties.name, properties.totalGlobalMem, properties.major, properties.minor});
+        {properties.name, properties.totalGlobalMem, properties.major, properties.minor, bus_id});
   }
   return found;
 }

@@ -56,7 +56,11 @@ void train(RunDirectory& run, int first_epoch, int last_epoch) {
                    .top1 = 0.75,
                    .top5 = 1,
                    .auc_macro = 0.9,
-                   .lr = 1e-3});
+                   .lr = 1e-3,
+                   .step = 2 * epoch,
+                   .images_per_second = 200,
+                   .wait_share = 0.01,
+                   .use = {.process_cores = 1.5, .host_cpu = 0.5, .memory_gib = 2}});
   }
 }
 
@@ -138,16 +142,44 @@ TEST_CASE("events and rows have the names that other tools read") {
   CHECK(epoch["event"] == "epoch");
   CHECK(epoch["top1"] == 0.75);
   CHECK(read(run.path() / "results.csv") ==
-        "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,metrics/"
-        "auc_macro\n"
-        "1,10.000,0.5,0.75,1,0.25,0.001,0.9\n");
+        "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
+        "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
+        "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius\n"
+        "1,10.000,0.5,0.75,1,0.25,0.001,0.9,2,200,0.01,1.5,0.5,2,nan,nan,nan,nan\n");
+  CHECK(epoch["cpu/cores"] == 1.5);
+  CHECK_FALSE(epoch.contains("gpu/watts"));
+}
+
+TEST_CASE("what a GPU does is in the row and the event of its epoch") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  run.log_epoch({.epoch = 1, .use = {.gpu = GpuReading{0.97, 23.5, 412, 61}}});
+  CHECK(lines(run.path() / "results.csv")[1].ends_with(",0.97,23.5,412,61"));
+  CHECK(json::parse(lines(run.path() / "metrics.jsonl")[0])["gpu/watts"] == 412);
+}
+
+TEST_CASE("a step's numbers are an event, and the command can be given to a shell again") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  run.log_step(1, 7, {{"loss", 0.5}, {"overflow", true}, {"lr", 0.25}});
+  const json event = json::parse(lines(run.path() / "metrics.jsonl")[0]);
+  CHECK(event["event"] == "step");
+  CHECK(event["step"] == 7);
+  CHECK(event["lr"] == 0.25);
+
+  run.write_command({"train", "", {"--data", "my images", "--out", "it's", "--lr=1e-3", ""}});
+  CHECK(read(run.path() / "command.txt") ==
+        "engine train --data 'my images' --out 'it'\\''s' --lr=1e-3 ''\n");
+  run.note("epoch 1: fine");
+  CHECK(lines(run.path() / "log.txt")[0].ends_with("Z epoch 1: fine"));
 }
 
 TEST_CASE("a loss that is not finite and an area that is not defined are logged as such") {
   const TemporaryFolder folder;
   RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
   run.log_epoch({.epoch = 1, .train_loss = NAN});
-  CHECK(lines(run.path() / "results.csv")[1] == "1,0.000,nan,0,0,0,0,nan");
+  CHECK(lines(run.path() / "results.csv")[1] ==
+        "1,0.000,nan,0,0,0,0,nan,0,0,0,0,0,0,nan,nan,nan,nan");
   const json event = json::parse(lines(run.path() / "metrics.jsonl")[0]);
   CHECK(event["train_loss"].is_null());
   CHECK(event["auc_macro"].is_null());

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <charconv>
 #include <exception>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
+#include "tools/engine/nvml.h"
 
 namespace engine {
 
@@ -95,6 +97,29 @@ Ranks choose_ranks(const DeviceOptions& o) {
   const int loading = o.workers > 0 ? o.workers : cuda ? cores : std::max(1, cores / 2);
   ranks.workers = std::max(1, loading / count);
   return ranks;
+}
+
+std::vector<std::string> gpu_bus_ids(const Ranks& ranks) {
+  std::vector<std::string> ids;
+  if (ranks.kind != BackendKind::cuda) return ids;
+  const std::vector<GpuInfo> devices = cuda_devices();
+  for (const BackendOptions& o : ranks.options) ids.push_back(devices.at(o.device).bus_id);
+  return ids;
+}
+
+nlohmann::ordered_json describe_ranks(const Ranks& ranks) {
+  nlohmann::ordered_json json = {{"ranks", ranks.count()},
+                                 {"precision", std::string(name_of(ranks.precision))}};
+  if (ranks.kind != BackendKind::cuda) return json;
+  const std::vector<GpuInfo> devices = cuda_devices();
+  for (const BackendOptions& o : ranks.options)
+    json["devices"].push_back(
+        {{"name", devices.at(o.device).name},
+         {"bus_id", devices.at(o.device).bus_id},
+         {"memory_gib", static_cast<double>(devices.at(o.device).memory) / 0x1p30}});
+  json["cuda"] = cuda_versions();
+  if (const auto nvml = Nvml::open(gpu_bus_ids(ranks))) json["driver"] = nvml->driver();
+  return json;
 }
 
 void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,11 @@ struct Ranks {
 };
 
 Ranks choose_ranks(const DeviceOptions& options);
+
+// For Monitor: the PCI bus ids of the GPUs that these ranks compute on; none on a CPU.
+std::vector<std::string> gpu_bus_ids(const Ranks& ranks);
+// For env.json: how many ranks, in which precision, on which devices, with which CUDA libraries and driver.
+nlohmann::ordered_json describe_ranks(const Ranks& ranks);
 
 // Calls body(rank) on a thread for each rank. The first failure wakes the others out of their meetings and is
 // rethrown when all have ended.

@@ -6,9 +6,12 @@
 #include <sched.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <opencv2/core/version.hpp>
 
@@ -58,6 +61,24 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
           {"fmt", dotted(FMT_VERSION / 10'000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
           {"nlohmann_json", dotted(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
                                    NLOHMANN_JSON_VERSION_PATCH)}};
+}
+
+std::vector<std::pair<std::string, std::string>> launch_variables() {
+  constexpr std::string_view kBeginnings[] = {
+      "SLURM_", "OMPI_COMM_WORLD_", "TORCHELASTIC_", "CUDA_", "NCCL_", "OMP_"};
+  constexpr std::string_view kNames[] = {"RANK",        "WORLD_SIZE",  "LOCAL_RANK",
+                                         "MASTER_ADDR", "MASTER_PORT", "GOMP_SPINCOUNT"};
+  std::vector<std::pair<std::string, std::string>> found;
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string_view text = *entry, name = text.substr(0, text.find('='));
+    const bool known =
+        std::any_of(std::begin(kBeginnings), std::end(kBeginnings),
+                    [&](std::string_view beginning) { return name.starts_with(beginning); }) ||
+        std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+    if (known && name.size() < text.size()) found.emplace_back(name, text.substr(name.size() + 1));
+  }
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
 std::filesystem::path shared_file(std::string_view name) {

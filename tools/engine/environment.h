@@ -29,6 +29,9 @@ Host this_host();
 // Name and version of each library the program was built with.
 std::vector<std::pair<std::string, std::string>> library_versions();
 
+// What a launcher or a user set: the variables of Slurm, torchrun, Open MPI, CUDA, NCCL and OpenMP.
+std::vector<std::pair<std::string, std::string>> launch_variables();
+
 // A file that comes with the program: share/engine/NAME beside its bin folder, built and installed
 // alike.
 std::filesystem::path shared_file(std::string_view name);

@@ -21,10 +21,12 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr int kSchema = 1;  // of the lines of metrics.jsonl
-constexpr char kMetrics[] = "metrics.jsonl", kResults[] = "results.csv";
+constexpr char kMetrics[] = "metrics.jsonl", kResults[] = "results.csv", kNotes[] = "log.txt";
+// The first seven are names that existing tools parse.
 constexpr char kHeader[] =
-    "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,metrics/"
-    "auc_macro";
+    "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
+    "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
+    "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius";
 
 std::string dump(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
@@ -74,6 +76,27 @@ Json number_or_null(double value) {
   return std::isfinite(value) ? Json(value) : Json();
 }
 
+// As a POSIX shell reads it back.
+std::string shell_word(std::string_view argument) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%";
+  if (!argument.empty() && argument.find_first_not_of(kPlain) == std::string_view::npos)
+    return std::string(argument);
+  std::string text = "'";
+  for (char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+// What an epoch took of the machine, by the names of the columns of results.csv.
+std::vector<Scalar> machine_scalars(const MachineUse& use) {
+  const GpuReading none{NAN, NAN, NAN, NAN};
+  const GpuReading& gpu = use.gpu ? *use.gpu : none;
+  return {{"cpu/cores", use.process_cores},   {"cpu/host", use.host_cpu},
+          {"cpu/memory_gib", use.memory_gib}, {"gpu/utilisation", gpu.utilisation},
+          {"gpu/memory_gib", gpu.memory_gib}, {"gpu/watts", gpu.watts},
+          {"gpu/celsius", gpu.celsius}};
+}
+
 }  // namespace
 
 RunDirectory RunDirectory::create(const fs::path& out, std::string_view model, bool resume) {
@@ -89,7 +112,7 @@ RunDirectory RunDirectory::create(const fs::path& out, std::string_view model, b
   return RunDirectory(path);
 }
 
-RunDirectory::RunDirectory(fs::path path) : path_(std::move(path)) {
+RunDirectory::RunDirectory(fs::path path) : path_(std::move(path)), events_(path_) {
   if (!fs::exists(path_ / kResults)) replace(kResults, fmt::format("{}\n", kHeader));
   open_logs();
 }
@@ -100,6 +123,12 @@ fs::path RunDirectory::weights(std::string_view name) const {
 
 void RunDirectory::write_args(const Flags& flags) {
   replace("args.json", to_json(flags) + '\n');
+}
+
+void RunDirectory::write_command(const Command& command) {
+  std::string text = "engine " + command.verb;
+  for (const std::string& argument : command.arguments) text += ' ' + shell_word(argument);
+  replace("command.txt", text + '\n');
 }
 
 void RunDirectory::write_environment(const Json& facts) {
@@ -116,12 +145,17 @@ void RunDirectory::write_environment(const Json& facts) {
                {"cores", host.cores},
                {"memory_gib", host.memory_gib}};
   for (const auto& [name, version] : library_versions()) json["libraries"][name] = version;
+  for (const auto& [name, value] : launch_variables()) json["variables"][name] = value;
   json.update(facts);
   replace("env.json", dump(json, 2) + '\n');
 }
 
 void RunDirectory::write_classes(std::span<const std::string> classes) {
   replace("classes.txt", join_lines({classes.begin(), classes.end()}));
+}
+
+void RunDirectory::write_split(std::string_view csv) {
+  replace("split.csv", csv);
 }
 
 void RunDirectory::write_algorithms(const std::map<std::string, std::string>& algorithms) {
@@ -143,6 +177,7 @@ void RunDirectory::continue_after(int epochs, int64_t steps) {
   }
   replace(kMetrics, join_lines(events));
   replace(kResults, join_lines(rows));
+  events_.restart(steps + 1);
   open_logs();
 }
 
@@ -152,25 +187,64 @@ void RunDirectory::log(std::string_view event, const Json& fields) {
   append(metrics_, kMetrics, dump(json));
 }
 
+void RunDirectory::log_step(int epoch, int64_t step, const Json& fields) {
+  Json json = {{"epoch", epoch}, {"step", step}};
+  json.update(fields);
+  log("step", json);
+  std::vector<Scalar> scalars;
+  for (const auto& [name, value] : fields.items())
+    if (value.is_number() && std::isfinite(value.get<double>()))
+      scalars.push_back({"train/" + name, value.get<double>()});
+  events_.write(step, scalars);
+}
+
 void RunDirectory::log_epoch(const EpochResult& r) {
-  append(results_, kResults,
-         fmt::format("{},{:.3f},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}", r.epoch, r.seconds,
-                     r.train_loss, r.top1, r.top5, r.val_loss, r.lr, r.auc_macro.value_or(NAN)));
-  log("epoch", {{"epoch", r.epoch},
+  const double auc = r.auc_macro.value_or(NAN);
+  std::string row =
+      fmt::format("{},{:.3f},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{},{:.6g},{:.6g}", r.epoch,
+                  r.seconds, r.train_loss, r.top1, r.top5, r.val_loss, r.lr, auc, r.step,
+                  r.images_per_second, r.wait_share);
+  Json event = {{"epoch", r.epoch},
+                {"step", r.step},
                 {"seconds", r.seconds},
                 {"train_loss", number_or_null(r.train_loss)},
                 {"val_loss", number_or_null(r.val_loss)},
                 {"top1", r.top1},
                 {"top5", r.top5},
-                {"auc_macro", number_or_null(r.auc_macro.value_or(NAN))},
-                {"lr", r.lr}});
+                {"auc_macro", number_or_null(auc)},
+                {"lr", r.lr},
+                {"images_per_second", r.images_per_second},
+                {"wait_share", r.wait_share}};
+  std::vector<Scalar> scalars = {{"epoch/train_loss", r.train_loss},
+                                 {"val/loss", r.val_loss},
+                                 {"val/accuracy_top1", r.top1},
+                                 {"val/accuracy_top5", r.top5},
+                                 {"val/auc_macro", auc},
+                                 {"epoch/number", double(r.epoch)},
+                                 {"epoch/lr", r.lr},
+                                 {"epoch/images_per_second", r.images_per_second},
+                                 {"epoch/wait_share", r.wait_share}};
+  for (const Scalar& scalar : machine_scalars(r.use)) {
+    row += fmt::format(",{:.6g}", scalar.value);
+    if (std::isfinite(scalar.value)) event[scalar.tag] = scalar.value;
+    scalars.push_back(scalar);
+  }
+  std::erase_if(scalars, [](const Scalar& s) { return !std::isfinite(s.value); });
+  append(results_, kResults, row);
+  log("epoch", event);
+  events_.write(r.step, scalars);
+}
+
+void RunDirectory::note(std::string_view line) {
+  append(notes_, kNotes, fmt::format("{} {}", now_utc(), line));
 }
 
 void RunDirectory::open_logs() {
   metrics_.open(path_ / kMetrics, std::ios::app | std::ios::binary);
   results_.open(path_ / kResults, std::ios::app | std::ios::binary);
-  require(metrics_.is_open() && results_.is_open(), Failure::usage, "--out {}: cannot write to it",
-          path_.string());
+  if (!notes_.is_open()) notes_.open(path_ / kNotes, std::ios::app | std::ios::binary);
+  require(metrics_.is_open() && results_.is_open() && notes_.is_open(), Failure::usage,
+          "--out {}: cannot write to it", path_.string());
 }
 
 void RunDirectory::replace(const char* name, std::string_view text) const {

@@ -1,0 +1,46 @@
+// TensorBoard's event files: scalars by step, one protobuf message per record, each record with its
+// length and its check sums (TFRecord). Writes only; TensorBoard reads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace engine {
+
+struct Scalar {
+  std::string tag;   // "val/accuracy_top1"; what stands before the slash groups the plots
+  double value = 0;  // stored as float
+};
+
+class EventFile {
+ public:
+  // A new file in `folder`: events.out.tfevents.<unix time>.<host>.<pid>.<n>. TensorBoard reads the
+  // files of a folder in the order of their names.
+  explicit EventFile(const std::filesystem::path& folder);
+
+  const std::filesystem::path& path() const { return path_; }
+
+  // Forgets what earlier files of the folder hold for this step and later ones: a run that was
+  // restored from a checkpoint after `step - 1` steps says so before its first scalar.
+  void restart(int64_t step);
+  // One event with all of them. Flushed, so that a killed run loses nothing.
+  void write(int64_t step, std::span<const Scalar> scalars);
+
+ private:
+  void record(std::string_view event);
+
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+// CRC-32C (Castagnoli) of RFC 3720, and TFRecord's disguise of it: a check sum of bytes that hold check
+// sums of their own.
+uint32_t crc32c(std::span<const std::byte> bytes);
+uint32_t masked_crc32c(std::span<const std::byte> bytes);
+
+}  // namespace engine

@@ -1,0 +1,55 @@
+// A management library for tests, with nvml.h's names: two devices. Each utilisation that is asked for is ten points
+// above the last one; the second device does not know its power.
+#include <cstring>
+
+extern "C" {
+
+struct Utilisation {
+  unsigned gpu, memory;
+};
+struct MemoryInfo {
+  unsigned long long total, free, used;
+};
+
+static int started = 0;
+static unsigned asked[2] = {};
+
+int nvmlInit_v2() {
+  ++started;
+  asked[0] = asked[1] = 0;
+  return 0;
+}
+int nvmlShutdown() {
+  --started;
+  return 0;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
+  if (started != 1) return 1;  // NVML_ERROR_UNINITIALIZED
+  if (std::strcmp(id, "0000:1B:00.0") == 0) return *device = &asked[0], 0;
+  if (std::strcmp(id, "0000:43:00.0") == 0) return *device = &asked[1], 0;
+  return 6;  // NVML_ERROR_NOT_FOUND
+}
+int nvmlDeviceGetUtilizationRates(void* device, Utilisation* rates) {
+  auto* const count = static_cast<unsigned*>(device);
+  *rates = {10 * ++*count + (count == &asked[1] ? 50 : 0), 5};
+  return 0;
+}
+int nvmlDeviceGetMemoryInfo(void* device, MemoryInfo* memory) {
+  *memory = {141ull << 30, 0, device == &asked[1] ? 24ull << 30 : 16ull << 30};
+  return 0;
+}
+int nvmlDeviceGetPowerUsage(void* device, unsigned* milliwatts) {
+  if (device == &asked[1]) return 3;  // NVML_ERROR_NOT_SUPPORTED
+  *milliwatts = 412'500;
+  return 0;
+}
+int nvmlDeviceGetTemperature(void* device, int sensor, unsigned* celsius) {
+  if (sensor != 0) return 2;
+  *celsius = device == &asked[1] ? 70 : 60;
+  return 0;
+}
+int nvmlSystemGetDriverVersion(char* text, unsigned size) {
+  std::strncpy(text, "580.82.07", size);
+  return 0;
+}
+}
