@@ -1,5 +1,6 @@
 // The colour edits of augment.h, with PIL's 8-bit arithmetic: ImageEnhance blends and the HSV mode.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -64,6 +65,44 @@ Color hsv_to_rgb(Color hsv) {
   }
 }
 
+using Table = std::array<uint8_t, 256>;
+using Histogram = std::array<int64_t, 256>;
+
+Histogram histogram(const Image& image, int channel) {
+  Histogram counts{};
+  for (size_t i = size_t(channel); i < image.pixels.size(); i += size_t(image.channels))
+    ++counts[image.pixels[i]];
+  return counts;
+}
+
+void look_up(Image& image, int channel, const Table& table) {
+  for (size_t i = size_t(channel); i < image.pixels.size(); i += size_t(image.channels))
+    image.pixels[i] = table[image.pixels[i]];
+}
+
+// PIL's SMOOTH: 1 1 1, 1 5 1, 1 1 1 over 13, in its order of additions; the border stays.
+Image smooth(const Image& image) {
+  Image out = image;
+  constexpr float kSide = static_cast<float>(1.0 / 13), kCenter = static_cast<float>(5.0 / 13);
+  const size_t step = size_t(image.channels);
+  const size_t last = size_t(image.width - 1) * step;
+  for (int y = 1; y + 1 < image.height; ++y) {
+    const uint8_t *above = image.row(y - 1), *here = image.row(y), *below = image.row(y + 1);
+    uint8_t* to = out.row(y);
+    const auto sum = [step](const uint8_t* row, size_t x, float side, float center) {
+      return static_cast<float>(row[x - step]) * side + static_cast<float>(row[x]) * center +
+             static_cast<float>(row[x + step]) * side;
+    };
+    for (size_t x = step; x < last; ++x) {
+      float total = 0.5f + sum(below, x, kSide, kSide);
+      total += sum(here, x, kSide, kCenter);
+      total += sum(above, x, kSide, kSide);
+      to[x] = static_cast<uint8_t>(std::clamp(total, 0.f, 255.f));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 void adjust_brightness(Image& image, float factor) {
@@ -94,6 +133,56 @@ void adjust_hue(Image& image, float turns) {
     hsv.a = static_cast<uint8_t>(hsv.a + shift);  // wraps around
     const Color rgb = hsv_to_rgb(hsv);
     pixel[0] = rgb.a, pixel[1] = rgb.b, pixel[2] = rgb.c;
+  }
+}
+
+void adjust_sharpness(Image& image, float factor) {
+  const Image smoothed = smooth(image);
+  for (size_t i = 0; i < image.pixels.size(); ++i)
+    image.pixels[i] = blend(smoothed.pixels[i], image.pixels[i], factor);
+}
+
+void posterize(Image& image, int bits) {
+  const auto mask = static_cast<uint8_t>(~((1 << (8 - bits)) - 1));
+  for (uint8_t& value : image.pixels) value &= mask;
+}
+
+void solarize(Image& image, float threshold) {
+  for (uint8_t& value : image.pixels)
+    if (static_cast<float>(value) >= threshold) value = static_cast<uint8_t>(255 - value);
+}
+
+void autocontrast(Image& image) {
+  for (int channel = 0; channel < image.channels; ++channel) {
+    const Histogram counts = histogram(image, channel);
+    int low = 0, high = 255;
+    while (low < 255 && counts[size_t(low)] == 0) ++low;
+    while (high > 0 && counts[size_t(high)] == 0) --high;
+    if (high <= low) continue;
+    const double scale = 255.0 / (high - low), offset = -low * scale;
+    Table table;
+    for (int i = 0; i < 256; ++i) table[size_t(i)] = to_byte(i * scale + offset);
+    look_up(image, channel, table);
+  }
+}
+
+void equalize(Image& image) {
+  for (int channel = 0; channel < image.channels; ++channel) {
+    const Histogram counts = histogram(image, channel);
+    int64_t total = 0, brightest = 0;
+    for (const int64_t count : counts) {
+      total += count;
+      if (count > 0) brightest = count;
+    }
+    const int64_t step = (total - brightest) / 255;
+    if (step == 0) continue;  // PIL, too, leaves a small or plain picture
+    Table table;
+    int64_t sum = step / 2;
+    for (size_t i = 0; i < 256; ++i) {
+      table[i] = static_cast<uint8_t>(std::min<int64_t>(sum / step, 255));
+      sum += counts[i];
+    }
+    look_up(image, channel, table);
   }
 }
 

@@ -133,13 +133,15 @@ Image crop(const Image& image, int left, int top, int width, int height) {
   return out;
 }
 
-Image center_crop(const Image& image, int size) {
+int center_crop_corner(int side, int size) {
   // Python's round(difference / 2) when cropping; padding puts the odd row below and right.
-  const auto corner = [size](int side) {
-    return side >= size ? static_cast<int>(std::nearbyint((side - size) / 2.0))
-                        : -((size - side) / 2);
-  };
-  return crop(image, corner(image.width), corner(image.height), size, size);
+  return side >= size ? static_cast<int>(std::nearbyint((side - size) / 2.0))
+                      : -((size - side) / 2);
+}
+
+Image center_crop(const Image& image, int size) {
+  return crop(image, center_crop_corner(image.width, size), center_crop_corner(image.height, size),
+              size, size);
 }
 
 Image resize(const Image& image, const Preprocess& p) {

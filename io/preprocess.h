@@ -47,6 +47,7 @@ Image evaluate_transform(const Image& image, const Preprocess& preprocess);
 
 // torchvision's CenterCrop: offsets round half to even, a smaller image is padded with zeros.
 Image center_crop(const Image& image, int size);
+int center_crop_corner(int side, int size);  // its left or top
 
 // The window of that size whose corner is at (left, top); what lies outside the image is zero.
 Image crop(const Image& image, int left, int top, int width, int height);

@@ -2,7 +2,7 @@
 
 cases   FOLDER/cases.txt has lines `input|output|operation|argument|...`; input is a raw picture or an
         image file. Operations: `decode`, `resize|WIDTH|HEIGHT|FILTER`, `shorter|SIZE|FILTER|CROP`,
-        `jitter|BRIGHTNESS|CONTRAST|SATURATION|HUE`.
+        `jitter|BRIGHTNESS|CONTRAST|SATURATION|HUE`, `randaugment|NAME|BIN|SIGN` (torchvision's names).
 corpus  writes image files of every odd kind, NAME.EXT, and what PIL reads in them, NAME.EXT.raw and
         NAME.EXT.gray.raw.
 golden  writes FOLDER/resize.bin, the few cases that are checked where PIL is missing.
@@ -56,6 +56,14 @@ def shorter(image, size, name, crop):
     return functional.center_crop(functional.resize(image, size, functional.InterpolationMode(name)), crop)
 
 
+def randaugment(image, name, bin_, sign):
+    from torchvision.transforms import RandAugment, InterpolationMode, autoaugment
+    height_width = (image.height, image.width)
+    magnitudes, _ = RandAugment()._augmentation_space(31, height_width)[name]
+    magnitude = float(magnitudes[bin_].item()) if magnitudes.ndim > 0 else 0.0
+    return autoaugment._apply_op(image, name, sign * magnitude, InterpolationMode.NEAREST, None)
+
+
 def run_case(line):
     source, target, operation, *arguments = line.split("|")
     image = read(Path(source))
@@ -66,6 +74,8 @@ def run_case(line):
         image = shorter(image, int(arguments[0]), arguments[1], int(arguments[2]))
     elif operation == "jitter":
         image = jitter(image, *map(float, arguments))
+    elif operation == "randaugment":
+        image = randaugment(image, arguments[0], int(arguments[1]), int(arguments[2]))
     elif operation != "decode":
         sys.exit(f"unknown operation {operation}")
     write(Path(target), image)

@@ -33,13 +33,13 @@ Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess) {
   };
 }
 
-Prepare training_input(const Dataset& data, const Preprocess& preprocess, Augment augment,
-                       bool fast_decode) {
+Prepare training_input(const Dataset& data, const Preprocess& preprocess,
+                       const AugmentConfig& augment, bool fast_decode) {
   // Whatever the resize needs; a random resized crop may use a small part of the image and gets twice that.
   const int shorter = preprocess.resize_width > 0
                           ? std::max(preprocess.resize_height, preprocess.resize_width)
                           : preprocess.resize_height;
-  const bool whole = augment == Augment::none || augment == Augment::light;
+  const bool whole = augment.crop != CropKind::resized;
   const DecodeOptions decoding{.reduce_to = fast_decode ? (whole ? shorter : 2 * shorter) : 0};
   return [&data, preprocess, decoding, stages = train_stages(augment, preprocess)](
              size_t index, const RandomKey& key) {

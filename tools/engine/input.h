@@ -35,15 +35,10 @@ struct PreprocessOptions {
 Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
                              const PreprocessOptions& options, int image_size);
 
-inline constexpr Choice<Augment> kAugmentations[] = {{"none", Augment::none},
-                                                     {"light", Augment::light},
-                                                     {"standard", Augment::standard},
-                                                     {"strong", Augment::strong}};
-
 // `data` must outlive the function.
 Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess);
-Prepare training_input(const Dataset& data, const Preprocess& preprocess, Augment augment,
-                       bool fast_decode);
+Prepare training_input(const Dataset& data, const Preprocess& preprocess,
+                       const AugmentConfig& augment, bool fast_decode);
 
 // The image of a sample, from memory or from its file.
 Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options = {});

@@ -8,6 +8,7 @@
 
 #include "engine/error.h"
 #include "io/safetensors.h"
+#include "tools/engine/augment_options.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
 #include "tools/engine/recipe.h"
@@ -23,7 +24,7 @@ constexpr Choice<OnBadImage> kBadImagePolicies[] = {{"error", OnBadImage::error}
 constexpr Choice<OptimizerConfig::Kind> kOptimizers[] = {{"adam", OptimizerConfig::Kind::adam},
                                                          {"sgd", OptimizerConfig::Kind::sgd}};
 
-struct TrainOptions : DeviceOptions, PreprocessOptions {
+struct TrainOptions : DeviceOptions, PreprocessOptions, AugmentOptions {
   std::filesystem::path data, out, weights;
   std::string model = "efficientnet_b3", resume;
   int image_size = 0;
@@ -32,8 +33,6 @@ struct TrainOptions : DeviceOptions, PreprocessOptions {
   void visit(auto& v) {
     v.group("Data");
     v("--data DIR", data, "train/CLASS/… and val/CLASS/…, or MNIST's idx files", kRequired);
-    v("--augment NAME", config.augment,
-      "none; light: random crop and flip; standard: random resized crop; strong", kAugmentations);
     v("--fast-decode", config.fast_decode, "decode large JPEGs at reduced size, in training only");
     v("--on-bad-image WHAT", config.on_bad_image,
       "error: stop; skip: take another one, and name it", kBadImagePolicies);
@@ -58,6 +57,7 @@ struct TrainOptions : DeviceOptions, PreprocessOptions {
     v("--checkpoint-every N", config.checkpoint_every,
       "steps between checkpoints (0: one per epoch)", Within{0});
     v("--resume auto", resume, "auto: continue the run in --out if there is one");
+    visit_augment(v);
     visit_preprocess(v);
     visit_device(v);
     visit_ranks(v);
@@ -104,6 +104,7 @@ int train(const Command& command) {
   const Ranks ranks = choose_ranks(o);
   TrainConfig& c = o.config;
   c.model = o.model;
+  c.augment = augment_config(o);
   c.precision = ranks.precision;
   c.conv = o.conv;
   c.deterministic = o.deterministic;

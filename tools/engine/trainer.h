@@ -23,7 +23,7 @@ namespace engine {
 struct TrainConfig {
   std::string model;
   Preprocess preprocess;
-  Augment augment = Augment::light;
+  AugmentConfig augment = preset(Augment::light);
   bool fast_decode = false;
   OnBadImage on_bad_image = OnBadImage::error;
   int epochs = 10, batch = 64;
