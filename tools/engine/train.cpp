@@ -128,12 +128,13 @@ int train(const Command& command) {
                      .data = std::move(data),
                      .weights = std::move(weights),
                      .checkpoint = std::move(checkpoint),
-                     .run = RunDirectory::create(o.out, o.model, !o.resume.empty())};
+                     .run = RunDirectory::create(o.out, o.model, !o.resume.empty()),
+                     .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
   if (shared.checkpoint) check_same_run(*shared.checkpoint, shared);
   shared.run.write_args(flags);
+  shared.run.write_command(command);
   shared.run.write_classes(shared.data.train.classes);
-  shared.run.write_environment(
-      {{"ranks", ranks.count()}, {"precision", std::string(name_of(ranks.precision))}});
+  shared.run.write_environment(describe_ranks(ranks));
   say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
                   shared.data.train.classes.size(), shared.data.train.samples.size(),
                   shared.data.validation.samples.size(), describe(c.preprocess)));

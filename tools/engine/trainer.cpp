@@ -12,6 +12,7 @@
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
 #include "tools/engine/progress.h"
+#include "tools/engine/score.h"
 #include "tools/engine/terminal.h"
 
 namespace engine {
@@ -40,9 +41,12 @@ SessionOptions session_options(const TrainShared& shared, const Communicator& co
                    .loss_scale = c.loss_scale,
                    .seed = c.seed};
   o.programs = programs_for(shared.data.train.samples.size(), c.batch, share, Mode::train);
-  const auto validation =
-      programs_for(shared.data.validation.samples.size(), c.batch, share, Mode::evaluate);
-  o.programs.insert(o.programs.end(), validation.begin(), validation.end());
+  for (const Dataset* data :
+       {&shared.data.validation, shared.data.test ? &*shared.data.test : nullptr}) {
+    if (!data) continue;
+    const auto more = programs_for(data->samples.size(), c.batch, share, Mode::evaluate);
+    o.programs.insert(o.programs.end(), more.begin(), more.end());
+  }
   require(!o.programs.empty() && o.programs.front().mode == Mode::train, Failure::usage,
           "{} training images are fewer than {} ranks", shared.data.train.samples.size(),
           share.ranks);
@@ -128,7 +132,9 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
 }
 
 void Trainer::say(const std::string& line) const {
-  if (leads()) engine::say(line);
+  if (!leads()) return;
+  engine::say(line);
+  shared_.run.note(line);
 }
 
 double Trainer::seconds() const {
@@ -177,6 +183,7 @@ void Trainer::run() {
   while (at_.epoch < config_.epochs && !finished()) train_epoch();
   say(fmt::format("best: epoch {}, top-1 {:.4f}, loss {:.4f}", at_.best_epoch, at_.best_top1,
                   at_.best_loss));
+  score_best();
 }
 
 void Trainer::train_epoch() {
@@ -184,6 +191,7 @@ void Trainer::train_epoch() {
   if (leads())
     progress = std::make_unique<Progress>(fmt::format("epoch {}/{}", at_.epoch + 1, config_.epochs),
                                           train_loader_.steps(), at_.epoch_step);
+  if (leads()) shared_.monitor.take();  // what was used so far is not this epoch's
   train_loader_.start(at_.epoch, at_.epoch_step);
   double waited = train_loader_.wait_seconds();
   while (!finished()) {
@@ -245,22 +253,39 @@ void Trainer::count_result(const Pending& pending, Progress* progress) {
   if (progress && pending.count > 0) progress->loss(result.loss * pending.total / pending.count);
 }
 
-Metrics Trainer::validate() {
-  const int classes = session_.graph().classes();
-  const size_t samples = shared_.data.validation.samples.size();
+void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& data) {
   if (leads()) {
-    shared_.validation.logits.assign(samples * classes, 0.f);
-    shared_.validation.counted.assign(samples, 0);
+    shared_.evaluation.logits.assign(data.samples.size() * session_.graph().classes(), 0.f);
+    shared_.evaluation.counted.assign(data.samples.size(), 0);
   }
   communicator_.group->barrier();
   std::unique_ptr<Progress> progress;
-  if (leads()) progress = std::make_unique<Progress>("validation", validation_loader_.steps());
-  evaluate(session_, validation_loader_, communicator_, shared_.validation,
-           [&](int images, double waited) {
-             if (progress) progress->step(images, waited);
-           });
+  if (leads()) progress = std::make_unique<Progress>(title, loader.steps());
+  evaluate(session_, loader, communicator_, shared_.evaluation, [&](int images, double waited) {
+    if (progress) progress->step(images, waited);
+  });
   if (progress) progress->finish();
-  return leads() ? metrics_of(shared_.validation, shared_.data.validation) : Metrics{};
+}
+
+// The best weights on the validation images, with everything that is measured, and once on the test images.
+void Trainer::score_best() {
+  communicator_.group->barrier();  // rank 0 has written them
+  if (!std::filesystem::exists(shared_.run.weights("best"))) return;
+  load_model_file(session_, read_model_file(shared_.run.weights("best"), config_.model), false, 0);
+  const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
+                              const Dataset& data) {
+    evaluate_all(part, loader, data);
+    if (!leads()) return;
+    const Score scored = write_score(shared_.run.path(), shared_.evaluation, data,
+                                     {.part = part, .prefix = prefix, .seed = config_.seed});
+    say(fmt::format("best weights, {}:\n{}", part, table(scored, data)));
+  };
+  score_part("val", "", validation_loader_, shared_.data.validation);
+  if (!shared_.data.test) return;
+  const Dataset& test = *shared_.data.test;
+  Loader loader(test, evaluation_input(test, config_.preprocess),
+                loader_options(config_, communicator_, *backend_, false));
+  score_part("test", "test_", loader, test);
 }
 
 // The ranks' losses meet.
@@ -277,7 +302,9 @@ void Trainer::finish_epoch(double rate, double wait_share) {
   if (!whole) save_checkpoint();
   const double learning_rate = schedule_.rate(std::max<int64_t>(0, at_.step - 1));
   const double train_loss = at_.loss_sum / std::max<int64_t>(1, at_.samples);
-  const Metrics m = validate();
+  const MachineUse use = leads() ? shared_.monitor.take() : MachineUse{};
+  evaluate_all("validation", validation_loader_, shared_.data.validation);
+  const Metrics m = leads() ? metrics_of(shared_.evaluation, shared_.data.validation) : Metrics{};
   double validation_loss = m.loss;
   communicator_.group->broadcast(communicator_.rank,
                                  std::as_writable_bytes(std::span(&validation_loss, 1)));
@@ -294,13 +321,24 @@ void Trainer::finish_epoch(double rate, double wait_share) {
   say(
       fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, top-1 {:.4f}, top-5 {:.4f}, "
                   "AUC {}, {:.0f} img/s, "
-                  "{:.1f}% waiting for data",
+                  "{:.1f}% waiting for data; {}",
                   epoch, config_.epochs, train_loss, m.loss, m.top1, m.top5,
-                  m.auc_macro ? fmt::format("{:.4f}", *m.auc_macro) : "-", rate, 100 * wait_share));
+                  m.auc_macro ? fmt::format("{:.4f}", *m.auc_macro) : "-", rate, 100 * wait_share,
+                  describe(use)));
   for (const BadImage& bad : train_loader_.bad_images())
     if (named_bad_images_.insert(bad.path).second) say("skipped " + bad.reason);
-  shared_.run.log_epoch(
-      {epoch, seconds(), train_loss, m.loss, m.top1, m.top5, m.auc_macro, learning_rate});
+  shared_.run.log_epoch({.epoch = epoch,
+                         .seconds = seconds(),
+                         .train_loss = train_loss,
+                         .val_loss = m.loss,
+                         .top1 = m.top1,
+                         .top5 = m.top5,
+                         .auc_macro = m.auc_macro,
+                         .lr = learning_rate,
+                         .step = at_.step,
+                         .images_per_second = rate,
+                         .wait_share = wait_share,
+                         .use = use});
   const bool best = m.top1 > at_.best_top1 || (m.top1 == at_.best_top1 && m.loss < at_.best_loss);
   if (best) {
     at_.best_epoch = epoch;

@@ -16,6 +16,7 @@
 #include "io/loader.h"
 #include "tools/engine/evaluation.h"
 #include "tools/engine/model_file.h"
+#include "tools/engine/monitor.h"
 #include "tools/engine/run_directory.h"
 
 namespace engine {
@@ -59,7 +60,8 @@ struct TrainShared {
   std::optional<ModelFile> weights;      // to start from
   std::optional<TensorFile> checkpoint;  // to resume from
   RunDirectory run;
-  EvaluationResult validation;
+  Monitor monitor;
+  EvaluationResult evaluation;
   std::atomic<bool> started = false;  // the first step is done
   std::atomic<int> signal = 0;        // that asked for the end, by its number
 };
@@ -86,8 +88,10 @@ class Trainer {
   void count_result(const Pending& pending, class Progress* progress);
   bool finished() const { return config_.max_steps > 0 && at_.step >= config_.max_steps; }
   bool asked_to_stop();
-  Metrics validate();
+  // Fills shared_.evaluation with the logits of every sample.
+  void evaluate_all(const char* title, Loader& loader, const Dataset& data);
   void finish_epoch(double rate, double wait_share);
+  void score_best();
   void gather_losses();
   void save_checkpoint();
   double seconds() const;
