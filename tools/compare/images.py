@@ -44,9 +44,11 @@ def parse_size(text: str) -> Tuple[int, ...]:
     return tuple(int(side) for side in text.split("x"))
 
 
-def load_image(path: Path, resize: str, crop: int, interpolation: str = "bilinear") -> np.ndarray:
-    """(crop, crop, 3) uint8. Rounds sizes and the centre as torchvision's Resize and CenterCrop."""
-    image = Image.open(path).convert("RGB")
+def load_image(
+    path: Path, resize: str, crop: int, interpolation: str = "bilinear", channels: int = 3
+) -> np.ndarray:
+    """(crop, crop, C) uint8. Rounds sizes and the centre as torchvision's Resize and CenterCrop."""
+    image = Image.open(path).convert("RGB" if channels == 3 else "L")
     size = parse_size(resize)
     if len(size) == 1:
         short, long = sorted(image.size)
@@ -54,7 +56,8 @@ def load_image(path: Path, resize: str, crop: int, interpolation: str = "bilinea
         size = (size[0], other) if image.width >= image.height else (other, size[0])
     image = image.resize((size[1], size[0]), FILTERS[interpolation])
     top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-    return np.asarray(image)[top : top + crop, left : left + crop]
+    pixels = np.asarray(image)[top : top + crop, left : left + crop]
+    return pixels.reshape(crop, crop, channels)
 
 
 def normalize(images: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ constexpr Verb kVerbs[] = {
     {"eval", "loss, top-1, top-5 and macro AUC of a weight file on a data set", eval},
     {"predict", "the class of each image", predict},
     {"summary", "layers, parameters and memory plan of a model", summary},
+    {"export", "a weight file as an ONNX model", export_model},
     {"parity", "training steps against what PyTorch recorded", parity},
     {"convert", "any weight file to safetensors with torchvision's names", convert_weights},
     {"draw", "an image set to try training with", draw},

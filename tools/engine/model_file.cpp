@@ -74,6 +74,12 @@ ModelFile read_model_file(const std::filesystem::path& path, const std::string& 
   return m;
 }
 
+void check_model_file(const Graph& graph, const ModelFile& m) {
+  const Matched matched = match_weights(m.file, expected_tensors(graph), m.path);
+  require(matched.reinitialised.empty(), Failure::weights, "{}: its head has {} classes, not {}",
+          m.path.string(), m.class_count, graph.classes());
+}
+
 std::vector<std::string> load_model_file(Session& session, const ModelFile& m, bool new_head,
                                          uint64_t seed) {
   const Graph& graph = session.graph();

@@ -26,6 +26,9 @@ struct ModelFile {
 // `model` is used where the metadata names none; a contradiction is an Error(usage).
 ModelFile read_model_file(const std::filesystem::path& path, const std::string& model);
 
+// Throws Error(weights) if the file's tensors are not those of the graph.
+void check_model_file(const Graph& graph, const ModelFile& file);
+
 // Loads every tensor. `new_head` allows a head of another size, which is then initialised and listed in the result.
 std::vector<std::string> load_model_file(Session& session, const ModelFile& file, bool new_head,
                                          uint64_t seed);

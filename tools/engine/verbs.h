@@ -11,6 +11,7 @@ int bench_step(const Command& command);
 int convert_weights(const Command& command);
 int draw(const Command& command);
 int eval(const Command& command);
+int export_model(const Command& command);
 int parity(const Command& command);
 int predict(const Command& command);
 int summary(const Command& command);

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Runs what `engine export --onnx` writes in onnxruntime, beside PyTorch and `engine predict`.
+
+    check_onnx.py --engine build/release/bin/engine --images DATA [--weights F.pth MODEL]...
+
+For each of the models below, with weights made here (PyTorch's initial values, running statistics
+of the images), and for each weight file given: exports the model plainly, with --fold-norms, with
+--with-normalisation and with both; runs it on 1 and on 5 images; prints the largest difference of
+a logit from `engine predict` (fp32 on the CPU, from the files) and from PyTorch in double,
+relative to the largest logit if that is above 1. Exits with 8 if one is above the tolerance. Needs
+onnxruntime beside what the other scripts need (`python3 -m venv --system-site-packages`).
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+import onnxruntime
+import torch
+
+import images
+import models
+
+MODELS = ["efficientnet_b0", "densenet121", "mnist_cnn"]
+WAYS = [[], ["--fold-norms"], ["--with-normalisation"], ["--fold-norms", "--with-normalisation"]]
+SIZE = 96  # of the models with weights made here
+
+
+def make_weights(name: str, path: Path, pixels: np.ndarray) -> None:
+    """Initial values; the statistics that the images leave behind in twenty training steps."""
+    torch.manual_seed(0)
+    model = models.build(name, 7, regularize=False).train()
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.from_numpy(pixels))
+    torch.save(model.state_dict(), path)
+
+
+def torch_logits(name: str, weights: Path, pixels: np.ndarray) -> np.ndarray:
+    model = models.build(name, models.head_classes(str(weights)), regularize=False)
+    models.load_weights(model, str(weights))
+    with torch.no_grad():
+        return model.double().eval()(torch.from_numpy(pixels).double()).numpy()
+
+
+def engine_logits(engine: str, flags: List[str], weights: Path, files: List[Path]) -> np.ndarray:
+    command = [engine, "predict", "--json", "--weights", str(weights), "--device", "cpu", *flags]
+    command += ["--precision", "fp32", *map(str, files)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return np.array([json.loads(line)["logits"] for line in printed.splitlines()])
+
+
+def load(files: List[Path], preprocess: Dict, channels: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Bytes (N, H, W, C) and normalised floats (N, C, H, W) as the model's metadata say."""
+    settings = preprocess["resize"], preprocess["crop"], preprocess["interpolation"]
+    pixels = np.stack([images.load_image(f, *settings, channels) for f in files])
+    mean, std = (np.array(preprocess[key])[:channels] for key in ("mean", "std"))
+    floats = ((pixels / 255.0 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    return pixels, np.ascontiguousarray(floats)
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
+
+
+def check(options: argparse.Namespace, name: str, weights: Path, flags: List[str]) -> float:
+    """The worst distance over all ways to export a weight file."""
+    flags = ["--model", name, *flags]
+    channels = models.input_channels(name)
+    worst = 0.0
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/model.onnx"
+            command = [options.engine, "export", str(weights), "--onnx", path, *flags, *way]
+            subprocess.run(command, check=True, capture_output=True)
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        metadata = session.get_modelmeta().custom_metadata_map
+        assert metadata["model"] == name
+        for count in (1, 5):
+            files = options.files[:count]
+            data, floats = load(files, json.loads(metadata["preprocess"]), channels)
+            feed = {"pixels": data} if "--with-normalisation" in way else {"images": floats}
+            logits = session.run(["logits"], feed)[0]
+            ours = distance(logits, engine_logits(options.engine, flags, weights, files))
+            theirs = distance(logits, torch_logits(name, weights, floats))
+            print(f"{name:16} {count} images  {ours:.1e} from engine predict  "
+                  f"{theirs:.1e} from PyTorch in double  {' '.join(way)}", flush=True)
+            worst = max(worst, ours, theirs)
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", default="build/release/bin/engine")
+    parser.add_argument("--images", required=True, help="a folder of class folders")
+    parser.add_argument(
+        "--weights", nargs=2, action="append", default=[], metavar=("FILE", "MODEL")
+    )
+    parser.add_argument("--tolerance", type=float, default=1e-4)
+    options = parser.parse_args()
+    files, labels, _ = images.list_images(options.images)
+    options.files = images.round_robin(files, labels)[0]
+
+    distances = [check(options, name, Path(file), []) for file, name in options.weights]
+    for name in MODELS:
+        size = models.IMAGE_SIZES[name] if name == "mnist_cnn" else SIZE
+        flags = ["--resize", str(size), "--crop", str(size), "--interpolation", "bilinear"]
+        usual = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
+        channels = models.input_channels(name)
+        _, floats = load(options.files[:8], {**usual, "resize": str(size), "crop": size}, channels)
+        with tempfile.TemporaryDirectory() as folder:
+            make_weights(name, Path(folder) / "weights.pth", floats)
+            distances.append(check(options, name, Path(folder) / "weights.pth", flags))
+    print(f"largest difference {max(distances):.1e}, allowed {options.tolerance:.0e}")
+    raise SystemExit(0 if max(distances) <= options.tolerance else 8)
+
+
+if __name__ == "__main__":
+    main()

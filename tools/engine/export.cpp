@@ -1,0 +1,54 @@
+// engine export: a weight file as an ONNX model.
+#include <fmt/format.h>
+
+#include "engine/error.h"
+#include "tools/engine/environment.h"
+#include "tools/engine/input.h"
+#include "tools/engine/model_file.h"
+#include "tools/engine/onnx_graph.h"
+#include "tools/engine/terminal.h"
+#include "tools/engine/verbs.h"
+
+namespace engine {
+namespace {
+
+struct ExportOptions : PreprocessOptions {
+  std::filesystem::path weights, onnx;
+  std::string model;
+  OnnxOptions how;
+
+  void visit(auto& v) {
+    v("WEIGHTS", weights, "safetensors or .pth", kRequired);
+    v("--onnx FILE", onnx, "the model to write; opset 13, any batch size", kRequired);
+    v("--model NAME", model, "needed where the weight file does not name it");
+    v("--fold-norms", how.fold_norms, "batch norms become part of the convolution before them");
+    v("--with-normalisation", how.with_normalisation,
+      "the model takes bytes (batch, H, W, C) as decoded, not normalised floats (batch, C, H, W)");
+    visit_preprocess(v);
+  }
+};
+
+}  // namespace
+
+int export_model(const Command& command) {
+  const auto options = parse_options<ExportOptions>(command);
+  if (!options) return 0;
+  const ExportOptions& o = *options;
+  const ModelFile file = read_model_file(o.weights, o.model);
+  require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
+  const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
+  const Graph graph = make_model(
+      file.model,
+      {.classes = file.class_count, .height = preprocess.crop, .width = preprocess.crop});
+  check_model_file(graph, file);
+  OnnxModel model = to_onnx(graph, file.file.tensors, preprocess, o.how);
+  model.producer_version = std::string(kBuild.version);
+  model.metadata = {{"model", file.model}, {"preprocess", to_json(preprocess)}};
+  if (!file.classes.empty()) model.metadata["classes"] = to_json(file.classes);
+  write_onnx(o.onnx, model);
+  say(fmt::format("{}: {}, {} nodes, {} classes; {}", o.onnx.string(), file.model,
+                  model.nodes.size(), file.class_count, describe(preprocess)));
+  return 0;
+}
+
+}  // namespace engine
