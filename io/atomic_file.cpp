@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "engine/error.h"
+#include "io/descriptor.h"
 
 namespace engine {
 namespace {
@@ -17,21 +18,6 @@ namespace fs = std::filesystem;
 [[noreturn]] void fail_with_errno(const fs::path& path, const char* action) {
   fail(Failure::data, "{}: cannot {}: {}", path.string(), action, std::strerror(errno));
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int value() const { return value_; }
-  int release() { return std::exchange(value_, -1); }
-
- private:
-  int value_;
-};
 
 // Removes a file when it goes, unless kept.
 class Temporary {

@@ -1,4 +1,5 @@
-// SHA-256 (FIPS 180-4), to compare weight files with what their publishers state.
+// SHA-256 (FIPS 180-4), to compare weight files with what their publishers state; XXH64, to find
+// damage and equal files at the speed of memory.
 #pragma once
 
 #include <array>
@@ -24,5 +25,8 @@ class Sha256 {
 };
 
 std::string sha256(std::span<const std::byte> bytes);
+
+// XXH64 (Collet) with seed 0. Not against people who make files collide on purpose.
+uint64_t xxh64(std::span<const std::byte> bytes);
 
 }  // namespace engine

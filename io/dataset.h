@@ -2,7 +2,9 @@
 // idx files come from io/idx.h. Decoding, resizing and batching are for others.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +12,8 @@
 #include "io/image.h"
 
 namespace engine {
+
+class Pack;
 
 struct Sample {
   std::string path;  // of the image file; for an image in an idx file "FILE#position"
@@ -20,6 +24,9 @@ struct Dataset {
   std::vector<std::string> classes;
   std::vector<Sample> samples;
   std::vector<Image> images;  // one per sample if they are in memory already, else empty
+  // Where the images were decoded and resized to beforehand, or null; may serve several data sets.
+  std::shared_ptr<const Pack> pack;
+  std::vector<uint32_t> records;  // with a pack: the position in it of each sample
 };
 
 struct TrainingData {

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <fstream>
 #include <system_error>
-#include <vector>
 
 #include "engine/error.h"
 #include "io/decoders.h"
@@ -22,6 +21,8 @@ Image decode_any(std::span<const std::byte> file, std::string_view name, DecodeO
   return decode_stb(file, name);
 }
 
+}  // namespace
+
 std::vector<std::byte> read_bytes(const std::filesystem::path& path) {
   std::error_code error;
   const auto size = std::filesystem::file_size(path, error);
@@ -34,8 +35,6 @@ std::vector<std::byte> read_bytes(const std::filesystem::path& path) {
           "{}: read {} of {} bytes", path.string(), stream.gcount(), size);
   return bytes;
 }
-
-}  // namespace
 
 void check_image_size(int64_t width, int64_t height, std::string_view name) {
   require(width > 0 && height > 0, Failure::data, "{}: {}x{} pixels", name, width, height);

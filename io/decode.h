@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "io/image.h"
 
@@ -31,6 +32,9 @@ struct DecodeOptions {
 Image decode(std::span<const std::byte> file, std::string_view name, int channels,
              DecodeOptions options = {});
 Image read_image(const std::filesystem::path& path, int channels, DecodeOptions options = {});
+
+// All bytes of a file; Error(data) with the system's reason.
+std::vector<std::byte> read_bytes(const std::filesystem::path& path);
 
 // 1 ↔ 3 channels; alpha or CMYK never reach an Image.
 Image convert_channels(Image image, int channels);

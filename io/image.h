@@ -18,4 +18,12 @@ struct Image {
   const uint8_t* row(int y) const { return pixels.data() + size_t(y) * width * channels; }
 };
 
+// Pixels of the same layout that belong to someone else.
+struct ImageView {
+  const uint8_t* pixels = nullptr;  // (height, width, channels)
+  int width = 0, height = 0, channels = 0;
+
+  size_t bytes() const { return size_t(width) * height * channels; }
+};
+
 }  // namespace engine

@@ -29,8 +29,8 @@ struct Preprocess {
 // of PyTorch's example.
 Preprocess default_preprocess(std::string_view model);  // Failure::usage for a model without one
 
-// --resize N (shorter side) or HxW; --crop N. Failure::usage unless 1 … 16384.
-void set_resize(Preprocess& preprocess, std::string_view text);
+// --resize N (shorter side) or HxW; --crop N. Failure::usage, which names the flag, unless 1 … 16384.
+void set_resize(Preprocess& preprocess, std::string_view text, std::string_view flag = "--resize");
 void set_crop(Preprocess& preprocess, std::string_view text);
 std::string format_resize(const Preprocess& preprocess);  // what set_resize reads
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/rng.h"
+#include "io/pack.h"
 
 namespace engine {
 
@@ -23,6 +24,18 @@ Preprocess choose_preprocess(const std::string& model, const std::optional<Prepr
 }
 
 Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options) {
+  if (data.pack) {
+    if (const auto view = data.pack->image(data.records[index])) {
+      Image image;
+      image.width = view->width, image.height = view->height, image.channels = view->channels;
+      image.pixels.assign(view->pixels, view->pixels + view->bytes());
+      return convert_channels(std::move(image), channels);
+    }
+    // What the pack lacks comes from the source, in full and as the pack would hold it.
+    Image image = data.images.empty() ? read_image(data.samples[index].path, channels)
+                                      : convert_channels(data.images[index], channels);
+    return pack_image(std::move(image), data.pack->spec());
+  }
   if (!data.images.empty()) return convert_channels(data.images[index], channels);
   return read_image(data.samples[index].path, channels, options);
 }

@@ -35,12 +35,13 @@ struct PreprocessOptions {
 Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
                              const PreprocessOptions& options, int image_size);
 
-// `data` must outlive the function.
+// `data` must outlive the function. With a pack, both start from its pictures; a resize that the pack has seen already
+// changes nothing.
 Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess);
 Prepare training_input(const Dataset& data, const Preprocess& preprocess,
                        const AugmentConfig& augment, bool fast_decode);
 
-// The image of a sample, from memory or from its file.
+// The image of a sample: with a pack as it is in there, else from memory or from its file.
 Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options = {});
 
 }  // namespace engine

@@ -9,6 +9,7 @@
 #include "engine/error.h"
 #include "io/safetensors.h"
 #include "tools/engine/augment_options.h"
+#include "tools/engine/data_options.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
 #include "tools/engine/recipe.h"
@@ -19,23 +20,18 @@
 namespace engine {
 namespace {
 
-constexpr Choice<OnBadImage> kBadImagePolicies[] = {{"error", OnBadImage::error},
-                                                    {"skip", OnBadImage::skip}};
 constexpr Choice<OptimizerConfig::Kind> kOptimizers[] = {{"adam", OptimizerConfig::Kind::adam},
                                                          {"sgd", OptimizerConfig::Kind::sgd}};
 
-struct TrainOptions : DeviceOptions, PreprocessOptions, AugmentOptions {
-  std::filesystem::path data, out, weights;
+struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOptions {
+  std::filesystem::path out, weights;
   std::string model = "efficientnet_b3", resume;
   int image_size = 0;
   TrainConfig config;
 
   void visit(auto& v) {
-    v.group("Data");
-    v("--data DIR", data, "train/CLASS/… and val/CLASS/…, or MNIST's idx files", kRequired);
+    visit_data(v);
     v("--fast-decode", config.fast_decode, "decode large JPEGs at reduced size, in training only");
-    v("--on-bad-image WHAT", config.on_bad_image,
-      "error: stop; skip: take another one, and name it", kBadImagePolicies);
     v.group("Model");
     v("--model NAME", model, "efficientnet_b0 to b7, densenet121/161/169/201, mnist_cnn");
     v("--weights FILE", weights,
@@ -110,6 +106,7 @@ int train(const Command& command) {
   c.deterministic = o.deterministic;
   c.workspace = size_t(o.workspace) << 20;
   c.workers = ranks.workers;
+  c.on_bad_image = o.on_bad_image;
 
   const std::vector<std::string> known = model_names();
   require(std::find(known.begin(), known.end(), o.model) != known.end(), Failure::usage,
@@ -119,7 +116,7 @@ int train(const Command& command) {
   if (!o.weights.empty() && !checkpoint) weights = read_model_file(o.weights, o.model);
   c.preprocess =
       choose_preprocess(o.model, weights ? weights->preprocess : std::nullopt, o, o.image_size);
-  TrainingData data = read_training_data(o.data);
+  TrainingData data = load_training_data(o);
   make_model(o.model, {.classes = 2,
                        .height = c.preprocess.crop,
                        .width = c.preprocess.crop});  // the size is possible
@@ -140,6 +137,11 @@ int train(const Command& command) {
                   shared.data.validation.samples.size(), describe(c.preprocess)));
   catch_signals(shared.signal);
   try {
+    shared.cache = open_cache(shared.data, o, c.preprocess,
+                              {.threads = ranks.workers * ranks.count(),
+                               .reused = c.epochs > 1,
+                               .stop = [&shared] { return shared.signal != 0; }});
+    shared.run.log("cache", to_json(shared.cache));
     on_every_rank(ranks, [&](int rank) { Trainer(shared, ranks.kind, ranks.options[rank]).run(); });
   } catch (...) {
     if (!shared.started && !shared.checkpoint)

@@ -14,6 +14,7 @@
 #include "io/augment.h"
 #include "io/dataset.h"
 #include "io/loader.h"
+#include "tools/engine/data_options.h"
 #include "tools/engine/evaluation.h"
 #include "tools/engine/model_file.h"
 #include "tools/engine/monitor.h"
@@ -60,6 +61,7 @@ struct TrainShared {
   std::optional<ModelFile> weights;      // to start from
   std::optional<TensorFile> checkpoint;  // to resume from
   RunDirectory run;
+  Cache cache;
   Monitor monitor;
   EvaluationResult evaluation;
   std::atomic<bool> started = false;  // the first step is done
