@@ -12,11 +12,22 @@
 #include "engine/communicator.h"
 #include "engine/optimizer.h"
 #include "engine/program.h"
+#include "kernels/image.h"
 
 namespace engine {
 
 // Freed by the backend that made it; the backend must outlive it.
 using Memory = std::unique_ptr<std::byte, std::function<void(std::byte*)>>;
+
+// A batch in host memory; what is null is what the slot holds already. Images, or records of the
+// session's pack; mixes only in training, with SessionOptions::mixing.
+struct HostBatch {
+  const uint8_t* images = nullptr;  // (count, H, W, C)
+  const int32_t* labels = nullptr;  // (count,)
+  int count = 0;
+  const ImageRecord* records = nullptr;  // (count,)
+  const Mix* mixes = nullptr;            // (count,)
+};
 
 // Enqueue on the backend's stream; no allocation, no lookup by name, no shape inference.
 struct StepExec {
@@ -44,15 +55,15 @@ class Backend {
   // closes over every address. One entry per step of the graph.
   virtual std::vector<StepExec> prepare(const Program& program, bool deterministic) = 0;
 
-  // Uploads a batch into a staging slot, beside the running step where the device can; `images` and
-  // `labels` may be reused when wait_uploaded(slot) returns.
-  virtual void upload_batch(const Program& program, int slot, const uint8_t* images,
-                            const int32_t* labels, int count) = 0;
+  // Uploads a batch into a staging slot, beside the running step where the device can; its memory
+  // may be reused when wait_uploaded(slot) returns.
+  virtual void upload_batch(const Program& program, int slot, const HostBatch& batch) = 0;
   virtual void wait_uploaded(int slot) = 0;
 
   // The rest of a step, in stream order.
   virtual void set_params(const Program& program, const StepParams& params) = 0;
-  virtual void load_images(const Program& program) = 0;  // staging slot → normalised image buffer
+  virtual void load_images(
+      const Program& program) = 0;  // staging slot → image buffer: see kernels/image.h
   virtual void update_running(const Program& program) = 0;  // once per norm, after forward
   // Sums a bucket of gradients over the ranks, beside what follows; finish_all_reduce joins.
   virtual void all_reduce(const Program& program, const Bucket& bucket) = 0;

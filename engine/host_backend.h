@@ -28,13 +28,15 @@ class HostBackend : public Backend {
   void clear(void* to, size_t bytes) override { std::memset(to, 0, bytes); }
   void synchronize() override {}
 
-  void upload_batch(const Program& program, int slot, const uint8_t* images, const int32_t* labels,
-                    int count) override {
+  void upload_batch(const Program& program, int slot, const HostBatch& batch) override {
+    const Arenas& arenas = program.arenas;
     const Buffer& b = program.graph.buffers[program.graph.image.buffer];
     const int64_t bytes = int64_t{b.height} * b.width * b.channels,
                   first = int64_t{slot} * program.slot_capacity;
-    if (images) std::memcpy(program.arenas.images + first * bytes, images, count * bytes);
-    if (labels) std::copy_n(labels, count, program.arenas.labels + first);
+    if (batch.images) std::memcpy(arenas.images + first * bytes, batch.images, batch.count * bytes);
+    if (batch.labels) std::copy_n(batch.labels, batch.count, arenas.labels + first);
+    if (batch.records) std::copy_n(batch.records, batch.count, arenas.records + first);
+    if (batch.mixes) std::copy_n(batch.mixes, batch.count, arenas.mixes + first);
   }
   void wait_uploaded(int) override {}
   void set_params(const Program& program, const StepParams& params) override {

@@ -331,8 +331,9 @@ Plan::Totals Plan::totals(const Graph& graph, int optimizer_moments) const {
   t.channels = 4 * layout.channels * real;
   t.activations = activations;
   t.workspace = options.backend == BackendKind::reference ? 0 : options.workspace;
-  t.staging = kSlots * options.batch * (image_bytes + sizeof(int32_t)) + sizeof(StepParams) +
-              sizeof(ScaleState);
+  t.staging =
+      kSlots * options.batch * (image_bytes + sizeof(int32_t) + sizeof(ImageRecord) + sizeof(Mix)) +
+      options.batch * sizeof(int32_t) + sizeof(StepParams) + sizeof(ScaleState);
   if (options.training) {
     t.gradients = t.parameters;
     t.optimizer = optimizer_moments * t.parameters;

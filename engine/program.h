@@ -8,6 +8,8 @@
 
 #include "engine/graph.h"
 #include "engine/plan.h"
+#include "kernels/image.h"
+#include "kernels/loss.h"
 #include "kernels/operand.h"
 
 namespace engine {
@@ -27,8 +29,13 @@ struct Arenas {
   std::byte* state = nullptr;     // running statistics
   std::byte* channels = nullptr;  // k0, k1, mean, var of all buffers
   std::byte *activations = nullptr, *workspace = nullptr;
-  uint8_t* images = nullptr;  // (kSlots, capacity, H, W, C)
-  int32_t* labels = nullptr;  // (kSlots, capacity)
+  uint8_t* images = nullptr;        // (kSlots, capacity, H, W, C)
+  int32_t* labels = nullptr;        // (kSlots, capacity)
+  ImageRecord* records = nullptr;   // (kSlots, capacity)
+  Mix* mixes = nullptr;             // (kSlots, capacity)
+  int32_t* mean_levels = nullptr;   // (capacity,)
+  uint8_t* pack = nullptr;          // null: the session keeps none
+  double* class_weights = nullptr;  // (classes,); null: all 1
   StepParams* params = nullptr;
   ScaleState* scale = nullptr;
   StepResult* results = nullptr;  // (kResults,), visible to the host
@@ -43,27 +50,38 @@ struct GateMemory {
   R *hidden, *dhidden;  // (N, S): silu(u) and silu'(u) of the hidden layer
 };
 
+// Of the session's options, what decides how a training program reads images and labels.
+struct ProgramInput {
+  bool mixing = false;   // batches may come with mixes
+  double smoothing = 0;  // of the labels
+};
+
 class Program {
  public:
   Program(const Graph& graph, const Plan& plan, const Arenas& arenas,
-          const Normalisation& normalisation, int slot_capacity)
+          const Normalisation& normalisation, int slot_capacity, const ProgramInput& input = {})
       : graph(graph),
         plan(plan),
         arenas(arenas),
         normalisation(normalisation),
-        slot_capacity(slot_capacity) {}
+        slot_capacity(slot_capacity),
+        input(input) {}
 
   const Graph& graph;
   const Plan& plan;
   Arenas arenas;
   Normalisation normalisation;
   int slot_capacity;  // images per staging slot
+  ProgramInput input;
 
   int batch() const { return plan.options.batch; }
   bool training() const { return plan.options.training; }
   Precision precision() const { return plan.options.precision; }
   // Norms read the statistics of this very batch; else their running values, which then have no gradient.
   bool batch_statistics() const { return training() && !plan.options.frozen_norms; }
+
+  ImageView images() const;
+  TargetView targets() const;  // plain in evaluation
 
   template <class T>
   OperandView<T> operand(const Operand& o) const;
@@ -112,6 +130,36 @@ class Program {
 };
 
 // ---------------------------------------------------------------- views
+
+inline ImageView Program::images() const {
+  const Buffer& b = graph.buffers[graph.image.buffer];
+  const Normalisation& n = normalisation;
+  return {.images = arenas.images,
+          .pack = arenas.pack,
+          .records = arenas.records,
+          .mean_levels = arenas.mean_levels,
+          .mixes = training() && input.mixing ? arenas.mixes : nullptr,
+          .capacity = slot_capacity,
+          .batch = batch(),
+          .height = b.height,
+          .width = b.width,
+          .channels = b.channels,
+          .mean = {n.mean[0], n.mean[1], n.mean[2]},
+          .std = {n.std[0], n.std[1], n.std[2]},
+          .params = arenas.params};
+}
+
+inline TargetView Program::targets() const {
+  TargetView view{.labels = arenas.labels,
+                  .capacity = slot_capacity,
+                  .classes = graph.classes(),
+                  .params = arenas.params};
+  if (!training()) return view;
+  view.mixes = input.mixing ? arenas.mixes : nullptr;
+  view.class_weights = arenas.class_weights;
+  view.smoothing = input.smoothing;
+  return view;
+}
 
 template <class T>
 OperandView<T> Program::operand(const Operand& o) const {

@@ -64,7 +64,15 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
     programs_.push_back(std::move(running));
   }
   largest.activations = activations_;
-  const size_t needed = largest.sum(), free = backend_.free_bytes();
+  const LossConfig& loss = options_.loss;
+  require(loss.smoothing >= 0 && loss.smoothing < 1, Failure::usage,
+          "label smoothing {}: at least 0, below 1", loss.smoothing);
+  require(
+      loss.class_weights.empty() || static_cast<int>(loss.class_weights.size()) == graph_.classes(),
+      Failure::usage, "{} class weights, the model has {} classes", loss.class_weights.size(),
+      graph_.classes());
+  const size_t inputs = options_.pack_bytes + loss.class_weights.size() * sizeof(double);
+  const size_t needed = largest.sum() + inputs, free = backend_.free_bytes();
   if (needed > free) {
     const auto biggest = std::max_element(
         programs_.begin(), programs_.end(),
@@ -72,7 +80,8 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
     fail(Failure::memory,
          "batch {} at {} needs {:.0f} MiB, {:.0f} MiB are free; the largest batch that fits is {}",
          capacity_, name_of(options_.precision), double(needed) / 1048576, double(free) / 1048576,
-         largest_batch(graph_, (*biggest)->plan.options, options_.optimizer.moments(), free));
+         largest_batch(graph_, (*biggest)->plan.options, options_.optimizer.moments(),
+                       free > inputs ? free - inputs : 0));
   }
   allocate_arenas(largest);
 }
@@ -116,6 +125,14 @@ void Session::allocate_arenas(const Plan::Totals& t) {
   arenas_.images =
       reinterpret_cast<uint8_t*>(zeroed(slots * image.height * image.width * image.channels));
   arenas_.labels = reinterpret_cast<int32_t*>(zeroed(slots * sizeof(int32_t)));
+  arenas_.records = reinterpret_cast<ImageRecord*>(zeroed(slots * sizeof(ImageRecord)));
+  arenas_.mixes = reinterpret_cast<Mix*>(zeroed(slots * sizeof(Mix)));
+  arenas_.mean_levels = reinterpret_cast<int32_t*>(zeroed(capacity_ * sizeof(int32_t)));
+  arenas_.pack = reinterpret_cast<uint8_t*>(allocate(options_.pack_bytes));
+  const std::vector<double>& weights = options_.loss.class_weights;
+  arenas_.class_weights = reinterpret_cast<double*>(allocate(weights.size() * sizeof(double)));
+  if (!weights.empty())
+    backend_.upload(arenas_.class_weights, weights.data(), weights.size() * sizeof(double));
   arenas_.params = reinterpret_cast<StepParams*>(zeroed(sizeof(StepParams)));
   arenas_.scale = reinterpret_cast<ScaleState*>(allocate(sizeof(ScaleState)));
   results_ = backend_.allocate_host(sizeof(StepResult) * kResults);
@@ -158,7 +175,9 @@ void Session::prepare() {
 
 void Session::record(Running& r) {
   if (r.launch) return;
-  r.program = std::make_unique<Program>(graph_, r.plan, arenas_, options_.normalisation, capacity_);
+  r.program = std::make_unique<Program>(
+      graph_, r.plan, arenas_, options_.normalisation, capacity_,
+      ProgramInput{.mixing = options_.mixing, .smoothing = options_.loss.smoothing});
   if (r.spec.batch > 0) r.steps = backend_.prepare(*r.program, options_.deterministic);
   r.launch = backend_.record([this, &r] { enqueue(r); });
 }
@@ -190,6 +209,26 @@ void Session::enqueue(const Running& r) {
 
 // ---------------------------------------------------------------- steps
 
+// A kernel would follow a wrong number out of its memory.
+void Session::check_batch(const HostBatch& batch, Mode mode) const {
+  require(!batch.mixes || (options_.mixing && mode != Mode::evaluate), Failure::internal,
+          "mixes in a session or a mode without mixing");
+  const int channels = graph_.image.channels();
+  for (int i = 0; i < batch.count; ++i) {
+    if (batch.mixes)
+      require(batch.mixes[i].partner >= 0 && batch.mixes[i].partner < batch.count,
+              Failure::internal, "image {} of {} is mixed with image {}", i, batch.count,
+              batch.mixes[i].partner);
+    if (!batch.records) continue;
+    const ImageRecord& r = batch.records[i];
+    const size_t bytes = size_t(r.width) * size_t(r.height) * size_t(channels);
+    require(r.width > 0 && r.height > 0 && r.offset <= options_.pack_bytes &&
+                bytes <= options_.pack_bytes - r.offset,
+            Failure::internal, "image {}: {} bytes from {} on are not in a pack of {}", i, bytes,
+            r.offset, options_.pack_bytes);
+  }
+}
+
 uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode) {
   Running& r = running(batch.count, mode);
   record(r);
@@ -198,17 +237,22 @@ uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode)
   if (step > kInFlight) result(step - kInFlight);
   arenas_.results[step % kResults] = {};
   const int slot = static_cast<int>(step % kSlots);
-  if (batch.count > 0 && batch.images)
-    backend_.upload_batch(*r.program, slot, batch.images, batch.labels, batch.count);
-  backend_.set_params(
-      *r.program, {.seed = options_.seed,
-                   .epoch = input.epoch,
-                   .position = input.position,
-                   .slot = static_cast<uint32_t>(slot),
-                   .result = static_cast<uint32_t>(step % kResults),
-                   .step = step,
-                   .learning_rate = input.learning_rate,
-                   .samples = static_cast<double>(input.samples ? input.samples : batch.count)});
+  if (batch.count > 0 && (batch.images || batch.records)) {
+    check_batch(batch, mode);
+    slots_[slot] = {.packed = batch.records != nullptr, .mixed = batch.mixes != nullptr};
+    backend_.upload_batch(*r.program, slot, batch);
+  }
+  backend_.set_params(*r.program,
+                      {.seed = options_.seed,
+                       .epoch = input.epoch,
+                       .position = input.position,
+                       .slot = static_cast<uint32_t>(slot),
+                       .result = static_cast<uint32_t>(step % kResults),
+                       .step = step,
+                       .learning_rate = input.learning_rate,
+                       .divisor = input.divisor > 0 ? input.divisor : double(batch.count),
+                       .packed = slots_[slot].packed,
+                       .mixed = slots_[slot].mixed});
   r.launch();
   backend_.wait_uploaded(slot);
   if (mode != Mode::evaluate) ++batches_tracked_;
@@ -238,6 +282,14 @@ StepResult Session::result(uint64_t step) {
   const auto there = poll(step);
   require(there.has_value(), Failure::internal, "step {} left no result", step);
   return *there;
+}
+
+void Session::write_pack(size_t offset, std::span<const uint8_t> bytes) {
+  require(offset <= options_.pack_bytes && bytes.size() <= options_.pack_bytes - offset,
+          Failure::internal, "{} bytes from {} on do not fit a pack of {}", bytes.size(), offset,
+          options_.pack_bytes);
+  backend_.upload(arenas_.pack + offset, bytes.data(), bytes.size());
+  backend_.synchronize();
 }
 
 void Session::set_input(std::span<const double> nhwc) {

@@ -1,6 +1,7 @@
 // One model on one device: its memory, its programs (one per batch size and mode) and the step.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "engine/backend.h"
 #include "engine/graph.h"
+#include "engine/loss.h"
 #include "engine/plan.h"
 #include "engine/program.h"
 
@@ -37,23 +39,19 @@ struct SessionOptions {
   bool float_input = false;  // the image buffer is filled by set_input, not from staged bytes
   size_t workspace = size_t{256} << 20;
   OptimizerConfig optimizer;
+  LossConfig loss;
+  bool mixing = false;    // training batches may come with mixes
+  size_t pack_bytes = 0;  // of uint8 images to keep in device memory, for HostBatch::records
   Normalisation normalisation;
   float loss_scale = 65536;  // fp16: the initial scale; fixed_loss_scale keeps it
   bool fixed_loss_scale = false;
   uint64_t seed = 0;  // of the random gates
 };
 
-// Bytes in host memory, (count, H, W, C) and (count,); images null: what the slot holds already.
-struct HostBatch {
-  const uint8_t* images = nullptr;
-  const int32_t* labels = nullptr;
-  int count = 0;
-};
-
 struct StepInput {
   uint32_t epoch = 0, position = 0;  // of this rank's first sample; they key the random gates
   double learning_rate = 0;
-  int samples = 0;  // in the global batch; 0: the batch's count
+  double divisor = 0;  // of the loss: the global batch's images, or target_weight(); 0: the count
 };
 
 class Session {
@@ -82,13 +80,16 @@ class Session {
   uint64_t gradients(const HostBatch& batch, const StepInput& input) {
     return run(batch, input, Mode::gradients);
   }
-  // Logits (count, classes); the result's loss is the mean over `input.samples`.
+  // Logits (count, classes); the result's loss is the plain cross entropy over `input.divisor`.
   std::vector<float> evaluate(const HostBatch& batch, const StepInput& input,
                               StepResult* result = nullptr);
   std::vector<double> logits(int count) const;  // of the last step
   // Kept for the last kResults steps. poll: nothing if the device is not there yet.
   std::optional<StepResult> poll(uint64_t step) const;
   StepResult result(uint64_t step);  // waits
+  // Bytes of the pack from `offset` on; returns when they are there. The pack may be written in
+  // pieces, and must be whole before a batch of records.
+  void write_pack(size_t offset, std::span<const uint8_t> bytes);
   void set_input(
       std::span<const double> nhwc);  // with float_input; for the program of that many images
 
@@ -109,6 +110,10 @@ class Session {
 
  private:
   struct Running;  // one program, recorded
+  struct SlotContent {
+    bool packed = false, mixed = false;
+  };
+  void check_batch(const HostBatch& batch, Mode mode) const;
   uint64_t run(const HostBatch& batch, const StepInput& input, Mode mode);
   Running& running(int batch, Mode mode);
   void record(Running& running);
@@ -130,6 +135,7 @@ class Session {
   size_t allocated_ = 0, activations_ = 0;
   Arenas arenas_;
   std::vector<std::unique_ptr<Running>> programs_;
+  std::array<SlotContent, kSlots> slots_{};
   uint64_t step_ = 0;
   int64_t batches_tracked_ = 0;                    // training steps since load
   std::map<std::string, int64_t> tracked_before_;  // per norm, as loaded

@@ -1,23 +1,21 @@
-// Bytes of a staging slot to normalised images: the first thing a step does on the device.
+// The staging slot, or the records of the pack that it holds, to normalised images: the first thing a step does on
+// the device.
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kWarp = 32;
+constexpr int kLevelThreads = 1024;
 
-struct ChannelScale {
-  float mean[3], std[3];
-};
+// ---------------------------------------------------------------- bytes as they are
 
 // Elements are the batch's bytes in order, channels fastest; a thread takes V neighbours.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
-    normalise_images_kernel(T* image, const uint8_t* images, int64_t slot_elements,
-                            int64_t elements, int channels, ChannelScale scale,
-                            const StepParams* params) {
-  const uint8_t* from = images + params->slot * slot_elements;
+    normalise_images_kernel(T* image, ImageView view, int64_t elements) {
+  const uint8_t* from = view.source().images;
   const int64_t first = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * V;
   if (first >= elements) return;
   uint8_t bytes[V];
@@ -27,13 +25,13 @@ __global__ void __launch_bounds__(kThreads)
     bytes[0] = from[first];
   }
   float value[V];
-  int c = static_cast<int>(first % channels);
+  int c = static_cast<int>(first % view.channels);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const float mean = c == 0 ? scale.mean[0] : c == 1 ? scale.mean[1] : scale.mean[2];
-    const float std = c == 0 ? scale.std[0] : c == 1 ? scale.std[1] : scale.std[2];
-    value[k] = (static_cast<float>(bytes[k]) / 255.f - mean) / std;
-    c = c + 1 == channels ? 0 : c + 1;
+    const float mean = c == 0 ? view.mean[0] : c == 1 ? view.mean[1] : view.mean[2];
+    const float std = c == 0 ? view.std[0] : c == 1 ? view.std[1] : view.std[2];
+    value[k] = normalised<float>(bytes[k], mean, std);
+    c = c + 1 == view.channels ? 0 : c + 1;
   }
   if constexpr (V == 8 && sizeof(T) == 4) {
     const float low[4] = {value[0], value[1], value[2], value[3]},
@@ -45,21 +43,16 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-}  // namespace
-
 template <class T>
-void normalise_images(T* image, const uint8_t* images, int batch, int capacity,
-                      int64_t pixels_per_image, int channels, const float mean[3],
-                      const float std[3], const StepParams* params, cudaStream_t stream) {
-  const int64_t elements = batch * pixels_per_image * channels,
-                slot = capacity * pixels_per_image * channels;
-  const ChannelScale scale{{mean[0], mean[1], mean[2]}, {std[0], std[1], std[2]}};
+void normalise_images(T* image, const ImageView& view, cudaStream_t stream) {
+  const int64_t per_image = int64_t{view.height} * view.width * view.channels;
+  const int64_t elements = view.batch * per_image;
   const auto launch = [&](auto kernel, int v) {
     const auto blocks = static_cast<unsigned>((elements / v + kThreads - 1) / kThreads);
-    kernel<<<blocks, kThreads, 0, stream>>>(image, images, slot, elements, channels, scale, params);
+    kernel<<<blocks, kThreads, 0, stream>>>(image, view, elements);
   };
-  const bool packs = elements % 8 == 0 && slot % 8 == 0 &&
-                     reinterpret_cast<uintptr_t>(images) % 8 == 0 &&
+  const bool packs = elements % 8 == 0 && view.capacity * per_image % 8 == 0 &&
+                     reinterpret_cast<uintptr_t>(view.images) % 8 == 0 &&
                      reinterpret_cast<uintptr_t>(image) % 16 == 0;
   if (packs)
     launch(normalise_images_kernel<T, 8>, 8);
@@ -67,11 +60,85 @@ void normalise_images(T* image, const uint8_t* images, int batch, int capacity,
     launch(normalise_images_kernel<T, 1>, 1);
 }
 
-template void normalise_images(float*, const uint8_t*, int, int, int64_t, int, const float[3],
-                               const float[3], const StepParams*, cudaStream_t);
-template void normalise_images(__half*, const uint8_t*, int, int, int64_t, int, const float[3],
-                               const float[3], const StepParams*, cudaStream_t);
-template void normalise_images(__nv_bfloat16*, const uint8_t*, int, int, int64_t, int,
-                               const float[3], const float[3], const StepParams*, cudaStream_t);
+// ---------------------------------------------------------------- records and mixes
+
+// A block per sample: the mean gray level that the contrast of its record blends with.
+template <int C>
+__global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(ImageView view) {
+  const ImageSource source = view.source();
+  if (!source.records) return;
+  const ImageRecord record = source.records[blockIdx.x];
+  const int contrast = contrast_position(record);
+  if (contrast == kColorEdits) return;  // nobody asks
+  const int pixels = view.height * view.width;
+  unsigned long long sum = 0;
+  for (int i = threadIdx.x; i < pixels; i += kLevelThreads)
+    sum += gray_level(record_pixel<C>(record, view.pack, view.height, view.width, i / view.width,
+                                      i % view.width, contrast, 0));
+  for (int offset = kWarp / 2; offset > 0; offset /= 2)
+    sum += __shfl_xor_sync(0xffffffff, sum, offset);
+  __shared__ unsigned long long sums[kLevelThreads / kWarp];
+  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < kLevelThreads / kWarp; ++i) sum += sums[i];
+  view.mean_levels[blockIdx.x] = mean_level(sum, pixels);
+}
+
+// A thread takes V neighbouring pixels of one image; blockIdx.y is the sample.
+template <class T, int C, int V>
+__global__ void __launch_bounds__(kThreads) input_kernel(T* image, ImageView view) {
+  const ImageSource source = view.source();
+  const int n = blockIdx.y, pixels = view.height * view.width;
+  const int first = (blockIdx.x * kThreads + threadIdx.x) * V;
+  if (first >= pixels) return;
+  float value[V * C];
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    float pixel[C];
+    input_pixel<C>(pixel, source, n, (first + k) / view.width, (first + k) % view.width, view.mean,
+                   view.std);
+#pragma unroll
+    for (int c = 0; c < C; ++c) value[k * C + c] = pixel[c];
+  }
+  T* to = image + (int64_t{n} * pixels + first) * C;
+#pragma unroll
+  for (int k = 0; k < V * C; k += V) {
+    float part[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) part[j] = value[k + j];
+    store_pack(to + k, pack_of<T>(part));
+  }
+}
+
+template <class T, int C>
+void load_input(T* image, const ImageView& view, cudaStream_t stream) {
+  if (view.pack) mean_levels_kernel<C><<<view.batch, kLevelThreads, 0, stream>>>(view);
+  const int pixels = view.height * view.width;
+  const auto launch = [&](auto kernel, int v) {
+    const dim3 blocks((pixels / v + kThreads - 1) / kThreads, view.batch);
+    kernel<<<blocks, kThreads, 0, stream>>>(image, view);
+  };
+  if (pixels % 4 == 0 && reinterpret_cast<uintptr_t>(image) % 16 == 0)
+    launch(input_kernel<T, C, 4>, 4);
+  else
+    launch(input_kernel<T, C, 1>, 1);
+}
+
+}  // namespace
+
+template <class T>
+void load_images(T* image, const ImageView& view, cudaStream_t stream) {
+  if (!view.pack && !view.mixes)
+    normalise_images(image, view, stream);
+  else if (view.channels == 1)
+    load_input<T, 1>(image, view, stream);
+  else
+    load_input<T, 3>(image, view, stream);
+}
+
+template void load_images(float*, const ImageView&, cudaStream_t);
+template void load_images(__half*, const ImageView&, cudaStream_t);
+template void load_images(__nv_bfloat16*, const ImageView&, cudaStream_t);
 
 }  // namespace engine::kernels

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "kernels/image.h"
+#include "kernels/loss.h"
 #include "kernels/operand.h"
 #include "kernels/tiles.h"
 #include "kernels/update.h"
@@ -102,12 +104,11 @@ void squeeze_excite_backward(const GradientSink<T>& sink, const GateVectors& gat
 
 // ---------------------------------------------------------------- loss.cu
 
-// Softmax cross entropy of plain logits; labels (kSlots, capacity), the slot from params. Writes the gradient
-// (p − onehot)·scale/samples, with the pitch of the logits, if dlogits is set, and loss, correct1, correct5 to results[params->result].
+// Softmax cross entropy of plain logits. Writes the gradient (p·Σq − q)·scale/divisor, with the pitch of the
+// logits, if dlogits is set, and loss, correct1, correct5 (of the label, not its mix) to results[params->result].
 template <class T>
 void cross_entropy(T* dlogits, StepResult* results, const OperandView<T>& logits,
-                   const int32_t* labels, int capacity, const StepParams* params,
-                   const ScaleState* scale, cudaStream_t stream);
+                   const TargetView& targets, const ScaleState* scale, cudaStream_t stream);
 
 // ---------------------------------------------------------------- update.cu: over the flat arenas
 
@@ -141,10 +142,9 @@ void update_running(const RunningNorm* norms, int count, int max_channels, cudaS
 
 // ---------------------------------------------------------------- image.cu
 
-// image = (u/255 − mean)/std of the staging slot that params names; images (kSlots, capacity, H, W, C) bytes.
+// The slot that params name → image (batch, H, W, C): bytes or records of the pack, normalised, mixed. A view
+// without pack and mixes is a plain stream of bytes.
 template <class T>
-void normalise_images(T* image, const uint8_t* images, int batch, int capacity,
-                      int64_t pixels_per_image, int channels, const float mean[3],
-                      const float std[3], const StepParams* params, cudaStream_t stream);
+void load_images(T* image, const ImageView& view, cudaStream_t stream);
 
 }  // namespace engine::kernels

@@ -37,7 +37,9 @@ struct StepParams {
   uint32_t result = 0;    // entry of the result ring that this step fills
   uint64_t step = 0;      // number of the step, from 1
   double learning_rate = 0;
-  double samples = 1;  // of the global batch: the loss and its gradient divide by it
+  double divisor = 1;   // of the global batch: the loss and its gradient divide by it
+  uint32_t packed = 0;  // the slot holds records of the pack, not images
+  uint32_t mixed = 0;   // the slot holds mixes
 };
 
 // Device state that outlives a step. PyTorch GradScaler: scale ×2 after `interval` steps in a row

@@ -326,8 +326,9 @@ void squeeze_excite_backward(const GradientSink<T>& sink, const GatePointers<Rea
 
 template <class T>
 void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
-                   const int32_t* labels, const StepParams& params, const ScaleState& scale) {
+                   const TargetView& targets, const ScaleState& scale) {
   const int classes = logits.channels;
+  const double divisor = targets.params->divisor;
   result.loss = 0;
   result.correct1 = result.correct5 = 0;
   for (int n = 0; n < logits.batch; ++n) {
@@ -335,8 +336,15 @@ void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
     const double top = *std::max_element(z, z + classes);
     double sum = 0;
     for (int c = 0; c < classes; ++c) sum += std::exp(z[c] - top);
-    const int label = labels[n];
-    result.loss -= (z[label] - top - std::log(sum)) / params.samples;
+    const TargetRow target = targets.row(n);
+    const int label = target.label;
+    double total = 0;
+    for (int c = 0; c < classes; ++c) {
+      const double q = target.at(c);
+      if (q == 0) continue;
+      total += q;
+      result.loss -= q * (z[c] - top - std::log(sum)) / divisor;
+    }
     int rank = 0;  // of the label; of equal logits the lower index counts as larger
     for (int c = 0; c < classes; ++c) rank += z[c] > z[label] || (z[c] == z[label] && c < label);
     result.correct1 += rank < 1;
@@ -344,7 +352,7 @@ void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
     if (!dlogits) continue;
     for (int c = 0; c < classes; ++c)
       dlogits[int64_t{n} * logits.pitch + c] = static_cast<T>(
-          (std::exp(z[c] - top) / sum - (c == label)) * scale.scale / params.samples);
+          (total * std::exp(z[c] - top) / sum - target.at(c)) * scale.scale / divisor);
   }
 }
 
@@ -358,13 +366,38 @@ void update_running(R* running_mean, R* running_var, const R* mean, const R* var
   }
 }
 
+namespace {
+
+template <int C>
+int32_t mean_level_of(const ImageRecord& r, const ImageSource& s) {
+  uint64_t sum = 0;
+  for (int y = 0; y < s.height; ++y)
+    for (int x = 0; x < s.width; ++x)
+      sum +=
+          gray_level(record_pixel<C>(r, s.pack, s.height, s.width, y, x, contrast_position(r), 0));
+  return mean_level(sum, int64_t{s.height} * s.width);
+}
+
+template <int C, class T>
+void load_images(T* image, const ImageView& view) {
+  const ImageSource source = view.source();
+  if (source.records)
+    for (int n = 0; n < view.batch; ++n)
+      view.mean_levels[n] = mean_level_of<C>(source.records[n], source);
+  for (int n = 0; n < view.batch; ++n)
+    for (int y = 0; y < view.height; ++y)
+      for (int x = 0; x < view.width; ++x, image += C) {
+        T pixel[C];
+        input_pixel<C>(pixel, source, n, y, x, view.mean, view.std);
+        std::copy_n(pixel, C, image);
+      }
+}
+
+}  // namespace
+
 template <class T>
-void normalise_images(T* image, const uint8_t* images, int64_t pixels, int channels,
-                      const float mean[3], const float std[3]) {
-  for (int64_t i = 0; i < pixels * channels; ++i) {
-    const int c = static_cast<int>(i % channels);
-    image[i] = (T(images[i]) / T(255) - T(mean[c])) / T(std[c]);
-  }
+void load_images(T* image, const ImageView& view) {
+  view.channels == 1 ? load_images<1>(image, view) : load_images<3>(image, view);
 }
 
 void finish_step(ScaleState& scale, StepResult& result, bool updated) {
@@ -409,11 +442,10 @@ template void squeeze_excite_backward(const GradientSink<float>&, const GatePoin
                                       const SqueezeExcitePointers<float>&,
                                       const OperandView<float>&,
                                       const SqueezeExcitePointers<float>&, int);
-template void cross_entropy(float*, StepResult&, const OperandView<float>&, const int32_t*,
-                            const StepParams&, const ScaleState&);
+template void cross_entropy(float*, StepResult&, const OperandView<float>&, const TargetView&,
+                            const ScaleState&);
 template void update_running(float*, float*, const float*, const float*, int, float, int64_t);
-template void normalise_images(float*, const uint8_t*, int64_t, int, const float[3],
-                               const float[3]);
+template void load_images(float*, const ImageView&);
 template std::vector<double> load_operand(const OperandView<double>&);
 template void store_output(const SliceView<double>&, const std::vector<double>&, const double*);
 template std::vector<double> load_gradient(const GradientView<double>&);
@@ -442,10 +474,9 @@ template void squeeze_excite_backward(const GradientSink<double>&, const GatePoi
                                       const SqueezeExcitePointers<double>&,
                                       const OperandView<double>&,
                                       const SqueezeExcitePointers<double>&, int);
-template void cross_entropy(double*, StepResult&, const OperandView<double>&, const int32_t*,
-                            const StepParams&, const ScaleState&);
+template void cross_entropy(double*, StepResult&, const OperandView<double>&, const TargetView&,
+                            const ScaleState&);
 template void update_running(double*, double*, const double*, const double*, int, double, int64_t);
-template void normalise_images(double*, const uint8_t*, int64_t, int, const float[3],
-                               const float[3]);
+template void load_images(double*, const ImageView&);
 
 }  // namespace engine::reference

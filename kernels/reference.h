@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/image.h"
+#include "kernels/loss.h"
 #include "kernels/operand.h"
 
 namespace engine::reference {
@@ -76,18 +78,18 @@ void squeeze_excite_backward(const GradientSink<T>& sink, const GatePointers<Rea
                              const OperandView<T>& in,
                              const SqueezeExcitePointers<Real<T>>& weights, int squeezed);
 
-// labels (N,). dlogits null: none.
+// dlogits null: none.
 template <class T>
 void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
-                   const int32_t* labels, const StepParams& params, const ScaleState& scale);
+                   const TargetView& targets, const ScaleState& scale);
 
 template <class R>
 void update_running(R* running_mean, R* running_var, const R* mean, const R* var, int channels,
                     R momentum, int64_t count);
 
+// The slot that params name → image (batch, H, W, C).
 template <class T>
-void normalise_images(T* image, const uint8_t* images, int64_t pixels, int channels,
-                      const float mean[3], const float std[3]);
+void load_images(T* image, const ImageView& view);
 
 // PyTorch's GradScaler after an update (or a skip), and what the step reports of it; not its number.
 void finish_step(ScaleState& scale, StepResult& result, bool updated);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "engine/cpu/images.h"
 #include "engine/cpu/onednn.h"
 #include "engine/cpu/rows.h"
 #include "engine/cpu/steps.h"
@@ -61,19 +62,7 @@ class CpuBackend final : public HostBackend<float> {
   }
 
   void load_images(const Program& program) override {
-    const auto image = program.output<float>(program.graph.image);
-    const int64_t floats = int64_t{image.height} * image.width * image.channels;
-    const uint8_t* slot = program.arenas.images +
-                          int64_t{program.arenas.params->slot} * program.slot_capacity * floats;
-    const Normalisation& n = program.normalisation;
-    threads_.run(threads_.count(), [&](int worker) {
-      const Share pixels = share_of(image.pixels(), worker, threads_.count());
-      for (int64_t p = pixels.first; p < pixels.last; ++p)
-        for (int c = 0; c < image.channels; ++c) {
-          const int64_t i = p * image.channels + c;
-          image.y[i] = (static_cast<float>(slot[i]) / 255.f - n.mean[c]) / n.std[c];
-        }
-    });
+    cpu::load_images(threads_, program.output<float>(program.graph.image).y, program.images());
   }
 
   void update_running(const Program& program) override {

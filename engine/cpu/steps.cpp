@@ -522,8 +522,9 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
 namespace {
 
 // Cross entropy of one image; dlogits null: not wanted.
-void cross_entropy(StepResult& result, float* dlogits, const float* logits, int classes, int label,
-                   double samples, double scale) {
+void cross_entropy(StepResult& result, float* dlogits, const float* logits, int classes,
+                   const TargetRow& target, double divisor, double scale) {
+  const int label = target.label;
   const double top = *std::max_element(logits, logits + classes);
   double sum = 0;
   int rank = 0;  // of the label; of equal logits the lower index counts as larger
@@ -531,13 +532,19 @@ void cross_entropy(StepResult& result, float* dlogits, const float* logits, int 
     sum += std::exp(logits[c] - top);
     rank += logits[c] > logits[label] || (logits[c] == logits[label] && c < label);
   }
-  result.loss -= (logits[label] - top - std::log(sum)) / samples;
+  double total = 0;
+  for (int c = 0; c < classes; ++c) {
+    const double q = target.at(c);
+    if (q == 0) continue;
+    total += q;
+    result.loss -= q * (logits[c] - top - std::log(sum)) / divisor;
+  }
   result.correct1 += rank < 1;
   result.correct5 += rank < 5;
   if (!dlogits) return;
   for (int c = 0; c < classes; ++c)
-    dlogits[c] =
-        static_cast<float>((std::exp(logits[c] - top) / sum - (c == label)) * scale / samples);
+    dlogits[c] = static_cast<float>((total * std::exp(logits[c] - top) / sum - target.at(c)) *
+                                    scale / divisor);
 }
 
 }  // namespace
@@ -547,15 +554,14 @@ StepExec prepare(const Threads&, const Program& program, int index, const Loss& 
   const auto sink =
       program.training() ? program.sink<float>(index, 0, loss.in) : GradientSink<float>{};
   StepExec exec;
-  exec.forward = [=, m = program.arenas, capacity = program.slot_capacity] {
+  exec.forward = [=, m = program.arenas, targets = program.targets()] {
     StepResult& result = m.results[m.params->result];
     result.loss = 0;
     result.correct1 = result.correct5 = 0;
-    const int32_t* labels = m.labels + int64_t{m.params->slot} * capacity;
     for (int n = 0; n < logits.batch; ++n)
       cross_entropy(result, sink.grad ? sink.grad + int64_t{n} * sink.pitch : nullptr,
-                    logits.x + int64_t{n} * logits.pitch, logits.channels, labels[n],
-                    m.params->samples, m.scale->scale);
+                    logits.x + int64_t{n} * logits.pitch, logits.channels, targets.row(n),
+                    m.params->divisor, m.scale->scale);
   };
   exec.backward = [] {};  // the forward wrote the gradient
   return exec;

@@ -123,8 +123,7 @@ class CudaBackend final : public Backend {
 
   std::vector<StepExec> prepare(const Program& program, bool deterministic) override;
 
-  void upload_batch(const Program& program, int slot, const uint8_t* images, const int32_t* labels,
-                    int count) override;
+  void upload_batch(const Program& program, int slot, const HostBatch& batch) override;
   void wait_uploaded(int slot) override;
 
   void set_params(const Program& program, const StepParams& params) override;
@@ -288,8 +287,7 @@ std::function<void()> CudaBackend::record(const std::function<void()>& body) {
 
 // ---------------------------------------------------------------- batches
 
-void CudaBackend::upload_batch(const Program& program, int slot, const uint8_t* images,
-                               const int32_t* labels, int count) {
+void CudaBackend::upload_batch(const Program& program, int slot, const HostBatch& batch) {
   Slot& s = slots_[slot];
   const cudaStream_t copies = gpu_.copies.get();
   if (slot == active_slot_) check(cudaEventRecord(s.read.get(), stream()));
@@ -298,12 +296,14 @@ void CudaBackend::upload_batch(const Program& program, int slot, const uint8_t* 
   const Buffer& image = program.graph.buffers[program.graph.image.buffer];
   const size_t size = size_t(image.height) * image.width * image.channels;
   const size_t first = size_t(slot) * program.slot_capacity;
-  if (images)
-    check(cudaMemcpyAsync(arenas.images + first * size, images, count * size,
-                          cudaMemcpyHostToDevice, copies));
-  if (labels)
-    check(cudaMemcpyAsync(arenas.labels + first, labels, count * sizeof(int32_t),
-                          cudaMemcpyHostToDevice, copies));
+  const auto copy = [&](auto* to, const auto* from, size_t elements) {
+    if (from)
+      check(cudaMemcpyAsync(to, from, elements * sizeof *from, cudaMemcpyHostToDevice, copies));
+  };
+  copy(arenas.images + first * size, batch.images, batch.count * size);
+  copy(arenas.labels + first, batch.labels, batch.count);
+  copy(arenas.records + first, batch.records, batch.count);
+  copy(arenas.mixes + first, batch.mixes, batch.count);
   check(cudaEventRecord(s.uploaded.get(), copies));
 }
 
@@ -328,12 +328,7 @@ void CudaBackend::set_params(const Program& program, const StepParams& params) {
 
 void CudaBackend::load_images(const Program& program) {
   visit_storage(program.precision(), [&]<class T>() {
-    const SliceView<T> image = program.output<T>(program.graph.image);
-    const Arenas& arenas = program.arenas;
-    kernels::normalise_images(image.y, arenas.images, image.batch, program.slot_capacity,
-                              int64_t{image.height} * image.width, image.channels,
-                              program.normalisation.mean, program.normalisation.std, arenas.params,
-                              stream());
+    kernels::load_images(program.output<T>(program.graph.image).y, program.images(), stream());
   });
   check(cudaPeekAtLastError());
 }

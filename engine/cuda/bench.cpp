@@ -124,7 +124,7 @@ class BenchArenas {
     arenas_.scale = reinterpret_cast<ScaleState*>(take(sizeof(ScaleState)));
     arenas_.results = reinterpret_cast<StepResult*>(take(sizeof(StepResult) * kResults));
     visit_storage(plan.options.precision, [&]<class T>() { fill<T>(t); });
-    const StepParams params{.step = 1, .learning_rate = 1e-6, .samples = 1};
+    const StepParams params{.step = 1, .learning_rate = 1e-6, .divisor = 1};
     check(cudaMemcpy(arenas_.params, &params, sizeof params, cudaMemcpyHostToDevice));
     // As of fp16: the overflow check looks at every gradient.
     const ScaleState scale{.dynamic = 1};

@@ -431,9 +431,8 @@ class StepCases {
     const auto logits = program_.operand<T>(loss.in);
     T* dlogits = program_.sink<T>(index_, 0, loss.in).grad;
     cases_.add("cross_entropy", text_of_operand(logits), {2 * bytes_of(logits), 0}, [&] {
-      return [=, arenas = program_.arenas, capacity = program_.slot_capacity, s = stream()] {
-        kernels::cross_entropy(dlogits, arenas.results, logits, arenas.labels, capacity,
-                               arenas.params, arenas.scale, s);
+      return [=, targets = program_.targets(), arenas = program_.arenas, s = stream()] {
+        kernels::cross_entropy(dlogits, arenas.results, logits, targets, arenas.scale, s);
       };
     });
   }
@@ -483,12 +482,9 @@ void StepCases<T>::add_update(const NormEntries& norms) {
 template <class T>
 void StepCases<T>::add_images() {
   const auto image = program_.output<T>(program_.graph.image);
-  cases_.add("normalise_images", text_of(image), {elements_of(image) * (1 + sizeof(T)), 0}, [&] {
-    return [=, a = program_.arenas, normalisation = program_.normalisation,
-            capacity = program_.slot_capacity, s = stream()] {
-      kernels::normalise_images(image.y, a.images, image.batch, capacity,
-                                int64_t{image.height} * image.width, image.channels,
-                                normalisation.mean, normalisation.std, a.params, s);
+  cases_.add("load_images", text_of(image), {elements_of(image) * (1 + sizeof(T)), 0}, [&] {
+    return [to = image.y, view = program_.images(), s = stream()] {
+      kernels::load_images(to, view, s);
     };
   });
 }

@@ -107,10 +107,10 @@ template <class T>
 StepExec prepare_loss(Cuda& gpu, const Program& program, int index, const Loss& loss) {
   T* dlogits = program.training() ? program.sink<T>(index, 0, loss.in).grad : nullptr;
   return {.forward =
-              [dlogits, logits = program.operand<T>(loss.in), arenas = program.arenas,
-               capacity = program.slot_capacity, stream = gpu.stream.get()] {
-                kernels::cross_entropy(dlogits, arenas.results, logits, arenas.labels, capacity,
-                                       arenas.params, arenas.scale, stream);
+              [dlogits, logits = program.operand<T>(loss.in), targets = program.targets(),
+               arenas = program.arenas, stream = gpu.stream.get()] {
+                kernels::cross_entropy(dlogits, arenas.results, logits, targets, arenas.scale,
+                                       stream);
               },
           .backward = [] {}};
 }

@@ -109,12 +109,9 @@ template <class T>
 StepExec prepare(const Program& program, int index, const Loss& loss) {
   const auto logits = program.operand<T>(loss.in);
   T* dlogits = program.training() ? program.sink<T>(index, 0, loss.in).grad : nullptr;
-  const Arenas& m = program.arenas;
   StepExec exec;
-  exec.forward = [=, capacity = program.slot_capacity] {
-    const StepParams& params = *m.params;
-    reference::cross_entropy(dlogits, m.results[params.result], logits,
-                             m.labels + int64_t{params.slot} * capacity, params, *m.scale);
+  exec.forward = [=, m = program.arenas, targets = program.targets()] {
+    reference::cross_entropy(dlogits, m.results[m.params->result], logits, targets, *m.scale);
   };
   exec.backward = [] {};  // the forward wrote the gradient
   return exec;
@@ -148,12 +145,7 @@ class ReferenceBackend final : public HostBackend<Real<T>> {
   }
 
   void load_images(const Program& program) override {
-    const auto image = program.output<T>(program.graph.image);
-    const int64_t slot_bytes =
-        int64_t{program.slot_capacity} * image.height * image.width * image.channels;
-    reference::normalise_images(
-        image.y, program.arenas.images + program.arenas.params->slot * slot_bytes, image.pixels(),
-        image.channels, program.normalisation.mean, program.normalisation.std);
+    reference::load_images(program.output<T>(program.graph.image).y, program.images());
   }
 
   void update_running(const Program& program) override {

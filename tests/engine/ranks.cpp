@@ -55,7 +55,7 @@ std::map<std::string, Tensor> train_in_parallel(const Graph& graph, int ranks, i
                     {.epoch = 2,
                      .position = static_cast<uint32_t>(step * global_batch + first),
                      .learning_rate = 0.02,
-                     .samples = global_batch});
+                     .divisor = double(global_batch)});
     }
     states[communicator.rank] = session.state();
   });

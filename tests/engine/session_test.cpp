@@ -269,7 +269,7 @@ TEST_CASE("a smaller last batch uses a program of its own in the same memory") {
   Run both({.programs = {{8, Mode::gradients}, {3, Mode::gradients}}}),
       alone({.programs = {{3, Mode::gradients}}});
   const Data large = small_data(8, 1), small = small_data(3, 2);
-  const StepInput input{.epoch = 1, .position = 16, .samples = 8};
+  const StepInput input{.epoch = 1, .position = 16, .divisor = 8};
   for (int round = 0; round < 2; ++round) {
     both.session.gradients(large.batch(), {});
     both.session.gradients(small.batch(), input);
@@ -283,11 +283,11 @@ TEST_CASE("a smaller last batch uses a program of its own in the same memory") {
   CHECK_THROWS_AS(both.session.gradients(small_data(9, 3).batch(), {}), Error);
 }
 
-TEST_CASE("the loss divides by the samples of the global batch") {
+TEST_CASE("the loss divides by what the global batch weighs") {
   Run run;
   const Data data = small_data(4, 1);
-  const auto step = [&](int samples) {
-    const uint64_t number = run.session.gradients(data.batch(), {.samples = samples});
+  const auto step = [&](double divisor) {
+    const uint64_t number = run.session.gradients(data.batch(), {.divisor = divisor});
     return run.session.result(number).loss;
   };
   const double mean = step(0);
@@ -300,7 +300,7 @@ TEST_CASE("a rank without samples takes the step with zero gradients") {
            .optimizer = {.kind = OptimizerConfig::Kind::sgd, .momentum = 0}});
   run.train(0, 1);
   const auto before = run.session.state();
-  const uint64_t step = run.session.train({}, {.learning_rate = 1, .samples = 7});
+  const uint64_t step = run.session.train({}, {.learning_rate = 1, .divisor = 7});
   CHECK(run.session.result(step).loss == 0);
   const auto after = run.session.state();
   for (const Parameter& p : run.session.graph().parameters)

@@ -39,9 +39,8 @@ class Faulty final : public Backend {
     steps[wrong_].forward = [] {};
     return steps;
   }
-  void upload_batch(const Program& program, int slot, const uint8_t* images, const int32_t* labels,
-                    int count) override {
-    cpu_->upload_batch(program, slot, images, labels, count);
+  void upload_batch(const Program& program, int slot, const HostBatch& batch) override {
+    cpu_->upload_batch(program, slot, batch);
   }
   void wait_uploaded(int slot) override { cpu_->wait_uploaded(slot); }
   void set_params(const Program& program, const StepParams& params) override {

@@ -63,6 +63,9 @@ Arenas Rig::make_arenas() {
   a.images =
       reinterpret_cast<uint8_t*>(zeroed(images * image.height * image.width * image.channels));
   a.labels = reinterpret_cast<int32_t*>(zeroed(images * sizeof(int32_t)));
+  a.records = reinterpret_cast<ImageRecord*>(zeroed(images * sizeof(ImageRecord)));
+  a.mixes = reinterpret_cast<Mix*>(zeroed(images * sizeof(Mix)));
+  a.mean_levels = reinterpret_cast<int32_t*>(zeroed(images * sizeof(int32_t)));
   a.params = reinterpret_cast<StepParams*>(zeroed(sizeof(StepParams)));
   a.scale = reinterpret_cast<ScaleState*>(zeroed(sizeof(ScaleState)));
   memory_.push_back(backend_.allocate_host(sizeof(StepResult) * kResults));
@@ -91,9 +94,9 @@ void Rig::begin() {
   std::vector<uint8_t> images(size_t(batch) * image.height * image.width * image.channels);
   std::vector<int32_t> labels(batch);
   random_batch(graph_, images, labels);
-  backend_.upload_batch(program_, 0, images.data(), labels.data(), batch);
+  backend_.upload_batch(program_, 0, {images.data(), labels.data(), batch});
   backend_.wait_uploaded(0);
-  backend_.set_params(program_, {.seed = 1, .step = 1, .samples = double(batch)});
+  backend_.set_params(program_, {.seed = 1, .step = 1, .divisor = double(batch)});
   backend_.load_images(program_);
   const size_t real = real_size(plan_.options.precision);
   backend_.clear(arenas_.channels, 4 * plan_.layout.channels * real);

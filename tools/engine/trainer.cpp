@@ -201,7 +201,7 @@ void Trainer::train_epoch() {
                                          {.epoch = static_cast<uint32_t>(at_.epoch),
                                           .position = static_cast<uint32_t>(batch->first),
                                           .learning_rate = schedule_.rate(at_.step),
-                                          .samples = batch->total});
+                                          .divisor = double(batch->total)});
     pending_.push_back({step, batch->count, batch->total});
     ++at_.epoch_step;
     ++at_.step;
