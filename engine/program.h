@@ -80,7 +80,7 @@ class Program {
   // Norms read the statistics of this very batch; else their running values, which then have no gradient.
   bool batch_statistics() const { return training() && !plan.options.frozen_norms; }
 
-  ImageView images() const;
+  InputView images() const;
   TargetView targets() const;  // plain in evaluation
 
   template <class T>
@@ -131,7 +131,7 @@ class Program {
 
 // ---------------------------------------------------------------- views
 
-inline ImageView Program::images() const {
+inline InputView Program::images() const {
   const Buffer& b = graph.buffers[graph.image.buffer];
   const Normalisation& n = normalisation;
   return {.images = arenas.images,

@@ -14,7 +14,7 @@ constexpr int kLevelThreads = 1024;
 // Elements are the batch's bytes in order, channels fastest; a thread takes V neighbours.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
-    normalise_images_kernel(T* image, ImageView view, int64_t elements) {
+    normalise_images_kernel(T* image, InputView view, int64_t elements) {
   const uint8_t* from = view.source().images;
   const int64_t first = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * V;
   if (first >= elements) return;
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-void normalise_images(T* image, const ImageView& view, cudaStream_t stream) {
+void normalise_images(T* image, const InputView& view, cudaStream_t stream) {
   const int64_t per_image = int64_t{view.height} * view.width * view.channels;
   const int64_t elements = view.batch * per_image;
   const auto launch = [&](auto kernel, int v) {
@@ -64,7 +64,7 @@ void normalise_images(T* image, const ImageView& view, cudaStream_t stream) {
 
 // A block per sample: the mean gray level that the contrast of its record blends with.
 template <int C>
-__global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(ImageView view) {
+__global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(InputView view) {
   const ImageSource source = view.source();
   if (!source.records) return;
   const ImageRecord record = source.records[blockIdx.x];
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(ImageView vi
 
 // A thread takes V neighbouring pixels of one image; blockIdx.y is the sample.
 template <class T, int C, int V>
-__global__ void __launch_bounds__(kThreads) input_kernel(T* image, ImageView view) {
+__global__ void __launch_bounds__(kThreads) input_kernel(T* image, InputView view) {
   const ImageSource source = view.source();
   const int n = blockIdx.y, pixels = view.height * view.width;
   const int first = (blockIdx.x * kThreads + threadIdx.x) * V;
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kThreads) input_kernel(T* image, ImageView vie
 }
 
 template <class T, int C>
-void load_input(T* image, const ImageView& view, cudaStream_t stream) {
+void load_input(T* image, const InputView& view, cudaStream_t stream) {
   if (view.pack) mean_levels_kernel<C><<<view.batch, kLevelThreads, 0, stream>>>(view);
   const int pixels = view.height * view.width;
   const auto launch = [&](auto kernel, int v) {
@@ -128,7 +128,7 @@ void load_input(T* image, const ImageView& view, cudaStream_t stream) {
 }  // namespace
 
 template <class T>
-void load_images(T* image, const ImageView& view, cudaStream_t stream) {
+void load_images(T* image, const InputView& view, cudaStream_t stream) {
   if (!view.pack && !view.mixes)
     normalise_images(image, view, stream);
   else if (view.channels == 1)
@@ -137,8 +137,8 @@ void load_images(T* image, const ImageView& view, cudaStream_t stream) {
     load_input<T, 3>(image, view, stream);
 }
 
-template void load_images(float*, const ImageView&, cudaStream_t);
-template void load_images(__half*, const ImageView&, cudaStream_t);
-template void load_images(__nv_bfloat16*, const ImageView&, cudaStream_t);
+template void load_images(float*, const InputView&, cudaStream_t);
+template void load_images(__half*, const InputView&, cudaStream_t);
+template void load_images(__nv_bfloat16*, const InputView&, cudaStream_t);
 
 }  // namespace engine::kernels

@@ -105,7 +105,7 @@ ENGINE_HOST_DEVICE void input_pixel(R (&out)[C], const ImageSource& s, int n, in
 }
 
 // load_images' memory, of all staging slots.
-struct ImageView {
+struct InputView {
   const uint8_t* images = nullptr;       // (kSlots, capacity, H, W, C)
   const uint8_t* pack = nullptr;         // null: none
   const ImageRecord* records = nullptr;  // (kSlots, capacity)

@@ -145,6 +145,6 @@ void update_running(const RunningNorm* norms, int count, int max_channels, cudaS
 // The slot that params name → image (batch, H, W, C): bytes or records of the pack, normalised, mixed. A view
 // without pack and mixes is a plain stream of bytes.
 template <class T>
-void load_images(T* image, const ImageView& view, cudaStream_t stream);
+void load_images(T* image, const InputView& view, cudaStream_t stream);
 
 }  // namespace engine::kernels

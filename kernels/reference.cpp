@@ -379,7 +379,7 @@ int32_t mean_level_of(const ImageRecord& r, const ImageSource& s) {
 }
 
 template <int C, class T>
-void load_images(T* image, const ImageView& view) {
+void load_images(T* image, const InputView& view) {
   const ImageSource source = view.source();
   if (source.records)
     for (int n = 0; n < view.batch; ++n)
@@ -396,7 +396,7 @@ void load_images(T* image, const ImageView& view) {
 }  // namespace
 
 template <class T>
-void load_images(T* image, const ImageView& view) {
+void load_images(T* image, const InputView& view) {
   view.channels == 1 ? load_images<1>(image, view) : load_images<3>(image, view);
 }
 
@@ -445,7 +445,7 @@ template void squeeze_excite_backward(const GradientSink<float>&, const GatePoin
 template void cross_entropy(float*, StepResult&, const OperandView<float>&, const TargetView&,
                             const ScaleState&);
 template void update_running(float*, float*, const float*, const float*, int, float, int64_t);
-template void load_images(float*, const ImageView&);
+template void load_images(float*, const InputView&);
 template std::vector<double> load_operand(const OperandView<double>&);
 template void store_output(const SliceView<double>&, const std::vector<double>&, const double*);
 template std::vector<double> load_gradient(const GradientView<double>&);
@@ -477,6 +477,6 @@ template void squeeze_excite_backward(const GradientSink<double>&, const GatePoi
 template void cross_entropy(double*, StepResult&, const OperandView<double>&, const TargetView&,
                             const ScaleState&);
 template void update_running(double*, double*, const double*, const double*, int, double, int64_t);
-template void load_images(double*, const ImageView&);
+template void load_images(double*, const InputView&);
 
 }  // namespace engine::reference

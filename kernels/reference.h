@@ -89,7 +89,7 @@ void update_running(R* running_mean, R* running_var, const R* mean, const R* var
 
 // The slot that params name → image (batch, H, W, C).
 template <class T>
-void load_images(T* image, const ImageView& view);
+void load_images(T* image, const InputView& view);
 
 // PyTorch's GradScaler after an update (or a skip), and what the step reports of it; not its number.
 void finish_step(ScaleState& scale, StepResult& result, bool updated);

@@ -9,7 +9,7 @@ namespace {
 // Every value that a byte can have, per channel: a lookup instead of two divisions per element.
 template <int C>
 struct NormalisedBytes {
-  explicit NormalisedBytes(const ImageView& view) {
+  explicit NormalisedBytes(const InputView& view) {
     for (int c = 0; c < C; ++c)
       for (int u = 0; u < 256; ++u)
         of[c][u] = normalised<float>(static_cast<uint8_t>(u), view.mean[c], view.std[c]);
@@ -19,7 +19,7 @@ struct NormalisedBytes {
 
 // The bytes as they are: no record, no mix.
 template <int C>
-void normalise(const Threads& threads, float* image, const ImageView& view, const uint8_t* bytes) {
+void normalise(const Threads& threads, float* image, const InputView& view, const uint8_t* bytes) {
   const NormalisedBytes<C> table(view);
   threads.run(threads.count(), [&](int worker) {
     const Share pixels =
@@ -41,7 +41,7 @@ int32_t mean_level_of(const ImageRecord& r, const ImageSource& s) {
 }
 
 template <int C>
-void load_images(const Threads& threads, float* image, const ImageView& view) {
+void load_images(const Threads& threads, float* image, const InputView& view) {
   const ImageSource source = view.source();
   if (!source.records && !source.mixes) return normalise<C>(threads, image, view, source.images);
   if (source.records)
@@ -66,7 +66,7 @@ void load_images(const Threads& threads, float* image, const ImageView& view) {
 
 }  // namespace
 
-void load_images(const Threads& threads, float* image, const ImageView& view) {
+void load_images(const Threads& threads, float* image, const InputView& view) {
   view.channels == 1 ? load_images<1>(threads, image, view) : load_images<3>(threads, image, view);
 }
 

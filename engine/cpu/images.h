@@ -6,6 +6,6 @@
 
 namespace engine::cpu {
 
-void load_images(const Threads& threads, float* image, const ImageView& view);  // (batch, H, W, C)
+void load_images(const Threads& threads, float* image, const InputView& view);  // (batch, H, W, C)
 
 }  // namespace engine::cpu

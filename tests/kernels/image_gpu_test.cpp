@@ -85,7 +85,7 @@ void check_load_images(const Extents& e, bool packed, bool mixed) {
   const StepParams params{.slot = 1, .packed = packed, .mixed = mixed};
   std::vector<int32_t> levels(capacity);
 
-  ImageView host{.images = bytes.data(),
+  InputView host{.images = bytes.data(),
                  .pack = packed ? pack.data() : nullptr,
                  .records = record_slots.data(),
                  .mean_levels = levels.data(),
@@ -103,7 +103,7 @@ void check_load_images(const Extents& e, bool packed, bool mixed) {
   const DeviceArray<Mix> device_mixes(mix_slots);
   const DeviceArray<int32_t> device_levels(levels);
   const DeviceArray<StepParams> device_params(std::vector<StepParams>{params});
-  ImageView device = host;
+  InputView device = host;
   device.images = device_bytes.data();
   device.pack = packed ? device_pack.data() : nullptr;
   device.records = device_records.data();
