@@ -82,6 +82,76 @@ TEST_CASE("version prints the build for people and as JSON") {
   CHECK(nlohmann::json::parse(all.out)["gpus"].is_array());
 }
 
+// What bash offers for the last of `words`, sourcing the script as users do.
+std::string completed(const std::string& words) {
+  const std::string script =
+      "source <(" ENGINE_PROGRAM " completion bash); COMP_WORDS=(engine " + words +
+      "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _engine; echo ${COMPREPLY[*]}";
+  const TemporaryFolder folder;
+  const std::string out = folder.path() / "out", file = folder.path() / "script";
+  std::ofstream(file) << script;
+  REQUIRE(std::system(fmt::format("bash {} >{}", file, out).c_str()) == 0);
+  return read(out);
+}
+
+TEST_CASE("bash completes verbs, flags, values and files") {
+  CHECK(completed("tra") == "train\n");
+  CHECK(completed("bench ker") == "kernels\n");
+  CHECK(completed("version --js") == "--json\n");
+  CHECK(completed("bench step --device ref") == "reference\n");
+  CHECK(completed("train --device = cu") == "cuda\n");
+  CHECK(completed("train --batch-size ''") == "\n");
+  CHECK(completed("weights verify " ENGINE_SOURCE_DIR "/CMakeL") == ENGINE_SOURCE_DIR
+        "/CMakeLists.txt\n");
+}
+
+TEST_CASE("every shell gets a script with every verb") {
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    const std::string script = engine_cli(fmt::format("completion {}", shell)).out;
+    for (const char* word : {"train", "summary", "verify", "batch-size", "reference"})
+      CHECK_MESSAGE(script.find(word) != std::string::npos, shell << ": " << word);
+  }
+  CHECK(engine_cli("completion tcsh").code == 2);
+}
+
+TEST_CASE("a config file stands for flags") {
+  const TemporaryFolder folder;
+  const std::string config = folder.path() / "args.json";
+  std::ofstream(config) << R"({"json": true})";
+  CHECK(engine_cli("version --config " + config).out.starts_with("{"));
+  CHECK(engine_cli("version --json=false --config " + config).out.starts_with("engine "));
+  std::ofstream(config) << R"({"jsno": true})";
+  CHECK(engine_cli("version --config " + config).err ==
+        fmt::format("engine version: --config {}: no such flags here: jsno\n", config));
+}
+
+TEST_CASE("colours are shown when asked for, and on terminals") {
+  const auto red = [](const std::string& shell) {
+    const TemporaryFolder folder;
+    const std::string out = folder.path() / "out";
+    const int status = std::system(fmt::format("{} >{} 2>&1", shell, out).c_str());
+    CHECK(status != -1);
+    return read(out).find("\x1b[31m") != std::string::npos;
+  };
+  const std::string none = "env -u NO_COLOR -u CLICOLOR_FORCE TERM=xterm ",
+                    program = ENGINE_PROGRAM;
+  const std::string wrong = program + " convert --color {} none.pth x";
+  const auto with = [&](const char* when) { return fmt::format(fmt::runtime(wrong), when); };
+  CHECK(!red(none + with("auto")));
+  CHECK(red(none + with("always")));
+  CHECK(red(none + "CLICOLOR_FORCE=1 " + with("auto")));
+  CHECK(!red(none + "CLICOLOR_FORCE=1 " + with("never")));
+  if (std::system("script -qec true /dev/null >/dev/null 2>&1") != 0)
+    return note_skipped("no script(1) to make a terminal");
+  const auto live = [&](const std::string& before, const char* when) {
+    return red(fmt::format("{}{} script -qec '{}' /dev/null", none, before, with(when)));
+  };
+  CHECK(live("", "auto"));
+  CHECK(!live("NO_COLOR=1", "auto"));
+  CHECK(!live("TERM=dumb", "auto"));
+  CHECK(!live("", "never"));
+}
+
 TEST_CASE("output that cannot be written is a failure") {
   const std::string shell = ENGINE_PROGRAM " version --json >/dev/full 2>/dev/null";
   CHECK(WEXITSTATUS(std::system(shell.c_str())) == 1);

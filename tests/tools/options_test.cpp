@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -291,4 +292,86 @@ TEST_CASE("the nearest word, and none for a word unlike all") {
   CHECK(nearest("weights", verbs) == "weights verify");
   CHECK(!nearest("xyzzy", verbs));
   CHECK(!nearest("", verbs));
+}
+
+namespace {
+
+void parse_with(Options& o, const std::vector<std::string>& arguments, const std::string& json) {
+  parse_flags(Flags(o), arguments, Config{json, "args.json"});
+}
+
+}  // namespace
+
+TEST_CASE("a config sets flags, and the command line wins") {
+  Options o;
+  parse_with(o, {"--lr=0.25", "c.png"}, R"({"data": "d", "batch_size": 8, "shuffle": false,
+    "lr": 0.5, "smoothing": 0.1, "speed": "fast", "resume": "", "crop": null,
+    "files": ["a.png", "b.png"]})");
+  CHECK(o.data == "d");  // required, and given here
+  CHECK(o.batch_size == 8);
+  CHECK(!o.shuffle);
+  CHECK(o.lr == 0.25f);
+  CHECK(o.smoothing == 0.1f);
+  CHECK(o.speed == Speed::fast);
+  CHECK(o.files == std::vector<std::string>{"c.png"});
+  CHECK(o.decay == 0.9);
+  Options again;
+  parse_with(again, {}, R"({"data": "d", "files": ["a.png", "b.png"]})");
+  CHECK(again.files == std::vector<std::string>{"a.png", "b.png"});
+}
+
+TEST_CASE("what to_json writes is a config that gives the same flags") {
+  Options first, second;
+  parse_with(first,
+             {"--data", "x", "--crop", "7", "--limit", "slow", "--seed", "18446744073709551615",
+              "f", "--lr", "0.3"},
+             "{}");
+  parse_with(second, {}, to_json(Flags(first)));
+  CHECK(to_json(Flags(first)) == to_json(Flags(second)));
+  CHECK(second.seed == UINT64_MAX);
+}
+
+TEST_CASE("a bad config is refused with the file's name") {
+  const std::pair<const char*, const char*> cases[] = {
+      {"[1]", "args.json: no JSON object"},
+      {"{", "args.json: no JSON object"},
+      {R"({"data": "d", "bach": 1, "model": "m", "sped": 2})",
+       "args.json: no such flags here: bach, sped"},
+      {R"({"data": "d", "batch_size": 0})", "args.json: --batch-size '0': allowed is 1 to 4096"},
+      {R"({"data": "d", "batch_size": 1.5})", "args.json: --batch-size '1.5': not a whole number"},
+      {R"({"data": "d", "speed": {"a": 1}})", "args.json: --speed: one value is wanted"},
+      {R"({"data": ""})", "--data is missing: where the images are"}};
+  for (const auto& [json, message] : cases) {
+    Options o;
+    CHECK_THROWS_WITH_AS(parse_with(o, {}, json), message, Error);
+  }
+}
+
+TEST_CASE("--config is found among the arguments") {
+  const auto read = [](std::vector<std::string> words) { return read_config(words); };
+  CHECK(!read({"--lr", "1"}));
+  CHECK(!read({"--", "--config", "x"}));
+  const std::string file = ENGINE_SOURCE_DIR "/CMakePresets.json";
+  CHECK(read({"--lr", "1", "--config", file})->json.starts_with("{"));
+  CHECK(read({"--config=" + file})->from == "--config " + file);
+  CHECK_THROWS_WITH_AS(read({"--config", "/nowhere"}),
+                       "--config /nowhere: empty, or cannot be read", Error);
+}
+
+TEST_CASE("completion knows what values a flag takes") {
+  Options o;
+  const std::vector<FlagFacts> facts = facts_of(Flags(o));
+  const auto of = [&](std::string_view name) {
+    return *std::find_if(facts.begin(), facts.end(), [&](const FlagFacts& f) {
+      return std::find(f.names.begin(), f.names.end(), name) != f.names.end();
+    });
+  };
+  using Value = FlagFacts::Value;
+  CHECK(of("--deterministic").value == Value::none);
+  CHECK(of("--data").value == Value::path);
+  CHECK(of("--weights").value == Value::path);
+  CHECK(of("-b").value == Value::other);
+  CHECK(of("--limit").choices == std::vector<std::string>{"slow", "fast"});
+  CHECK(of("FILES").positional);
+  CHECK(of("FILES").repeated);
 }

@@ -12,6 +12,14 @@
 namespace engine {
 namespace {
 
+constexpr Choice<Shell> kShells[] = {
+    {"bash", Shell::bash}, {"zsh", Shell::zsh}, {"fish", Shell::fish}};
+
+struct CompletionOptions {
+  Shell shell = Shell::bash;
+  void visit(auto& v) { v("SHELL", shell, "bash, zsh or fish", kShells, kRequired); }
+};
+
 struct Verb {
   std::string_view name, about;  // a name may be two words: "weights verify"
   int (*run)(const Command&);
@@ -26,6 +34,7 @@ constexpr Verb kVerbs[] = {
     {"parity", "training steps against what PyTorch recorded", parity},
     {"convert", "any weight file to safetensors with torchvision's names", convert_weights},
     {"draw", "an image set to try training with", draw},
+    {"completion", "what bash, zsh or fish must know to complete this command line", completion},
     {"version", "the build, its libraries and this machine", version},
     {"bench step", "time and memory of whole training steps", bench_step},
     {"bench kernels", "time of every kernel and library call of a model", bench_kernels},
@@ -82,6 +91,23 @@ int run(const std::vector<std::string>& words, std::string& verb_name) {
 }
 
 }  // namespace
+
+std::vector<VerbFacts> all_verbs() {
+  std::vector<VerbFacts> verbs;
+  for (const Verb& verb : kVerbs) {
+    VerbFacts facts{std::string(verb.name), std::string(verb.about), {}};
+    verb.run({facts.name, facts.about, {}, &facts.flags});
+    verbs.push_back(std::move(facts));
+  }
+  return verbs;
+}
+
+int completion(const Command& command) {
+  const auto options = parse_options<CompletionOptions>(command);
+  if (!options) return 0;
+  return print_to_stdout(completion_script(options->shell, all_verbs())), 0;
+}
+
 }  // namespace engine
 
 int main(int argc, char** argv) {

@@ -4,6 +4,9 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
@@ -240,7 +243,8 @@ class Parser {
   Parser(const Flags& flags, std::span<const std::string> arguments)
       : flags_(flags), arguments_(arguments) {}
 
-  void run() {
+  // `configured`: flags that have a value already.
+  void run(const std::set<const Flag*>& configured) {
     bool flags_ended = false;
     while (!arguments_.empty()) {
       const std::string_view word = take();
@@ -252,8 +256,8 @@ class Parser {
         named(word);
     }
     for (const Flag& flag : flags_.list())
-      require(!flag.required || given_.contains(&flag), Failure::usage, "{} is missing: {}",
-              flag.name(), flag.help);
+      require(!flag.required || given_.contains(&flag) || configured.contains(&flag),
+              Failure::usage, "{} is missing: {}", flag.name(), flag.help);
   }
 
  private:
@@ -280,7 +284,9 @@ class Parser {
   void positional(std::string_view word) {
     for (const Flag& flag : flags_.list())
       if (flag.positional() && (takes_all(flag) || !given_.contains(&flag))) {
-        given_.insert(&flag);
+        const bool first = given_.insert(&flag).second;
+        if (auto* all = std::get_if<std::vector<std::string>*>(&flag.field); all && first)
+          (*all)->clear();
         return set(flag, word);
       }
     fail(Failure::usage, "unexpected argument '{}'", word);
@@ -325,6 +331,54 @@ std::string json_key(std::string name) {
   return name;
 }
 
+// ---- a config file
+
+std::string text_of(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+// The file belongs into the message.
+bool with_origin(const std::string& from, const std::function<bool()>& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    fail(error.kind, "{}: {}", from, error.what());
+  }
+}
+
+// Whether the member says anything: null, "" and [] leave the default.
+bool set_member(const Flag& flag, const Json& value) {
+  if (value.is_null() || value.empty() || value == "") return false;
+  if (auto* all = std::get_if<std::vector<std::string>*>(&flag.field)) {
+    require(value.is_array(), Failure::usage, "{}: a list of strings is wanted", flag.name());
+    (*all)->clear();
+    for (const Json& element : value) (*all)->push_back(text_of(element));
+  } else {
+    require(value.is_primitive(), Failure::usage, "{}: one value is wanted", flag.name());
+    set(flag, text_of(value));
+  }
+  return true;
+}
+
+std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
+  const Json json = Json::parse(config.json, nullptr, false);
+  require(json.is_object(), Failure::usage, "{}: no JSON object", config.from);
+  std::map<std::string, const Flag*> known;
+  for (const Flag& flag : flags.list()) known[json_key(flag.name())] = &flag;
+  std::set<const Flag*> configured;
+  std::vector<std::string> unknown;
+  for (const auto& [key, value] : json.items()) {
+    const auto flag = known.find(key);
+    if (flag == known.end())
+      unknown.push_back(key);
+    else if (with_origin(config.from, [&] { return set_member(*flag->second, value); }))
+      configured.insert(flag->second);
+  }
+  require(unknown.empty(), Failure::usage, "{}: no such flags here: {}", config.from,
+          fmt::join(unknown, ", "));
+  return configured;
+}
+
 // Levenshtein's distance.
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -361,8 +415,46 @@ Flag& Flags::add(std::string_view names, std::string_view help, Field field) {
   return list_.emplace_back(std::move(flag));
 }
 
-void parse_flags(const Flags& flags, std::span<const std::string> arguments) {
-  Parser(flags, arguments).run();
+void parse_flags(const Flags& flags, std::span<const std::string> arguments,
+                 const std::optional<Config>& config) {
+  Parser(flags, arguments).run(config ? set_members(flags, *config) : std::set<const Flag*>{});
+}
+
+std::optional<Config> read_config(std::span<const std::string> arguments) {
+  std::optional<std::string> path;
+  for (size_t i = 0; i < arguments.size() && arguments[i] != "--"; ++i) {
+    if (arguments[i].starts_with("--config=")) path = arguments[i].substr(9);
+    if (arguments[i] == "--config" && i + 1 < arguments.size()) path = arguments[i + 1];
+  }
+  if (!path) return std::nullopt;
+  std::ifstream in(*path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  require(!text.empty(), Failure::usage, "--config {}: empty, or cannot be read", *path);
+  return Config{text, "--config " + *path};
+}
+
+std::vector<FlagFacts> facts_of(const Flags& flags) {
+  std::vector<FlagFacts> all;
+  for (const Flag& flag : flags.list()) {
+    using Value = FlagFacts::Value;
+    FlagFacts facts{.names = flag.names,
+                    .placeholder = flag.placeholder,
+                    .help = flag.help,
+                    .positional = flag.positional(),
+                    .repeated = takes_all(flag)};
+    const auto* choices = std::get_if<Enumeration>(&flag.field);
+    const bool path = std::holds_alternative<std::filesystem::path*>(flag.field) ||
+                      std::holds_alternative<std::optional<std::filesystem::path>*>(flag.field) ||
+                      takes_all(flag);
+    if (choices) facts.choices = choices->names;
+    if (!flag.suggestions.empty()) facts.choices = flag.suggestions;
+    facts.value = !facts.choices.empty() ? Value::choice
+                  : is_switch(flag)      ? Value::none
+                  : path                 ? Value::path
+                                         : Value::other;
+    all.push_back(std::move(facts));
+  }
+  return all;
 }
 
 std::string help_text(const Flags& flags, const Command& command) {

@@ -25,6 +25,8 @@
 #include <variant>
 #include <vector>
 
+#include "tools/engine/terminal.h"
+
 namespace engine {
 
 // Rules of a flag, in any order after its help text.
@@ -34,6 +36,9 @@ struct Within {  // of a number, both ends allowed
 };
 struct Required {};
 inline constexpr Required kRequired;
+struct Suggest {  // what shells offer; other values are allowed
+  std::vector<std::string> values;
+};
 
 // One row of the table of names that an enum field needs; the table is a constant.
 template <class Enum>
@@ -41,6 +46,9 @@ struct Choice {
   std::string_view name;
   Enum value;
 };
+
+inline constexpr Choice<ColourMode> kColourModes[] = {
+    {"auto", ColourMode::automatic}, {"always", ColourMode::always}, {"never", ColourMode::never}};
 
 // An enum field behind its table: positions in `names`.
 struct Enumeration {
@@ -64,17 +72,19 @@ struct Flag {
   Field field;
   Within range{};
   bool required = false;
+  std::vector<std::string> suggestions{};
 
   const std::string& name() const;  // in messages and args.json: the first long one
   bool positional() const { return names.front().front() != '-'; }
 };
 
-// The visitor: collects the flags of one options struct, which must outlive it.
+// The visitor: collects the flags of options structs, which must outlive it.
 class Flags {
  public:
-  template <class Options>
-  requires(!std::is_same_v<std::remove_const_t<Options>, Flags>) explicit Flags(Options& options) {
-    options.visit(*this);
+  template <class... Options>
+  requires(!std::is_same_v<std::remove_const_t<Options>, Flags> &&
+           ...) explicit Flags(Options&... options) {
+    (visit(options), ...);
   }
 
   // Those that follow stand under this title in the help.
@@ -98,6 +108,11 @@ class Flags {
   const std::vector<Flag>& list() const { return list_; }
 
  private:
+  void visit(auto& options) {
+    group_.clear();
+    options.visit(*this);
+  }
+
   template <class T, class Enum>
   static Enumeration enumeration(T& field, std::span<const Choice<Enum>> choices) {
     Enumeration result;
@@ -113,21 +128,58 @@ class Flags {
 
   static void apply(Flag& flag, const Within& range) { flag.range = range; }
   static void apply(Flag& flag, const Required&) { flag.required = true; }
+  static void apply(Flag& flag, const Suggest& suggest) { flag.suggestions = suggest.values; }
   Flag& add(std::string_view names, std::string_view help, Field field);
 
   std::vector<Flag> list_;
   std::string group_;
 };
 
+// What a shell must know of a flag to complete it.
+struct FlagFacts {
+  enum class Value { none, choice, path, other };
+  std::vector<std::string> names;
+  std::string placeholder, help;
+  Value value = Value::other;
+  std::vector<std::string> choices;
+  bool positional = false, repeated = false;
+};
+std::vector<FlagFacts> facts_of(const Flags& flags);
+
 // What follows `engine` on a command line.
 struct Command {
-  std::string verb, about;             // "train"; its line in `engine --help`
-  std::vector<std::string> arguments;  // after the verb
+  std::string verb, about;                  // "train"; its line in `engine --help`
+  std::vector<std::string> arguments;       // after the verb
+  std::vector<FlagFacts>* facts = nullptr;  // wanted instead of the verb's work
+};
+
+// Flags of every verb.
+struct GeneralOptions {
+  std::filesystem::path config;
+  ColourMode colour = ColourMode::automatic;
+  bool help = false;
+
+  void visit(auto& v) {
+    v.group("General");
+    v("--config FILE", config, "JSON with flags, as a run's args.json; the command line wins");
+    v("--color, --colour WHEN", colour, "auto: on a terminal, unless NO_COLOR or TERM=dumb says no",
+      kColourModes);
+    v("-h, --help", help, "this text");
+  }
 };
 
 // Sets the fields. Flags may be given in any order, `--flag value` or `--flag=value`, the last of several counts;
-// `--` ends them. Throws Error(usage), one line that names the flag, the value and what is allowed.
-void parse_flags(const Flags& flags, std::span<const std::string> arguments);
+// `--` ends them. The members of `config` (a JSON object as to_json() makes it; where it is from is for messages)
+// are set first. Throws Error(usage), one line that names the flag, the value and what is allowed; all members of
+// `config` that are no flags.
+struct Config {
+  std::string json, from;
+};
+void parse_flags(const Flags& flags, std::span<const std::string> arguments,
+                 const std::optional<Config>& config = std::nullopt);
+
+// The file that --config names among the arguments.
+std::optional<Config> read_config(std::span<const std::string> arguments);
 
 // Usage line and flags by group, with defaults and ranges.
 std::string help_text(const Flags& flags, const Command& command);
@@ -141,16 +193,22 @@ std::optional<std::string> nearest(std::string_view word, std::span<const std::s
 bool asks_for_help(const Command& command);
 void print_to_stdout(std::string_view text);
 
-// A verb's options; nothing if the command asked for help, which is then printed.
+// A verb's options; nothing if the command asked for help, which is then printed, or for the flags' facts.
 template <class Options>
 std::optional<Options> parse_options(const Command& command) {
   Options options;
-  const Flags flags(options);
+  GeneralOptions general;
+  const Flags flags(options, general);
+  if (command.facts) {
+    *command.facts = facts_of(flags);
+    return std::nullopt;
+  }
   if (asks_for_help(command)) {
     print_to_stdout(help_text(flags, command));
     return std::nullopt;
   }
-  parse_flags(flags, command.arguments);
+  parse_flags(flags, command.arguments, read_config(command.arguments));
+  set_colour(general.colour);
   return options;
 }
 

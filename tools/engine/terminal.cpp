@@ -10,6 +10,8 @@
 namespace engine {
 namespace {
 
+ColourMode colour_mode = ColourMode::automatic;
+
 std::string_view environment(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
@@ -26,7 +28,12 @@ int terminal_width(std::FILE* stream) {
   return ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+void set_colour(ColourMode mode) {
+  colour_mode = mode;
+}
+
 bool use_colour(std::FILE* stream) {
+  if (colour_mode != ColourMode::automatic) return colour_mode == ColourMode::always;
   const std::string_view force = environment("CLICOLOR_FORCE");
   if (!force.empty() && force != "0") return true;
   return environment("NO_COLOR").empty() && environment("TERM") != "dumb" && is_terminal(stream);

@@ -12,7 +12,10 @@ bool is_terminal(std::FILE* stream);
 // Columns of a terminal; 80 if it does not say.
 int terminal_width(std::FILE* stream);
 
-// CLICOLOR_FORCE says yes; else NO_COLOR, TERM=dumb or anything but a terminal says no.
+enum class ColourMode { automatic, always, never };
+void set_colour(ColourMode mode);  // of all that follows
+
+// Automatic: CLICOLOR_FORCE says yes; else NO_COLOR, TERM=dumb or anything but a terminal says no.
 bool use_colour(std::FILE* stream);
 
 enum class Colour { red, yellow, bold };

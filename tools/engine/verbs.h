@@ -2,12 +2,14 @@
 // from the command and returns an exit code.
 #pragma once
 
+#include "tools/engine/completion.h"
 #include "tools/engine/options.h"
 
 namespace engine {
 
 int bench_kernels(const Command& command);
 int bench_step(const Command& command);
+int completion(const Command& command);
 int convert_weights(const Command& command);
 int draw(const Command& command);
 int eval(const Command& command);
@@ -18,5 +20,7 @@ int summary(const Command& command);
 int train(const Command& command);
 int verify_weights(const Command& command);
 int version(const Command& command);
+
+std::vector<VerbFacts> all_verbs();  // with their flags, in the order of the table
 
 }  // namespace engine
