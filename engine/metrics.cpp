@@ -2,10 +2,96 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
+#include "engine/roc.h"
+
 namespace engine {
+namespace {
+
+double ratio(double part, double whole) {
+  return whole > 0 ? part / whole : 0;
+}
+
+// Confusion matrix → what holds for each class.
+std::vector<ClassMetrics> class_metrics(std::span<const int64_t> confusion, int classes,
+                                        int64_t samples) {
+  std::vector<ClassMetrics> all(classes);
+  for (int label = 0; label < classes; ++label)
+    for (int prediction = 0; prediction < classes; ++prediction) {
+      all[label].support += confusion[label * classes + prediction];
+      all[prediction].predicted += confusion[label * classes + prediction];
+    }
+  for (int c = 0; c < classes; ++c) {
+    ClassMetrics& m = all[c];
+    const auto found = static_cast<double>(confusion[c * classes + c]);
+    const auto support = static_cast<double>(m.support),
+               predicted = static_cast<double>(m.predicted);
+    const auto others = static_cast<double>(samples - m.support);
+    m.precision = ratio(found, predicted);
+    m.recall = ratio(found, support);
+    m.f1 = ratio(2 * found, support + predicted);
+    m.specificity = ratio(others - (predicted - found), others);
+  }
+  return all;
+}
+
+// Σ weight·m / Σ weight over the classes.
+template <class Weight>
+Averages average(std::span<const ClassMetrics> classes, Weight weight) {
+  Averages sum;
+  double total = 0;
+  for (const ClassMetrics& m : classes) {
+    const double w = weight(m);
+    sum.precision += w * m.precision;
+    sum.recall += w * m.recall;
+    sum.f1 += w * m.f1;
+    sum.specificity += w * m.specificity;
+    total += w;
+  }
+  return {ratio(sum.precision, total), ratio(sum.recall, total), ratio(sum.f1, total),
+          ratio(sum.specificity, total)};
+}
+
+void calibrate(Metrics& m, std::span<const double> probabilities,
+               std::span<const int32_t> predictions, std::span<const int32_t> labels, int classes) {
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const double confidence = probabilities[i * classes + predictions[i]];
+    const int bin = std::clamp(static_cast<int>(std::ceil(confidence * kCalibrationBins)) - 1, 0,
+                               kCalibrationBins - 1);
+    ++m.calibration[bin].samples;
+    m.calibration[bin].confidence += confidence;
+    m.calibration[bin].accuracy += predictions[i] == labels[i];
+  }
+  for (CalibrationBin& bin : m.calibration) {
+    m.calibration_error += std::abs(bin.accuracy - bin.confidence) / static_cast<double>(m.samples);
+    bin.confidence = ratio(bin.confidence, static_cast<double>(bin.samples));
+    bin.accuracy = ratio(bin.accuracy, static_cast<double>(bin.samples));
+  }
+}
+
+void areas(Metrics& m, std::span<const double> probabilities, std::span<const int32_t> labels,
+           int classes) {
+  const size_t samples = labels.size();
+  double area = 0;
+  int counted = 0;
+  std::vector<double> scores(samples);
+  std::vector<uint8_t> positive(samples);
+  for (int c = 0; c < classes; ++c) {
+    for (size_t i = 0; i < samples; ++i) {
+      scores[i] = probabilities[i * classes + c];
+      positive[i] = labels[i] == c;
+    }
+    m.classes[c].auc = area_under_curve(scores, positive);
+    if (m.classes[c].auc) area += *m.classes[c].auc, ++counted;
+  }
+  if (counted > 0) m.auc_macro = area / counted;
+  positive.assign(samples * classes, 0);
+  for (size_t i = 0; i < samples; ++i) positive[i * classes + labels[i]] = 1;
+  m.auc_micro = area_under_curve(probabilities, positive);
+}
+
+}  // namespace
 
 double cross_entropy(std::span<const float> logits, int label, std::span<double> probabilities) {
   const double top = *std::max_element(logits.begin(), logits.end());
@@ -16,33 +102,31 @@ double cross_entropy(std::span<const float> logits, int label, std::span<double>
   return top + std::log(sum) - logits[label];
 }
 
-std::optional<double> area_under_curve(std::span<const double> scores,
-                                       std::span<const uint8_t> positive) {
-  const auto positives =
-      std::count_if(positive.begin(), positive.end(), [](uint8_t p) { return p != 0; });
-  const auto negatives = static_cast<std::ptrdiff_t>(positive.size()) - positives;
-  if (positives == 0 || negatives == 0) return std::nullopt;
-  std::vector<size_t> order(scores.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return scores[a] < scores[b]; });
-  double rank_sum = 0;  // of the positives; tied scores share their mean rank (Mann–Whitney)
-  for (size_t i = 0; i < order.size();) {
-    size_t end = i;
-    while (end < order.size() && scores[order[end]] == scores[order[i]]) ++end;
-    const double rank = (double(i) + double(end) + 1) / 2;
-    for (; i < end; ++i)
-      if (positive[order[i]]) rank_sum += rank;
+std::vector<double> softmax_rows(std::span<const float> logits, int classes) {
+  std::vector<double> probabilities(logits.size());
+  for (size_t at = 0; at < logits.size(); at += classes)
+    cross_entropy(logits.subspan(at, classes), 0, std::span(probabilities).subspan(at, classes));
+  return probabilities;
+}
+
+std::vector<int32_t> predicted_classes(std::span<const float> logits, int classes) {
+  std::vector<int32_t> predictions(logits.size() / classes);
+  for (size_t i = 0; i < predictions.size(); ++i) {
+    const auto row = logits.subspan(i * classes, classes);
+    predictions[i] = static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
   }
-  const double p = double(positives), n = double(negatives);
-  return (rank_sum - p * (p + 1) / 2) / (p * n);
+  return predictions;
 }
 
 Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> labels,
                         int classes) {
   const size_t samples = labels.size();
   Metrics m{.samples = static_cast<int64_t>(samples)};
+  m.classes.resize(classes);
+  m.confusion.resize(size_t(classes) * classes);
   if (samples == 0) return m;
   std::vector<double> probabilities(samples * classes);
+  const std::vector<int32_t> predictions = predicted_classes(logits, classes);
   int64_t correct1 = 0, correct5 = 0;
   for (size_t i = 0; i < samples; ++i) {
     const auto z = logits.subspan(i * classes, classes);
@@ -52,23 +136,18 @@ Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> 
     for (int c = 0; c < classes; ++c) rank += z[c] > z[label] || (z[c] == z[label] && c < label);
     correct1 += rank < 1;
     correct5 += rank < 5;
+    ++m.confusion[label * classes + predictions[i]];
   }
-  m.loss /= double(samples);
-  m.top1 = double(correct1) / double(samples);
-  m.top5 = double(correct5) / double(samples);
-
-  double area = 0;
-  int counted = 0;
-  std::vector<double> scores(samples);
-  std::vector<uint8_t> positive(samples);
-  for (int c = 0; c < classes; ++c) {
-    for (size_t i = 0; i < samples; ++i) {
-      scores[i] = probabilities[i * classes + c];
-      positive[i] = labels[i] == c;
-    }
-    if (const auto auc = area_under_curve(scores, positive)) area += *auc, ++counted;
-  }
-  if (counted > 0) m.auc_macro = area / counted;
+  const auto count = static_cast<double>(samples);
+  m.loss /= count;
+  m.top1 = static_cast<double>(correct1) / count;
+  m.top5 = static_cast<double>(correct5) / count;
+  m.classes = class_metrics(m.confusion, classes, m.samples);
+  m.macro = average(m.classes, [](const auto& c) { return c.support + c.predicted > 0; });
+  m.weighted = average(m.classes, [](const auto& c) { return static_cast<double>(c.support); });
+  m.balanced_accuracy = average(m.classes, [](const auto& c) { return c.support > 0; }).recall;
+  calibrate(m, probabilities, predictions, labels, classes);
+  areas(m, probabilities, labels, classes);
   return m;
 }
 

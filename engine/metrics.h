@@ -1,31 +1,65 @@
-// What an evaluation says: loss, top-1, top-5 and macro AUC, from the logits of every sample.
+// What an evaluation says, from the logits of every sample: accuracy, loss, what holds for each class,
+// averages, calibration. As scikit-learn defines them with zero_division=0; tests compare with it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace engine {
+
+// One class against the rest. A ratio whose divisor is 0 is 0.
+struct ClassMetrics {
+  int64_t support = 0, predicted = 0;  // samples with this label; samples given this class
+  double precision = 0;                // of those given the class, the share that have it
+  double recall = 0;                   // sensitivity: of those that have it, the share found
+  double f1 = 0;                       // harmonic mean of the two
+  double specificity = 0;              // of those that do not have it, the share not given it
+  std::optional<double> auc;           // nothing where all or none have it
+};
+
+struct Averages {
+  double precision = 0, recall = 0, f1 = 0, specificity = 0;
+};
+
+// The samples whose confidence, the largest probability, lies in ((i, i + 1] / kCalibrationBins).
+struct CalibrationBin {
+  int64_t samples = 0;
+  double confidence = 0, accuracy = 0;  // means; 0 without samples
+};
+inline constexpr int kCalibrationBins = 15;
 
 struct Metrics {
   int64_t samples = 0;
   double loss = 0;            // mean cross entropy
   double top1 = 0, top5 = 0;  // shares, 0 to 1
-  std::optional<double>
-      auc_macro;  // one class against the rest, mean over the classes that occur; nothing if
-                  // no class has both samples and others
+  // Macro: mean over the classes that have an area. Micro: one area over all pairs of sample and class.
+  std::optional<double> auc_macro, auc_micro;
+  std::vector<ClassMetrics> classes;
+  Averages macro;                  // means over the classes that occur as label or prediction
+  Averages weighted;               // means weighted by support
+  double balanced_accuracy = 0;    // mean recall of the classes that have samples
+  std::vector<int64_t> confusion;  // (label, prediction)
+  // Expected calibration error (Guo et al., ICML 2017): Σ over the bins of share of samples times
+  // |accuracy − confidence|.
+  double calibration_error = 0;
+  std::array<CalibrationBin, kCalibrationBins> calibration;
 };
 
 // logits (samples, classes). Of equal logits the lower class counts as larger.
 Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> labels,
                         int classes);
 
-// Area under the ROC curve: the share of (positive, negative) pairs in order, ties half. Needs one of each.
-std::optional<double> area_under_curve(std::span<const double> scores,
-                                       std::span<const uint8_t> positive);
-
 // log Σ exp − z of one row, and the softmax of it into `probabilities` if that is not empty.
 double cross_entropy(std::span<const float> logits, int label,
                      std::span<double> probabilities = {});
+
+// Softmax of every row: (samples, classes).
+std::vector<double> softmax_rows(std::span<const float> logits, int classes);
+
+// The class of each row's largest logit.
+std::vector<int32_t> predicted_classes(std::span<const float> logits, int classes);
 
 }  // namespace engine

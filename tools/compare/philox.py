@@ -14,11 +14,11 @@ def purpose(name: str) -> int:
     return value
 
 
-def bits(seed: int, purpose: int, count: int) -> np.ndarray:
-    """The first words of a stream (epoch 0, position 0): word i is lane i % 4 of block i // 4."""
+def bits(seed: int, purpose: int, count: int, position: int = 0) -> np.ndarray:
+    """The first words of a stream (epoch 0): word i is lane i % 4 of block i // 4."""
     blocks = (count + 3) // 4
     c0 = np.arange(blocks, dtype=np.uint64)
-    c1, c2, c3 = (np.full(blocks, value, np.uint64) for value in (0, 0, purpose))
+    c1, c2, c3 = (np.full(blocks, value, np.uint64) for value in (position, 0, purpose))
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2

@@ -1,0 +1,155 @@
+#include "engine/bootstrap.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "engine/metrics.h"
+#include "engine/rng.h"
+
+namespace engine {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+struct Measures {
+  double top1 = 0, f1_macro = 0, auc_macro = kNone;
+};
+
+// Every class's samples in the order of their scores, once; a resample is then a count per sample,
+// and its area one sweep over that order.
+class Resampler {
+ public:
+  Resampler(std::span<const float> logits, std::span<const int32_t> labels, int classes)
+      : labels_(labels), classes_(classes), predictions_(predicted_classes(logits, classes)) {
+    const std::vector<double> p = softmax_rows(logits, classes);
+    std::vector<uint32_t> order(labels.size());
+    for (int c = 0; c < classes; ++c) {
+      if (std::find(labels.begin(), labels.end(), c) == labels.end()) continue;  // never an area
+      const auto score = [&](uint32_t i) { return p[size_t(i) * classes + c]; };
+      std::iota(order.begin(), order.end(), 0u);
+      std::sort(order.begin(), order.end(),
+                [&](uint32_t a, uint32_t b) { return score(a) < score(b); });
+      for (size_t i = 0; i < order.size(); ++i) {
+        const bool ends = i + 1 == order.size() || score(order[i]) != score(order[i + 1]);
+        const bool positive = labels[order[i]] == c;
+        entries_.push_back(order[i] << 2 | uint32_t{positive} << 1 | uint32_t{ends});
+      }
+    }
+  }
+
+  Measures resample(const RandomKey& key) const {
+    std::vector<uint32_t> counts(labels_.size());
+    Rng rng(key);
+    for (size_t i = 0; i < counts.size(); ++i)
+      ++counts[rng.below(static_cast<uint32_t>(counts.size()))];
+    Measures m;
+    count_classes(counts, m);
+    m.auc_macro = mean_area(counts);
+    return m;
+  }
+
+ private:
+  void count_classes(std::span<const uint32_t> counts, Measures& m) const {
+    std::vector<int64_t> found(classes_), sizes(classes_);  // sizes: support + predicted
+    for (size_t i = 0; i < counts.size(); ++i) {
+      sizes[labels_[i]] += counts[i];
+      sizes[predictions_[i]] += counts[i];
+      if (labels_[i] == predictions_[i]) found[labels_[i]] += counts[i];
+    }
+    int occurring = 0;
+    for (int c = 0; c < classes_; ++c) {
+      m.top1 += static_cast<double>(found[c]) / static_cast<double>(counts.size());
+      if (sizes[c] == 0) continue;
+      ++occurring;
+      m.f1_macro += 2 * static_cast<double>(found[c]) / static_cast<double>(sizes[c]);
+    }
+    m.f1_macro /= occurring;
+  }
+
+  double mean_area(std::span<const uint32_t> counts) const {
+    double sum = 0;
+    int areas = 0;
+    for (size_t at = 0; at < entries_.size(); at += counts.size()) {
+      int64_t twice = 0, negatives = 0, positives = 0;  // twice: pairs in order count two, ties one
+      int64_t equal[2] = {0, 0};                        // negatives and positives of one score
+      for (uint32_t entry : std::span(entries_).subspan(at, counts.size())) {
+        equal[entry >> 1 & 1] += counts[entry >> 2];
+        if (!(entry & 1)) continue;
+        twice += equal[1] * (2 * negatives + equal[0]);
+        negatives += equal[0];
+        positives += equal[1];
+        equal[0] = equal[1] = 0;
+      }
+      if (positives == 0 || negatives == 0) continue;
+      sum += static_cast<double>(twice) / 2 / static_cast<double>(positives) /
+             static_cast<double>(negatives);
+      ++areas;
+    }
+    return areas > 0 ? sum / areas : kNone;
+  }
+
+  std::span<const int32_t> labels_;
+  int classes_;
+  std::vector<int32_t> predictions_;
+  // (classes with samples, samples): the sample, whether it is positive, whether it is the last of
+  // equal scores.
+  std::vector<uint32_t> entries_;
+};
+
+Interval percentiles(std::vector<double> values, double level) {
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double share) {
+    const double place = share * static_cast<double>(values.size() - 1);
+    const auto below = static_cast<size_t>(place);
+    const double above = values[std::min(below + 1, values.size() - 1)];
+    return values[below] + (place - static_cast<double>(below)) * (above - values[below]);
+  };
+  return {at((1 - level) / 2), at((1 + level) / 2)};
+}
+
+}  // namespace
+
+Intervals bootstrap_intervals(std::span<const float> logits, std::span<const int32_t> labels,
+                              int classes, const BootstrapOptions& options) {
+  const Resampler resampler(logits, labels, classes);
+  std::vector<Measures> measures(options.resamples);
+  std::atomic<int> next = 0;
+  const auto work = [&] {
+    for (int r; (r = next++) < options.resamples;)
+      measures[r] = resampler.resample({.seed = options.seed,
+                                        .position = static_cast<uint32_t>(r),
+                                        .purpose = purpose("bootstrap")});
+  };
+  {
+    std::vector<std::jthread> helpers;
+    for (int i = 1; i < options.threads; ++i) helpers.emplace_back(work);
+    work();
+  }
+  std::vector<double> top1, f1, auc;
+  for (const Measures& m : measures) {
+    top1.push_back(m.top1);
+    f1.push_back(m.f1_macro);
+    if (!std::isnan(m.auc_macro)) auc.push_back(m.auc_macro);
+  }
+  Intervals intervals{percentiles(std::move(top1), options.level),
+                      percentiles(std::move(f1), options.level), std::nullopt};
+  if (!auc.empty()) intervals.auc_macro = percentiles(std::move(auc), options.level);
+  return intervals;
+}
+
+double mcnemar_p(int64_t only_first, int64_t only_second) {
+  const auto n = static_cast<double>(only_first + only_second);
+  const auto fewer = static_cast<double>(std::min(only_first, only_second));
+  double tail = 0;  // of the binomial distribution with one half
+  for (double k = 0; k <= fewer; ++k)
+    tail += std::exp(std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1) -
+                     n * std::log(2.));
+  return std::min(1., 2 * tail);
+}
+
+}  // namespace engine

@@ -1,0 +1,167 @@
+// Measures against what scikit-learn says of the same logits, recorded by tools/compare/metrics.py.
+#include "engine/metrics.h"
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "engine/bootstrap.h"
+#include "engine/roc.h"
+#include "tests/support.h"
+
+using namespace engine;
+using namespace engine::test;
+using nlohmann::json;
+
+namespace {
+
+constexpr Tolerance kSame{1e-9, 0};
+
+struct Case {
+  json expected;
+  int classes;
+  std::vector<float> logits;
+  std::vector<int32_t> labels;
+};
+
+std::vector<Case> cases() {
+  std::ifstream in(ENGINE_SOURCE_DIR "/tests/golden/metrics.json");
+  const json file = json::parse(in);
+  std::vector<Case> all;
+  for (const json& c : file["cases"]) all.push_back({c, c["classes"], c["logits"], c["labels"]});
+  REQUIRE(all.size() == 5);
+  return all;
+}
+
+// Numbers and nulls, in order.
+void expect_same(std::vector<std::optional<double>> ours, const json& theirs, const char* what) {
+  REQUIRE(ours.size() == theirs.size());
+  std::vector<double> a, b;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    CHECK_MESSAGE(ours[i].has_value() == !theirs[i].is_null(), what);
+    if (!ours[i] || theirs[i].is_null()) continue;
+    a.push_back(*ours[i]);
+    b.push_back(theirs[i]);
+  }
+  expect_close(std::span<const double>(a), std::span<const double>(b), kSame, what);
+}
+
+template <class Member>
+void expect_same(const std::vector<ClassMetrics>& classes, Member member, const json& theirs,
+                 const char* what) {
+  std::vector<std::optional<double>> ours;
+  for (const ClassMetrics& c : classes) ours.emplace_back(c.*member);
+  expect_same(ours, theirs, what);
+}
+
+}  // namespace
+
+TEST_CASE("measures are scikit-learn's") {
+  for (const Case& c : cases()) {
+    const json& e = c.expected;
+    CAPTURE(e["name"].get<std::string>());
+    const Metrics m = evaluate_logits(c.logits, c.labels, c.classes);
+    CHECK(m.samples == c.labels.size());
+    expect_same({m.loss, m.top1, m.top5, m.balanced_accuracy, m.auc_macro, m.auc_micro,
+                 m.calibration_error},
+                {e["loss"], e["top1"], e["top5"], e["balanced_accuracy"], e["auc_macro"],
+                 e["auc_micro"], e["calibration_error"]},
+                "totals");
+    expect_same(m.classes, &ClassMetrics::precision, e["precision"], "precision");
+    expect_same(m.classes, &ClassMetrics::recall, e["recall"], "recall");
+    expect_same(m.classes, &ClassMetrics::f1, e["f1"], "F1");
+    expect_same(m.classes, &ClassMetrics::specificity, e["specificity"], "specificity");
+    expect_same(m.classes, &ClassMetrics::auc, e["auc"], "AUC");
+    expect_same({m.macro.precision, m.macro.recall, m.macro.f1, m.macro.specificity},
+                e["averages"]["macro"], "macro averages");
+    expect_same({m.weighted.precision, m.weighted.recall, m.weighted.f1, m.weighted.specificity},
+                e["averages"]["weighted"], "weighted averages");
+    CHECK(m.confusion == e["confusion"].get<std::vector<int64_t>>());
+    for (int k = 0; k < c.classes; ++k) CHECK(m.classes[k].support == e["support"][k]);
+  }
+}
+
+TEST_CASE("ROC curves are scikit-learn's, and thin ones keep their ends and shape") {
+  for (const Case& c : cases()) {
+    CAPTURE(c.expected["name"].get<std::string>());
+    const std::vector<double> p = softmax_rows(c.logits, c.classes);
+    for (int k = 0; k < c.classes; ++k) {
+      std::vector<double> scores;
+      std::vector<uint8_t> positive;
+      for (size_t i = 0; i < c.labels.size(); ++i) {
+        scores.push_back(p[i * c.classes + k]);
+        positive.push_back(c.labels[i] == k);
+      }
+      const auto points = roc_curve(scores, positive, std::numeric_limits<size_t>::max());
+      const json& expected = c.expected["roc"][k];
+      REQUIRE(points.size() == expected.size());
+      for (size_t i = 0; i < points.size(); ++i) {
+        const double threshold = expected[i][2].is_null() ? std::numeric_limits<double>::infinity()
+                                                          : expected[i][2].get<double>();
+        CHECK(std::abs(points[i].false_positive_rate - expected[i][0].get<double>()) <= 1e-12);
+        CHECK(std::abs(points[i].true_positive_rate - expected[i][1].get<double>()) <= 1e-12);
+        CHECK((points[i].threshold == threshold ||
+               std::abs(points[i].threshold - threshold) <= 1e-12));
+      }
+      if (points.empty()) continue;
+      const auto thin = roc_curve(scores, positive, 10);
+      CHECK(thin.size() <= 10);
+      CHECK(thin.front().true_positive_rate == 0);
+      CHECK(thin.back().false_positive_rate == 1);
+      CHECK(thin.back().true_positive_rate == 1);
+      for (size_t i = 1; i < thin.size(); ++i)
+        CHECK(thin[i].false_positive_rate + thin[i].true_positive_rate >
+              thin[i - 1].false_positive_rate + thin[i - 1].true_positive_rate);
+    }
+  }
+}
+
+TEST_CASE("bootstrap intervals are numpy's percentiles of scikit-learn's measures") {
+  for (const Case& c : cases()) {
+    CAPTURE(c.expected["name"].get<std::string>());
+    const json& expected = c.expected["intervals"];
+    BootstrapOptions options{.resamples = expected["resamples"], .seed = expected["seed"]};
+    const Intervals i = bootstrap_intervals(c.logits, c.labels, c.classes, options);
+    const json& of = expected["of"];
+    expect_same({i.top1.low, i.top1.high}, of["top1"], "top-1");
+    expect_same({i.f1_macro.low, i.f1_macro.high}, of["f1_macro"], "macro F1");
+    REQUIRE(i.auc_macro.has_value() == !of["auc_macro"].is_null());
+    if (i.auc_macro) expect_same({i.auc_macro->low, i.auc_macro->high}, of["auc_macro"], "AUC");
+
+    options.threads = 3;
+    const Intervals again = bootstrap_intervals(c.logits, c.labels, c.classes, options);
+    CHECK(again.f1_macro.low == i.f1_macro.low);
+    CHECK(again.top1.high == i.top1.high);
+    options.seed += 1;
+    const Intervals other = bootstrap_intervals(c.logits, c.labels, c.classes, options);
+    if (c.labels.size() > 100) CHECK(other.f1_macro.low != i.f1_macro.low);
+  }
+}
+
+TEST_CASE("bins hold every sample once; a confidence of one is in the last") {
+  const std::vector<float> logits = {0, 100, 0, 0, 3, 0};  // 1, 1/2 and 0.953 for a class
+  const std::vector<int32_t> labels = {1, 1, 0};
+  const Metrics m = evaluate_logits(logits, labels, 2);
+  CHECK(m.calibration[14].samples == 2);
+  CHECK(m.calibration[7].samples == 1);  // (7/15, 8/15]
+  CHECK(m.calibration[7].confidence == doctest::Approx(0.5));
+  CHECK(m.calibration[7].accuracy == 0);  // of equal logits the lower class counts as larger
+  CHECK(m.calibration[14].accuracy == 1);
+}
+
+TEST_CASE("no samples: no measures") {
+  const Metrics m = evaluate_logits({}, {}, 3);
+  CHECK(m.samples == 0);
+  CHECK(m.classes.size() == 3);
+  CHECK_FALSE(m.auc_macro.has_value());
+}
+
+TEST_CASE("McNemar's exact test") {
+  CHECK(mcnemar_p(10, 2) == doctest::Approx(2 * (1 + 12 + 66) / 4096.));  // Σ C(12, k), k ≤ 2
+  CHECK(mcnemar_p(2, 10) == mcnemar_p(10, 2));
+  CHECK(mcnemar_p(0, 6) == doctest::Approx(2 / 64.));
+  CHECK(mcnemar_p(5, 5) == 1);
+  CHECK(mcnemar_p(0, 0) == 1);
+}
