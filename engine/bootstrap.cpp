@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/metrics.h"
@@ -75,15 +76,16 @@ class Resampler {
     double sum = 0;
     int areas = 0;
     for (size_t at = 0; at < entries_.size(); at += counts.size()) {
-      int64_t twice = 0, negatives = 0, positives = 0;  // twice: pairs in order count two, ties one
-      int64_t equal[2] = {0, 0};                        // negatives and positives of one score
+      int64_t twice = 0;  // pairs in order count two, ties one
+      int64_t positives = 0, negatives = 0, equal_positives = 0, equal_negatives = 0;
       for (uint32_t entry : std::span(entries_).subspan(at, counts.size())) {
-        equal[entry >> 1 & 1] += counts[entry >> 2];
+        const int64_t count = counts[entry >> 2], if_positive = -int64_t{entry >> 1 & 1};
+        equal_positives += count & if_positive;
+        equal_negatives += count & ~if_positive;
         if (!(entry & 1)) continue;
-        twice += equal[1] * (2 * negatives + equal[0]);
-        negatives += equal[0];
-        positives += equal[1];
-        equal[0] = equal[1] = 0;
+        twice += equal_positives * (2 * negatives + equal_negatives);
+        positives += std::exchange(equal_positives, 0);
+        negatives += std::exchange(equal_negatives, 0);
       }
       if (positives == 0 || negatives == 0) continue;
       sum += static_cast<double>(twice) / 2 / static_cast<double>(positives) /
@@ -101,7 +103,7 @@ class Resampler {
   std::vector<uint32_t> entries_;
 };
 
-Interval percentiles(std::vector<double> values, double level) {
+ConfidenceInterval percentiles(std::vector<double> values, double level) {
   std::sort(values.begin(), values.end());
   const auto at = [&](double share) {
     const double place = share * static_cast<double>(values.size() - 1);
@@ -114,8 +116,9 @@ Interval percentiles(std::vector<double> values, double level) {
 
 }  // namespace
 
-Intervals bootstrap_intervals(std::span<const float> logits, std::span<const int32_t> labels,
-                              int classes, const BootstrapOptions& options) {
+ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
+                                        std::span<const int32_t> labels, int classes,
+                                        const BootstrapOptions& options) {
   const Resampler resampler(logits, labels, classes);
   std::vector<Measures> measures(options.resamples);
   std::atomic<int> next = 0;
@@ -136,8 +139,8 @@ Intervals bootstrap_intervals(std::span<const float> logits, std::span<const int
     f1.push_back(m.f1_macro);
     if (!std::isnan(m.auc_macro)) auc.push_back(m.auc_macro);
   }
-  Intervals intervals{percentiles(std::move(top1), options.level),
-                      percentiles(std::move(f1), options.level), std::nullopt};
+  ConfidenceIntervals intervals{percentiles(std::move(top1), options.level),
+                                percentiles(std::move(f1), options.level), std::nullopt};
   if (!auc.empty()) intervals.auc_macro = percentiles(std::move(auc), options.level);
   return intervals;
 }

@@ -15,20 +15,21 @@ struct BootstrapOptions {
   int threads = 1;  // the result does not depend on it
 };
 
-struct Interval {
+struct ConfidenceInterval {
   double low = 0, high = 0;
 };
 
-struct Intervals {
-  Interval top1, f1_macro;
-  std::optional<Interval> auc_macro;  // nothing where no resample has an area
+struct ConfidenceIntervals {
+  ConfidenceInterval top1, f1_macro;
+  std::optional<ConfidenceInterval> auc_macro;  // nothing where no resample has an area
 };
 
 // Draw j of resample r is below(samples) of the stream {seed, epoch 0, position r, "bootstrap"}. Macro means
 // are taken in each resample over the classes that occur there, as in Metrics; bounds lie between two
 // resamples where they do in numpy.percentile. At least one sample and one resample.
-Intervals bootstrap_intervals(std::span<const float> logits, std::span<const int32_t> labels,
-                              int classes, const BootstrapOptions& options);
+ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
+                                        std::span<const int32_t> labels, int classes,
+                                        const BootstrapOptions& options);
 
 // Whether two classifiers differ on the same samples, by those that only one of them has right: the
 // exact two-sided binomial test of McNemar (1947), a p-value.

@@ -123,7 +123,7 @@ TEST_CASE("bootstrap intervals are numpy's percentiles of scikit-learn's measure
     CAPTURE(c.expected["name"].get<std::string>());
     const json& expected = c.expected["intervals"];
     BootstrapOptions options{.resamples = expected["resamples"], .seed = expected["seed"]};
-    const Intervals i = bootstrap_intervals(c.logits, c.labels, c.classes, options);
+    const ConfidenceIntervals i = bootstrap_intervals(c.logits, c.labels, c.classes, options);
     const json& of = expected["of"];
     expect_same({i.top1.low, i.top1.high}, of["top1"], "top-1");
     expect_same({i.f1_macro.low, i.f1_macro.high}, of["f1_macro"], "macro F1");
@@ -131,11 +131,11 @@ TEST_CASE("bootstrap intervals are numpy's percentiles of scikit-learn's measure
     if (i.auc_macro) expect_same({i.auc_macro->low, i.auc_macro->high}, of["auc_macro"], "AUC");
 
     options.threads = 3;
-    const Intervals again = bootstrap_intervals(c.logits, c.labels, c.classes, options);
+    const ConfidenceIntervals again = bootstrap_intervals(c.logits, c.labels, c.classes, options);
     CHECK(again.f1_macro.low == i.f1_macro.low);
     CHECK(again.top1.high == i.top1.high);
     options.seed += 1;
-    const Intervals other = bootstrap_intervals(c.logits, c.labels, c.classes, options);
+    const ConfidenceIntervals other = bootstrap_intervals(c.logits, c.labels, c.classes, options);
     if (c.labels.size() > 100) CHECK(other.f1_macro.low != i.f1_macro.low);
   }
 }

@@ -1,6 +1,4 @@
-// engine eval: loss, top-1, top-5 and macro AUC of a weight file on a data set.
-#include <fmt/format.h>
-
+// engine eval: everything that is measured of a weight file on a data set, printed and, with --out, written.
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -9,6 +7,7 @@
 #include "tools/engine/input.h"
 #include "tools/engine/model_file.h"
 #include "tools/engine/progress.h"
+#include "tools/engine/score.h"
 #include "tools/engine/terminal.h"
 #include "tools/engine/verbs.h"
 
@@ -16,9 +15,10 @@ namespace engine {
 namespace {
 
 struct EvalOptions : DeviceOptions, PreprocessOptions {
-  std::filesystem::path data, weights;
+  std::filesystem::path data, weights, out;
   std::string model;
   int batch = 64;
+  ScoreOptions score{.part = "eval"};
   bool json = false;
 
   void visit(auto& v) {
@@ -27,6 +27,12 @@ struct EvalOptions : DeviceOptions, PreprocessOptions {
     v("--model NAME", model, "needed where the file does not name it");
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--workers N", workers, "threads that load images; 0: one per core", Within{0, 1024});
+    v("--out DIR", out,
+      "write metrics.json, predictions.csv, confusion_matrix.csv and roc.csv there");
+    v("--probabilities", score.probabilities, "a column for each class in predictions.csv");
+    v("--resamples N", score.resamples, "of the bootstrap for confidence intervals; 0: none",
+      Within{0, 1000000});
+    v("--seed N", score.seed, "of the bootstrap");
     v("--json", json, "one JSON object to stdout");
     visit_preprocess(v);
     visit_device(v);
@@ -56,20 +62,15 @@ int eval(const Command& command) {
   evaluate(inference.session(), loader, Communicator{}, result,
            [&](int images, double waited) { progress.step(images, waited); });
   progress.finish();
-  const Metrics m = metrics_of(result, data);
-  const nlohmann::ordered_json json = {
-      {"samples", m.samples},
-      {"loss", m.loss},
-      {"top1", m.top1},
-      {"top5", m.top5},
-      {"auc_macro", m.auc_macro ? nlohmann::ordered_json(*m.auc_macro) : nullptr},
-      {"images_per_second", progress.images_per_second()}};
-  if (o.json)
+  const Score scored =
+      o.out.empty() ? score(result, data, o.score) : write_score(o.out, result, data, o.score);
+  if (!o.json) {
+    print_to_stdout(table(scored, data.classes));
+  } else {
+    nlohmann::ordered_json json = to_json(scored, data.classes);
+    json["images_per_second"] = progress.images_per_second();
     print_to_stdout(json.dump() + '\n');
-  else
-    print_to_stdout(fmt::format(
-        "{} images: loss {:.4f}, top-1 {:.4f}, top-5 {:.4f}, macro AUC {}\n", m.samples, m.loss,
-        m.top1, m.top5, m.auc_macro ? fmt::format("{:.4f}", *m.auc_macro) : "-"));
+  }
   return 0;
 }
 

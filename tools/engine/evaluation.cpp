@@ -58,17 +58,21 @@ HostAllocator batch_memory(Backend& backend) {
           .free = [blocks](void* at) { blocks->erase(at); }};
 }
 
-Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
-  const int classes = static_cast<int>(data.classes.size());
-  std::vector<float> logits;
-  std::vector<int32_t> labels;
+CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data) {
+  const size_t classes = data.classes.size();
+  CountedSamples counted;
   for (size_t i = 0; i < data.samples.size(); ++i) {
     if (!result.counted[i]) continue;
-    logits.insert(logits.end(), result.logits.begin() + i * classes,
-                  result.logits.begin() + (i + 1) * classes);
-    labels.push_back(data.samples[i].label);
+    counted.logits.insert(counted.logits.end(), result.logits.begin() + i * classes,
+                          result.logits.begin() + (i + 1) * classes);
+    counted.labels.push_back(data.samples[i].label);
   }
-  return evaluate_logits(logits, labels, classes);
+  return counted;
+}
+
+Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
+  const CountedSamples counted = counted_samples(result, data);
+  return evaluate_logits(counted.logits, counted.labels, static_cast<int>(data.classes.size()));
 }
 
 }  // namespace engine

@@ -62,6 +62,13 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
   communicator.group->barrier();
 }
 
+// The logits and labels of the counted samples.
+struct CountedSamples {
+  std::vector<float> logits;
+  std::vector<int32_t> labels;
+};
+CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data);
+
 // Of the counted samples.
 Metrics metrics_of(const EvaluationResult& result, const Dataset& data);
 

@@ -27,7 +27,7 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"train", "a data set and a model in, a run directory out", train},
-    {"eval", "loss, top-1, top-5 and macro AUC of a weight file on a data set", eval},
+    {"eval", "what a weight file gets right on a data set, per class and with intervals", eval},
     {"predict", "the class of each image", predict},
     {"summary", "layers, parameters and memory plan of a model", summary},
     {"export", "a weight file as an ONNX model", export_model},

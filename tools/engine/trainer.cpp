@@ -278,7 +278,7 @@ void Trainer::score_best() {
     if (!leads()) return;
     const Score scored = write_score(shared_.run.path(), shared_.evaluation, data,
                                      {.part = part, .prefix = prefix, .seed = config_.seed});
-    say(fmt::format("best weights, {}:\n{}", part, table(scored, data)));
+    say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));
   };
   score_part("val", "", validation_loader_, shared_.data.validation);
   if (!shared_.data.test) return;
