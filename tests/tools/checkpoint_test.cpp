@@ -29,8 +29,8 @@ Checkpoint example(int64_t step) {
   c.at.samples = 320;
   c.at.schedule.factor = 0.1;
   c.at.schedule.bad_epochs = 1;
-  c.at.early_stop = {0.7, 2, 1};
-  c.at.best = {1, 20, 0.7, 1.1};
+  c.at.early_stop = {0.7, 224, 1};
+  c.at.best = {1, 20, 224, 0.7, 1.1};
   c.at.seconds = 12.5;
   Tensor weight(DType::f32, {2, 3});
   weight.as<float>()[4] = static_cast<float>(step);

@@ -41,11 +41,12 @@ Json to_json(const TrainPosition& p) {
             {"bad_epochs", p.schedule.bad_epochs}}},
           {"early_stop",
            {{"best", p.early_stop.best},
-            {"epochs", p.early_stop.epochs},
+            {"size", p.early_stop.size},
             {"bad_epochs", p.early_stop.bad_epochs}}},
           {"best",
            {{"epoch", p.best.epoch},
             {"step", p.best.step},
+            {"size", p.best.size},
             {"top1", p.best.top1},
             {"loss", p.best.loss}}}};
 }
@@ -62,8 +63,8 @@ TrainPosition position_from(const Json& j) {
   p.schedule.factor = schedule.at("factor");
   if (!schedule.at("best").is_null()) p.schedule.best = schedule.at("best");
   p.schedule.bad_epochs = schedule.at("bad_epochs");
-  p.early_stop = {early.at("best"), early.at("epochs"), early.at("bad_epochs")};
-  p.best = {best.at("epoch"), best.at("step"), best.at("top1"), best.at("loss")};
+  p.early_stop = {early.at("best"), early.at("size"), early.at("bad_epochs")};
+  p.best = {best.at("epoch"), best.at("step"), best.at("size"), best.at("top1"), best.at("loss")};
   return p;
 }
 

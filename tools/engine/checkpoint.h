@@ -18,12 +18,14 @@ namespace engine {
 struct BestEpoch {
   int epoch = 0;  // from 1; 0: none yet
   int64_t step = 0;
+  int size = 0;  // of the images; figures of different sizes do not compare
   double top1 = -1, loss = 0;
 };
 
 struct EarlyStopState {
   double best = 0;
-  int epochs = 0, bad_epochs = 0;  // that were looked at; in a row without improvement
+  int size = 0;        // of the images, with which it was reached; 0: none yet
+  int bad_epochs = 0;  // in a row, without improvement
 };
 
 // Where training stands, in numbers.

@@ -8,15 +8,19 @@
 
 namespace engine {
 
+Preprocess with_crop(const Preprocess& preprocess, int crop) {
+  Preprocess scaled = preprocess;
+  const double scale = double(crop) / preprocess.crop;
+  scaled.resize_height = static_cast<int>(std::lround(preprocess.resize_height * scale));
+  scaled.resize_width = static_cast<int>(std::lround(preprocess.resize_width * scale));
+  scaled.crop = crop;
+  return scaled;
+}
+
 Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
                              const PreprocessOptions& options, int image_size) {
   Preprocess chosen = checkpoint.value_or(default_preprocess(model));
-  if (image_size > 0) {
-    const double scale = double(image_size) / chosen.crop;
-    chosen.resize_height = static_cast<int>(std::lround(chosen.resize_height * scale));
-    chosen.resize_width = static_cast<int>(std::lround(chosen.resize_width * scale));
-    chosen.crop = image_size;
-  }
+  if (image_size > 0) chosen = with_crop(chosen, image_size);
   if (options.resize) set_resize(chosen, *options.resize);
   if (options.interpolation) chosen.interpolation = *options.interpolation;
   if (options.crop) set_crop(chosen, *options.crop);

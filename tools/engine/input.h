@@ -30,6 +30,9 @@ struct PreprocessOptions {
   }
 };
 
+// The same for another side of the crop: the resize scales with it.
+Preprocess with_crop(const Preprocess& preprocess, int crop);
+
 // Flags, then what the checkpoint says, then the model's default. `image_size` (0: not given) sets the crop and
 // scales the resize with it.
 Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,

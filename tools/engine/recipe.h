@@ -1,10 +1,22 @@
 // The flags of a training recipe, by group; what they set belongs to engine/.
 #pragma once
 
+#include "engine/optimizer.h"
 #include "engine/schedule.h"
+#include "tools/engine/early_stop.h"
 #include "tools/engine/options.h"
 
 namespace engine {
+
+inline constexpr Choice<OptimizerConfig::Kind> kOptimizers[] = {
+    {"adam", OptimizerConfig::Kind::adam}, {"sgd", OptimizerConfig::Kind::sgd}};
+
+void visit_optimizer(auto& v, OptimizerConfig& c) {
+  v.group("Optimizer");
+  v("--optimizer, --opt NAME", c.kind, "as PyTorch's", kOptimizers);
+  v("--momentum X", c.momentum, "of sgd", Within{0, 1});
+  v("--weight-decay, --wd X", c.weight_decay, "added to the gradient", Within{0, 1});
+}
 
 inline constexpr Choice<ScheduleConfig::Kind> kSchedules[] = {
     {"constant", ScheduleConfig::Kind::constant},
@@ -38,6 +50,18 @@ void visit_schedule(auto& v, ScheduleConfig& c) {
   v("--patience N", c.patience, "epochs without improvement that plateau tolerates",
     Within{0, 100000});
   v("--factor X", c.factor, "of plateau", Within{0, 1});
+}
+
+inline constexpr Choice<Watched> kWatched[] = {{"top1", Watched::top1}, {"loss", Watched::loss}};
+
+void visit_early_stop(auto& v, EarlyStopConfig& c) {
+  v.group("Best epoch");
+  v("--watch NAME", c.watched, "what of the validation decides which weights are the best",
+    kWatched);
+  v("--early-stop, --early-stopping N", c.patience,
+    "end after N epochs without improvement (0: never); the best weights are what is kept",
+    Within{0, 100000});
+  v("--min-delta X", c.min_delta, "a smaller improvement is none", Within{0});
 }
 
 }  // namespace engine

@@ -1,18 +1,20 @@
 // engine train: a data set and a model in, a run directory out.
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "io/safetensors.h"
+#include "engine/plan.h"
+#include "io/bytes.h"
+#include "io/checksum.h"
 #include "tools/engine/augment_options.h"
 #include "tools/engine/data_options.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
 #include "tools/engine/recipe.h"
+#include "tools/engine/signals.h"
 #include "tools/engine/terminal.h"
 #include "tools/engine/trainer.h"
 #include "tools/engine/verbs.h"
@@ -20,13 +22,13 @@
 namespace engine {
 namespace {
 
-constexpr Choice<OptimizerConfig::Kind> kOptimizers[] = {{"adam", OptimizerConfig::Kind::adam},
-                                                         {"sgd", OptimizerConfig::Kind::sgd}};
+namespace fs = std::filesystem;
 
 struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOptions {
-  std::filesystem::path out, weights;
-  std::string model = "efficientnet_b3", resume;
-  int image_size = 0;
+  fs::path out, weights;
+  std::string model = "efficientnet_b3", batch_size = "64", progressive_size, resume;
+  int image_size = 0, lr_find_steps = 100;
+  bool lr_find = false;
   TrainConfig config;
 
   void visit(auto& v) {
@@ -36,23 +38,33 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
     v("--model NAME", model, "efficientnet_b0 to b7, densenet121/161/169/201, mnist_cnn");
     v("--weights FILE", weights,
       "safetensors or .pth to start from; a head of another size starts anew");
-    v("--image-size N", image_size, "side of the input; the resize scales with it (0: the model's)",
-      Within{0, 4096});
+    v("--image-size, --img-size N", image_size,
+      "side of the input; the resize scales with it (0: the model's)", Within{0, 4096});
+    v("--progressive-size A:B", progressive_size,
+      "images grow from A to B pixels over the run, in four stages");
     v.group("Recipe");
     v("--epochs N", config.epochs, "times through the training images", Within{1, 100000});
-    v("-b, --batch-size N", config.batch, "images per rank and step", Within{1, 65536});
-    v("--optimizer NAME", config.optimizer.kind, "as PyTorch's", kOptimizers);
-    v("--momentum X", config.optimizer.momentum, "of sgd", Within{0, 1});
-    v("--weight-decay X", config.optimizer.weight_decay, "added to the gradient", Within{0, 1});
-    v("--loss-scale X", config.loss_scale, "initial loss scale of fp16", Within{1, 1 << 24});
+    v("-b, --batch-size N|auto", batch_size,
+      "images per rank and step; auto: the most that memory holds");
     v("--seed N", config.seed, "of initial values, shuffling, augmentation and dropout");
+    v("--loss-scale X", config.loss_scale, "initial loss scale of fp16", Within{1, 1 << 24});
+    visit_optimizer(v, config.optimizer);
     visit_schedule(v, config.schedule);
+    v("--lr-find", lr_find, "range test instead of training: lr_find.csv, and a rate to try");
+    v("--lr-find-steps N", lr_find_steps, "of the range test", Within{10, 100000});
+    visit_early_stop(v, config.early_stop);
     v.group("Run");
-    v("--out DIR", out, "run directory (default: runs/MODEL-DATE-TIME)");
+    v("--out, --output DIR", out, "run directory (default: runs/MODEL-DATE-TIME)");
     v("--max-steps N", config.max_steps, "stop after that many steps (0: no limit)", Within{0});
+    v("--max-time MINUTES", config.max_minutes,
+      "stop after that much training, interruptions left out (0: no limit)", Within{0});
     v("--checkpoint-every N", config.checkpoint_every,
       "steps between checkpoints (0: one per epoch)", Within{0});
-    v("--resume auto", resume, "auto: continue the run in --out if there is one");
+    v("--keep N", config.keep, "checkpoints that are kept, the newest ones", Within{1, 1000000});
+    v("--log-every N", config.log_every, "steps between lines of metrics.jsonl",
+      Within{1, 1000000});
+    v("--resume auto|PATH", resume,
+      "auto: continue the run in --out if there is one; else a run's folder or a checkpoint");
     visit_augment(v);
     visit_preprocess(v);
     visit_device(v);
@@ -60,34 +72,142 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
   }
 };
 
-// Set by the signal handler; the trainer polls it after each step.
-std::atomic<int>* stop_signal = nullptr;
-
-extern "C" void on_signal(int number) {
-  if (number == SIGINT && *stop_signal != 0) _exit(130);  // the second Ctrl-C stops at once
-  *stop_signal = number;
+int parse_number(std::string_view flag, std::string_view whole, std::string_view text, int most) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  require(error == std::errc() && end == text.data() + text.size() && value >= 1 && value <= most,
+          Failure::usage, "{} {}: '{}' is no number from 1 to {}", flag, whole, text, most);
+  return value;
 }
 
-void catch_signals(std::atomic<int>& flag) {
-  stop_signal = &flag;
-  for (int number : {SIGINT, SIGTERM, SIGUSR1}) std::signal(number, on_signal);
+SizeGrowth parse_growth(const std::string& text) {
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  require(colon != std::string::npos, Failure::usage, "--progressive-size {}: it is A:B", text);
+  const SizeGrowth growth{
+      parse_number("--progressive-size", text, std::string_view(text).substr(0, colon), 4096),
+      parse_number("--progressive-size", text, std::string_view(text).substr(colon + 1), 4096)};
+  require(growth.first <= growth.last, Failure::usage, "--progressive-size {}: images only grow",
+          text);
+  return growth;
 }
 
-std::optional<TensorFile> find_checkpoint(const TrainOptions& o) {
+// ---------------------------------------------------------------- resume
+
+// The checkpoint to go on from, and in o.out the folder of its run.
+std::optional<Checkpoint> find_checkpoint(TrainOptions& o) {
   if (o.resume.empty()) return std::nullopt;
-  require(o.resume == "auto", Failure::usage, "--resume {}: known is auto", o.resume);
-  require(!o.out.empty(), Failure::usage, "--resume auto needs --out: the run to continue");
-  const std::filesystem::path path = o.out / kCheckpoint;
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  return read_safetensors(path);
+  if (o.resume == "auto") {
+    require(!o.out.empty(), Failure::usage, "--resume auto needs --out: the run to continue");
+  } else {
+    const fs::path path = o.resume;
+    require(fs::exists(path), Failure::usage, "--resume {}: there is no such file or folder",
+            o.resume);
+    if (fs::is_regular_file(path)) {
+      if (o.out.empty()) o.out = fs::absolute(path).parent_path().parent_path();
+      return read_checkpoint(path);
+    }
+    if (o.out.empty()) o.out = path;
+  }
+  const CheckpointFolder folder(o.resume == "auto" ? o.out : fs::path(o.resume), o.config.keep);
+  folder.remove_leftovers();
+  std::optional<Checkpoint> newest = folder.newest([](const std::string& line) { say(line); });
+  require(newest || o.resume == "auto", Failure::usage, "--resume {}: no checkpoint in it",
+          o.resume);
+  return newest;
 }
 
-void check_same_run(const TensorFile& checkpoint, const TrainShared& shared) {
-  const std::string& model = checkpoint.metadata.at("model");
-  require(model == shared.config.model, Failure::usage, "--model {}: the run to resume trains {}",
-          shared.config.model, model);
-  require(checkpoint.metadata.at("classes") == to_json(shared.data.train.classes), Failure::data,
-          "the classes of {} are not those of the run to resume", shared.run.path().string());
+// Which images there are, by name and class; where the folder lies does not matter.
+std::string digest(const TrainingData& data) {
+  Sha256 hash;
+  for (const Dataset* part : {&data.train, &data.validation})
+    for (const Sample& sample : part->samples)
+      hash.update(as_bytes(
+          fmt::format("{}\n{}\n", fs::path(sample.path).filename().string(), sample.label)));
+  return hash.finish();
+}
+
+// Flags that do not change what is computed.
+bool matters(std::string_view flag) {
+  static constexpr std::string_view kOthers[] = {"data",      "cache",        "cache_dir",
+                                                 "out",       "resume",       "epochs",
+                                                 "max_steps", "max_time",     "checkpoint_every",
+                                                 "keep",      "gpus",         "log_every",
+                                                 "workers",   "threads",      "ranks",
+                                                 "weights",   "workspace",    "device",
+                                                 "lr_find",   "lr_find_steps"};
+  return std::find(std::begin(kOthers), std::end(kOthers), flag) == std::end(kOthers);
+}
+
+nlohmann::json recipe(const Flags& flags) {
+  nlohmann::json all = nlohmann::json::parse(to_json(flags)), chosen;
+  for (const auto& [flag, value] : all.items())
+    if (matters(flag)) chosen[flag] = value;
+  return chosen;
+}
+
+std::map<std::string, std::string> facts_of(const TrainConfig& c, const TrainingData& data,
+                                            const Flags& flags, int ranks) {
+  return {{"model", c.model},
+          {"classes", to_json(data.train.classes)},
+          {"preprocess", to_json(c.preprocess)},
+          {"images", digest(data)},
+          {"batches", fmt::format("{} x {}, seed {}", c.batch, ranks, c.seed)},
+          {"recipe", recipe(flags).dump()}};
+}
+
+void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, std::string>& ours) {
+  const auto& theirs = checkpoint.facts;
+  const auto same = [&](const char* fact) { return theirs.at(fact) == ours.at(fact); };
+  require(same("model"), Failure::usage, "--model {}: the run to resume trains {}",
+          ours.at("model"), theirs.at("model"));
+  require(same("classes"), Failure::data, "the classes are not those of the run to resume");
+  require(same("images"), Failure::data,
+          "the images are not those of the run to resume: some were added, removed or renamed");
+  require(same("batches") || checkpoint.at.epoch_step == 0, Failure::usage,
+          "the checkpoint is in the middle of an epoch of batches of {}; {} would see other images",
+          theirs.at("batches"), ours.at("batches"));
+  const auto before = nlohmann::json::parse(theirs.at("recipe")),
+             after = nlohmann::json::parse(ours.at("recipe"));
+  for (const auto& [flag, value] : after.items())
+    if (const auto was = before.value(flag, nlohmann::json()); was != value)
+      say(fmt::format("{}: {} until now, {} from here on", flag, was.dump(), value.dump()));
+}
+
+std::optional<CacheKind> cache_of(const std::optional<Checkpoint>& checkpoint) {
+  if (!checkpoint) return std::nullopt;
+  for (const auto& choice : kCacheKinds)
+    if (choice.name == checkpoint->facts.at("cache")) return choice.value;
+  return std::nullopt;
+}
+
+// ---------------------------------------------------------------- batch size
+
+// The most that rank 0's device holds, of all images at most; a multiple of 8 where that is possible.
+int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
+  constexpr double kUse = 0.9;  // the rest is for what libraries allocate themselves
+  const auto backend = make_backend(ranks.kind, ranks.options[0]);
+  const auto free = static_cast<size_t>(kUse * static_cast<double>(backend->free_bytes()));
+  const int size = std::max(c.preprocess.crop, c.growth.last);
+  const Graph graph = make_model(
+      c.model,
+      {.classes = static_cast<int>(data.train.classes.size()), .height = size, .width = size});
+  const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.count();
+  const int most = static_cast<int>(std::clamp<int64_t>(images, 1, 65536));
+  const int batch = largest_batch(graph,
+                                  {.batch = most + 1,
+                                   .training = true,
+                                   .precision = c.precision,
+                                   .backend = ranks.kind,
+                                   .conv = c.conv,
+                                   .workspace = c.workspace},
+                                  c.optimizer.moments(), free);
+  require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
+          static_cast<double>(free) / 1048576);
+  const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
+  say(fmt::format("batch size {}: {} images fit in {:.0f} MiB", chosen, batch,
+                  static_cast<double>(free) / 1048576));
+  return chosen;
 }
 
 }  // namespace
@@ -97,6 +217,7 @@ int train(const Command& command) {
   if (!options) return 0;
   TrainOptions& o = *options;
   const Flags flags(o);
+  catch_stop_signals();
   const Ranks ranks = choose_ranks(o);
   TrainConfig& c = o.config;
   c.model = o.model;
@@ -107,27 +228,43 @@ int train(const Command& command) {
   c.workspace = size_t(o.workspace) << 20;
   c.workers = ranks.workers;
   c.on_bad_image = o.on_bad_image;
+  c.growth = parse_growth(o.progressive_size);
 
   const std::vector<std::string> known = model_names();
   require(std::find(known.begin(), known.end(), o.model) != known.end(), Failure::usage,
           "no model {}; known are {}", o.model, fmt::join(known, ", "));
-  std::optional<TensorFile> checkpoint = find_checkpoint(o);
+  std::optional<Checkpoint> checkpoint = find_checkpoint(o);
   std::optional<ModelFile> weights;
-  if (!o.weights.empty() && !checkpoint) weights = read_model_file(o.weights, o.model);
+  std::optional<Preprocess> stored;
+  if (checkpoint) {
+    stored = preprocess_from_json(checkpoint->facts.at("preprocess"));
+  } else if (!o.weights.empty()) {
+    weights = read_model_file(o.weights, o.model);
+    stored = weights->preprocess;
+  }
   c.preprocess =
-      choose_preprocess(o.model, weights ? weights->preprocess : std::nullopt, o, o.image_size);
+      choose_preprocess(o.model, stored, o, c.growth.last > 0 ? c.growth.last : o.image_size);
   TrainingData data = load_training_data(o);
+  stop_if_requested("reading the data set");
   make_model(o.model, {.classes = 2,
                        .height = c.preprocess.crop,
                        .width = c.preprocess.crop});  // the size is possible
+  c.batch = o.batch_size == "auto"
+                ? automatic_batch(c, data, ranks)
+                : parse_number("--batch-size", o.batch_size, o.batch_size, 65536);
 
   TrainShared shared{.config = c,
                      .data = std::move(data),
                      .weights = std::move(weights),
                      .checkpoint = std::move(checkpoint),
+                     .facts = {},
                      .run = RunDirectory::create(o.out, o.model, !o.resume.empty()),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
-  if (shared.checkpoint) check_same_run(*shared.checkpoint, shared);
+  shared.facts = facts_of(c, shared.data, flags, ranks.count());
+  if (shared.checkpoint)
+    check_same_run(*shared.checkpoint, shared.facts);
+  else
+    shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
   shared.run.write_args(flags);
   shared.run.write_command(command);
   shared.run.write_classes(shared.data.train.classes);
@@ -135,19 +272,22 @@ int train(const Command& command) {
   say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
                   shared.data.train.classes.size(), shared.data.train.samples.size(),
                   shared.data.validation.samples.size(), describe(c.preprocess)));
-  catch_signals(shared.signal);
   try {
-    shared.cache = open_cache(shared.data, o, c.preprocess,
-                              {.threads = ranks.workers * ranks.count(),
-                               .reused = c.epochs > 1,
-                               .stop = [&shared] { return shared.signal != 0; }});
+    const CacheLimits limits{.threads = ranks.workers * ranks.count(),
+                             .reused = c.epochs > 1,
+                             .stop = [] { return stop_requested(); }};
+    shared.cache = open_cache(shared.data, o, c.preprocess, limits, cache_of(shared.checkpoint));
+    shared.facts["cache"] = to_string(shared.cache.kind);
     shared.run.log("cache", to_json(shared.cache));
-    on_every_rank(ranks, [&](int rank) { Trainer(shared, ranks.kind, ranks.options[rank]).run(); });
+    on_every_rank(ranks, [&](int rank) {
+      Trainer trainer(shared, ranks.kind, ranks.options[rank]);
+      o.lr_find ? trainer.find_rate(o.lr_find_steps) : trainer.run();
+    });
   } catch (...) {
-    if (!shared.started && !shared.checkpoint)
-      std::filesystem::remove_all(shared.run.path());  // it holds nothing
+    if (!shared.started && o.resume.empty()) fs::remove_all(shared.run.path());  // it holds nothing
     throw;
   }
+  if (o.lr_find) return 0;
   say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
                   (shared.run.path() / "results.csv").string(),
                   shared.run.weights("best").string()));

@@ -8,11 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "io/safetensors.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
 #include "tools/engine/progress.h"
-#include "tools/engine/score.h"
+#include "tools/engine/signals.h"
 #include "tools/engine/terminal.h"
 
 namespace engine {
@@ -27,6 +26,11 @@ double now() {
 
 Share share_of(const Communicator& c) {
   return {c.rank, c.ranks()};
+}
+
+int64_t updates_per_epoch(const TrainShared& shared, const Communicator& communicator) {
+  return steps_per_epoch(static_cast<int64_t>(shared.data.train.samples.size()),
+                         shared.config.batch, share_of(communicator));
 }
 
 SessionOptions session_options(const TrainShared& shared, const Communicator& communicator) {
@@ -53,19 +57,11 @@ SessionOptions session_options(const TrainShared& shared, const Communicator& co
   return o;
 }
 
-Graph make_graph(const TrainShared& shared) {
-  const int size = shared.config.preprocess.crop;
-  return make_model(shared.config.model,
-                    {.classes = static_cast<int>(shared.data.train.classes.size()),
-                     .height = size,
-                     .width = size});
-}
-
-LoaderOptions loader_options(const TrainConfig& c, const Communicator& communicator,
-                             Backend& backend, bool training) {
-  return {.width = c.preprocess.crop,
-          .height = c.preprocess.crop,
-          .channels = c.preprocess.channels,
+LoaderOptions loader_options(const TrainConfig& c, const Preprocess& preprocess,
+                             const Communicator& communicator, Backend& backend, bool training) {
+  return {.width = preprocess.crop,
+          .height = preprocess.crop,
+          .channels = preprocess.channels,
           .batch = c.batch,
           .share = share_of(communicator),
           .threads = c.workers,
@@ -76,40 +72,17 @@ LoaderOptions loader_options(const TrainConfig& c, const Communicator& communica
           .memory = batch_memory(backend)};
 }
 
-nlohmann::ordered_json to_json(const TrainPosition& p) {
-  return {{"epoch", p.epoch},
-          {"epoch_step", p.epoch_step},
-          {"step", p.step},
-          {"loss_sum", p.loss_sum},
-          {"samples", p.samples},
-          {"plateau_factor", p.schedule.factor},
-          {"plateau_best",
-           std::isfinite(p.schedule.best) ? nlohmann::ordered_json(p.schedule.best) : nullptr},
-          {"plateau_bad_epochs", p.schedule.bad_epochs},
-          {"best_epoch", p.best_epoch},
-          {"best_top1", p.best_top1},
-          {"best_loss", p.best_loss},
-          {"seconds", p.seconds}};
-}
-
-TrainPosition position_from(const nlohmann::json& j) {
-  TrainPosition p;
-  p.epoch = j.at("epoch");
-  p.epoch_step = j.at("epoch_step");
-  p.step = j.at("step");
-  p.loss_sum = j.at("loss_sum");
-  p.samples = j.at("samples");
-  p.schedule.factor = j.at("plateau_factor");
-  if (!j.at("plateau_best").is_null()) p.schedule.best = j.at("plateau_best");
-  p.schedule.bad_epochs = j.at("plateau_bad_epochs");
-  p.best_epoch = j.at("best_epoch");
-  p.best_top1 = j.at("best_top1");
-  p.best_loss = j.at("best_loss");
-  p.seconds = j.at("seconds");
-  return p;
-}
-
 }  // namespace
+
+int image_size(const SizeGrowth& growth, int size, int epoch, int epochs) {
+  constexpr int kStages = 4, kMultiple = 32;
+  if (growth.last == 0) return size;
+  const int stage = std::min(kStages - 1, epoch * kStages / std::max(1, epochs));
+  if (stage == kStages - 1) return growth.last;
+  const double exact = growth.first + double(growth.last - growth.first) * stage / (kStages - 1);
+  return std::clamp(static_cast<int>(std::lround(exact / kMultiple)) * kMultiple, growth.first,
+                    growth.last);
+}
 
 // ---------------------------------------------------------------- beginning
 
@@ -118,20 +91,17 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
       config_(shared.config),
       communicator_(options.communicator),
       backend_(make_backend(kind, options)),
-      session_(make_graph(shared), *backend_, session_options(shared, communicator_)),
-      train_loader_(shared.data.train,
-                    training_input(shared.data.train, config_.preprocess, config_.augment,
-                                   config_.fast_decode),
-                    loader_options(config_, communicator_, *backend_, true)),
-      validation_loader_(shared.data.validation,
-                         evaluation_input(shared.data.validation, config_.preprocess),
-                         loader_options(config_, communicator_, *backend_, false)),
-      schedule_(config_.schedule, train_loader_.steps(), config_.epochs),
+      at_(shared.checkpoint ? shared.checkpoint->at : TrainPosition{}),
+      schedule_(config_.schedule, updates_per_epoch(shared, communicator_), config_.epochs,
+                at_.schedule),
       began_(now()) {
+  if (shared_.checkpoint)
+    backend_->set_algorithms(nlohmann::json::parse(shared_.checkpoint->facts.at("algorithms")));
+  build();
   load_state();
 }
 
-void Trainer::say(const std::string& line) const {
+void Trainer::say(const std::string& line) {
   if (!leads()) return;
   engine::say(line);
   shared_.run.note(line);
@@ -141,104 +111,118 @@ double Trainer::seconds() const {
   return at_.seconds + now() - began_;
 }
 
-void Trainer::load_state() {
-  if (shared_.checkpoint) {
-    restore(*shared_.checkpoint);
-  } else if (shared_.weights) {
-    const auto fresh = load_model_file(session_, *shared_.weights, true, config_.seed);
-    if (!fresh.empty())
-      say(fmt::format("{}: its head has {} classes, this data set {}: {} start anew",
-                      shared_.weights->path.string(), shared_.weights->class_count,
-                      session_.graph().classes(), fmt::join(fresh, ", ")));
-  } else {
-    session_.initialise(config_.seed);
-  }
-  const double before = now();
-  session_.prepare();
-  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", backend_->description(), now() - before,
-                  session_.allocated_bytes() / 1048576.));
-  if (leads()) shared_.run.write_algorithms(backend_->algorithms());
+void Trainer::build() {
+  const TrainingData& data = shared_.data;
+  preprocess_ = with_crop(config_.preprocess, image_size(config_.growth, config_.preprocess.crop,
+                                                         at_.epoch, config_.epochs));
+  session_ = std::make_unique<Session>(
+      make_model(config_.model, {.classes = static_cast<int>(data.train.classes.size()),
+                                 .height = preprocess_.crop,
+                                 .width = preprocess_.crop}),
+      *backend_, session_options(shared_, communicator_));
+  train_loader_ = std::make_unique<Loader>(
+      data.train, training_input(data.train, preprocess_, config_.augment, config_.fast_decode),
+      loader_options(config_, preprocess_, communicator_, *backend_, true));
+  validation_loader_ = evaluation_loader(data.validation);
 }
 
-void Trainer::restore(const TensorFile& checkpoint) {
-  std::map<std::string, Tensor> model, optimizer;
-  constexpr std::string_view kModel = "model/", kOptimizer = "optimizer/";
-  for (const auto& [name, tensor] : checkpoint.tensors) {
-    if (name.starts_with(kModel)) model[name.substr(kModel.size())] = tensor;
-    if (name.starts_with(kOptimizer)) optimizer[name.substr(kOptimizer.size())] = tensor;
-  }
-  backend_->set_algorithms(nlohmann::json::parse(checkpoint.metadata.at("algorithms")));
-  session_.load(model);
-  session_.load_optimizer_state(optimizer);
-  at_ = position_from(nlohmann::json::parse(checkpoint.metadata.at("position")));
-  schedule_ = Schedule(config_.schedule, train_loader_.steps(), config_.epochs, at_.schedule);
-  if (leads()) shared_.run.continue_after(at_.epoch, at_.step);
-  say(fmt::format("resumed after epoch {}, step {}", at_.epoch, at_.step));
+std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
+  return std::make_unique<Loader>(
+      data, evaluation_input(data, preprocess_),
+      loader_options(config_, preprocess_, communicator_, *backend_, false));
 }
 
 // ---------------------------------------------------------------- the loop
 
 void Trainer::run() {
   communicator_.group->barrier();  // nobody steps before all are ready
-  while (at_.epoch < config_.epochs && !finished()) train_epoch();
-  say(fmt::format("best: epoch {}, top-1 {:.4f}, loss {:.4f}", at_.best_epoch, at_.best_top1,
-                  at_.best_loss));
+  time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
+  const bool unseen =
+      at_.validated != at_.step;  // the interruption came before the last validation
+  if (at_.step > 0 && over() && unseen) finish_epoch(0, 0);
+  while (!over()) train_epoch();
+  if (should_stop(config_.early_stop, at_.early_stop))
+    say(fmt::format("stopped early: {} epochs without improvement", at_.early_stop.bad_epochs));
+  say(fmt::format("best: epoch {}, top-1 {:.4f}, loss {:.4f}", at_.best.epoch, at_.best.top1,
+                  at_.best.loss));
   score_best();
 }
 
+bool Trainer::cut_short() const {
+  return time_is_up_ || (config_.max_steps > 0 && at_.step >= config_.max_steps);
+}
+
+bool Trainer::over() const {
+  return at_.epoch >= config_.epochs || cut_short() ||
+         should_stop(config_.early_stop, at_.early_stop);
+}
+
 void Trainer::train_epoch() {
+  if (image_size(config_.growth, config_.preprocess.crop, at_.epoch, config_.epochs) !=
+      preprocess_.crop)
+    change_size();
+  at_.loss_sums.resize(communicator_.ranks());
   std::unique_ptr<Progress> progress;
   if (leads())
     progress = std::make_unique<Progress>(fmt::format("epoch {}/{}", at_.epoch + 1, config_.epochs),
-                                          train_loader_.steps(), at_.epoch_step);
+                                          train_loader_->steps(), at_.epoch_step);
   if (leads()) shared_.monitor.take();  // what was used so far is not this epoch's
-  train_loader_.start(at_.epoch, at_.epoch_step);
-  double waited = train_loader_.wait_seconds();
-  while (!finished()) {
-    const Batch* batch = train_loader_.next();
-    if (!batch) break;
-    const uint64_t step = session_.train({batch->images, batch->labels, batch->count},
-                                         {.epoch = static_cast<uint32_t>(at_.epoch),
-                                          .position = static_cast<uint32_t>(batch->first),
-                                          .learning_rate = schedule_.rate(at_.step),
-                                          .divisor = double(batch->total)});
-    pending_.push_back({step, batch->count, batch->total});
-    ++at_.epoch_step;
-    ++at_.step;
-    drain(false, progress.get());
-    if (progress) progress->step(batch->total, train_loader_.wait_seconds() - waited);
-    waited = train_loader_.wait_seconds();
-    const bool stop = asked_to_stop();
-    if (stop || (config_.checkpoint_every > 0 && at_.step % config_.checkpoint_every == 0)) {
-      drain(true, progress.get());
-      gather_losses();
-      save_checkpoint();
-    }
-    if (stop)
-      fail(Failure::preempted, "stopped by signal {} after step {}; saved to {}",
-           shared_.signal.load(), at_.step, (shared_.run.path() / kCheckpoint).string());
+  train_loader_->start(at_.epoch, at_.epoch_step);
+  while (!cut_short() && train_step(schedule_.rate(at_.step), progress.get())) {
+    const Wish wish = this->wish();
+    time_is_up_ = wish == Wish::end;
+    if (wish != Wish::leave &&
+        (config_.checkpoint_every == 0 || at_.step % config_.checkpoint_every != 0))
+      continue;
+    drain(true, progress.get());
+    gather_losses();
+    save_checkpoint();
+    if (wish == Wish::leave) leave(fmt::format("after step {}", at_.step));
   }
   drain(true, progress.get());
   if (progress) progress->finish();
+  gather_losses();
   finish_epoch(progress ? progress->images_per_second() : 0, progress ? progress->wait_share() : 0);
 }
 
+// False at the end of the epoch.
+bool Trainer::train_step(double rate, Progress* progress) {
+  const double waited = train_loader_->wait_seconds();
+  const Batch* batch = train_loader_->next();
+  if (!batch) return false;
+  const uint64_t step = session_->train({batch->images, batch->labels, batch->count},
+                                        {.epoch = static_cast<uint32_t>(at_.epoch),
+                                         .position = static_cast<uint32_t>(batch->first),
+                                         .learning_rate = rate,
+                                         .divisor = double(batch->total)});
+  pending_.push_back({step, batch->count, batch->total, rate});
+  ++at_.epoch_step;
+  ++at_.step;
+  drain(false, progress);
+  if (progress) progress->step(batch->total, train_loader_->wait_seconds() - waited);
+  return true;
+}
+
 // Rank 0 decides, so that all ranks stop after the same step.
-bool Trainer::asked_to_stop() {
-  std::byte stop{static_cast<uint8_t>(shared_.signal != 0)};
-  communicator_.group->broadcast(communicator_.rank, {&stop, 1});
-  return stop != std::byte{0};
+Trainer::Wish Trainer::wish() {
+  Wish wish = Wish::go_on;
+  if (stop_requested())
+    wish = Wish::leave;
+  else if (config_.max_minutes > 0 && seconds() >= 60 * config_.max_minutes)
+    wish = Wish::end;
+  communicator_.group->broadcast(communicator_.rank, std::as_writable_bytes(std::span(&wish, 1)));
+  return wish;
 }
 
 void Trainer::drain(bool wait, Progress* progress) {
-  while (!pending_.empty() && (wait || session_.poll(pending_.front().step))) {
+  while (!pending_.empty() && (wait || session_->poll(pending_.front().step))) {
     count_result(pending_.front(), progress);
     pending_.pop_front();
   }
 }
 
 void Trainer::count_result(const Pending& pending, Progress* progress) {
-  const StepResult result = session_.result(pending.step);
+  const StepResult result = session_->result(pending.step);
   overflows_ = result.overflow ? overflows_ + 1 : 0;
   require(overflows_ < kTolerableOverflows, Failure::diverged,
           "epoch {}: {} steps in a row overflowed; the loss scale is down to {}", at_.epoch + 1,
@@ -249,124 +233,21 @@ void Trainer::count_result(const Pending& pending, Progress* progress) {
   at_.samples += pending.total;
   shared_.started = true;
   if (!std::isfinite(result.loss)) return;  // skipped; it does not count
-  own_loss_sum_ += result.loss * pending.total;
-  if (progress && pending.count > 0) progress->loss(result.loss * pending.total / pending.count);
+  at_.loss_sums[communicator_.rank] += result.loss * pending.total;
+  if (pending.count == 0) return;
+  const double loss = result.loss * pending.total / pending.count;  // the mean of this rank's share
+  if (progress) progress->loss(loss);
+  const int64_t step = at_.step - static_cast<int64_t>(pending_.size()) + 1;
+  if (leads() && step % config_.log_every == 0)
+    shared_.run.log_step(at_.epoch + 1, step,
+                         {{"loss", loss}, {"lr", pending.rate}, {"scale", result.scale}});
 }
 
-void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& data) {
-  if (leads()) {
-    shared_.evaluation.logits.assign(data.samples.size() * session_.graph().classes(), 0.f);
-    shared_.evaluation.counted.assign(data.samples.size(), 0);
-  }
-  communicator_.group->barrier();
-  std::unique_ptr<Progress> progress;
-  if (leads()) progress = std::make_unique<Progress>(title, loader.steps());
-  evaluate(session_, loader, communicator_, shared_.evaluation, [&](int images, double waited) {
-    if (progress) progress->step(images, waited);
-  });
-  if (progress) progress->finish();
-}
-
-// The best weights on the validation images, with everything that is measured, and once on the test images.
-void Trainer::score_best() {
-  communicator_.group->barrier();  // rank 0 has written them
-  if (!std::filesystem::exists(shared_.run.weights("best"))) return;
-  load_model_file(session_, read_model_file(shared_.run.weights("best"), config_.model), false, 0);
-  const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
-                              const Dataset& data) {
-    evaluate_all(part, loader, data);
-    if (!leads()) return;
-    const Score scored = write_score(shared_.run.path(), shared_.evaluation, data,
-                                     {.part = part, .prefix = prefix, .seed = config_.seed});
-    say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));
-  };
-  score_part("val", "", validation_loader_, shared_.data.validation);
-  if (!shared_.data.test) return;
-  const Dataset& test = *shared_.data.test;
-  Loader loader(test, evaluation_input(test, config_.preprocess),
-                loader_options(config_, communicator_, *backend_, false));
-  score_part("test", "test_", loader, test);
-}
-
-// The ranks' losses meet.
+// Every rank learns the others' sums. Each goes on with its own, so that meeting more often changes no bit.
 void Trainer::gather_losses() {
-  communicator_.group->sum(communicator_.rank, std::span(&own_loss_sum_, 1));
-  at_.loss_sum += std::exchange(own_loss_sum_, 0);
-}
-
-// An epoch that --max-steps cut short is validated and reported too, but it is not done: the checkpoint stays in its
-// middle, and a run that is resumed goes on from there.
-void Trainer::finish_epoch(double rate, double wait_share) {
-  gather_losses();
-  const bool whole = at_.epoch_step == train_loader_.steps();
-  if (!whole) save_checkpoint();
-  const double learning_rate = schedule_.rate(std::max<int64_t>(0, at_.step - 1));
-  const double train_loss = at_.loss_sum / std::max<int64_t>(1, at_.samples);
-  const MachineUse use = leads() ? shared_.monitor.take() : MachineUse{};
-  evaluate_all("validation", validation_loader_, shared_.data.validation);
-  const Metrics m = leads() ? metrics_of(shared_.evaluation, shared_.data.validation) : Metrics{};
-  double validation_loss = m.loss;
-  communicator_.group->broadcast(communicator_.rank,
-                                 std::as_writable_bytes(std::span(&validation_loss, 1)));
-  const int epoch = at_.epoch + 1;
-  if (whole) {
-    at_.epoch = epoch;
-    at_.epoch_step = at_.samples = 0;
-    at_.loss_sum = 0;
-    if (schedule_.epoch_done(validation_loss))
-      say(fmt::format("no improvement: learning rate {:g}", schedule_.rate(at_.step)));
-  }
-  if (!leads()) return;
-
-  say(
-      fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, top-1 {:.4f}, top-5 {:.4f}, "
-                  "AUC {}, {:.0f} img/s, "
-                  "{:.1f}% waiting for data; {}",
-                  epoch, config_.epochs, train_loss, m.loss, m.top1, m.top5,
-                  m.auc_macro ? fmt::format("{:.4f}", *m.auc_macro) : "-", rate, 100 * wait_share,
-                  describe(use)));
-  for (const BadImage& bad : train_loader_.bad_images())
-    if (named_bad_images_.insert(bad.path).second) say("skipped " + bad.reason);
-  shared_.run.log_epoch({.epoch = epoch,
-                         .seconds = seconds(),
-                         .train_loss = train_loss,
-                         .val_loss = m.loss,
-                         .top1 = m.top1,
-                         .top5 = m.top5,
-                         .auc_macro = m.auc_macro,
-                         .lr = learning_rate,
-                         .step = at_.step,
-                         .images_per_second = rate,
-                         .wait_share = wait_share,
-                         .use = use});
-  const bool best = m.top1 > at_.best_top1 || (m.top1 == at_.best_top1 && m.loss < at_.best_loss);
-  if (best) {
-    at_.best_epoch = epoch;
-    at_.best_top1 = m.top1;
-    at_.best_loss = m.loss;
-  }
-  const std::vector<std::string>& classes = shared_.data.train.classes;
-  write_model_file(shared_.run.weights("last"), session_, classes, config_.preprocess);
-  if (best) write_model_file(shared_.run.weights("best"), session_, classes, config_.preprocess);
-  if (whole) save_checkpoint();
-}
-
-void Trainer::save_checkpoint() {
-  if (!leads()) return;
-  TensorFile file;
-  for (auto& [name, tensor] : session_.state()) file.tensors["model/" + name] = std::move(tensor);
-  for (auto& [name, tensor] : session_.optimizer_state())
-    file.tensors["optimizer/" + name] = std::move(tensor);
-  TrainPosition now_at = at_;
-  now_at.schedule = schedule_.state();
-  now_at.seconds = seconds();
-  file.metadata = {{"model", config_.model},
-                   {"classes", to_json(shared_.data.train.classes)},
-                   {"preprocess", to_json(config_.preprocess)},
-                   {"position", to_json(now_at).dump()},
-                   {"algorithms", nlohmann::json(backend_->algorithms()).dump()}};
-  write_safetensors(shared_.run.path() / kCheckpoint, file);
-  shared_.run.log("checkpoint", {{"epoch", at_.epoch}, {"step", at_.step}});
+  for (int rank = 0; rank < communicator_.ranks(); ++rank)
+    if (rank != communicator_.rank) at_.loss_sums[rank] = 0;
+  communicator_.group->sum(communicator_.rank, std::span(at_.loss_sums));
 }
 
 }  // namespace engine

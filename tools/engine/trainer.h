@@ -1,26 +1,40 @@
 // The training loop: epochs, validation, schedule, checkpoints. One Trainer per rank, each on its own thread; rank 0
-// also keeps the run directory.
+// also keeps the run directory. trainer.cpp trains, trainer_epoch_end.cpp validates, reports and saves weights,
+// trainer_state.cpp saves and restores, trainer_rate_test.cpp looks for a learning rate.
 #pragma once
 
 #include <atomic>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "engine/schedule.h"
 #include "engine/session.h"
 #include "io/augment.h"
 #include "io/dataset.h"
 #include "io/loader.h"
+#include "tools/engine/checkpoint.h"
 #include "tools/engine/data_options.h"
+#include "tools/engine/early_stop.h"
 #include "tools/engine/evaluation.h"
 #include "tools/engine/model_file.h"
 #include "tools/engine/monitor.h"
 #include "tools/engine/run_directory.h"
 
 namespace engine {
+
+// The side of the images grows over the run, in four stages of equal length (EfficientNetV2, algorithm 1), in multiples
+// of 32. Each change rebuilds the session, with the state moved over: as long as the start of a run.
+struct SizeGrowth {
+  int first = 0, last = 0;  // 0: no growth
+};
+// In an epoch from 0; `size` where nothing grows.
+int image_size(const SizeGrowth& growth, int size, int epoch, int epochs);
 
 struct TrainConfig {
   std::string model;
@@ -30,8 +44,12 @@ struct TrainConfig {
   OnBadImage on_bad_image = OnBadImage::error;
   int epochs = 10, batch = 64;
   int64_t max_steps = 0, checkpoint_every = 0;  // 0: no limit; only after epochs
+  double max_minutes = 0;                       // of training, interruptions left out; 0: no limit
+  int keep = 2, log_every = 50;                 // checkpoints; steps between log events
   uint64_t seed = 0;
   ScheduleConfig schedule;
+  EarlyStopConfig early_stop;
+  SizeGrowth growth;
   OptimizerConfig optimizer;
   Precision precision = Precision::fp32;
   ConvForm conv = ConvForm::automatic;
@@ -41,80 +59,90 @@ struct TrainConfig {
   int workers = 1;
 };
 
-// Where training stands; what a checkpoint holds beside tensors.
-struct TrainPosition {
-  int epoch = 0;           // epochs done
-  int64_t epoch_step = 0;  // steps done in the epoch under way
-  int64_t step = 0;        // steps done in all
-  double loss_sum = 0;     // over the samples of the epoch under way, all ranks
-  int64_t samples = 0;
-  ScheduleState schedule;
-  int best_epoch = 0;  // from 1; 0: none yet
-  double best_top1 = -1, best_loss = 0;
-  double seconds = 0;  // of training, all interruptions left out
-};
-
 // What the ranks of a run share.
 struct TrainShared {
   TrainConfig config;
   TrainingData data;
-  std::optional<ModelFile> weights;      // to start from
-  std::optional<TensorFile> checkpoint;  // to resume from
+  std::optional<ModelFile> weights;          // to start from
+  std::optional<Checkpoint> checkpoint;      // to resume from
+  std::map<std::string, std::string> facts;  // of every checkpoint, beside the algorithms
   RunDirectory run;
   Cache cache;
   Monitor monitor;
   EvaluationResult evaluation;
   std::atomic<bool> started = false;  // the first step is done
-  std::atomic<int> signal = 0;        // that asked for the end, by its number
 };
 
 class Trainer {
  public:
   Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& options);
 
-  // Returns when training is done; throws Error(preempted) after a signal, with everything saved.
+  // Returns when training is done; throws Error(preempted) after a request to stop, with everything saved.
   void run();
-  const TrainPosition& position() const { return at_; }
+  // The range test (Smith, 2015) instead: the loss while the rate rises from 1e-7 to 10 over at most `steps` steps, to
+  // lr_find.csv in the run directory.
+  void find_rate(int steps);
 
  private:
+  enum class Wish : uint8_t { go_on, leave, end };  // leave: saved, to be resumed; end: time is up
   struct Pending {
     uint64_t step;
     int count, total;
+    double rate;
   };
 
   bool leads() const { return communicator_.rank == 0; }
-  void load_state();
-  void restore(const TensorFile& checkpoint);
+  void say(const std::string& line);
+  double seconds() const;
+
+  // ---- what depends on the image size
+  void build();
+  std::unique_ptr<Loader> evaluation_loader(const Dataset& data);
+  void change_size();
+
+  // ---- the loop
+  bool over() const;       // nothing is left to train
+  bool cut_short() const;  // by steps or time
   void train_epoch();
+  bool train_step(double rate, class Progress* progress);
+  Wish wish();
   void drain(bool wait, class Progress* progress);
   void count_result(const Pending& pending, class Progress* progress);
-  bool finished() const { return config_.max_steps > 0 && at_.step >= config_.max_steps; }
-  bool asked_to_stop();
-  // Fills shared_.evaluation with the logits of every sample.
-  void evaluate_all(const char* title, Loader& loader, const Dataset& data);
-  void finish_epoch(double rate, double wait_share);
-  void score_best();
+  bool try_drain(class Progress* progress);
   void gather_losses();
+
+  // ---- the end of an epoch
+  void finish_epoch(double rate, double wait_share);
+  Metrics validate();
+  // Fills shared_.evaluation with the logits of every sample. A request to stop calls `stop` on every rank.
+  void evaluate_all(const char* title, Loader& loader, const Dataset& data,
+                    const std::function<void()>& stop);
+  void judge(const Metrics& metrics, bool whole);
+  void log_epoch(const Metrics& metrics, double train_loss, double learning_rate, double rate,
+                 double wait_share, const MachineUse& use);
+  void write_weights();
+  void score_best();
+
+  // ---- state
+  void load_state();
+  void restore(const Checkpoint& checkpoint);
   void save_checkpoint();
-  double seconds() const;
-  void say(const std::string& line) const;
+  [[noreturn]] void leave(const std::string& when);
 
   TrainShared& shared_;
   const TrainConfig& config_;
   Communicator communicator_;
   std::unique_ptr<Backend> backend_;
-  Session session_;
-  Loader train_loader_, validation_loader_;
-  Schedule schedule_;
+  Preprocess preprocess_;  // at the size of the epoch under way
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<Loader> train_loader_, validation_loader_;
   TrainPosition at_;
-  double own_loss_sum_ = 0;  // this rank's share, since the last meeting
+  Schedule schedule_;
+  bool time_is_up_ = false;
   std::deque<Pending> pending_;
   int overflows_ = 0;  // in a row
   std::set<std::string> named_bad_images_;
   double began_;
 };
-
-inline constexpr char kCheckpoint[] =
-    "checkpoint.safetensors";  // in the run directory: all that resume needs
 
 }  // namespace engine

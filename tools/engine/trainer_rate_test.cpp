@@ -1,0 +1,95 @@
+// The learning rate range test: L. N. Smith, Cyclical learning rates for training neural networks, 2015.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "engine/error.h"
+#include "io/atomic_file.h"
+#include "io/bytes.h"
+#include "tools/engine/progress.h"
+#include "tools/engine/signals.h"
+#include "tools/engine/trainer.h"
+
+namespace engine {
+
+namespace {
+
+constexpr double kFirstRate = 1e-7, kLastRate = 10;
+constexpr double kSmoothing = 0.98;  // of the exponential mean, as in fastai
+constexpr double kBlownUp = 4;       // times the least smoothed loss: the test is over
+
+struct Point {
+  double rate, loss, smoothed;
+};
+
+// Where the smoothed loss falls most steeply over the logarithm of the rate, before its least value.
+double steepest(const std::vector<Point>& points) {
+  const auto least = std::min_element(points.begin(), points.end(),
+                                      [](auto& a, auto& b) { return a.smoothed < b.smoothed; });
+  double rate = points.front().rate, slope = 0;
+  for (auto p = points.begin() + 1; p < least; ++p) {
+    const double here = ((p + 1)->smoothed - (p - 1)->smoothed);  // the rates are evenly spaced
+    if (here < slope) slope = here, rate = p->rate;
+  }
+  return rate;
+}
+
+}  // namespace
+
+// False where the loss is not finite any more.
+bool Trainer::try_drain(Progress* progress) {
+  try {
+    drain(true, progress);
+  } catch (const Error& error) {
+    if (error.kind != Failure::diverged) throw;
+    return false;
+  }
+  return true;
+}
+
+void Trainer::find_rate(int steps) {
+  communicator_.group->barrier();
+  std::unique_ptr<Progress> progress;
+  if (leads()) progress = std::make_unique<Progress>("range test", steps);
+  at_.loss_sums.assign(communicator_.ranks(), 0.);
+  train_loader_->start(0);
+  std::vector<Point> points;
+  double mean = 0, least = 0;
+  for (int i = 0; i < steps; ++i) {
+    const double rate = kFirstRate * std::pow(kLastRate / kFirstRate, double(i) / (steps - 1));
+    std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
+    at_.samples = 0;
+    if (!train_step(rate, progress.get())) {
+      train_loader_->start(++at_.epoch);
+      if (!train_step(rate, progress.get())) break;
+    }
+    overflows_ = 0;
+    const bool finite = try_drain(progress.get());
+    if (!finite) at_.loss_sums[communicator_.rank] = NAN;
+    gather_losses();
+    double loss = 0;
+    for (double sum : at_.loss_sums) loss += sum / static_cast<double>(at_.samples);
+    if (!std::isfinite(loss)) break;
+    mean = kSmoothing * mean + (1 - kSmoothing) * loss;
+    const double smoothed = mean / (1 - std::pow(kSmoothing, i + 1));
+    points.push_back({rate, loss, smoothed});
+    least = i == 0 ? smoothed : std::min(least, smoothed);
+    if (smoothed > kBlownUp * least) break;
+    if (wish() == Wish::leave) stop_if_requested("testing rates");
+  }
+  if (progress) progress->finish();
+  require(points.size() > 2, Failure::usage, "--lr-find: only {} steps", points.size());
+  if (!leads()) return;
+  std::string csv = "step,lr,loss,smoothed_loss\n";
+  for (size_t i = 0; i < points.size(); ++i)
+    csv += fmt::format("{},{:.9g},{:.9g},{:.9g}\n", i, points[i].rate, points[i].loss,
+                       points[i].smoothed);
+  const std::span<const std::byte> parts[] = {as_bytes(csv)};
+  write_file_atomically(shared_.run.path() / "lr_find.csv", parts);
+  say(fmt::format("the loss falls most steeply at a rate of {:.1e}; {}", steepest(points),
+                  (shared_.run.path() / "lr_find.csv").string()));
+}
+
+}  // namespace engine

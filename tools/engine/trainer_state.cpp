@@ -1,0 +1,94 @@
+// How a run begins, is saved, and goes on.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "engine/error.h"
+#include "tools/engine/signals.h"
+#include "tools/engine/trainer.h"
+
+namespace engine {
+
+void Trainer::load_state() {
+  if (shared_.checkpoint) {
+    restore(*shared_.checkpoint);
+  } else if (shared_.weights) {
+    const auto fresh = load_model_file(*session_, *shared_.weights, true, config_.seed);
+    if (!fresh.empty())
+      say(fmt::format("{}: its head has {} classes, this data set {}: {} start anew",
+                      shared_.weights->path.string(), shared_.weights->class_count,
+                      session_->graph().classes(), fmt::join(fresh, ", ")));
+  } else {
+    session_->initialise(config_.seed);
+  }
+  const auto before = std::chrono::steady_clock::now();
+  session_->prepare();
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - before;
+  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", backend_->description(), taken.count(),
+                  session_->allocated_bytes() / 1048576.));
+  if (leads()) shared_.run.write_algorithms(backend_->algorithms());
+}
+
+void Trainer::restore(const Checkpoint& checkpoint) {
+  session_->load(checkpoint.model);
+  session_->load_optimizer_state(checkpoint.optimizer);
+  const int ranks = communicator_.ranks();
+  if (static_cast<int>(at_.loss_sums.size()) != ranks) {  // the run had more or fewer ranks
+    double sum = 0;
+    for (double part : at_.loss_sums) sum += part;
+    at_.loss_sums.assign(ranks, 0.);
+    at_.loss_sums[0] = sum;
+  }
+  if (leads()) {
+    shared_.run.continue_after(at_.epoch, at_.step);
+    shared_.run.log("resume", {{"epoch", at_.epoch}, {"step", at_.step}});
+  }
+  say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
+                  state_digest(checkpoint)));
+  if (at_.validated == at_.step) write_weights();  // the interruption may have come before that
+}
+
+void Trainer::save_checkpoint() {
+  if (!leads()) return;
+  Checkpoint c{.at = at_,
+               .model = session_->state(),
+               .optimizer = session_->optimizer_state(),
+               .facts = shared_.facts};
+  c.at.schedule = schedule_.state();
+  c.at.seconds = seconds();
+  c.facts["algorithms"] = nlohmann::json(backend_->algorithms()).dump();
+  const std::string digest = state_digest(c);
+  const CheckpointFolder folder(shared_.run.path(), config_.keep);
+  const std::string path = folder.write(std::move(c), digest).string();
+  shared_.run.log(
+      "checkpoint",
+      {{"epoch", at_.epoch}, {"step", at_.step}, {"file", path}, {"state_sha256", digest}});
+  say(fmt::format("step {}: state sha256 {}", at_.step, digest));
+}
+
+// Everything is saved.
+void Trainer::leave(const std::string& when) {
+  fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on", stop_signal_name(),
+       when, shared_.run.path().string());
+}
+
+// The state moves over to a session of another image size.
+void Trainer::change_size() {
+  const auto model = session_->state(), optimizer = session_->optimizer_state();
+  train_loader_.reset();
+  validation_loader_.reset();
+  session_.reset();
+  build();
+  session_->load(model);
+  session_->load_optimizer_state(optimizer);
+  const auto before = std::chrono::steady_clock::now();
+  session_->prepare();
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - before;
+  say(fmt::format("epoch {}: images of {} pixels, ready in {:.1f} s, {:.0f} MiB", at_.epoch + 1,
+                  preprocess_.crop, taken.count(), session_->allocated_bytes() / 1048576.));
+}
+
+}  // namespace engine
