@@ -68,9 +68,14 @@ class Backend {
   // Sums a bucket of gradients over the ranks, beside what follows; finish_all_reduce joins.
   virtual void all_reduce(const Program& program, const Bucket& bucket) = 0;
   virtual void finish_all_reduce() = 0;
-  // Unscales, skips on overflow, updates masters and storage copies, advances the loss scale,
-  // publishes the result.
-  virtual void optimizer_step(const Program& program, const OptimizerConfig& config) = 0;
+  virtual void accumulate(const Program& program) = 0;  // accumulated += gradients
+  // gradients += accumulated = 0, in the bucket.
+  virtual void add_accumulated(const Program& program, const Bucket& bucket) = 0;
+  // Unscales, skips on overflow, clips, updates masters and storage copies, moves the averages
+  // where there are any, advances the loss scale, publishes the result.
+  virtual void optimizer_step(const Program& program, const OptimizerConfig& config,
+                              double ema_decay) = 0;
+  virtual void exchange_averages(const Program& program) = 0;  // masters and state ↔ averages
   virtual void publish(const Program& program) = 0;  // the result alone, where nothing is updated
   virtual void copy_weights(const Program& program) = 0;  // masters → storage type
 

@@ -3,11 +3,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <new>
 
 #include "engine/backend.h"
-#include "kernels/reference.h"
+#include "kernels/update.h"
 
 namespace engine {
 
@@ -48,6 +49,33 @@ class HostBackend : public Backend {
                              gradients(program).subspan(bucket.first, bucket.elements));
   }
   void finish_all_reduce() override {}
+  void accumulate(const Program& program) override {
+    add(reals(program.arenas.accumulated), gradients(program).data(), program.plan.layout.trained);
+  }
+  void add_accumulated(const Program& program, const Bucket& bucket) override {
+    R* sums = reals(program.arenas.accumulated) + bucket.first;
+    add(gradients(program).data() + bucket.first, sums, bucket.elements);
+    std::fill_n(sums, bucket.elements, R(0));
+  }
+  void optimizer_step(const Program& program, const OptimizerConfig& config,
+                      double ema_decay) override {
+    ScaleState& scale = *program.arenas.scale;
+    const double sum = sum_of_squares(program);
+    scale.found_inf = scale.dynamic && overflowed(sum);
+    scale.gradient_norm = std::sqrt(sum) / scale.scale;
+    if (!scale.found_inf) {
+      visit_update(config, [&](auto step) { update_parameters(program, step, config, ema_decay); });
+      if (program.arenas.ema_state) average_state(program, ema_decay);
+    }
+    finish_step(program, true);
+  }
+  void exchange_averages(const Program& program) override {
+    const Arenas& a = program.arenas;
+    const ParameterLayout& layout = program.plan.layout;
+    std::swap_ranges(reals(a.parameters), reals(a.parameters) + layout.trained,
+                     reals(a.ema_parameters));
+    std::swap_ranges(reals(a.state), reals(a.state) + layout.state, reals(a.ema_state));
+  }
   void publish(const Program& program) override { finish_step(program, false); }
   void copy_weights(const Program&) override {}  // the masters are the weights
 
@@ -63,11 +91,83 @@ class HostBackend : public Backend {
   static void finish_step(const Program& program, bool updated) {
     const StepParams& params = *program.arenas.params;
     StepResult& result = program.arenas.results[params.result];
-    reference::finish_step(*program.arenas.scale, result, updated);
+    engine::finish_step(*program.arenas.scale, result, updated);
     std::atomic_ref(result.step).store(params.step, std::memory_order_release);
   }
 
+  // Calls body(first, last) for parts of [0, count) that make up the whole, side by side if it can.
+  virtual void for_parts(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+    body(0, count);
+  }
+
   Communicator communicator_;
+
+ private:
+  static R* reals(std::byte* arena) { return reinterpret_cast<R*>(arena); }
+
+  void add(R* to, const R* from, int64_t count) {
+    for_parts(count, [=](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) to[i] += from[i];
+    });
+  }
+
+  // Of the gradients that are updated; the same bits for any number of threads.
+  double sum_of_squares(const Program& program) {
+    constexpr int64_t kBlocks = 64;  // per partial sum
+    const Arenas& a = program.arenas;
+    const R* g = gradients(program).data();
+    const int64_t blocks = program.plan.layout.trained / kUpdateBlock;
+    norm_partials_.resize((blocks + kBlocks - 1) / kBlocks);
+    for_parts(static_cast<int64_t>(norm_partials_.size()), [&](int64_t first, int64_t last) {
+      for (int64_t part = first; part < last; ++part) {
+        double sum = 0;
+        for (int64_t b = part * kBlocks; b < std::min(blocks, (part + 1) * kBlocks); ++b) {
+          if (a.groups[a.group_of[b]].rate == 0) continue;
+          for (int64_t i = b * kUpdateBlock; i < (b + 1) * kUpdateBlock; ++i)
+            sum += double(g[i]) * double(g[i]);
+        }
+        norm_partials_[part] = sum;
+      }
+    });
+    double sum = 0;
+    for (const double part : norm_partials_) sum += part;
+    return sum;
+  }
+
+  template <class Step>
+  void update_parameters(const Program& program, Step step, const OptimizerConfig& config,
+                         double ema_decay) {
+    const Arenas& a = program.arenas;
+    const ScaleState& scale = *a.scale;
+    begin(step, a.params->learning_rate, scale.optimizer_steps);
+    const R factor = R(1. / scale.scale) * R(clip_factor(scale.gradient_norm, config.clip_norm));
+    const int64_t n = program.plan.layout.trained;
+    R *w = reals(a.parameters), *moments = reals(a.moments), *ema = reals(a.ema_parameters);
+    const R* g = gradients(program).data();
+    for_parts(n / kUpdateBlock, [&](int64_t first, int64_t last) {
+      for (int64_t block = first; block < last; ++block) {
+        const int64_t from = block * kUpdateBlock, to = from + kUpdateBlock;
+        const ParameterGroup& group = a.groups[a.group_of[block]];
+        const Step s = of_group(step, group);
+        for (int64_t i = from; group.rate != 0 && i < to; ++i) {
+          R m[Step::kMoments];
+          for (int j = 0; j < Step::kMoments; ++j) m[j] = moments[j * n + i];
+          update(w[i], m, g[i] * factor, s);
+          for (int j = 0; j < Step::kMoments; ++j) moments[j * n + i] = m[j];
+        }
+        for (int64_t i = from; ema && i < to; ++i) ema[i] = averaged(ema[i], w[i], ema_decay);
+      }
+    });
+  }
+
+  static void average_state(const Program& program, double decay) {
+    const R* now = reals(program.arenas.state);
+    R* ema = reals(program.arenas.ema_state);
+    for (int64_t i = 0; i < program.plan.layout.state; ++i)
+      ema[i] = averaged(ema[i], now[i], decay);
+  }
+
+  std::vector<double> norm_partials_;
 };
 
 }  // namespace engine

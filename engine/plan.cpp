@@ -12,7 +12,7 @@ namespace engine {
 namespace {
 
 constexpr size_t kAlignment = 256;  // bytes; what cudaMalloc gives and what vector loads want
-constexpr int64_t kParameterAlignment = 64;  // Reals
+constexpr int64_t kParameterAlignment = kUpdateBlock;  // Reals
 
 template <class I>
 I round_up(I n, I multiple) {
@@ -309,17 +309,18 @@ Plan make_plan(const Graph& graph, const PlanOptions& options) {
   return Planner(graph, options).make();
 }
 
-int largest_batch(const Graph& graph, PlanOptions options, int optimizer_moments, size_t bytes) {
+int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
+                  size_t bytes) {
   int fits = 0, too_large = options.batch;
   while (too_large - fits > 1) {
     options.batch = fits + (too_large - fits) / 2;
-    const bool fit = make_plan(graph, options).totals(graph, optimizer_moments).sum() <= bytes;
+    const bool fit = make_plan(graph, options).totals(graph, update).sum() <= bytes;
     (fit ? fits : too_large) = options.batch;
   }
   return fits;
 }
 
-Plan::Totals Plan::totals(const Graph& graph, int optimizer_moments) const {
+Plan::Totals Plan::totals(const Graph& graph, const UpdateMemory& update) const {
   const size_t real = real_size(options.precision);
   const Buffer& image = graph.buffers[graph.image.buffer];
   const size_t image_bytes = size_t(image.height) * image.width * image.channels;
@@ -336,7 +337,11 @@ Plan::Totals Plan::totals(const Graph& graph, int optimizer_moments) const {
       options.batch * sizeof(int32_t) + sizeof(StepParams) + sizeof(ScaleState);
   if (options.training) {
     t.gradients = t.parameters;
-    t.optimizer = optimizer_moments * t.parameters;
+    t.optimizer = update.moments * t.parameters;
+    t.accumulated = update.accumulates ? t.parameters : 0;
+    t.averages = update.averages ? t.parameters + t.state : 0;
+    t.groups = layout.trained / kUpdateBlock + kMaxParameterGroups * sizeof(ParameterGroup) +
+               sizeof(NormPartials);
   }
   return t;
 }

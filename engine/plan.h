@@ -60,6 +60,13 @@ struct ParameterLayout {
 
 ParameterLayout lay_out_parameters(const Graph& graph);
 
+// What the update keeps beside parameters and gradients.
+struct UpdateMemory {
+  int moments = 2;           // arrays like the parameters
+  bool accumulates = false;  // a second arena of gradients
+  bool averages = false;     // of parameters and running statistics
+};
+
 struct Plan {
   PlanOptions options;
   ParameterLayout layout;
@@ -73,14 +80,14 @@ struct Plan {
 
   // Bytes of the whole session: what the arenas allocate.
   struct Totals {
-    size_t parameters, gradients, optimizer, weight_copies, state, channels, activations, workspace,
-        staging;
+    size_t parameters, gradients, accumulated, optimizer, averages, groups, weight_copies, state,
+        channels, activations, workspace, staging;
     size_t sum() const {
-      return parameters + gradients + optimizer + weight_copies + state + channels + activations +
-             workspace + staging;
+      return parameters + gradients + accumulated + optimizer + averages + groups + weight_copies +
+             state + channels + activations + workspace + staging;
     }
   };
-  Totals totals(const Graph& graph, int optimizer_moments) const;
+  Totals totals(const Graph& graph, const UpdateMemory& update) const;
 };
 
 // Throws Error(internal) where the graph breaks a rule: a third reader of a gated buffer, a slice
@@ -88,6 +95,7 @@ struct Plan {
 Plan make_plan(const Graph& graph, const PlanOptions& options);
 
 // The largest batch below options.batch whose totals fit into `bytes`; 0: none does.
-int largest_batch(const Graph& graph, PlanOptions options, int optimizer_moments, size_t bytes);
+int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
+                  size_t bytes);
 
 }  // namespace engine

@@ -11,6 +11,7 @@
 #include "kernels/image.h"
 #include "kernels/loss.h"
 #include "kernels/operand.h"
+#include "kernels/update.h"
 
 namespace engine {
 
@@ -24,7 +25,12 @@ constexpr int kResults = 64;  // entries of the result ring
 
 struct Arenas {
   std::byte *parameters = nullptr, *gradients = nullptr;  // trained Reals, in backward order
-  std::byte* moments = nullptr;   // optimizer state: one or two arrays like the parameters
+  std::byte* moments = nullptr;      // optimizer state: one or two arrays like the parameters
+  std::byte* accumulated = nullptr;  // gradients of Mode::accumulate, or null
+  std::byte *ema_parameters = nullptr, *ema_state = nullptr;  // averages, or null
+  uint8_t* group_of = nullptr;       // (trained / kUpdateBlock,): index of the parameters' group
+  ParameterGroup* groups = nullptr;  // (kMaxParameterGroups,)
+  NormPartials* norm_partials = nullptr;
   std::byte* weights = nullptr;   // the parameters in the storage type; may be `parameters`
   std::byte* state = nullptr;     // running statistics
   std::byte* channels = nullptr;  // k0, k1, mean, var of all buffers

@@ -53,17 +53,20 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
       layout_(lay_out_parameters(graph_)) {
   assert(!options_.programs.empty());
   Plan::Totals largest{};
+  size_t staging = 0;
   for (const ProgramSpec& spec : options_.programs) {
     auto running = std::make_unique<Running>();
     running->spec = spec;
     running->plan = make_plan(graph_, plan_options(spec));
-    const Plan::Totals t = running->plan.totals(graph_, options_.optimizer.moments());
-    if (t.sum() >= largest.sum()) largest = t;
+    const Plan::Totals t = running->plan.totals(graph_, update_memory());
+    if (spec.mode != Mode::evaluate || programs_.empty()) largest = t;
     activations_ = std::max(activations_, t.activations);
+    staging = std::max(staging, t.staging);
     capacity_ = std::max(capacity_, spec.batch);
     programs_.push_back(std::move(running));
   }
   largest.activations = activations_;
+  largest.staging = staging;
   const LossConfig& loss = options_.loss;
   require(loss.smoothing >= 0 && loss.smoothing < 1, Failure::usage,
           "label smoothing {}: at least 0, below 1", loss.smoothing);
@@ -80,10 +83,11 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
     fail(Failure::memory,
          "batch {} at {} needs {:.0f} MiB, {:.0f} MiB are free; the largest batch that fits is {}",
          capacity_, name_of(options_.precision), double(needed) / 1048576, double(free) / 1048576,
-         largest_batch(graph_, (*biggest)->plan.options, options_.optimizer.moments(),
+         largest_batch(graph_, (*biggest)->plan.options, update_memory(),
                        free > inputs ? free - inputs : 0));
   }
   allocate_arenas(largest);
+  if (arenas_.groups) make_groups();
 }
 
 Session::~Session() = default;
@@ -97,6 +101,36 @@ PlanOptions Session::plan_options(const ProgramSpec& spec) const {
           .backend = backend_.kind(),
           .conv = options_.conv,
           .workspace = options_.workspace};
+}
+
+UpdateMemory Session::update_memory() const {
+  return {.moments = options_.optimizer.moments(),
+          .accumulates = options_.accumulates,
+          .averages = options_.ema_decay > 0};
+}
+
+// Parameters with the same rule form a group.
+void Session::make_groups() {
+  std::vector<ParameterGroup> groups;
+  std::vector<uint8_t> group_of(layout_.trained / kUpdateBlock);
+  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
+    const Parameter& parameter = graph_.parameters[p];
+    if (!parameter.trained()) continue;
+    const ParameterRule rule = options_.rule ? options_.rule(parameter) : ParameterRule{};
+    const ParameterGroup group{rule.rate, rule.decay ? options_.optimizer.weight_decay : 0};
+    const auto same = std::find(groups.begin(), groups.end(), group);
+    const auto index = static_cast<size_t>(same - groups.begin());
+    if (same == groups.end()) groups.push_back(group);
+    require(groups.size() <= kMaxParameterGroups, Failure::usage,
+            "parameters have more than {} different learning rates and weight decays",
+            kMaxParameterGroups);
+    const int64_t count = elements(parameter.shape);
+    std::fill_n(group_of.begin() + layout_.at[p] / kUpdateBlock,
+                (count + kUpdateBlock - 1) / kUpdateBlock, static_cast<uint8_t>(index));
+  }
+  backend_.upload(arenas_.groups, groups.data(), groups.size() * sizeof(ParameterGroup));
+  backend_.upload(arenas_.group_of, group_of.data(), group_of.size());
+  backend_.synchronize();
 }
 
 std::byte* Session::allocate(size_t bytes) {
@@ -114,7 +148,18 @@ void Session::allocate_arenas(const Plan::Totals& t) {
   };
   arenas_.parameters = zeroed(t.parameters);  // the padding between tensors stays zero
   arenas_.gradients = zeroed(t.gradients);
+  arenas_.accumulated = zeroed(t.accumulated);
   arenas_.moments = zeroed(t.optimizer);
+  if (t.averages > 0) {
+    arenas_.ema_parameters = zeroed(t.parameters);
+    arenas_.ema_state = zeroed(t.state);
+  }
+  if (t.groups > 0) {
+    arenas_.groups =
+        reinterpret_cast<ParameterGroup*>(zeroed(kMaxParameterGroups * sizeof(ParameterGroup)));
+    arenas_.group_of = reinterpret_cast<uint8_t*>(zeroed(layout_.trained / kUpdateBlock));
+    arenas_.norm_partials = reinterpret_cast<NormPartials*>(zeroed(sizeof(NormPartials)));
+  }
   arenas_.weights = t.weight_copies ? zeroed(t.weight_copies) : arenas_.parameters;
   arenas_.state = zeroed(t.state);
   arenas_.channels = zeroed(t.channels);
@@ -197,14 +242,20 @@ void Session::enqueue(const Running& r) {
   auto bucket = r.plan.buckets.begin();
   for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
     if (any) r.steps[i].backward();
-    for (; bucket != r.plan.buckets.end() && bucket->after_step == i; ++bucket)
+    for (; bucket != r.plan.buckets.end() && bucket->after_step == i; ++bucket) {
+      if (r.spec.mode == Mode::accumulate) continue;
+      if (r.spec.mode == Mode::train && options_.accumulates)
+        backend_.add_accumulated(program, *bucket);
       backend_.all_reduce(program, *bucket);
+    }
+  }
+  if (r.spec.mode == Mode::accumulate) {
+    backend_.accumulate(program);
+    return backend_.publish(program);
   }
   backend_.finish_all_reduce();
-  if (r.spec.mode == Mode::train)
-    backend_.optimizer_step(program, options_.optimizer);
-  else
-    backend_.publish(program);
+  if (r.spec.mode == Mode::gradients) return backend_.publish(program);
+  backend_.optimizer_step(program, options_.optimizer, options_.ema_decay);
 }
 
 // ---------------------------------------------------------------- steps
@@ -230,6 +281,8 @@ void Session::check_batch(const HostBatch& batch, Mode mode) const {
 }
 
 uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode) {
+  assert(mode != Mode::accumulate || options_.accumulates);
+  assert(mode == Mode::evaluate || !exchanged_);
   Running& r = running(batch.count, mode);
   record(r);
   const uint64_t step = ++step_;
@@ -377,37 +430,50 @@ void Session::initialise(uint64_t seed) {
 }
 
 void Session::initialise(std::span<const std::string> names, uint64_t seed) {
+  assert(!exchanged_);
   std::map<std::string, Tensor> values;
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
     if (std::find(names.begin(), names.end(), graph_.parameters[p].name) != names.end())
-      write(p, graph_.parameters[p].trained() ? arenas_.parameters : arenas_.state,
-            initial_value(graph_, p, seed));
-  record(*programs_.front());
-  backend_.copy_weights(*programs_.front()->program);
+      values[graph_.parameters[p].name] = initial_value(graph_, p, seed);
+  write_model(values);
 }
 
 void Session::load(const std::map<std::string, Tensor>& tensors) {
-  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
-    const Parameter& parameter = graph_.parameters[p];
-    const auto it = tensors.find(parameter.name);
-    require(it != tensors.end(), Failure::weights, "no tensor {}", parameter.name);
-    write(p, parameter.trained() ? arenas_.parameters : arenas_.state, it->second);
-  }
+  for (const Parameter& parameter : graph_.parameters)
+    require(tensors.contains(parameter.name), Failure::weights, "no tensor {}", parameter.name);
+  write_model(tensors);
+  exchanged_ = false;
   batches_tracked_ = 0;
   tracked_before_.clear();
   for (const Norm& norm : graph_.norms)
     if (const auto it = tensors.find(counter_of(norm)); it != tensors.end())
       tracked_before_[norm.name] =
           static_cast<int64_t>(convert(it->second, DType::f64).as<double>()[0]);
-  record(*programs_.front());
-  backend_.copy_weights(*programs_.front()->program);
 }
 
-std::map<std::string, Tensor> Session::state() const {
+// Those parameters that are among the tensors, their averages too.
+void Session::write_model(const std::map<std::string, Tensor>& tensors) {
+  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
+    const auto it = tensors.find(graph_.parameters[p].name);
+    if (it == tensors.end()) continue;
+    const bool trained = graph_.parameters[p].trained();
+    write(p, trained ? arenas_.parameters : arenas_.state, it->second);
+    if (averages()) write(p, trained ? arenas_.ema_parameters : arenas_.ema_state, it->second);
+  }
+  backend_.copy_weights(first_program());
+}
+
+const Program& Session::first_program() {
+  record(*programs_.front());
+  return *programs_.front()->program;
+}
+
+std::map<std::string, Tensor> Session::read_model(const std::byte* parameters,
+                                                  const std::byte* state) const {
   std::map<std::string, Tensor> tensors;
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
     tensors[graph_.parameters[p].name] =
-        read(p, graph_.parameters[p].trained() ? arenas_.parameters : arenas_.state);
+        read(p, graph_.parameters[p].trained() ? parameters : state);
   for (const Norm& norm : graph_.norms) {
     Tensor counter(DType::i64, {});
     const auto before = tracked_before_.find(norm.name);
@@ -416,6 +482,33 @@ std::map<std::string, Tensor> Session::state() const {
     tensors[counter_of(norm)] = std::move(counter);
   }
   return tensors;
+}
+
+std::map<std::string, Tensor> Session::state() const {
+  return read_model(arenas_.parameters, arenas_.state);
+}
+
+std::map<std::string, Tensor> Session::ema_state() const {
+  assert(averages());
+  return read_model(arenas_.ema_parameters, arenas_.ema_state);
+}
+
+void Session::load_ema_state(const std::map<std::string, Tensor>& tensors) {
+  assert(averages() && !exchanged_);
+  for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
+    const Parameter& parameter = graph_.parameters[p];
+    const auto it = tensors.find(parameter.name);
+    require(it != tensors.end(), Failure::weights, "no average of {}", parameter.name);
+    write(p, parameter.trained() ? arenas_.ema_parameters : arenas_.ema_state, it->second);
+  }
+}
+
+void Session::exchange_ema() {
+  assert(averages());
+  const Program& program = first_program();
+  backend_.exchange_averages(program);
+  backend_.copy_weights(program);
+  exchanged_ = !exchanged_;
 }
 
 std::map<std::string, Tensor> Session::gradients() const {

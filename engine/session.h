@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,9 +20,10 @@
 namespace engine {
 
 enum class Mode {
-  train,      // forward, backward, all-reduce, optimizer
-  gradients,  // all but the optimizer
-  evaluate,   // forward with running statistics, no random gates
+  train,       // forward, backward, all-reduce, optimizer
+  gradients,   // all but the optimizer
+  accumulate,  // forward, backward; the gradients are added up until the next train
+  evaluate,    // forward with running statistics, no random gates
 };
 
 struct ProgramSpec {
@@ -39,6 +41,11 @@ struct SessionOptions {
   bool float_input = false;  // the image buffer is filled by set_input, not from staged bytes
   size_t workspace = size_t{256} << 20;
   OptimizerConfig optimizer;
+  std::function<ParameterRule(const Parameter&)> rule;  // of trained parameters; empty: defaults
+  // Averages of parameters and running statistics, as timm's ModelEmaV2: a copy where training
+  // starts, then decay·average + (1 − decay)·value after every update. 0: none.
+  double ema_decay = 0;
+  bool accumulates = false;  // accumulate() will be called
   LossConfig loss;
   bool mixing = false;    // training batches may come with mixes
   size_t pack_bytes = 0;  // of uint8 images to keep in device memory, for HostBatch::records
@@ -80,6 +87,11 @@ class Session {
   uint64_t gradients(const HostBatch& batch, const StepInput& input) {
     return run(batch, input, Mode::gradients);
   }
+  // A share of a batch that is too large for one step: its gradients are kept and the next train(),
+  // of the last share, adds them before the all-reduce. input.divisor is of the whole, every time.
+  uint64_t accumulate(const HostBatch& batch, const StepInput& input) {
+    return run(batch, input, Mode::accumulate);
+  }
   // Logits (count, classes); the result's loss is the plain cross entropy over `input.divisor`.
   std::vector<float> evaluate(const HostBatch& batch, const StepInput& input,
                               StepResult* result = nullptr);
@@ -102,9 +114,17 @@ class Session {
   std::map<std::string, Tensor> state() const;  // parameters, running statistics, counters
   std::map<std::string, Tensor> gradients() const;
   std::vector<double> input_gradient(int count) const;
-  // Moments by "<array>.<parameter>", the scaler and the step counters.
+  // Moments by "<array>.<parameter>", the scaler and the step counters. Complete between updates:
+  // what accumulate() has gathered is not part of it.
   std::map<std::string, Tensor> optimizer_state() const;
   void load_optimizer_state(const std::map<std::string, Tensor>& tensors);
+
+  // With ema_decay only. initialise() and load() start the averages as a copy.
+  std::map<std::string, Tensor> ema_state() const;                    // named and shaped as state()
+  void load_ema_state(const std::map<std::string, Tensor>& tensors);  // after load()
+  // Swaps parameters and running statistics with their averages: evaluate() and state() then see
+  // the averages, ema_state() the rest. A second call swaps back; no training in between.
+  void exchange_ema();
 
   ScaleState scale() const;
 
@@ -120,9 +140,16 @@ class Session {
   void enqueue(const Running& running);
   std::byte* allocate(size_t bytes);
   void allocate_arenas(const Plan::Totals& totals);
+  void make_groups();
+  UpdateMemory update_memory() const;
   PlanOptions plan_options(const ProgramSpec& spec) const;
   Tensor read(int parameter, const std::byte* arena) const;
+  std::map<std::string, Tensor> read_model(const std::byte* parameters,
+                                           const std::byte* state) const;
   void write(int parameter, std::byte* arena, const Tensor& tensor);
+  void write_model(const std::map<std::string, Tensor>& tensors);
+  const Program& first_program();  // recorded
+  bool averages() const { return arenas_.ema_parameters != nullptr; }
   std::vector<double> read_slice(const std::byte* at, const Slice& slice, int count) const;
 
   Graph graph_;
@@ -139,6 +166,7 @@ class Session {
   uint64_t step_ = 0;
   int64_t batches_tracked_ = 0;                    // training steps since load
   std::map<std::string, int64_t> tracked_before_;  // per norm, as loaded
+  bool exchanged_ = false;                         // the averages are in the model's place
   int last_batch_ = 0;
   Mode last_mode_ = Mode::train;
 };

@@ -112,17 +112,35 @@ void cross_entropy(T* dlogits, StepResult* results, const OperandView<T>& logits
 
 // ---------------------------------------------------------------- update.cu: over the flat arenas
 
-// scale->found_inf = whether any gradient is not finite (when the scale is dynamic; else 0).
-void check_finite(ScaleState* scale, const float* gradients, int64_t n, cudaStream_t stream);
-// Nothing if found_inf. Also writes the storage copies (null: none). moments: m then v, or momentum.
+// n: of every array, a multiple of kUpdateBlock.
+struct GroupTable {
+  const uint8_t* of;             // (n / kUpdateBlock,)
+  const ParameterGroup* groups;  // (kMaxParameterGroups,)
+};
+
+// scale->gradient_norm of what is updated, and scale->found_inf if the scale is dynamic.
+void gradient_norm(ScaleState* scale, NormPartials* partials, const float* gradients,
+                   const GroupTable& groups, int64_t n, cudaStream_t stream);
+
 template <class T>
-void adam_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
-                 const StepParams* params, const ScaleState* scale, double beta1, double beta2,
-                 double eps, double weight_decay, cudaStream_t stream);
-template <class T>
-void sgd_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
-                const StepParams* params, const ScaleState* scale, double momentum,
-                double weight_decay, cudaStream_t stream);
+struct UpdateArrays {
+  float *weights, *moments;  // moments: Step::kMoments arrays, n apart
+  T* copies;                 // of the weights, or null
+  float* averages;           // of the weights, or null
+  const float* gradients;
+};
+// Nothing if found_inf. Step: one of kernels/update.h.
+template <class T, class Step>
+void update(const UpdateArrays<T>& arrays, const GroupTable& groups, int64_t n,
+            const StepParams* params, const ScaleState* scale, const Step& step, double clip_norm,
+            double ema_decay, cudaStream_t stream);
+// averages = averaged(averages, values); nothing if found_inf.
+void average(float* averages, const float* values, int64_t n, const ScaleState* scale,
+             double ema_decay, cudaStream_t stream);
+void accumulate(float* sums, const float* values, int64_t n, cudaStream_t stream);  // sums +=
+void add_accumulated(float* values, float* sums, int64_t n,
+                     cudaStream_t stream);  // values += sums; sums = 0
+void exchange(float* a, float* b, int64_t n, cudaStream_t stream);
 // Counts the update, grows or backs off the scale, and fills results[params->result].{overflow, scale, step}.
 void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated,
                  cudaStream_t stream);

@@ -50,6 +50,7 @@ struct ScaleState {
   int32_t found_inf = 0;        // of this step
   int32_t dynamic = 0;          // 0: the scale is fixed and nothing is skipped
   int64_t optimizer_steps = 0;  // updates made; stands still on a skipped step
+  double gradient_norm = 0;     // of this step, as StepResult's
 };
 
 // What a step reports, without a synchronisation, through a ring in host-visible memory.
@@ -58,7 +59,8 @@ struct StepResult {
   int32_t correct1 = 0, correct5 = 0;
   int32_t overflow = 0;
   float scale = 1;
-  uint64_t step = 0;  // written last: number of the step that filled this entry, from 1
+  double gradient_norm = 0;  // L2 over all that is updated, unscaled, before clipping; 0: no update
+  uint64_t step = 0;         // written last: number of the step that filled this entry, from 1
 };
 
 // ---------------------------------------------------------------- activations

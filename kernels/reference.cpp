@@ -400,18 +400,6 @@ void load_images(T* image, const InputView& view) {
   view.channels == 1 ? load_images<1>(image, view) : load_images<3>(image, view);
 }
 
-void finish_step(ScaleState& scale, StepResult& result, bool updated) {
-  constexpr int kGrowthInterval = 2000;
-  result.overflow = scale.found_inf;
-  result.scale = scale.scale;
-  if (updated && !scale.found_inf) ++scale.optimizer_steps;
-  if (!updated || !scale.dynamic) return;
-  if (scale.found_inf || ++scale.good_steps == kGrowthInterval) {
-    scale.scale *= scale.found_inf ? 0.5f : 2.f;
-    scale.good_steps = 0;
-  }
-}
-
 // ---------------------------------------------------------------- instantiations
 
 template std::vector<float> load_operand(const OperandView<float>&);

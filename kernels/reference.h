@@ -91,7 +91,4 @@ void update_running(R* running_mean, R* running_var, const R* mean, const R* var
 template <class T>
 void load_images(T* image, const InputView& view);
 
-// PyTorch's GradScaler after an update (or a skip), and what the step reports of it; not its number.
-void finish_step(ScaleState& scale, StepResult& result, bool updated);
-
 }  // namespace engine::reference

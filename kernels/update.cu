@@ -1,11 +1,11 @@
-// The end of a step, over flat arenas: overflow check, optimizers, loss scale, casts; and the running statistics.
+// The end of a step, over flat arenas: gradient norm, optimizers, averages, loss scale, casts; and the running statistics.
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kThreads = 256, kFlatBlocks = 132 * 8;
+constexpr int kThreads = 256, kWarp = 32, kFlatBlocks = 132 * 8;
 
 // Calls use(i) for packs of V elements [i, i + V), then for the rest of n one by one as single(i).
 template <int V, class Use, class Single>
@@ -22,124 +22,158 @@ unsigned flat_blocks(int64_t n, int each) {
   return static_cast<unsigned>(std::clamp<int64_t>(blocks, 1, kFlatBlocks));
 }
 
-// ---------------------------------------------------------------- overflow
-
-__device__ __forceinline__ bool not_finite(float x) {
-  return (__float_as_uint(x) & 0x7f800000u) == 0x7f800000u;
+// Calls use(i) for packs of four elements [i, i + 4) of n.
+template <class Use>
+__device__ __forceinline__ void for_packs(int64_t n, Use use) {
+  for_elements<4>(n, use, [](int64_t) {});
 }
 
-template <int V>
+// ---------------------------------------------------------------- gradient norm
+
+// Over the block, in a fixed order; thread 0 has it.
+__device__ __forceinline__ double block_sum(double value) {
+  __shared__ double sums[kThreads / kWarp];
+  for (int offset = kWarp / 2; offset > 0; offset /= 2)
+    value += __shfl_down_sync(0xffffffff, value, offset);
+  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  value = 0;
+  if (threadIdx.x == 0)
+    for (const double sum : sums) value += sum;
+  __syncthreads();
+  return value;
+}
+
+// The block that ends last adds up the partial sums of all, always in the same order.
 __global__ void __launch_bounds__(kThreads)
-    check_finite_kernel(ScaleState* scale, const float* gradients, int64_t n) {
-  if (!scale->dynamic) return;
-  bool found = false;
-  for_elements<V>(
-      n,
-      [&](int64_t i) {
-        const Pack<float, V> g = load_pack<V>(gradients + i);
+    gradient_norm_kernel(ScaleState* scale, NormPartials* partials, const float* gradients,
+                         GroupTable groups, int64_t n) {
+  __shared__ bool last;
+  double sum = 0;
+  for_packs(n, [&](int64_t i) {
+    if (groups.groups[groups.of[i / kUpdateBlock]].rate == 0) return;
+    const Pack<float, 4> g = load_pack<4>(gradients + i);
 #pragma unroll
-        for (int k = 0; k < V; ++k) found |= not_finite(g.at[k]);
-      },
-      [&](int64_t i) { found |= not_finite(gradients[i]); });
-  if (found) scale->found_inf = 1;  // every writer writes the same
+    for (int k = 0; k < 4; ++k) sum += double(g.at[k]) * double(g.at[k]);
+  });
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) {
+    partials->sums[blockIdx.x] = sum;
+    __threadfence();
+    last = atomicInc(&partials->done, gridDim.x - 1) == gridDim.x - 1;  // wraps to zero
+  }
+  __syncthreads();
+  if (!last) return;
+  sum = 0;
+  for (unsigned block = threadIdx.x; block < gridDim.x; block += kThreads)
+    sum += __ldcg(&partials->sums[block]);
+  sum = block_sum(sum);
+  if (threadIdx.x != 0) return;
+  scale->found_inf = scale->dynamic && overflowed(sum);
+  scale->gradient_norm = sqrt(sum) / scale->scale;
 }
 
 // ---------------------------------------------------------------- optimizers
 
-// Applies rule(w, moments…, g) to one pack of V elements: M moment arrays, n apart.
-template <class T, int V, int M, class Rule>
-__device__ __forceinline__ void update_pack(float* weights, float* moments, T* copies,
-                                            const float* gradients, int64_t n, int64_t i,
-                                            float unscale, Rule rule) {
-  Pack<float, V> w = load_pack<V>(weights + i), g = load_pack<V>(gradients + i), m[M];
-#pragma unroll
-  for (int j = 0; j < M; ++j) m[j] = load_pack<V>(moments + j * n + i);
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    float of[M];
-#pragma unroll
-    for (int j = 0; j < M; ++j) of[j] = m[j].at[k];
-    rule(w.at[k], of, g.at[k] * unscale);
-#pragma unroll
-    for (int j = 0; j < M; ++j) m[j].at[k] = of[j];
-  }
-  store_pack(weights + i, w);
-#pragma unroll
-  for (int j = 0; j < M; ++j) store_pack(moments + j * n + i, m[j]);
-  if (copies) store_pack(copies + i, pack_of<T>(w.at));
-}
-
-__device__ __forceinline__ float unscale_of(const ScaleState* scale) {
-  return static_cast<float>(1.0 / static_cast<double>(scale->scale));
-}
-
-template <class T, int V>
+template <class T, class Step>
 __global__ void __launch_bounds__(kThreads)
-    adam_kernel(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
-                const StepParams* params, const ScaleState* scale, AdamStep step) {
-  __shared__ double bias1, bias2;
+    update_kernel(UpdateArrays<T> arrays, GroupTable groups, int64_t n, const StepParams* params,
+                  const ScaleState* scale, Step step, double clip_norm, double ema_decay) {
+  constexpr int V = 4, M = Step::kMoments;
+  __shared__ Step begun;
   if (scale->found_inf) return;
   if (threadIdx.x == 0) {
-    const double t = static_cast<double>(scale->optimizer_steps + 1);
-    bias1 = 1 - pow(step.beta1, t);
-    bias2 = 1 - pow(step.beta2, t);
+    begun = step;
+    begin(begun, params->learning_rate, scale->optimizer_steps);
   }
   __syncthreads();
-  step.learning_rate = params->learning_rate;
-  step.bias1 = bias1;
-  step.bias2 = bias2;
-  const float unscale = unscale_of(scale);
-  const auto rule = [&](float& w, float(&m)[2], float g) { adam(w, m[0], m[1], g, step); };
-  for_elements<V>(
-      n,
-      [&](int64_t i) {
-        update_pack<T, V, 2>(weights, moments, copies, gradients, n, i, unscale, rule);
-      },
-      [&](int64_t i) {
-        update_pack<T, 1, 2>(weights, moments, copies, gradients, n, i, unscale, rule);
-      });
+  step = begun;
+  const float factor = static_cast<float>(1. / scale->scale) *
+                       static_cast<float>(clip_factor(scale->gradient_norm, clip_norm));
+  for_packs(n, [&](int64_t i) {
+    const ParameterGroup group = groups.groups[groups.of[i / kUpdateBlock]];
+    Pack<float, V> w = load_pack<V>(arrays.weights + i);
+    if (group.rate != 0) {
+      const Step s = of_group(step, group);
+      const Pack<float, V> g = load_pack<V>(arrays.gradients + i);
+      Pack<float, V> m[M];
+#pragma unroll
+      for (int j = 0; j < M; ++j) m[j] = load_pack<V>(arrays.moments + j * n + i);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        float of[M];
+#pragma unroll
+        for (int j = 0; j < M; ++j) of[j] = m[j].at[k];
+        engine::update(w.at[k], of, g.at[k] * factor, s);
+#pragma unroll
+        for (int j = 0; j < M; ++j) m[j].at[k] = of[j];
+      }
+      store_pack(arrays.weights + i, w);
+#pragma unroll
+      for (int j = 0; j < M; ++j) store_pack(arrays.moments + j * n + i, m[j]);
+      if (arrays.copies) store_pack(arrays.copies + i, pack_of<T>(w.at));
+    }
+    if (!arrays.averages) return;
+    Pack<float, V> average = load_pack<V>(arrays.averages + i);
+#pragma unroll
+    for (int k = 0; k < V; ++k) average.at[k] = averaged(average.at[k], w.at[k], ema_decay);
+    store_pack(arrays.averages + i, average);
+  });
 }
-
-template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
-    sgd_kernel(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
-               const StepParams* params, const ScaleState* scale, SgdStep step) {
-  if (scale->found_inf) return;
-  step.learning_rate = params->learning_rate;
-  step.first = scale->optimizer_steps == 0;
-  const float unscale = unscale_of(scale);
-  const auto rule = [&](float& w, float(&m)[1], float g) { sgd(w, m[0], g, step); };
-  for_elements<V>(
-      n,
-      [&](int64_t i) {
-        update_pack<T, V, 1>(weights, moments, copies, gradients, n, i, unscale, rule);
-      },
-      [&](int64_t i) {
-        update_pack<T, 1, 1>(weights, moments, copies, gradients, n, i, unscale, rule);
-      });
-}
-
-constexpr int kGrowthInterval = 2000;  // of PyTorch's GradScaler
 
 __global__ void finish_step_kernel(ScaleState* scale, StepResult* results, const StepParams* params,
                                    bool updated) {
   StepResult& result = results[params->result];
   ScaleState s = *scale;
-  result.overflow = s.found_inf;
-  result.scale = s.scale;
-  if (updated) {
-    if (!s.found_inf) ++s.optimizer_steps;
-    if (s.dynamic && s.found_inf) {
-      s.scale *= 0.5f;
-      s.good_steps = 0;
-    } else if (s.dynamic && ++s.good_steps == kGrowthInterval) {
-      s.scale *= 2.f;
-      s.good_steps = 0;
-    }
-    *scale = s;
-  }
+  engine::finish_step(s, result, updated);
+  if (updated) *scale = s;
   __threadfence_system();  // the host takes the step's number as the sign that the rest is there
   *static_cast<volatile uint64_t*>(&result.step) = params->step;
+}
+
+// ---------------------------------------------------------------- other arenas
+
+// Calls change(a, b) for every pair of elements of two arrays and writes back what it may have changed.
+template <bool WriteB, class Change>
+__device__ __forceinline__ void change_pairs(float* a, float* b, int64_t n, Change change) {
+  for_packs(n, [&](int64_t i) {
+    Pack<float, 4> first = load_pack<4>(a + i), second = load_pack<4>(b + i);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) change(first.at[k], second.at[k]);
+    store_pack(a + i, first);
+    if constexpr (WriteB) store_pack(b + i, second);
+  });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    average_kernel(float* averages, const float* values, int64_t n, const ScaleState* scale,
+                   double ema_decay) {
+  if (scale->found_inf) return;
+  change_pairs<false>(averages, const_cast<float*>(values), n, [&](float& average, float& value) {
+    average = averaged(average, value, ema_decay);
+  });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    accumulate_kernel(float* sums, const float* values, int64_t n) {
+  change_pairs<false>(sums, const_cast<float*>(values), n,
+                      [](float& sum, float& value) { sum += value; });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    add_accumulated_kernel(float* values, float* sums, int64_t n) {
+  change_pairs<true>(values, sums, n, [](float& value, float& sum) {
+    value += sum;
+    sum = 0;
+  });
+}
+
+__global__ void __launch_bounds__(kThreads) exchange_kernel(float* a, float* b, int64_t n) {
+  change_pairs<true>(a, b, n, [](float& x, float& y) {
+    const float kept = x;
+    x = y;
+    y = kept;
+  });
 }
 
 // ---------------------------------------------------------------- casts, running statistics
@@ -179,52 +213,39 @@ void launch_cast(To* to, const From* from, int64_t n, cudaStream_t stream) {
     cast_kernel<To, From, 1><<<flat_blocks(n, 1), kThreads, 0, stream>>>(to, from, n);
 }
 
-// Whether packs of four fit all arrays of an update; the second moment array starts at moments + n.
-template <class T>
-bool update_aligned(const float* weights, const float* moments, const T* copies,
-                    const float* gradients, int64_t n) {
-  return n % 4 == 0 && aligned<4>(weights) && aligned<4>(moments) && aligned<4>(copies) &&
-         aligned<4>(gradients);
-}
-
 }  // namespace
 
-void check_finite(ScaleState* scale, const float* gradients, int64_t n, cudaStream_t stream) {
-  cudaMemsetAsync(&scale->found_inf, 0, sizeof scale->found_inf, stream);
-  if (aligned<4>(gradients))
-    check_finite_kernel<4><<<flat_blocks(n, 4), kThreads, 0, stream>>>(scale, gradients, n);
-  else
-    check_finite_kernel<1><<<flat_blocks(n, 1), kThreads, 0, stream>>>(scale, gradients, n);
+void gradient_norm(ScaleState* scale, NormPartials* partials, const float* gradients,
+                   const GroupTable& groups, int64_t n, cudaStream_t stream) {
+  const unsigned blocks = std::min<unsigned>(flat_blocks(n, 4), NormPartials::kBlocks);
+  gradient_norm_kernel<<<blocks, kThreads, 0, stream>>>(scale, partials, gradients, groups, n);
 }
 
-template <class T>
-void adam_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
-                 const StepParams* params, const ScaleState* scale, double beta1, double beta2,
-                 double eps, double weight_decay, cudaStream_t stream) {
-  const AdamStep step{.beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = weight_decay};
-  const auto launch = [&](auto kernel, int v) {
-    kernel<<<flat_blocks(n, v), kThreads, 0, stream>>>(weights, moments, copies, gradients, n,
-                                                       params, scale, step);
-  };
-  if (update_aligned(weights, moments, copies, gradients, n))
-    launch(adam_kernel<T, 4>, 4);
-  else
-    launch(adam_kernel<T, 1>, 1);
+template <class T, class Step>
+void update(const UpdateArrays<T>& arrays, const GroupTable& groups, int64_t n,
+            const StepParams* params, const ScaleState* scale, const Step& step, double clip_norm,
+            double ema_decay, cudaStream_t stream) {
+  update_kernel<T, Step><<<flat_blocks(n, 4), kThreads, 0, stream>>>(
+      arrays, groups, n, params, scale, step, clip_norm, ema_decay);
 }
 
-template <class T>
-void sgd_update(float* weights, float* moments, T* copies, const float* gradients, int64_t n,
-                const StepParams* params, const ScaleState* scale, double momentum,
-                double weight_decay, cudaStream_t stream) {
-  const SgdStep step{.momentum = momentum, .weight_decay = weight_decay};
-  const auto launch = [&](auto kernel, int v) {
-    kernel<<<flat_blocks(n, v), kThreads, 0, stream>>>(weights, moments, copies, gradients, n,
-                                                       params, scale, step);
-  };
-  if (update_aligned(weights, moments, copies, gradients, n))
-    launch(sgd_kernel<T, 4>, 4);
-  else
-    launch(sgd_kernel<T, 1>, 1);
+void average(float* averages, const float* values, int64_t n, const ScaleState* scale,
+             double ema_decay, cudaStream_t stream) {
+  if (n == 0) return;
+  average_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(averages, values, n, scale, ema_decay);
+}
+
+void accumulate(float* sums, const float* values, int64_t n, cudaStream_t stream) {
+  accumulate_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(sums, values, n);
+}
+
+void add_accumulated(float* values, float* sums, int64_t n, cudaStream_t stream) {
+  add_accumulated_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(values, sums, n);
+}
+
+void exchange(float* a, float* b, int64_t n, cudaStream_t stream) {
+  if (n == 0) return;
+  exchange_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(a, b, n);
 }
 
 void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated,
@@ -248,22 +269,38 @@ void update_running(const RunningNorm* norms, int count, int max_channels, cudaS
                           stream>>>(norms);
 }
 
-template void adam_update(float*, float*, float*, const float*, int64_t, const StepParams*,
-                          const ScaleState*, double, double, double, double, cudaStream_t);
-template void sgd_update(float*, float*, float*, const float*, int64_t, const StepParams*,
-                         const ScaleState*, double, double, cudaStream_t);
+template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const AdamStep&, double, double, cudaStream_t);
+template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const SgdStep&, double, double, cudaStream_t);
+template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const RmspropStep<false>&, double, double, cudaStream_t);
+template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const RmspropStep<true>&, double, double, cudaStream_t);
 template void cast(float*, const float*, int64_t, cudaStream_t);
 template void cast_back(float*, const float*, int64_t, cudaStream_t);
-template void adam_update(float*, float*, __half*, const float*, int64_t, const StepParams*,
-                          const ScaleState*, double, double, double, double, cudaStream_t);
-template void sgd_update(float*, float*, __half*, const float*, int64_t, const StepParams*,
-                         const ScaleState*, double, double, cudaStream_t);
+template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const AdamStep&, double, double, cudaStream_t);
+template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const SgdStep&, double, double, cudaStream_t);
+template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const RmspropStep<false>&, double, double, cudaStream_t);
+template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
+                     const ScaleState*, const RmspropStep<true>&, double, double, cudaStream_t);
 template void cast(__half*, const float*, int64_t, cudaStream_t);
 template void cast_back(float*, const __half*, int64_t, cudaStream_t);
-template void adam_update(float*, float*, __nv_bfloat16*, const float*, int64_t, const StepParams*,
-                          const ScaleState*, double, double, double, double, cudaStream_t);
-template void sgd_update(float*, float*, __nv_bfloat16*, const float*, int64_t, const StepParams*,
-                         const ScaleState*, double, double, cudaStream_t);
+template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
+                     const StepParams*, const ScaleState*, const AdamStep&, double, double,
+                     cudaStream_t);
+template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
+                     const StepParams*, const ScaleState*, const SgdStep&, double, double,
+                     cudaStream_t);
+template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
+                     const StepParams*, const ScaleState*, const RmspropStep<false>&, double,
+                     double, cudaStream_t);
+template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
+                     const StepParams*, const ScaleState*, const RmspropStep<true>&, double, double,
+                     cudaStream_t);
 template void cast(__nv_bfloat16*, const float*, int64_t, cudaStream_t);
 template void cast_back(float*, const __nv_bfloat16*, int64_t, cudaStream_t);
 

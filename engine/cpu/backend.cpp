@@ -2,8 +2,6 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <fstream>
 
 #include "engine/cpu/images.h"
@@ -13,7 +11,6 @@
 #include "engine/cpu/threads.h"
 #include "engine/error.h"
 #include "engine/host_backend.h"
-#include "kernels/update.h"
 
 namespace engine {
 namespace {
@@ -79,13 +76,6 @@ class CpuBackend final : public HostBackend<float> {
     }
   }
 
-  void optimizer_step(const Program& program, const OptimizerConfig& config) override {
-    ScaleState& scale = *program.arenas.scale;
-    scale.found_inf = scale.dynamic && !finite(program);
-    if (!scale.found_inf) update(program, config);
-    finish_step(program, true);
-  }
-
   std::map<std::string, std::string> algorithms() const override {
     return {{"cpu threads", std::to_string(threads_.count())},
             {"cpu instructions", cpu::row_kernels().name}};
@@ -93,42 +83,10 @@ class CpuBackend final : public HostBackend<float> {
   void set_algorithms(const std::map<std::string, std::string>&) override {}
 
  private:
-  bool finite(const Program& program) const {
-    const float* g = gradients(program).data();
-    std::atomic<bool> all = true;
+  void for_parts(int64_t count, const std::function<void(int64_t, int64_t)>& body) override {
     threads_.run(threads_.count(), [&](int worker) {
-      const Share part = share_of(program.plan.layout.trained, worker, threads_.count());
-      if (!std::all_of(g + part.first, g + part.last, [](float x) { return std::isfinite(x); }))
-        all = false;
-    });
-    return all;
-  }
-
-  void update(const Program& program, const OptimizerConfig& config) const {
-    const ScaleState& scale = *program.arenas.scale;
-    const double rate = program.arenas.params->learning_rate;
-    const int64_t n = program.plan.layout.trained;
-    float* w = reinterpret_cast<float*>(program.arenas.parameters);
-    float* m = reinterpret_cast<float*>(program.arenas.moments);
-    float* v = m + n;
-    const float* g = gradients(program).data();
-    const double t = static_cast<double>(scale.optimizer_steps + 1);
-    const float unscale = static_cast<float>(1. / scale.scale);
-    const AdamStep adam_step{rate,
-                             1 - std::pow(config.beta1, t),
-                             1 - std::pow(config.beta2, t),
-                             config.beta1,
-                             config.beta2,
-                             config.eps,
-                             config.weight_decay};
-    const SgdStep sgd_step{rate, config.momentum, config.weight_decay, scale.optimizer_steps == 0};
-    threads_.run(threads_.count(), [&](int worker) {
-      const Share part = share_of(n, worker, threads_.count());
-      if (config.kind == OptimizerConfig::Kind::adam)
-        for (int64_t i = part.first; i < part.last; ++i)
-          adam(w[i], m[i], v[i], g[i] * unscale, adam_step);
-      else
-        for (int64_t i = part.first; i < part.last; ++i) sgd(w[i], m[i], g[i] * unscale, sgd_step);
+      const Share part = share_of(count, worker, threads_.count());
+      body(part.first, part.last);
     });
   }
 

@@ -131,7 +131,11 @@ class CudaBackend final : public Backend {
   void update_running(const Program& program) override;
   void all_reduce(const Program& program, const Bucket& bucket) override;
   void finish_all_reduce() override { sum_.join(stream()); }
-  void optimizer_step(const Program& program, const OptimizerConfig& config) override;
+  void accumulate(const Program& program) override;
+  void add_accumulated(const Program& program, const Bucket& bucket) override;
+  void optimizer_step(const Program& program, const OptimizerConfig& config,
+                      double ema_decay) override;
+  void exchange_averages(const Program& program) override;
   void publish(const Program& program) override { finish_step(program, false); }
   void copy_weights(const Program& program) override;
 
@@ -158,7 +162,7 @@ class CudaBackend final : public Backend {
   cudaStream_t stream() const { return gpu_.stream.get(); }
   NormTable make_norm_table(const Program& program);
   template <class T>
-  void update(const Program& program, const OptimizerConfig& config);
+  void update(const Program& program, const OptimizerConfig& config, double ema_decay);
   void finish_step(const Program& program, bool updated);
 
   Cuda gpu_;
@@ -346,31 +350,59 @@ void CudaBackend::all_reduce(const Program& program, const Bucket& bucket) {
   sum_.start(gradients, bucket.elements, stream());
 }
 
-void CudaBackend::optimizer_step(const Program& program, const OptimizerConfig& config) {
-  const auto* gradients = reinterpret_cast<const float*>(program.arenas.gradients);
-  kernels::check_finite(program.arenas.scale, gradients, program.plan.layout.trained, stream());
-  visit_storage(program.precision(), [&]<class T>() { update<T>(program, config); });
+void CudaBackend::accumulate(const Program& program) {
+  const Arenas& a = program.arenas;
+  kernels::accumulate(reinterpret_cast<float*>(a.accumulated),
+                      reinterpret_cast<const float*>(a.gradients), program.plan.layout.trained,
+                      stream());
+  check(cudaPeekAtLastError());
+}
+
+void CudaBackend::add_accumulated(const Program& program, const Bucket& bucket) {
+  const Arenas& a = program.arenas;
+  kernels::add_accumulated(reinterpret_cast<float*>(a.gradients) + bucket.first,
+                           reinterpret_cast<float*>(a.accumulated) + bucket.first, bucket.elements,
+                           stream());
+  check(cudaPeekAtLastError());
+}
+
+void CudaBackend::optimizer_step(const Program& program, const OptimizerConfig& config,
+                                 double ema_decay) {
+  const Arenas& a = program.arenas;
+  const ParameterLayout& layout = program.plan.layout;
+  kernels::gradient_norm(a.scale, a.norm_partials, reinterpret_cast<const float*>(a.gradients),
+                         {a.group_of, a.groups}, layout.trained, stream());
+  visit_storage(program.precision(), [&]<class T>() { update<T>(program, config, ema_decay); });
+  if (a.ema_state)
+    kernels::average(reinterpret_cast<float*>(a.ema_state), reinterpret_cast<const float*>(a.state),
+                     layout.state, a.scale, ema_decay, stream());
   finish_step(program, true);
 }
 
 template <class T>
-void CudaBackend::update(const Program& program, const OptimizerConfig& config) {
+void CudaBackend::update(const Program& program, const OptimizerConfig& config, double ema_decay) {
   const Arenas& a = program.arenas;
-  auto* weights = reinterpret_cast<float*>(a.parameters);
-  auto* moments = reinterpret_cast<float*>(a.moments);
-  auto* copies =
-      weights_are_masters(program.precision()) ? nullptr : reinterpret_cast<T*>(a.weights);
-  const auto* gradients = reinterpret_cast<const float*>(a.gradients);
-  const int64_t n = program.plan.layout.trained;
-  switch (config.kind) {
-    case OptimizerConfig::Kind::adam:
-      return kernels::adam_update(weights, moments, copies, gradients, n, a.params, a.scale,
-                                  config.beta1, config.beta2, config.eps, config.weight_decay,
-                                  stream());
-    case OptimizerConfig::Kind::sgd:
-      return kernels::sgd_update(weights, moments, copies, gradients, n, a.params, a.scale,
-                                 config.momentum, config.weight_decay, stream());
-  }
+  const kernels::UpdateArrays<T> arrays{.weights = reinterpret_cast<float*>(a.parameters),
+                                        .moments = reinterpret_cast<float*>(a.moments),
+                                        .copies = weights_are_masters(program.precision())
+                                                      ? nullptr
+                                                      : reinterpret_cast<T*>(a.weights),
+                                        .averages = reinterpret_cast<float*>(a.ema_parameters),
+                                        .gradients = reinterpret_cast<const float*>(a.gradients)};
+  visit_update(config, [&](const auto& step) {
+    kernels::update(arrays, {a.group_of, a.groups}, program.plan.layout.trained, a.params, a.scale,
+                    step, config.clip_norm, ema_decay, stream());
+  });
+}
+
+void CudaBackend::exchange_averages(const Program& program) {
+  const Arenas& a = program.arenas;
+  const ParameterLayout& layout = program.plan.layout;
+  kernels::exchange(reinterpret_cast<float*>(a.parameters),
+                    reinterpret_cast<float*>(a.ema_parameters), layout.trained, stream());
+  kernels::exchange(reinterpret_cast<float*>(a.state), reinterpret_cast<float*>(a.ema_state),
+                    layout.state, stream());
+  check(cudaPeekAtLastError());
 }
 
 void CudaBackend::finish_step(const Program& program, bool updated) {

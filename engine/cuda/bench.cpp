@@ -106,12 +106,16 @@ class Pattern {
 class BenchArenas {
  public:
   BenchArenas(const Graph& graph, const Plan& plan) {
-    const Plan::Totals t = plan.totals(graph, OptimizerConfig{}.moments());
+    const Plan::Totals t = plan.totals(graph, {});
     const Buffer& image = graph.buffers[graph.image.buffer];
     const size_t images = size_t{kSlots} * plan.options.batch;
     arenas_.parameters = take(t.parameters);
     arenas_.gradients = take(t.gradients);
     arenas_.moments = take(t.optimizer);
+    arenas_.groups =
+        reinterpret_cast<ParameterGroup*>(take(kMaxParameterGroups * sizeof(ParameterGroup)));
+    arenas_.group_of = reinterpret_cast<uint8_t*>(take(plan.layout.trained / kUpdateBlock));
+    arenas_.norm_partials = reinterpret_cast<NormPartials*>(take(sizeof(NormPartials)));
     arenas_.weights = t.weight_copies ? take(t.weight_copies) : arenas_.parameters;
     arenas_.state = take(t.state);
     arenas_.channels = take(t.channels);
@@ -126,9 +130,12 @@ class BenchArenas {
     visit_storage(plan.options.precision, [&]<class T>() { fill<T>(t); });
     const StepParams params{.step = 1, .learning_rate = 1e-6, .divisor = 1};
     check(cudaMemcpy(arenas_.params, &params, sizeof params, cudaMemcpyHostToDevice));
-    // As of fp16: the overflow check looks at every gradient.
     const ScaleState scale{.dynamic = 1};
     check(cudaMemcpy(arenas_.scale, &scale, sizeof scale, cudaMemcpyHostToDevice));
+    const ParameterGroup group;
+    check(cudaMemcpy(arenas_.groups, &group, sizeof group, cudaMemcpyHostToDevice));
+    check(cudaMemset(arenas_.group_of, 0, plan.layout.trained / kUpdateBlock));
+    check(cudaMemset(arenas_.norm_partials, 0, sizeof(NormPartials)));
   }
 
   const Arenas& arenas() const { return arenas_; }

@@ -444,26 +444,34 @@ class StepCases {
   int index_ = 0;
 };
 
-// The step around the layers: overflow check, Adam with its storage copies, loss scale, running
+// The step around the layers: gradient norm, Adam with its storage copies, loss scale, running
 // statistics. Flops of an update are not counted: it waits for memory.
 template <class T>
 void StepCases<T>::add_update(const NormEntries& norms) {
   const Arenas& a = program_.arenas;
   const int64_t n = program_.plan.layout.trained;
-  auto* weights = reinterpret_cast<float*>(a.parameters);
-  auto* moments = reinterpret_cast<float*>(a.moments);
+  const kernels::GroupTable groups{a.group_of, a.groups};
   const auto* gradients = reinterpret_cast<const float*>(a.gradients);
-  T* copies = weights_are_masters(program_.precision()) ? nullptr : reinterpret_cast<T*>(a.weights);
+  const kernels::UpdateArrays<T> arrays{.weights = reinterpret_cast<float*>(a.parameters),
+                                        .moments = reinterpret_cast<float*>(a.moments),
+                                        .copies = weights_are_masters(program_.precision())
+                                                      ? nullptr
+                                                      : reinterpret_cast<T*>(a.weights),
+                                        .averages = nullptr,
+                                        .gradients = gradients};
   const std::string shape = fmt::format("{}", n);
-  cases_.add("check_finite", shape, {kReal * double(n), 0}, [&] {
-    return [=, s = stream()] { kernels::check_finite(a.scale, gradients, n, s); };
-  });
-  const double moved = 7 * kReal + (copies ? sizeof(T) : 0);  // w, m, v read and written, g read
-  cases_.add("adam_update", shape, {moved * double(n), 0}, [&] {
+  cases_.add("gradient_norm", shape, {kReal * double(n), 0}, [&] {
     return [=, s = stream()] {
-      const OptimizerConfig adam;
-      kernels::adam_update(weights, moments, copies, gradients, n, a.params, a.scale, adam.beta1,
-                           adam.beta2, adam.eps, adam.weight_decay, s);
+      kernels::gradient_norm(a.scale, a.norm_partials, gradients, groups, n, s);
+    };
+  });
+  const double moved =
+      7 * kReal + (arrays.copies ? sizeof(T) : 0);  // w, m, v read and written, g read
+  cases_.add("update", shape, {moved * double(n), 0}, [&] {
+    return [=, s = stream()] {
+      visit_update({}, [&](const auto& step) {
+        kernels::update(arrays, groups, n, a.params, a.scale, step, 0, 0, s);
+      });
     };
   });
   cases_.add("finish_step", "1", {sizeof(ScaleState) + sizeof(StepResult), 0}, [&] {

@@ -1,13 +1,11 @@
 // The oracle as a backend: the whole session in plain loops, double or float, one thread.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <new>
 
 #include "engine/error.h"
 #include "engine/host_backend.h"
 #include "kernels/reference.h"
-#include "kernels/update.h"
 
 namespace engine {
 namespace {
@@ -156,43 +154,8 @@ class ReferenceBackend final : public HostBackend<Real<T>> {
     }
   }
 
-  void optimizer_step(const Program& program, const OptimizerConfig& config) override {
-    ScaleState& scale = *program.arenas.scale;
-    const StepParams& params = *program.arenas.params;
-    const std::span<R> g = this->gradients(program);
-    const auto finite = [](R x) { return std::isfinite(x); };
-    scale.found_inf = scale.dynamic && !std::all_of(g.begin(), g.end(), finite);
-    if (!scale.found_inf) update(program, config, params, scale, g);
-    this->finish_step(program, true);
-  }
-
   std::map<std::string, std::string> algorithms() const override { return {}; }
   void set_algorithms(const std::map<std::string, std::string>&) override {}
-
- private:
-  static void update(const Program& program, const OptimizerConfig& config,
-                     const StepParams& params, const ScaleState& scale, std::span<const R> g) {
-    R* w = reinterpret_cast<R*>(program.arenas.parameters);
-    R* m = reinterpret_cast<R*>(program.arenas.moments);
-    R* v = m + g.size();
-    const double t = static_cast<double>(scale.optimizer_steps + 1);
-    const AdamStep adam_step{params.learning_rate,
-                             1 - std::pow(config.beta1, t),
-                             1 - std::pow(config.beta2, t),
-                             config.beta1,
-                             config.beta2,
-                             config.eps,
-                             config.weight_decay};
-    const SgdStep sgd_step{params.learning_rate, config.momentum, config.weight_decay,
-                           scale.optimizer_steps == 0};
-    for (size_t i = 0; i < g.size(); ++i) {
-      const R gradient = g[i] / R(scale.scale);
-      if (config.kind == OptimizerConfig::Kind::adam)
-        adam(w[i], m[i], v[i], gradient, adam_step);
-      else
-        sgd(w[i], m[i], gradient, sgd_step);
-    }
-  }
 };
 
 }  // namespace

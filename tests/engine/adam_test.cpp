@@ -1,9 +1,11 @@
 // The update formulas against traces of torch.optim, recorded by tools/compare/optimizers.py.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "kernels/update.h"
+#include "engine/optimizer.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -11,29 +13,42 @@ using nlohmann::json;
 
 namespace {
 
+OptimizerConfig config_of(const json& recipe) {
+  OptimizerConfig config;
+  if (recipe["optimizer"] == "adam") {
+    config.beta1 = recipe["betas"][0];
+    config.beta2 = recipe["betas"][1];
+    config.eps = recipe["eps"];
+  } else {
+    config.kind = OptimizerConfig::Kind::sgd;
+    config.momentum = recipe["momentum"];
+  }
+  return config;
+}
+
 // The largest difference over one tensor's trace; relative where values exceed one.
 template <class R>
 double worst_difference(const json& recipe, const json& tensor) {
-  const std::vector<double> start = tensor["start"];
-  std::vector<R> w(start.begin(), start.end()), m(w.size()), v(w.size());
-  const auto& expected = recipe["values"][tensor["name"].get<std::string>()];
-  const double rate = recipe["lr"], decay = recipe["weight_decay"];
-  double worst = 0;
-  for (size_t step = 0; step < expected.size(); ++step)
-    for (size_t i = 0; i < w.size(); ++i) {
-      const R g = R(tensor["gradients"][step][i].get<double>());
-      if (recipe["optimizer"] == "adam") {
-        const double beta1 = recipe["betas"][0], beta2 = recipe["betas"][1], t = double(step + 1);
-        adam(w[i], m[i], v[i], g,
-             {rate, 1 - std::pow(beta1, t), 1 - std::pow(beta2, t), beta1, beta2, recipe["eps"],
-              decay});
-      } else {
-        sgd(w[i], m[i], g, {rate, recipe["momentum"], decay, step == 0});
+  return visit_update(config_of(recipe), [&]<class Step>(Step step) {
+    const std::vector<double> start = tensor["start"];
+    std::vector<R> w(start.begin(), start.end());
+    std::vector<std::array<R, Step::kMoments>> moments(w.size());
+    const auto& expected = recipe["values"][tensor["name"].template get<std::string>()];
+    double worst = 0;
+    for (size_t t = 0; t < expected.size(); ++t) {
+      begin(step, recipe["lr"], static_cast<int64_t>(t));
+      const Step s = of_group(step, {.weight_decay = recipe["weight_decay"]});
+      for (size_t i = 0; i < w.size(); ++i) {
+        R m[Step::kMoments];
+        std::copy_n(moments[i].begin(), Step::kMoments, m);
+        update(w[i], m, R(tensor["gradients"][t][i].template get<double>()), s);
+        std::copy_n(m, Step::kMoments, moments[i].begin());
+        const double theirs = expected[t][i];
+        worst = std::max(worst, std::abs(w[i] - theirs) / std::max(1., std::abs(theirs)));
       }
-      const double theirs = expected[step][i];
-      worst = std::max(worst, std::abs(w[i] - theirs) / std::max(1., std::abs(theirs)));
     }
-  return worst;
+    return worst;
+  });
 }
 
 }  // namespace

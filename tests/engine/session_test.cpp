@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "engine/error.h"
-#include "kernels/reference.h"
+#include "kernels/update.h"
 #include "models/models.h"
 #include "tests/engine/step_cases.h"
 #include "tests/support.h"
@@ -321,7 +321,7 @@ TEST_CASE("the session allocates what the plan says") {
   for (Mode mode : {Mode::train, Mode::evaluate}) {
     const auto backend = make_reference_backend({});
     Session session(small_graph(), *backend, {.programs = {{5, mode}}});
-    const auto totals = session.plan().totals(session.graph(), 2);
+    const auto totals = session.plan().totals(session.graph(), {});
     CHECK(session.allocated_bytes() == totals.sum());
   }
 }
@@ -375,7 +375,7 @@ TEST_CASE("the loss scale follows GradScaler for ten thousand steps") {
     StepResult result;
     state.found_inf = overflows(step);
     const float before = state.scale;
-    reference::finish_step(state, result, true);
+    finish_step(state, result, true);
     expected.update(overflows(step));
     updates += !overflows(step);
     growths += state.scale > before;
@@ -391,11 +391,11 @@ TEST_CASE("the loss scale follows GradScaler for ten thousand steps") {
 TEST_CASE("a fixed loss scale stays") {
   ScaleState state{.scale = 128, .good_steps = 5};
   StepResult result;
-  for (int step = 1; step < 3000; ++step) reference::finish_step(state, result, true);
+  for (int step = 1; step < 3000; ++step) finish_step(state, result, true);
   CHECK(state.scale == 128);
   CHECK(state.good_steps == 5);
   CHECK(state.optimizer_steps == 2999);
-  reference::finish_step(state, result, false);  // gradients only
+  finish_step(state, result, false);  // gradients only
   CHECK(state.optimizer_steps == 2999);
 }
 
@@ -405,6 +405,8 @@ TEST_CASE("a step that overflows is skipped; the next one divides by the halved 
   const Plan plan = make_plan(graph, {.batch = 2, .backend = BackendKind::reference});
   const size_t count = plan.layout.trained;
   std::vector<float> weights(count, 1.f), gradients(count, 4.f), moments(2 * count);
+  std::vector<uint8_t> group_of(count / kUpdateBlock);
+  ParameterGroup group;
   StepParams params{.step = 1, .learning_rate = 0.5};
   ScaleState scale{.scale = 8, .good_steps = 3, .dynamic = 1};
   std::vector<StepResult> results(kResults);
@@ -412,6 +414,8 @@ TEST_CASE("a step that overflows is skipped; the next one divides by the halved 
   const Arenas arenas{.parameters = bytes(weights),
                       .gradients = bytes(gradients),
                       .moments = bytes(moments),
+                      .group_of = group_of.data(),
+                      .groups = &group,
                       .weights = bytes(weights),
                       .params = &params,
                       .scale = &scale,
@@ -423,7 +427,7 @@ TEST_CASE("a step that overflows is skipped; the next one divides by the halved 
   for (float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
     const float before = scale.scale;
     gradients[count / 2] = bad;
-    backend->optimizer_step(program, sgd);
+    backend->optimizer_step(program, sgd, 0);
     CHECK(results[0].overflow == 1);
     CHECK(results[0].scale == before);
     CHECK(scale.scale == before / 2);
@@ -433,7 +437,7 @@ TEST_CASE("a step that overflows is skipped; the next one divides by the halved 
     CHECK(std::all_of(moments.begin(), moments.end(), [](float m) { return m == 0; }));
   }
   gradients[count / 2] = 4;
-  backend->optimizer_step(program, sgd);
+  backend->optimizer_step(program, sgd, 0);
   CHECK(results[0].overflow == 0);
   CHECK(scale.scale == 2);
   CHECK(scale.good_steps == 1);

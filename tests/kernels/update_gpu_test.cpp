@@ -1,6 +1,7 @@
-// Optimizers, overflow check, loss scale, casts and running statistics.
+// Optimizers, gradient norm, averages, loss scale, casts and running statistics.
 #include <limits>
 
+#include "engine/optimizer.h"
 #include "tests/kernels/gpu.h"
 
 using namespace engine;
@@ -16,65 +17,138 @@ struct State {
   DeviceArray<StepResult> results;
 };
 
+// Group tables: every third block of the second group, every fifth frozen.
+struct Groups {
+  explicit Groups(int64_t n)
+      : table({{1, 0.01}, {0.1, 0}, {0, 0.5}}),
+        of([&] {
+          std::vector<uint8_t> index(n / kUpdateBlock);
+          for (size_t i = 0; i < index.size(); ++i) index[i] = i % 5 == 4 ? 2 : i % 3 == 2;
+          return index;
+        }()),
+        device_table(table),
+        device_of(of) {}
+  const ParameterGroup& at(int64_t i) const { return table[of[i / kUpdateBlock]]; }
+  kernels::GroupTable device() const { return {device_of.data(), device_table.data()}; }
+
+  std::vector<ParameterGroup> table;
+  std::vector<uint8_t> of;
+  DeviceArray<ParameterGroup> device_table;
+  DeviceArray<uint8_t> device_of;
+};
+
+constexpr double kClip = 3, kDecay = 0.75;
+
+template <class T, class Step>
+void check_update(const Step& step, int64_t n, bool skip, int64_t updates, bool averages) {
+  constexpr int M = Step::kMoments;
+  const double norm = 12;
+  const State state(
+      {.learning_rate = 1e-2},
+      {.scale = 8, .found_inf = skip, .optimizer_steps = updates, .gradient_norm = norm});
+  const Groups groups(n);
+  Mirror<float> weights(normal(n, 1)), moments(uniform_values(M * n, 2, 0.01f, 0.1f)),
+      gradients(normal(n, 3)), average(normal(n, 4));
+  Mirror<T> copies(n, 0);
+  kernels::update<T>({weights.device(), moments.device(), copies.device(),
+                      averages ? average.device() : nullptr, gradients.device()},
+                     groups.device(), n, state.params.data(), state.scale.data(), step, kClip,
+                     kDecay, nullptr);
+  Step begun = step;
+  begin(begun, 1e-2, updates);
+  const double factor = clip_factor(norm, kClip) / 8;
+  for (int64_t i = 0; !skip && i < n; ++i) {
+    if (groups.at(i).rate > 0) {
+      double m[M];
+      for (int j = 0; j < M; ++j) m[j] = moments.host()[j * n + i];
+      update(weights.host()[i], m, gradients.host()[i] * factor, of_group(begun, groups.at(i)));
+      for (int j = 0; j < M; ++j) moments.host()[j * n + i] = m[j];
+      copies.host()[i] = weights.host()[i];
+    }
+    if (averages) average.host()[i] = averaged(average.host()[i], weights.host()[i], kDecay);
+  }
+  weights.check({1e-6, 1e-6}, "weights");
+  moments.check({1e-7, 1e-6}, "moments");
+  average.check({1e-6, 1e-6}, "averages");
+  copies.check(tolerance(kType<T>), "copies");
+}
+
 }  // namespace
 
-TEST_CASE_TEMPLATE("adam_update", T, float, __half, __nv_bfloat16) {
+TEST_CASE_TEMPLATE("update", T, float, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
-  for (const int64_t n : {1, 63, 64, 5000})
+  using Kind = OptimizerConfig::Kind;
+  for (const OptimizerConfig& config : {OptimizerConfig{},
+                                        {.kind = Kind::adamw},
+                                        {.kind = Kind::sgd},
+                                        {.kind = Kind::sgd, .nesterov = true},
+                                        {.kind = Kind::rmsprop},
+                                        {.kind = Kind::rmsprop, .momentum = 0}})
+    visit_update(config, [](const auto& step) {
+      for (const int64_t n : {64, 128, 6400, 1'000'000})
+        for (const bool averages : {false, true}) {
+          check_update<T>(step, n, false, 4, averages);
+          check_update<T>(step, n, false, 0, averages);
+          check_update<T>(step, n, true, 4, averages);
+        }
+    });
+}
+
+TEST_CASE("gradient_norm leaves out what is frozen and finds what is not finite") {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const int64_t n : {64, 6400, 2'000'000}) {
+    const Groups groups(n);
+    const DeviceArray<NormPartials> partials(std::vector<NormPartials>(1));
+    const auto norm_of = [&](const std::vector<float>& values, bool dynamic) {
+      const DeviceArray<float> gradients(values);
+      const State state({}, {.scale = 8, .found_inf = 1, .dynamic = dynamic});
+      for (int repeat = 0; repeat < 2; ++repeat)  // the partials are ready for the next launch
+        kernels::gradient_norm(state.scale.data(), partials.data(), gradients.data(),
+                               groups.device(), n, nullptr);
+      return state.scale.download()[0];
+    };
+    std::vector<float> values = normal(n, 1);
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i)
+      if (groups.at(i).rate > 0) sum += double(values[i]) * values[i];
+    const ScaleState plain = norm_of(values, true);
+    CHECK(plain.gradient_norm == doctest::Approx(std::sqrt(sum) / 8).epsilon(1e-12));
+    CHECK(plain.found_inf == 0);
+    CHECK(norm_of(values, true).gradient_norm == plain.gradient_norm);
+    for (const float bad :
+         {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+          std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::max()})
+      for (const int64_t at : {int64_t{0}, n / 2, n - 1})
+        for (const bool dynamic : {true, false}) {
+          values = normal(n, 1);
+          values[at] = bad;
+          CHECK(norm_of(values, dynamic).found_inf ==
+                (dynamic && !std::isfinite(bad) && groups.at(at).rate > 0));
+        }
+  }
+}
+
+TEST_CASE("averages, accumulated gradients and exchanges") {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const int64_t n : {64, 6400, 1'000'000})
     for (const bool skip : {false, true}) {
-      const State state({.learning_rate = 1e-2},
-                        {.scale = 8, .found_inf = skip, .optimizer_steps = 4});
-      Mirror<float> weights(normal(n, 1)), moments(uniform_values(2 * n, 2, 0.01f, 0.1f)),
-          gradients(normal(n, 3));
-      Mirror<T> copies(n, 0);
-      kernels::adam_update(weights.device(), moments.device(), copies.device(), gradients.device(),
-                           n, state.params.data(), state.scale.data(), 0.9, 0.999, 1e-8, 0.01,
-                           nullptr);
-      const AdamStep step{1e-2, 1 - std::pow(0.9, 5), 1 - std::pow(0.999, 5), 0.9, 0.999, 1e-8,
-                          0.01};
-      for (int64_t i = 0; !skip && i < n; ++i) {
-        adam(weights.host()[i], moments.host()[i], moments.host()[n + i], gradients.host()[i] / 8,
-             step);
-        copies.host()[i] = weights.host()[i];
+      const State state({}, {.found_inf = skip});
+      Mirror<float> a(normal(n, 1)), b(normal(n, 2)), c(normal(n, 3));
+      kernels::average(a.device(), b.device(), n, state.scale.data(), kDecay, nullptr);
+      kernels::accumulate(b.device(), c.device(), n, nullptr);
+      kernels::exchange(a.device(), c.device(), n, nullptr);
+      kernels::add_accumulated(a.device(), b.device(), n, nullptr);
+      for (int64_t i = 0; i < n; ++i) {
+        if (!skip) a.host()[i] = averaged(a.host()[i], b.host()[i], kDecay);
+        b.host()[i] += c.host()[i];
+        std::swap(a.host()[i], c.host()[i]);
+        a.host()[i] += b.host()[i];
+        b.host()[i] = 0;
       }
-      weights.check({1e-6, 1e-6}, "weights");
-      moments.check({1e-7, 1e-6}, "moments");
-      copies.check(tolerance(kType<T>), "copies");
+      a.check({1e-6, 1e-6}, "sums");
+      b.check({0, 0}, "cleared");
+      c.check({1e-6, 1e-6}, "averages");
     }
-}
-
-TEST_CASE_TEMPLATE("sgd_update", T, float, __half) {
-  if (!has_gpu()) return note_skipped("no GPU");
-  for (const int64_t n : {1, 64, 5000})
-    for (const int64_t steps : {0, 3}) {
-      const State state({.learning_rate = 0.1}, {.optimizer_steps = steps});
-      Mirror<float> weights(normal(n, 1)), moments(normal(n, 2)), gradients(normal(n, 3));
-      kernels::sgd_update(weights.device(), moments.device(), static_cast<T*>(nullptr),
-                          gradients.device(), n, state.params.data(), state.scale.data(), 0.9, 1e-3,
-                          nullptr);
-      for (int64_t i = 0; i < n; ++i)
-        sgd(weights.host()[i], moments.host()[i], gradients.host()[i],
-            SgdStep{0.1, 0.9, 1e-3, steps == 0});
-      weights.check({1e-6, 1e-6}, "weights");
-      moments.check({1e-6, 1e-6}, "momentum");
-    }
-}
-
-TEST_CASE("check_finite finds what is not, where it looks") {
-  if (!has_gpu()) return note_skipped("no GPU");
-  const int64_t n = 10'003;
-  for (const float bad :
-       {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
-        std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::max()})
-    for (const int64_t at : {int64_t{0}, int64_t{5001}, n - 1})
-      for (const bool dynamic : {true, false}) {
-        std::vector<float> values = normal(n, 1);
-        values[at] = bad;
-        const DeviceArray<float> gradients(values);
-        const State state({}, {.found_inf = 1, .dynamic = dynamic});
-        kernels::check_finite(state.scale.data(), gradients.data(), n, nullptr);
-        CHECK(state.scale.download()[0].found_inf == (dynamic && !std::isfinite(bad)));
-      }
 }
 
 TEST_CASE("finish_step moves the scale like PyTorch's GradScaler") {
@@ -93,7 +167,7 @@ TEST_CASE("finish_step moves the scale like PyTorch's GradScaler") {
           kernels::finish_step(state.scale.data(), state.results.data(), state.params.data(),
                                updated, nullptr);
           StepResult expected;
-          reference::finish_step(scale, expected, updated);
+          finish_step(scale, expected, updated);
           const ScaleState ours = state.scale.download()[0];
           const StepResult result = state.results.download()[2];
           CHECK(ours.scale == scale.scale);

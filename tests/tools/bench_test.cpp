@@ -52,9 +52,15 @@ class Faulty final : public Backend {
     cpu_->all_reduce(program, bucket);
   }
   void finish_all_reduce() override { cpu_->finish_all_reduce(); }
-  void optimizer_step(const Program& program, const OptimizerConfig& config) override {
-    cpu_->optimizer_step(program, config);
+  void accumulate(const Program& program) override { cpu_->accumulate(program); }
+  void add_accumulated(const Program& program, const Bucket& bucket) override {
+    cpu_->add_accumulated(program, bucket);
   }
+  void optimizer_step(const Program& program, const OptimizerConfig& config,
+                      double ema_decay) override {
+    cpu_->optimizer_step(program, config, ema_decay);
+  }
+  void exchange_averages(const Program& program) override { cpu_->exchange_averages(program); }
   void publish(const Program& program) override { cpu_->publish(program); }
   void copy_weights(const Program& program) override { cpu_->copy_weights(program); }
   std::function<void()> record(const std::function<void()>& body) override {

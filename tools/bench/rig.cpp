@@ -44,7 +44,7 @@ Rig::Rig(const Graph& graph, Backend& backend, const PlanOptions& options)
 }
 
 Arenas Rig::make_arenas() {
-  const Plan::Totals t = plan_.totals(graph_, 0);
+  const Plan::Totals t = plan_.totals(graph_, {.moments = 0});
   const auto zeroed = [&](size_t bytes) {
     memory_.push_back(backend_.allocate(std::max<size_t>(bytes, 1)));
     backend_.clear(memory_.back().get(), bytes);

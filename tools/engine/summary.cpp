@@ -110,13 +110,16 @@ int summary(const Command& command) {
                                     .backend = o.device,
                                     .conv = o.conv,
                                     .workspace = size_t(o.workspace) << 20});
-    const Plan::Totals t = plan.totals(g, OptimizerConfig{}.moments());
-    const std::pair<const char*, size_t> rows[] = {
-        {"parameters", t.parameters},    {"gradients", t.gradients},
-        {"optimizer", t.optimizer},      {"weight_copies", t.weight_copies},
-        {"running_statistics", t.state}, {"channel_vectors", t.channels},
-        {"activations", t.activations},  {"workspace", t.workspace},
-        {"staging", t.staging}};
+    const Plan::Totals t = plan.totals(g, {.moments = OptimizerConfig{}.moments()});
+    const std::pair<const char*, size_t> rows[] = {{"parameters", t.parameters},
+                                                   {"gradients", t.gradients},
+                                                   {"optimizer", t.optimizer + t.groups},
+                                                   {"weight_copies", t.weight_copies},
+                                                   {"running_statistics", t.state},
+                                                   {"channel_vectors", t.channels},
+                                                   {"activations", t.activations},
+                                                   {"workspace", t.workspace},
+                                                   {"staging", t.staging}};
     text += fmt::format("training with batch {} in {}:\n", o.batch, o.precision);
     for (const auto& [name, bytes] : rows) {
       json["memory_mib"][name] = mib(bytes);

@@ -201,7 +201,7 @@ int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks&
                                    .backend = ranks.kind,
                                    .conv = c.conv,
                                    .workspace = c.workspace},
-                                  c.optimizer.moments(), free);
+                                  {.moments = c.optimizer.moments()}, free);
   require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
           static_cast<double>(free) / 1048576);
   const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
