@@ -52,6 +52,23 @@ std::vector<uint32_t> epoch_order(size_t samples, uint64_t seed, uint32_t epoch,
   return order;
 }
 
+std::vector<uint32_t> balanced_order(const Dataset& dataset, uint64_t seed, uint32_t epoch) {
+  std::vector<std::vector<uint32_t>> by_class(dataset.classes.size());
+  for (size_t i = 0; i < dataset.samples.size(); ++i)
+    by_class[dataset.samples[i].label].push_back(static_cast<uint32_t>(i));
+  std::erase_if(by_class, [](const auto& members) { return members.empty(); });
+  std::vector<uint32_t> order(dataset.samples.size());
+  for (size_t position = 0; position < order.size(); ++position) {
+    Rng rng({.seed = seed,
+             .epoch = epoch,
+             .position = static_cast<uint32_t>(position),
+             .purpose = purpose("balanced")});
+    const auto& members = by_class[rng.below(static_cast<uint32_t>(by_class.size()))];
+    order[position] = members[rng.below(static_cast<uint32_t>(members.size()))];
+  }
+  return order;
+}
+
 int64_t steps_per_epoch(int64_t samples, int batch, Share share) {
   const int64_t per_step = int64_t{batch} * share.ranks;
   return (samples + per_step - 1) / per_step;
@@ -109,7 +126,9 @@ void Loader::start(uint32_t epoch, int64_t first_step) {
   end_ = opened_;
   ready_.wait(lock, [this] { return busy_ == 0; });
   epoch_ = epoch;
-  order_ = epoch_order(dataset_.samples.size(), options_.seed, epoch, options_.shuffle);
+  order_ = options_.balanced
+               ? balanced_order(dataset_, options_.seed, epoch)
+               : epoch_order(dataset_.samples.size(), options_.seed, epoch, options_.shuffle);
   for (Slot& slot : slots_) slot.error = nullptr;
   given_ = opened_ = first_step;
   end_ = steps_;

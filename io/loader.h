@@ -25,6 +25,9 @@ namespace engine {
 
 // The samples in the order in which an epoch visits them: Fisher–Yates, or as they are.
 std::vector<uint32_t> epoch_order(size_t samples, uint64_t seed, uint32_t epoch, bool shuffle);
+// As many draws as samples, each of a class and then of a sample of it, both with equal chances: some
+// samples come several times, some not at all. Every position has a key of its own.
+std::vector<uint32_t> balanced_order(const Dataset& dataset, uint64_t seed, uint32_t epoch);
 
 struct Share {
   int rank = 0, ranks = 1;
@@ -68,6 +71,7 @@ struct LoaderOptions {
   int keep = 1;   // a batch stays valid until next() has been called that often again
   uint64_t seed = 0;
   bool shuffle = true;
+  bool balanced = false;  // balanced_order() instead
   OnBadImage on_bad_image = OnBadImage::error;
   HostAllocator memory = plain_memory();
 };

@@ -91,6 +91,34 @@ TEST_CASE("shuffling is uniform: every sample comes to every place equally often
       CHECK(std::abs(n - 1000) < 150);  // five standard deviations: √(6000·1/6·5/6) = 29
 }
 
+TEST_CASE(
+    "balanced draws: every class equally often, some samples twice with other random numbers") {
+  Dataset data{.classes = {"rare", "none", "usual"}};
+  for (int i = 0; i < 1000; ++i) data.samples.push_back({std::to_string(i), i < 50 ? 0 : 2});
+  const std::vector<uint32_t> order = balanced_order(data, 7, 0);
+  CHECK(order == balanced_order(data, 7, 0));
+  CHECK(order != balanced_order(data, 7, 1));
+  CHECK(order != balanced_order(data, 2, 0));
+  std::map<uint32_t, int> count;
+  int rare = 0;
+  for (uint32_t index : order) ++count[index], rare += index < 50;
+  CHECK(std::abs(rare - 500) < 80);  // five standard deviations: √(1000·1/4) = 16
+  CHECK(count.size() < 600);         // of the usual ones about 950·(1 − e^(−500/950)) = 389
+
+  LoaderOptions o = options(10, 3);
+  o.balanced = true;
+  Loader loader(data, picture, o);
+  loader.start(0);
+  std::map<uint32_t, std::set<std::vector<uint8_t>>> pictures;
+  for (const Copy& batch : rest_of_epoch(loader))
+    for (size_t i = 0; i < batch.indices.size(); ++i) {
+      const auto from = batch.images.begin() + static_cast<int64_t>(i) * kWidth * kHeight * 3;
+      pictures[batch.indices[i]].insert({from, from + kWidth * kHeight * 3});
+    }
+  for (const auto& [index, different] : pictures)
+    CHECK(static_cast<int>(different.size()) == count[index]);
+}
+
 TEST_CASE("shares: each position once, parts differ by at most one, equal steps on every rank") {
   for (int ranks : {1, 2, 3, 4, 7})
     for (int batch : {1, 2, 3, 5})

@@ -26,7 +26,7 @@ Checkpoint example(int64_t step) {
   c.at.step = step;
   c.at.validated = 40;
   c.at.loss_sums = {0.1 + 0.2, 1 / 3.};
-  c.at.samples = 320;
+  c.at.weight = 320.5;
   c.at.schedule.factor = 0.1;
   c.at.schedule.bad_epochs = 1;
   c.at.early_stop = {0.7, 224, 1};

@@ -34,7 +34,7 @@ Json to_json(const TrainPosition& p) {
           {"step", p.step},
           {"validated", p.validated},
           {"loss_sums", p.loss_sums},
-          {"samples", p.samples},
+          {"weight", p.weight},
           {"schedule",
            {{"factor", p.schedule.factor},
             {"best", number_or_null(p.schedule.best)},
@@ -58,7 +58,7 @@ TrainPosition position_from(const Json& j) {
   p.step = j.at("step");
   p.validated = j.at("validated");
   p.loss_sums = j.at("loss_sums").get<std::vector<double>>();
-  p.samples = j.at("samples");
+  p.weight = j.at("weight");
   const Json &schedule = j.at("schedule"), &early = j.at("early_stop"), &best = j.at("best");
   p.schedule.factor = schedule.at("factor");
   if (!schedule.at("best").is_null()) p.schedule.best = schedule.at("best");

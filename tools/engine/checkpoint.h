@@ -36,7 +36,7 @@ struct TrainPosition {
   int64_t step = 0;               // updates attempted in all
   int64_t validated = -1;         // the step after which the weights were validated last
   std::vector<double> loss_sums;  // per rank, over its samples of the epoch under way
-  int64_t samples = 0;            // of all ranks in the epoch under way
+  double weight = 0;              // of the targets of all ranks in the epoch under way
   ScheduleState schedule;
   EarlyStopState early_stop;
   BestEpoch best;

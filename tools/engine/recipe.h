@@ -5,17 +5,33 @@
 #include "engine/schedule.h"
 #include "tools/engine/early_stop.h"
 #include "tools/engine/options.h"
+#include "tools/engine/parameter_rules.h"
 
 namespace engine {
 
 inline constexpr Choice<OptimizerConfig::Kind> kOptimizers[] = {
-    {"adam", OptimizerConfig::Kind::adam}, {"sgd", OptimizerConfig::Kind::sgd}};
+    {"adam", OptimizerConfig::Kind::adam},
+    {"adamw", OptimizerConfig::Kind::adamw},
+    {"sgd", OptimizerConfig::Kind::sgd},
+    {"rmsprop", OptimizerConfig::Kind::rmsprop}};
 
-void visit_optimizer(auto& v, OptimizerConfig& c) {
+void visit_optimizer(auto& v, OptimizerConfig& c, RuleOptions& rules) {
   v.group("Optimizer");
   v("--optimizer, --opt NAME", c.kind, "as PyTorch's", kOptimizers);
-  v("--momentum X", c.momentum, "of sgd", Within{0, 1});
-  v("--weight-decay, --wd X", c.weight_decay, "added to the gradient", Within{0, 1});
+  v("--beta1 X", c.beta1, "of adam and adamw", Within{0, 1});
+  v("--beta2 X", c.beta2, "of adam and adamw", Within{0, 1});
+  v("--eps, --opt-eps X", c.eps, "of all but sgd", Within{0, 1});
+  v("--momentum X", c.momentum, "of sgd and rmsprop", Within{0, 1});
+  v("--nesterov", c.nesterov, "of sgd");
+  v("--alpha X", c.alpha, "of rmsprop", Within{0, 1});
+  v("--weight-decay, --wd X", c.weight_decay, "added to the gradient; adamw: beside the step",
+    Within{0, 1});
+  v("--decay-all", rules.decay_all, "norms and biases decay too, as in PyTorch by default");
+  v("--clip-norm, --clip-grad X", c.clip_norm, "largest norm of all gradients together (0: any)",
+    Within{0});
+  v("--freeze PREFIX,...", rules.freeze, "parameters whose names begin so stay as they are");
+  v("--layer-decay X", rules.layer_decay, "factor on the rate for each layer below the head",
+    Within{0, 1});
 }
 
 inline constexpr Choice<ScheduleConfig::Kind> kSchedules[] = {

@@ -10,6 +10,7 @@
 #include "io/bytes.h"
 #include "io/checksum.h"
 #include "tools/engine/augment_options.h"
+#include "tools/engine/class_weights.h"
 #include "tools/engine/data_options.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
@@ -24,10 +25,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr Choice<bool> kSamplers[] = {{"shuffle", false}, {"balanced", true}};
+
 struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOptions {
   fs::path out, weights;
   std::string model = "efficientnet_b3", batch_size = "64", progressive_size, resume;
   int image_size = 0, lr_find_steps = 100;
+  std::string weighting = "none";
   bool lr_find = false;
   TrainConfig config;
 
@@ -48,7 +52,19 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
       "images per rank and step; auto: the most that memory holds");
     v("--seed N", config.seed, "of initial values, shuffling, augmentation and dropout");
     v("--loss-scale X", config.loss_scale, "initial loss scale of fp16", Within{1, 1 << 24});
-    visit_optimizer(v, config.optimizer);
+    v("--accumulate, --grad-accum-steps N", config.accumulate, "batches of each rank in one update",
+      Within{1, 1 << 20});
+    v("--sampler NAME", config.balanced,
+      "shuffle; balanced: draws every class equally often, with repetition", kSamplers);
+    v("--label-smoothing, --smoothing X", config.loss.smoothing, "as torch.nn.CrossEntropyLoss",
+      Within{0, 0.999});
+    v("--class-weights none|auto|FILE", weighting,
+      "of the loss; auto: images / (classes · images of the class); FILE: lines `class,weight`");
+    v("--ema, --model-ema-decay X", config.ema_decay,
+      "average the weights with this decay; the averages are validated and kept (0: no)",
+      Within{0, 1});
+    v("--freeze-norms", config.frozen_norms, "batch norms use the running statistics, which stay");
+    visit_optimizer(v, config.optimizer, config.rules);
     visit_schedule(v, config.schedule);
     v("--lr-find", lr_find, "range test instead of training: lr_find.csv, and a rate to try");
     v("--lr-find-steps N", lr_find_steps, "of the range test", Within{10, 100000});
@@ -129,13 +145,11 @@ std::string digest(const TrainingData& data) {
 
 // Flags that do not change what is computed.
 bool matters(std::string_view flag) {
-  static constexpr std::string_view kOthers[] = {"data",      "cache",        "cache_dir",
-                                                 "out",       "resume",       "epochs",
-                                                 "max_steps", "max_time",     "checkpoint_every",
-                                                 "keep",      "gpus",         "log_every",
-                                                 "workers",   "threads",      "ranks",
-                                                 "weights",   "workspace",    "device",
-                                                 "lr_find",   "lr_find_steps"};
+  static constexpr std::string_view kOthers[] = {
+      "data",   "out",   "resume",    "epochs",    "max_steps", "max_time",      "checkpoint_every",
+      "keep",   "gpus",  "ranks",     "workers",   "threads",   "weights",       "workspace",
+      "device", "cache", "cache_dir", "log_every", "lr_find",   "lr_find_steps", "config",
+      "color"};
   return std::find(std::begin(kOthers), std::end(kOthers), flag) == std::end(kOthers);
 }
 
@@ -152,7 +166,8 @@ std::map<std::string, std::string> facts_of(const TrainConfig& c, const Training
           {"classes", to_json(data.train.classes)},
           {"preprocess", to_json(c.preprocess)},
           {"images", digest(data)},
-          {"batches", fmt::format("{} x {}, seed {}", c.batch, ranks, c.seed)},
+          {"batches", fmt::format("{} x {} x {}, seed {}{}", c.batch, ranks, c.accumulate, c.seed,
+                                  c.balanced ? ", balanced" : "")},
           {"recipe", recipe(flags).dump()}};
 }
 
@@ -201,7 +216,10 @@ int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks&
                                    .backend = ranks.kind,
                                    .conv = c.conv,
                                    .workspace = c.workspace},
-                                  {.moments = c.optimizer.moments()}, free);
+                                  {.moments = c.optimizer.moments(),
+                                   .accumulates = c.accumulate > 1,
+                                   .averages = c.ema_decay > 0},
+                                  free);
   require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
           static_cast<double>(free) / 1048576);
   const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
@@ -246,6 +264,7 @@ int train(const Command& command) {
       choose_preprocess(o.model, stored, o, c.growth.last > 0 ? c.growth.last : o.image_size);
   TrainingData data = load_training_data(o);
   stop_if_requested("reading the data set");
+  c.loss.class_weights = class_weights(o.weighting, data.train);
   make_model(o.model, {.classes = 2,
                        .height = c.preprocess.crop,
                        .width = c.preprocess.crop});  // the size is possible

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/mix.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
 #include "tools/engine/progress.h"
@@ -29,22 +30,31 @@ Share share_of(const Communicator& c) {
 }
 
 int64_t updates_per_epoch(const TrainShared& shared, const Communicator& communicator) {
-  return steps_per_epoch(static_cast<int64_t>(shared.data.train.samples.size()),
-                         shared.config.batch, share_of(communicator));
+  const int64_t batches = steps_per_epoch(static_cast<int64_t>(shared.data.train.samples.size()),
+                                          shared.config.batch, share_of(communicator));
+  return (batches + shared.config.accumulate - 1) / shared.config.accumulate;
 }
 
-SessionOptions session_options(const TrainShared& shared, const Communicator& communicator) {
+SessionOptions session_options(const TrainShared& shared, const Graph& graph,
+                               const Communicator& communicator) {
   const TrainConfig& c = shared.config;
   const Share share = share_of(communicator);
   SessionOptions o{.precision = c.precision,
                    .conv = c.conv,
                    .deterministic = c.deterministic,
+                   .frozen_norms = c.frozen_norms,
                    .workspace = c.workspace,
                    .optimizer = c.optimizer,
+                   .rule = parameter_rule(c.rules, graph),
+                   .ema_decay = c.ema_decay,
+                   .accumulates = c.accumulate > 1,
+                   .loss = c.loss,
+                   .mixing = c.augment.mixing.used(),
                    .normalisation = normalisation_of(c.preprocess),
                    .loss_scale = c.loss_scale,
                    .seed = c.seed};
   o.programs = programs_for(shared.data.train.samples.size(), c.batch, share, Mode::train);
+  if (c.accumulate > 1) o.programs.push_back({o.programs.front().batch, Mode::accumulate});
   for (const Dataset* data :
        {&shared.data.validation, shared.data.test ? &*shared.data.test : nullptr}) {
     if (!data) continue;
@@ -66,8 +76,10 @@ LoaderOptions loader_options(const TrainConfig& c, const Preprocess& preprocess,
           .share = share_of(communicator),
           .threads = c.workers,
           .ahead = 3,
+          .keep = training ? c.accumulate : 1,
           .seed = c.seed,
           .shuffle = training,
+          .balanced = training && c.balanced,
           .on_bad_image = c.on_bad_image,
           .memory = batch_memory(backend)};
 }
@@ -115,11 +127,11 @@ void Trainer::build() {
   const TrainingData& data = shared_.data;
   preprocess_ = with_crop(config_.preprocess, image_size(config_.growth, config_.preprocess.crop,
                                                          at_.epoch, config_.epochs));
-  session_ = std::make_unique<Session>(
-      make_model(config_.model, {.classes = static_cast<int>(data.train.classes.size()),
-                                 .height = preprocess_.crop,
-                                 .width = preprocess_.crop}),
-      *backend_, session_options(shared_, communicator_));
+  Graph graph = make_model(config_.model, {.classes = static_cast<int>(data.train.classes.size()),
+                                           .height = preprocess_.crop,
+                                           .width = preprocess_.crop});
+  const SessionOptions options = session_options(shared_, graph, communicator_);
+  session_ = std::make_unique<Session>(std::move(graph), *backend_, options);
   train_loader_ = std::make_unique<Loader>(
       data.train, training_input(data.train, preprocess_, config_.augment, config_.fast_decode),
       loader_options(config_, preprocess_, communicator_, *backend_, true));
@@ -185,22 +197,57 @@ void Trainer::train_epoch() {
   finish_epoch(progress ? progress->images_per_second() : 0, progress ? progress->wait_share() : 0);
 }
 
-// False at the end of the epoch.
+// One update, of `accumulate` batches or what the epoch has left. False at its end.
 bool Trainer::train_step(double rate, Progress* progress) {
   const double waited = train_loader_->wait_seconds();
-  const Batch* batch = train_loader_->next();
-  if (!batch) return false;
-  const uint64_t step = session_->train({batch->images, batch->labels, batch->count},
-                                        {.epoch = static_cast<uint32_t>(at_.epoch),
-                                         .position = static_cast<uint32_t>(batch->first),
-                                         .learning_rate = rate,
-                                         .divisor = double(batch->total)});
-  pending_.push_back({step, batch->count, batch->total, rate});
-  ++at_.epoch_step;
+  struct Part {
+    const Batch* batch;
+    std::vector<Mix> mixes;
+    double weight;
+  };
+  std::vector<Part> parts;
+  double divisor = 0;  // first of this rank's targets
+  int64_t images = 0;
+  while (static_cast<int>(parts.size()) < config_.accumulate) {
+    const Batch* b = train_loader_->next();
+    if (!b) break;
+    std::vector<Mix> mixes = draw_mixes_of(*b);
+    const double weight =
+        target_weight(config_.loss, std::span(b->labels, size_t(b->count)), mixes);
+    parts.push_back({b, std::move(mixes), weight});
+    divisor += weight;
+    images += b->total;
+  }
+  if (parts.empty()) return false;
+  communicator_.group->sum(communicator_.rank, std::span(&divisor, 1));
+  for (const Part& part : parts) {
+    const Batch& b = *part.batch;
+    const bool update = &part == &parts.back();
+    const HostBatch host{.images = b.images,
+                         .labels = b.labels,
+                         .count = b.count,
+                         .mixes = part.mixes.empty() ? nullptr : part.mixes.data()};
+    const StepInput input{.epoch = static_cast<uint32_t>(at_.epoch),
+                          .position = static_cast<uint32_t>(b.first),
+                          .learning_rate = rate,
+                          .divisor = divisor};
+    const uint64_t step = update ? session_->train(host, input) : session_->accumulate(host, input);
+    pending_.push_back({step, update, part.weight, divisor, rate});
+  }
+  at_.epoch_step += static_cast<int64_t>(parts.size());
   ++at_.step;
   drain(false, progress);
-  if (progress) progress->step(batch->total, train_loader_->wait_seconds() - waited);
+  if (progress) progress->step(images, train_loader_->wait_seconds() - waited);
   return true;
+}
+
+std::vector<Mix> Trainer::draw_mixes_of(const Batch& batch) const {
+  const Mixing& mixing = config_.augment.mixing;
+  if (!mixing.used() || batch.count == 0) return {};
+  const RandomKey key{.seed = config_.seed,
+                      .epoch = static_cast<uint32_t>(at_.epoch),
+                      .position = static_cast<uint32_t>(batch.first)};
+  return draw_mixes(mixing, key, batch.count, preprocess_.crop, preprocess_.crop);
 }
 
 // Rank 0 decides, so that all ranks stop after the same step.
@@ -223,22 +270,28 @@ void Trainer::drain(bool wait, Progress* progress) {
 
 void Trainer::count_result(const Pending& pending, Progress* progress) {
   const StepResult result = session_->result(pending.step);
-  overflows_ = result.overflow ? overflows_ + 1 : 0;
-  require(overflows_ < kTolerableOverflows, Failure::diverged,
-          "epoch {}: {} steps in a row overflowed; the loss scale is down to {}", at_.epoch + 1,
-          overflows_, result.scale);
-  require(std::isfinite(result.loss) || result.overflow, Failure::diverged,
-          "epoch {}, step {}: the loss is {}; a smaller --lr may help", at_.epoch + 1, pending.step,
-          result.loss);
-  at_.samples += pending.total;
-  shared_.started = true;
+  if (pending.update) {
+    overflows_ = result.overflow ? overflows_ + 1 : 0;
+    require(overflows_ < kTolerableOverflows, Failure::diverged,
+            "epoch {}: {} steps in a row overflowed; the loss scale is down to {}", at_.epoch + 1,
+            overflows_, result.scale);
+    require(std::isfinite(result.loss) || result.overflow, Failure::diverged,
+            "epoch {}, step {}: the loss is {}; a smaller --lr may help", at_.epoch + 1, at_.step,
+            result.loss);
+    at_.weight += pending.divisor;
+    shared_.started = true;
+  }
   if (!std::isfinite(result.loss)) return;  // skipped; it does not count
-  at_.loss_sums[communicator_.rank] += result.loss * pending.total;
-  if (pending.count == 0) return;
-  const double loss = result.loss * pending.total / pending.count;  // the mean of this rank's share
+  at_.loss_sums[communicator_.rank] += result.loss * pending.divisor;
+  if (pending.weight == 0) return;
+  const double loss = result.loss * pending.divisor / pending.weight;  // this rank's mean
   if (progress) progress->loss(loss);
-  const int64_t step = at_.step - static_cast<int64_t>(pending_.size()) + 1;
-  if (leads() && step % config_.log_every == 0)
+  if (!pending.update || !leads()) return;
+  const auto later =
+      std::count_if(pending_.begin(), pending_.end(), [](const Pending& p) { return p.update; }) -
+      1;  // `pending` is still among them
+  const int64_t step = at_.step - later;
+  if (step % config_.log_every == 0)
     shared_.run.log_step(at_.epoch + 1, step,
                          {{"loss", loss}, {"lr", pending.rate}, {"scale", result.scale}});
 }

@@ -24,6 +24,7 @@
 #include "tools/engine/evaluation.h"
 #include "tools/engine/model_file.h"
 #include "tools/engine/monitor.h"
+#include "tools/engine/parameter_rules.h"
 #include "tools/engine/run_directory.h"
 
 namespace engine {
@@ -42,15 +43,21 @@ struct TrainConfig {
   AugmentConfig augment = preset(Augment::light);
   bool fast_decode = false;
   OnBadImage on_bad_image = OnBadImage::error;
+  bool balanced = false;  // the sampler
   int epochs = 10, batch = 64;
+  int accumulate = 1;                           // batches of each rank in one update
   int64_t max_steps = 0, checkpoint_every = 0;  // 0: no limit; only after epochs
   double max_minutes = 0;                       // of training, interruptions left out; 0: no limit
-  int keep = 2, log_every = 50;                 // checkpoints; steps between log events
+  int keep = 2, log_every = 50;                 // checkpoints; updates between log events
   uint64_t seed = 0;
   ScheduleConfig schedule;
   EarlyStopConfig early_stop;
   SizeGrowth growth;
   OptimizerConfig optimizer;
+  RuleOptions rules;
+  double ema_decay = 0;  // validated and kept as weights are the averages; 0: none
+  bool frozen_norms = false;
+  LossConfig loss;
   Precision precision = Precision::fp32;
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
@@ -87,7 +94,8 @@ class Trainer {
   enum class Wish : uint8_t { go_on, leave, end };  // leave: saved, to be resumed; end: time is up
   struct Pending {
     uint64_t step;
-    int count, total;
+    bool update;             // else a share whose gradients are accumulated
+    double weight, divisor;  // of this rank's targets; of all in the update
     double rate;
   };
 
@@ -105,6 +113,7 @@ class Trainer {
   bool cut_short() const;  // by steps or time
   void train_epoch();
   bool train_step(double rate, class Progress* progress);
+  std::vector<Mix> draw_mixes_of(const Batch& batch) const;
   Wish wish();
   void drain(bool wait, class Progress* progress);
   void count_result(const Pending& pending, class Progress* progress);
@@ -114,6 +123,7 @@ class Trainer {
   // ---- the end of an epoch
   void finish_epoch(double rate, double wait_share);
   Metrics validate();
+  void exchange_averages();  // validation and weight files see them, where there are any
   // Fills shared_.evaluation with the logits of every sample. A request to stop calls `stop` on every rank.
   void evaluate_all(const char* title, Loader& loader, const Dataset& data,
                     const std::function<void()>& stop);
@@ -126,6 +136,7 @@ class Trainer {
   // ---- state
   void load_state();
   void restore(const Checkpoint& checkpoint);
+  std::map<std::string, Tensor> averages() const;
   void save_checkpoint();
   [[noreturn]] void leave(const std::string& when);
 

@@ -22,7 +22,7 @@ void Trainer::finish_epoch(double rate, double wait_share) {
   const double learning_rate = schedule_.rate(std::max<int64_t>(0, at_.step - 1));
   double loss_sum = 0;
   for (double sum : at_.loss_sums) loss_sum += sum;
-  const double train_loss = loss_sum / std::max<int64_t>(1, at_.samples);
+  const double train_loss = at_.weight > 0 ? loss_sum / at_.weight : 0;
 
   const MachineUse use = leads() ? shared_.monitor.take() : MachineUse{};
   const Metrics m = validate();
@@ -41,7 +41,8 @@ void Trainer::judge(const Metrics& m, bool whole) {
     at_.best = {.epoch = epoch, .step = at_.step, .size = size, .top1 = m.top1, .loss = m.loss};
   if (!whole) return;
   at_.epoch = epoch;
-  at_.epoch_step = at_.samples = 0;
+  at_.epoch_step = 0;
+  at_.weight = 0;
   std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
   count_epoch(config_.early_stop, at_.early_stop, m, size);
   if (schedule_.epoch_done(m.loss))
@@ -65,11 +66,14 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
 }
 
 Metrics Trainer::validate() {
+  exchange_averages();
   // Saved as trained, not validated: a resumed run goes on with the validation.
   evaluate_all("validation", *validation_loader_, shared_.data.validation, [this] {
+    exchange_averages();
     save_checkpoint();
     leave("during validation");
   });
+  exchange_averages();
   Metrics m;
   if (leads()) m = metrics_of(shared_.evaluation, shared_.data.validation);
   double figures[] = {m.loss, m.top1};
@@ -104,14 +108,20 @@ void Trainer::log_epoch(const Metrics& m, double train_loss, double learning_rat
                          .use = use});
 }
 
-// Of the state that was validated last.
+void Trainer::exchange_averages() {
+  if (config_.ema_decay > 0) session_->exchange_ema();
+}
+
+// What was validated last.
 void Trainer::write_weights() {
   if (!leads()) return;
+  exchange_averages();
   const std::vector<std::string>& classes = shared_.data.train.classes;
   write_model_file(shared_.run.weights("last"), *session_, classes, preprocess_);
   if (at_.best.step == at_.step)
     write_model_file(shared_.run.weights("best"), *session_, classes,
                      with_crop(config_.preprocess, at_.best.size));
+  exchange_averages();
 }
 
 // The best weights on the validation images, with everything that is measured, and once on the test images.

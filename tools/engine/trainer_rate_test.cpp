@@ -24,18 +24,6 @@ struct Point {
   double rate, loss, smoothed;
 };
 
-// Where the smoothed loss falls most steeply over the logarithm of the rate, before its least value.
-double steepest(const std::vector<Point>& points) {
-  const auto least = std::min_element(points.begin(), points.end(),
-                                      [](auto& a, auto& b) { return a.smoothed < b.smoothed; });
-  double rate = points.front().rate, slope = 0;
-  for (auto p = points.begin() + 1; p < least; ++p) {
-    const double here = ((p + 1)->smoothed - (p - 1)->smoothed);  // the rates are evenly spaced
-    if (here < slope) slope = here, rate = p->rate;
-  }
-  return rate;
-}
-
 }  // namespace
 
 // False where the loss is not finite any more.
@@ -60,7 +48,7 @@ void Trainer::find_rate(int steps) {
   for (int i = 0; i < steps; ++i) {
     const double rate = kFirstRate * std::pow(kLastRate / kFirstRate, double(i) / (steps - 1));
     std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
-    at_.samples = 0;
+    at_.weight = 0;
     if (!train_step(rate, progress.get())) {
       train_loader_->start(++at_.epoch);
       if (!train_step(rate, progress.get())) break;
@@ -70,7 +58,7 @@ void Trainer::find_rate(int steps) {
     if (!finite) at_.loss_sums[communicator_.rank] = NAN;
     gather_losses();
     double loss = 0;
-    for (double sum : at_.loss_sums) loss += sum / static_cast<double>(at_.samples);
+    for (double sum : at_.loss_sums) loss += sum / at_.weight;
     if (!std::isfinite(loss)) break;
     mean = kSmoothing * mean + (1 - kSmoothing) * loss;
     const double smoothed = mean / (1 - std::pow(kSmoothing, i + 1));
@@ -88,7 +76,10 @@ void Trainer::find_rate(int steps) {
                        points[i].smoothed);
   const std::span<const std::byte> parts[] = {as_bytes(csv)};
   write_file_atomically(shared_.run.path() / "lr_find.csv", parts);
-  say(fmt::format("the loss falls most steeply at a rate of {:.1e}; {}", steepest(points),
+  const auto least_at = std::min_element(points.begin(), points.end(),
+                                         [](auto& a, auto& b) { return a.smoothed < b.smoothed; });
+  say(fmt::format("least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a rate to try; {}",
+                  least_at->rate, least_at->rate / 10,
                   (shared_.run.path() / "lr_find.csv").string()));
 }
 

@@ -35,6 +35,7 @@ void Trainer::load_state() {
 void Trainer::restore(const Checkpoint& checkpoint) {
   session_->load(checkpoint.model);
   session_->load_optimizer_state(checkpoint.optimizer);
+  if (config_.ema_decay > 0 && !checkpoint.ema.empty()) session_->load_ema_state(checkpoint.ema);
   const int ranks = communicator_.ranks();
   if (static_cast<int>(at_.loss_sums.size()) != ranks) {  // the run had more or fewer ranks
     double sum = 0;
@@ -51,11 +52,16 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   if (at_.validated == at_.step) write_weights();  // the interruption may have come before that
 }
 
+std::map<std::string, Tensor> Trainer::averages() const {
+  return config_.ema_decay > 0 ? session_->ema_state() : std::map<std::string, Tensor>();
+}
+
 void Trainer::save_checkpoint() {
   if (!leads()) return;
   Checkpoint c{.at = at_,
                .model = session_->state(),
                .optimizer = session_->optimizer_state(),
+               .ema = averages(),
                .facts = shared_.facts};
   c.at.schedule = schedule_.state();
   c.at.seconds = seconds();
@@ -77,13 +83,14 @@ void Trainer::leave(const std::string& when) {
 
 // The state moves over to a session of another image size.
 void Trainer::change_size() {
-  const auto model = session_->state(), optimizer = session_->optimizer_state();
+  const auto model = session_->state(), optimizer = session_->optimizer_state(), ema = averages();
   train_loader_.reset();
   validation_loader_.reset();
   session_.reset();
   build();
   session_->load(model);
   session_->load_optimizer_state(optimizer);
+  if (!ema.empty()) session_->load_ema_state(ema);
   const auto before = std::chrono::steady_clock::now();
   session_->prepare();
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - before;

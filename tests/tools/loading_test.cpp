@@ -1,0 +1,121 @@
+// The batches of a run, from files to bytes: the same for any number of threads, for a cache that is made and one that
+// is found, and wherever an epoch is entered.
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "engine/error.h"
+#include "io/draw.h"
+#include "tests/support.h"
+#include "tools/engine/class_weights.h"
+#include "tools/engine/data_options.h"
+#include "tools/engine/early_stop.h"
+#include "tools/engine/input.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+struct Step {
+  std::vector<uint8_t> images;
+  std::vector<int32_t> labels;
+  bool operator==(const Step&) const = default;
+};
+
+// Two epochs, the second one entered at `first_step`.
+std::vector<Step> batches(const TrainingData& data, int threads, int64_t first_step = 0,
+                          bool first_epoch = true) {
+  Preprocess preprocess{.resize_height = 40, .crop = 32};
+  Loader loader(data.train, training_input(data.train, preprocess, preset(Augment::light), false),
+                {.width = 32, .height = 32, .batch = 8, .threads = threads, .seed = 3});
+  std::vector<Step> steps;
+  const auto read = [&] {
+    while (const Batch* b = loader.next())
+      steps.push_back({{b->images, b->images + size_t(b->count) * 32 * 32 * 3},
+                       {b->labels, b->labels + b->count}});
+  };
+  if (first_epoch) loader.start(0), read();
+  loader.start(1, first_step), read();
+  return steps;
+}
+
+}  // namespace
+
+TEST_CASE("batches: any number of threads, a cold and a warm cache, before and after resume") {
+  const TemporaryFolder folder;
+  draw_dataset(folder.path() / "set", DrawnSet::objects,
+               {.train_per_class = 5, .validation_per_class = 1, .size = 48});
+  DataOptions options;
+  options.data = folder.path() / "set";
+  options.cache_dir = folder.path() / "cache";
+  const Preprocess preprocess{.resize_height = 40, .crop = 32};
+  std::vector<Step> expected;
+  for (CacheKind kind : {CacheKind::disk, CacheKind::disk, CacheKind::ram}) {
+    options.cache = kind;
+    TrainingData data = load_training_data(options);
+    const bool warm = std::filesystem::exists(options.cache_dir);
+    CHECK(warm == !expected.empty());
+    const Cache cache = open_cache(data, options, preprocess, {.threads = 2});
+    CHECK(cache.kind == kind);
+    for (int threads : {1, 2, 8}) {
+      const std::vector<Step> steps = batches(data, threads);
+      if (expected.empty()) expected = steps;
+      CHECK(steps.size() == 2 * 7);
+      CHECK(steps == expected);
+    }
+    for (int64_t step : {0, 3, 7})
+      CHECK(batches(data, 2, step, false) ==
+            std::vector(expected.begin() + 7 + step, expected.end()));
+  }
+  options.cache = CacheKind::none;  // light: the pack holds what the recipe's resize gives
+  TrainingData data = load_training_data(options);
+  open_cache(data, options, preprocess, {});
+  CHECK(batches(data, 2) == expected);
+}
+
+TEST_CASE("class weights: scikit-learn's balanced, or a file that names every class") {
+  Dataset data{.classes = {"a", "b,c"}};
+  for (int i = 0; i < 8; ++i) data.samples.push_back({"", i < 2 ? 0 : 1});
+  CHECK(class_weights("none", data).empty());
+  // sklearn.utils.class_weight.compute_class_weight("balanced", …): 8 / (2·2), 8 / (2·6)
+  CHECK(class_weights("auto", data) == std::vector<double>{2, 8 / 12.});
+  const TemporaryFolder folder;
+  const std::string path = folder.path() / "weights.csv";
+  const auto written = [&](const char* text) {
+    std::ofstream(path) << text;
+    return class_weights(path, data);
+  };
+  CHECK(written("b,c,0.5\r\na,2\n") == std::vector<double>{2, 0.5});
+  CHECK_THROWS_AS(written("a,1\n"), Error);
+  CHECK_THROWS_AS(written("a,1\nb,c,x\n"), Error);
+  CHECK_THROWS_AS(written("a,1\nb,c,-1\n"), Error);
+  CHECK_THROWS_AS(written("a,1\nb,c,1\nd,1\n"), Error);
+}
+
+TEST_CASE("early stop: patience, least improvement, and figures of another image size anew") {
+  const EarlyStopConfig config{.patience = 2, .min_delta = 0.01};
+  EarlyStopState state;
+  const auto epoch = [&](double top1, int size = 224) {
+    count_epoch(config, state, {.top1 = top1}, size);
+    return should_stop(config, state);
+  };
+  CHECK(!epoch(0.5));
+  CHECK(!epoch(0.505));  // too little
+  CHECK(!epoch(0.6));
+  CHECK(!epoch(0.6));
+  CHECK(epoch(0.6));
+  CHECK(!epoch(0.1, 256));
+  CHECK(state.best == 0.1);
+
+  const BestEpoch best{.epoch = 3, .size = 224, .top1 = 0.5, .loss = 1};
+  CHECK(is_better(Watched::top1, {.loss = 9, .top1 = 0.6}, 224, best));
+  CHECK(is_better(Watched::top1, {.loss = 0.9, .top1 = 0.5}, 224, best));
+  CHECK(!is_better(Watched::top1, {.loss = 1, .top1 = 0.5}, 224, best));
+  CHECK(is_better(Watched::loss, {.loss = 0.9, .top1 = 0.1}, 224, best));
+  CHECK(!is_better(Watched::loss, {.loss = 2, .top1 = 0.6}, 224, best));
+  CHECK(is_better(Watched::top1, {.loss = 9, .top1 = 0}, 256, best));
+}

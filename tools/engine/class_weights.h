@@ -1,0 +1,15 @@
+// --class-weights: how much a class counts in the loss.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "io/dataset.h"
+
+namespace engine {
+
+// none: empty; auto: images / (classes · images of the class), scikit-learn's "balanced"; else a file with a line
+// `class,weight` for every class.
+std::vector<double> class_weights(const std::string& text, const Dataset& train);
+
+}  // namespace engine
