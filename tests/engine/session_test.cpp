@@ -388,6 +388,14 @@ TEST_CASE("the loss scale follows GradScaler for ten thousand steps") {
   CHECK(growths == 3);
 }
 
+TEST_CASE("the loss scale does not grow out of a float's range") {
+  ScaleState state{.scale = 0x1p127f, .good_steps = 1999, .dynamic = 1};
+  StepResult result;
+  finish_step(state, result, true);
+  CHECK(state.scale == 0x1p127f);
+  CHECK(state.good_steps == 0);
+}
+
 TEST_CASE("a fixed loss scale stays") {
   ScaleState state{.scale = 128, .good_steps = 5};
   StepResult result;

@@ -1,0 +1,343 @@
+#include "tests/engine/optimizer_cases.h"
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "models/models.h"
+#include "tests/engine/step_cases.h"
+#include "tests/support.h"
+
+namespace engine::test {
+
+namespace {
+
+using nlohmann::json;
+using Kind = OptimizerConfig::Kind;
+using Values = std::vector<double>;
+
+// ---------------------------------------------------------------- traces
+
+OptimizerConfig config_of(const json& recipe) {
+  static const std::map<std::string, Kind> kinds = {
+      {"adam", Kind::adam}, {"adamw", Kind::adamw}, {"sgd", Kind::sgd}, {"rmsprop", Kind::rmsprop}};
+  OptimizerConfig c{.kind = kinds.at(recipe["optimizer"])};
+  c.beta1 = recipe.value("beta1", c.beta1);
+  c.beta2 = recipe.value("beta2", c.beta2);
+  c.eps = recipe.value("eps", c.eps);
+  c.momentum = recipe.value("momentum", c.momentum);
+  c.alpha = recipe.value("alpha", c.alpha);
+  c.nesterov = recipe.value("nesterov", false);
+  c.weight_decay = recipe["weight_decay"];
+  c.clip_norm = recipe.value("clip_norm", 0.);
+  return c;
+}
+
+// Tensors of one trace without a model, each in a block of its own of the backend's arenas.
+class Rig {
+ public:
+  Rig(Backend& backend, Precision precision, const json& record, const json& recipe)
+      : backend_(backend),
+        real_(precision == Precision::fp64 ? DType::f64 : DType::f32),
+        recipe_(recipe),
+        config_(config_of(recipe)),
+        decay_(recipe.value("ema_decay", 0.)) {
+    const json& tensors = record["tensors"];
+    plan_.options = {.precision = precision, .backend = backend.kind()};
+    plan_.layout.trained = static_cast<int64_t>(tensors.size()) * kUpdateBlock;
+    plan_.layout.state = kUpdateBlock;
+    make_arenas();
+    std::vector<ParameterGroup> groups;
+    std::vector<uint8_t> group_of;
+    for (const json& tensor : tensors) {
+      const std::string& name = names_.emplace_back(tensor["name"]);
+      const json& undecayed = recipe.value("undecayed", json::array());
+      const bool decayed = std::find(undecayed.begin(), undecayed.end(), name) == undecayed.end();
+      const json& rates = recipe.value("rates", json::object());
+      groups.push_back({rates.value(name, 1.), decayed ? config_.weight_decay : 0});
+      group_of.push_back(static_cast<uint8_t>(group_of.size()));
+      write(arenas_.parameters, group_of.back(), tensor["start"]);
+      if (decay_ > 0) write(arenas_.ema_parameters, group_of.back(), tensor["start"]);
+    }
+    if (decay_ > 0) write(arenas_.ema_state, 0, record["running"]["start"]);
+    backend_.upload(arenas_.groups, groups.data(), groups.size() * sizeof(ParameterGroup));
+    backend_.upload(arenas_.group_of, group_of.data(), group_of.size());
+    const ScaleState scale{.scale = 64, .dynamic = 1};
+    backend_.upload(arenas_.scale, &scale, sizeof scale);
+    backend_.synchronize();
+  }
+
+  // One step of the trace; the largest difference after it.
+  double step(const json& record, size_t t) {
+    const json skipped = recipe_.value("skipped", json::array());
+    const bool skip = std::find(skipped.begin(), skipped.end(), t) != skipped.end();
+    ScaleState scale;
+    backend_.download(&scale, arenas_.scale, sizeof scale);
+    for (size_t i = 0; i < names_.size(); ++i) {
+      Values gradient = record["tensors"][i]["gradients"][t];
+      for (double& g : gradient) g *= scale.scale;
+      if (skip && i == 0) gradient.front() = std::numeric_limits<double>::infinity();
+      write(arenas_.gradients, i, gradient);
+    }
+    write(arenas_.state, 0, record["running"]["values"][t]);
+    backend_.set_params(program_, {.result = static_cast<uint32_t>(t % kResults),
+                                   .step = t + 1,
+                                   .learning_rate = recipe_["lr"]});
+    backend_.optimizer_step(program_, config_, decay_);
+    backend_.synchronize();
+    const StepResult& result = arenas_.results[t % kResults];
+    CHECK(result.step == t + 1);
+    CHECK(result.overflow == skip);
+    double worst = 0;
+    if (!skip) {
+      const double norm = recipe_["norms"][t];
+      worst = std::abs(result.gradient_norm - norm) / norm;
+    }
+    for (size_t i = 0; i < names_.size(); ++i) {
+      worst = std::max(worst, compare(arenas_.parameters, i, recipe_["values"][names_[i]], t));
+      if (decay_ > 0)
+        worst =
+            std::max(worst, compare(arenas_.ema_parameters, i, recipe_["averages"][names_[i]], t));
+    }
+    if (decay_ > 0)
+      worst = std::max(worst, compare(arenas_.ema_state, 0, recipe_["averages"]["running"], t));
+    return worst;
+  }
+
+ private:
+  template <class T>
+  void make(T*& arena, size_t bytes) {
+    memory_.push_back(backend_.allocate(bytes));
+    backend_.clear(memory_.back().get(), bytes);
+    arena = reinterpret_cast<T*>(memory_.back().get());
+  }
+
+  void make_arenas() {
+    const size_t trained = plan_.layout.trained * size_of(real_),
+                 state = plan_.layout.state * size_of(real_);
+    Arenas& a = arenas_;
+    for (std::byte** arena : {&a.parameters, &a.gradients}) make(*arena, trained);
+    make(a.moments, config_.moments() * trained);
+    if (decay_ > 0) {
+      make(a.ema_parameters, trained);
+      make(a.ema_state, state);
+    }
+    make(a.state, state);
+    make(a.groups, kMaxParameterGroups * sizeof(ParameterGroup));
+    make(a.group_of, plan_.layout.trained / kUpdateBlock);
+    make(a.norm_partials, sizeof(NormPartials));
+    a.weights = a.parameters;
+    if (!weights_are_masters(plan_.options.precision)) make(a.weights, trained);
+    make(a.params, sizeof(StepParams));
+    make(a.scale, sizeof(ScaleState));
+    memory_.push_back(backend_.allocate_host(sizeof(StepResult) * kResults));
+    a.results = reinterpret_cast<StepResult*>(memory_.back().get());
+    std::fill_n(a.results, kResults, StepResult{});
+    program_.arenas = a;
+  }
+
+  void write(std::byte* arena, size_t block, const Values& values) {
+    Tensor wide(DType::f64, {static_cast<int64_t>(values.size())});
+    std::copy(values.begin(), values.end(), wide.as<double>().begin());
+    const Tensor tensor = convert(wide, real_);
+    backend_.upload(arena + block * kUpdateBlock * size_of(real_), tensor.bytes.data(),
+                    tensor.bytes.size());
+    backend_.synchronize();
+  }
+
+  // After step t, relative to the largest value so far where that exceeds one: an element that was
+  // at 1e6 and comes back keeps the rounding it had there. Also CHECKs that what pads the tensor is
+  // still zero.
+  double compare(const std::byte* arena, size_t block, const json& theirs, size_t t) {
+    Tensor tensor(real_, {kUpdateBlock});
+    backend_.download(tensor.bytes.data(), arena + block * kUpdateBlock * size_of(real_),
+                      tensor.bytes.size());
+    const Tensor wide = convert(tensor, DType::f64);
+    const auto ours = wide.as<double>();
+    const size_t count = theirs[t].size();
+    double worst = 0;
+    for (size_t i = 0; i < count; ++i) {
+      double largest = 1;
+      for (size_t s = 0; s <= t; ++s)
+        largest = std::max(largest, std::abs(theirs[s][i].get<double>()));
+      worst = std::max(worst, std::abs(ours[i] - theirs[t][i].get<double>()) / largest);
+    }
+    CHECK(std::all_of(ours.begin() + static_cast<int64_t>(count), ours.end(),
+                      [](double x) { return x == 0; }));
+    return worst;
+  }
+
+  Backend& backend_;
+  DType real_;
+  json recipe_;
+  OptimizerConfig config_;
+  double decay_;
+  std::vector<std::string> names_;
+  std::vector<Memory> memory_;
+  Graph graph_{"none", 0, 0};
+  Plan plan_;
+  Arenas arenas_;
+  Program program_{graph_, plan_, {}, {}, 0};
+};
+
+// ---------------------------------------------------------------- sessions
+
+struct Data {
+  std::vector<uint8_t> images;
+  std::vector<int32_t> labels;
+  HostBatch batch(int first, int last, int64_t image_bytes) const {
+    return {images.data() + first * image_bytes, labels.data() + first, last - first};
+  }
+};
+
+Values flat(const std::map<std::string, Tensor>& tensors) {
+  Values all;
+  for (const auto& [name, tensor] : tensors) {
+    const Tensor wide = convert(tensor, DType::f64);
+    const auto values = wide.as<double>();
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
+double relative(const Values& a, const Values& b) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    norm += b[i] * b[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+bool equal(const std::map<std::string, Tensor>& a, const std::map<std::string, Tensor>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+    return x.first == y.first && x.second.bytes == y.second.bytes;
+  });
+}
+
+}  // namespace
+
+void check_optimizer_traces(Backend& backend, Precision precision) {
+  std::ifstream file(ENGINE_SOURCE_DIR "/tests/golden/optimizers.json");
+  REQUIRE(file);
+  const json record = json::parse(file);
+  const bool wide = precision == Precision::fp64;
+  int traces = 0;
+  double worst_of_all = 0;
+  for (const json& recipe : record["traces"]) {
+    if ((recipe["precision"] == "f64") != wide) continue;
+    Rig rig(backend, precision, record, recipe);
+    double worst = 0;
+    for (size_t t = 0; t < record["steps"]; ++t) worst = std::max(worst, rig.step(record, t));
+    json what = recipe;
+    for (const char* long_part : {"values", "averages", "norms"}) what.erase(long_part);
+    CHECK_MESSAGE(worst <= (wide ? 1e-12 : 1e-6), what.dump() << ": off by " << worst);
+    worst_of_all = std::max(worst_of_all, worst);
+    ++traces;
+  }
+  CHECK(traces == 28);
+  MESSAGE(name_of(precision) << ": " << traces << " traces, off by at most " << worst_of_all);
+}
+
+void check_accumulation(Backend& backend, Precision precision, double tolerance) {
+  constexpr int kSize = 9, kClasses = 6, kBatch = 8;
+  Graph g("plain", 1e-5, 0.1);
+  Value v = g.conv(g.input(kSize, kSize, 3), "conv", {.out = 8, .kernel = 3, .bias = true});
+  v = g.max_pool(g.relu(v), "pool", 2, 2);
+  g.cross_entropy(g.linear(g.relu(g.conv(v, "deep", {.out = 16, .bias = true})), "fc", kClasses));
+  constexpr int64_t kImage = kSize * kSize * 3;
+  const SessionOptions options{
+      .programs = {{kBatch, Mode::train}, {3, Mode::train}, {3, Mode::accumulate}},
+      .precision = precision,
+      .optimizer = {.kind = Kind::sgd, .momentum = 0.9, .clip_norm = 1},
+      .accumulates = true,
+      .normalisation = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}}};
+  Session whole(g, backend, options), shares(g, backend, options);
+  whole.initialise(1);
+  shares.initialise(1);
+  const Values start = flat(whole.state());
+  for (uint32_t step = 0; step < 4; ++step) {
+    const Data data{random_bytes(kBatch * kImage, step), random_labels(kBatch, kClasses, step)};
+    const double rate = 0.1;
+    const uint64_t all = whole.train(data.batch(0, kBatch, kImage), {.learning_rate = rate});
+    const StepInput input{.learning_rate = rate, .divisor = kBatch};
+    const uint64_t parts[] = {shares.accumulate(data.batch(0, 3, kImage), input),
+                              shares.accumulate(data.batch(3, 6, kImage), input),
+                              shares.train(data.batch(6, kBatch, kImage), input)};
+    double loss = 0;
+    for (const uint64_t part : parts) loss += shares.result(part).loss;
+    CHECK(loss == doctest::Approx(whole.result(all).loss).epsilon(1e-5));
+    CHECK(shares.result(parts[2]).gradient_norm ==
+          doctest::Approx(whole.result(all).gradient_norm).epsilon(1e-5));
+    CHECK(shares.result(parts[0]).gradient_norm == 0);
+  }
+  const Values ours = flat(shares.state()), expected = flat(whole.state());
+  CHECK(relative(ours, expected) <= tolerance);
+  CHECK(relative(start, expected) > 100 * tolerance);
+}
+
+void check_recipe(Backend& backend, Precision precision) {
+  const Graph g = make_model("efficientnet_b0", {.classes = 5, .height = 32, .width = 32});
+  constexpr int64_t kImage = 32 * 32 * 3;
+  const auto frozen = [](const std::string& name) { return name.starts_with("features.0."); };
+  const auto run = [&](Session& session, uint32_t first, uint32_t last) {
+    for (uint32_t step = first; step < last; ++step) {
+      const Data data{random_bytes(4 * kImage, step), random_labels(4, 5, step)};
+      const StepInput input{.position = 4 * step, .learning_rate = 1e-2, .divisor = 4};
+      session.accumulate(data.batch(0, 2, kImage), input);
+      session.train(data.batch(2, 4, kImage), input);
+    }
+  };
+  const SessionOptions options{
+      .programs = {{2, Mode::train}, {2, Mode::accumulate}, {2, Mode::evaluate}},
+      .precision = precision,
+      .deterministic = true,
+      .optimizer = {.kind = Kind::adamw, .weight_decay = 0.1, .clip_norm = 1},
+      .rule =
+          [&](const Parameter& p) {
+            return ParameterRule{frozen(p.name) ? 0. : 1., decays_weight(p)};
+          },
+      .ema_decay = 0.5,
+      .accumulates = true,
+      .normalisation = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}},
+      .loss_scale = 1024};
+  Session whole(g, backend, options), resumed(g, backend, options);
+  whole.initialise(1);
+  const auto start = whole.state();
+  CHECK(equal(whole.ema_state(), start));
+  run(whole, 0, 2);
+  const auto state = whole.state(), averages = whole.ema_state(), moments = whole.optimizer_state();
+  for (const Parameter& p : g.parameters) {
+    const bool still = state.at(p.name).bytes == start.at(p.name).bytes;
+    CHECK_MESSAGE(still == (p.trained() && frozen(p.name)), p.name);
+    CHECK_MESSAGE((averages.at(p.name).bytes == state.at(p.name).bytes) == still, p.name);
+  }
+
+  whole.exchange_ema();
+  CHECK(equal(whole.state(), averages));
+  CHECK(equal(whole.ema_state(), state));
+  Session plain(g, backend,
+                {.programs = {{2, Mode::evaluate}},
+                 .precision = precision,
+                 .deterministic = true,
+                 .normalisation = options.normalisation});
+  plain.load(averages);
+  const Data data{random_bytes(2 * kImage, 9), random_labels(2, 5, 9)};
+  CHECK(whole.evaluate(data.batch(0, 2, kImage), {}) ==
+        plain.evaluate(data.batch(0, 2, kImage), {}));
+  whole.exchange_ema();
+  CHECK(equal(whole.state(), state));
+  CHECK(equal(whole.ema_state(), averages));
+
+  resumed.load(state);
+  resumed.load_ema_state(averages);
+  resumed.load_optimizer_state(moments);
+  run(whole, 2, 4);
+  run(resumed, 2, 4);
+  CHECK(equal(resumed.state(), whole.state()));
+  CHECK(equal(resumed.ema_state(), whole.ema_state()));
+  CHECK(equal(resumed.optimizer_state(), whole.optimizer_state()));
+}
+
+}  // namespace engine::test
