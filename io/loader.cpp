@@ -89,7 +89,8 @@ HostAllocator plain_memory() {
           .free = [](void* memory) { std::free(memory); }};
 }
 
-Loader::Loader(const Dataset& dataset, Prepare prepare, LoaderOptions options)
+Loader::Loader(const Dataset& dataset, std::variant<Prepare, PrepareRecord> prepare,
+               LoaderOptions options)
     : dataset_(dataset),
       prepare_(std::move(prepare)),
       options_(checked(std::move(options))),
@@ -108,13 +109,19 @@ Loader::~Loader() {
 }
 
 Loader::Slot Loader::make_slot() const {
-  const size_t image_bytes = aligned(image_bytes_ * options_.batch);
-  const size_t bytes = image_bytes + sizeof(int32_t) * options_.batch;
+  const bool pixels = std::holds_alternative<Prepare>(prepare_);
+  const size_t input_bytes =
+      aligned((pixels ? image_bytes_ : sizeof(ImageRecord)) * options_.batch);
+  const size_t bytes = input_bytes + sizeof(int32_t) * options_.batch;
   Slot slot{.memory = Memory(options_.memory.allocate(bytes), options_.memory.free)};
   require(slot.memory != nullptr, Failure::memory, "no memory for a batch of {} images, {} bytes",
           options_.batch, bytes);
-  slot.images = static_cast<uint8_t*>(slot.memory.get());
-  slot.labels = reinterpret_cast<int32_t*>(slot.images + image_bytes);
+  auto* input = static_cast<uint8_t*>(slot.memory.get());
+  if (pixels)
+    slot.images = input;
+  else
+    slot.records = reinterpret_cast<ImageRecord*>(input);
+  slot.labels = reinterpret_cast<int32_t*>(input + input_bytes);
   slot.indices.resize(options_.batch);
   slot.substituted.resize(options_.batch);
   return slot;
@@ -192,6 +199,7 @@ void Loader::open_step() {
       share_of_step(static_cast<int64_t>(order_.size()), options_.batch, options_.share, opened_);
   const size_t count = part.count;
   slot.batch = {.images = slot.images,
+                .records = slot.records,
                 .labels = slot.labels,
                 .indices = std::span(slot.indices).first(count),
                 .substituted = std::span(slot.substituted).first(count),
@@ -223,24 +231,29 @@ void Loader::prepare_sample(Slot& slot, int i) {
 // False if the image is bad and may be skipped.
 bool Loader::try_sample(Slot& slot, int i, uint32_t index, const RandomKey& key) {
   if (known_bad(index)) return false;
-  Image image;
   try {
-    image = prepare_(index, key);
+    if (const auto* prepare_record = std::get_if<PrepareRecord>(&prepare_))
+      slot.records[i] = (*prepare_record)(index, key);
+    else
+      place(slot, i, std::get<Prepare>(prepare_)(index, key), index);
   } catch (const Error& error) {
     if (error.kind != Failure::data || options_.on_bad_image == OnBadImage::error) throw;
     const std::lock_guard lock(mutex_);
     bad_.emplace(index, error.what());
     return false;
   }
+  slot.labels[i] = dataset_.samples[index].label;
+  slot.indices[i] = index;
+  return true;
+}
+
+void Loader::place(Slot& slot, int i, const Image& image, uint32_t index) const {
   require(image.width == options_.width && image.height == options_.height &&
               image.channels == options_.channels,
           Failure::internal, "{}: prepared as {}x{}x{}, the batch takes {}x{}x{}",
           dataset_.samples[index].path, image.width, image.height, image.channels, options_.width,
           options_.height, options_.channels);
   std::memcpy(slot.images + i * image_bytes_, image.pixels.data(), image_bytes_);
-  slot.labels[i] = dataset_.samples[index].label;
-  slot.indices[i] = index;
-  return true;
 }
 
 bool Loader::known_bad(uint32_t index) const {

@@ -1,4 +1,4 @@
-// Batches of prepared images for one rank: the order of an epoch, each rank's share of a step, and
+// Batches of prepared images, or of records of images in a pack, for one rank: the order of an epoch, each rank's share of a step, and
 // the threads that prepare samples ahead of the consumer. Batches are the same for any number of
 // threads. What happens to one image (decoding, augmentation) is the caller's function.
 #pragma once
@@ -15,10 +15,12 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <variant>
 #include <vector>
 
 #include "io/dataset.h"
 #include "io/image.h"
+#include "kernels/image.h"
 #include "kernels/random.h"
 
 namespace engine {
@@ -49,6 +51,8 @@ StepShare share_of_step(int64_t samples, int batch, Share share, int64_t step);
 // by several threads at once. An Error of kind data means that the image is bad; any other
 // exception ends the epoch.
 using Prepare = std::function<Image(size_t index, const RandomKey& key)>;
+// The same for a pack in device memory: what is to be done with the sample there.
+using PrepareRecord = std::function<ImageRecord(size_t index, const RandomKey& key)>;
 
 enum class OnBadImage {
   error,  // next() throws what preparing it threw
@@ -77,9 +81,10 @@ struct LoaderOptions {
 };
 
 struct Batch {
-  const uint8_t* images = nullptr;    // (count, H, W, C)
-  const int32_t* labels = nullptr;    // (count)
-  std::span<const uint32_t> indices;  // (count) positions in the data set
+  const uint8_t* images = nullptr;       // (count, H, W, C), or
+  const ImageRecord* records = nullptr;  // (count)
+  const int32_t* labels = nullptr;       // (count)
+  std::span<const uint32_t> indices;     // (count) positions in the data set
   // (count) 1 where another sample stands in for a bad one: evaluation does not count it.
   std::span<const uint8_t> substituted;
   int64_t step = 0;
@@ -95,8 +100,10 @@ struct BadImage {
 
 class Loader {
  public:
-  // `dataset` must outlive the loader.
-  Loader(const Dataset& dataset, Prepare prepare, LoaderOptions options);
+  // `dataset` must outlive the loader. Batches of records have the order, shares and keys that those
+  // of images have.
+  Loader(const Dataset& dataset, std::variant<Prepare, PrepareRecord> prepare,
+         LoaderOptions options);
   ~Loader();  // at any time; waits for the samples being prepared
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
@@ -118,7 +125,8 @@ class Loader {
   using Memory = std::unique_ptr<void, std::function<void(void*)>>;
   struct Slot {
     Memory memory;
-    uint8_t* images = nullptr;
+    uint8_t* images = nullptr;  // of these two, the one that is not prepared is null
+    ImageRecord* records = nullptr;
     int32_t* labels = nullptr;
     std::vector<uint32_t> indices;
     std::vector<uint8_t> substituted;
@@ -134,10 +142,11 @@ class Loader {
   void open_step();
   void prepare_sample(Slot& slot, int i);
   bool try_sample(Slot& slot, int i, uint32_t index, const RandomKey& key);
+  void place(Slot& slot, int i, const Image& image, uint32_t index) const;
   bool known_bad(uint32_t index) const;
 
   const Dataset& dataset_;
-  const Prepare prepare_;
+  const std::variant<Prepare, PrepareRecord> prepare_;
   const LoaderOptions options_;
   const int64_t steps_;
   size_t image_bytes_ = 0;

@@ -84,7 +84,7 @@ const Rule kRules[] = {
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/.*", "kernels/[^/]*", "cuda.*|cooperative_groups.*|cub/.*|mma\\.h"},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
-    {"io/.*", "io/[^/]*|engine/(error|tensor|rng)\\.h|kernels/(image|random)\\.h",
+    {"io/.*", "io/[^/]*|engine/(error|tensor|rng)\\.h|kernels/(color|image|random)\\.h",
      "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|jconfig\\.h|stb/.*|zlib\\.h|nlohmann/.*|unistd\\.h|"
      "fcntl\\.h|sys/.*"},
 };
