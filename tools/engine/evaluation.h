@@ -50,8 +50,11 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
   double waited = loader.wait_seconds();
   while (const Batch* batch = loader.next()) {
     if (batch->count > 0) {
-      const std::vector<float> logits =
-          session.evaluate({batch->images, batch->labels, batch->count}, {});
+      const std::vector<float> logits = session.evaluate({.images = batch->images,
+                                                          .labels = batch->labels,
+                                                          .count = batch->count,
+                                                          .records = batch->records},
+                                                         {});
       std::copy(logits.begin(), logits.end(), result.logits.begin() + batch->first * classes);
       for (int i = 0; i < batch->count; ++i)
         result.counted[batch->first + i] = !batch->substituted[i];

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/error.h"
 #include "engine/rng.h"
+#include "io/device_augment.h"
 #include "io/pack.h"
 
 namespace engine {
@@ -64,6 +66,16 @@ Prepare training_input(const Dataset& data, const Preprocess& preprocess,
     Rng rng(key);
     for (const Stage& stage : stages) stage(image, rng);
     return image;
+  };
+}
+
+PrepareRecord record_input(const Dataset& data, const Preprocess& preprocess,
+                           const AugmentConfig& augment) {
+  return [&data, preprocess, augment](size_t index, const RandomKey& key) {
+    const Pack::Record& stored = data.pack->record(data.records[index]);
+    require(stored.readable(), Failure::data, "{}: could not be read when the cache was made",
+            data.samples[index].path);
+    return draw_record(augment, preprocess, stored.offset, stored.width, stored.height, key);
   };
 }
 

@@ -44,6 +44,10 @@ Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess);
 Prepare training_input(const Dataset& data, const Preprocess& preprocess,
                        const AugmentConfig& augment, bool fast_decode);
 
+// For a data set whose pack is in device memory: what is done there with a sample. Evaluation is the preset `none`.
+PrepareRecord record_input(const Dataset& data, const Preprocess& preprocess,
+                           const AugmentConfig& augment);
+
 // The image of a sample: with a pack as it is in there, else from memory or from its file.
 Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options = {});
 

@@ -5,10 +5,13 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "engine/plan.h"
 #include "io/bytes.h"
 #include "io/checksum.h"
+#include "io/device_augment.h"
+#include "io/pack.h"
 #include "tools/engine/augment_options.h"
 #include "tools/engine/class_weights.h"
 #include "tools/engine/data_options.h"
@@ -198,6 +201,22 @@ std::optional<CacheKind> cache_of(const std::optional<Checkpoint>& checkpoint) {
 
 // ---------------------------------------------------------------- batch size
 
+PlanOptions plan_options(const TrainConfig& c, const Ranks& ranks, int batch) {
+  return {.batch = batch,
+          .training = true,
+          .frozen_norms = c.frozen_norms,
+          .precision = c.precision,
+          .backend = ranks.kind,
+          .conv = c.conv,
+          .workspace = c.workspace};
+}
+
+UpdateMemory update_memory(const TrainConfig& c) {
+  return {.moments = c.optimizer.moments(),
+          .accumulates = c.accumulate > 1,
+          .averages = c.ema_decay > 0};
+}
+
 // The most that rank 0's device holds, of all images at most; a multiple of 8 where that is possible.
 int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
   constexpr double kUse = 0.9;  // the rest is for what libraries allocate themselves
@@ -209,23 +228,47 @@ int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks&
       {.classes = static_cast<int>(data.train.classes.size()), .height = size, .width = size});
   const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.count();
   const int most = static_cast<int>(std::clamp<int64_t>(images, 1, 65536));
-  const int batch = largest_batch(graph,
-                                  {.batch = most + 1,
-                                   .training = true,
-                                   .precision = c.precision,
-                                   .backend = ranks.kind,
-                                   .conv = c.conv,
-                                   .workspace = c.workspace},
-                                  {.moments = c.optimizer.moments(),
-                                   .accumulates = c.accumulate > 1,
-                                   .averages = c.ema_decay > 0},
-                                  free);
+  const int batch = largest_batch(graph, plan_options(c, ranks, most + 1), update_memory(c), free);
   require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
           static_cast<double>(free) / 1048576);
   const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
   say(fmt::format("batch size {}: {} images fit in {:.0f} MiB", chosen, batch,
                   static_cast<double>(free) / 1048576));
   return chosen;
+}
+
+// ---------------------------------------------------------------- cache
+
+// What keeps the images from being cached on the devices; empty if nothing does.
+std::string gpu_cache_obstacle(const TrainConfig& c, const Ranks& ranks, const DataOptions& o) {
+  if (ranks.kind != BackendKind::cuda) return "not on a GPU";
+  if (c.growth.last > 0) return "images grow";
+  if (o.cache_size) return "--cache-size is for the others";
+  return device_obstacle(c.augment, c.preprocess, pack_spec(c.preprocess));
+}
+
+CacheLimits cache_limits(const TrainConfig& c, const TrainingData& data, const Ranks& ranks,
+                         const DataOptions& o) {
+  CacheLimits limits{.threads = ranks.workers * ranks.count(),
+                     .no_gpu = gpu_cache_obstacle(c, ranks, o),
+                     .reused = c.epochs > 1,
+                     .stop = [] { return stop_requested(); }};
+  if (!limits.no_gpu.empty()) return limits;
+  constexpr double kUse =
+      0.85;  // of the smallest device; the rest is for libraries and other users
+  const Graph graph = make_model(c.model, {.classes = static_cast<int>(data.train.classes.size()),
+                                           .height = c.preprocess.crop,
+                                           .width = c.preprocess.crop});
+  const size_t own =
+      make_plan(graph, plan_options(c, ranks, c.batch)).totals(graph, update_memory(c)).sum();
+  const std::vector<GpuInfo> devices = cuda_devices();
+  size_t memory = SIZE_MAX;
+  for (const BackendOptions& rank : ranks.options)
+    memory = std::min(memory, devices.at(rank.device).memory);
+  const double left = kUse * static_cast<double>(memory) - static_cast<double>(own);
+  limits.device_bytes = left > 0 ? static_cast<uint64_t>(left) : 0;
+  limits.no_gpu = "the run itself needs the device's memory";
+  return limits;
 }
 
 }  // namespace
@@ -292,10 +335,8 @@ int train(const Command& command) {
                   shared.data.train.classes.size(), shared.data.train.samples.size(),
                   shared.data.validation.samples.size(), describe(c.preprocess)));
   try {
-    const CacheLimits limits{.threads = ranks.workers * ranks.count(),
-                             .reused = c.epochs > 1,
-                             .stop = [] { return stop_requested(); }};
-    shared.cache = open_cache(shared.data, o, c.preprocess, limits, cache_of(shared.checkpoint));
+    shared.cache = open_cache(shared.data, o, c.preprocess, cache_limits(c, shared.data, ranks, o),
+                              cache_of(shared.checkpoint));
     shared.facts["cache"] = to_string(shared.cache.kind);
     shared.run.log("cache", to_json(shared.cache));
     on_every_rank(ranks, [&](int rank) {

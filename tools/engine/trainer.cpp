@@ -130,18 +130,31 @@ void Trainer::build() {
   Graph graph = make_model(config_.model, {.classes = static_cast<int>(data.train.classes.size()),
                                            .height = preprocess_.crop,
                                            .width = preprocess_.crop});
-  const SessionOptions options = session_options(shared_, graph, communicator_);
+  SessionOptions options = session_options(shared_, graph, communicator_);
+  const auto pixels = packed_on_device() ? data.train.pack->pixels() : std::span<const uint8_t>();
+  options.pack_bytes = pixels.size();
   session_ = std::make_unique<Session>(std::move(graph), *backend_, options);
-  train_loader_ = std::make_unique<Loader>(
-      data.train, training_input(data.train, preprocess_, config_.augment, config_.fast_decode),
-      loader_options(config_, preprocess_, communicator_, *backend_, true));
+  if (!pixels.empty()) session_->write_pack(0, pixels);
+  const LoaderOptions loading =
+      loader_options(config_, preprocess_, communicator_, *backend_, true);
+  train_loader_ =
+      packed_on_device()
+          ? std::make_unique<Loader>(
+                data.train, record_input(data.train, preprocess_, config_.augment), loading)
+          : std::make_unique<Loader>(
+                data.train,
+                training_input(data.train, preprocess_, config_.augment, config_.fast_decode),
+                loading);
   validation_loader_ = evaluation_loader(data.validation);
 }
 
 std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
-  return std::make_unique<Loader>(
-      data, evaluation_input(data, preprocess_),
-      loader_options(config_, preprocess_, communicator_, *backend_, false));
+  const LoaderOptions loading =
+      loader_options(config_, preprocess_, communicator_, *backend_, false);
+  if (packed_on_device())
+    return std::make_unique<Loader>(data, record_input(data, preprocess_, preset(Augment::none)),
+                                    loading);
+  return std::make_unique<Loader>(data, evaluation_input(data, preprocess_), loading);
 }
 
 // ---------------------------------------------------------------- the loop
@@ -226,6 +239,7 @@ bool Trainer::train_step(double rate, Progress* progress) {
     const HostBatch host{.images = b.images,
                          .labels = b.labels,
                          .count = b.count,
+                         .records = b.records,
                          .mixes = part.mixes.empty() ? nullptr : part.mixes.data()};
     const StepInput input{.epoch = static_cast<uint32_t>(at_.epoch),
                           .position = static_cast<uint32_t>(b.first),

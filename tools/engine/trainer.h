@@ -105,6 +105,7 @@ class Trainer {
 
   // ---- what depends on the image size
   void build();
+  bool packed_on_device() const { return shared_.cache.kind == CacheKind::gpu; }
   std::unique_ptr<Loader> evaluation_loader(const Dataset& data);
   void change_size();
 
