@@ -11,6 +11,14 @@ std::string device_obstacle(const AugmentConfig& config, const Preprocess& prepr
   if (config.rand_augment.operations > 0) return "RandAugment is made on the CPU";
   if (config.blur.probability > 0) return "blur is made on the CPU";
   if (config.erasing.probability > 0) return "erasing is made on the CPU";
+  // Whatever else a recipe may have some day is not a part of a record.
+  AugmentConfig rest;
+  rest.crop = config.crop, rest.crop_padding = config.crop_padding;
+  rest.crop_area = config.crop_area, rest.crop_ratio = config.crop_ratio;
+  rest.horizontal_flip = config.horizontal_flip, rest.vertical_flip = config.vertical_flip;
+  rest.rand_augment = config.rand_augment, rest.jitter = config.jitter, rest.blur = config.blur;
+  rest.erasing = config.erasing, rest.mixing = config.mixing;
+  if (rest != config) return describe(config) + " is made on the CPU";
   if (!already_resized(spec, preprocess) || spec.channels != preprocess.channels)
     return fmt::format("the cache holds {}, the network gets resize {}", describe(spec),
                        format_resize(preprocess));
