@@ -378,4 +378,102 @@ void check_steps(Backend& backend, const SessionOptions& options, const Limits& 
                                 << worst_kinks.error << ", " << worst_kinks.name);
 }
 
+// ---------------------------------------------------------------- inputs and loss
+
+namespace {
+
+constexpr int kInputs = 4, kInputSide = 8;
+
+Graph input_graph() {
+  Graph g("inputs", 1e-5, 0.1);
+  const Value image = g.input(kInputSide, kInputSide, 3);
+  const Value v = norm_silu(g, g.conv(image, "stem", {.out = 8, .kernel = 3}), "norm");
+  g.cross_entropy(g.linear(v, "fc", kStepClasses));
+  return g;
+}
+
+// Stored images smaller and larger than the input; crops that overhang; every edit of the colours.
+std::vector<ImageRecord> input_records() {
+  std::vector<ImageRecord> records;
+  for (int n = 0; n < kInputs; ++n) {
+    const auto edit = [n](int i) { return static_cast<ColorEdit>(1 + (i + n) % kColorEdits); };
+    records.push_back({.offset = uint64_t(n) * 1000,
+                       .width = 7 + 2 * n,
+                       .height = 12 - n,
+                       .left = n - 1,
+                       .top = 2 - n,
+                       .flip_horizontal = n % 2 == 0,
+                       .flip_vertical = n > 1,
+                       .edits = {edit(0), edit(1), edit(2), edit(3)},
+                       .amounts = {0.8f, 0.3f, 1.4f, 1.1f}});
+  }
+  records[0].edits[1] = ColorEdit::none;
+  return records;
+}
+
+// Per batch its loss, logits and gradients.
+std::vector<StepOutcome> run_inputs(Backend& backend, SessionOptions options) {
+  constexpr size_t kPackBytes = 4000;
+  options.programs = {{kInputs, Mode::gradients}};
+  options.normalisation = {{0.5f, 0.45f, 0.4f}, {0.25f, 0.25f, 0.25f}};
+  options.loss_scale = 256;
+  options.fixed_loss_scale = true;
+  options.workspace = size_t{32} << 20;
+  options.loss.smoothing = 0.1;
+  for (int c = 0; c < kStepClasses; ++c) options.loss.class_weights.push_back(0.5 + c % 3);
+  options.mixing = true;
+  options.pack_bytes = kPackBytes;
+  const Graph graph = input_graph();
+  Session session(graph, backend, options);
+  session.load(random_state(graph, 1));
+  session.write_pack(0, random_bytes(kPackBytes, 4));
+  const auto images = random_bytes(size_t{kInputs} * kInputSide * kInputSide * 3, 2);
+  const auto labels = random_labels(kInputs, kStepClasses, 9);
+  const std::vector<ImageRecord> records = input_records();
+  const std::vector<Mix> mixes = {
+      {.partner = 1, .share = 0.25f},
+      {.partner = 3, .share = 0.75f, .left = 2, .top = 1, .right = 6, .bottom = 5},
+      {.partner = 2},
+      {.partner = 0, .share = 0.5f}};
+  std::vector<StepOutcome> outcomes;
+  for (const bool packed : {false, true, false, true})
+    for (const bool mixed : {true, false}) {
+      const HostBatch batch{.images = packed ? nullptr : images.data(),
+                            .labels = labels.data(),
+                            .count = kInputs,
+                            .records = packed ? records.data() : nullptr,
+                            .mixes = mixed ? mixes.data() : nullptr};
+      const double divisor =
+          target_weight(options.loss, labels, mixed ? mixes : std::vector<Mix>());
+      StepOutcome outcome;
+      outcome.loss = session.result(session.gradients(batch, {.divisor = divisor})).loss;
+      outcome.values["logits"] = session.logits(kInputs);
+      const double scale = session.scale().scale;
+      for (const auto& [name, tensor] : session.gradients()) {
+        std::vector<double> values = wide(tensor);
+        for (double& v : values) v /= scale;
+        outcome.values["gradient " + name] = std::move(values);
+      }
+      outcomes.push_back(std::move(outcome));
+    }
+  return outcomes;
+}
+
+}  // namespace
+
+void check_inputs(Backend& backend, const SessionOptions& options, const Limits& limits) {
+  const auto reference = make_reference_backend({.precision = Precision::fp64});
+  const auto expected = run_inputs(*reference, {.precision = Precision::fp64});
+  const auto ours = run_inputs(backend, options);
+  REQUIRE(ours.size() == expected.size());
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const Worst w = compare(ours[i], expected[i], limits.floor);
+    CHECK_MESSAGE(w.error <= limits.error,
+                  "batch " << i << ": " << w.name << " off by " << w.error);
+    // What a batch is made of matters, and the one before does not.
+    CHECK(std::abs(expected[i].loss - expected[i ^ 1].loss) > 1e-3);
+    CHECK(expected[i].loss == expected[i ^ 4].loss);
+  }
+}
+
 }  // namespace engine::test

@@ -70,5 +70,8 @@ struct Limits {
 };
 // CHECKs every row at every size on `backend` against the reference in double.
 void check_steps(Backend& backend, const SessionOptions& options, const Limits& limits);
+// The same for one small network with class weights and smoothing, whose batches are mixed, records
+// of a pack, both and neither, in turn.
+void check_inputs(Backend& backend, const SessionOptions& options, const Limits& limits);
 
 }  // namespace engine::test

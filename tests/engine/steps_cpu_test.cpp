@@ -18,3 +18,10 @@ TEST_CASE("every step on the CPU with frozen norms agrees with the reference in 
   const auto backend = make_cpu_backend({});
   check_steps(*backend, {.frozen_norms = true}, {.error = 1e-5});
 }
+
+TEST_CASE("mixed and packed batches on the CPU agree with the reference in double") {
+  for (int threads : {1, 3}) {
+    const auto backend = make_cpu_backend({.threads = threads});
+    check_inputs(*backend, {}, {.error = 1e-5});
+  }
+}

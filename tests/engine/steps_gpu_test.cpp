@@ -47,3 +47,13 @@ TEST_CASE("every step on CUDA in fp16 agrees with the reference in double") {
 TEST_CASE("every step on CUDA in bf16 agrees with the reference in double") {
   check_forms(Precision::bf16, {.error = 5e-2, .kinks = 3e-1});
 }
+
+TEST_CASE("mixed and packed batches on CUDA agree with the reference in double") {
+  const std::pair<Precision, double> limits[] = {
+      {Precision::fp32, 1e-5}, {Precision::fp16, 1e-2}, {Precision::bf16, 5e-2}};
+  for (const auto& [precision, error] : limits) {
+    const auto backend = cuda_backend(precision);
+    if (!backend) return;
+    check_inputs(*backend, {.precision = precision}, {.error = error});
+  }
+}
