@@ -232,7 +232,10 @@ bool Trainer::train_step(double rate, Progress* progress) {
     images += b->total;
   }
   if (parts.empty()) return false;
-  communicator_.group->sum(communicator_.rank, std::span(&divisor, 1));
+  if (config_.loss.class_weights.empty())
+    divisor = static_cast<double>(images);  // every rank knows it without meeting
+  else
+    communicator_.group->sum(communicator_.rank, std::span(&divisor, 1));
   for (const Part& part : parts) {
     const Batch& b = *part.batch;
     const bool update = &part == &parts.back();

@@ -49,6 +49,8 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   }
   say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
                   state_digest(checkpoint)));
+  if (!config_.deterministic && backend_->kind() == BackendKind::cuda)
+    say("without --deterministic the last bits may differ from an undisturbed run's");
   if (at_.validated == at_.step) write_weights();  // the interruption may have come before that
 }
 
