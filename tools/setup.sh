@@ -12,6 +12,7 @@ build_packages=(
 )
 test_packages=(                                # what our images and files are compared with
   python3-numpy python3-pil python3-torch python3-torchvision
+  python3-matplotlib                           # tools/plots; nothing else needs it
 )
 bundle_packages=(patchelf)
 format_packages=(clang-format)

@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Accuracy, loss and learning rate over the epochs, from results.csv."""
+
+from run_files import BLUE, GREY, ORANGE, GREEN, Run, epoch_axis, from_zero, main, plt
+
+
+def draw(run: Run):
+    columns = run.results()
+    if not columns:
+        return None
+    epochs = columns["epoch"]
+    marker = "o" if len(epochs) <= 30 else None
+    figure, (accuracy, loss, rate) = plt.subplots(1, 3, figsize=(13, 3.8))
+
+    def line(axes, name, label, colour):
+        if name in columns:
+            axes.plot(epochs, columns[name], color=colour, label=label, marker=marker, markersize=3.5)
+
+    line(accuracy, "metrics/accuracy_top1", "top-1", BLUE)
+    if columns.get("metrics/accuracy_top5", [1])[-1] < 1:  # with five classes or fewer it is always 1
+        line(accuracy, "metrics/accuracy_top5", "top-5", GREEN)
+    top1 = columns["metrics/accuracy_top1"]
+    best = max(range(len(top1)), key=top1.__getitem__)
+    accuracy.plot(epochs[best], top1[best], "*", color=ORANGE, markersize=13, zorder=3,
+                  label=f"best: {top1[best]:.4f}, epoch {epochs[best]:g}")
+    accuracy.set(title="validation accuracy", ylabel="share of images", ylim=(None, 1.02))
+    line(loss, "train/loss", "training", ORANGE)
+    line(loss, "val/loss", "validation", BLUE)
+    loss.set(title="loss (cross entropy)", ylabel="nats per image")
+    from_zero(loss, columns.get("train/loss", []) + columns.get("val/loss", []))
+    line(rate, "lr/pg0", "learning rate", GREY)
+    rate.set(title="learning rate at the end of each epoch", ylabel="learning rate")
+    rates = [r for r in columns.get("lr/pg0", []) if r > 0]
+    if rates and max(rates) > 5 * min(rates):
+        rate.set_yscale("log")
+    else:
+        from_zero(rate, rates)
+    for axes in (accuracy, loss, rate):
+        epoch_axis(axes, epochs)
+    accuracy.legend(loc="lower right")
+    loss.legend(loc="upper right")
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    main(draw, __doc__, "curves", parts=False)

@@ -1,0 +1,106 @@
+"""A run directory as Python values, and what the plots share: style, palette, saving.
+
+Reads only the files that the run wrote: results.csv, metrics.json, confusion_matrix.csv, roc.csv,
+predictions.csv, args.json, env.json. What is not there is empty.
+"""
+
+import argparse
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Callable, Dict, List, Optional
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+# Okabe and Ito: told apart with every kind of colour vision, and in print.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#777777")
+
+plt.rcParams.update({
+    "figure.dpi": 100, "savefig.dpi": 150, "savefig.bbox": "tight", "font.size": 10,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
+    "axes.titlesize": 11, "legend.frameon": False, "legend.fontsize": 9})
+
+
+class Run:
+    """`part` is "val", "test" or "eval": the member of metrics.json, and what its other files begin with."""
+
+    def __init__(self, folder, part: Optional[str] = None):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise SystemExit(f"{folder}: no such folder")
+        self.metrics: Dict = self.json("metrics.json")
+        self.part = part or next((p for p in ("val", "eval", "test") if p in self.metrics), "val")
+        if part and part not in self.metrics:
+            raise SystemExit(f"{folder}: metrics.json has no part {part}")
+
+    def json(self, name: str) -> Dict:
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def table(self, name: str) -> List[List[str]]:
+        """A CSV file, its header included."""
+        path = self.folder / name
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return list(csv.reader(file))
+
+    def of_part(self, name: str) -> List[List[str]]:
+        """The rows of one of the part's files, without the header."""
+        return self.table(("test_" if self.part == "test" else "") + name)[1:]
+
+    def score(self) -> Dict:
+        return self.metrics.get(self.part, {})
+
+    def title(self) -> str:
+        return {"val": "validation", "test": "test", "eval": "evaluation"}.get(self.part, self.part)
+
+    def results(self) -> Dict[str, List[float]]:
+        """results.csv by column; a column without a single number is left out."""
+        table = self.table("results.csv")
+        columns = {}
+        for name, *texts in zip(*table):
+            values = [float(text) for text in texts]
+            if not all(math.isnan(v) for v in values):
+                columns[name] = values
+        return columns
+
+
+def from_zero(axes, values: List[float]) -> None:
+    """The y axis from 0, with room above the largest of the values."""
+    finite = [v for v in values if math.isfinite(v)]
+    axes.set_ylim(0, 1.12 * max(finite, default=0) or 1)
+
+
+def epoch_axis(axes, epochs: List[float]) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    if len(epochs) == 1:
+        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+
+
+def shorten(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[:most - 1] + "…"
+
+
+def main(draw: Callable, description: str, name: str, parts: bool = True) -> None:
+    """The command line of a plot: draw(run) returns a figure, or nothing if the files are not there."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run", type=Path, help="run directory, or --out of engine eval")
+    parser.add_argument("--out", type=Path, help=f".png, .svg or .pdf (default: RUN/{name}.png)")
+    if parts:
+        parser.add_argument("--part", choices=["val", "test", "eval"], help="default: what there is, val first")
+    options = parser.parse_args()
+    run = Run(options.run, getattr(options, "part", None))
+    figure = draw(run)
+    if figure is None:
+        raise SystemExit(f"{options.run}: nothing to plot there")
+    prefix = "test_" if run.part == "test" and parts else ""
+    out = options.out or options.run / f"{prefix}{name}.png"
+    figure.savefig(out)
+    print(out)
