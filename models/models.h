@@ -17,8 +17,7 @@ struct ModelOptions {
   bool stochastic_depth = true;  // of whole residual branches
 };
 
-// efficientnet_b0 … efficientnet_b7, densenet121/161/169/201, mnist_cnn; throws Error(usage) with
-// the known names.
+// By a name of model_names(); another one is an Error(usage) that lists them.
 Graph make_model(std::string_view name, const ModelOptions& options);
 std::vector<std::string> model_names();
 

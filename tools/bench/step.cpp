@@ -26,15 +26,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Memory in use: of the whole GPU, or resident in this process.
-size_t used_bytes(const Backend& backend, int device) {
-  if (backend.kind() == BackendKind::cuda)
-    return cuda_devices()[device].memory - backend.free_bytes();
-  size_t pages = 0, resident = 0;
-  std::ifstream("/proc/self/statm") >> pages >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
-}
-
 std::string hardware_of(BackendKind kind, int device) {
   return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
 }
@@ -153,6 +144,14 @@ void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& t
 }
 
 }  // namespace
+
+size_t used_bytes(const Backend& backend, int device) {
+  if (backend.kind() == BackendKind::cuda)
+    return cuda_devices()[device].memory - backend.free_bytes();
+  size_t pages = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> pages >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
 
 StepBench with_defaults(StepBench bench) {
   const bool digits = bench.model == "mnist_cnn";

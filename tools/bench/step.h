@@ -40,6 +40,9 @@ struct StepTimes {
 // One thread per rank; the first failure stops the others and is rethrown.
 StepTimes measure_step(const StepBench& bench, const Ranks& ranks);
 
+// Memory in use: of the whole GPU, or resident in this process.
+size_t used_bytes(const Backend& backend, int device);
+
 // Of unsorted values, interpolated; p in [0, 1].
 double quantile(std::span<const double> values, double p);
 

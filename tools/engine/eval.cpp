@@ -24,7 +24,7 @@ struct EvalOptions : DeviceOptions, PreprocessOptions {
   void visit(auto& v) {
     v("--data DIR", data, "DIR/val/CLASS/…, DIR/CLASS/…, or MNIST's idx files", kRequired);
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
-    v("--model NAME", model, "needed where the file does not name it");
+    v("--model NAME", model, "needed where the file does not name it", known_models());
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--workers N", workers, "threads that load images; 0: one per core", Within{0, 1024});
     v("--out DIR", out,

@@ -20,7 +20,7 @@ struct ExportOptions : PreprocessOptions {
   void visit(auto& v) {
     v("WEIGHTS", weights, "safetensors or .pth", kRequired);
     v("--onnx FILE", onnx, "the model to write; opset 13, any batch size", kRequired);
-    v("--model NAME", model, "needed where the weight file does not name it");
+    v("--model NAME", model, "needed where the weight file does not name it", known_models());
     v("--fold-norms", how.fold_norms, "batch norms become part of the convolution before them");
     v("--with-normalisation", how.with_normalisation,
       "the model takes bytes (batch, H, W, C) as decoded, not normalised floats (batch, C, H, W)");

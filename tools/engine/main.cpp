@@ -37,6 +37,8 @@ constexpr Verb kVerbs[] = {
     {"completion", "what bash, zsh or fish must know to complete this command line", completion},
     {"version", "the build, its libraries and this machine", version},
     {"bench step", "time and memory of whole training steps", bench_step},
+    {"bench inference", "latency and memory of a model by batch size and precision",
+     bench_inference},
     {"bench kernels", "time of every kernel and library call of a model", bench_kernels},
     {"weights verify", "weight files against the list of published ones", verify_weights},
 };

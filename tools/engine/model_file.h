@@ -10,8 +10,14 @@
 #include "engine/session.h"
 #include "io/preprocess.h"
 #include "models/models.h"
+#include "tools/engine/options.h"
 
 namespace engine {
+
+// What shells and the help offer for --model.
+inline Suggest known_models() {
+  return {model_names()};
+}
 
 // A weight file, with torchvision's names, and what its metadata says.
 struct ModelFile {

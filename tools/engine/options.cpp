@@ -208,6 +208,8 @@ std::string notes(const Flag& flag) {
   else if (!text.empty())
     parts.push_back("default " + text);
   if (const std::string range = range_text(flag.range); !range.empty()) parts.push_back(range);
+  if (!flag.suggestions.empty())
+    parts.push_back(fmt::format("known: {}", fmt::join(flag.suggestions, ", ")));
   return parts.empty() ? "" : fmt::format(" ({})", fmt::join(parts, "; "));
 }
 

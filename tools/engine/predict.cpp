@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
 #include "engine/metrics.h"
+#include "tools/bench/step.h"
 #include "tools/engine/device.h"
 #include "tools/engine/evaluation.h"
 #include "tools/engine/input.h"
@@ -21,27 +23,41 @@ struct PredictOptions : DeviceOptions, PreprocessOptions {
   std::filesystem::path weights;
   std::string model;
   int batch = 16;
-  bool json = false;
+  bool json = false, csv = false;
 
   void visit(auto& v) {
     v("FILES", files, "images", kRequired);
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
-    v("--model NAME", model, "needed where the file does not name it");
+    v("--model NAME", model, "needed where the file does not name it", known_models());
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--json", json, "one JSON object per image to stdout, with the logits");
+    v("--csv", csv, "a table to stdout: path, class, class_index, probability");
     visit_preprocess(v);
     visit_device(v);
   }
 };
 
+constexpr char kCsvHead[] = "path,class,class_index,probability\n";
+
+// RFC 4180: quoted where a comma, a quote or a line break asks for it.
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted.append(c == '"' ? 2 : 1, c);
+  return quoted + '"';
+}
+
 std::string report(const std::string& path, std::span<const float> logits,
-                   const std::vector<std::string>& classes, bool as_json) {
+                   const std::vector<std::string>& classes, const PredictOptions& o) {
   const int best =
       static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   std::vector<double> probabilities(logits.size());
   cross_entropy(logits, best, probabilities);
   const std::string name = classes.empty() ? std::to_string(best) : classes[best];
-  if (!as_json) return fmt::format("{}: {} ({:.1f}%)\n", path, name, 100 * probabilities[best]);
+  if (o.csv)
+    return fmt::format("{},{},{},{:.6f}\n", csv_field(path), csv_field(name), best,
+                       probabilities[best]);
+  if (!o.json) return fmt::format("{}: {} ({:.1f}%)\n", path, name, 100 * probabilities[best]);
   const nlohmann::ordered_json json = {
       {"path", path},
       {"class", name},
@@ -51,12 +67,26 @@ std::string report(const std::string& path, std::span<const float> logits,
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
 }
 
+// Latency and memory, for people. The first batch warms caches up and counts only if it is the only one.
+void say_costs(Session& session, std::span<const double> milliseconds, int batch) {
+  const auto warm = milliseconds.subspan(milliseconds.size() > 1 ? 1 : 0);
+  if (warm.empty()) return;
+  const auto mib = [](size_t bytes) { return double(bytes) / 0x1p20; };
+  say(fmt::format("latency of a batch of {}: median {:.2f} ms, p90 {:.2f} ms, over {}", batch,
+                  quantile(warm, 0.5), quantile(warm, 0.9), warm.size()));
+  say(fmt::format("memory: {:.0f} MiB planned, {:.0f} MiB {}", mib(session.allocated_bytes()),
+                  mib(used_bytes(session.backend(), 0)),
+                  session.backend().kind() == BackendKind::cuda ? "in use on the device"
+                                                                : "resident in this process"));
+}
+
 }  // namespace
 
 int predict(const Command& command) {
   const auto options = parse_options<PredictOptions>(command);
   if (!options) return 0;
   const PredictOptions& o = *options;
+  require(!o.json || !o.csv, Failure::usage, "--json and --csv: one of them");
   const ModelFile file = read_model_file(o.weights, o.model);
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
@@ -67,16 +97,24 @@ int predict(const Command& command) {
   Inference inference(file, data, preprocess, o, o.batch);
   Session& session = inference.session();
   Loader& loader = inference.loader();
+  std::vector<double> milliseconds;  // per batch, from bytes in host memory to logits there
+  session.prepare();
   loader.start(0);
+  if (o.csv) print_to_stdout(kCsvHead);
   while (const Batch* batch = loader.next()) {
+    const auto start = std::chrono::steady_clock::now();
     const std::vector<float> logits =
         session.evaluate({batch->images, batch->labels, batch->count}, {});
+    const std::chrono::duration<double, std::milli> taken =
+        std::chrono::steady_clock::now() - start;
+    milliseconds.push_back(taken.count());
     for (int i = 0; i < batch->count; ++i)
       print_to_stdout(
           report(o.files[batch->first + i],
                  std::span(logits).subspan(size_t(i) * file.class_count, file.class_count),
-                 file.classes, o.json));
+                 file.classes, o));
   }
+  say_costs(session, milliseconds, o.batch);
   return 0;
 }
 

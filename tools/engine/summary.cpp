@@ -8,6 +8,8 @@
 #include "models/models.h"
 #include "tools/bench/shapes.h"
 #include "tools/engine/device.h"
+#include "tools/engine/model_facts.h"
+#include "tools/engine/model_file.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {
@@ -24,7 +26,7 @@ struct SummaryOptions {
   bool layers = false, shapes = false, json = false;
 
   void visit(auto& v) {
-    v("--model NAME", model, "efficientnet_b0 to b7, densenet121/161/169/201, mnist_cnn");
+    v("--model NAME", model, "what to describe", known_models());
     v("--classes N", classes, "outputs of the head", Within{1, 1'000'000});
     v("--image-size N", image_size, "side of the input (0: 224, mnist_cnn 28)", Within{0, 4096});
     v("-b, --batch-size N", batch, "also the memory plan of training with that batch (0: none)",
@@ -56,21 +58,6 @@ std::string shape_lines(const Graph& g) {
   for (const StepShape& shape : distinct_shapes(g))
     text += fmt::format("{} x{}\n", shape.key, shape.count);
   return text;
-}
-
-// Multiply-accumulates of one image's forward.
-int64_t multiply_accumulates(const Graph& g) {
-  int64_t macs = 0;
-  for (const Step& step : g.steps) {
-    if (const auto* conv = std::get_if<Conv>(&step)) {
-      const Buffer& out = g.buffers[conv->out.buffer];
-      macs += elements(g.parameters[conv->weight].shape) * out.height * out.width;
-    } else if (const auto* se = std::get_if<SqueezeExcite>(&step)) {
-      macs += elements(g.parameters[se->reduce_weight].shape) +
-              elements(g.parameters[se->expand_weight].shape);
-    }
-  }
-  return macs;
 }
 
 double mib(size_t bytes) {
@@ -111,24 +98,10 @@ int summary(const Command& command) {
                                     .conv = o.conv,
                                     .workspace = size_t(o.workspace) << 20});
     const Plan::Totals t = plan.totals(g, {.moments = OptimizerConfig{}.moments()});
-    const std::pair<const char*, size_t> rows[] = {{"parameters", t.parameters},
-                                                   {"gradients", t.gradients},
-                                                   {"optimizer", t.optimizer + t.groups},
-                                                   {"weight_copies", t.weight_copies},
-                                                   {"running_statistics", t.state},
-                                                   {"channel_vectors", t.channels},
-                                                   {"activations", t.activations},
-                                                   {"workspace", t.workspace},
-                                                   {"staging", t.staging}};
     text += fmt::format("training with batch {} in {}:\n", o.batch, o.precision);
-    for (const auto& [name, bytes] : rows) {
-      json["memory_mib"][name] = mib(bytes);
-      text += fmt::format("  {:<20}{:>10.1f} MiB\n", name, mib(bytes));
-    }
+    text += memory_table(t);
+    for (const auto& [name, bytes] : memory_rows(t)) json["memory_mib"][name] = mib(bytes);
     json["memory_mib"]["total"] = mib(t.sum());
-    text +=
-        fmt::format("  {:<20}{:>10.1f} MiB, and what driver and libraries take for themselves\n",
-                    "total", mib(t.sum()));
   }
   print_to_stdout(o.json ? json.dump() + '\n' : text);
   return 0;

@@ -16,6 +16,7 @@
 #include "tools/engine/class_weights.h"
 #include "tools/engine/data_options.h"
 #include "tools/engine/device.h"
+#include "tools/engine/dry_run.h"
 #include "tools/engine/input.h"
 #include "tools/engine/recipe.h"
 #include "tools/engine/signals.h"
@@ -35,14 +36,14 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
   std::string model = "efficientnet_b3", batch_size = "64", progressive_size, resume;
   int image_size = 0, lr_find_steps = 100;
   std::string weighting = "none";
-  bool lr_find = false;
+  bool lr_find = false, plan_only = false;
   TrainConfig config;
 
   void visit(auto& v) {
     visit_data(v);
     v("--fast-decode", config.fast_decode, "decode large JPEGs at reduced size, in training only");
     v.group("Model");
-    v("--model NAME", model, "efficientnet_b0 to b7, densenet121/161/169/201, mnist_cnn");
+    v("--model NAME", model, "what to train", known_models());
     v("--weights FILE", weights,
       "safetensors or .pth to start from; a head of another size starts anew");
     v("--image-size, --img-size N", image_size,
@@ -84,6 +85,7 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
       Within{1, 1000000});
     v("--resume auto|PATH", resume,
       "auto: continue the run in --out if there is one; else a run's folder or a checkpoint");
+    v("--dry-run", plan_only, "print plan, arithmetic, memory and a time estimate; train nothing");
     visit_augment(v);
     visit_preprocess(v);
     visit_device(v);
@@ -314,6 +316,8 @@ int train(const Command& command) {
   c.batch = o.batch_size == "auto"
                 ? automatic_batch(c, data, ranks)
                 : parse_number("--batch-size", o.batch_size, o.batch_size, 65536);
+
+  if (o.plan_only) return print_to_stdout(dry_run(c, o, data)), 0;
 
   TrainShared shared{.config = c,
                      .data = std::move(data),

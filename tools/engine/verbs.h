@@ -7,6 +7,7 @@
 
 namespace engine {
 
+int bench_inference(const Command& command);
 int bench_kernels(const Command& command);
 int bench_step(const Command& command);
 int completion(const Command& command);

@@ -1,0 +1,17 @@
+// What a training would do, need and take, without doing it.
+#pragma once
+
+#include <string>
+
+#include "io/dataset.h"
+#include "tools/engine/device.h"
+#include "tools/engine/trainer.h"
+
+namespace engine {
+
+// Plan, parameters, arithmetic, memory per rank, and a time estimate from a few steps that it measures on the
+// devices. A training that does not fit is part of the answer, not an Error.
+std::string dry_run(const TrainConfig& config, const DeviceOptions& device,
+                    const TrainingData& data);
+
+}  // namespace engine
