@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 
 #include "io/safetensors.h"
@@ -150,6 +151,79 @@ TEST_CASE("colours are shown when asked for, and on terminals") {
   CHECK(!live("NO_COLOR=1", "auto"));
   CHECK(!live("TERM=dumb", "auto"));
   CHECK(!live("", "never"));
+}
+
+TEST_CASE("a dry run says what a training needs and leaves nothing behind") {
+  const TemporaryFolder folder;
+  const std::string set = folder.path() / "set", out = folder.path() / "run";
+  REQUIRE(engine_cli(fmt::format("draw digits --out {} --train 3 --val 1", set)).code == 0);
+  const Outcome plan =
+      engine_cli(fmt::format("train --data {} --out {} --model mnist_cnn --batch-size 8 --epochs 2 "
+                             "--device cpu --dry-run",
+                             set, out));
+  CHECK(plan.code == 0);
+  CHECK(!std::filesystem::exists(out));
+  for (const char* part : {"1199882 parameters", "30 training and 10 validation images",
+                           "4 steps per epoch, 8 steps in all; batch 8 x 1 rank on cpu in fp32",
+                           "  total ", " img/s training", " per epoch"})
+    CHECK_MESSAGE(plan.out.find(part) != std::string::npos, part << " in " << plan.out);
+}
+
+TEST_CASE("the inference benchmark doubles the batch and reports each") {
+  const Outcome bench = engine_cli(
+      "bench inference --model mnist_cnn --most 4 --steps 3 --warmup 1 --device cpu --json");
+  CHECK(bench.code == 0);
+  std::istringstream lines(bench.out);
+  std::vector<int> batches;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    batches.push_back(json["batch_size"]);
+    CHECK(json["precision"] == "fp32");
+    CHECK(json["ms_median"] > 0.);
+    CHECK(json["ms_p90"] >= json["ms_median"]);
+    CHECK(json["memory_planned_mib"] > 0.);
+    CHECK(json["samples_ms"].size() == 3);
+  }
+  CHECK(batches == std::vector<int>{1, 2, 4});
+  CHECK(engine_cli("bench inference --least 8 --most 4").code == 2);
+}
+
+TEST_CASE("predictions come as text, JSON or CSV, with their costs on stderr") {
+  const TemporaryFolder folder;
+  const std::string set = folder.path() / "set", out = folder.path() / "run";
+  REQUIRE(engine_cli(fmt::format("draw digits --out {} --train 2 --val 1", set)).code == 0);
+  REQUIRE(engine_cli(fmt::format("train --data {} --out {} --model mnist_cnn --batch-size 4 "
+                                 "--epochs 1 --device cpu",
+                                 set, out))
+              .code == 0);
+  const std::string weights = out + "/weights/last.safetensors", image = set + "/train/3/00000.png",
+                    odd = folder.path() / "a,\"b.png";
+  std::filesystem::copy(image, odd);
+  const std::string arguments =
+      fmt::format("predict --device cpu --weights {} {} '{}' ", weights, image, odd);
+  const Outcome csv = engine_cli(arguments + "--csv"), json = engine_cli(arguments + "--json");
+  REQUIRE(json.code == 0);
+  const auto first = nlohmann::json::parse(json.out.substr(0, json.out.find('\n')));
+  CHECK(first["logits"].size() == 10);
+  const std::string rest =
+      fmt::format("{},{},{:.6f}\n", first["class"].get<std::string>(),
+                  first["class_index"].get<int>(), first["probability"].get<double>());
+  std::string quoted = odd;
+  quoted.replace(quoted.find('"'), 1, "\"\"");
+  CHECK(csv.out == fmt::format("path,class,class_index,probability\n{},{}\"{}\",{}", image, rest,
+                               quoted, rest));
+  for (const Outcome* outcome : {&csv, &json}) {
+    CHECK(outcome->err.find("latency of a batch of 16: median ") != std::string::npos);
+    CHECK(outcome->err.find(" MiB planned, ") != std::string::npos);
+  }
+  CHECK(engine_cli(arguments + "--csv --json").code == 2);
+
+  const std::string onnx = folder.path() / "model.onnx";
+  const Outcome exported = engine_cli(fmt::format("export {} --onnx {}", weights, onnx));
+  CHECK(exported.code == 0);
+  CHECK(is_one_line(exported.err));
+  CHECK(read(onnx).find("[\"0\",\"1\",\"2\"") != std::string::npos);  // the classes
+  CHECK(engine_cli(fmt::format("export {} --onnx /nowhere/x", weights)).code != 0);
 }
 
 TEST_CASE("output that cannot be written is a failure") {

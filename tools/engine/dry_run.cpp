@@ -83,6 +83,9 @@ std::string dry_run(const TrainConfig& c, const DeviceOptions& device, const Tra
                                       .backend = ranks.kind,
                                       .conv = c.conv,
                                       .workspace = c.workspace});
+  const UpdateMemory update{.moments = c.optimizer.moments(),
+                            .accumulates = c.accumulate > 1,
+                            .averages = c.ema_decay > 0};
   text += "memory per rank\n" + memory_table(plan.totals(graph, update));
   try {
     text += time_estimate(c, ranks, work, classes);

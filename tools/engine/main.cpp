@@ -35,6 +35,7 @@ constexpr Verb kVerbs[] = {
     {"convert", "any weight file to safetensors with torchvision's names", convert_weights},
     {"draw", "an image set to try training with", draw},
     {"completion", "what bash, zsh or fish must know to complete this command line", completion},
+    {"doctor", "what this machine lacks or limits", doctor},
     {"version", "the build, its libraries and this machine", version},
     {"bench step", "time and memory of whole training steps", bench_step},
     {"bench inference", "latency and memory of a model by batch size and precision",

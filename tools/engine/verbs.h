@@ -12,6 +12,7 @@ int bench_kernels(const Command& command);
 int bench_step(const Command& command);
 int completion(const Command& command);
 int convert_weights(const Command& command);
+int doctor(const Command& command);
 int draw(const Command& command);
 int eval(const Command& command);
 int export_model(const Command& command);
