@@ -72,6 +72,33 @@ void walk(const fs::path& folder, std::vector<fs::path>& above,
   above.pop_back();
 }
 
+// timm's natural_key() as an order: digits by value, the rest in lower case.
+bool naturally_less(std::string_view a, std::string_view b) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  size_t i = 0, j = 0;
+  while (i < a.size() && j < b.size()) {
+    if (!digit(a[i]) || !digit(b[j])) {
+      if (lower(a[i]) != lower(b[j])) return lower(a[i]) < lower(b[j]);
+      ++i, ++j;
+      continue;
+    }
+    const auto number = [&](std::string_view text, size_t& at) {
+      while (at + 1 < text.size() && text[at] == '0' && digit(text[at + 1])) ++at;
+      const size_t begin = at;
+      while (at < text.size() && digit(text[at])) ++at;
+      return text.substr(begin, at - begin);
+    };
+    const std::string_view x = number(a, i), y = number(b, j);
+    if (x.size() != y.size()) return x.size() < y.size();
+    if (x != y) return x < y;
+  }
+  if (i < a.size() || j < b.size()) return j < b.size();
+  return a < b;  // "a1" and "A01"
+}
+
+}  // namespace
+
 std::vector<std::string> class_folders(const fs::path& folder) {
   require_folder(folder);
   std::vector<std::string> names = entries_of(folder).folders;
@@ -90,7 +117,12 @@ std::optional<fs::path> validation_folder(const fs::path& root) {
   return found;
 }
 
-}  // namespace
+void sort_classes(std::vector<std::string>& names, ClassOrder order) {
+  if (order == ClassOrder::bytes)
+    std::ranges::sort(names);
+  else
+    std::ranges::sort(names, naturally_less);
+}
 
 bool has_image_extension(const fs::path& file) {
   std::string extension = file.extension().string();
@@ -124,8 +156,10 @@ Dataset read_image_folder(const fs::path& folder, const std::vector<std::string>
   return data;
 }
 
-Dataset read_image_folder(const fs::path& folder) {
-  Dataset data = read_image_folder(folder, class_folders(folder));
+Dataset read_image_folder(const fs::path& folder, ClassOrder order) {
+  std::vector<std::string> classes = class_folders(folder);
+  sort_classes(classes, order);
+  Dataset data = read_image_folder(folder, classes);
   std::vector<size_t> count(data.classes.size());
   for (const Sample& sample : data.samples) ++count[sample.label];
   for (size_t i = 0; i < count.size(); ++i)
@@ -134,7 +168,7 @@ Dataset read_image_folder(const fs::path& folder) {
   return data;
 }
 
-TrainingData read_training_data(const fs::path& root) {
+TrainingData read_training_data(const fs::path& root, ClassOrder order) {
   require_folder(root);
   if (has_idx_files(root)) return read_idx_folder(root);
   require(is_folder(root / "train"), Failure::data, "{}: no train folder in it; {}", root.string(),
@@ -142,7 +176,7 @@ TrainingData read_training_data(const fs::path& root) {
   const std::optional<fs::path> validation = validation_folder(root);
   require(validation.has_value(), Failure::data, "{}: no validation folder in it; {}",
           root.string(), kLayout);
-  TrainingData data{.train = read_image_folder(root / "train")};
+  TrainingData data{.train = read_image_folder(root / "train", order)};
   data.validation = read_image_folder(*validation, data.train.classes);
   if (is_folder(root / "test")) data.test = read_image_folder(root / "test", data.train.classes);
   return data;

@@ -29,6 +29,11 @@ struct Dataset {
   std::vector<uint32_t> records;  // with a pack: the position in it of each sample
 };
 
+// Of class names: as bytes (torchvision's), or with numbers in them by their value and in upper or
+// lower case alike (timm's), so that "2" comes before "10".
+enum class ClassOrder { bytes, natural };
+void sort_classes(std::vector<std::string>& names, ClassOrder order);
+
 struct TrainingData {
   Dataset train, validation;
   std::optional<Dataset> test;
@@ -37,7 +42,8 @@ struct TrainingData {
 // --data of a training run: ROOT/train, ROOT/val (or valid, validation) and, if there is one,
 // ROOT/test; or a folder with MNIST's idx files. The classes are those of train, each with at least
 // one image; a class that only validation or test has is an Error.
-TrainingData read_training_data(const std::filesystem::path& root);
+TrainingData read_training_data(const std::filesystem::path& root,
+                                ClassOrder order = ClassOrder::bytes);
 
 // --data of an evaluation: ROOT/val (or valid, validation) if there is one, the validation images
 // of idx files, else ROOT itself as a folder of class folders. Labels are positions in `classes`,
@@ -45,13 +51,19 @@ TrainingData read_training_data(const std::filesystem::path& root);
 Dataset read_evaluation_data(const std::filesystem::path& root,
                              const std::vector<std::string>& classes);
 
-// One folder of class folders. Class order and sample order are torchvision's (names compared as
-// bytes), hidden files and folders are left out, symbolic links are followed, a link loop is an
+// One folder of class folders. Sample order is torchvision's (names compared as bytes), hidden files and folders are left out, symbolic links are followed, a link loop is an
 // Error.
-Dataset read_image_folder(const std::filesystem::path& folder);  // classes: its folders, none empty
+Dataset read_image_folder(const std::filesystem::path& folder,  // classes: its folders, none empty
+                          ClassOrder order = ClassOrder::bytes);
 Dataset read_image_folder(
     const std::filesystem::path& folder,  // classes: given, some may lack images
     const std::vector<std::string>& classes);
+
+// The class folders in a folder, sorted as bytes; none is an Error.
+std::vector<std::string> class_folders(const std::filesystem::path& folder);
+
+// ROOT/val, ROOT/valid or ROOT/validation, if there is one; two of them are an Error.
+std::optional<std::filesystem::path> validation_folder(const std::filesystem::path& root);
 
 // All images below a folder, in torchvision's order.
 std::vector<std::string> list_images(const std::filesystem::path& folder);

@@ -8,12 +8,18 @@
 
 #include "io/decode.h"
 #include "io/image.h"
+#include "io/inspect.h"
 
 namespace engine {
 
 Image decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options);
 Image decode_pnm(std::span<const std::byte> file, std::string_view name);
 Image decode_stb(std::span<const std::byte> file, std::string_view name);  // PNG, BMP, GIF, TGA
+
+// Their headers alone.
+ImageInfo inspect_jpeg(std::span<const std::byte> file, std::string_view name);
+ImageInfo inspect_pnm(std::span<const std::byte> file, std::string_view name);
+ImageInfo inspect_stb(std::span<const std::byte> file, std::string_view name);
 
 void check_image_size(int64_t width, int64_t height, std::string_view name);
 

@@ -161,4 +161,16 @@ Image decode_jpeg(std::span<const std::byte> file, std::string_view name, Decode
   return upright(std::move(image), held);
 }
 
+ImageInfo inspect_jpeg(std::span<const std::byte> file, std::string_view name) {
+  JpegFile jpeg;
+  require(jpeg.read_header(file), Failure::data, "{}: {}", name, jpeg.error());
+  const jpeg_decompress_struct& state = jpeg.state();
+  return {.format = "jpeg",
+          .width = static_cast<int>(state.image_width),
+          .height = static_cast<int>(state.image_height),
+          .channels = state.num_components,
+          .bits = state.data_precision,
+          .orientation = orientation(state)};
+}
+
 }  // namespace engine

@@ -64,4 +64,14 @@ Image decode_pnm(std::span<const std::byte> file, std::string_view name) {
   return image;
 }
 
+ImageInfo inspect_pnm(std::span<const std::byte> file, std::string_view name) {
+  Header header(file, name);
+  const int64_t width = header.number(), height = header.number(), maximum = header.number();
+  return {.format = "pnm",
+          .width = static_cast<int>(width),
+          .height = static_cast<int>(height),
+          .channels = file[1] == std::byte{'6'} ? 3 : 1,
+          .bits = maximum > 255 ? 16 : 8};
+}
+
 }  // namespace engine

@@ -72,8 +72,7 @@ Preprocess default_preprocess(std::string_view model) {
 void set_resize(Preprocess& preprocess, std::string_view text, std::string_view flag) {
   const size_t x = text.find('x');
   const int height = parse_side(flag, text, text.substr(0, x));
-  const int width =
-      x == std::string_view::npos ? 0 : parse_side(flag, text, text.substr(x + 1));
+  const int width = x == std::string_view::npos ? 0 : parse_side(flag, text, text.substr(x + 1));
   preprocess.resize_height = height;
   preprocess.resize_width = width;
 }

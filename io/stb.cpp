@@ -123,6 +123,26 @@ Image decode_stb(std::span<const std::byte> file, std::string_view name) {
   return image;
 }
 
+ImageInfo inspect_stb(std::span<const std::byte> file, std::string_view name) {
+  ImageInfo info;
+  int channels = 0;
+  const auto* bytes = reinterpret_cast<const stbi_uc*>(file.data());
+  const int size = static_cast<int>(std::min<size_t>(file.size(), INT_MAX));
+  require(stbi_info_from_memory(bytes, size, &info.width, &info.height, &channels) != 0,
+          Failure::data, "{}: {}", name, failure_reason());
+  const auto starts_with = [&](std::string_view magic) {
+    return file.size() >= magic.size() && std::memcmp(bytes, magic.data(), magic.size()) == 0;
+  };
+  info.format = starts_with("\x89PNG") ? "png"
+                : starts_with("GIF")   ? "gif"
+                : starts_with("BM")    ? "bmp"
+                                       : "tga";
+  info.alpha = channels % 2 == 0 && info.format != "gif";  // of a GIF stb always says 4
+  info.channels = channels >= 3 ? 3 : 1;
+  info.bits = stbi_is_16_bit_from_memory(bytes, size) != 0 ? 16 : 8;
+  return info;
+}
+
 std::vector<std::byte> encode_png(const Image& image) {
   std::vector<std::byte> file;
   const auto append = [](void* user, void* data, int size) {

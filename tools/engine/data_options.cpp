@@ -10,7 +10,11 @@
 #include <sstream>
 
 #include "engine/error.h"
+#include "io/atomic_file.h"
 #include "io/checksum.h"
+#include "io/duplicates.h"
+#include "io/idx.h"
+#include "io/split.h"
 #include "tools/engine/progress.h"
 #include "tools/engine/terminal.h"
 
@@ -42,7 +46,7 @@ fs::path cache_folder(const DataOptions& options) {
 // One file for each data set and spec, whatever its splits and labels.
 fs::path cache_file(const DataOptions& options, const PackSpec& spec) {
   std::error_code error;
-  const fs::path root = fs::weakly_canonical(options.data, error);
+  const fs::path root = fs::weakly_canonical(options.root(), error);
   const std::string key = fmt::format("{}\n{}", root.string(), describe(spec));
   const std::string name = root.filename().empty() ? "data" : root.filename().string();
   return cache_folder(options) /
@@ -166,8 +170,61 @@ std::string_view to_string(CacheKind kind) {
   return std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::value)->name;
 }
 
-TrainingData load_training_data(const DataOptions& options) {
-  return read_training_data(options.data);
+TrainingData load_training_data(const DataOptions& o) {
+  const auto given = [](const auto& value) { return !value.empty(); };
+  require(given(o.data) || given(o.labels), Failure::usage,
+          "--data is missing: a folder of images, or --labels FILE");
+  require(given(o.labels) + given(o.split_file) < 2, Failure::usage,
+          "--labels and --split-file are both files of labels; give one");
+  require(!given(o.split_file) || (given(o.data) && !given(o.split)), Failure::usage,
+          "--split-file goes with --data, and without --split");
+  require(given(o.split) || !o.stratify, Failure::usage, "--stratify is for --split");
+  if (given(o.split_file))
+    return training_data(read_labels(o.split_file, o.data, o.class_order), o.split_file);
+
+  const auto draw = [&](Dataset all) {
+    const auto parts = draw_split(all, parse_shares(o.split), o.stratify, o.split_seed);
+    return apply_split(std::move(all), parts);
+  };
+  if (given(o.labels)) {
+    Labels labels = read_labels(o.labels, o.labels.parent_path(), o.class_order);
+    say(fmt::format("{}: {} images, {} of {} classes", o.labels.string(), labels.lines.size(),
+                    to_string(labels.kind), labels.all.classes.size()));
+    require(given(o.split) != given(labels.parts), Failure::usage, "--labels {}: {}",
+            o.labels.string(),
+            given(o.split) ? "it has a column split, which --split contradicts"
+                           : "it has no column split; --split draws one");
+    return given(o.split) ? draw(std::move(labels.all))
+                          : training_data(std::move(labels), o.labels);
+  }
+  if (!given(o.split)) return read_training_data(o.data, o.class_order);
+  require(!has_idx_files(o.data), Failure::usage, "--split is for folders, {} has idx files",
+          o.data.string());
+  require(!fs::is_directory(o.data / "train"), Failure::usage,
+          "--split: {0} is split already; --data {0}/train splits its training images",
+          o.data.string());
+  return draw(read_image_folder(o.data, o.class_order));
+}
+
+size_t report_duplicates(const TrainingData& data, const DataOptions& options,
+                         const CacheLimits& limits, const fs::path& folder) {
+  if (options.no_duplicate_check) return 0;
+  std::vector<const Dataset*> sets = {&data.train, &data.validation};
+  std::vector<std::string> names = {"train", "val"};
+  if (data.test) sets.push_back(&*data.test), names.emplace_back("test");
+  const auto found = find_duplicates(sets, true, {.threads = limits.threads, .stop = limits.stop});
+  if (found.empty()) return 0;
+  const fs::path file = folder / "duplicates.csv";
+  const std::string text = duplicates_csv(found, sets, names);
+  const std::span<const std::byte> bytes[] = {std::as_bytes(std::span(text))};
+  write_file_atomically(file, bytes);
+  const Copy &first = found[0].front(), &last = found[0].back();
+  say(paint(fmt::format("{} images are in several parts, the first in {} as {} and in {} as {}; "
+                        "all of them are in {}",
+                        found.size(), names[first.set], sets[first.set]->samples[first.sample].path,
+                        names[last.set], sets[last.set]->samples[last.sample].path, file.string()),
+            Colour::yellow, stderr));
+  return found.size();
 }
 
 uint64_t available_memory() {

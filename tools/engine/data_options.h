@@ -28,8 +28,15 @@ inline constexpr Choice<OnBadImage> kBadImagePolicies[] = {{"error", OnBadImage:
                                                            {"skip", OnBadImage::skip}};
 std::string_view to_string(CacheKind kind);
 
+inline constexpr Choice<ClassOrder> kClassOrders[] = {{"bytes", ClassOrder::bytes},
+                                                      {"natural", ClassOrder::natural}};
+
 struct DataOptions {
-  std::filesystem::path data;
+  std::filesystem::path data, labels, split_file;
+  std::string split;
+  bool stratify = false, no_duplicate_check = false;
+  uint64_t split_seed = 0;
+  ClassOrder class_order = ClassOrder::bytes;
   OnBadImage on_bad_image = OnBadImage::error;
   CacheKind cache = CacheKind::automatic;
   std::filesystem::path cache_dir;
@@ -37,7 +44,20 @@ struct DataOptions {
 
   void visit_data(auto& v) {
     v.group("Data");
-    v("--data DIR", data, "train/CLASS/… and val/CLASS/…, or MNIST's idx files", kRequired);
+    v("--data DIR", data,
+      "train/CLASS/…, val/CLASS/… and perhaps test/CLASS/…; with --split CLASS/…; or MNIST's idx "
+      "files");
+    v("--labels FILE", labels,
+      "CSV: path (relative to the file), label (names, or indices throughout) and perhaps split");
+    v("--split A/B/C", split,
+      "draw training, validation and test images in these shares, like 0.63/0.07/0.30");
+    v("--stratify", stratify, "each class in those shares");
+    v("--split-seed N", split_seed, "of the draw");
+    v("--split-file FILE", split_file, "split.csv of a former run, paths relative to --data");
+    v("--class-order ORDER", class_order,
+      "bytes: torchvision's; natural: numbers by value, case ignored, as timm's", kClassOrders);
+    v("--no-duplicate-check", no_duplicate_check,
+      "do not look for images that several parts share");
     v("--on-bad-image WHAT", on_bad_image, "error: stop; skip: take another one, and name it",
       kBadImagePolicies);
     v("--cache KIND", cache,
@@ -49,9 +69,13 @@ struct DataOptions {
     v("--cache-size N|HxW|full", cache_size,
       "shorter side, or both, in the cache; full: not resized (default: as the recipe resizes)");
   }
+
+  bool splits() const { return !(split.empty() && split_file.empty() && labels.empty()); }
+  // What relative paths of images begin at.
+  std::filesystem::path root() const { return data.empty() ? labels.parent_path() : data; }
 };
 
-// The data sets of a training run.
+// The data sets of a training run. Error(usage) for flags that contradict each other.
 TrainingData load_training_data(const DataOptions& options);
 
 // What the cache may use, and what it must know of the run.
@@ -78,6 +102,11 @@ nlohmann::ordered_json to_json(const Cache& cache);
 // that the run to resume used: it is kept, or what is used instead is said.
 Cache open_cache(TrainingData& data, const DataOptions& options, const Preprocess& preprocess,
                  const CacheLimits& limits, std::optional<CacheKind> before = std::nullopt);
+
+// Looks for images with the same bytes in several parts: says how many there are, and names them in
+// duplicates.csv in `folder`. Cheap once a pack is attached, which knows the hashes. Returns their number.
+size_t report_duplicates(const TrainingData& data, const DataOptions& options,
+                         const CacheLimits& limits, const std::filesystem::path& folder);
 
 // Bytes this process may still allocate: MemAvailable, or what its control group leaves.
 uint64_t available_memory();

@@ -32,6 +32,7 @@ constexpr Verb kVerbs[] = {
     {"summary", "layers, parameters and memory plan of a model", summary},
     {"export", "a weight file as an ONNX model", export_model},
     {"parity", "training steps against what PyTorch recorded", parity},
+    {"check-data", "what is in an image set and what is wrong with it", check_data},
     {"convert", "any weight file to safetensors with torchvision's names", convert_weights},
     {"draw", "an image set to try training with", draw},
     {"completion", "what bash, zsh or fish must know to complete this command line", completion},

@@ -12,6 +12,7 @@
 #include "io/checksum.h"
 #include "io/device_augment.h"
 #include "io/pack.h"
+#include "io/split.h"
 #include "tools/engine/augment_options.h"
 #include "tools/engine/class_weights.h"
 #include "tools/engine/data_options.h"
@@ -334,15 +335,17 @@ int train(const Command& command) {
   shared.run.write_args(flags);
   shared.run.write_command(command);
   shared.run.write_classes(shared.data.train.classes);
+  if (o.splits()) shared.run.write_split(split_csv(shared.data, o.root()));
   shared.run.write_environment(describe_ranks(ranks));
   say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
                   shared.data.train.classes.size(), shared.data.train.samples.size(),
                   shared.data.validation.samples.size(), describe(c.preprocess)));
   try {
-    shared.cache = open_cache(shared.data, o, c.preprocess, cache_limits(c, shared.data, ranks, o),
-                              cache_of(shared.checkpoint));
+    const CacheLimits limits = cache_limits(c, shared.data, ranks, o);
+    shared.cache = open_cache(shared.data, o, c.preprocess, limits, cache_of(shared.checkpoint));
     shared.facts["cache"] = to_string(shared.cache.kind);
     shared.run.log("cache", to_json(shared.cache));
+    report_duplicates(shared.data, o, limits, shared.run.path());
     on_every_rank(ranks, [&](int rank) {
       Trainer trainer(shared, ranks.kind, ranks.options[rank]);
       o.lr_find ? trainer.find_rate(o.lr_find_steps) : trainer.run();

@@ -11,6 +11,7 @@ int bench_inference(const Command& command);
 int bench_kernels(const Command& command);
 int bench_step(const Command& command);
 int completion(const Command& command);
+int check_data(const Command& command);
 int convert_weights(const Command& command);
 int doctor(const Command& command);
 int draw(const Command& command);

@@ -1,0 +1,312 @@
+// engine check-data: what is in an image set and what is wrong with it.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "engine/error.h"
+#include "io/atomic_file.h"
+#include "io/csv.h"
+#include "io/decode.h"
+#include "io/duplicates.h"
+#include "io/idx.h"
+#include "io/inspect.h"
+#include "io/split.h"
+#include "tools/engine/device.h"
+#include "tools/engine/progress.h"
+#include "tools/engine/terminal.h"
+#include "tools/engine/verbs.h"
+
+namespace engine {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct CheckOptions {
+  fs::path data, labels, csv;
+  int workers = 0;
+  bool json = false;
+
+  void visit(auto& v) {
+    v("DIR", data, "train/CLASS/… and val/CLASS/…, CLASS/…, or MNIST's idx files");
+    v("--labels FILE", labels, "instead of DIR: CSV with path, label and perhaps split");
+    v("--csv FILE", csv, "write a row for each image");
+    v("--workers N", workers, "threads; 0: one per core", Within{0, 1024});
+    v("--json", json, "one JSON object to stdout");
+  }
+};
+
+struct Sets {
+  std::vector<std::string> names;
+  std::vector<Dataset> data;  // of the same classes; some may lack images
+
+  void add(std::string name, Dataset set) {
+    names.push_back(std::move(name));
+    data.push_back(std::move(set));
+  }
+  std::vector<const Dataset*> views() const {
+    std::vector<const Dataset*> views;
+    for (const Dataset& set : data) views.push_back(&set);
+    return views;
+  }
+};
+
+// What a scan of one image found.
+struct Finding {
+  ImageInfo info;
+  uint64_t bytes = 0;
+  std::string error;  // empty: it can be read
+};
+
+Sets read_folders(const fs::path& root) {
+  std::map<std::string, fs::path> folders;  // by the name of the part
+  const std::optional<fs::path> validation = validation_folder(root);
+  if (fs::is_directory(root / "train")) folders.emplace("train", root / "train");
+  if (validation) folders.emplace("val", *validation);
+  if (fs::is_directory(root / "test")) folders.emplace("test", root / "test");
+  if (folders.empty()) folders.emplace("all", root);
+  std::set<std::string> classes;
+  for (const auto& [_, folder] : folders)
+    classes.merge([&] {
+      const auto names = class_folders(folder);
+      return std::set<std::string>(names.begin(), names.end());
+    }());
+  Sets sets;
+  for (const char* name : {"all", "train", "val", "test"})
+    if (const auto found = folders.find(name); found != folders.end())
+      sets.add(name, read_image_folder(found->second, {classes.begin(), classes.end()}));
+  return sets;
+}
+
+Sets read_label_file(const fs::path& file) {
+  const Labels labels = read_labels(file, file.parent_path());
+  Sets sets;
+  if (labels.parts.empty()) return sets.add("all", labels.all), sets;
+  for (const Part part : {Part::train, Part::validation, Part::test}) {
+    Dataset set{.classes = labels.all.classes};
+    for (size_t i = 0; i < labels.parts.size(); ++i)
+      if (labels.parts[i] == part) set.samples.push_back(labels.all.samples[i]);
+    if (!set.samples.empty()) sets.add(std::string(to_string(part)), std::move(set));
+  }
+  return sets;
+}
+
+Sets read_sets(const CheckOptions& o) {
+  require(o.data.empty() != o.labels.empty(), Failure::usage, "give either DIR or --labels FILE");
+  if (!o.labels.empty()) return read_label_file(o.labels);
+  if (!has_idx_files(o.data)) return read_folders(o.data);
+  TrainingData data = read_idx_folder(o.data);
+  Sets sets;
+  sets.add("train", std::move(data.train));
+  sets.add("val", std::move(data.validation));
+  return sets;
+}
+
+Finding inspect(const Dataset& set, size_t i) {
+  Finding found;
+  if (!set.images.empty()) {
+    const Image& image = set.images[i];
+    found.bytes = image.pixels.size();
+    found.info = {
+        .format = "idx", .width = image.width, .height = image.height, .channels = image.channels};
+    return found;
+  }
+  try {
+    const std::vector<std::byte> file = read_bytes(set.samples[i].path);
+    found.bytes = file.size();
+    found.info = inspect_image(file, set.samples[i].path);
+    decode(file, set.samples[i].path, 3);  // to the last byte: a header may promise too much
+  } catch (const Error& error) {
+    if (error.kind != Failure::data) throw;
+    found.error = error.what();
+  }
+  return found;
+}
+
+using Findings = std::vector<std::vector<Finding>>;  // by set and sample
+
+Findings scan(const Sets& sets, int threads) {
+  Findings findings;
+  std::vector<Copy> all;
+  for (size_t set = 0; set < sets.data.size(); ++set) {
+    findings.emplace_back(sets.data[set].samples.size());
+    for (size_t i = 0; i < findings.back().size(); ++i) all.push_back({set, i});
+  }
+  Progress progress("check", static_cast<int64_t>(all.size()));
+  parallel_for(all.size(),
+               {.threads = threads, .progress = [&](size_t, size_t) { progress.step(1, 0); }},
+               [&](size_t i) {
+                 const auto [set, sample] = all[i];
+                 findings[set][sample] = inspect(sets.data[set], sample);
+               });
+  progress.finish();
+  return findings;
+}
+
+struct Spread {
+  int least = 0, median = 0, most = 0;
+};
+
+Spread spread_of(std::vector<int> values) {
+  if (values.empty()) return {};
+  std::ranges::sort(values);
+  return {values.front(), values[values.size() / 2], values.back()};
+}
+
+struct Report {
+  size_t images = 0, unreadable = 0;
+  std::vector<std::pair<const char*, size_t>> kinds;  // of images that need a second look
+  std::map<std::string, size_t> formats;
+  Spread width, height;
+  std::vector<std::vector<size_t>> counts;  // by set and class
+  size_t duplicates = 0, copies = 0, leaks = 0;
+  std::vector<std::string> empty_classes;  // "val: df"
+};
+
+Report summarise(const Sets& sets, const Findings& findings, std::span<const Copies> duplicates) {
+  Report report;
+  size_t cmyk = 0, turned = 0, deep = 0, gray = 0, alpha = 0;
+  std::vector<int> widths, heights;
+  for (size_t s = 0; s < sets.data.size(); ++s) {
+    const Dataset& set = sets.data[s];
+    std::vector<size_t>& counts = report.counts.emplace_back(set.classes.size());
+    for (size_t i = 0; i < set.samples.size(); ++i) {
+      const Finding& found = findings[s][i];
+      ++report.images;
+      ++counts[static_cast<size_t>(set.samples[i].label)];
+      if (!found.error.empty()) {
+        ++report.unreadable;
+        continue;
+      }
+      const ImageInfo& info = found.info;
+      ++report.formats[std::string(info.format)];
+      cmyk += info.channels == 4, gray += info.channels == 1;
+      turned += info.orientation != 1, deep += info.bits > 8, alpha += info.alpha;
+      const bool sideways = info.orientation > 4;
+      widths.push_back(sideways ? info.height : info.width);
+      heights.push_back(sideways ? info.width : info.height);
+    }
+    for (size_t c = 0; c < counts.size(); ++c)
+      if (counts[c] == 0)
+        report.empty_classes.push_back(fmt::format("{}: {}", sets.names[s], set.classes[c]));
+  }
+  report.width = spread_of(std::move(widths)), report.height = spread_of(std::move(heights));
+  report.kinds = {
+      {"cmyk", cmyk}, {"exif_rotated", turned}, {"16_bit", deep}, {"gray", gray}, {"alpha", alpha}};
+  report.duplicates = duplicates.size();
+  for (const Copies& copies : duplicates) {
+    report.copies += copies.size();
+    report.leaks += copies.front().set != copies.back().set;
+  }
+  return report;
+}
+
+std::string table(const Sets& sets, const Report& r) {
+  size_t longest = 5;
+  for (const std::string& name : sets.data[0].classes) longest = std::max(longest, name.size());
+  std::string text = fmt::format("{:<{}}", "class", longest);
+  for (const std::string& name : sets.names) text += fmt::format("  {:>8}", name);
+  text += '\n';
+  const auto row = [&](std::string_view name, auto count) {
+    text += fmt::format("{:<{}}", name, longest);
+    for (size_t s = 0; s < sets.data.size(); ++s) text += fmt::format("  {:>8}", count(s));
+    text += '\n';
+  };
+  for (size_t c = 0; c < sets.data[0].classes.size(); ++c)
+    row(sets.data[0].classes[c], [&](size_t s) { return r.counts[s][c]; });
+  row("total", [&](size_t s) { return sets.data[s].samples.size(); });
+  text += '\n';
+  for (const auto& [format, count] : r.formats) text += fmt::format("{:<14}{}\n", format, count);
+  for (const auto& [name, s] : {std::pair("width", r.width), std::pair("height", r.height)})
+    text += fmt::format("{:<14}{} to {}, median {}\n", name, s.least, s.most, s.median);
+  for (const auto& [name, count] : r.kinds)
+    if (count > 0) text += fmt::format("{:<14}{}\n", name, count);
+  if (!r.empty_classes.empty())
+    text += fmt::format("{:<14}{}\n", "empty classes", fmt::join(r.empty_classes, ", "));
+  text += fmt::format("{:<14}{} images {} times\n", "duplicates", r.duplicates, r.copies);
+  text += fmt::format("{:<14}{} images in more than one part\n", "leakage", r.leaks);
+  return text + fmt::format("{:<14}{}\n", "unreadable", r.unreadable);
+}
+
+Json to_json(const Sets& sets, const Report& r) {
+  Json json = {{"images", r.images}, {"unreadable", r.unreadable}, {"formats", r.formats}};
+  for (const auto& [name, count] : r.kinds) json[name] = count;
+  for (const auto& [name, s] : {std::pair("width", r.width), std::pair("height", r.height)})
+    json[name] = {{"min", s.least}, {"median", s.median}, {"max", s.most}};
+  json["duplicates"] = r.duplicates;
+  json["copies"] = r.copies;
+  json["leaks"] = r.leaks;
+  json["empty_classes"] = r.empty_classes;
+  for (size_t s = 0; s < sets.data.size(); ++s)
+    for (size_t c = 0; c < r.counts[s].size(); ++c)
+      json["splits"][sets.names[s]][sets.data[s].classes[c]] = r.counts[s][c];
+  return json;
+}
+
+std::string rows(const Sets& sets, const Findings& findings, std::span<const Copies> duplicates) {
+  std::map<std::pair<size_t, size_t>, size_t> group;
+  for (size_t i = 0; i < duplicates.size(); ++i)
+    for (const Copy& copy : duplicates[i]) group[{copy.set, copy.sample}] = i;
+  std::string text =
+      "path,split,label,format,width,height,channels,bits,alpha,orientation,bytes,copy,error\n";
+  for (size_t s = 0; s < sets.data.size(); ++s)
+    for (size_t i = 0; i < findings[s].size(); ++i) {
+      const Sample& sample = sets.data[s].samples[i];
+      const Finding& f = findings[s][i];
+      const auto copy = group.find({s, i});
+      text += fmt::format(
+          "{},{},{},{},{},{},{},{},{:d},{},{},{},{}\n", csv_field(sample.path), sets.names[s],
+          csv_field(sets.data[s].classes[static_cast<size_t>(sample.label)]), f.info.format,
+          f.info.width, f.info.height, f.info.channels, f.info.bits, f.info.alpha,
+          f.info.orientation, f.bytes, copy == group.end() ? "" : std::to_string(copy->second),
+          csv_field(f.error));
+    }
+  return text;
+}
+
+void name_the_worst(const Sets& sets, const Findings& findings,
+                    std::span<const Copies> duplicates) {
+  constexpr int kMost = 10;  // of a kind; --csv has all
+  int named = 0;
+  for (const auto& set : findings)
+    for (const Finding& f : set)
+      if (!f.error.empty() && named++ < kMost) say("unreadable: " + f.error);
+  named = 0;
+  for (const Copies& copies : duplicates) {
+    const Copy &first = copies.front(), &last = copies.back();
+    if (first.set == last.set || named++ >= kMost) continue;
+    say(fmt::format("leak: {} is {}", sets.data[first.set].samples[first.sample].path,
+                    sets.data[last.set].samples[last.sample].path));
+  }
+}
+
+}  // namespace
+
+int check_data(const Command& command) {
+  const auto options = parse_options<CheckOptions>(command);
+  if (!options) return 0;
+  const CheckOptions& o = *options;
+  const Sets sets = read_sets(o);
+  const int threads = o.workers > 0 ? o.workers : available_cores();
+  const Findings findings = scan(sets, threads);
+  const std::vector<const Dataset*> views = sets.views();
+  const std::vector<Copies> duplicates = find_duplicates(views, false, {.threads = threads});
+  const Report report = summarise(sets, findings, duplicates);
+  if (!o.csv.empty()) {
+    const std::string text = rows(sets, findings, duplicates);
+    const std::span<const std::byte> parts[] = {std::as_bytes(std::span(text))};
+    write_file_atomically(o.csv, parts);
+  }
+  name_the_worst(sets, findings, duplicates);
+  print_to_stdout(
+      o.json ? to_json(sets, report).dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'
+             : table(sets, report));
+  const bool sound = report.unreadable == 0 && report.leaks == 0;
+  return sound ? 0 : static_cast<int>(Failure::check);
+}
+
+}  // namespace engine
