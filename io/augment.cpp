@@ -114,26 +114,10 @@ void blur(Image& image, int kernel, float sigma) {
 
 // ---- stages
 
-Stage resize_to(const Preprocess& preprocess) {
-  return [preprocess](Image& image, Rng&) { image = resize(image, preprocess); };
-}
-
-Stage crop_center(int size) {
-  return [size](Image& image, Rng&) { image = center_crop(image, size); };
-}
-
-Stage random_crop(int size, int padding) {
+Stage crop_and_resize(const AugmentConfig& config, const Preprocess& preprocess) {
   return [=](Image& image, Rng& rng) {
-    const CropWindow w = draw_crop({.crop = CropKind::random, .crop_padding = padding}, image.width,
-                                   image.height, size, rng);
-    image = crop(image, w.left, w.top, w.width, w.height);
-  };
-}
-
-Stage random_resized_crop(int size, Interpolation interpolation, Interval area, Interval ratio) {
-  return [=](Image& image, Rng& rng) {
-    const CropWindow w = draw_resized_window(image.width, image.height, rng, area, ratio);
-    image = resize(crop(image, w.left, w.top, w.width, w.height), size, size, interpolation);
+    const Sampling sampling = draw_sampling(config, preprocess, image.width, image.height, rng);
+    image = sample(view_of(image), 0, 0, sampling, preprocess.interpolation);
   };
 }
 
@@ -208,6 +192,17 @@ CropWindow draw_crop(const AugmentConfig& config, int width, int height, int siz
       return draw_resized_window(width, height, rng, config.crop_area, config.crop_ratio);
   }
   fail(Failure::internal, "crop {}", static_cast<int>(config.crop));
+}
+
+Sampling draw_sampling(const AugmentConfig& config, const Preprocess& p, int width, int height,
+                       Rng& rng) {
+  if (config.crop == CropKind::resized)
+    return {draw_crop(config, width, height, p.crop, rng), p.crop, p.crop, {0, 0, p.crop, p.crop}};
+  const Size to = resized_size(width, height, p);
+  return {{0, 0, width, height},
+          to.width,
+          to.height,
+          draw_crop(config, to.width, to.height, p.crop, rng)};
 }
 
 std::array<JitterStep, 4> draw_jitter(const Jitter& jitter, Rng& rng) {
@@ -341,19 +336,15 @@ std::string describe(const AugmentConfig& c) {
   return text;
 }
 
-std::vector<Stage> train_stages(const AugmentConfig& config, const Preprocess& preprocess,
-                                bool already_resized) {
+std::vector<Stage> train_stages(const AugmentConfig& config, const Preprocess& preprocess) {
+  std::vector<Stage> stages = edit_stages(config, preprocess);
+  stages.insert(stages.begin(), crop_and_resize(config, preprocess));
+  return stages;
+}
+
+std::vector<Stage> edit_stages(const AugmentConfig& config, const Preprocess& preprocess) {
   check(config);
-  const int size = preprocess.crop;
   std::vector<Stage> stages;
-  if (config.crop == CropKind::resized) {
-    stages.push_back(
-        random_resized_crop(size, preprocess.interpolation, config.crop_area, config.crop_ratio));
-  } else {
-    if (!already_resized) stages.push_back(resize_to(preprocess));
-    stages.push_back(config.crop == CropKind::center ? crop_center(size)
-                                                     : random_crop(size, config.crop_padding));
-  }
   if (config.horizontal_flip > 0) stages.push_back(random_horizontal_flip(config.horizontal_flip));
   if (config.vertical_flip > 0) stages.push_back(random_vertical_flip(config.vertical_flip));
   if (config.affine != AffineRanges{}) stages.push_back(random_affine(config.affine));

@@ -121,23 +121,23 @@ void check(const AugmentConfig& config);  // Failure::usage names the number out
 // "random crop, flip 0.5, …": what is on, with its numbers.
 std::string describe(const AugmentConfig& config);
 
-// From a decoded image to the square that the network gets. `already_resized`: the image comes from
-// a pack that was made with `preprocess`, so the resize step is left out.
-std::vector<Stage> train_stages(const AugmentConfig& config, const Preprocess& preprocess,
-                                bool already_resized = false);
+// From a decoded image to the square that the network gets. A resize to the size that an image has
+// already (because it comes from a pack) changes nothing and costs nothing.
+std::vector<Stage> train_stages(const AugmentConfig& config, const Preprocess& preprocess);
+// Those after the crop, for callers who draw_sampling() and sample() themselves.
+std::vector<Stage> edit_stages(const AugmentConfig& config, const Preprocess& preprocess);
 
 // ---- draws that stages and devices share
-
-struct CropWindow {
-  int left, top, width, height;  // pixels; may reach beyond the image, where zeros are
-  bool operator==(const CropWindow&) const = default;
-};
 
 // The window of an image of width x height pixels that becomes size x size pixels. Center and
 // random: of the resized image, `size` wide. Resized: ten tries of area and ratio (drawn in its
 // logarithm), with top and left if the window fits, then the largest window of a ratio in range,
 // centred.
 CropWindow draw_crop(const AugmentConfig& config, int width, int height, int size, Rng& rng);
+
+// The same window as part of the decoded picture: what preprocessing resizes, and to what.
+Sampling draw_sampling(const AugmentConfig& config, const Preprocess& preprocess, int width,
+                       int height, Rng& rng);
 
 struct JitterStep {
   enum Kind : uint8_t { brightness, contrast, saturation, hue } kind;
@@ -148,12 +148,7 @@ struct JitterStep {
 std::array<JitterStep, 4> draw_jitter(const Jitter& jitter, Rng& rng);
 
 // ---- stages: geometry
-Stage resize_to(const Preprocess& preprocess);  // its resize step; draws nothing
-Stage crop_center(int size);
-// Around the image are `padding` zeros; what is still smaller is padded evenly.
-Stage random_crop(int size, int padding = 0);
-Stage random_resized_crop(int size, Interpolation interpolation, Interval area = {0.08f, 1.f},
-                          Interval ratio = {3.f / 4.f, 4.f / 3.f});
+Stage crop_and_resize(const AugmentConfig& config, const Preprocess& preprocess);
 Stage random_horizontal_flip(float probability = 0.5f);
 Stage random_vertical_flip(float probability = 0.5f);
 Stage random_affine(const AffineRanges& ranges);

@@ -15,10 +15,15 @@ bool starts_with(std::span<const std::byte> file, std::string_view magic) {
   return file.size() >= magic.size() && std::memcmp(file.data(), magic.data(), magic.size()) == 0;
 }
 
-Image decode_any(std::span<const std::byte> file, std::string_view name, DecodeOptions options) {
-  if (starts_with(file, "\xff\xd8\xff")) return decode_jpeg(file, name, options);
-  if (starts_with(file, "P5") || starts_with(file, "P6")) return decode_pnm(file, name);
-  return decode_stb(file, name);
+Part decode_any(std::span<const std::byte> file, std::string_view name, DecodeOptions options,
+                const ChoosePart& choose, Image recycled) {
+  require(!file.empty(), Failure::data, "{}: the file is empty", name);
+  if (starts_with(file, "\xff\xd8\xff"))
+    return decode_jpeg(file, name, options, choose, std::move(recycled));
+  const bool is_pnm = starts_with(file, "P5") || starts_with(file, "P6");
+  Image image = is_pnm ? decode_pnm(file, name) : decode_stb(file, name);
+  const int width = image.width, height = image.height;
+  return {.image = std::move(image), .width = width, .height = height};
 }
 
 }  // namespace
@@ -61,8 +66,20 @@ Image convert_channels(Image image, int channels) {
 
 Image decode(std::span<const std::byte> file, std::string_view name, int channels,
              DecodeOptions options) {
-  require(!file.empty(), Failure::data, "{}: the file is empty", name);
-  return convert_channels(decode_any(file, name, options), channels);
+  return convert_channels(decode_any(file, name, options, {}, {}).image, channels);
+}
+
+Part decode_part(std::span<const std::byte> file, std::string_view name, int channels,
+                 DecodeOptions options, const ChoosePart& choose, Image recycled) {
+  Part part = decode_any(file, name, options, choose, std::move(recycled));
+  part.image = convert_channels(std::move(part.image), channels);
+  return part;
+}
+
+Part read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
+               const ChoosePart& choose, Image recycled) {
+  return decode_part(read_bytes(path), path.string(), channels, options, choose,
+                     std::move(recycled));
 }
 
 Image read_image(const std::filesystem::path& path, int channels, DecodeOptions options) {

@@ -1,5 +1,5 @@
 // One function per family of formats, for decode.cpp only; each returns the file's own number of
-// channels, 1 or 3.
+// channels, 1 or 3. `choose` may be empty: everything is wanted.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,8 @@
 
 namespace engine {
 
-Image decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options);
+Part decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options,
+                 const ChoosePart& choose, Image recycled);
 Image decode_pnm(std::span<const std::byte> file, std::string_view name);
 Image decode_stb(std::span<const std::byte> file, std::string_view name);  // PNG, BMP, GIF, TGA
 

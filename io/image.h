@@ -26,4 +26,13 @@ struct ImageView {
   size_t bytes() const { return size_t(width) * height * channels; }
 };
 
+inline ImageView view_of(const Image& image) {
+  return {image.pixels.data(), image.width, image.height, image.channels};
+}
+
+struct CropWindow {
+  int left, top, width, height;  // pixels; may reach beyond the image, where zeros are
+  bool operator==(const CropWindow&) const = default;
+};
+
 }  // namespace engine

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "engine/error.h"
 #include "io/decoders.h"
@@ -88,14 +89,39 @@ class JpegFile {
     return true;
   }
 
-  bool read_pixels(uint8_t* pixels) {
+  // Columns left to left + width of every row that is read, or some more on both sides.
+  bool narrow(unsigned& left, unsigned& width) {
+    if (setjmp(errors_.jump) != 0) return false;
+    jpeg_crop_scanline(&jpeg_, &left, &width);
+    return true;
+  }
+
+  // The first rows that nobody wants: their coefficients are read and no more.
+  bool skip(unsigned rows) {
+    if (setjmp(errors_.jump) != 0) return false;
+    jpeg_skip_scanlines(&jpeg_, rows);
+    return true;
+  }
+
+  bool read_rows(uint8_t* pixels, unsigned rows) {
     if (setjmp(errors_.jump) != 0) return false;
     const size_t stride = size_t{jpeg_.output_width} * size_t(jpeg_.output_components);
-    while (jpeg_.output_scanline < jpeg_.output_height) {
-      JSAMPROW row = pixels + jpeg_.output_scanline * stride;
+    const unsigned first = jpeg_.output_scanline;
+    while (jpeg_.output_scanline < first + rows) {
+      JSAMPROW row = pixels + (jpeg_.output_scanline - first) * stride;
       jpeg_read_scanlines(&jpeg_, &row, 1);
     }
-    jpeg_finish_decompress(&jpeg_);  // reads on to the end marker, so a cut file is noticed
+    return true;
+  }
+
+  // Reads on to the end marker, so a damaged or cut file is noticed. `row` takes one row of pixels.
+  bool finish(uint8_t* row) {
+    if (setjmp(errors_.jump) != 0) return false;
+    // Skipping the last row would skip what is left of the file unread.
+    const unsigned left = jpeg_.output_height - jpeg_.output_scanline;
+    if (left > 1) jpeg_skip_scanlines(&jpeg_, left - 1);
+    if (left > 0) jpeg_read_scanlines(&jpeg_, &row, 1);
+    jpeg_finish_decompress(&jpeg_);
     return true;
   }
 
@@ -139,7 +165,8 @@ Image cmyk_to_rgb(const Image& cmyk) {
 
 }  // namespace
 
-Image decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options) {
+Part decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options,
+                 const ChoosePart& choose, Image recycled) {
   JpegFile jpeg;
   const auto check = [&](bool ok) { require(ok, Failure::data, "{}: {}", name, jpeg.error()); };
 
@@ -155,10 +182,37 @@ Image decode_jpeg(std::span<const std::byte> file, std::string_view name, Decode
   if (state.jpeg_color_space == JCS_CMYK || state.jpeg_color_space == JCS_YCCK) space = JCS_CMYK;
 
   check(jpeg.start(space, scale_denominator(state, options.reduce_to)));
-  Image image(int(state.output_width), int(state.output_height), state.output_components);
-  check(jpeg.read_pixels(image.pixels.data()));
-  if (image.channels == 4) image = cmyk_to_rgb(image);
-  return upright(std::move(image), held);
+  Part part{.image = std::move(recycled),
+            .width = int(state.output_width),
+            .height = int(state.output_height)};
+  CropWindow wanted{0, 0, part.width, part.height};
+  if (choose && held == 1) wanted = choose(part.width, part.height);
+  if (wanted.width < part.width) {
+    // Chroma at half size is interpolated from the neighbours: at the edges it would come out
+    // differently.
+    constexpr int kMargin = 2;
+    const int begin = std::max(0, wanted.left - kMargin);
+    const int end = std::min(part.width, wanted.left + wanted.width + kMargin);
+    unsigned left = unsigned(begin), width = unsigned(end - begin);
+    check(jpeg.narrow(left, width));
+    part.left = int(left);
+  }
+  part.top = wanted.top;
+  part.image.width = int(state.output_width);
+  part.image.height = wanted.height;
+  part.image.channels = state.output_components;
+  const size_t stride = size_t{state.output_width} * size_t(state.output_components);
+  part.image.pixels.resize(stride * size_t(wanted.height));
+  if (wanted.top > 0) check(jpeg.skip(unsigned(wanted.top)));
+  check(jpeg.read_rows(part.image.pixels.data(), unsigned(wanted.height)));
+  if (options.reduce_to <= 0 || !choose) {
+    std::vector<uint8_t> row(stride);
+    check(jpeg.finish(row.data()));
+  }
+  if (part.image.channels == 4) part.image = cmyk_to_rgb(part.image);
+  part.image = upright(std::move(part.image), held);
+  if (held >= 5) std::swap(part.width, part.height);
+  return part;
 }
 
 ImageInfo inspect_jpeg(std::span<const std::byte> file, std::string_view name) {

@@ -143,9 +143,14 @@ Image center_crop(const Image& image, int size) {
               size, size);
 }
 
+Size resized_size(int width, int height, const Preprocess& p) {
+  return p.resize_width == 0 ? shorter_side_to(p.resize_height, width, height)
+                             : Size{p.resize_width, p.resize_height};
+}
+
 Image resize(const Image& image, const Preprocess& p) {
-  return p.resize_width == 0 ? resize_shorter(image, p.resize_height, p.interpolation)
-                             : resize(image, p.resize_width, p.resize_height, p.interpolation);
+  const Size to = resized_size(image.width, image.height, p);
+  return resize(image, to.width, to.height, p.interpolation);
 }
 
 Image evaluate_transform(const Image& image, const Preprocess& p) {

@@ -41,6 +41,8 @@ std::string describe(const Preprocess& preprocess);
 std::string to_json(const Preprocess& preprocess);
 Preprocess preprocess_from_json(std::string_view json);
 
+Size resized_size(int width, int height, const Preprocess& preprocess);  // of the resize step
+
 // The resize step alone, and all of it: crop x crop pixels, not yet normalised.
 Image resize(const Image& image, const Preprocess& preprocess);
 Image evaluate_transform(const Image& image, const Preprocess& preprocess);

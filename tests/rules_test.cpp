@@ -86,7 +86,7 @@ const Rule kRules[] = {
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
     {"io/.*", "io/[^/]*|engine/(error|tensor|rng)\\.h|kernels/(color|image|random)\\.h",
      "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|jconfig\\.h|stb/.*|zlib\\.h|nlohmann/.*|unistd\\.h|"
-     "fcntl\\.h|sys/.*"},
+     "fcntl\\.h|sys/.*|immintrin\\.h"},
 };
 
 }  // namespace

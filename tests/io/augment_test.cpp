@@ -43,6 +43,18 @@ Image gray(int width, int height, std::vector<uint8_t> pixels) {
   return image;
 }
 
+// Without a change of size: the image's shorter side stays.
+Stage crop_to(int size, int padding = 0) {
+  return [=](Image& image, Rng& rng) {
+    const Preprocess p{.resize_height = std::min(image.width, image.height), .crop = size};
+    crop_and_resize({.crop = CropKind::random, .crop_padding = padding}, p)(image, rng);
+  };
+}
+
+Stage resized_crop(int size, Interval area) {
+  return crop_and_resize({.crop = CropKind::resized, .crop_area = area}, {.crop = size});
+}
+
 constexpr Augment kRecipes[] = {Augment::none, Augment::light, Augment::standard, Augment::strong};
 
 }  // namespace
@@ -86,7 +98,7 @@ TEST_CASE("random crops lie in the image and reach every place") {
   for (uint32_t i = 0; i < 400; ++i) {
     Image image = coordinates(12, 9);
     Rng rng = rng_of(i);
-    random_crop(7)(image, rng);
+    crop_to(7)(image, rng);
     const int left = image.pixels[0], top = image.pixels[1];
     CHECK(same_pixels(image, crop(coordinates(12, 9), left, top, 7, 7)));
     lefts.insert(left), tops.insert(top);
@@ -98,7 +110,7 @@ TEST_CASE("random crops lie in the image and reach every place") {
 TEST_CASE("a crop larger than the image pads evenly with zeros") {
   Image image = gray(1, 2, {7, 8});
   Rng rng = rng_of(0);
-  random_crop(4)(image, rng);
+  crop_to(4)(image, rng);
   CHECK(image.pixels == std::vector<uint8_t>{0, 0, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0});
 }
 
@@ -107,7 +119,7 @@ TEST_CASE("random resized crops have areas and ratios in range") {
   for (uint32_t i = 0; i < 300; ++i) {
     Image image = coordinates(200, 160);
     Rng rng = rng_of(i);
-    random_resized_crop(64, Interpolation::bilinear, {0.2f, 0.8f})(image, rng);
+    resized_crop(64, {0.2f, 0.8f})(image, rng);
     // The slope of the coordinates over the output gives the window back.
     const auto extent = [&](int channel, int last) {
       return (image.pixels[size_t(last + channel)] - image.pixels[size_t(channel)]) * 64.0 / 63.0;
@@ -127,7 +139,7 @@ TEST_CASE("random resized crops have areas and ratios in range") {
 TEST_CASE("an image too narrow for the ratio is cropped centrally") {
   Image image = coordinates(200, 10);
   Rng rng = rng_of(0);
-  random_resized_crop(10, Interpolation::bilinear, {1.f, 1.f})(image, rng);
+  resized_crop(10, {1.f, 1.f})(image, rng);
   CHECK(image.pixels[0] >= 93);  // (200 − round(10 · 4/3)) / 2
   CHECK(image.pixels[0] <= 94);
 }
@@ -281,7 +293,7 @@ TEST_CASE("random crops with padding reach into the padding on every side") {
   for (uint32_t i = 0; i < 300; ++i) {
     Image image = gray(4, 4, std::vector<uint8_t>(16, 9));
     Rng rng = rng_of(i);
-    random_crop(4, 2)(image, rng);
+    crop_to(4, 2)(image, rng);
     REQUIRE(image.width == 4);
     const int inside = int(std::count(image.pixels.begin(), image.pixels.end(), 9));
     CHECK(inside >= 4);
@@ -357,7 +369,7 @@ TEST_CASE("what comes from a pack is cropped as what was resized on the way") {
       Image image = original, other = packed;
       Rng a = rng_of(i), b = rng_of(i);
       for (const Stage& stage : train_stages(preset(recipe), p)) stage(image, a);
-      for (const Stage& stage : train_stages(preset(recipe), p, true)) stage(other, b);
+      for (const Stage& stage : train_stages(preset(recipe), p)) stage(other, b);
       CHECK(same_pixels(image, other));
     }
 }

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/rng.h"
 #include "io/encode.h"
 #include "io/exif.h"
+#include "io/preprocess.h"
 #include "tests/io/pillow.h"
 #include "tests/support.h"
 
@@ -111,6 +113,48 @@ TEST_CASE("files of every kind equal PIL") {
     ++files;
   }
   CHECK(files == 49);
+}
+
+TEST_CASE("a part has the pixels of the whole picture, and what is damaged after it is noticed") {
+  std::vector<std::pair<std::string, Bytes>> files;
+  TemporaryFolder folder;
+  if (has_python_module("PIL")) {
+    run_pillow("corpus", folder.path());
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+      if (entry.path().extension() != ".raw")
+        files.emplace_back(entry.path().filename().string(), file_bytes(entry.path()));
+  }
+  for (const int channels : {1, 3})
+    files.emplace_back("ramp", encode_jpeg(noise_image(157, 101, channels, 4), 90));
+  Rng rng({.seed = 1, .purpose = purpose("parts")});
+  for (const auto& [name, file] : files)
+    for (const int channels : {1, 3})
+      for (const int reduce_to : {0, 20}) {
+        const Image whole = decode(file, name, channels, {.reduce_to = reduce_to});
+        for (int round = 0; round < 25; ++round) {
+          CropWindow wanted{};
+          const Part part = decode_part(
+              file, name, channels, {.reduce_to = reduce_to}, [&](int width, int height) {
+                wanted.left = int(rng.below(uint32_t(width)));
+                wanted.top = int(rng.below(uint32_t(height)));
+                wanted.width = 1 + int(rng.below(uint32_t(width - wanted.left)));
+                wanted.height = 1 + int(rng.below(uint32_t(height - wanted.top)));
+                return wanted;
+              });
+          INFO(name << " " << reduce_to << ": " << wanted.left << " " << wanted.top << " "
+                    << wanted.width << " " << wanted.height);
+          REQUIRE(part.width == whole.width);
+          REQUIRE(part.height == whole.height);
+          const Image ours = crop(part.image, wanted.left - part.left, wanted.top - part.top,
+                                  wanted.width, wanted.height);
+          REQUIRE(
+              same_pixels(ours, crop(whole, wanted.left, wanted.top, wanted.width, wanted.height)));
+        }
+      }
+  Bytes cut = files.back().second;
+  cut.resize(cut.size() * 3 / 4);
+  const auto first_row = [](int, int) { return CropWindow{20, 3, 5, 1}; };
+  CHECK_THROWS_AS(decode_part(cut, "cut", 3, {}, first_row), Error);
 }
 
 TEST_CASE("a file cut anywhere is an error that names it") {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "io/loader.h"
+#include "io/preprocess.h"
 #include "kernels/reference.h"
 #include "tests/support.h"
 
@@ -86,9 +87,11 @@ void check_equal_input(const AugmentConfig& config, int channels, int threads) {
                               .seed = 9};
   Loader pixels(
       pictures.data,
-      [&, stages = train_stages(config, preprocess, true)](size_t index, const RandomKey& key) {
-        Image image = pictures.images[index];
+      [&, stages = edit_stages(config, preprocess)](size_t index, const RandomKey& key) {
+        const Image& packed = pictures.images[index];
         Rng rng(key);
+        const CropWindow window = draw_crop(config, packed.width, packed.height, kCrop, rng);
+        Image image = crop(packed, window.left, window.top, window.width, window.height);
         for (const Stage& stage : stages) stage(image, rng);
         return image;
       },

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/rng.h"
 #include "io/decode.h"
+#include "io/preprocess.h"
 #include "tests/io/pillow.h"
 #include "tests/support.h"
 
@@ -106,6 +108,33 @@ TEST_CASE("decoding and resizing equal PIL on 200 photographs") {
     cases.push_back({image, source, 64, 64, Interpolation::bicubic});
   }
   compare_with_pillow(cases, folder.path());
+}
+
+TEST_CASE("a window of a resized part, from no more pixels than it says it reads") {
+  Rng rng({.seed = 1, .purpose = purpose("windows")});
+  const auto draw = [&](int least, int most) {
+    return least + int(rng.below(uint32_t(most - least + 1)));
+  };
+  for (int round = 0; round < 400; ++round) {
+    const int channels = round % 3 == 0 ? 1 : 3;
+    const auto interpolation = round % 2 ? Interpolation::bilinear : Interpolation::bicubic;
+    const Image picture = noise_image(draw(1, 60), draw(1, 60), channels, uint32_t(round));
+    Sampling s{};
+    s.source.left = draw(0, picture.width - 1), s.source.top = draw(0, picture.height - 1);
+    s.source.width = draw(1, picture.width - s.source.left);
+    s.source.height = draw(1, picture.height - s.source.top);
+    s.width = round % 5 == 0 ? s.source.width : draw(1, 70);
+    s.height = round % 7 == 0 ? s.source.height : draw(1, 70);
+    s.window = {draw(-9, s.width), draw(-9, s.height), draw(1, 50), draw(1, 50)};
+    const Image source =
+        crop(picture, s.source.left, s.source.top, s.source.width, s.source.height);
+    const Image expected = crop(resize(source, s.width, s.height, interpolation), s.window.left,
+                                s.window.top, s.window.width, s.window.height);
+    REQUIRE(same_pixels(sample(view_of(picture), 0, 0, s, interpolation), expected));
+    const CropWindow read = pixels_read(s, interpolation);
+    const Image part = crop(picture, read.left, read.top, read.width, read.height);
+    REQUIRE(same_pixels(sample(view_of(part), read.left, read.top, s, interpolation), expected));
+  }
 }
 
 TEST_CASE("the shorter side becomes the size, the longer one is cut to an integer") {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <utility>
 
 #include "engine/error.h"
 #include "engine/rng.h"
@@ -46,9 +48,45 @@ Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions
   return read_image(data.samples[index].path, channels, options);
 }
 
+namespace {
+
+// The square that `choose` asks for of a sample of any size, by the shortest way there is: of a file
+// only the part that matters is decoded.
+Image read_square(const Dataset& data, size_t index, const Preprocess& preprocess,
+                  DecodeOptions decoding,
+                  const std::function<Sampling(int width, int height)>& choose) {
+  const Interpolation interpolation = preprocess.interpolation;
+  const auto square = [&](const ImageView& view) {
+    return sample(view, 0, 0, choose(view.width, view.height), interpolation);
+  };
+  if (data.pack && data.pack->spec().channels == preprocess.channels)
+    if (const auto view = data.pack->image(data.records[index])) return square(*view);
+  if (data.pack || !data.images.empty())
+    return square(view_of(read_sample(data, index, preprocess.channels)));
+
+  thread_local Image recycled;
+  std::optional<Sampling> chosen;
+  Part part = read_part(
+      data.samples[index].path, preprocess.channels, decoding,
+      [&](int width, int height) {
+        chosen = choose(width, height);
+        return pixels_read(*chosen, interpolation);
+      },
+      std::move(recycled));
+  if (!chosen) chosen = choose(part.width, part.height);
+  Image image = sample(view_of(part.image), part.left, part.top, *chosen, interpolation);
+  recycled = std::move(part.image);
+  return image;
+}
+
+}  // namespace
+
 Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess) {
-  return [&data, preprocess](size_t index, const RandomKey&) {
-    return evaluate_transform(read_sample(data, index, preprocess.channels), preprocess);
+  return [&data, preprocess](size_t index, const RandomKey& key) {
+    return read_square(data, index, preprocess, {}, [&](int width, int height) {
+      Rng rng(key);  // a centre crop draws nothing
+      return draw_sampling({}, preprocess, width, height, rng);
+    });
   };
 }
 
@@ -60,11 +98,13 @@ Prepare training_input(const Dataset& data, const Preprocess& preprocess,
                           : preprocess.resize_height;
   const bool whole = augment.crop != CropKind::resized;
   const DecodeOptions decoding{.reduce_to = fast_decode ? (whole ? shorter : 2 * shorter) : 0};
-  return [&data, preprocess, decoding, stages = train_stages(augment, preprocess)](
+  return [&data, preprocess, augment, decoding, edits = edit_stages(augment, preprocess)](
              size_t index, const RandomKey& key) {
-    Image image = read_sample(data, index, preprocess.channels, decoding);
     Rng rng(key);
-    for (const Stage& stage : stages) stage(image, rng);
+    Image image = read_square(data, index, preprocess, decoding, [&](int width, int height) {
+      return draw_sampling(augment, preprocess, width, height, rng);
+    });
+    for (const Stage& edit : edits) edit(image, rng);
     return image;
   };
 }

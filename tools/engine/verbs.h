@@ -7,6 +7,7 @@
 
 namespace engine {
 
+int bench_data(const Command& command);
 int bench_inference(const Command& command);
 int bench_kernels(const Command& command);
 int bench_step(const Command& command);
@@ -19,6 +20,7 @@ int eval(const Command& command);
 int export_model(const Command& command);
 int parity(const Command& command);
 int predict(const Command& command);
+int show_batch(const Command& command);
 int summary(const Command& command);
 int train(const Command& command);
 int verify_weights(const Command& command);
