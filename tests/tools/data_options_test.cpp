@@ -130,6 +130,8 @@ TEST_CASE("the fastest cache that fits is chosen, with a reason") {
   CHECK(small.kind == CacheKind::ram);
   CHECK(mentions(small.reason, "free device memory"));
   CHECK(open(CacheKind::automatic, {.reused = false}).kind == CacheKind::none);
+  const std::string reason = open(CacheKind::ram, {.reused = false}).reason;
+  CHECK_FALSE(reason.starts_with("0.0 "));  // its size is known all the same
   // What the run used before goes on, unless it cannot or another one is asked for.
   CHECK(open(CacheKind::automatic, {}, CacheKind::disk).kind == CacheKind::disk);
   CHECK(open(CacheKind::automatic, {.device_bytes = enough}, CacheKind::none).kind ==

@@ -25,6 +25,7 @@ namespace fs = std::filesystem;
 
 std::string size_text(uint64_t bytes) {
   constexpr double kMiB = 1 << 20;
+  if (bytes < kMiB) return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 1024);
   const double mib = static_cast<double>(bytes) / kMiB;
   return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
 }
@@ -253,7 +254,8 @@ Cache open_cache(TrainingData& data, const DataOptions& options, const Preproces
   const std::vector<PackSource> sources = pack_sources(views);
   Cache cache{.spec = cache_spec(options, preprocess), .images = sources.size()};
   const fs::path file = cache_file(options, cache.spec);
-  const bool sized = options.cache != CacheKind::none && limits.reused;
+  const bool sized = options.cache != CacheKind::none &&
+                     (limits.reused || before || options.cache != CacheKind::automatic);
   cache.kind = choose(options, limits, sized ? estimate_pack(sources, cache.spec) : 0, file,
                       !data.train.images.empty(), before, cache.reason);
   if (before && options.cache != CacheKind::automatic && options.cache != *before)
