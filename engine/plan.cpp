@@ -55,7 +55,7 @@ std::vector<int> trained_in_backward_order(const Graph& graph, const std::vector
 
 std::vector<Bucket> make_buckets(const Graph& graph, const ParameterLayout& layout,
                                  int64_t bucket_elements) {
-  const std::vector<int> ready = completing_steps(graph);
+  const std::vector<int>& ready = layout.completed_by;
   std::vector<Bucket> buckets;
   Bucket bucket;
   for (int p : trained_in_backward_order(graph, ready)) {
@@ -295,7 +295,8 @@ ParameterLayout lay_out_parameters(const Graph& graph) {
     layout.at[p] = next;
     next += round_up(elements(graph.parameters[p].shape), kParameterAlignment);
   };
-  for (int p : trained_in_backward_order(graph, completing_steps(graph))) take(p, layout.trained);
+  layout.completed_by = completing_steps(graph);
+  for (int p : trained_in_backward_order(graph, layout.completed_by)) take(p, layout.trained);
   for (int p = 0; p < static_cast<int>(graph.parameters.size()); ++p)
     if (!graph.parameters[p].trained()) take(p, layout.state);
   for (const Buffer& b : graph.buffers) {

@@ -54,6 +54,8 @@ struct PlanOptions {
 struct ParameterLayout {
   std::vector<int64_t> at;         // per parameter: first Real in the trained or the state arena
   int64_t trained = 0, state = 0;  // Reals in each, padded: every tensor starts at a multiple of 64
+  std::vector<int> completed_by;   // per parameter: the last step whose backward adds to its
+                                   // gradient, the first in forward order; -1: not trained
   std::vector<int64_t> channel_at;  // per buffer: first channel in each of k0, k1, mean, var
   int64_t channels = 0;             // of all buffers
 };

@@ -109,10 +109,11 @@ UpdateMemory Session::update_memory() const {
           .averages = options_.ema_decay > 0};
 }
 
-// Parameters with the same rule form a group.
+// Parameters with the same rule form a group. Below the first that is not frozen no update needs a backward.
 void Session::make_groups() {
   std::vector<ParameterGroup> groups;
   std::vector<uint8_t> group_of(layout_.trained / kUpdateBlock);
+  first_backward_ = options_.input_gradient ? 0 : static_cast<int>(graph_.steps.size());
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
     const Parameter& parameter = graph_.parameters[p];
     if (!parameter.trained()) continue;
@@ -124,6 +125,7 @@ void Session::make_groups() {
     require(groups.size() <= kMaxParameterGroups, Failure::usage,
             "parameters have more than {} different learning rates and weight decays",
             kMaxParameterGroups);
+    if (group.rate != 0) first_backward_ = std::min(first_backward_, layout_.completed_by[p]);
     const int64_t count = elements(parameter.shape);
     std::fill_n(group_of.begin() + layout_.at[p] / kUpdateBlock,
                 (count + kUpdateBlock - 1) / kUpdateBlock, static_cast<uint8_t>(index));
@@ -241,7 +243,7 @@ void Session::enqueue(const Running& r) {
   if (any && !options_.frozen_norms) backend_.update_running(program);
   auto bucket = r.plan.buckets.begin();
   for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
-    if (any) r.steps[i].backward();
+    if (any && (i >= first_backward_ || r.spec.mode == Mode::gradients)) r.steps[i].backward();
     for (; bucket != r.plan.buckets.end() && bucket->after_step == i; ++bucket) {
       if (r.spec.mode == Mode::accumulate) continue;
       if (r.spec.mode == Mode::train && options_.accumulates)

@@ -156,7 +156,8 @@ class Session {
   Backend& backend_;
   SessionOptions options_;
   ParameterLayout layout_;
-  int capacity_ = 0;  // images per staging slot
+  int capacity_ = 0;        // images per staging slot
+  int first_backward_ = 0;  // of the steps: those before it have only frozen parameters
   std::vector<Memory> memory_;
   Memory results_;
   size_t allocated_ = 0, activations_ = 0;

@@ -1,20 +1,37 @@
 // Two GPUs with batch B against one with 2·B.
 #include "engine/cuda_module.h"
 #include "engine/error.h"
+#include "tests/engine/optimizer_cases.h"
 #include "tests/engine/ranks.h"
 #include "tests/support.h"
 
 using namespace engine;
 using namespace engine::test;
 
-TEST_CASE("two GPUs train as one") {
+namespace {
+
+// False, and counted as skipped, where there are fewer.
+bool has_two_gpus() {
   try {
-    if (const size_t found = cuda_devices().size(); found < 2)
-      return note_skipped(fmt::format("needs two GPUs, found {}", found));
+    const size_t found = cuda_devices().size();
+    if (found < 2) note_skipped(fmt::format("needs two GPUs, found {}", found));
+    return found >= 2;
   } catch (const Error& error) {
-    return note_skipped(error.what());
+    note_skipped(error.what());
+    return false;
   }
-  check_data_parallel(2, [](const Communicator& communicator) {
-    return make_cuda_backend({.device = communicator.rank, .communicator = communicator});
-  });
+}
+
+std::unique_ptr<Backend> backend_of(const Communicator& communicator) {
+  return make_cuda_backend({.device = communicator.rank, .communicator = communicator});
+}
+
+}  // namespace
+
+TEST_CASE("two GPUs train as one") {
+  if (has_two_gpus()) check_data_parallel(2, backend_of);
+}
+
+TEST_CASE("two GPUs that accumulate train as one") {
+  if (has_two_gpus()) check_accumulation_in_parallel(2, backend_of);
 }

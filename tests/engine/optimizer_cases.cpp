@@ -216,6 +216,27 @@ bool equal(const std::map<std::string, Tensor>& a, const std::map<std::string, T
   });
 }
 
+// A model without norms: its gradients are sums over the images.
+constexpr int kPlainSize = 9, kPlainClasses = 6;
+constexpr int64_t kPlainImage = kPlainSize * kPlainSize * 3;
+
+Graph plain_graph() {
+  Graph g("plain", 1e-5, 0.1);
+  Value v =
+      g.conv(g.input(kPlainSize, kPlainSize, 3), "conv", {.out = 8, .kernel = 3, .bias = true});
+  v = g.relu(g.conv(g.max_pool(g.relu(v), "pool", 2, 2), "deep", {.out = 16, .bias = true}));
+  g.cross_entropy(g.linear(v, "fc", kPlainClasses));
+  return g;
+}
+
+SessionOptions plain_options(std::vector<ProgramSpec> programs, Precision precision) {
+  return {.programs = std::move(programs),
+          .precision = precision,
+          .optimizer = {.kind = Kind::sgd, .momentum = 0.9, .clip_norm = 1},
+          .accumulates = true,
+          .normalisation = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}}};
+}
+
 }  // namespace
 
 void check_optimizer_traces(Backend& backend, Precision precision) {
@@ -241,30 +262,23 @@ void check_optimizer_traces(Backend& backend, Precision precision) {
 }
 
 void check_accumulation(Backend& backend, Precision precision, double tolerance) {
-  constexpr int kSize = 9, kClasses = 6, kBatch = 8;
-  Graph g("plain", 1e-5, 0.1);
-  Value v = g.conv(g.input(kSize, kSize, 3), "conv", {.out = 8, .kernel = 3, .bias = true});
-  v = g.max_pool(g.relu(v), "pool", 2, 2);
-  g.cross_entropy(g.linear(g.relu(g.conv(v, "deep", {.out = 16, .bias = true})), "fc", kClasses));
-  constexpr int64_t kImage = kSize * kSize * 3;
-  const SessionOptions options{
-      .programs = {{kBatch, Mode::train}, {3, Mode::train}, {3, Mode::accumulate}},
-      .precision = precision,
-      .optimizer = {.kind = Kind::sgd, .momentum = 0.9, .clip_norm = 1},
-      .accumulates = true,
-      .normalisation = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}}};
+  constexpr int kBatch = 8;
+  const Graph g = plain_graph();
+  const SessionOptions options =
+      plain_options({{kBatch, Mode::train}, {3, Mode::train}, {3, Mode::accumulate}}, precision);
   Session whole(g, backend, options), shares(g, backend, options);
   whole.initialise(1);
   shares.initialise(1);
   const Values start = flat(whole.state());
   for (uint32_t step = 0; step < 4; ++step) {
-    const Data data{random_bytes(kBatch * kImage, step), random_labels(kBatch, kClasses, step)};
+    const Data data{random_bytes(kBatch * kPlainImage, step),
+                    random_labels(kBatch, kPlainClasses, step)};
     const double rate = 0.1;
-    const uint64_t all = whole.train(data.batch(0, kBatch, kImage), {.learning_rate = rate});
+    const uint64_t all = whole.train(data.batch(0, kBatch, kPlainImage), {.learning_rate = rate});
     const StepInput input{.learning_rate = rate, .divisor = kBatch};
-    const uint64_t parts[] = {shares.accumulate(data.batch(0, 3, kImage), input),
-                              shares.accumulate(data.batch(3, 6, kImage), input),
-                              shares.train(data.batch(6, kBatch, kImage), input)};
+    const uint64_t parts[] = {shares.accumulate(data.batch(0, 3, kPlainImage), input),
+                              shares.accumulate(data.batch(3, 6, kPlainImage), input),
+                              shares.train(data.batch(6, kBatch, kPlainImage), input)};
     double loss = 0;
     for (const uint64_t part : parts) loss += shares.result(part).loss;
     CHECK(loss == doctest::Approx(whole.result(all).loss).epsilon(1e-5));
@@ -275,6 +289,59 @@ void check_accumulation(Backend& backend, Precision precision, double tolerance)
   const Values ours = flat(shares.state()), expected = flat(whole.state());
   CHECK(relative(ours, expected) <= tolerance);
   CHECK(relative(start, expected) > 100 * tolerance);
+}
+
+void check_accumulation_in_parallel(int ranks, const MakeBackend& make_backend) {
+  const Graph g = plain_graph();
+  const int batch = 4 * ranks;
+  const auto train = [&](int world, bool shares) {
+    std::vector<Values> states(world);
+    run_ranks(world, [&](const Communicator& communicator) {
+      const auto backend = make_backend(communicator);
+      const int own = batch / world, first = own * communicator.rank, share = own / 2;
+      const ProgramSpec whole{own, Mode::train}, last{share, Mode::train},
+          before{share, Mode::accumulate};
+      Session session(
+          g, *backend,
+          plain_options(shares ? std::vector{last, before} : std::vector{whole}, Precision::fp32));
+      session.initialise(1);
+      for (uint32_t step = 0; step < 4; ++step) {
+        const Data data{random_bytes(batch * kPlainImage, step),
+                        random_labels(batch, kPlainClasses, step)};
+        const StepInput input{.learning_rate = 0.1, .divisor = double(batch)};
+        if (shares) session.accumulate(data.batch(first, first + share, kPlainImage), input);
+        session.train(data.batch(shares ? first + share : first, first + own, kPlainImage), input);
+      }
+      states[communicator.rank] = flat(session.state());
+    });
+    for (const Values& state : states) CHECK(state == states.front());
+    return states.front();
+  };
+  CHECK(relative(train(ranks, true), train(1, false)) <= 1e-5);
+}
+
+void check_frozen(Backend& backend, Precision precision) {
+  const Graph g = plain_graph();
+  SessionOptions options = plain_options({{4, Mode::train}}, precision);
+  options.optimizer.clip_norm = 0;
+  options.deterministic = true;
+  Session all(g, backend, options);
+  options.rule = [](const Parameter& p) { return ParameterRule{p.head ? 1. : 0.}; };
+  Session head(g, backend, options);
+  const Data data{random_bytes(4 * kPlainImage, 1), random_labels(4, kPlainClasses, 1)};
+  for (Session* session : {&all, &head}) {
+    session->initialise(1);
+    session->train(data.batch(0, 4, kPlainImage), {.learning_rate = 0.1});
+  }
+  const auto moved = head.state(), expected = all.state();
+  const auto gradients = head.gradients();
+  for (const Parameter& p : g.parameters) {
+    CHECK_MESSAGE((moved.at(p.name).bytes == expected.at(p.name).bytes) == p.head, p.name);
+    const auto& bytes = gradients.at(p.name).bytes;
+    CHECK_MESSAGE(std::all_of(bytes.begin(), bytes.end(),
+                              [](std::byte b) { return b == std::byte{0}; }) == !p.head,
+                  p.name);
+  }
 }
 
 void check_recipe(Backend& backend, Precision precision) {

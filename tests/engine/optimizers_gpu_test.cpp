@@ -34,6 +34,10 @@ TEST_CASE("shares of a batch add up on CUDA") {
   });
 }
 
+TEST_CASE("training of the head alone on CUDA") {
+  with_cuda({Precision::fp32, Precision::fp16}, check_frozen);
+}
+
 TEST_CASE("a recipe with everything on CUDA") {
   with_cuda({Precision::fp32, Precision::tf32, Precision::fp16, Precision::bf16}, check_recipe);
 }

@@ -17,6 +17,16 @@ TEST_CASE("shares of a batch add up on the reference") {
   check_accumulation(*make_reference_backend({}), Precision::fp32, 1e-6);
 }
 
+TEST_CASE("ranks that accumulate train as one on the reference") {
+  check_accumulation_in_parallel(2, [](const Communicator& communicator) {
+    return make_reference_backend({.communicator = communicator});
+  });
+}
+
+TEST_CASE("training of the head alone on the reference") {
+  check_frozen(*make_reference_backend({.precision = Precision::fp64}), Precision::fp64);
+}
+
 TEST_CASE("a recipe with everything on the reference") {
   for (Precision precision : {Precision::fp64, Precision::fp32})
     check_recipe(*make_reference_backend({.precision = precision}), precision);
