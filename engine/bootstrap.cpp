@@ -145,14 +145,4 @@ ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
   return intervals;
 }
 
-double mcnemar_p(int64_t only_first, int64_t only_second) {
-  const auto n = static_cast<double>(only_first + only_second);
-  const auto fewer = static_cast<double>(std::min(only_first, only_second));
-  double tail = 0;  // of the binomial distribution with one half
-  for (double k = 0; k <= fewer; ++k)
-    tail += std::exp(std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1) -
-                     n * std::log(2.));
-  return std::min(1., 2 * tail);
-}
-
 }  // namespace engine

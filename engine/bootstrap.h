@@ -31,8 +31,4 @@ ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
                                         std::span<const int32_t> labels, int classes,
                                         const BootstrapOptions& options);
 
-// Whether two classifiers differ on the same samples, by those that only one of them has right: the
-// exact two-sided binomial test of McNemar (1947), a p-value.
-double mcnemar_p(int64_t only_first, int64_t only_second);
-
 }  // namespace engine

@@ -157,11 +157,3 @@ TEST_CASE("no samples: no measures") {
   CHECK(m.classes.size() == 3);
   CHECK_FALSE(m.auc_macro.has_value());
 }
-
-TEST_CASE("McNemar's exact test") {
-  CHECK(mcnemar_p(10, 2) == doctest::Approx(2 * (1 + 12 + 66) / 4096.));  // Σ C(12, k), k ≤ 2
-  CHECK(mcnemar_p(2, 10) == mcnemar_p(10, 2));
-  CHECK(mcnemar_p(0, 6) == doctest::Approx(2 / 64.));
-  CHECK(mcnemar_p(5, 5) == 1);
-  CHECK(mcnemar_p(0, 0) == 1);
-}
