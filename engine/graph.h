@@ -153,8 +153,8 @@ struct ConvOptions {
 
 // How parameters start; the rules of the reference implementations. Gains start at 1, running variances too.
 struct Initialisation {
-  enum class Weight { normal_fan_out, normal_fan_in, uniform_fan_in, uniform_out };
-  Weight conv = Weight::normal_fan_in;     // normal_*: He et al., std √(2/fan)
+  enum class Weight { normal_fan_out, normal_fan_in, normal_small, uniform_fan_in, uniform_out };
+  Weight conv = Weight::normal_fan_in;     // normal_fan_*: He et al., std √(2/fan); small: 0.01
   Weight linear = Weight::uniform_fan_in;  // uniform_*: ±1/√fan; uniform_out: fan = output features
   bool zero_bias = true;                   // else uniform, ±1/√fan_in of its layer
 };
@@ -171,6 +171,7 @@ class Graph {
 
   Value batch_norm(Value v, const std::string& name);
   Value relu(Value v) { return activate(v, Activation::relu); }
+  Value relu6(Value v) { return activate(v, Activation::relu6); }
   Value silu(Value v) { return activate(v, Activation::silu); }
   Value scale(Value v, int gate);  // by the gate that squeezed this very value
   Value dropout(Value v, const std::string& name, float p);

@@ -34,12 +34,14 @@ void fill_uniform(std::span<float> values, float bound, Rng rng) {
 }
 
 void fill_weight(std::span<float> values, const Shape& shape, Weight rule, Rng rng) {
-  const auto normal = [&](int64_t fan) {
-    for (float& v : values) v = rng.normal() * std::sqrt(2.f / static_cast<float>(fan));
+  const auto normal_of = [&](float deviation) {
+    for (float& v : values) v = rng.normal() * deviation;
   };
+  const auto normal = [&](int64_t fan) { normal_of(std::sqrt(2.f / static_cast<float>(fan))); };
   switch (rule) {
     case Weight::normal_fan_out: return normal(fan_out(shape));
     case Weight::normal_fan_in: return normal(fan_in(shape));
+    case Weight::normal_small: return normal_of(0.01f);
     case Weight::uniform_fan_in:
       return fill_uniform(values, 1.f / std::sqrt(float(fan_in(shape))), rng);
     case Weight::uniform_out: return fill_uniform(values, 1.f / std::sqrt(float(shape[0])), rng);

@@ -13,7 +13,7 @@
 
 namespace engine {
 
-enum class Activation : uint8_t { none, relu, silu };
+enum class Activation : uint8_t { none, relu, relu6, silu };
 
 template <class T>
 struct RealOf {
@@ -95,6 +95,8 @@ template <class R, bool Fast = false>
 ENGINE_HOST_DEVICE Activated<R> activate(Activation act, R u) {
   switch (act) {
     case Activation::relu: return {u > R(0) ? u : R(0), u > R(0) ? R(1) : R(0)};
+    case Activation::relu6:  // slope 0 at 0 and at 6, as PyTorch's
+      return {u < R(0) ? R(0) : u > R(6) ? R(6) : u, u > R(0) && u < R(6) ? R(1) : R(0)};
     case Activation::silu: {
       const R s = sigmoid<R, Fast>(u);
       return {u * s, s * (R(1) + u * (R(1) - s))};

@@ -28,6 +28,8 @@ __device__ __forceinline__ void load_values(Loaded<float> (&out)[V], const float
     load(Activation::silu);
   else if (act == Activation::relu)
     load(Activation::relu);
+  else if (act == Activation::relu6)
+    load(Activation::relu6);
   else
     load(Activation::none);
 }

@@ -96,9 +96,15 @@ struct Active {
   Lanes h, slope;
 };
 
+[[gnu::always_inline]] inline Lanes clamp6(Lanes u) {
+  const Lanes zero{}, six = zero + 6.f, below = u > six ? six : u;
+  return u < zero ? zero : below;
+}
+
 template <Activation act>
 [[gnu::always_inline]] inline Lanes activate(Lanes u) {
   if constexpr (act == Activation::relu) return u > 0.f ? u : Lanes{};
+  if constexpr (act == Activation::relu6) return clamp6(u);
   if constexpr (act == Activation::silu) return u / (1.f + exp(-u));
   return u;
 }
@@ -107,6 +113,10 @@ template <Activation act>
 [[gnu::always_inline]] inline Active activate_with_slope(Lanes u) {
   const Lanes one = Lanes{} + 1.f;
   if constexpr (act == Activation::relu) return {u > 0.f ? u : Lanes{}, u > 0.f ? one : Lanes{}};
+  if constexpr (act == Activation::relu6) {
+    const Lanes rising = u < 6.f ? one : Lanes{};
+    return {clamp6(u), u > 0.f ? rising : Lanes{}};
+  }
   if constexpr (act == Activation::silu) {
     const Lanes s = one / (one + exp(-u)), h = u * s;
     return {h, s + h * (one - s)};
@@ -124,6 +134,7 @@ template <class Body>
 [[gnu::always_inline]] inline void with_activation(Activation act, const Body& body) {
   switch (act) {
     case Activation::relu: return body(Constant<Activation::relu>{});
+    case Activation::relu6: return body(Constant<Activation::relu6>{});
     case Activation::silu: return body(Constant<Activation::silu>{});
     case Activation::none: return body(Constant<Activation::none>{});
   }

@@ -65,6 +65,7 @@ std::string text_of_operand(const OperandView<T>& v) {
   std::string text = text_of<OperandView<T>>(v);
   if (v.norm.present()) text += " norm";
   if (v.act == Activation::relu) text += " relu";
+  if (v.act == Activation::relu6) text += " relu6";
   if (v.act == Activation::silu) text += " silu";
   if (v.gate) text += " gate";
   if (v.random.present()) text += " random";

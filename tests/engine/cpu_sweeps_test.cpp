@@ -64,7 +64,8 @@ constexpr int kPixels = 21;             // two groups of eight and a rest
 TEST_CASE("row loops load and store what operand.h says, in every instruction set") {
   for (const RowKernels* rows : runnable_kernels())
     for (int channels : {1, 3, 8, 13, 37})
-      for (Activation act : {Activation::none, Activation::relu, Activation::silu})
+      for (Activation act :
+           {Activation::none, Activation::relu, Activation::relu6, Activation::silu})
         for (bool gated : {false, true}) {
           CAPTURE(rows->name);
           CAPTURE(channels);

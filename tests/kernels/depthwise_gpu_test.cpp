@@ -35,6 +35,7 @@ TEST_CASE_TEMPLATE("depthwise_forward", T, float, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
   const std::vector<OperandOptions> operands = {{true, Activation::silu, GateKind::none},
                                                 {true, Activation::relu, GateKind::none},
+                                                {true, Activation::relu6, GateKind::none},
                                                 {false, Activation::none, GateKind::none},
                                                 {true, Activation::silu, GateKind::elements}};
   for (const Extent& e : depthwise_extents())

@@ -11,7 +11,8 @@ const std::vector<OperandOptions> kOperands = {
     {false, Activation::none, GateKind::none},     {true, Activation::none, GateKind::none},
     {true, Activation::relu, GateKind::none},      {true, Activation::silu, GateKind::none},
     {false, Activation::relu, GateKind::elements}, {true, Activation::silu, GateKind::learned},
-    {true, Activation::none, GateKind::image},     {true, Activation::silu, GateKind::elements}};
+    {true, Activation::none, GateKind::image},     {true, Activation::silu, GateKind::elements},
+    {true, Activation::relu6, GateKind::none}};
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 // a gradient amount to the textbook backward of a batch norm.
 #include "kernels/operand.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "engine/rng.h"
@@ -13,7 +14,8 @@ using namespace engine::test;
 
 TEST_CASE("activations and their slopes") {
   for (double u : {-30., -2., -0.3, 0.4, 1., 7., 40.}) {
-    for (Activation act : {Activation::none, Activation::relu, Activation::silu}) {
+    for (Activation act :
+         {Activation::none, Activation::relu, Activation::relu6, Activation::silu}) {
       constexpr double kStep = 1e-6;
       const double numeric =
           (activate(act, u + kStep).h - activate(act, u - kStep).h) / (2 * kStep);
@@ -21,10 +23,13 @@ TEST_CASE("activations and their slopes") {
     }
     CHECK(activate(Activation::none, u).h == u);
     CHECK(activate(Activation::relu, u).h == (u > 0 ? u : 0));
+    CHECK(activate(Activation::relu6, u).h == std::min(std::max(u, 0.), 6.));
     CHECK(activate(Activation::silu, u).h == doctest::Approx(u / (1 + std::exp(-u))));
   }
-  // PyTorch's ReLU has slope 0 at 0; large values do not overflow.
+  // PyTorch's ReLU has slope 0 at 0, its ReLU6 at 6 too; large values do not overflow.
   CHECK(activate(Activation::relu, 0.).slope == 0);
+  CHECK(activate(Activation::relu6, 0.).slope == 0);
+  CHECK(activate(Activation::relu6, 6.).slope == 0);
   CHECK(activate(Activation::silu, -200.f).h == 0);
   CHECK(activate(Activation::silu, -200.f).slope == 0);
   CHECK(activate(Activation::silu, 200.f).h == 200.f);

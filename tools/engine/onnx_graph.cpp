@@ -156,6 +156,12 @@ class Exporter {
       case Activation::none: break;
       case Activation::relu:
         return once(value + ".relu", [&] { node("Relu", {value}, value + ".relu"); });
+      case Activation::relu6:
+        return once(value + ".relu6", [&] {
+          const std::string least = constant("zero", {}, {{0.f}}),
+                            most = constant("six", {}, {{6.f}});
+          node("Clip", {value, least, most}, value + ".relu6");
+        });
       case Activation::silu:
         return once(value + ".silu", [&] {
           node("Sigmoid", {value}, value + ".sigmoid");
