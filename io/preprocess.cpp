@@ -33,6 +33,7 @@ constexpr Default kDefaults[] = {
     {"densenet161", 256, 224, Interpolation::bilinear},
     {"densenet169", 256, 224, Interpolation::bilinear},
     {"densenet201", 256, 224, Interpolation::bilinear},
+    {"mobilenet_v2", 256, 224, Interpolation::bilinear},
 };
 
 int parse_side(std::string_view flag, std::string_view whole, std::string_view text) {

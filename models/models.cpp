@@ -26,7 +26,7 @@ constexpr Entry kModels[] = {
     {"efficientnet_b6", efficientnet}, {"efficientnet_b7", efficientnet},
     {"densenet121", densenet},         {"densenet161", densenet},
     {"densenet169", densenet},         {"densenet201", densenet},
-    {"mnist_cnn", make_mnist_cnn},
+    {"mobilenet_v2", mobilenet},       {"mnist_cnn", make_mnist_cnn},
 };
 
 }  // namespace

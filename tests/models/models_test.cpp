@@ -29,6 +29,7 @@ constexpr Published kPublished[] = {
     {"efficientnet_b6", 43'040'704, 986}, {"efficientnet_b7", 66'347'960, 1200},
     {"densenet121", 7'978'856, 727},      {"densenet161", 28'681'000, 967},
     {"densenet169", 14'149'480, 1015},    {"densenet201", 20'013'928, 1207},
+    {"mobilenet_v2", 3'504'872, 314},
 };
 
 // What a state dict holds, counters included.
@@ -80,8 +81,8 @@ TEST_CASE("models have the published numbers of parameters and tensors") {
 
 // tests/golden/names: "name dimension…" per line of torchvision's state_dict() at 1000 classes.
 TEST_CASE("tensors have torchvision's names and shapes") {
-  for (const char* model :
-       {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "densenet121", "densenet161"}) {
+  for (const char* model : {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "densenet121",
+                            "densenet161", "mobilenet_v2"}) {
     std::ifstream file(fmt::format("{}/tests/golden/names/{}.txt", ENGINE_SOURCE_DIR, model));
     REQUIRE(file);
     std::map<std::string, Shape> expected;
@@ -191,7 +192,7 @@ TEST_CASE("squeeze widths follow the block's input") {
 TEST_CASE("an unknown model is refused with the known names") {
   CHECK_THROWS_WITH_AS(make_model("resnet50", {}),
                        doctest::Contains("no model resnet50; known are efficientnet_b0, "), Error);
-  CHECK(model_names().size() == 13);
+  CHECK(model_names().size() == 14);
 }
 
 TEST_CASE("an image that is too small is refused") {

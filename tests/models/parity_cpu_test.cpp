@@ -21,6 +21,7 @@ const std::map<std::string, Own> kOwn = {
     {"efficientnet_b3", {2.1e-5, 9.9e-5, 1.2e-3, 8.3e-6}},
     {"efficientnet_b5", {6.6e-5, 3.7e-4, 1.4e-3, 4.4e-6}},
     {"mnist_cnn", {3.0e-6, 1.4e-6, 2.2e-6, 0}},
+    {"mobilenet_v2", {2.8e-5, 2.1e-4, 2.2e-3, 9.0e-6}},
 };
 
 std::vector<double> sorted_errors(const std::vector<ParityRow>& rows) {

@@ -25,7 +25,7 @@ import torch
 import images
 import models
 
-MODELS = ["efficientnet_b0", "densenet121", "mnist_cnn"]
+MODELS = ["efficientnet_b0", "densenet121", "mobilenet_v2", "mnist_cnn"]
 WAYS = [[], ["--fold-norms"], ["--with-normalisation"], ["--fold-norms", "--with-normalisation"]]
 SIZE = 96  # of the models with weights made here
 

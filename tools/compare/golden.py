@@ -78,6 +78,7 @@ STANDARD = [
     ("efficientnet_b3", 35, 64),
     ("efficientnet_b5", 10, 64),
     ("densenet121", 10, 64),
+    ("mobilenet_v2", 10, 64),
 ]
 
 Arrays = Dict[str, np.ndarray]

@@ -162,6 +162,7 @@ def write_layouts():
 
     names = [f"efficientnet_b{i}" for i in range(8)]
     names += [f"densenet{depth}" for depth in (121, 161, 169, 201)]
+    names.append("mobilenet_v2")
     models = {}
     for name in names:
         model = getattr(torchvision.models, name)(weights=None)

@@ -19,6 +19,7 @@ IMAGE_SIZES = {
     "densenet161": 224,
     "densenet169": 224,
     "densenet201": 224,
+    "mobilenet_v2": 224,
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
