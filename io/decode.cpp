@@ -15,8 +15,8 @@ bool starts_with(std::span<const std::byte> file, std::string_view magic) {
   return file.size() >= magic.size() && std::memcmp(file.data(), magic.data(), magic.size()) == 0;
 }
 
-Part decode_any(std::span<const std::byte> file, std::string_view name, DecodeOptions options,
-                const ChoosePart& choose, Image recycled) {
+DecodedPart decode_any(std::span<const std::byte> file, std::string_view name,
+                       DecodeOptions options, const ChoosePart& choose, Image recycled) {
   require(!file.empty(), Failure::data, "{}: the file is empty", name);
   if (starts_with(file, "\xff\xd8\xff"))
     return decode_jpeg(file, name, options, choose, std::move(recycled));
@@ -69,15 +69,15 @@ Image decode(std::span<const std::byte> file, std::string_view name, int channel
   return convert_channels(decode_any(file, name, options, {}, {}).image, channels);
 }
 
-Part decode_part(std::span<const std::byte> file, std::string_view name, int channels,
-                 DecodeOptions options, const ChoosePart& choose, Image recycled) {
-  Part part = decode_any(file, name, options, choose, std::move(recycled));
+DecodedPart decode_part(std::span<const std::byte> file, std::string_view name, int channels,
+                        DecodeOptions options, const ChoosePart& choose, Image recycled) {
+  DecodedPart part = decode_any(file, name, options, choose, std::move(recycled));
   part.image = convert_channels(std::move(part.image), channels);
   return part;
 }
 
-Part read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
-               const ChoosePart& choose, Image recycled) {
+DecodedPart read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
+                      const ChoosePart& choose, Image recycled) {
   return decode_part(read_bytes(path), path.string(), channels, options, choose,
                      std::move(recycled));
 }

@@ -32,7 +32,7 @@ struct DecodeOptions {
 using ChoosePart = std::function<CropWindow(int width, int height)>;
 
 // A part at least as large as the wanted one, with the same pixels as in the whole picture.
-struct Part {
+struct DecodedPart {
   Image image;
   int left = 0, top = 0;      // of `image` in the picture
   int width = 0, height = 0;  // of the picture, possibly reduced
@@ -46,10 +46,10 @@ Image read_image(const std::filesystem::path& path, int channels, DecodeOptions 
 
 // Decodes of an upright JPEG file little more than what is chosen, of other pictures everything.
 // `recycled` gives its memory to the result.
-Part decode_part(std::span<const std::byte> file, std::string_view name, int channels,
-                 DecodeOptions options, const ChoosePart& choose, Image recycled = {});
-Part read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
-               const ChoosePart& choose, Image recycled = {});
+DecodedPart decode_part(std::span<const std::byte> file, std::string_view name, int channels,
+                        DecodeOptions options, const ChoosePart& choose, Image recycled = {});
+DecodedPart read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
+                      const ChoosePart& choose, Image recycled = {});
 
 // All bytes of a file; Error(data) with the system's reason.
 std::vector<std::byte> read_bytes(const std::filesystem::path& path);

@@ -12,8 +12,8 @@
 
 namespace engine {
 
-Part decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options,
-                 const ChoosePart& choose, Image recycled);
+DecodedPart decode_jpeg(std::span<const std::byte> file, std::string_view name,
+                        DecodeOptions options, const ChoosePart& choose, Image recycled);
 Image decode_pnm(std::span<const std::byte> file, std::string_view name);
 Image decode_stb(std::span<const std::byte> file, std::string_view name);  // PNG, BMP, GIF, TGA
 

@@ -165,8 +165,8 @@ Image cmyk_to_rgb(const Image& cmyk) {
 
 }  // namespace
 
-Part decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeOptions options,
-                 const ChoosePart& choose, Image recycled) {
+DecodedPart decode_jpeg(std::span<const std::byte> file, std::string_view name,
+                        DecodeOptions options, const ChoosePart& choose, Image recycled) {
   JpegFile jpeg;
   const auto check = [&](bool ok) { require(ok, Failure::data, "{}: {}", name, jpeg.error()); };
 
@@ -182,9 +182,9 @@ Part decode_jpeg(std::span<const std::byte> file, std::string_view name, DecodeO
   if (state.jpeg_color_space == JCS_CMYK || state.jpeg_color_space == JCS_YCCK) space = JCS_CMYK;
 
   check(jpeg.start(space, scale_denominator(state, options.reduce_to)));
-  Part part{.image = std::move(recycled),
-            .width = int(state.output_width),
-            .height = int(state.output_height)};
+  DecodedPart part{.image = std::move(recycled),
+                   .width = int(state.output_width),
+                   .height = int(state.output_height)};
   CropWindow wanted{0, 0, part.width, part.height};
   if (choose && held == 1) wanted = choose(part.width, part.height);
   if (wanted.width < part.width) {

@@ -133,7 +133,7 @@ TEST_CASE("a part has the pixels of the whole picture, and what is damaged after
         const Image whole = decode(file, name, channels, {.reduce_to = reduce_to});
         for (int round = 0; round < 25; ++round) {
           CropWindow wanted{};
-          const Part part = decode_part(
+          const DecodedPart part = decode_part(
               file, name, channels, {.reduce_to = reduce_to}, [&](int width, int height) {
                 wanted.left = int(rng.below(uint32_t(width)));
                 wanted.top = int(rng.below(uint32_t(height)));

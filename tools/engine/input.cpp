@@ -66,7 +66,7 @@ Image read_square(const Dataset& data, size_t index, const Preprocess& preproces
 
   thread_local Image recycled;
   std::optional<Sampling> chosen;
-  Part part = read_part(
+  DecodedPart part = read_part(
       data.samples[index].path, preprocess.channels, decoding,
       [&](int width, int height) {
         chosen = choose(width, height);
