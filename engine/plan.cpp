@@ -312,7 +312,12 @@ Plan make_plan(const Graph& graph, const PlanOptions& options) {
 
 int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
                   size_t bytes) {
-  int fits = 0, too_large = options.batch;
+  // cuDNN and oneDNN index a tensor by 32 bits.
+  int64_t largest = 1;
+  for (const Buffer& b : graph.buffers)
+    largest = std::max(largest, int64_t{b.height} * b.width * b.channels);
+  const int64_t indexed = std::numeric_limits<int32_t>::max() / largest;
+  int fits = 0, too_large = static_cast<int>(std::min<int64_t>(options.batch, indexed + 1));
   while (too_large - fits > 1) {
     options.batch = fits + (too_large - fits) / 2;
     const bool fit = make_plan(graph, options).totals(graph, update).sum() <= bytes;
