@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
@@ -75,12 +76,19 @@ cv::Matx23d matrix(const Affine& affine, int width, int height) {
 // ---- edits
 
 void flip_horizontal(Image& image) {
-  const int channels = image.channels;
+  if (image.channels == 1) {
+    for (int y = 0; y < image.height; ++y) std::reverse(image.row(y), image.row(y) + image.width);
+    return;
+  }
+  // Pixel by pixel as words of four bytes; the fourth is overwritten by the next pixel's first.
+  const size_t bytes = size_t(image.width) * 3;
+  std::vector<uint8_t> row(bytes + 1), reversed(bytes + 1);
   for (int y = 0; y < image.height; ++y) {
-    uint8_t* left = image.row(y);
-    uint8_t* right = left + size_t(image.width - 1) * size_t(channels);
-    for (; left < right; left += channels, right -= channels)
-      std::swap_ranges(left, left + channels, right);
+    std::memcpy(row.data(), image.row(y), bytes);
+    const uint8_t* from = row.data() + bytes;
+    for (uint8_t *to = reversed.data(), *end = to + bytes; to != end; to += 3)
+      std::memcpy(to, from -= 3, 4);
+    std::memcpy(image.row(y), reversed.data(), bytes);
   }
 }
 

@@ -19,7 +19,7 @@ namespace engine {
 std::string device_obstacle(const AugmentConfig& config, const Preprocess& preprocess,
                             const PackSpec& spec);
 
-// What train_stages(config, preprocess, true) does to a picture of width x height pixels with the
+// What draw_crop() and edit_stages() do to a picture of width x height pixels with the
 // Rng of `key`; it is stored from `offset` on.
 ImageRecord draw_record(const AugmentConfig& config, const Preprocess& preprocess, uint64_t offset,
                         int width, int height, const RandomKey& key);

@@ -144,46 +144,62 @@ void columns_any(uint8_t* out, size_t pitch, const uint8_t* const (&rows)[kRows]
 #if defined(__x86_64__)
 // Four RGB pixels at a time: two in each half of a register, interleaved by channel, times their
 // weights and added in pairs; the halves are added at the end. Writes a fourth byte after each pixel.
+// Where two pixels suffice (enlarging, bilinear), each half has its own row instead.
 [[gnu::target("avx2")]] void columns_avx2(uint8_t* out, size_t pitch,
                                           const uint8_t* const (&rows)[kRows],
                                           const Columns& columns) {
-  const __m256i pairs =
+  const __m256i four_pixels =
       _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,  //
                        6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+  const __m256i two_pixels =
+      _mm256_permute2x128_si256(four_pixels, four_pixels, 0);  // the first two in both halves
   const __m256i first_two = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
   const __m256i last_two = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
   const __m256i half = _mm256_set1_epi32(kHalf);
   for (int x = columns.first; x < columns.last; ++x, out += 3) {
     const auto [first, count] = columns.taps->ranges[size_t(x)];
     const Block* block = columns.taps->blocks_of(x);
-    __m256i high[kRows], low[kRows];
-    for (int r = 0; r < kRows; ++r) high[r] = low[r] = _mm256_setzero_si256();
-    for (int k = 0; k < count; k += kBlock, ++block) {
-      const __m256i both =
-          _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block)));
-      const __m256i high_weights = _mm256_permutevar8x32_epi32(both, first_two);
-      const __m256i low_weights = _mm256_permutevar8x32_epi32(both, last_two);
-      const size_t at = size_t(first + k - columns.offset) * 3;
-      for (int r = 0; r < kRows; ++r) {
+    size_t at = size_t(first - columns.offset) * 3;
+    __m256i sums[kRows / 2];  // a row in each half
+    if (count <= 2) {
+      int32_t high, low;  // the weights of both pixels
+      std::memcpy(&high, block->high, sizeof high);
+      std::memcpy(&low, block->low, sizeof low);
+      const __m256i high_weights = _mm256_set1_epi32(high), low_weights = _mm256_set1_epi32(low);
+      for (int i = 0; i < kRows / 2; ++i) {
         const __m256i pixels = _mm256_shuffle_epi8(
-            _mm256_broadcastsi128_si256(
-                _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + at))),
-            pairs);
-        high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(pixels, high_weights));
-        low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(pixels, low_weights));
+            _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(rows[2 * i + 1] + at),
+                                reinterpret_cast<const __m128i*>(rows[2 * i] + at)),
+            two_pixels);
+        sums[i] =
+            _mm256_add_epi32(_mm256_slli_epi32(_mm256_madd_epi16(pixels, high_weights), kLowBits),
+                             _mm256_madd_epi16(pixels, low_weights));
       }
+    } else {
+      __m256i high[kRows], low[kRows];
+      for (int r = 0; r < kRows; ++r) high[r] = low[r] = _mm256_setzero_si256();
+      for (int k = 0; k < count; k += kBlock, ++block, at += kBlock * 3) {
+        const __m256i both =
+            _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block)));
+        const __m256i high_weights = _mm256_permutevar8x32_epi32(both, first_two);
+        const __m256i low_weights = _mm256_permutevar8x32_epi32(both, last_two);
+        for (int r = 0; r < kRows; ++r) {
+          const __m256i pixels = _mm256_shuffle_epi8(
+              _mm256_broadcastsi128_si256(
+                  _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + at))),
+              four_pixels);
+          high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(pixels, high_weights));
+          low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(pixels, low_weights));
+        }
+      }
+      for (int r = 0; r < kRows; ++r)
+        high[r] = _mm256_add_epi32(_mm256_slli_epi32(high[r], kLowBits), low[r]);
+      for (int i = 0; i < kRows / 2; ++i)
+        sums[i] = _mm256_add_epi32(_mm256_permute2x128_si256(high[2 * i], high[2 * i + 1], 0x20),
+                                   _mm256_permute2x128_si256(high[2 * i], high[2 * i + 1], 0x31));
     }
-    __m256i sums[kRows];
-    for (int r = 0; r < kRows; ++r)
-      sums[r] = _mm256_add_epi32(_mm256_slli_epi32(high[r], kLowBits), low[r]);
-    __m256i two[kRows / 2];  // a row in each half
-    for (int i = 0; i < kRows / 2; ++i) {
-      const __m256i a = sums[2 * i], b = sums[2 * i + 1];
-      const __m256i sum = _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
-                                           _mm256_permute2x128_si256(a, b, 0x31));
-      two[i] = _mm256_srai_epi32(_mm256_add_epi32(sum, half), kFractionBits);
-    }
-    const __m256i words = _mm256_packs_epi32(two[0], two[1]);
+    for (__m256i& sum : sums) sum = _mm256_srai_epi32(_mm256_add_epi32(sum, half), kFractionBits);
+    const __m256i words = _mm256_packs_epi32(sums[0], sums[1]);
     const __m256i bytes = _mm256_packus_epi16(words, words);  // rows 0, 2, … and 1, 3, …
     const int32_t values[kRows] = {_mm256_extract_epi32(bytes, 0), _mm256_extract_epi32(bytes, 4),
                                    _mm256_extract_epi32(bytes, 1), _mm256_extract_epi32(bytes, 5)};

@@ -243,14 +243,18 @@ std::string table(std::span<const Row> rows) {
   return text;
 }
 
-// How many cores the model keeps busy, by the best rate per core of each cache.
+// How many cores the model keeps busy, by the best rate per core of each cache: of whole loaders, or
+// of the steps where these were not measured.
 std::string needed(std::span<const Row> rows, double need, int cores) {
   std::string text;
   for (const CacheKind kind : {CacheKind::none, CacheKind::disk, CacheKind::ram}) {
-    double best = 0;
-    for (const Row& r : rows)
-      if (r.cache == to_string(kind) && (r.group == "loader" || r.what.ends_with("to crop")))
-        best = std::max(best, r.per_core);
+    double loader = 0, step = 0;
+    for (const Row& r : rows) {
+      if (r.cache != to_string(kind)) continue;
+      if (r.group == "loader") loader = std::max(loader, r.per_core);
+      if (r.what.ends_with("to crop")) step = std::max(step, r.per_core);
+    }
+    const double best = loader > 0 ? loader : step;
     if (best == 0) continue;
     const double count = std::ceil(need / best);
     text += fmt::format("{:.0f} images/s need {:.0f} core{} with cache {}; this process has {}\n",
@@ -278,7 +282,7 @@ int bench_data(const Command& command) {
   const AugmentConfig augment = augment_config(o);
   const Preprocess preprocess = choose_preprocess(o.model, std::nullopt, o, o.image_size);
   const Ranks ranks = choose_ranks(o);
-  const int cores = ranks.workers * ranks.count();
+  const int cores = available_cores();
   const auto counts = thread_counts(o.counts, cores);
   const auto kinds = cache_kinds(o.caches);
 

@@ -28,7 +28,6 @@ def bars(axis, rows, column, title):
     axis.barh(names[::-1], values[::-1], color="tab:blue")
     for i, value in enumerate(values[::-1]):
         axis.text(value, i, f" {value:,.0f}", va="center", fontsize=8)
-    axis.set_xscale("log")
     axis.margins(x=0.25)
     axis.set_title(title)
 
@@ -40,6 +39,7 @@ def loaders(axis, rows, need):
         axis.plot(*zip(*points), marker="o", label=f"cache {cache}")
     if need > 0:
         axis.axhline(need, color="tab:red", linestyle="--", label=f"needed: {need:,.0f}")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("loading threads")
     axis.set_ylabel("images/s")
     axis.set_ylim(bottom=0)
@@ -58,6 +58,7 @@ def main():
             loaders(axis, part, rows[0]["need"])
         elif name == "step":
             bars(axis, part, "images_per_second_per_core", "One core: images/s")
+            axis.set_xscale("log")
         else:
             bars(axis, part, "images_per_second", "Ways to feed several GPUs: images/s")
     figure.tight_layout()
