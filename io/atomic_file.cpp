@@ -71,4 +71,9 @@ void write_file_atomically(const fs::path& path,
   sync_folder(path);
 }
 
+void write_file_atomically(const fs::path& path, std::string_view text) {
+  const std::span<const std::byte> parts[] = {std::as_bytes(std::span(text))};
+  write_file_atomically(path, parts);
+}
+
 }  // namespace engine

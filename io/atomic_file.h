@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
+#include <string_view>
 
 namespace engine {
 
@@ -12,5 +13,6 @@ namespace engine {
 // with the system's reason thrown; what was at `path` before is untouched.
 void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
+void write_file_atomically(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace engine

@@ -31,6 +31,12 @@ inline Bytes as_bytes(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
+// A value as it lies in memory: little-endian.
+template <class T>
+void append_raw(std::string& bytes, T value) {
+  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
 // Reads little-endian values in order. Every failure is an Error(weights) that starts with `what`,
 // usually the file's path, and gives the position.
 class ByteReader {

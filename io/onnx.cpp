@@ -143,8 +143,7 @@ void write_onnx(const std::filesystem::path& path, const OnnxModel& model) {
   const std::string bytes = onnx_bytes(model);
   require(bytes.size() < (size_t{1} << 31), Failure::usage, "{}: {} bytes, an ONNX file has 2 GiB",
           path.string(), bytes.size());
-  const std::span<const std::byte> parts[] = {as_bytes(bytes)};
-  write_file_atomically(path, parts);
+  write_file_atomically(path, bytes);
 }
 
 }  // namespace engine

@@ -9,11 +9,6 @@ namespace {
 
 enum Wire { kVarint = 0, kFixed64 = 1, kLength = 2, kFixed32 = 5 };
 
-template <class T>
-void append_raw(std::string& bytes, T value) {
-  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-
 // Takes fields from the front of a message.
 class Parser {
  public:

@@ -71,6 +71,23 @@ double relative_error(std::span<const float> ours, std::span<const float> theirs
   return std::sqrt(difference / norm);
 }
 
+std::string message_of(const std::function<void()>& action, Failure kind) {
+  try {
+    action();
+  } catch (const Error& error) {
+    CHECK(error.kind == kind);
+    return error.what();
+  }
+  FAIL("no Error");
+  return {};
+}
+
+bool mentions(const std::string& message, const std::string& part) {
+  CAPTURE(message);
+  CAPTURE(part);
+  return message.find(part) != std::string::npos;
+}
+
 void note_skipped(std::string_view why) {
   const char* name = doctest::getContextOptions()->currentTest->m_name;
   if (std::getenv("ENGINE_REQUIRE_ALL"))

@@ -5,11 +5,13 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "engine/error.h"
 #include "engine/tensor.h"
 
 namespace engine::test {
@@ -33,6 +35,12 @@ void expect_close(std::span<const double> ours, std::span<const double> theirs, 
 // run; a failure when ENGINE_REQUIRE_ALL is set. A run whose every test was skipped exits with 77,
 // which CTest reports as skipped.
 void note_skipped(std::string_view why);
+
+// What an action throws, which must be an Error of that kind.
+std::string message_of(const std::function<void()>& action, Failure kind = Failure::data);
+
+// On failure both are printed.
+bool mentions(const std::string& message, const std::string& part);
 
 // ‖a − b‖ / ‖b‖ in double.
 double relative_error(std::span<const float> ours, std::span<const float> theirs);

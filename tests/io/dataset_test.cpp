@@ -18,23 +18,6 @@ void touch(const fs::path& file) {
 }
 
 // The message of the Error that `action` must throw.
-std::string message_of(const std::function<void()>& action, Failure kind = Failure::data) {
-  try {
-    action();
-  } catch (const Error& error) {
-    CHECK(error.kind == kind);
-    return error.what();
-  }
-  FAIL("no Error");
-  return {};
-}
-
-bool mentions(const std::string& message, const std::string& part) {
-  CAPTURE(message);
-  CAPTURE(part);
-  return message.find(part) != std::string::npos;
-}
-
 // train/{a,b} and val/b, one image each.
 void small_data_set(const fs::path& root) {
   touch(root / "train/a/1.jpg");

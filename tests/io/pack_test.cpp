@@ -61,23 +61,6 @@ void check_holds(const Pack& pack, const std::vector<PackSource>& sources, const
   }
 }
 
-std::string message_of(const std::function<void()>& action, Failure kind = Failure::data) {
-  try {
-    action();
-  } catch (const Error& error) {
-    CHECK(error.kind == kind);
-    return error.what();
-  }
-  FAIL("no Error");
-  return {};
-}
-
-bool mentions(const std::string& message, const std::string& part) {
-  CAPTURE(message);
-  CAPTURE(part);
-  return message.find(part) != std::string::npos;
-}
-
 // The lines that a call of open_or_build_pack() said.
 std::vector<std::string> news(const Pictures& pictures, PackSpec spec = kSpec) {
   std::vector<std::string> lines;

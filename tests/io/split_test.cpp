@@ -16,23 +16,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string message_of(const std::function<void()>& action, Failure kind = Failure::data) {
-  try {
-    action();
-  } catch (const Error& error) {
-    CHECK(error.kind == kind);
-    return error.what();
-  }
-  FAIL("no Error");
-  return {};
-}
-
-bool mentions(const std::string& message, const std::string& part) {
-  CAPTURE(message);
-  CAPTURE(part);
-  return message.find(part) != std::string::npos;
-}
-
 void write(const fs::path& file, std::string_view text) {
   fs::create_directories(file.parent_path());
   std::ofstream(file, std::ios::binary) << text;

@@ -48,21 +48,8 @@ struct Folder {
   }
 };
 
-bool mentions(const std::string& message, const std::string& part) {
-  CAPTURE(message);
-  CAPTURE(part);
-  return message.find(part) != std::string::npos;
-}
-
 std::string usage_of(const DataOptions& options) {
-  try {
-    load_training_data(options);
-  } catch (const Error& error) {
-    CHECK(error.kind == Failure::usage);
-    return error.what();
-  }
-  FAIL("no Error");
-  return {};
+  return message_of([&] { load_training_data(options); }, Failure::usage);
 }
 
 void check_same_input(const Prepare& a, const Prepare& b, size_t images) {

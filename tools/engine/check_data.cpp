@@ -296,11 +296,7 @@ int check_data(const Command& command) {
   const std::vector<const Dataset*> views = sets.views();
   const std::vector<Copies> duplicates = find_duplicates(views, false, {.threads = threads});
   const Report report = summarise(sets, findings, duplicates);
-  if (!o.csv.empty()) {
-    const std::string text = rows(sets, findings, duplicates);
-    const std::span<const std::byte> parts[] = {std::as_bytes(std::span(text))};
-    write_file_atomically(o.csv, parts);
-  }
+  if (!o.csv.empty()) write_file_atomically(o.csv, rows(sets, findings, duplicates));
   name_the_worst(sets, findings, duplicates);
   print_to_stdout(
       o.json ? to_json(sets, report).dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'

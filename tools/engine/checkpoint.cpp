@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -24,10 +23,6 @@ constexpr std::string_view kPrefix = "step_", kSuffix = ".safetensors";
 constexpr char kPosition[] = "position", kSeconds[] = "seconds", kDigest[] = "state_sha256",
                kFacts[] = "facts_sha256";
 
-Json number_or_null(double value) {
-  return std::isfinite(value) ? Json(value) : Json();
-}
-
 Json to_json(const TrainPosition& p) {
   return {{"epoch", p.epoch},
           {"epoch_step", p.epoch_step},
@@ -37,7 +32,7 @@ Json to_json(const TrainPosition& p) {
           {"weight", p.weight},
           {"schedule",
            {{"factor", p.schedule.factor},
-            {"best", number_or_null(p.schedule.best)},
+            {"best", p.schedule.best},
             {"bad_epochs", p.schedule.bad_epochs}}},
           {"early_stop",
            {{"best", p.early_stop.best},
@@ -169,7 +164,8 @@ Checkpoint read_checkpoint(const fs::path& path) {
     auto& into = group == "model" ? c.model : group == "optimizer" ? c.optimizer : c.ema;
     into.emplace(name, std::move(tensor));
   }
-  require(text(kDigest) == state_digest(c), Failure::weights,
+  c.digest = state_digest(c);
+  require(text(kDigest) == c.digest, Failure::weights,
           "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
   for (const char* name : {kPosition, kSeconds, kDigest, kFacts, "format"})
     file.metadata.erase(name);

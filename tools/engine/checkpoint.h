@@ -49,6 +49,7 @@ struct Checkpoint {
       ema;  // as the session gives them; ema may be empty
   // Model, classes, what must be the same in a run that goes on, algorithms: texts by name.
   std::map<std::string, std::string> facts;
+  std::string digest;  // state_digest() of the above, as read_checkpoint() found it
 };
 
 // SHA-256 of tensors and position: equal if and only if two runs stand at the same point with the same bits.

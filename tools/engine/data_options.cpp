@@ -216,9 +216,7 @@ size_t report_duplicates(const TrainingData& data, const DataOptions& options,
   const auto found = find_duplicates(sets, true, {.threads = limits.threads, .stop = limits.stop});
   if (found.empty()) return 0;
   const fs::path file = folder / "duplicates.csv";
-  const std::string text = duplicates_csv(found, sets, names);
-  const std::span<const std::byte> bytes[] = {std::as_bytes(std::span(text))};
-  write_file_atomically(file, bytes);
+  write_file_atomically(file, duplicates_csv(found, sets, names));
   const Copy &first = found[0].front(), &last = found[0].back();
   say(paint(fmt::format("{} images are in several parts, the first in {} as {} and in {} as {}; "
                         "all of them are in {}",

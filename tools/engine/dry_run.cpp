@@ -7,6 +7,7 @@
 #include "engine/error.h"
 #include "tools/bench/step.h"
 #include "tools/engine/model_facts.h"
+#include "tools/engine/training_plan.h"
 
 namespace engine {
 namespace {
@@ -66,7 +67,7 @@ std::string time_estimate(const TrainConfig& c, const Ranks& ranks, const Work& 
 std::string dry_run(const TrainConfig& c, const DeviceOptions& device, const TrainingData& data) {
   const Ranks ranks = choose_ranks(device);
   const int classes = static_cast<int>(data.train.classes.size()), size = c.preprocess.crop;
-  const Graph graph = make_model(c.model, {.classes = classes, .height = size, .width = size});
+  const Graph graph = training_graph(c, data, size);
   const Work work = work_of(c, data, ranks.count());
   const double macs = double(multiply_accumulates(graph));
   std::string text = fmt::format(
@@ -78,15 +79,8 @@ std::string dry_run(const TrainConfig& c, const DeviceOptions& device, const Tra
       work.steps_per_epoch, work.steps, c.batch, ranks.count(), ranks.count() > 1 ? "s" : "",
       device_name(ranks.kind), name_of(ranks.precision), 2e-9 * macs,
       6e-12 * macs * c.batch * ranks.count() * c.accumulate);
-  const Plan plan = make_plan(graph, {.batch = c.batch,
-                                      .precision = ranks.precision,
-                                      .backend = ranks.kind,
-                                      .conv = c.conv,
-                                      .workspace = c.workspace});
-  const UpdateMemory update{.moments = c.optimizer.moments(),
-                            .accumulates = c.accumulate > 1,
-                            .averages = c.ema_decay > 0};
-  text += "memory per rank\n" + memory_table(plan.totals(graph, update));
+  const Plan plan = make_plan(graph, plan_options(c, ranks.kind, c.batch));
+  text += "memory per rank\n" + memory_table(plan.totals(graph, update_memory(c)));
   try {
     text += time_estimate(c, ranks, work, classes);
   } catch (const Error& error) {

@@ -4,16 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <sstream>
 
+#include "tools/engine/clock.h"
+
 namespace engine {
 namespace {
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // User and system time of this process in seconds: fields 14 and 15 of /proc/self/stat. The second
 // field is the program's name in parentheses and may hold anything.

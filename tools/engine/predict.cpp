@@ -7,6 +7,7 @@
 
 #include "engine/error.h"
 #include "engine/metrics.h"
+#include "io/csv.h"
 #include "tools/bench/step.h"
 #include "tools/engine/device.h"
 #include "tools/engine/evaluation.h"
@@ -38,14 +39,6 @@ struct PredictOptions : DeviceOptions, PreprocessOptions {
 };
 
 constexpr char kCsvHead[] = "path,class,class_index,probability\n";
-
-// RFC 4180: quoted where a comma, a quote or a line break asks for it.
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted.append(c == '"' ? 2 : 1, c);
-  return quoted + '"';
-}
 
 std::string report(const std::string& path, std::span<const float> logits,
                    const std::vector<std::string>& classes, const PredictOptions& o) {

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <limits>
 #include <numeric>
 
+#include "tools/engine/clock.h"
 #include "tools/engine/terminal.h"
 
 namespace engine {
@@ -46,12 +46,7 @@ ProgressOutput progress_to_stderr() {
                 fmt::print(stderr, "{}", text);
                 std::fflush(stderr);
               },
-          .seconds =
-              [] {
-                return std::chrono::duration<double>(
-                           std::chrono::steady_clock::now().time_since_epoch())
-                    .count();
-              }};
+          .seconds = steady_seconds};
 }
 
 Progress::Progress(std::string title, int64_t steps, int64_t first_step, ProgressOutput output)

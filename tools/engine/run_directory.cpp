@@ -3,7 +3,6 @@
 #include <fmt/chrono.h>
 
 #include <chrono>
-#include <cmath>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -11,7 +10,6 @@
 
 #include "engine/error.h"
 #include "io/atomic_file.h"
-#include "io/bytes.h"
 #include "tools/engine/environment.h"
 
 namespace engine {
@@ -70,10 +68,6 @@ bool happened_by(const std::string& line, int epochs, int64_t steps) {
 
 std::string join_lines(const std::vector<std::string>& lines) {
   return lines.empty() ? "" : fmt::format("{}\n", fmt::join(lines, "\n"));
-}
-
-Json number_or_null(double value) {
-  return std::isfinite(value) ? Json(value) : Json();
 }
 
 // As a POSIX shell reads it back.
@@ -207,11 +201,11 @@ void RunDirectory::log_epoch(const EpochResult& r) {
   Json event = {{"epoch", r.epoch},
                 {"step", r.step},
                 {"seconds", r.seconds},
-                {"train_loss", number_or_null(r.train_loss)},
-                {"val_loss", number_or_null(r.val_loss)},
+                {"train_loss", r.train_loss},
+                {"val_loss", r.val_loss},
                 {"top1", r.top1},
                 {"top5", r.top5},
-                {"auc_macro", number_or_null(auc)},
+                {"auc_macro", auc},
                 {"lr", r.lr},
                 {"images_per_second", r.images_per_second},
                 {"wait_share", r.wait_share}};
@@ -248,8 +242,7 @@ void RunDirectory::open_logs() {
 }
 
 void RunDirectory::replace(const char* name, std::string_view text) const {
-  const std::span<const std::byte> parts[] = {as_bytes(text)};
-  write_file_atomically(path_ / name, parts);
+  write_file_atomically(path_ / name, text);
 }
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {

@@ -9,7 +9,7 @@
 
 #include "engine/roc.h"
 #include "io/atomic_file.h"
-#include "io/bytes.h"
+#include "io/csv.h"
 #include "tools/engine/device.h"
 
 namespace engine {
@@ -21,25 +21,12 @@ using Json = nlohmann::ordered_json;
 constexpr char kMetricsFile[] = "metrics.json";
 constexpr size_t kRocPoints = 200;  // per class: more than a plot shows
 
-void replace(const fs::path& path, std::string_view text) {
-  const std::span<const std::byte> parts[] = {as_bytes(text)};
-  write_file_atomically(path, parts);
-}
-
 std::string dump(const Json& json) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
 }
 
 Json number_or_null(const std::optional<double>& value) {
   return value ? Json(*value) : Json();
-}
-
-// RFC 4180: in quotes where it holds a comma, a quote or a line end.
-std::string csv_field(std::string_view text) {
-  if (text.find_first_of(",\"\r\n") == std::string_view::npos) return std::string(text);
-  std::string quoted = "\"";
-  for (char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + '"';
 }
 
 // path, label, prediction and the numbers of each counted sample, in the order of the data set.
@@ -218,9 +205,9 @@ Score write_score(const fs::path& folder, const EvaluationResult& result, const 
   if (std::ifstream in(folder / kMetricsFile); in) all = Json::parse(in, nullptr, false);
   if (!all.is_object()) all = Json::object();
   all[options.part] = to_json(scored, data.classes);
-  replace(folder / kMetricsFile, dump(all));
+  write_file_atomically(folder / kMetricsFile, dump(all));
   const auto write = [&](const char* name, std::string_view text) {
-    replace(folder / (options.prefix + name), text);
+    write_file_atomically(folder / (options.prefix + name), text);
   };
   write("predictions.csv", predictions(result, data, options.probabilities));
   write("confusion_matrix.csv", confusion_matrix(scored.metrics, data.classes));

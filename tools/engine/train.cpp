@@ -1,18 +1,17 @@
 // engine train: a data set and a model in, a run directory out.
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "engine/cuda_module.h"
 #include "engine/error.h"
-#include "engine/plan.h"
 #include "io/bytes.h"
 #include "io/checksum.h"
 #include "io/device_augment.h"
 #include "io/pack.h"
 #include "io/split.h"
+#include "models/models.h"
 #include "tools/engine/augment_options.h"
 #include "tools/engine/class_weights.h"
 #include "tools/engine/data_options.h"
@@ -23,6 +22,7 @@
 #include "tools/engine/signals.h"
 #include "tools/engine/terminal.h"
 #include "tools/engine/trainer.h"
+#include "tools/engine/training_plan.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {
@@ -202,44 +202,6 @@ std::optional<CacheKind> cache_of(const std::optional<Checkpoint>& checkpoint) {
   return std::nullopt;
 }
 
-// ---------------------------------------------------------------- batch size
-
-PlanOptions plan_options(const TrainConfig& c, const Ranks& ranks, int batch) {
-  return {.batch = batch,
-          .training = true,
-          .frozen_norms = c.frozen_norms,
-          .precision = c.precision,
-          .backend = ranks.kind,
-          .conv = c.conv,
-          .workspace = c.workspace};
-}
-
-UpdateMemory update_memory(const TrainConfig& c) {
-  return {.moments = c.optimizer.moments(),
-          .accumulates = c.accumulate > 1,
-          .averages = c.ema_decay > 0};
-}
-
-// The most that rank 0's device holds, of all images at most; a multiple of 8 where that is possible.
-int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
-  constexpr double kUse = 0.9;  // the rest is for what libraries allocate themselves
-  const auto backend = make_backend(ranks.kind, ranks.options[0]);
-  const auto free = static_cast<size_t>(kUse * static_cast<double>(backend->free_bytes()));
-  const int size = std::max(c.preprocess.crop, c.growth.last);
-  const Graph graph = make_model(
-      c.model,
-      {.classes = static_cast<int>(data.train.classes.size()), .height = size, .width = size});
-  const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.count();
-  const int most = static_cast<int>(std::clamp<int64_t>(images, 1, 65536));
-  const int batch = largest_batch(graph, plan_options(c, ranks, most + 1), update_memory(c), free);
-  require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
-          static_cast<double>(free) / 1048576);
-  const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
-  say(fmt::format("batch size {}: {} images fit in {:.0f} MiB", chosen, batch,
-                  static_cast<double>(free) / 1048576));
-  return chosen;
-}
-
 // ---------------------------------------------------------------- cache
 
 // What keeps the images from being cached on the devices; empty if nothing does.
@@ -257,19 +219,7 @@ CacheLimits cache_limits(const TrainConfig& c, const TrainingData& data, const R
                      .reused = c.epochs > 1,
                      .stop = [] { return stop_requested(); }};
   if (!limits.no_gpu.empty()) return limits;
-  constexpr double kUse =
-      0.85;  // of the smallest device; the rest is for libraries and other users
-  const Graph graph = make_model(c.model, {.classes = static_cast<int>(data.train.classes.size()),
-                                           .height = c.preprocess.crop,
-                                           .width = c.preprocess.crop});
-  const size_t own =
-      make_plan(graph, plan_options(c, ranks, c.batch)).totals(graph, update_memory(c)).sum();
-  const std::vector<GpuInfo> devices = cuda_devices();
-  size_t memory = SIZE_MAX;
-  for (const BackendOptions& rank : ranks.options)
-    memory = std::min(memory, devices.at(rank.device).memory);
-  const double left = kUse * static_cast<double>(memory) - static_cast<double>(own);
-  limits.device_bytes = left > 0 ? static_cast<uint64_t>(left) : 0;
+  limits.device_bytes = bytes_beside_training(c, data, ranks);
   limits.no_gpu = "the run itself needs the device's memory";
   return limits;
 }
@@ -294,9 +244,7 @@ int train(const Command& command) {
   c.on_bad_image = o.on_bad_image;
   c.growth = parse_growth(o.progressive_size);
 
-  const std::vector<std::string> known = model_names();
-  require(std::find(known.begin(), known.end(), o.model) != known.end(), Failure::usage,
-          "no model {}; known are {}", o.model, fmt::join(known, ", "));
+  make_model(o.model, {});  // there is such a model
   std::optional<Checkpoint> checkpoint = find_checkpoint(o);
   std::optional<ModelFile> weights;
   std::optional<Preprocess> stored;
@@ -308,12 +256,10 @@ int train(const Command& command) {
   }
   c.preprocess =
       choose_preprocess(o.model, stored, o, c.growth.last > 0 ? c.growth.last : o.image_size);
+  make_model(o.model, {.height = c.preprocess.crop, .width = c.preprocess.crop});  // of that size
   TrainingData data = load_training_data(o);
   stop_if_requested("reading the data set");
   c.loss.class_weights = class_weights(o.weighting, data.train);
-  make_model(o.model, {.classes = 2,
-                       .height = c.preprocess.crop,
-                       .width = c.preprocess.crop});  // the size is possible
   c.batch = o.batch_size == "auto"
                 ? automatic_batch(c, data, ranks)
                 : parse_number("--batch-size", o.batch_size, o.batch_size, 65536);

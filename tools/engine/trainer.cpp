@@ -3,27 +3,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
 #include "io/mix.h"
+#include "tools/engine/clock.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
 #include "tools/engine/progress.h"
 #include "tools/engine/signals.h"
 #include "tools/engine/terminal.h"
+#include "tools/engine/training_plan.h"
 
 namespace engine {
 
 namespace {
 
 constexpr int kTolerableOverflows = 50;  // in a row, before fp16 training counts as diverged
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 Share share_of(const Communicator& c) {
   return {c.rank, c.ranks()};
@@ -106,7 +103,7 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
       at_(shared.checkpoint ? shared.checkpoint->at : TrainPosition{}),
       schedule_(config_.schedule, updates_per_epoch(shared, communicator_), config_.epochs,
                 at_.schedule),
-      began_(now()) {
+      began_(steady_seconds()) {
   if (shared_.checkpoint)
     backend_->set_algorithms(nlohmann::json::parse(shared_.checkpoint->facts.at("algorithms")));
   build();
@@ -120,16 +117,14 @@ void Trainer::say(const std::string& line) {
 }
 
 double Trainer::seconds() const {
-  return at_.seconds + now() - began_;
+  return at_.seconds + steady_seconds() - began_;
 }
 
 void Trainer::build() {
   const TrainingData& data = shared_.data;
   preprocess_ = with_crop(config_.preprocess, image_size(config_.growth, config_.preprocess.crop,
                                                          at_.epoch, config_.epochs));
-  Graph graph = make_model(config_.model, {.classes = static_cast<int>(data.train.classes.size()),
-                                           .height = preprocess_.crop,
-                                           .width = preprocess_.crop});
+  Graph graph = training_graph(config_, data, preprocess_.crop);
   SessionOptions options = session_options(shared_, graph, communicator_);
   const auto pixels = packed_on_device() ? data.train.pack->pixels() : std::span<const uint8_t>();
   options.pack_bytes = pixels.size();

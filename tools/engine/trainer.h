@@ -136,6 +136,7 @@ class Trainer {
 
   // ---- state
   void load_state();
+  void prepare(const std::string& what);
   void restore(const Checkpoint& checkpoint);
   std::map<std::string, Tensor> averages() const;
   void save_checkpoint();

@@ -7,7 +7,6 @@
 
 #include "engine/error.h"
 #include "io/atomic_file.h"
-#include "io/bytes.h"
 #include "tools/engine/progress.h"
 #include "tools/engine/signals.h"
 #include "tools/engine/trainer.h"
@@ -74,8 +73,7 @@ void Trainer::find_rate(int steps) {
   for (size_t i = 0; i < points.size(); ++i)
     csv += fmt::format("{},{:.9g},{:.9g},{:.9g}\n", i, points[i].rate, points[i].loss,
                        points[i].smoothed);
-  const std::span<const std::byte> parts[] = {as_bytes(csv)};
-  write_file_atomically(shared_.run.path() / "lr_find.csv", parts);
+  write_file_atomically(shared_.run.path() / "lr_find.csv", csv);
   const auto least_at = std::min_element(points.begin(), points.end(),
                                          [](auto& a, auto& b) { return a.smoothed < b.smoothed; });
   say(fmt::format("least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a rate to try; {}",

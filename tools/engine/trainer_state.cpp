@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "engine/error.h"
+#include "tools/engine/clock.h"
 #include "tools/engine/signals.h"
 #include "tools/engine/trainer.h"
 
@@ -24,12 +24,15 @@ void Trainer::load_state() {
   } else {
     session_->initialise(config_.seed);
   }
-  const auto before = std::chrono::steady_clock::now();
-  session_->prepare();
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - before;
-  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", backend_->description(), taken.count(),
-                  session_->allocated_bytes() / 1048576.));
+  prepare(backend_->description());
   if (leads()) shared_.run.write_algorithms(backend_->algorithms());
+}
+
+void Trainer::prepare(const std::string& what) {
+  const double before = steady_seconds();
+  session_->prepare();
+  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - before,
+                  session_->allocated_bytes() / 1048576.));
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
@@ -48,7 +51,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
     shared_.run.log("resume", {{"epoch", at_.epoch}, {"step", at_.step}});
   }
   say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
-                  state_digest(checkpoint)));
+                  checkpoint.digest));
   if (!config_.deterministic && backend_->kind() == BackendKind::cuda)
     say("without --deterministic the last bits may differ from an undisturbed run's");
   if (at_.validated == at_.step) write_weights();  // the interruption may have come before that
@@ -93,11 +96,7 @@ void Trainer::change_size() {
   session_->load(model);
   session_->load_optimizer_state(optimizer);
   if (!ema.empty()) session_->load_ema_state(ema);
-  const auto before = std::chrono::steady_clock::now();
-  session_->prepare();
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - before;
-  say(fmt::format("epoch {}: images of {} pixels, ready in {:.1f} s, {:.0f} MiB", at_.epoch + 1,
-                  preprocess_.crop, taken.count(), session_->allocated_bytes() / 1048576.));
+  prepare(fmt::format("epoch {}: images of {} pixels", at_.epoch + 1, preprocess_.crop));
 }
 
 }  // namespace engine
