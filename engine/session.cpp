@@ -513,6 +513,19 @@ void Session::exchange_ema() {
   exchanged_ = !exchanged_;
 }
 
+std::vector<std::byte> Session::running_statistics() const {
+  std::vector<std::byte> values(layout_.state * real_size(options_.precision));
+  if (!values.empty()) backend_.download(values.data(), arenas_.state, values.size());
+  return values;
+}
+
+void Session::set_running_statistics(std::span<const std::byte> values) {
+  assert(values.size() == layout_.state * real_size(options_.precision));
+  if (values.empty()) return;
+  backend_.upload(arenas_.state, values.data(), values.size());
+  backend_.synchronize();
+}
+
 std::map<std::string, Tensor> Session::gradients() const {
   std::map<std::string, Tensor> tensors;
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)

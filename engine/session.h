@@ -126,6 +126,11 @@ class Session {
   // the averages, ema_state() the rest. A second call swaps back; no training in between.
   void exchange_ema();
 
+  // Bytes for another session of the same graph and precision. Ranks train on different images, so
+  // theirs differ.
+  std::vector<std::byte> running_statistics() const;
+  void set_running_statistics(std::span<const std::byte> values);
+
   ScaleState scale() const;
 
  private:

@@ -1,5 +1,5 @@
-// A management library for tests, with nvml.h's names: two devices. Each utilisation that is asked for is ten points
-// above the last one; the second device does not know its power.
+// A management library for tests, with nvml.h's names: three devices. Each utilisation that is asked for is ten points
+// above the last one; the second device does not know its power, only the third its energy: 50 J more, each time.
 #include <cstring>
 
 extern "C" {
@@ -12,11 +12,11 @@ struct MemoryInfo {
 };
 
 static int started = 0;
-static unsigned asked[2] = {};
+static unsigned asked[3] = {};
 
 int nvmlInit_v2() {
   ++started;
-  asked[0] = asked[1] = 0;
+  asked[0] = asked[1] = asked[2] = 0;
   return 0;
 }
 int nvmlShutdown() {
@@ -27,6 +27,7 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
   if (started != 1) return 1;  // NVML_ERROR_UNINITIALIZED
   if (std::strcmp(id, "0000:1B:00.0") == 0) return *device = &asked[0], 0;
   if (std::strcmp(id, "0000:43:00.0") == 0) return *device = &asked[1], 0;
+  if (std::strcmp(id, "0000:5C:00.0") == 0) return *device = &asked[2], 0;
   return 6;  // NVML_ERROR_NOT_FOUND
 }
 int nvmlDeviceGetUtilizationRates(void* device, Utilisation* rates) {
@@ -41,6 +42,11 @@ int nvmlDeviceGetMemoryInfo(void* device, MemoryInfo* memory) {
 int nvmlDeviceGetPowerUsage(void* device, unsigned* milliwatts) {
   if (device == &asked[1]) return 3;  // NVML_ERROR_NOT_SUPPORTED
   *milliwatts = 412'500;
+  return 0;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void* device, unsigned long long* millijoules) {
+  if (device != &asked[2]) return 3;
+  *millijoules = 1'000'000 + 50'000 * asked[2];
   return 0;
 }
 int nvmlDeviceGetTemperature(void* device, int sensor, unsigned* celsius) {

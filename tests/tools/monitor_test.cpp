@@ -81,13 +81,32 @@ TEST_CASE_FIXTURE(Fixture, "several GPUs: mean utilisation, fullest memory, powe
   CHECK(monitor.driver() == "580.82.07");
   MachineUse use = monitor.take();
   REQUIRE(use.gpu);
-  CHECK(use.gpu->utilisation == doctest::Approx((0.10 + 0.60) / 2));
+  CHECK(use.gpu->utilisation == doctest::Approx((0.20 + 0.70) / 2));
   CHECK(use.gpu->memory_gib == 24);
-  CHECK(use.gpu->watts == 412.5);
-  CHECK(use.gpu->celsius == 65);
+  CHECK(use.gpu->watts == doctest::Approx(412.5));
+  CHECK(use.gpu->celsius == doctest::Approx(65));
   use.memory_gib = 1;
-  CHECK(describe(use) == "GPU 35% 24.0 GiB 412 W 65 °C, CPU 0.0 cores 1.0 GiB");
-  CHECK(monitor.take().gpu->utilisation == doctest::Approx((0.20 + 0.70) / 2));
+  CHECK(describe(use) == "GPU 45% 24.0 GiB 412 W 65 °C, CPU 0.0 cores 1.0 GiB");
+  CHECK(monitor.take().gpu->utilisation == doctest::Approx((0.30 + 0.80) / 2));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a reading counts for the time it ends, also where all of it is short") {
+  Monitor monitor(options({"0000:1B:00.0"}));
+  now += 0.2, monitor.sample();  // 20%
+  now += 0.2, monitor.sample();  // 30%
+  now += 0.1;                    // 40%
+  CHECK(monitor.take().gpu->utilisation == doctest::Approx((0.04 + 0.06 + 0.04) / 0.5));
+  now += 0.1;
+  CHECK(monitor.take().gpu->utilisation == doctest::Approx(0.5));
+}
+
+TEST_CASE_FIXTURE(Fixture, "power is the energy spent, where the device counts it") {
+  Monitor monitor(options({"0000:5C:00.0", "0000:43:00.0"}));
+  now += 0.2, monitor.sample();
+  now += 0.05;
+  CHECK(monitor.take().gpu->watts == doctest::Approx(100 / 0.25));
+  now += 0.5;
+  CHECK(monitor.take().gpu->watts == doctest::Approx(100));
 }
 
 TEST_CASE_FIXTURE(Fixture, "GPUs that the library does not know, or no library: none") {

@@ -12,12 +12,13 @@ namespace {
 // A clock that the test sets and the lines as they were written.
 struct Fixture {
   double now = 100;
+  int columns = 80;
   std::vector<std::string> written;
 
-  ProgressOutput output(bool live, int width = 80) {
+  ProgressOutput output(bool live) {
     return {.live = live,
-            .width = width,
             .interval = 5,
+            .width = [this] { return columns; },
             .write = [this](std::string_view text) { written.emplace_back(text); },
             .seconds = [this] { return now; }};
   }
@@ -75,7 +76,8 @@ TEST_CASE_FIXTURE(Fixture,
 
 TEST_CASE_FIXTURE(Fixture,
                   "a live line is rewritten, cut to the width, and makes room for messages") {
-  Progress progress("epoch 1/1", 10, 0, output(true, 25));
+  columns = 25;
+  Progress progress("epoch 1/1", 10, 0, output(true));
   now += 1, progress.step(8, 0);
   now += 0.01, progress.step(8, 0);  // too soon to draw again
   REQUIRE(written.size() == 1);
@@ -84,8 +86,12 @@ TEST_CASE_FIXTURE(Fixture,
   REQUIRE(written.size() == 3);
   CHECK(written[1] == "\r\x1b[K");
   CHECK(written[2] == "skipped a.jpg\n");
+  columns = 12;  // the window was made narrower
+  now += 1, progress.step(8, 0);
+  CHECK(written.back() == "\r\x1b[Kepoch 1/1 s");
+  columns = 80;
   progress.finish();
-  CHECK(written[3].starts_with("\r\x1b[Kepoch 1/1 step 2/10"));
+  CHECK(written[4].starts_with("\r\x1b[Kepoch 1/1 step 3/10  11.9 img/s"));
   CHECK(written.back() == "\n");
 }
 

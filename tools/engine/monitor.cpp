@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "tools/engine/clock.h"
 
@@ -50,6 +51,9 @@ Monitor::Monitor(MonitorOptions options)
     : options_(std::move(options)), nvml_(Nvml::open(options_.bus_ids, options_.nvml.c_str())) {
   if (!options_.seconds) options_.seconds = steady_seconds;
   before_ = read_ticks();
+  sampled_at_ = before_.seconds;
+  if (nvml_)
+    for (size_t i = 0; i < nvml_->devices(); ++i) joules_.push_back(nvml_->read(i).joules);
   if (options_.interval > 0) thread_ = std::thread([this] { watch(); });
 }
 
@@ -65,7 +69,7 @@ Monitor::~Monitor() {
 void Monitor::watch() {
   std::unique_lock lock(mutex_);
   const std::chrono::duration<double> interval(options_.interval);
-  while (!stop_asked_.wait_for(lock, interval, [this] { return stop_; })) sample();
+  while (!stop_asked_.wait_for(lock, interval, [this] { return stop_; })) read();
 }
 
 Monitor::Ticks Monitor::read_ticks() const {
@@ -84,22 +88,32 @@ Monitor::Ticks Monitor::read_ticks() const {
 }
 
 void Monitor::sample() {
-  ++samples_;
+  const std::lock_guard lock(mutex_);
+  read();
+}
+
+// A reading stands for the time since the one before.
+void Monitor::read() {
+  constexpr double kLeast = 1e-9;  // so that a reading without time stands for itself
+  const double now = options_.seconds(), seconds = std::max(now - sampled_at_, kLeast);
+  sampled_at_ = now;
+  sampled_seconds_ += seconds;
   resident_gib_ = std::max(resident_gib_, resident_gib(options_.proc));
   if (!nvml_) return;
   const double share = 1. / static_cast<double>(nvml_->devices());
   for (size_t i = 0; i < nvml_->devices(); ++i) {
     const GpuReading r = nvml_->read(i);
-    gpu_sum_.utilisation += r.utilisation * share;
-    gpu_sum_.celsius += r.celsius * share;
-    gpu_sum_.watts += r.watts;
+    const double spent = r.joules - std::exchange(joules_[i], r.joules);
+    gpu_sum_.utilisation += r.utilisation * share * seconds;
+    gpu_sum_.celsius += r.celsius * share * seconds;
+    gpu_sum_.watts += r.joules > 0 && seconds > kLeast ? spent : r.watts * seconds;
     gpu_sum_.memory_gib = std::max(gpu_sum_.memory_gib, r.memory_gib);
   }
 }
 
 MachineUse Monitor::take() {
   const std::lock_guard lock(mutex_);
-  if (samples_ == 0) sample();
+  read();
   const Ticks now = read_ticks();
   const double elapsed = now.seconds - before_.seconds, host = now.total - before_.total;
   MachineUse use{.memory_gib = resident_gib_};
@@ -107,12 +121,12 @@ MachineUse Monitor::take() {
   if (host > 0) use.host_cpu = (now.busy - before_.busy) / host;
   if (nvml_) {
     use.gpu = gpu_sum_;
-    use.gpu->utilisation /= samples_;
-    use.gpu->celsius /= samples_;
-    use.gpu->watts /= samples_;
+    use.gpu->utilisation /= sampled_seconds_;
+    use.gpu->celsius /= sampled_seconds_;
+    use.gpu->watts /= sampled_seconds_;
   }
   before_ = now;
-  samples_ = 0;
+  sampled_seconds_ = 0;
   gpu_sum_ = {};
   resident_gib_ = 0;
   return use;

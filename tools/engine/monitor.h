@@ -1,5 +1,5 @@
-// What training takes of the machine: GPUs by NVML, CPU and memory by /proc, sampled once a second on
-// a thread of its own and averaged between two calls of take().
+// What training takes of the machine between two calls of take(). CPU time and the GPUs' energy are counters; the
+// GPUs' utilisation and the memory are sampled on a thread of its own. GPUs by NVML, the rest by /proc.
 #pragma once
 
 #include <condition_variable>
@@ -29,7 +29,7 @@ std::string describe(const MachineUse& use);
 
 struct MonitorOptions {
   std::vector<std::string> bus_ids;  // PCI bus ids of the GPUs to watch: gpu_bus_ids() in device.h
-  double interval = 1;               // seconds between samples; 0: take() alone samples
+  double interval = 0.2;             // seconds between samples; 0: no thread
   std::filesystem::path proc = "/proc";
   std::string nvml = "libnvidia-ml.so.1";
   std::function<double()> seconds;  // of a steady clock; empty: the system's
@@ -42,8 +42,10 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
-  // Means since the last call, or since the beginning; then starts anew.
+  // Means over the time since the last call, or since the beginning; then starts anew.
   MachineUse take();
+  // What the thread does at every interval.
+  void sample();
   std::string driver() const { return nvml_ ? nvml_->driver() : ""; }
 
  private:
@@ -54,7 +56,7 @@ class Monitor {
   };
 
   Ticks read_ticks() const;
-  void sample();  // with the mutex held
+  void read();  // with the mutex held
   void watch();
 
   MonitorOptions options_;
@@ -63,8 +65,10 @@ class Monitor {
   std::condition_variable stop_asked_;
   bool stop_ = false;
   Ticks before_;
-  int samples_ = 0;
-  GpuReading gpu_sum_;  // memory: the largest so far
+  double sampled_at_;           // by the clock
+  double sampled_seconds_ = 0;  // since take()
+  GpuReading gpu_sum_;          // times seconds; memory: the largest so far
+  std::vector<double> joules_;  // per device, at the last sample
   double resident_gib_ = 0;
   std::thread thread_;
 };

@@ -30,7 +30,8 @@ struct Nvml::Library {
   int (*by_bus_id)(const char*, Device*) = nullptr;
   int (*utilisation)(Device, Utilisation*) = nullptr;
   int (*memory)(Device, MemoryInfo*) = nullptr;
-  int (*power)(Device, unsigned*) = nullptr;  // milliwatts
+  int (*power)(Device, unsigned*) = nullptr;             // milliwatts
+  int (*energy)(Device, unsigned long long*) = nullptr;  // millijoules
   int (*temperature)(Device, int, unsigned*) = nullptr;
   int (*driver)(char*, unsigned) = nullptr;
   bool started = false;
@@ -43,6 +44,7 @@ struct Nvml::Library {
     utilisation = find<int(Device, Utilisation*)>(handle, "nvmlDeviceGetUtilizationRates");
     memory = find<int(Device, MemoryInfo*)>(handle, "nvmlDeviceGetMemoryInfo");
     power = find<int(Device, unsigned*)>(handle, "nvmlDeviceGetPowerUsage");
+    energy = find<int(Device, unsigned long long*)>(handle, "nvmlDeviceGetTotalEnergyConsumption");
     temperature = find<int(Device, int, unsigned*)>(handle, "nvmlDeviceGetTemperature");
     driver = find<int(char*, unsigned)>(handle, "nvmlSystemGetDriverVersion");
     started = init && shutdown && by_bus_id && init() == 0;
@@ -76,6 +78,9 @@ GpuReading Nvml::read(size_t device) const {
     reading.memory_gib = static_cast<double>(m.used) / 0x1p30;
   if (unsigned milliwatts = 0; library_->power && library_->power(at, &milliwatts) == 0)
     reading.watts = milliwatts / 1000.;
+  if (unsigned long long millijoules = 0;
+      library_->energy && library_->energy(at, &millijoules) == 0)
+    reading.joules = static_cast<double>(millijoules) / 1000.;
   if (unsigned celsius = 0;
       library_->temperature && library_->temperature(at, kTemperatureOfGpu, &celsius) == 0)
     reading.celsius = celsius;

@@ -14,8 +14,9 @@ namespace engine {
 struct GpuReading {
   double utilisation = 0;  // share of the last sampling period in which a kernel ran, 0 to 1
   double memory_gib = 0;   // in use, by all processes
-  double watts = 0;
+  double watts = 0;        // some devices: the mean of the last second
   double celsius = 0;
+  double joules = 0;  // spent since the driver was loaded
 };
 
 class Nvml {

@@ -39,8 +39,8 @@ double ratio(double part, double whole) {
 }  // namespace
 
 ProgressOutput progress_to_stderr() {
-  return {.live = is_terminal(stderr),
-          .width = terminal_width(stderr),
+  return {.live = can_rewrite(stderr),
+          .width = [] { return terminal_width(stderr); },
           .write =
               [](std::string_view text) {
                 fmt::print(stderr, "{}", text);
@@ -116,7 +116,7 @@ std::string Progress::line(const Mark& since, double loss, std::string_view endi
 
 void Progress::show(std::string line) {
   if (!output_.live) return output_.write(line + '\n');
-  line.resize(std::min(line.size(), static_cast<size_t>(std::max(output_.width - 1, 1))));
+  line.resize(std::min(line.size(), static_cast<size_t>(std::max(output_.width() - 1, 1))));
   output_.write("\r\x1b[K" + line);
   line_open_ = true;
 }

@@ -13,9 +13,9 @@ namespace engine {
 
 // Where progress goes and what time it is.
 struct ProgressOutput {
-  bool live = false;    // rewrites its line
-  int width = 80;       // columns of a live line
-  double interval = 5;  // seconds between lines
+  bool live = false;           // rewrites its line
+  double interval = 5;         // seconds between lines
+  std::function<int()> width;  // columns of a live line, which may change
   std::function<void(std::string_view)> write;
   std::function<double()> seconds;  // of a steady clock
 };

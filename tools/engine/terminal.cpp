@@ -19,8 +19,8 @@ std::string_view environment(const char* name) {
 
 }  // namespace
 
-bool is_terminal(std::FILE* stream) {
-  return isatty(fileno(stream)) == 1;
+bool can_rewrite(std::FILE* stream) {
+  return isatty(fileno(stream)) == 1 && environment("TERM") != "dumb";
 }
 
 int terminal_width(std::FILE* stream) {
@@ -36,7 +36,7 @@ bool use_colour(std::FILE* stream) {
   if (colour_mode != ColourMode::automatic) return colour_mode == ColourMode::always;
   const std::string_view force = environment("CLICOLOR_FORCE");
   if (!force.empty() && force != "0") return true;
-  return environment("NO_COLOR").empty() && environment("TERM") != "dumb" && is_terminal(stream);
+  return environment("NO_COLOR").empty() && can_rewrite(stream);
 }
 
 std::string paint(std::string_view text, Colour colour, std::FILE* stream) {

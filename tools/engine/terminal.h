@@ -7,7 +7,8 @@
 
 namespace engine {
 
-bool is_terminal(std::FILE* stream);
+// Whether a line may be written over: a terminal, but not TERM=dumb.
+bool can_rewrite(std::FILE* stream);
 
 // Columns of a terminal; 80 if it does not say.
 int terminal_width(std::FILE* stream);

@@ -124,6 +124,7 @@ class Trainer {
   // ---- the end of an epoch
   void finish_epoch(double rate, double wait_share);
   Metrics validate();
+  void share_statistics();
   void exchange_averages();  // validation and weight files see them, where there are any
   // Fills shared_.evaluation with the logits of every sample. A request to stop calls `stop` on every rank.
   void evaluate_all(const char* title, Loader& loader, const Dataset& data,

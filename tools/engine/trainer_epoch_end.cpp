@@ -65,8 +65,17 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
   if (progress) progress->finish();
 }
 
+// What is validated is what is saved: rank 0's running statistics, as PyTorch's DistributedDataParallel has it.
+void Trainer::share_statistics() {
+  if (communicator_.ranks() == 1) return;
+  std::vector<std::byte> values = session_->running_statistics();
+  communicator_.group->broadcast(communicator_.rank, values);
+  if (!leads()) session_->set_running_statistics(values);
+}
+
 Metrics Trainer::validate() {
   exchange_averages();
+  share_statistics();
   // Saved as trained, not validated: a resumed run goes on with the validation.
   evaluate_all("validation", *validation_loader_, shared_.data.validation, [this] {
     exchange_averages();
