@@ -106,6 +106,61 @@ TEST_CASE("bash completes verbs, flags, values and files") {
         "/CMakeLists.txt\n");
 }
 
+bool has_program(const char* name) {
+  return std::system(fmt::format("command -v {} >/dev/null 2>&1", name).c_str()) == 0;
+}
+
+// What fish offers, a line each, without its explanations.
+std::string offered_by_fish(const std::string& line) {
+  const TemporaryFolder folder;
+  const std::string out = folder.path() / "out", file = folder.path() / "script";
+  std::ofstream(file) << ENGINE_PROGRAM " completion fish | source\ncomplete -C '" << line << "'\n";
+  REQUIRE(std::system(fmt::format("fish --no-config {} | cut -f1 >{}", file, out).c_str()) == 0);
+  return read(out);
+}
+
+TEST_CASE("fish completes verbs, flags, values and files") {
+  if (!has_program("fish")) return note_skipped("no fish");
+  CHECK(offered_by_fish("engine tra") == "train\n");
+  CHECK(offered_by_fish("engine bench ker") == "kernels\n");
+  CHECK(offered_by_fish("engine train --model-e") == "--model-ema-decay\n");
+  CHECK(offered_by_fish("engine train --model densenet2") == "densenet201\n");
+  CHECK(offered_by_fish("engine train --device=cu") == "--device=cuda\n");
+  CHECK(offered_by_fish("engine weights verify " ENGINE_SOURCE_DIR "/CMakeL") == ENGINE_SOURCE_DIR
+        "/CMakeLists.txt\n");
+}
+
+// The line that zsh makes of `line` when Tab is pressed at a prompt. Ctrl-X shows it.
+std::string completed_by_zsh(const std::string& line) {
+  const TemporaryFolder folder;
+  const std::string out = folder.path() / "out", inner = folder.path() / "inner",
+                    file = folder.path() / "script";
+  std::ofstream(inner) << "autoload -Uz compinit; compinit -u -D\n"
+                          "source <(" ENGINE_PROGRAM
+                          " completion zsh)\n"
+                          "show() { print -rn -- \"<<$BUFFER>>\" }\n"
+                          "zle -N show; bindkey '^X' show; print READY\n";
+  std::ofstream(file) << fmt::format(
+      "zmodload zsh/zpty\nzpty -b z 'TERM=dumb zsh -f -i'\nzpty -w z 'source {}'\n"
+      "zpty -r -m z text '*READY*'\nzpty -w -n z '{}'$'\\t\\x18'\n"
+      "zpty -r -m z text '*<<*>>*'\nprint -r -- ${{${{text##*<<}}%%>>*}}\n",
+      inner, line);
+  REQUIRE(std::system(fmt::format("timeout 60 zsh -f {} >{}", file, out).c_str()) == 0);
+  return read(out);
+}
+
+TEST_CASE("zsh completes verbs, flags, values and files") {
+  if (!has_program("zsh")) return note_skipped("no zsh");
+  CHECK(completed_by_zsh("engine tra") == "engine train \n");
+  CHECK(completed_by_zsh("engine bench ker") == "engine bench kernels \n");
+  CHECK(completed_by_zsh("engine train --model-e") == "engine train --model-ema-decay=\n");
+  CHECK(completed_by_zsh("engine train --model densenet2") ==
+        "engine train --model densenet201 \n");
+  CHECK(completed_by_zsh("engine train --device=cu") == "engine train --device=cuda \n");
+  CHECK(completed_by_zsh("engine weights verify " ENGINE_SOURCE_DIR "/CMakeL") ==
+        "engine weights verify " ENGINE_SOURCE_DIR "/CMakeLists.txt \n");
+}
+
 TEST_CASE("every shell gets a script with every verb") {
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const std::string script = engine_cli(fmt::format("completion {}", shell)).out;
