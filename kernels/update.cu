@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
         float of[M];
 #pragma unroll
         for (int j = 0; j < M; ++j) of[j] = m[j].at[k];
-        engine::update(w.at[k], of, g.at[k] * factor, s);
+        engine::update(w.at[k], of, multiply(g.at[k], factor), s);
 #pragma unroll
         for (int j = 0; j < M; ++j) m[j].at[k] = of[j];
       }

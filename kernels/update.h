@@ -43,26 +43,54 @@ struct RmspropStep {
   double learning_rate, alpha, eps, momentum, weight_decay;
 };
 
+// Updates round where torch.optim on a CPU does, so that the bits are its bits: a product that is
+// added at once is not rounded, one that it stores first is.
+template <class R>
+ENGINE_HOST_DEVICE R multiply_add(R a, R b, R c) {
+#if !defined(__CUDA_ARCH__)
+  // As fmaf() but for ties, one in 2^29; that is a call unless compiled for processors that have it.
+  if constexpr (sizeof(R) == 4) return static_cast<R>(double{a} * b + c);
+#endif
+  return std::fma(a, b, c);
+}
+template <class R>
+ENGINE_HOST_DEVICE R multiply(R a, R b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(R) == 4)
+    return __fmul_rn(a, b);
+  else
+    return __dmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+// decay·average + (1 − decay)·a·b
+template <class R>
+ENGINE_HOST_DEVICE R moving_average(R average, double decay, R a, R b) {
+  return multiply_add(R(1 - decay) * a, b, multiply(R(decay), average));
+}
+
 // w −= lr/bias1 · m / (√v/√bias2 + eps), with m and v the exponential averages of g and g².
 template <class R>
 ENGINE_HOST_DEVICE void update(R& w, R (&moments)[2], R g, const AdamStep& s) {
   R &m = moments[0], &v = moments[1];
   if (s.decoupled)
-    w *= R(1 - s.learning_rate * s.weight_decay);
+    w = multiply(w, R(1 - s.learning_rate * s.weight_decay));
   else
-    g += R(s.weight_decay) * w;
-  m += R(1 - s.beta1) * (g - m);
-  v = R(s.beta2) * v + R(1 - s.beta2) * g * g;
-  w -= R(s.learning_rate / s.bias1) * m / (sqrt(v) / R(sqrt(s.bias2)) + R(s.eps));
+    g = multiply_add(R(s.weight_decay), w, g);
+  m = moving_average(m, s.beta1, R(1), g);
+  v = moving_average(v, s.beta2, g, g);
+  w -= R(s.learning_rate / s.bias1) * m / (std::sqrt(v) / R(std::sqrt(s.bias2)) + R(s.eps));
 }
 
 // m = momentum·m + g; w −= lr·m, or lr·(g + momentum·m) after Nesterov.
 template <class R>
 ENGINE_HOST_DEVICE void update(R& w, R (&moments)[1], R g, const SgdStep& s) {
   R& m = moments[0];
-  g += R(s.weight_decay) * w;
-  m = s.first ? g : R(s.momentum) * m + g;
-  w -= R(s.learning_rate) * (s.nesterov ? g + R(s.momentum) * m : m);
+  g = multiply_add(R(s.weight_decay), w, g);
+  m = s.first ? g : multiply(R(s.momentum), m) + g;
+  w = multiply_add(R(-s.learning_rate), s.nesterov ? multiply_add(R(s.momentum), m, g) : m, w);
 }
 
 // v: the exponential average of g². m = momentum·m + g/(√v + eps); w −= lr·m.
@@ -70,11 +98,16 @@ template <class R, bool Momentum>
 ENGINE_HOST_DEVICE void update(R& w, R (&moments)[RmspropStep<Momentum>::kMoments], R g,
                                const RmspropStep<Momentum>& s) {
   R& v = moments[0];
-  g += R(s.weight_decay) * w;
-  v = R(s.alpha) * v + R(1 - s.alpha) * g * g;
-  R move = g / (sqrt(v) + R(s.eps));
-  if constexpr (Momentum) move = moments[1] = R(s.momentum) * moments[1] + move;
-  w -= R(s.learning_rate) * move;
+  g = multiply_add(R(s.weight_decay), w, g);
+  v = moving_average(v, s.alpha, g, g);
+  const R root = std::sqrt(v) + R(s.eps);
+  if constexpr (Momentum) {
+    R& m = moments[1];
+    m = multiply(R(s.momentum), m) + g / root;
+    w = multiply_add(R(-s.learning_rate), m, w);
+  } else {
+    w -= R(s.learning_rate) * g / root;
+  }
 }
 
 // What changes from one update to the next; `updates` were made before.
