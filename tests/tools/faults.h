@@ -1,0 +1,29 @@
+// File calls that go wrong when told to. Linked into a test, or preloaded into a program as a library, they stand before
+// the C library's; $ENGINE_FAULT, "KIND ERROR AT PATH" in numbers and a text, arms them when the program starts.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace engine::test {
+
+enum class FaultKind {
+  none,         // calls are only counted
+  once,         // one call fails with `error`
+  lasting,      // that call and all later ones
+  short_write,  // half of what is to be written is; other calls are as always
+  kill,         // SIGKILL before the call
+};
+
+// Of the calls whose path contains `path`, and of those on files that were opened so, number `at` from 0.
+struct Fault {
+  FaultKind kind = FaultKind::none;
+  int error = 0;  // errno
+  int at = 0;
+  std::string path;  // empty: nothing is counted
+};
+
+void arm(const Fault& fault);
+std::vector<std::string> calls_seen();  // since then: "rename step_00000002.safetensors"
+
+}  // namespace engine::test
