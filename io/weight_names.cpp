@@ -4,7 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
+#include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,58 +50,78 @@ std::string modern_densenet_name(std::string_view name) {
   return fmt::format("{}", fmt::join(parts, "."));
 }
 
-struct Rule {
+// A layer within the name of its block.
+struct Within {
   std::string_view timm, torchvision;
 };
+constexpr Within kEfficientNetFirst[] = {  // no expansion: depthwise, squeeze, project
+    {"conv_dw", "0.0"},          {"bn1", "0.1"},     {"se.conv_reduce", "1.fc1"},
+    {"se.conv_expand", "1.fc2"}, {"conv_pw", "2.0"}, {"bn2", "2.1"}};
+constexpr Within kEfficientNetLater[] = {{"conv_pw", "0.0"},          {"bn1", "0.1"},
+                                         {"conv_dw", "1.0"},          {"bn2", "1.1"},
+                                         {"se.conv_reduce", "2.fc1"}, {"se.conv_expand", "2.fc2"},
+                                         {"conv_pwl", "3.0"},         {"bn3", "3.1"}};
+constexpr Within kMobileNetFirst[] = {
+    {"conv_dw", "0.0"}, {"bn1", "0.1"}, {"conv_pw", "1"}, {"bn2", "2"}};
+constexpr Within kMobileNetLater[] = {{"conv_pw", "0.0"}, {"bn1", "0.1"},    {"conv_dw", "1.0"},
+                                      {"bn2", "1.1"},     {"conv_pwl", "2"}, {"bn3", "3"}};
 
-constexpr std::array<Rule, 5> kOutside = {{{"conv_stem", "features.0.0"},
-                                           {"bn1", "features.0.1"},
-                                           {"conv_head", "features.8.0"},
-                                           {"bn2", "features.8.1"},
-                                           {"classifier", "classifier.1"}}};
-// Stage 0 has no expansion: depthwise, squeeze, project.
-constexpr std::array<Rule, 6> kFirstStage = {{{"conv_dw", "0.0"},
-                                              {"bn1", "0.1"},
-                                              {"se.conv_reduce", "1.fc1"},
-                                              {"se.conv_expand", "1.fc2"},
-                                              {"conv_pw", "2.0"},
-                                              {"bn2", "2.1"}}};
-constexpr std::array<Rule, 8> kLaterStages = {{{"conv_pw", "0.0"},
-                                               {"bn1", "0.1"},
-                                               {"conv_dw", "1.0"},
-                                               {"bn2", "1.1"},
-                                               {"se.conv_reduce", "2.fc1"},
-                                               {"se.conv_expand", "2.fc2"},
-                                               {"conv_pwl", "3.0"},
-                                               {"bn3", "3.1"}}};
+struct Layer {
+  std::string timm, torchvision;
+};
+using Layers = std::vector<Layer>;
 
-// `layer.weight` by the rule for `layer`; empty if there is none.
-template <size_t N>
-std::string renamed_by(const std::array<Rule, N>& rules, std::string_view name) {
-  const size_t dot = name.rfind('.');
-  const auto rule = std::ranges::find(rules, name.substr(0, dot), &Rule::timm);
-  if (dot == std::string_view::npos || rule == rules.end()) return {};
-  return fmt::format("{}{}", rule->torchvision, name.substr(dot));
+// The layers around the blocks; torchvision counts the first and the last among the features.
+Layers outside(int last) {
+  return {{"conv_stem", "features.0.0"},
+          {"bn1", "features.0.1"},
+          {"conv_head", fmt::format("features.{}.0", last)},
+          {"bn2", fmt::format("features.{}.1", last)},
+          {"classifier", "classifier.1"}};
 }
 
-// blocks.S.J.layer.weight → features.(S+1).J.block.K.weight; a name without a rule stays, so that
+void add_block(Layers& layers, int stage, int block, const std::string& torchvision,
+               std::span<const Within> within) {
+  for (const Within& layer : within)
+    layers.push_back({fmt::format("blocks.{}.{}.{}", stage, block, layer.timm),
+                      fmt::format("{}.{}", torchvision, layer.torchvision)});
+}
+
+Layers efficientnet_layers() {
+  constexpr int kStages = 7, kMostBlocks = 13;  // in a stage of B7
+  Layers layers = outside(kStages + 1);
+  for (int stage = 0; stage < kStages; ++stage)
+    for (int block = 0; block < kMostBlocks; ++block)
+      add_block(layers, stage, block, fmt::format("features.{}.{}.block", stage + 1, block),
+                stage == 0 ? std::span<const Within>(kEfficientNetFirst)
+                           : std::span<const Within>(kEfficientNetLater));
+  return layers;
+}
+
+Layers mobilenet_layers() {
+  constexpr int kBlocks[] = {1, 2, 3, 4, 3, 3, 1};  // torchvision numbers them throughout
+  Layers layers = outside(18);
+  int number = 1;
+  for (int stage = 0; stage < 7; ++stage)
+    for (int block = 0; block < kBlocks[stage]; ++block)
+      add_block(layers, stage, block, fmt::format("features.{}.conv", number++),
+                stage == 0 ? std::span<const Within>(kMobileNetFirst)
+                           : std::span<const Within>(kMobileNetLater));
+  return layers;
+}
+
+// Whose layers are at `from` takes the name at `to`; a name that is not there stays, so that
 // matching reports it.
-std::string torchvision_efficientnet_name(const std::string& name) {
-  const Parts parts = split(name);
-  std::string renamed;
-  if (parts.size() < 5 || parts[0] != "blocks") {
-    renamed = renamed_by(kOutside, name);
-  } else {
-    int stage = -1;
-    std::from_chars(parts[1].data(), parts[1].data() + parts[1].size(), stage);
-    const size_t skipped = parts[0].size() + parts[1].size() + parts[2].size() + 3;
-    const std::string_view layer = std::string_view(name).substr(skipped);
-    renamed = stage == 0 ? renamed_by(kFirstStage, layer) : renamed_by(kLaterStages, layer);
-    if (stage < 0 || stage > 6) renamed.clear();
-    if (!renamed.empty())
-      renamed = fmt::format("features.{}.{}.block.{}", stage + 1, parts[2], renamed);
-  }
-  return renamed.empty() ? name : renamed;
+void rename_layers(TensorFile& file, const Layers& layers, std::string Layer::*from,
+                   std::string Layer::*to) {
+  std::map<std::string_view, std::string_view> names;
+  for (const Layer& layer : layers) names[layer.*from] = layer.*to;
+  rename_tensors(file, [&](std::string_view name) {
+    const size_t dot = std::min(name.rfind('.'), name.size());
+    const auto found = names.find(name.substr(0, dot));
+    return found == names.end() ? std::string(name)
+                                : fmt::format("{}{}", found->second, name.substr(dot));
+  });
 }
 
 }  // namespace
@@ -121,11 +142,20 @@ void normalise_names(TensorFile& file, std::string_view model) {
   for (const char* key : {"arch", "architecture"})
     if (const auto found = file.metadata.find(key); found != file.metadata.end())
       refuse_tensorflow_port(found->second);
-  if (model.starts_with("densenet")) {
-    rename_tensors(file, modern_densenet_name);
-  } else if (model.starts_with("efficientnet") && file.tensors.contains("conv_stem.weight")) {
-    rename_tensors(file, torchvision_efficientnet_name);
-  }
+  if (model.empty() || model.starts_with("densenet")) rename_tensors(file, modern_densenet_name);
+  if (!file.tensors.contains("conv_stem.weight")) return;
+  const bool squeezes = file.tensors.contains("blocks.0.0.se.conv_reduce.weight");
+  if (model.starts_with("efficientnet") || (model.empty() && squeezes))
+    rename_layers(file, efficientnet_layers(), &Layer::timm, &Layer::torchvision);
+  else if (model.starts_with("mobilenet") || model.empty())
+    rename_layers(file, mobilenet_layers(), &Layer::timm, &Layer::torchvision);
+}
+
+void use_timm_names(TensorFile& file) {
+  const bool efficientnet = file.tensors.contains("features.1.0.block.0.0.weight");
+  if (efficientnet || file.tensors.contains("features.1.conv.0.0.weight"))
+    rename_layers(file, efficientnet ? efficientnet_layers() : mobilenet_layers(),
+                  &Layer::torchvision, &Layer::timm);
 }
 
 void refuse_tensorflow_port(std::string_view name) {

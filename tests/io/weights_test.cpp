@@ -195,6 +195,39 @@ TEST_CASE("timm's EfficientNet names become torchvision's") {
   CHECK(normalised({"conv_stem.weight"}, "mnist_cnn").contains("conv_stem.weight"));
 }
 
+TEST_CASE("timm's MobileNetV2 names become torchvision's") {
+  CHECK(normalised(
+            {"conv_stem.weight", "bn1.weight", "blocks.0.0.conv_dw.weight",
+             "blocks.0.0.bn2.running_mean", "blocks.1.0.conv_pw.weight", "blocks.1.1.bn3.bias",
+             "blocks.6.0.conv_pwl.weight", "conv_head.weight", "bn2.bias", "classifier.weight"},
+            "mobilenet_v2") ==
+        std::set<std::string>{"features.0.0.weight", "features.0.1.weight",
+                              "features.1.conv.0.0.weight", "features.1.conv.2.running_mean",
+                              "features.2.conv.0.0.weight", "features.3.conv.3.bias",
+                              "features.17.conv.2.weight", "features.18.0.weight",
+                              "features.18.1.bias", "classifier.1.weight"});
+}
+
+TEST_CASE("torchvision's names survive timm's, and the model is told from either") {
+  for (const char* model :
+       {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "mobilenet_v2", "densenet121"}) {
+    std::ifstream lines(fmt::format(ENGINE_SOURCE_DIR "/tests/golden/names/{}.txt", model));
+    std::vector<std::string> names;
+    for (std::string line; std::getline(lines, line);)
+      names.push_back(line.substr(0, line.find(' ')));
+    REQUIRE(names.size() > 100);
+    TensorFile file = named(names);
+    const std::set<std::string> torchvision = names_of(file);
+    use_timm_names(file);
+    const std::set<std::string> timm = names_of(file);
+    const bool same = std::string_view(model).starts_with("densenet");
+    for (const std::string& name : timm) CHECK(name.starts_with("features.") <= same);
+    CHECK((timm == torchvision) == same);
+    normalise_names(file, "");
+    CHECK(names_of(file) == torchvision);
+  }
+}
+
 TEST_CASE(
     "a whole B3 checkpoint survives timm's names, and only its head differs from ImageNet's") {
   const auto data = test_data();
@@ -203,6 +236,9 @@ TEST_CASE(
   TensorFile timm = timm_b3(file);
   CHECK(timm.tensors.contains("blocks.1.0.conv_pwl.weight"));
   CHECK_FALSE(timm.tensors.contains("features.0.0.weight"));
+  TensorFile ours = file;
+  use_timm_names(ours);
+  CHECK(names_of(ours) == names_of(timm));
   normalise_names(timm, "efficientnet_b3");
   CHECK(names_of(timm) == names_of(file));
   CHECK(layout_digest(timm) == layout_digest(file));

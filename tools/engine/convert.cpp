@@ -1,4 +1,4 @@
-// engine convert: any readable weight file to safetensors with torchvision's names.
+// engine convert: any readable weight file to safetensors with torchvision's or timm's names.
 #include <fmt/format.h>
 
 #include "engine/error.h"
@@ -11,11 +11,16 @@
 namespace engine {
 namespace {
 
+enum class Names { torchvision, timm };
+constexpr Choice<Names> kNames[] = {{"torchvision", Names::torchvision}, {"timm", Names::timm}};
+
 struct ConvertOptions {
   std::filesystem::path in, out;
+  Names names = Names::torchvision;
   void visit(auto& v) {
     v("IN", in, "safetensors, torch zip archive or older torch pickle", kRequired);
     v("OUT", out, "the safetensors file to write", kRequired);
+    v("--names X", names, "whose names the tensors get: torchvision | timm", kNames);
   }
 };
 
@@ -25,8 +30,8 @@ int convert_weights(const Command& command) {
   const auto options = parse_options<ConvertOptions>(command);
   if (!options) return 0;
   TensorFile file = read_weights(options->in);
-  // Each family's rules leave the names of the other as they are.
-  for (const char* family : {"densenet", "efficientnet"}) normalise_names(file, family);
+  normalise_names(file, "");
+  if (options->names == Names::timm) use_timm_names(file);
   write_safetensors(options->out, file);
   say(fmt::format("{}: {} tensors, {} parameters", options->out.string(), file.tensors.size(),
                   count_parameters(file)));

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Opens weights that `engine train` wrote by safetensors with torchvision, and by timm's loader.
+
+    check_timm.py --engine build/release/bin/engine --data DATA [--models NAME...]
+
+Trains each model for three steps on the CPU; compares the logits of `engine predict` with those of
+- torchvision's model, load_state_dict(strict=True) of best.safetensors as it is,
+- timm's model made by create_model(checkpoint_path=...) from `engine convert --names timm`,
+and prints the largest difference of a logit, relative to the largest logit if that is above 1.
+Exits with 8 if one is above the tolerance. Needs timm and safetensors beside what the other scripts
+need.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import timm
+import timm.models
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import images
+import models
+
+TIMM = {"mobilenet_v2": "mobilenetv2_100"}  # whatever else has the same name
+MODELS = ["efficientnet_b0", "efficientnet_b3", "efficientnet_b5", "densenet121", "mobilenet_v2"]
+SIZE = 64
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def logits_of(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model.eval()(torch.from_numpy(pixels)).numpy()
+
+
+def check(engine: str, data: str, name: str, folder: Path) -> float:
+    out = folder / name
+    run(engine, "train", "--data", data, "--model", name, "--device", "cpu", "--max-steps", "3",
+        "--batch-size", "4", "--resize", str(SIZE), "--crop", str(SIZE), "--out", str(out))  # fmt: skip
+    best, converted = out / "weights/best.safetensors", folder / f"{name}.safetensors"
+    run(engine, "convert", "--names", "timm", str(best), str(converted))
+
+    with safe_open(best, "pt") as file:
+        preprocess = json.loads(file.metadata()["preprocess"])
+        classes = len(json.loads(file.metadata()["classes"]))
+    files = images.list_images(f"{data}/val")[0][:5]
+    settings = preprocess["resize"], preprocess["crop"], preprocess["interpolation"]
+    pixels = np.stack([images.load_image(f, *settings, 3) for f in files])
+    floats = (pixels / 255.0 - preprocess["mean"]) / preprocess["std"]
+    floats = np.ascontiguousarray(floats.transpose(0, 3, 1, 2).astype(np.float32))
+
+    theirs = models.build(name, classes, regularize=False)
+    theirs.load_state_dict(load_file(best), strict=True)
+    wanted = {}
+    if name in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7"):
+        wanted["bn_eps"] = 1e-3  # torchvision's and ours; timm's default is 1e-5
+    name_there = TIMM.get(name, name)
+    created = timm.create_model(
+        name_there, num_classes=classes, checkpoint_path=str(converted), **wanted
+    )
+    loaded = timm.create_model(name_there, num_classes=classes, **wanted)
+    timm.models.load_checkpoint(loaded, str(converted), strict=True)
+
+    printed = run(engine, "predict", "--json", "--weights", str(best), "--device", "cpu",
+                  *map(str, files))  # fmt: skip
+    again = run(engine, "predict", "--json", "--weights", str(converted), "--device", "cpu",
+                *map(str, files))  # fmt: skip
+    ours, back = (
+        np.array([json.loads(line)["logits"] for line in text.splitlines()])
+        for text in (printed, again)
+    )
+    assert np.array_equal(ours, back), "engine predict differs with timm's names"
+    measure = max(1.0, np.abs(ours).max())
+    distances = [
+        float(np.abs(logits_of(model, floats) - ours).max() / measure)
+        for model in (theirs, created, loaded)
+    ]
+    print(f"{name:16} torchvision {distances[0]:.1e}  timm.create_model {distances[1]:.1e}  "
+          f"timm.models.load_checkpoint {distances[2]:.1e}", flush=True)  # fmt: skip
+    return max(distances)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", default="build/release/bin/engine")
+    parser.add_argument("--data", required=True, help="a folder with train/ and val/")
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--tolerance", type=float, default=1e-5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        worst = max(
+            check(options.engine, options.data, name, Path(folder)) for name in options.models
+        )
+    print(f"timm {timm.__version__}: largest difference {worst:.1e}, "
+          f"allowed {options.tolerance:.0e}")  # fmt: skip
+    raise SystemExit(0 if worst <= options.tolerance else 8)
+
+
+if __name__ == "__main__":
+    main()
