@@ -40,7 +40,9 @@ void write_all(int file, std::span<const std::byte> bytes, const fs::path& path)
   while (!bytes.empty()) {
     const ssize_t written = write(file, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail_with_errno(path, "write");
+    if (written < 0)
+      fail(Failure::data, "{}: cannot write {} more bytes: {}", path.string(), bytes.size(),
+           std::strerror(errno));
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
 }

@@ -182,10 +182,4 @@ TrainingData read_training_data(const fs::path& root, ClassOrder order) {
   return data;
 }
 
-Dataset read_evaluation_data(const fs::path& root, const std::vector<std::string>& classes) {
-  require_folder(root);
-  if (has_idx_files(root)) return read_idx_validation(root, classes);
-  return read_image_folder(validation_folder(root).value_or(root), classes);
-}
-
 }  // namespace engine

@@ -45,19 +45,13 @@ struct TrainingData {
 TrainingData read_training_data(const std::filesystem::path& root,
                                 ClassOrder order = ClassOrder::bytes);
 
-// --data of an evaluation: ROOT/val (or valid, validation) if there is one, the validation images
-// of idx files, else ROOT itself as a folder of class folders. Labels are positions in `classes`,
-// for instance a checkpoint's; a class folder that is not among them is an Error.
-Dataset read_evaluation_data(const std::filesystem::path& root,
-                             const std::vector<std::string>& classes);
-
 // One folder of class folders. Sample order is torchvision's (names compared as bytes), hidden files and folders are left out, symbolic links are followed, a link loop is an
 // Error.
 Dataset read_image_folder(const std::filesystem::path& folder,  // classes: its folders, none empty
                           ClassOrder order = ClassOrder::bytes);
-Dataset read_image_folder(
-    const std::filesystem::path& folder,  // classes: given, some may lack images
-    const std::vector<std::string>& classes);
+Dataset read_image_folder(const std::filesystem::path&
+                              folder,  // classes: given, some may lack images, others are an Error
+                          const std::vector<std::string>& classes);
 
 // The class folders in a folder, sorted as bytes; none is an Error.
 std::vector<std::string> class_folders(const std::filesystem::path& folder);

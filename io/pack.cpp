@@ -237,14 +237,19 @@ std::optional<ImageView> Pack::image(size_t i) const {
   const std::byte* at = base_ + kPackPixels + r.offset;
   if (checked_[i] == 0) {
     const bool good = xxh64({at, r.bytes(spec_.channels)}) == r.checksum;
-    if (checked_[i].exchange(good ? 1 : 2) == 0 && !good) {
-      ++damaged_;
-      std::error_code ignored;
-      if (!file_.empty()) fs::remove(file_, ignored);
-    }
+    std::error_code ignored;
+    if (checked_[i].exchange(good ? 1 : 2) == 0 && !good && !file_.empty())
+      fs::remove(file_, ignored);
   }
   if (checked_[i] == 2) return std::nullopt;
   return ImageView{reinterpret_cast<const uint8_t*>(at), r.width, r.height, spec_.channels};
+}
+
+std::vector<size_t> Pack::damaged() const {
+  std::vector<size_t> found;
+  for (size_t i = 0; i < checked_.size(); ++i)
+    if (checked_[i] == 2) found.push_back(i);
+  return found;
 }
 
 }  // namespace engine

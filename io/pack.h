@@ -77,7 +77,7 @@ class Pack {
   // asked for): the source is to be read instead. A damaged file is removed, so that the next run
   // makes a new one. From any thread. Error(data) if the file was cut short meanwhile.
   std::optional<ImageView> image(size_t i) const;
-  size_t damaged() const { return damaged_; }  // pictures found so far
+  std::vector<size_t> damaged() const;  // those found so far
 
  private:
   friend std::shared_ptr<const Pack> map_pack(int descriptor, const std::filesystem::path& file);
@@ -92,7 +92,6 @@ class Pack {
   const std::byte* base_ = nullptr;  // of the whole file
   size_t bytes_ = 0;
   mutable std::vector<std::atomic<uint8_t>> checked_;  // 0: not yet, 1: good, 2: damaged
-  mutable std::atomic<size_t> damaged_ = 0;
 };
 
 // Takes over the descriptor of a whole pack; `file` is empty for one in memory.

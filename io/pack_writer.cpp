@@ -26,8 +26,9 @@ void write_at(int file, std::span<const std::byte> bytes, uint64_t offset, const
     const ssize_t written = pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     const bool full = errno == ENOSPC || errno == EDQUOT || errno == ENOMEM;
-    require(written > 0, full ? Failure::memory : Failure::data, "{}: cannot write the pack: {}",
-            name.string(), std::strerror(errno));
+    require(written > 0, full ? Failure::memory : Failure::data,
+            "{}: cannot write the pack beyond {} bytes: {}", name.string(), offset,
+            std::strerror(errno));
     bytes = bytes.subspan(static_cast<size_t>(written));
     offset += static_cast<uint64_t>(written);
   }

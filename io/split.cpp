@@ -110,25 +110,28 @@ std::vector<Part> draw_split(const Dataset& all, const Shares& shares, bool stra
   return parts;
 }
 
-TrainingData apply_split(Dataset all, std::span<const Part> parts) {
-  TrainingData data;
-  const bool has_test = std::ranges::find(parts, Part::test) != parts.end();
-  if (has_test) data.test.emplace();
-  Dataset* const sets[] = {&data.train, &data.validation, has_test ? &*data.test : nullptr};
-  for (Dataset* set : sets)
-    if (set) set->classes = all.classes;
+std::array<Dataset, 3> by_part(Dataset all, std::span<const Part> parts) {
+  std::array<Dataset, 3> sets;
+  for (Dataset& set : sets) set.classes = all.classes;
   for (size_t i = 0; i < parts.size(); ++i) {
-    Dataset& set = *sets[static_cast<size_t>(parts[i])];
+    Dataset& set = sets[static_cast<size_t>(parts[i])];
     set.samples.push_back(std::move(all.samples[i]));
     if (!all.images.empty()) set.images.push_back(std::move(all.images[i]));
   }
-  require(!data.validation.samples.empty(), Failure::data,
+  return sets;
+}
+
+TrainingData apply_split(Dataset all, std::span<const Part> parts) {
+  auto [train, validation, test] = by_part(std::move(all), parts);
+  require(!validation.samples.empty(), Failure::data,
           "the split leaves none of {} images for validation", parts.size());
-  std::vector<size_t> counts(all.classes.size());
-  for (const Sample& sample : data.train.samples) ++counts[static_cast<size_t>(sample.label)];
+  std::vector<size_t> counts(train.classes.size());
+  for (const Sample& sample : train.samples) ++counts[static_cast<size_t>(sample.label)];
   for (size_t i = 0; i < counts.size(); ++i)
     require(counts[i] > 0, Failure::data, "class \"{}\" has no image to train with",
-            all.classes[i]);
+            train.classes[i]);
+  TrainingData data{.train = std::move(train), .validation = std::move(validation), .test = {}};
+  if (!test.samples.empty()) data.test = std::move(test);
   return data;
 }
 

@@ -30,8 +30,11 @@ std::array<int64_t, 3> split_counts(int64_t count, const Shares& shares);
 std::vector<Part> draw_split(const Dataset& all, const Shares& shares, bool stratify,
                              uint64_t seed);
 
-// The images of each part in the order they have in `all`. Error(data) if a class has none to train
-// with or a part that has a share is empty.
+// The images of each part in the order they have in `all`; every part has all the classes.
+std::array<Dataset, 3> by_part(Dataset all, std::span<const Part> parts);
+
+// The same as data sets to train with. Error(data) if a class has no image to train with or none is
+// left for validation.
 TrainingData apply_split(Dataset all, std::span<const Part> parts);
 
 // path,label,split, a line for each image. Paths are relative to `root` where they lie below it.

@@ -78,8 +78,8 @@ TEST_CASE("idx files, plain and gzip") {
   CHECK(data.validation.samples[0].label == 1);
 
   // The classes of a checkpoint, in an order of its own, with one more.
-  CHECK(read_evaluation_data(folder.path(), {"2", "7", "1"}).samples[0].label == 2);
-  CHECK(error_of([&] { read_evaluation_data(folder.path(), {"0"}); }).find("label 1") !=
+  CHECK(read_idx_validation(folder.path(), {"2", "7", "1"}).samples[0].label == 2);
+  CHECK(error_of([&] { read_idx_validation(folder.path(), {"0"}); }).find("label 1") !=
         std::string::npos);
 }
 

@@ -192,6 +192,49 @@ TEST_CASE("batches do not depend on the number of threads or the depth") {
   }
 }
 
+TEST_CASE("records: the same for any number of threads, wherever an epoch is entered") {
+  const Dataset data = numbered(50);
+  const auto record = [](size_t index, const RandomKey& key) {
+    Rng rng(key);
+    return ImageRecord{.offset = 64 * index,
+                       .left = static_cast<int32_t>(rng.below(100)),
+                       .top = static_cast<int32_t>(rng.below(100))};
+  };
+  struct Drawn {
+    uint64_t offset;
+    int32_t left, top, label;
+    bool operator==(const Drawn&) const = default;
+  };
+  const auto rest = [](Loader& loader) {
+    std::vector<std::vector<Drawn>> batches;
+    while (const Batch* b = loader.next()) {
+      CHECK(b->images == nullptr);
+      auto& batch = batches.emplace_back();
+      for (int i = 0; i < b->count; ++i)
+        batch.push_back(
+            {b->records[i].offset, b->records[i].left, b->records[i].top, b->labels[i]});
+    }
+    return batches;
+  };
+  std::vector<std::vector<Drawn>> expected;
+  for (int threads : {1, 2, 8}) {
+    Loader loader(data, record, options(4, threads));
+    loader.start(3);
+    const auto batches = rest(loader);
+    REQUIRE(batches.size() == 13);
+    if (expected.empty()) expected = batches;
+    CHECK(batches == expected);
+    loader.start(3, 5);
+    CHECK(rest(loader) == std::vector(expected.begin() + 5, expected.end()));
+  }
+  // In the order, with the labels and keys that images have.
+  const std::vector<uint32_t> order = epoch_order(50, 7, 3, true);
+  for (uint32_t at = 0; at < 50; ++at) {
+    const ImageRecord r = record(order[at], {7, 3, at, purpose("augment")});
+    CHECK(expected[at / 4][at % 4] == Drawn{r.offset, r.left, r.top, int(order[at] % 3)});
+  }
+}
+
 TEST_CASE("an epoch can be entered at any step, also while another one is being prepared") {
   const Dataset data = numbered(30);
   Loader loader(data, picture, options(4, 3));

@@ -183,10 +183,10 @@ TEST_CASE("a damaged picture is noticed when it is asked for, and the file goes"
   overwrite(pictures.pack(), at, char(pack->image(5)->pixels[7] + 1));
   pack = open_pack(pictures.pack());
   CHECK(pack->image(4).has_value());
-  CHECK(pack->damaged() == 0);
+  CHECK(pack->damaged().empty());
   CHECK_FALSE(pack->image(5).has_value());
   CHECK_FALSE(pack->image(5).has_value());
-  CHECK(pack->damaged() == 1);
+  CHECK(pack->damaged() == std::vector<size_t>{5});
   CHECK_FALSE(fs::exists(pictures.pack()));
   CHECK(pack->image(6).has_value());  // the others are still mapped
   CHECK(news(pictures).empty());

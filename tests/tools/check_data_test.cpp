@@ -130,6 +130,13 @@ TEST_CASE("labels and usage") {
   const Outcome outcome = check_data(fmt::format("--labels {} --json", file.string()));
   CHECK(outcome.code == 0);
   CHECK(nlohmann::json::parse(outcome.out)["splits"]["val"]["dog"] == 1);
+  fs::create_directory(folder.path() / "elsewhere");
+  fs::rename(file, folder.path() / "elsewhere/split.csv");  // of a run: relative to the images
+  const Outcome split = check_data(
+      fmt::format("{0} --split-file {0}/elsewhere/split.csv --json", folder.path().string()));
+  CHECK(split.code == 0);
+  CHECK(nlohmann::json::parse(split.out)["splits"]["train"]["cat"] == 1);
+  CHECK(check_data("--labels x --split-file y").code == 2);
   write(file, "path,label\n1.png,cat\n3.png,dog\n");
   const Outcome missing = check_data("--labels " + file.string());
   CHECK(missing.code == 3);

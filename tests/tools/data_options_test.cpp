@@ -98,7 +98,12 @@ TEST_CASE("a damaged cache gives the pixels of the files") {
   check_same_input(training_input(files.train, folder.preprocess, preset(Augment::light), false),
                    training_input(cached.train, folder.preprocess, preset(Augment::light), false),
                    10);
-  CHECK(cached.train.pack->damaged() == 1);
+  CHECK(cached.train.pack->damaged() == std::vector<size_t>{4});
+  const std::string said = damage_of(cached.train);
+  CHECK(mentions(said, cache.file.string()));
+  CHECK(mentions(said, "of 12 pictures 1 are damaged"));
+  CHECK(mentions(said, "train/a/4.png"));
+  CHECK(damage_of(files.train).empty());
 }
 
 TEST_CASE("the fastest cache that fits is chosen, with a reason") {
@@ -179,7 +184,9 @@ TEST_CASE("images that several parts share are named") {
   fs::copy_file(folder.root / "train/b/7.png", folder.root / "val/b/x.png");
   DataOptions options = folder.options(CacheKind::ram);
   TrainingData data = load_training_data(options);
-  const auto report = [&] { return report_duplicates(data, options, {}, folder.folder.path()); };
+  const auto report = [&] {
+    return report_duplicates(parts_of(data), options, {}, folder.folder.path());
+  };
   CHECK(report() == 1);
   std::ifstream file(folder.folder.path() / "duplicates.csv");
   const std::string text{std::istreambuf_iterator<char>(file), {}};
@@ -190,4 +197,70 @@ TEST_CASE("images that several parts share are named") {
   CHECK(report() == 1);  // by the pack's hashes
   options.no_duplicate_check = true;
   CHECK(report() == 0);
+}
+
+TEST_CASE("what an evaluation reads: one part, by the classes of the weights") {
+  const Folder folder;
+  const std::vector<std::string> classes = {"c", "b", "a"};
+  DataOptions options = folder.options(CacheKind::none);
+  const auto load = [&](std::optional<Part> part = std::nullopt) {
+    return load_evaluation_data(options, part, classes);
+  };
+  const EvaluationData validation = load();
+  CHECK(validation.images.classes == classes);
+  REQUIRE(validation.images.samples.size() == 2);
+  CHECK(validation.images.samples[0].label == 1);
+  CHECK(validation.part == Part::validation);
+  REQUIRE(validation.train.has_value());
+  CHECK(validation.train->samples.size() == 10);
+  const EvaluationData train = load(Part::train);
+  CHECK(train.images.samples.size() == 10);
+  CHECK_FALSE(train.train.has_value());
+  CHECK(mentions(message_of([&] { load(Part::test); }), "data/test: no such folder"));
+  CHECK(mentions(message_of([&] { load_evaluation_data(options, Part::train, {"a"}); }),
+                 "class \"b\""));
+  CHECK(load_evaluation_data(options, std::nullopt, {}).images.classes ==
+        std::vector<std::string>{"b"});  // a file without classes: the folder's own
+  options.no_duplicate_check = true;
+  CHECK_FALSE(load().train.has_value());
+
+  options.data = folder.root / "train";  // no parts in it
+  const EvaluationData all = load();
+  CHECK(all.images.samples.size() == 10);
+  CHECK_FALSE(all.part.has_value());
+  options.split = "0.4/0.4/0.2";
+  const TrainingData drawn = load_training_data(options);
+  const EvaluationData test = load(Part::test);
+  REQUIRE(drawn.test.has_value());
+  REQUIRE(test.images.samples.size() == drawn.test->samples.size());
+  for (size_t i = 0; i < test.images.samples.size(); ++i) {
+    CHECK(test.images.samples[i].path == drawn.test->samples[i].path);
+    CHECK(test.images.classes[size_t(test.images.samples[i].label)] ==
+          drawn.test->classes[size_t(drawn.test->samples[i].label)]);
+  }
+  options.data = folder.root;
+  CHECK(mentions(message_of([&] { load(); }, Failure::usage), "is split already"));
+}
+
+TEST_CASE("digests of the images change with their files, not with the cache") {
+  const Folder folder;
+  const auto digests = [&](CacheKind kind) {
+    TrainingData data = load_training_data(folder.options(kind));
+    open_cache(data, folder.options(kind), folder.preprocess, {});
+    return image_digests(data);
+  };
+  const ImageDigests files = digests(CacheKind::none), ram = digests(CacheKind::ram);
+  CHECK(files.contents.empty());
+  CHECK(files.sizes == ram.sizes);
+  CHECK(digests(CacheKind::disk).contents == ram.contents);
+  const fs::path image = folder.root / "train/a/2.png";
+  std::fstream stream(image, std::ios::binary | std::ios::in | std::ios::out);
+  stream.seekp(0, std::ios::end);
+  stream << "!";  // behind the picture's end
+  stream.close();
+  CHECK(digests(CacheKind::none).sizes != files.sizes);
+  const ImageDigests longer = digests(CacheKind::ram);
+  CHECK(longer.contents != ram.contents);
+  fs::copy_file(folder.root / "train/a/3.png", image, fs::copy_options::overwrite_existing);
+  CHECK(digests(CacheKind::ram).contents != longer.contents);
 }

@@ -2,6 +2,7 @@
 // is found, and wherever an epoch is entered.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "engine/error.h"
 #include "io/draw.h"
+#include "io/mix.h"
 #include "tests/support.h"
 #include "tools/engine/class_weights.h"
 #include "tools/engine/data_options.h"
@@ -20,61 +22,98 @@ using namespace engine::test;
 
 namespace {
 
+constexpr int kSide = 32, kBatch = 8;
+const Preprocess kPreprocess{.resize_height = 40, .crop = kSide};
+
+// What a training step gets: pixels, labels and which samples are mixed.
 struct Step {
   std::vector<uint8_t> images;
   std::vector<int32_t> labels;
+  std::vector<std::vector<double>> mixes;
   bool operator==(const Step&) const = default;
 };
 
+std::vector<double> numbers(const Mix& m) {
+  return {double(m.partner), double(m.left),   double(m.top),
+          double(m.right),   double(m.bottom), double(m.share)};
+}
+
 // Two epochs, the second one entered at `first_step`.
-std::vector<Step> batches(const TrainingData& data, int threads, int64_t first_step = 0,
-                          bool first_epoch = true) {
-  Preprocess preprocess{.resize_height = 40, .crop = 32};
-  Loader loader(data.train, training_input(data.train, preprocess, preset(Augment::light), false),
-                {.width = 32, .height = 32, .batch = 8, .threads = threads, .seed = 3});
+std::vector<Step> batches(const TrainingData& data, const AugmentConfig& augment, int threads,
+                          int64_t first_step = 0, bool first_epoch = true) {
+  Loader loader(data.train, training_input(data.train, kPreprocess, augment, false),
+                {.width = kSide, .height = kSide, .batch = kBatch, .threads = threads, .seed = 3});
   std::vector<Step> steps;
-  const auto read = [&] {
-    while (const Batch* b = loader.next())
-      steps.push_back({{b->images, b->images + size_t(b->count) * 32 * 32 * 3},
-                       {b->labels, b->labels + b->count}});
+  const auto read = [&](uint32_t epoch) {
+    while (const Batch* b = loader.next()) {
+      Step step{.images{b->images, b->images + size_t(b->count) * kSide * kSide * 3},
+                .labels{b->labels, b->labels + b->count}};
+      const RandomKey key{.seed = 3, .epoch = epoch, .position = uint32_t(b->first)};
+      for (const Mix& mix : draw_mixes(augment.mixing, key, b->count, kSide, kSide))
+        step.mixes.push_back(numbers(mix));
+      steps.push_back(std::move(step));
+    }
   };
-  if (first_epoch) loader.start(0), read();
-  loader.start(1, first_step), read();
+  if (first_epoch) loader.start(0), read(0);
+  loader.start(1, first_step), read(1);
   return steps;
+}
+
+AugmentConfig everything() {
+  AugmentConfig augment = preset(Augment::strong);
+  augment.rand_augment = {.operations = 2, .magnitude = 9};
+  augment.mixing = {.mixup = 0.4f, .cutmix = 1};
+  return augment;
 }
 
 }  // namespace
 
 TEST_CASE("batches: any number of threads, a cold and a warm cache, before and after resume") {
-  const TemporaryFolder folder;
-  draw_dataset(folder.path() / "set", DrawnSet::objects,
-               {.train_per_class = 5, .validation_per_class = 1, .size = 48});
-  DataOptions options;
-  options.data = folder.path() / "set";
-  options.cache_dir = folder.path() / "cache";
-  const Preprocess preprocess{.resize_height = 40, .crop = 32};
-  std::vector<Step> expected;
-  for (CacheKind kind : {CacheKind::disk, CacheKind::disk, CacheKind::ram}) {
-    options.cache = kind;
-    TrainingData data = load_training_data(options);
-    const bool warm = std::filesystem::exists(options.cache_dir);
-    CHECK(warm == !expected.empty());
-    const Cache cache = open_cache(data, options, preprocess, {.threads = 2});
-    CHECK(cache.kind == kind);
-    for (int threads : {1, 2, 8}) {
-      const std::vector<Step> steps = batches(data, threads);
-      if (expected.empty()) expected = steps;
-      CHECK(steps.size() == 2 * 7);
-      CHECK(steps == expected);
+  struct Recipe {
+    const char* name;
+    AugmentConfig augment;
+    bool like_files;  // the pack holds what the recipe's resize gives
+  };
+  for (const Recipe& recipe : {Recipe{"light", preset(Augment::light), true},
+                               Recipe{"everything, mixed", everything(), false}}) {
+    CAPTURE(recipe.name);
+    const TemporaryFolder folder;
+    draw_dataset(folder.path() / "set", DrawnSet::objects,
+                 {.train_per_class = 5, .validation_per_class = 1, .size = 48});
+    DataOptions options;
+    options.data = folder.path() / "set";
+    options.cache_dir = folder.path() / "cache";
+    const auto check_all = [&](const TrainingData& data, std::vector<Step>& expected) {
+      for (int threads : {1, 2, 8}) {
+        const std::vector<Step> steps = batches(data, recipe.augment, threads);
+        if (expected.empty()) expected = steps;
+        CHECK(steps.size() == 2 * 7);
+        CHECK(steps == expected);
+      }
+      for (int64_t step : {0, 3, 7})
+        for (int threads : {1, 8})
+          CHECK(batches(data, recipe.augment, threads, step, false) ==
+                std::vector(expected.begin() + 7 + step, expected.end()));
+    };
+    std::vector<Step> cached, files;
+    for (CacheKind kind : {CacheKind::disk, CacheKind::disk, CacheKind::ram}) {
+      options.cache = kind;
+      TrainingData data = load_training_data(options);
+      const bool warm = std::filesystem::exists(options.cache_dir);
+      CHECK(warm == !cached.empty());
+      const Cache cache = open_cache(data, options, kPreprocess, {.threads = 2});
+      CHECK(cache.kind == kind);
+      check_all(data, cached);
     }
-    for (int64_t step : {0, 3, 7})
-      CHECK(batches(data, 2, step, false) ==
-            std::vector(expected.begin() + 7 + step, expected.end()));
+    options.cache = CacheKind::none;
+    TrainingData data = load_training_data(options);
+    open_cache(data, options, kPreprocess, {});
+    check_all(data, files);
+    CHECK((files == cached) == recipe.like_files);
+    CHECK(std::ranges::any_of(cached, [](const Step& s) {
+            return std::ranges::any_of(s.mixes, [](const auto& m) { return m.back() < 1; });
+          }) == recipe.augment.mixing.used());
   }
-  options.cache = CacheKind::none;  // light: the pack holds what the recipe's resize gives
-  TrainingData data = load_training_data(options);
-  open_cache(data, options, preprocess, {});
-  CHECK(batches(data, 2) == expected);
 }
 
 TEST_CASE("class weights: scikit-learn's balanced, or a file that names every class") {

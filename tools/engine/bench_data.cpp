@@ -9,6 +9,7 @@
 #include <ctime>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "engine/error.h"
@@ -26,7 +27,7 @@ struct BenchDataOptions : DataOptions, DeviceOptions, PreprocessOptions, Augment
   std::string model = "efficientnet_b3", counts, caches = "none,disk,ram";
   int image_size = 0, batch = 64, images = 256, loaders = 4, passes = 5;
   double seconds = 1, need = 0;
-  bool fast_decode = false, measure_need = false, steps_only = false;
+  bool fast_decode = false, measure_need = false, steps_only = false, json = false;
   std::filesystem::path out;
 
   void visit(auto& v) {
@@ -42,6 +43,7 @@ struct BenchDataOptions : DataOptions, DeviceOptions, PreprocessOptions, Augment
     v("--loaders N", loaders, "GPUs to serve, where strategies are compared", Within{1, 64});
     v("-b, --batch-size N", batch, "images per batch", Within{1, 65536});
     v("--out FILE", out, "CSV, for tools/plots/bench_data.py");
+    v("--json", json, "one JSON object to stdout instead of the table");
     v.group("Need");
     v("--need X", need, "images per second that the model computes (0: not known)", Within{0, 1e9});
     v("--measure-need", measure_need, "measure it here, with --model on --device");
@@ -263,6 +265,38 @@ std::string needed(std::span<const Row> rows, double need, int cores) {
   return text;
 }
 
+// Images per second of whole training steps on data that are there already. A CPU takes seconds for
+// what a GPU does in milliseconds, and varies less.
+double measure_need(const BenchDataOptions& o, const Ranks& ranks, int image_size, int classes) {
+  const bool gpu = ranks.kind == BackendKind::cuda;
+  const StepTimes times = measure_step({.model = o.model,
+                                        .batch = o.batch,
+                                        .image_size = image_size,
+                                        .classes = classes,
+                                        .steps = gpu ? 50 : 5,
+                                        .warmup = gpu ? 10 : 1,
+                                        .conv = o.conv,
+                                        .deterministic = o.deterministic,
+                                        .workspace = size_t(o.workspace) << 20},
+                                       ranks);
+  say(fmt::format("{} trains {:.0f} images/s in {}, batch {} x {} on {}", o.model,
+                  times.images_per_second, name_of(ranks.precision), o.batch, ranks.count(),
+                  times.hardware));
+  return times.images_per_second;
+}
+
+std::string to_json(std::span<const Row> rows, double need, int cores) {
+  nlohmann::ordered_json json = {{"cores", cores}, {"need", need}, {"rows", {}}};
+  for (const Row& r : rows)
+    json["rows"].push_back({{"group", r.group},
+                            {"what", r.what},
+                            {"cache", r.cache},
+                            {"threads", r.threads},
+                            {"images_per_second", r.total},
+                            {"images_per_second_per_core", r.per_core}});
+  return json.dump() + '\n';
+}
+
 void write_csv(const std::filesystem::path& path, std::span<const Row> rows, double need) {
   std::ofstream file(path);
   file << "group,what,cache,threads,images_per_second,images_per_second_per_core,need\n";
@@ -289,6 +323,9 @@ int bench_data(const Command& command) {
   const TrainingData files = load_training_data(o);
   say(fmt::format("{} training images; {}; {}", files.train.samples.size(), describe(preprocess),
                   describe(augment)));
+  double need = o.need;
+  if (o.measure_need)
+    need = measure_need(o, ranks, preprocess.crop, static_cast<int>(files.train.classes.size()));
   std::vector<Row> rows = measure_steps(o, files.train, preprocess, augment);
   if (!o.steps_only) {
     for (const CacheKind kind : kinds) {
@@ -302,12 +339,10 @@ int bench_data(const Command& command) {
     const auto more = measure_strategies(o, files.train, preprocess, augment, cores);
     rows.insert(rows.end(), more.begin(), more.end());
   }
-  double need = o.need;
-  if (o.measure_need)
-    need = measure_step({.model = o.model, .batch = o.batch, .image_size = preprocess.crop}, ranks)
-               .images_per_second;
-  print_to_stdout(table(rows));
-  if (need > 0) print_to_stdout(needed(rows, need, cores));
+  if (o.json)
+    print_to_stdout(to_json(rows, need, cores));
+  else
+    print_to_stdout(table(rows) + (need > 0 ? needed(rows, need, cores) : ""));
   if (!o.out.empty()) write_csv(o.out, rows, need);
   return 0;
 }

@@ -27,13 +27,14 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct CheckOptions {
-  fs::path data, labels, csv;
+  fs::path data, labels, split_file, csv;
   int workers = 0;
   bool json = false;
 
   void visit(auto& v) {
     v("DIR", data, "train/CLASS/… and val/CLASS/…, CLASS/…, or MNIST's idx files");
     v("--labels FILE", labels, "instead of DIR: CSV with path, label and perhaps split");
+    v("--split-file FILE", split_file, "split.csv of a run, paths relative to DIR");
     v("--csv FILE", csv, "write a row for each image");
     v("--workers N", workers, "threads; 0: one per core", Within{0, 1024});
     v("--json", json, "one JSON object to stdout");
@@ -82,22 +83,22 @@ Sets read_folders(const fs::path& root) {
   return sets;
 }
 
-Sets read_label_file(const fs::path& file) {
-  const Labels labels = read_labels(file, file.parent_path());
+Sets read_label_file(const fs::path& file, const fs::path& root) {
+  Labels labels = read_labels(file, root);
   Sets sets;
-  if (labels.parts.empty()) return sets.add("all", labels.all), sets;
-  for (const Part part : {Part::train, Part::validation, Part::test}) {
-    Dataset set{.classes = labels.all.classes};
-    for (size_t i = 0; i < labels.parts.size(); ++i)
-      if (labels.parts[i] == part) set.samples.push_back(labels.all.samples[i]);
-    if (!set.samples.empty()) sets.add(std::string(to_string(part)), std::move(set));
-  }
+  if (labels.parts.empty()) return sets.add("all", std::move(labels.all)), sets;
+  auto parts = by_part(std::move(labels.all), labels.parts);
+  for (const Part part : {Part::train, Part::validation, Part::test})
+    if (Dataset& set = parts[static_cast<size_t>(part)]; !set.samples.empty())
+      sets.add(std::string(to_string(part)), std::move(set));
   return sets;
 }
 
 Sets read_sets(const CheckOptions& o) {
   require(o.data.empty() != o.labels.empty(), Failure::usage, "give either DIR or --labels FILE");
-  if (!o.labels.empty()) return read_label_file(o.labels);
+  require(o.split_file.empty() || !o.data.empty(), Failure::usage, "--split-file goes with DIR");
+  if (!o.labels.empty()) return read_label_file(o.labels, o.labels.parent_path());
+  if (!o.split_file.empty()) return read_label_file(o.split_file, o.data);
   if (!has_idx_files(o.data)) return read_folders(o.data);
   TrainingData data = read_idx_folder(o.data);
   Sets sets;

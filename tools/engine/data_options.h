@@ -8,11 +8,13 @@
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "io/dataset.h"
 #include "io/loader.h"
 #include "io/pack.h"
+#include "io/split.h"
 #include "tools/engine/options.h"
 
 namespace engine {
@@ -78,6 +80,23 @@ struct DataOptions {
 // The data sets of a training run. Error(usage) for flags that contradict each other.
 TrainingData load_training_data(const DataOptions& options);
 
+inline constexpr Choice<Part> kPartNames[] = {
+    {"train", Part::train}, {"val", Part::validation}, {"test", Part::test}};
+
+// One part of what the same flags would train with, and the images to train with beside it where they
+// are known and may be compared (--no-duplicate-check).
+struct EvaluationData {
+  Dataset images;
+  std::optional<Part> part = {};  // nothing: all images there are
+  std::optional<Dataset> train = {};
+};
+
+// `part` as asked for, else the validation images; all images of folders without parts and of labels
+// without the column split. Labels are positions in `classes`, a weight file's; if these are empty, the
+// classes are the data's own.
+EvaluationData load_evaluation_data(const DataOptions& options, std::optional<Part> part,
+                                    const std::vector<std::string>& classes);
+
 // What the cache may use, and what it must know of the run.
 struct CacheLimits {
   int threads = 1;
@@ -102,11 +121,31 @@ nlohmann::ordered_json to_json(const Cache& cache);
 // that the run to resume used: it is kept, or what is used instead is said.
 Cache open_cache(TrainingData& data, const DataOptions& options, const Preprocess& preprocess,
                  const CacheLimits& limits, std::optional<CacheKind> before = std::nullopt);
+Cache open_cache(std::span<Dataset* const> sets, const DataOptions& options,
+                 const Preprocess& preprocess, const CacheLimits& limits,
+                 std::optional<CacheKind> before = std::nullopt);
+
+// What is to be said of pictures that were found damaged in the pack of a data set; empty if none were.
+std::string damage_of(const Dataset& data);
+
+// What tells whether images have changed: the files' sizes, and their contents where a pack knows them
+// (else empty).
+struct ImageDigests {
+  std::string sizes, contents;
+};
+ImageDigests image_digests(const TrainingData& data);
+
+struct NamedSet {
+  std::string name;
+  const Dataset* data = nullptr;
+};
+std::vector<NamedSet> parts_of(const TrainingData& data);
 
 // Looks for images with the same bytes in several parts: says how many there are, and names them in
-// duplicates.csv in `folder`. Cheap once a pack is attached, which knows the hashes. Returns their number.
-size_t report_duplicates(const TrainingData& data, const DataOptions& options,
-                         const CacheLimits& limits, const std::filesystem::path& folder);
+// duplicates.csv in `folder`, if that is not empty. Cheap once a pack is attached, which knows the
+// hashes. Returns their number.
+size_t report_duplicates(std::span<const NamedSet> parts, const DataOptions& options,
+                         const ParallelOptions& parallel, const std::filesystem::path& folder);
 
 // Bytes this process may still allocate: MemAvailable, or what its control group leaves.
 uint64_t available_memory();

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "tools/engine/data_options.h"
 #include "tools/engine/device.h"
 #include "tools/engine/evaluation.h"
 #include "tools/engine/input.h"
@@ -14,15 +15,15 @@
 namespace engine {
 namespace {
 
-struct EvalOptions : DeviceOptions, PreprocessOptions {
-  std::filesystem::path data, weights, out;
+struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions {
+  std::filesystem::path weights, out;
   std::string model;
+  std::optional<Part> part;
   int batch = 64;
   ScoreOptions score{.part = "eval"};
   bool json = false;
 
   void visit(auto& v) {
-    v("--data DIR", data, "DIR/val/CLASS/…, DIR/CLASS/…, or MNIST's idx files", kRequired);
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
@@ -34,6 +35,12 @@ struct EvalOptions : DeviceOptions, PreprocessOptions {
       Within{0, 1000000});
     v("--seed N", score.seed, "of the bootstrap");
     v("--json", json, "one JSON object to stdout");
+    visit_data(v);
+    v("--part NAME", part,
+      "which images: train, val or test (default: val; CLASS/… in --data, or labels without a "
+      "column "
+      "split: all)",
+      kPartNames);
     visit_preprocess(v);
     visit_device(v);
   }
@@ -48,13 +55,25 @@ int eval(const Command& command) {
   const ModelFile file = read_model_file(o.weights, o.model);
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
-  Dataset data = file.classes.empty() ? read_evaluation_data(o.data, {})
-                                      : read_evaluation_data(o.data, file.classes);
+  EvaluationData evaluated = load_evaluation_data(o, o.part, file.classes);
+  Dataset& data = evaluated.images;
   require(static_cast<int>(data.classes.size()) == file.class_count, Failure::data,
-          "{}: {} classes, but the head of {} has {}", o.data.string(), data.classes.size(),
-          o.weights.string(), file.class_count);
+          "{}: {} classes, but the head of {} has {}",
+          (o.data.empty() ? o.labels : o.data).string(), data.classes.size(), o.weights.string(),
+          file.class_count);
+  const std::string part(evaluated.part ? to_string(*evaluated.part) : "all");
+  say(fmt::format("{} images of {} classes ({})", data.samples.size(), data.classes.size(), part));
+  const int threads = choose_ranks(o).workers;
+  Dataset* const sets[] = {&data};
+  open_cache(
+      sets, o, preprocess,
+      {.threads = threads, .no_gpu = "an evaluation reads each image once", .reused = false});
+  if (evaluated.train) {
+    const NamedSet parts[] = {{"train", &*evaluated.train}, {part, &data}};
+    report_duplicates(parts, o, {.threads = threads}, o.out);
+  }
 
-  Inference inference(file, data, preprocess, o, o.batch);
+  Inference inference(file, data, preprocess, o, o.batch, o.on_bad_image);
   Loader& loader = inference.loader();
   EvaluationResult result{std::vector<float>(data.samples.size() * file.class_count),
                           std::vector<uint8_t>(data.samples.size())};
@@ -62,6 +81,8 @@ int eval(const Command& command) {
   evaluate(inference.session(), loader, Communicator{}, result,
            [&](int images, double waited) { progress.step(images, waited); });
   progress.finish();
+  for (const BadImage& bad : loader.bad_images()) say("skipped " + bad.reason);
+  if (const std::string damage = damage_of(data); !damage.empty()) say(damage);
   const Score scored =
       o.out.empty() ? score(result, data, o.score) : write_score(o.out, result, data, o.score);
   if (!o.json) {

@@ -20,7 +20,7 @@ std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, M
 }
 
 Inference::Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
-                     const DeviceOptions& device, int batch)
+                     const DeviceOptions& device, int batch, OnBadImage on_bad_image)
     : ranks_(choose_ranks(device)),
       backend_(make_backend(ranks_.kind, ranks_.options[0])),
       session_(make_model(file.model, {.classes = file.class_count,
@@ -42,6 +42,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                .threads = ranks_.workers,
                .ahead = 3,
                .shuffle = false,
+               .on_bad_image = on_bad_image,
                .memory = batch_memory(*backend_)}) {
   load_model_file(session_, file, false, 0);
 }

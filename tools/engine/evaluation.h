@@ -26,7 +26,7 @@ class Inference {
  public:
   // `data` must outlive it.
   Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
-            const DeviceOptions& device, int batch);
+            const DeviceOptions& device, int batch, OnBadImage on_bad_image = OnBadImage::error);
   Session& session() { return session_; }
   Loader& loader() { return loader_; }
 

@@ -86,6 +86,8 @@ int show_batch(const Command& command) {
           o.step, loader.steps(), o.count);
   loader.start(static_cast<uint32_t>(o.epoch), o.step);
   const Batch& batch = *loader.next();
+  for (const BadImage& bad : loader.bad_images()) say("skipped " + bad.reason);
+  if (const std::string damage = damage_of(train); !damage.empty()) say(damage);
 
   std::vector<Image> pictures;
   for (int i = 0; i < batch.count; ++i) {

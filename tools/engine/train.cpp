@@ -195,6 +195,25 @@ void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, st
       say(fmt::format("{}: {} until now, {} from here on", flag, was.dump(), value.dump()));
 }
 
+// Says so if a file that the run has read holds something else now.
+void note_images(TrainShared& shared) {
+  const ImageDigests now = image_digests(shared.data);
+  if (shared.checkpoint) {
+    const auto& before = shared.checkpoint->facts;
+    const std::string &sizes = before.at("image_sizes"), &contents = before.at("image_contents");
+    const bool known = !contents.empty() && !now.contents.empty();
+    if (known ? contents != now.contents : sizes != now.sizes) {
+      const std::string line =
+          "images have changed since the checkpoint was saved: from here on they are used as they "
+          "are now, and the run ends with other bits than an undisturbed one";
+      say(paint(line, Colour::yellow, stderr));
+      shared.run.note(line);
+    }
+  }
+  shared.facts["image_sizes"] = now.sizes;
+  shared.facts["image_contents"] = now.contents;
+}
+
 std::optional<CacheKind> cache_of(const std::optional<Checkpoint>& checkpoint) {
   if (!checkpoint) return std::nullopt;
   for (const auto& choice : kCacheKinds)
@@ -278,20 +297,22 @@ int train(const Command& command) {
     check_same_run(*shared.checkpoint, shared.facts);
   else
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
-  shared.run.write_args(flags);
-  shared.run.write_command(command);
-  shared.run.write_classes(shared.data.train.classes);
-  if (o.splits()) shared.run.write_split(split_csv(shared.data, o.root()));
-  shared.run.write_environment(describe_ranks(ranks));
-  say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
-                  shared.data.train.classes.size(), shared.data.train.samples.size(),
-                  shared.data.validation.samples.size(), describe(c.preprocess)));
   try {
+    shared.run.write_args(flags);
+    shared.run.write_command(command);
+    shared.run.write_classes(shared.data.train.classes);
+    if (o.splits()) shared.run.write_split(split_csv(shared.data, o.root()));
+    shared.run.write_environment(describe_ranks(ranks));
+    say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
+                    shared.data.train.classes.size(), shared.data.train.samples.size(),
+                    shared.data.validation.samples.size(), describe(c.preprocess)));
     const CacheLimits limits = cache_limits(c, shared.data, ranks, o);
     shared.cache = open_cache(shared.data, o, c.preprocess, limits, cache_of(shared.checkpoint));
     shared.facts["cache"] = to_string(shared.cache.kind);
     shared.run.log("cache", to_json(shared.cache));
-    report_duplicates(shared.data, o, limits, shared.run.path());
+    note_images(shared);
+    report_duplicates(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
+                      shared.run.path());
     on_every_rank(ranks, [&](int rank) {
       Trainer trainer(shared, ranks.kind, ranks.options[rank]);
       o.lr_find ? trainer.find_rate(o.lr_find_steps) : trainer.run();

@@ -156,6 +156,7 @@ class Trainer {
   std::deque<Pending> pending_;
   int overflows_ = 0;  // in a row
   std::set<std::string> named_bad_images_;
+  std::string named_damage_;  // of the cache
   double began_;
 };
 

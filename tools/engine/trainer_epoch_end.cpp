@@ -103,6 +103,8 @@ void Trainer::log_epoch(const Metrics& m, double train_loss, double learning_rat
                   describe(use)));
   for (const BadImage& bad : train_loader_->bad_images())
     if (named_bad_images_.insert(bad.path).second) say("skipped " + bad.reason);
+  if (const std::string damage = damage_of(shared_.data.train); damage != named_damage_)
+    say(named_damage_ = damage);
   shared_.run.log_epoch({.epoch = epoch,
                          .seconds = seconds(),
                          .train_loss = train_loss,
