@@ -4,6 +4,7 @@
 #include <cmath>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
+#include <sstream>
 #include <vector>
 
 #include "engine/error.h"
@@ -35,7 +36,11 @@ Image contact_sheet(std::span<const Image> pictures, std::span<const std::string
   if (columns <= 0) columns = static_cast<int>(std::ceil(std::sqrt(count)));
   columns = std::min(columns, count);
   const int rows = (count + columns - 1) / columns;
-  const int width = pictures[0].width + kGap, height = pictures[0].height + kLineHeight + kGap;
+  int lines = 1;
+  for (const std::string& text : texts)
+    lines = std::max(lines, 1 + static_cast<int>(std::ranges::count(text, '\n')));
+  const int width = pictures[0].width + kGap,
+            height = pictures[0].height + lines * kLineHeight + kGap;
   Image sheet(kGap + columns * width, kGap + rows * height, 3);
   std::fill(sheet.pixels.begin(), sheet.pixels.end(), uint8_t{255});
   cv::Mat canvas(sheet.height, sheet.width, CV_8UC3, sheet.pixels.data());
@@ -44,9 +49,11 @@ Image contact_sheet(std::span<const Image> pictures, std::span<const std::string
     const int left = kGap + i % columns * width, top = kGap + i / columns * height;
     for (int y = 0; y < picture.height; ++y)
       std::copy_n(picture.row(y), size_t(picture.width) * 3, sheet.row(top + y) + size_t(left) * 3);
-    cv::putText(canvas, cut_to(texts[size_t(i)], picture.width),
-                {left, top + picture.height + kLineHeight - 4}, kFont, kFontScale, {0, 0, 0}, 1,
-                cv::LINE_AA);
+    std::istringstream text(texts[size_t(i)]);
+    int bottom = top + picture.height - 4;
+    for (std::string line; std::getline(text, line);)
+      cv::putText(canvas, cut_to(line, picture.width), {left, bottom += kLineHeight}, kFont,
+                  kFontScale, {0, 0, 0}, 1, cv::LINE_AA);
   }
   return sheet;
 }

@@ -1,4 +1,4 @@
-// Many small pictures with a line of text under each, as one picture.
+// Many small pictures with text under each, as one picture.
 #pragma once
 
 #include <span>
@@ -8,8 +8,8 @@
 
 namespace engine {
 
-// All pictures have one size and number of channels; the result is RGB. What a line cannot hold of
-// its text is cut, and characters other than ASCII are shown as '?'. `columns` 0: nearly a square.
+// All pictures have one size and number of channels; the result is RGB. A text may have several
+// lines; what a line cannot hold is cut, and characters other than ASCII are shown as '?'. `columns` 0: nearly a square.
 Image contact_sheet(std::span<const Image> pictures, std::span<const std::string> texts,
                     int columns = 0);
 

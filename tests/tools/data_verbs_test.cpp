@@ -165,14 +165,15 @@ TEST_CASE("show-batch: the sheet holds the batch of the loader, its labels and i
           else
             value = uint8_t(std::lround(mix.share * float(value) + (1 - mix.share) * other));
         }
-      texts[size_t(i)] = fmt::format("{:.2f} {} + {:.2f} {}", mix.share, names[size_t(i)],
+      texts[size_t(i)] = fmt::format("{:.2f} {}\n{:.2f} {}", mix.share, names[size_t(i)],
                                      1 - mix.share, names[size_t(mix.partner)]);
     }
     const Image sheet = read_image(sheet_file, 3);
     CHECK(sheet.width == 4 + kColumns * (kSide + 4));
-    CHECK(sheet.height == 4 + 3 * (kSide + 16 + 4));
+    const int line = mixed ? 2 * 16 : 16;
+    CHECK(sheet.height == 4 + 3 * (kSide + line + 4));
     for (int i = 0; i < kCount; ++i) {
-      const int left = 4 + i % kColumns * (kSide + 4), top = 4 + i / kColumns * (kSide + 20);
+      const int left = 4 + i % kColumns * (kSide + 4), top = 4 + i / kColumns * (kSide + line + 4);
       CHECK(same_pixels(part_of(sheet, left, top, kSide), shown[size_t(i)]));
     }
     CHECK(same_pixels(sheet, contact_sheet(shown, texts, kColumns)));  // with the texts

@@ -108,9 +108,9 @@ int show_batch(const Command& command) {
     const std::string& own = train.classes[size_t(batch.labels[i])];
     const std::string& other = train.classes[size_t(batch.labels[partner])];
     shown.push_back(mixed(pictures[size_t(i)], pictures[partner], mix));
-    texts.push_back(mix.share == 1 ? own
-                                   : fmt::format("{:.2f} {} + {:.2f} {}", mix.share, own,
-                                                 1 - mix.share, other));
+    texts.push_back(
+        mix.share == 1 ? own
+                       : fmt::format("{:.2f} {}\n{:.2f} {}", mix.share, own, 1 - mix.share, other));
   }
   write_image(o.out, contact_sheet(shown, texts, o.columns));
   say(fmt::format("{}: {} images of epoch {}, step {}; {}; {}", o.out.string(), batch.count,
