@@ -17,7 +17,7 @@ constexpr std::pair<Precision, std::string_view> kNames[] = {{Precision::fp64, "
 Precision parse_precision(std::string_view name) {
   for (const auto& [precision, known] : kNames)
     if (name == known) return precision;
-  fail(Failure::usage, "precision {}: known are fp64, fp32, tf32, fp16, bf16", name);
+  fail(Failure::usage, "--precision {}: known are fp64, fp32, tf32, fp16, bf16", name);
 }
 
 std::string_view name_of(Precision precision) {

@@ -15,7 +15,8 @@
 namespace engine {
 namespace {
 
-// Enough to tell the kinds apart: safetensors has '{' after its 8-byte length.
+// Enough to tell the kinds apart: safetensors has '{' after its length, eight bytes of which the last four are zero. Its
+// first byte may be any, a pickle's too.
 std::string first_bytes(const std::filesystem::path& path) {
   std::string bytes(9, '\0');
   std::ifstream file(path, std::ios::binary);
@@ -26,8 +27,8 @@ std::string first_bytes(const std::filesystem::path& path) {
 
 TensorFile read_any(const std::filesystem::path& path) {
   const std::string magic = first_bytes(path);
+  if (magic.ends_with(std::string_view("\0\0\0\0{", 5))) return read_safetensors(path);
   if (magic.starts_with("PK") || magic.starts_with('\x80')) return read_pth(path);
-  if (magic.size() == 9 && magic[8] == '{') return read_safetensors(path);
   require(std::filesystem::is_regular_file(path), Failure::weights, "{}: no such file",
           path.string());
   fail(Failure::weights, "{}: neither safetensors nor written by torch.save (starts with {:02x})",

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <csignal>
+#include <fstream>
 #include <set>
 
 #include "engine/error.h"
@@ -156,6 +157,22 @@ TEST_CASE("files are told apart by their first bytes") {
   CHECK(contains(weights_error(missing, [&] { read_weights(missing); }), "no such file"));
   CHECK(
       contains(weights_error(folder.path(), [&] { read_weights(folder.path()); }), "no such file"));
+}
+
+TEST_CASE(
+    "safetensors are known whatever the length of their header, also one that begins as pickles "
+    "do") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "weights.safetensors";
+  std::set<char> first;
+  for (size_t pad = 0; pad < 2048; pad += 8) {  // the header's length is a multiple of 8
+    TensorFile file = named({"a"});
+    file.metadata["pad"] = std::string(pad, ' ');
+    write_safetensors(path, file);
+    first.insert(static_cast<char>(std::ifstream(path, std::ios::binary).get()));
+    CHECK(names_of(read_weights(path)) == std::set<std::string>{"a"});
+  }
+  CHECK(first.contains('\x80'));
 }
 
 TEST_CASE("prefixes that make two names equal are refused") {

@@ -237,6 +237,51 @@ std::vector<std::string> figures(const std::filesystem::path& run) {
   return rows;
 }
 
+TEST_CASE("a mistake is one line that names what is wrong, and how much") {
+  const TemporaryFolder folder;
+  const std::filesystem::path& at = folder.path();
+  const std::string set = at / "set", run = at / "run";
+  REQUIRE(engine_cli(fmt::format("draw digits --out {} --train 2 --val 1", set)).code == 0);
+  const std::string train = "train --model mnist_cnn --device cpu --cache none --epochs 1 ";
+  REQUIRE(engine_cli(fmt::format("{} --data {} --out {}", train, set, run)).code == 0);
+  const std::string weights = run + "/weights/best.safetensors",
+                    checkpoint = run + "/ckpt/step_00000001.safetensors";
+  for (const char* part : {"train", "val"}) {
+    std::filesystem::create_directories(at / "one" / part);
+    std::filesystem::copy(set + "/" + part + "/3", at / "one" / part / "3");
+    std::filesystem::create_directories(at / "two" / part);
+    for (const char* name : {"0", "3"})
+      std::filesystem::copy(set + "/" + part + "/" + name, at / "two" / part / name);
+  }
+  std::filesystem::create_directory(at / "empty");
+  const auto fails = [&](const std::string& arguments, Failure kind, const std::string& message) {
+    const Outcome outcome = engine_cli(arguments);
+    CHECK(outcome.code == static_cast<int>(kind));
+    CHECK(mentions(outcome.err, message));
+    CHECK(!std::filesystem::exists(at / "none"));  // nothing is left behind
+  };
+  const std::string anew = train + "--out " + (at / "none").string() + " ",
+                    good = anew + "--data " + set + " ";
+  fails(anew + "--data " + (at / "empty").string(), Failure::data, "no train folder in it");
+  fails(anew + "--data " + (at / "one").string(), Failure::data, "all of one class, \"3\"");
+  fails(good + "--resume " + (at / "empty").string(), Failure::usage, "no checkpoint in it");
+  fails(good + "--resume " + weights, Failure::weights, "--weights begins with weights alone");
+  fails(good + "--weights " + checkpoint, Failure::usage, "are in " + run + "/weights");
+  fails(good + "--model mobilenet_v2 --weights " + weights, Failure::usage, "holds mnist_cnn");
+  fails(good + "--progressive-size 14:28", Failure::usage,
+        "fc1.weight of mnist_cnn is [128, 1600] first and [128, 9216] last");
+  fails(good + "--precision fp17", Failure::usage, "--precision fp17: known are");
+  fails(good + "--out " + run, Failure::usage, "not empty");
+
+  const std::string onward = train + "--resume auto --out " + run + " ";
+  fails(onward + "--data " + (at / "two").string(), Failure::data,
+        "2 against 10, and number 1 is \"3\", not \"1\"");
+  fails(onward + "--data " + set + " --model densenet121", Failure::usage,
+        "--model densenet121: the run to resume trains mnist_cnn");
+  fails("bench", Failure::usage, "engine bench --help lists them");
+  fails("doctor --x", Failure::usage, "unknown flag --x\n");
+}
+
 TEST_CASE("two ranks judge the running statistics that are saved, and go on from them") {
   const TemporaryFolder folder;
   const std::string set = folder.path() / "set", calm = folder.path() / "calm",

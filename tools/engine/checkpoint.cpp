@@ -150,7 +150,8 @@ Checkpoint read_checkpoint(const fs::path& path) {
   const auto text = [&](const char* name) {
     const auto it = file.metadata.find(name);
     require(it != file.metadata.end(), Failure::weights,
-            "{}: no checkpoint of a run: {} is missing", path.string(), name);
+            "{}: no checkpoint of a run: {} is missing; --weights begins with weights alone",
+            path.string(), name);
     return it->second;
   };
   require(text(kFacts) == facts_digest(file.metadata), Failure::weights,

@@ -91,6 +91,8 @@ int run(const std::vector<std::string>& words, std::string& verb_name) {
                                       [&](const Verb& v) { return v.name.starts_with(one + ' '); });
     if (is_group && words.size() > 1 && is_help(words[1]))
       return print_to_stdout(overview(one + ' ')), 0;
+    require(!is_group || words.size() > 1, Failure::usage,
+            "{0} is several verbs; engine {0} --help lists them", one);
     unknown_verb(is_group ? two : one);
   }
   verb_name = verb->name;

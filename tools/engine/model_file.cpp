@@ -12,6 +12,8 @@ namespace engine {
 
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr char kCounter[] = ".num_batches_tracked";
 
 const Parameter& head_weight(const Graph& graph) {
@@ -32,8 +34,7 @@ std::string to_json(const std::vector<std::string>& names) {
   return nlohmann::json(names).dump();
 }
 
-std::vector<std::string> names_from_json(const std::string& text,
-                                         const std::filesystem::path& path) {
+std::vector<std::string> names_from_json(const std::string& text, const fs::path& path) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
   const auto is_string = [](const nlohmann::json& j) { return j.is_string(); };
   require(json.is_array() && std::all_of(json.begin(), json.end(), is_string), Failure::weights,
@@ -48,9 +49,12 @@ Normalisation normalisation_of(const Preprocess& preprocess) {
   return n;
 }
 
-ModelFile read_model_file(const std::filesystem::path& path, const std::string& model) {
+ModelFile read_model_file(const fs::path& path, const std::string& model) {
   ModelFile m{.path = path, .file = read_weights(path), .model = model};
   const auto& metadata = m.file.metadata;
+  require(!metadata.contains("state_sha256"), Failure::usage,
+          "{}: a checkpoint, for --resume; the weights of its run are in {}", path.string(),
+          (fs::absolute(path).parent_path().parent_path() / "weights").string());
   if (const auto it = metadata.find("model"); it != metadata.end()) {
     require(model.empty() || model == it->second, Failure::usage, "--model {}: {} holds {}", model,
             path.string(), it->second);
@@ -97,7 +101,7 @@ std::vector<std::string> load_model_file(Session& session, const ModelFile& m, b
   return matched.reinitialised;
 }
 
-void write_model_file(const std::filesystem::path& path, const Session& session,
+void write_model_file(const fs::path& path, const Session& session,
                       const std::vector<std::string>& classes, const Preprocess& preprocess) {
   TensorFile file{.tensors = session.state(),
                   .metadata = {{"model", session.graph().model},

@@ -493,7 +493,7 @@ std::optional<std::string> nearest(std::string_view word, std::span<const std::s
     // The beginning of a name, --batch for --batch-size, counts as one slip.
     const bool begins = word.size() > 3 && candidate.starts_with(word);
     const size_t distance = begins ? 1 : edit_distance(word, candidate);
-    if (distance < least && distance < std::max(word.size(), candidate.size()))
+    if (distance < least && 2 * distance <= std::max(word.size(), candidate.size()))
       best = &candidate, least = distance;
   }
   return best ? std::optional(*best) : std::nullopt;

@@ -2,7 +2,9 @@
 
 #include <fmt/chrono.h>
 
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -247,7 +249,8 @@ void RunDirectory::replace(const char* name, std::string_view text) const {
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {
   log << line << '\n' << std::flush;
-  require(log.good(), Failure::internal, "cannot write {}", (path_ / name).string());
+  require(log.good(), Failure::data, "{}: cannot write: {}", (path_ / name).string(),
+          std::strerror(errno));
 }
 
 }  // namespace engine

@@ -114,6 +114,21 @@ SizeGrowth parse_growth(const std::string& text) {
   return growth;
 }
 
+// The model exists at the size of the images; where these grow, with the same weights.
+void check_sizes(const TrainConfig& c) {
+  const auto of_size = [&](int size) {
+    return make_model(c.model, {.height = size, .width = size}).parameters;
+  };
+  const std::vector<Parameter> last = of_size(c.preprocess.crop);
+  if (c.growth.last == 0) return;
+  const std::vector<Parameter> first = of_size(c.growth.first);
+  for (size_t p = 0; p < last.size(); ++p)
+    require(first[p].shape == last[p].shape, Failure::usage,
+            "--progressive-size {}:{}: {} of {} is {} first and {} last", c.growth.first,
+            c.growth.last, last[p].name, c.model, to_string(first[p].shape),
+            to_string(last[p].shape));
+}
+
 // ---------------------------------------------------------------- resume
 
 // The checkpoint to go on from, and in o.out the folder of its run.
@@ -180,9 +195,19 @@ std::map<std::string, std::string> facts_of(const TrainConfig& c, const Training
 void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, std::string>& ours) {
   const auto& theirs = checkpoint.facts;
   const auto same = [&](const char* fact) { return theirs.at(fact) == ours.at(fact); };
-  require(same("model"), Failure::usage, "--model {}: the run to resume trains {}",
-          ours.at("model"), theirs.at("model"));
-  require(same("classes"), Failure::data, "the classes are not those of the run to resume");
+  if (!same("classes")) {
+    const auto now = nlohmann::json::parse(ours.at("classes")),
+               then = nlohmann::json::parse(theirs.at("classes"));
+    size_t i = 0;
+    while (i < std::min(now.size(), then.size()) && now[i] == then[i]) ++i;
+    const auto name = [&](const nlohmann::json& names) {
+      return i < names.size() ? names[i].dump() : "none";
+    };
+    fail(Failure::data,
+         "the classes are not those of the run to resume: {} against {}, and number {} is {}, not "
+         "{}",
+         now.size(), then.size(), i, name(now), name(then));
+  }
   require(same("images"), Failure::data,
           "the images are not those of the run to resume: some were added, removed or renamed");
   require(same("batches") || checkpoint.at.epoch_step == 0, Failure::usage,
@@ -268,6 +293,8 @@ int train(const Command& command) {
   std::optional<ModelFile> weights;
   std::optional<Preprocess> stored;
   if (checkpoint) {
+    require(o.model == checkpoint->facts.at("model"), Failure::usage,
+            "--model {}: the run to resume trains {}", o.model, checkpoint->facts.at("model"));
     stored = preprocess_from_json(checkpoint->facts.at("preprocess"));
   } else if (!o.weights.empty()) {
     weights = read_model_file(o.weights, o.model);
@@ -275,9 +302,11 @@ int train(const Command& command) {
   }
   c.preprocess =
       choose_preprocess(o.model, stored, o, c.growth.last > 0 ? c.growth.last : o.image_size);
-  make_model(o.model, {.height = c.preprocess.crop, .width = c.preprocess.crop});  // of that size
+  check_sizes(c);
   TrainingData data = load_training_data(o);
   stop_if_requested("reading the data set");
+  require(data.train.classes.size() > 1, Failure::data,
+          "the training images are all of one class, \"{}\"", data.train.classes.at(0));
   c.loss.class_weights = class_weights(o.weighting, data.train);
   c.batch = o.batch_size == "auto"
                 ? automatic_batch(c, data, ranks)
@@ -285,17 +314,16 @@ int train(const Command& command) {
 
   if (o.plan_only) return print_to_stdout(dry_run(c, o, data)), 0;
 
+  std::map<std::string, std::string> facts = facts_of(c, data, flags, ranks.count());
+  if (checkpoint) check_same_run(*checkpoint, facts);
   TrainShared shared{.config = c,
                      .data = std::move(data),
                      .weights = std::move(weights),
                      .checkpoint = std::move(checkpoint),
-                     .facts = {},
+                     .facts = std::move(facts),
                      .run = RunDirectory::create(o.out, o.model, !o.resume.empty()),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
-  shared.facts = facts_of(c, shared.data, flags, ranks.count());
-  if (shared.checkpoint)
-    check_same_run(*shared.checkpoint, shared.facts);
-  else
+  if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
   try {
     shared.run.write_args(flags);
