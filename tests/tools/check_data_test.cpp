@@ -1,12 +1,9 @@
 // engine check-data as scripts see it.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <sys/wait.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -14,6 +11,7 @@
 #include "io/encode.h"
 #include "io/inspect.h"
 #include "tests/support.h"
+#include "tests/tools/program.h"
 
 using namespace engine;
 using namespace engine::test;
@@ -21,22 +19,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string read(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 Outcome check_data(const std::string& arguments) {
-  const TemporaryFolder folder;
-  const std::string out = folder.path() / "out", err = folder.path() / "err";
-  const int status = std::system(
-      fmt::format("{} check-data {} >{} 2>{}", ENGINE_PROGRAM, arguments, out, err).c_str());
-  return {WEXITSTATUS(status), read(out), read(err)};
+  return engine_cli("check-data " + arguments);
 }
 
 void write(const fs::path& path, std::string_view bytes) {

@@ -7,36 +7,18 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 
 #include "io/safetensors.h"
 #include "tests/support.h"
+#include "tests/tools/program.h"
 
 using namespace engine;
 using namespace engine::test;
 
 namespace {
-
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string read(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-Outcome engine_cli(const std::string& arguments) {
-  const TemporaryFolder folder;
-  const std::string out = folder.path() / "out", err = folder.path() / "err";
-  const std::string shell = fmt::format("{} {} >{} 2>{}", ENGINE_PROGRAM, arguments, out, err);
-  const int status = std::system(shell.c_str());
-  return {WEXITSTATUS(status), read(out), read(err)};
-}
 
 bool is_one_line(const std::string& text) {
   return std::count(text.begin(), text.end(), '\n') == 1 && text.back() == '\n';
@@ -224,19 +206,6 @@ TEST_CASE("a dry run says what a training needs and leaves nothing behind") {
     CHECK_MESSAGE(plan.out.find(part) != std::string::npos, part << " in " << plan.out);
 }
 
-// The columns of results.csv that no clock and no machine has a part in.
-std::vector<std::string> figures(const std::filesystem::path& run) {
-  std::ifstream in(run / "results.csv");
-  std::vector<std::string> rows;
-  for (std::string line, field; std::getline(in, line);) {
-    std::istringstream fields(line);
-    rows.emplace_back();
-    for (int column = 0; column < 9 && std::getline(fields, field, ','); ++column)
-      if (column != 1) rows.back() += field + ',';
-  }
-  return rows;
-}
-
 TEST_CASE("a mistake is one line that names what is wrong, and how much") {
   const TemporaryFolder folder;
   const std::filesystem::path& at = folder.path();
@@ -280,34 +249,6 @@ TEST_CASE("a mistake is one line that names what is wrong, and how much") {
         "--model densenet121: the run to resume trains mnist_cnn");
   fails("bench", Failure::usage, "engine bench --help lists them");
   fails("doctor --x", Failure::usage, "unknown flag --x\n");
-}
-
-TEST_CASE("two ranks judge the running statistics that are saved, and go on from them") {
-  const TemporaryFolder folder;
-  const std::string set = folder.path() / "set", calm = folder.path() / "calm",
-                    stopped = folder.path() / "stopped";
-  REQUIRE(engine_cli(fmt::format("draw objects --out {} --size 32 --train 3 --val 2", set)).code ==
-          0);
-  const auto train = [&](const std::string& out, const char* more) {
-    return engine_cli(
-        fmt::format("train --data {} --out {} --model efficientnet_b0 --ranks 2 "
-                    "--image-size 32 --batch-size 4 --epochs 2 --device cpu "
-                    "--cache none {}",
-                    set, out, more));
-  };
-  REQUIRE(train(calm, "").code == 0);
-  REQUIRE(train(stopped, "--max-steps 4").code == 0);  // an epoch
-  REQUIRE(train(stopped, "--resume auto").code == 0);
-  CHECK(figures(calm).size() == 3);
-  CHECK(figures(calm) == figures(stopped));
-
-  const Outcome scored = engine_cli(fmt::format(
-      "eval --data {} --weights {}/weights/last.safetensors --device cpu --json", set, calm));
-  std::istringstream last(figures(calm).back());
-  std::string val_loss;
-  for (int column = 0; column < 5; ++column) std::getline(last, val_loss, ',');
-  CHECK(nlohmann::json::parse(scored.out)["loss"].get<double>() ==
-        doctest::Approx(std::stod(val_loss)).epsilon(1e-5));  // six digits are written
 }
 
 TEST_CASE("the inference benchmark doubles the batch and reports each") {
