@@ -276,6 +276,7 @@ TEST_CASE("bench data: wrong lists, data without files, a result that cannot be 
       drawn.set.string());
   check_fails(run(start + "--caches none,disc"), 2, "--caches 'none,disc'");
   check_fails(run(start + "--caches none,none"), 2, "each once");
+  check_fails(run(start + "--cache ram"), 2, "--caches names the kinds");
   for (const char* list : {"0", "1;2", "2000"})
     check_fails(run(start + fmt::format("--counts '{}'", list)), 2, "--counts '");
   check_fails(run("bench data"), 2, "--data is missing");
@@ -421,6 +422,32 @@ TEST_CASE(
   CHECK_FALSE(fs::exists(pack));
   CHECK_FALSE(mentions(train("after"), "damaged"));
   CHECK(fs::file_size(pack) == whole.size());
+}
+
+TEST_CASE(
+    "a training ends with the same bits for any number of loading threads, cold or warm cache") {
+  const Drawn drawn(4, 1);
+  std::string expected;
+  for (const char* cache : {"disk", "ram"})
+    for (int workers : {1, 2, 8}) {
+      CAPTURE(cache);
+      CAPTURE(workers);
+      const bool warm = cache == std::string("disk") && workers > 1;
+      const fs::path out = drawn.folder.path() / fmt::format("{}{}", cache, workers);
+      const Outcome outcome =
+          run(fmt::format("train --data {} --model mnist_cnn --image-size 28 --batch-size 8 "
+                          "--epochs 2 --device cpu "
+                          "--threads 1 --workers {} --aug strong --randaugment 2,9 --mixup 0.4 "
+                          "--cutmix 1 --cache {} "
+                          "--cache-dir {} --out {}",
+                          drawn.set.string(), workers, cache, drawn.path("cache"), out.string()));
+      REQUIRE(outcome.code == 0);
+      CHECK(mentions(outcome.err, ".pack is there") == warm);
+      const std::string state = last_state(out);
+      CHECK(state.size() == 64);
+      if (expected.empty()) expected = state;
+      CHECK(state == expected);
+    }
 }
 
 TEST_CASE(

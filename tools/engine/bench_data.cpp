@@ -319,6 +319,8 @@ int bench_data(const Command& command) {
   const int cores = available_cores();
   const auto counts = thread_counts(o.counts, cores);
   const auto kinds = cache_kinds(o.caches);
+  require(o.cache == CacheKind::automatic, Failure::usage,
+          "--cache {}: here --caches names the kinds to measure", to_string(o.cache));
 
   const TrainingData files = load_training_data(o);
   say(fmt::format("{} training images; {}; {}", files.train.samples.size(), describe(preprocess),
