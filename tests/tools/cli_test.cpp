@@ -206,6 +206,25 @@ TEST_CASE("a dry run says what a training needs and leaves nothing behind") {
     CHECK_MESSAGE(plan.out.find(part) != std::string::npos, part << " in " << plan.out);
 }
 
+TEST_CASE("the range test writes its losses, and tells no rate where they did not fall") {
+  const TemporaryFolder folder;
+  const std::string set = folder.path() / "set", out = folder.path() / "run";
+  REQUIRE(engine_cli(fmt::format("draw digits --out {} --train 3 --val 1", set)).code == 0);
+  const Outcome test =
+      engine_cli(fmt::format("train --data {} --out {} --model mnist_cnn --batch-size 4 --lr-find "
+                             "--lr-find-steps 10 --device cpu",
+                             set, out));
+  CHECK(test.code == 0);
+  CHECK(test.err.find("too little to tell a rate") != std::string::npos);
+  std::ifstream file(out + "/lr_find.csv");
+  std::vector<std::string> rows;
+  for (std::string row; std::getline(file, row);) rows.push_back(row);
+  REQUIRE(rows.size() == 11);
+  CHECK(rows[0] == "step,lr,loss,smoothed_loss");
+  CHECK(rows[1].starts_with("0,1e-07,"));
+  CHECK(rows[10].starts_with("9,10,"));
+}
+
 TEST_CASE("a mistake is one line that names what is wrong, and how much") {
   const TemporaryFolder folder;
   const std::filesystem::path& at = folder.path();

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -116,9 +117,20 @@ TEST_CASE("each plot is a command, and says where there is nothing to plot") {
                            (folder.path() / "c.svg").string()),
                log) == 0);
   CHECK(read(folder.path() / "c.svg").find("<svg") != std::string::npos);
+  {
+    std::ofstream rates(run / "lr_find.csv");  // falls, then blows up
+    rates << "step,lr,loss,smoothed_loss\n";
+    for (int i = 0; i < 60; ++i) {
+      const double loss = i < 50 ? 3 - 0.04 * i : 1 + i;
+      rates << fmt::format("{},{},{},{}\n", i, 1e-7 * std::pow(1.3, i), loss, loss);
+    }
+  }
+  CHECK(python(fmt::format("'{}lr_find.py' '{}'", plots, run.string()), log) == 0);
+  check_png(run / "lr_find.png");
   const fs::path empty = folder.path() / "empty";
   fs::create_directory(empty);
-  for (const char* name : {"curves", "machine", "confusion", "roc", "reliability", "top_losses"}) {
+  for (const char* name :
+       {"curves", "machine", "confusion", "roc", "reliability", "top_losses", "lr_find"}) {
     CAPTURE(name);
     CHECK(python(fmt::format("'{}{}.py' '{}'", plots, name, empty.string()), log) != 0);
     CHECK(read(log).find("Traceback") == std::string::npos);

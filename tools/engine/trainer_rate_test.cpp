@@ -18,6 +18,7 @@ namespace {
 constexpr double kFirstRate = 1e-7, kLastRate = 10;
 constexpr double kSmoothing = 0.98;  // of the exponential mean, as in fastai
 constexpr double kBlownUp = 4;       // times the least smoothed loss: the test is over
+constexpr double kLeastFall = 0.02;  // of the smoothed loss after a tenth of the steps: else noise
 
 struct Point {
   double rate, loss, smoothed;
@@ -76,9 +77,17 @@ void Trainer::find_rate(int steps) {
   write_file_atomically(shared_.run.path() / "lr_find.csv", csv);
   const auto least_at = std::min_element(points.begin(), points.end(),
                                          [](auto& a, auto& b) { return a.smoothed < b.smoothed; });
-  say(fmt::format("least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a rate to try; {}",
-                  least_at->rate, least_at->rate / 10,
-                  (shared_.run.path() / "lr_find.csv").string()));
+  const double fall = 1 - least_at->smoothed / points[points.size() / 10].smoothed;
+  say(fmt::format(
+      "{}; {}",
+      fall < kLeastFall
+          ? fmt::format("the loss fell by {:.1f}% only, too little to tell a rate: more "
+                        "--lr-find-steps or a larger batch may",
+                        100 * fall)
+          : fmt::format("least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a "
+                        "rate to try",
+                        least_at->rate, least_at->rate / 10),
+      (shared_.run.path() / "lr_find.csv").string()));
 }
 
 }  // namespace engine

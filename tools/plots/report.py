@@ -23,7 +23,8 @@ h1 { font-size: 1.5em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; pa
 table { border-collapse: collapse; margin: .8em 0; } caption { text-align: left; color: #555; }
 th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee; }
 th { border-bottom: 1px solid #999; } th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; overflow-wrap: anywhere; }
+th.text, td.text { text-align: left; } td.text { overflow-wrap: anywhere; min-width: 8em; }
+.wide { overflow-x: auto; }
 img { max-width: 100%; height: auto; } .side { display: flex; flex-wrap: wrap; gap: 1.5em; }
 .side img { flex: 1 1 440px; min-width: 0; max-width: 560px; align-self: flex-start; }
 pre { background: #f5f5f5; padding: .8em; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -50,8 +51,8 @@ def table(head: List[str], rows: List[List[str]], caption: str = "", text_from: 
     def cells(tag: str, values: List[str]) -> str:
         return "".join(f'<{tag}{" class=text" if i >= text_from else ""}>{escape(str(v))}</{tag}>'
                        for i, v in enumerate(values))
-    return (f"<table><caption>{escape(caption)}</caption><tr>{cells('th', head)}</tr>"
-            + "".join(f"<tr>{cells('td', row)}</tr>" for row in rows) + "</table>")
+    return (f"<div class=wide><table><caption>{escape(caption)}</caption><tr>{cells('th', head)}</tr>"
+            + "".join(f"<tr>{cells('td', row)}</tr>" for row in rows) + "</table></div>")
 
 
 def inlined(figure, alt: str, png_path: Path) -> str:
@@ -143,7 +144,8 @@ def report(folder: Path, root: Optional[Path] = None) -> str:
     for heading, values in (("Environment", environment), ("Arguments", args)):
         if values:
             html += f"<h2>{heading}</h2>" + table(["name", "value"], flat(values), text_from=1)
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
             f"<style>{STYLE}</style></head><body>{html}</body></html>\n")
 
 

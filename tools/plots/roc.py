@@ -23,9 +23,10 @@ def draw(run: Run):
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     for name in order[NAMED:]:
         axes.plot(*curves[name], color=GREY, linewidth=0.7, alpha=0.5)
-    colours = plt.get_cmap("tab10").colors
-    for i, name in enumerate(named):
-        axes.plot(*curves[name], color=colours[i], linewidth=1.3,
+    # In the order of the classes, so that a class looks the same in the pictures of all parts.
+    colours = dict(zip((name for name in curves if name in named), plt.get_cmap("tab10").colors))
+    for name in named:
+        axes.plot(*curves[name], color=colours[name], linewidth=1.3,
                   label=f"{shorten(name)}  {areas.get(name, float('nan')):.4f}")
     if micro:
         axes.plot(*micro, color="black", linewidth=2, linestyle="--",
