@@ -252,12 +252,14 @@ TEST_CASE("a mistake is one line that names what is wrong, and how much") {
                     good = anew + "--data " + set + " ";
   fails(anew + "--data " + (at / "empty").string(), Failure::data, "no train folder in it");
   fails(anew + "--data " + (at / "one").string(), Failure::data, "all of one class, \"3\"");
-  fails(good + "--resume " + (at / "empty").string(), Failure::usage, "no checkpoint in it");
+  fails(good + "--resume " + (at / "empty").string(), Failure::usage,
+        "no checkpoint ckpt/step_… in it");
   fails(good + "--resume " + weights, Failure::weights, "--weights begins with weights alone");
   fails(good + "--weights " + checkpoint, Failure::usage, "are in " + run + "/weights");
   fails(good + "--model mobilenet_v2 --weights " + weights, Failure::usage, "holds mnist_cnn");
   fails(good + "--progressive-size 14:28", Failure::usage,
         "fc1.weight of mnist_cnn is [128, 1600] first and [128, 9216] last");
+  fails(good + "--freeze conv3", Failure::usage, "--freeze conv3: no parameter has a name");
   fails(good + "--precision fp17", Failure::usage, "--precision fp17: known are");
   fails(good + "--out " + run, Failure::usage, "not empty");
 
@@ -266,8 +268,20 @@ TEST_CASE("a mistake is one line that names what is wrong, and how much") {
         "2 against 10, and number 1 is \"3\", not \"1\"");
   fails(onward + "--data " + set + " --model densenet121", Failure::usage,
         "--model densenet121: the run to resume trains mnist_cnn");
+  fails(fmt::format("eval --device cpu --data {} --weights {} --out {}", set, weights, run),
+        Failure::usage, "the folder of a training run");
   fails("bench", Failure::usage, "engine bench --help lists them");
   fails("doctor --x", Failure::usage, "unknown flag --x\n");
+}
+
+TEST_CASE("a batch is at most what a rank has of the images") {
+  const TemporaryFolder folder;
+  const std::string set = folder.path() / "set";
+  REQUIRE(engine_cli(fmt::format("draw digits --out {} --train 1 --val 1", set)).code == 0);
+  const Outcome plan = engine_cli(fmt::format(
+      "train --data {} --model mnist_cnn --device cpu --ranks 3 --batch-size 64 --dry-run", set));
+  CHECK(mentions(plan.err, "batch size 64: with 10 training images it is 4"));
+  CHECK(mentions(plan.out, "1 steps per epoch, 10 steps in all; batch 4 x 3 ranks"));
 }
 
 TEST_CASE("the inference benchmark doubles the batch and reports each") {

@@ -52,6 +52,8 @@ int eval(const Command& command) {
   const auto options = parse_options<EvalOptions>(command);
   if (!options) return 0;
   const EvalOptions& o = *options;
+  require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
+          "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
   const ModelFile file = read_model_file(o.weights, o.model);
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));

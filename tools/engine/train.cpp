@@ -114,19 +114,21 @@ SizeGrowth parse_growth(const std::string& text) {
   return growth;
 }
 
-// The model exists at the size of the images; where these grow, with the same weights.
-void check_sizes(const TrainConfig& c) {
+// Before anything that takes long: the model exists at the size of the images, and where these grow with the same
+// weights; --freeze names some of them.
+void check_model(const TrainConfig& c) {
   const auto of_size = [&](int size) {
-    return make_model(c.model, {.height = size, .width = size}).parameters;
+    return make_model(c.model, {.height = size, .width = size});
   };
-  const std::vector<Parameter> last = of_size(c.preprocess.crop);
+  const Graph last = of_size(c.preprocess.crop);
+  parameter_rule(c.rules, last);
   if (c.growth.last == 0) return;
-  const std::vector<Parameter> first = of_size(c.growth.first);
-  for (size_t p = 0; p < last.size(); ++p)
-    require(first[p].shape == last[p].shape, Failure::usage,
+  const Graph first = of_size(c.growth.first);
+  for (size_t p = 0; p < last.parameters.size(); ++p)
+    require(first.parameters[p].shape == last.parameters[p].shape, Failure::usage,
             "--progressive-size {}:{}: {} of {} is {} first and {} last", c.growth.first,
-            c.growth.last, last[p].name, c.model, to_string(first[p].shape),
-            to_string(last[p].shape));
+            c.growth.last, last.parameters[p].name, c.model, to_string(first.parameters[p].shape),
+            to_string(last.parameters[p].shape));
 }
 
 // ---------------------------------------------------------------- resume
@@ -149,8 +151,8 @@ std::optional<Checkpoint> find_checkpoint(TrainOptions& o) {
   const CheckpointFolder folder(o.resume == "auto" ? o.out : fs::path(o.resume), o.config.keep);
   folder.remove_leftovers();
   std::optional<Checkpoint> newest = folder.newest([](const std::string& line) { say(line); });
-  require(newest || o.resume == "auto", Failure::usage, "--resume {}: no checkpoint in it",
-          o.resume);
+  require(newest || o.resume == "auto", Failure::usage,
+          "--resume {}: no checkpoint ckpt/step_… in it", o.resume);
   return newest;
 }
 
@@ -302,7 +304,7 @@ int train(const Command& command) {
   }
   c.preprocess =
       choose_preprocess(o.model, stored, o, c.growth.last > 0 ? c.growth.last : o.image_size);
-  check_sizes(c);
+  check_model(c);
   TrainingData data = load_training_data(o);
   stop_if_requested("reading the data set");
   require(data.train.classes.size() > 1, Failure::data,
@@ -311,6 +313,12 @@ int train(const Command& command) {
   c.batch = o.batch_size == "auto"
                 ? automatic_batch(c, data, ranks)
                 : parse_number("--batch-size", o.batch_size, o.batch_size, 65536);
+  const int images = static_cast<int>(data.train.samples.size()),
+            most = (images + ranks.count() - 1) / ranks.count();
+  if (c.batch > most) {
+    say(fmt::format("batch size {}: with {} training images it is {}", c.batch, images, most));
+    c.batch = most;
+  }
 
   if (o.plan_only) return print_to_stdout(dry_run(c, o, data)), 0;
 
