@@ -83,9 +83,9 @@ void Progress::loss(double value) {
   ++losses_;
 }
 
-void Progress::note(std::string_view message) {
-  clear();
-  output_.write(fmt::format("{}\n", message));
+void Progress::clear() {
+  if (line_open_) output_.write("\r\x1b[K");
+  line_open_ = false;
 }
 
 void Progress::finish() {
@@ -119,11 +119,6 @@ void Progress::show(std::string line) {
   line.resize(std::min(line.size(), static_cast<size_t>(std::max(output_.width() - 1, 1))));
   output_.write("\r\x1b[K" + line);
   line_open_ = true;
-}
-
-void Progress::clear() {
-  if (line_open_) output_.write("\r\x1b[K");
-  line_open_ = false;
 }
 
 }  // namespace engine

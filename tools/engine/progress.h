@@ -37,8 +37,8 @@ class Progress {
   // A step's loss, whenever it arrives. The line shows the mean of the last 20, the last line the
   // mean of all.
   void loss(double value);
-  // A message, on a line of its own.
-  void note(std::string_view message);
+  // Makes room for other lines.
+  void clear();
   // Prints the last line, with figures over the whole loop, and ends it.
   void finish();
 
@@ -53,7 +53,6 @@ class Progress {
 
   std::string line(const Mark& since, double loss, std::string_view ending) const;
   void show(std::string line);
-  void clear();
 
   std::string title_;
   int64_t steps_;

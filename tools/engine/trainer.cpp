@@ -196,6 +196,7 @@ void Trainer::train_epoch() {
       continue;
     drain(true, progress.get());
     gather_losses();
+    if (progress) progress->clear();
     save_checkpoint();
     if (wish == Wish::leave) leave(fmt::format("after step {}", at_.step));
   }

@@ -60,7 +60,9 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
   if (leads()) progress = std::make_unique<Progress>(title, loader.steps());
   evaluate(*session_, loader, communicator_, shared_.evaluation, [&](int images, double waited) {
     if (progress) progress->step(images, waited);
-    if (wish() == Wish::leave) stop();
+    if (wish() != Wish::leave) return;
+    if (progress) progress->clear();
+    stop();
   });
   if (progress) progress->finish();
 }
