@@ -217,9 +217,11 @@ def main() -> None:
             places = []
             last = trial == options.trials - 1
             for attempt in range(8) if last else [trial]:
-                how, phase = SIGNALS[attempt % len(SIGNALS)], seen[attempt % len(seen)]
+                how, phase = SIGNALS[attempt % len(SIGNALS)], seen[trial % len(seen)]
                 span = draws.choices([s for s in spans if s.phase == phase],
                                      seconds_of(spans, phase))[0]  # fmt: skip
+                if last:
+                    span = Span("start", 0.4 * sum(s.seconds for s in spans), 0)
                 hit = interrupt(command, Progress(run, cache_of(run), ends), how, span, draws)
                 if hit is None:
                     continue
