@@ -30,16 +30,6 @@ WAYS = [[], ["--fold-norms"], ["--with-normalisation"], ["--fold-norms", "--with
 SIZE = 96  # of the models with weights made here
 
 
-def make_weights(name: str, path: Path, pixels: np.ndarray) -> None:
-    """Initial values; the statistics that the images leave behind in twenty training steps."""
-    torch.manual_seed(0)
-    model = models.build(name, 7, regularize=False).train()
-    with torch.no_grad():
-        for _ in range(20):
-            model(torch.from_numpy(pixels))
-    torch.save(model.state_dict(), path)
-
-
 def torch_logits(name: str, weights: Path, pixels: np.ndarray) -> np.ndarray:
     model = models.build(name, models.head_classes(str(weights)), regularize=False)
     models.load_weights(model, str(weights))
@@ -52,15 +42,6 @@ def engine_logits(engine: str, flags: List[str], weights: Path, files: List[Path
     command += ["--precision", "fp32", *map(str, files)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return np.array([json.loads(line)["logits"] for line in printed.splitlines()])
-
-
-def load(files: List[Path], preprocess: Dict, channels: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Bytes (N, H, W, C) and normalised floats (N, C, H, W) as the model's metadata say."""
-    settings = preprocess["resize"], preprocess["crop"], preprocess["interpolation"]
-    pixels = np.stack([images.load_image(f, *settings, channels) for f in files])
-    mean, std = (np.array(preprocess[key])[:channels] for key in ("mean", "std"))
-    floats = ((pixels / 255.0 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
-    return pixels, np.ascontiguousarray(floats)
 
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -82,7 +63,7 @@ def check(options: argparse.Namespace, name: str, weights: Path, flags: List[str
         assert metadata["model"] == name
         for count in (1, 5):
             files = options.files[:count]
-            data, floats = load(files, json.loads(metadata["preprocess"]), channels)
+            data, floats = images.load_batch(files, json.loads(metadata["preprocess"]), channels)
             feed = {"pixels": data} if "--with-normalisation" in way else {"images": floats}
             logits = session.run(["logits"], feed)[0]
             ours = distance(logits, engine_logits(options.engine, flags, weights, files))
@@ -111,9 +92,10 @@ def main() -> None:
         flags = ["--resize", str(size), "--crop", str(size), "--interpolation", "bilinear"]
         usual = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
         channels = models.input_channels(name)
-        _, floats = load(options.files[:8], {**usual, "resize": str(size), "crop": size}, channels)
+        preprocess = {**usual, "resize": str(size), "crop": size}
+        _, floats = images.load_batch(options.files[:8], preprocess, channels)
         with tempfile.TemporaryDirectory() as folder:
-            make_weights(name, Path(folder) / "weights.pth", floats)
+            models.make_weights(name, Path(folder) / "weights.pth", 7, floats)
             distances.append(check(options, name, Path(folder) / "weights.pth", flags))
     print(f"largest difference {max(distances):.1e}, allowed {options.tolerance:.0e}")
     raise SystemExit(0 if max(distances) <= options.tolerance else 8)

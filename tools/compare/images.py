@@ -1,7 +1,7 @@
 """Images of a folder data set: decoded and resized by PIL, cropped at the centre."""
 
 from pathlib import Path
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 from PIL import Image
@@ -64,3 +64,12 @@ def normalize(images: np.ndarray) -> np.ndarray:
     """(N,H,W,3) uint8 → (N,3,H,W) float32: computed in double, rounded once."""
     scaled = (images / 255.0 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)).astype(np.float32)
+
+
+def load_batch(files: List[Path], preprocess: Dict, channels: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Bytes (N, H, W, C) and normalised floats (N, C, H, W) as the model's metadata say."""
+    settings = preprocess["resize"], preprocess["crop"], preprocess["interpolation"]
+    pixels = np.stack([load_image(f, *settings, channels) for f in files])
+    mean, std = (np.array(preprocess[key])[:channels] for key in ("mean", "std"))
+    floats = ((pixels / 255.0 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    return pixels, np.ascontiguousarray(floats)

@@ -1,5 +1,8 @@
 """The PyTorch twins of the engine's models. For torch 1.13, torchvision 0.14 and newer."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -65,6 +68,18 @@ def build(name: str, classes: int, regularize: bool = True) -> nn.Module:
             if isinstance(module, (nn.Dropout, torchvision.ops.StochasticDepth)):
                 module.p = 0.0
     return model
+
+
+def make_weights(name: str, path: Path, classes: int, pixels: np.ndarray) -> None:
+    """Initial values with the statistics of these images: logits then depend on every layer."""
+    torch.manual_seed(0)
+    model = build(name, classes, regularize=False).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches, of which there is one
+    with torch.no_grad():
+        model(torch.from_numpy(pixels))
+    torch.save(model.state_dict(), path)
 
 
 def load_weights(model: nn.Module, path: str) -> None:
