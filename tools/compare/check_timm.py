@@ -3,8 +3,9 @@
 
     check_timm.py --engine build/release/bin/engine --data DATA [--models NAME...]
 
-Trains each model for one small step on the CPU, from weights whose running statistics are those of the
-images; compares the logits of `engine predict` in double, where rounding plays no part, with those of
+Trains each model for one small step on the CPU, from weights whose running statistics are those of
+the images; compares the logits of `engine predict` in double, where rounding plays no part, with
+those of
 - torchvision's model, load_state_dict(strict=True) of best.safetensors as it is,
 - timm's model made by create_model(checkpoint_path=...) from `engine convert --names timm`,
 and prints the largest difference of a logit, relative to the largest logit if that is above 1.
@@ -72,10 +73,9 @@ def check(engine: str, data: str, name: str, folder: Path) -> float:
     loaded = timm.create_model(name_there, num_classes=len(classes), **wanted)
     timm.models.load_checkpoint(loaded, str(converted), strict=True)
 
-    printed = run(engine, "predict", "--json", "--weights", str(best), "--device", "reference", "--precision", "fp64",
-                  *map(str, files))  # fmt: skip
-    again = run(engine, "predict", "--json", "--weights", str(converted), "--device", "reference", "--precision", "fp64",
-                *map(str, files))  # fmt: skip
+    predict = ["predict", "--json", "--device", "reference", "--precision", "fp64", *map(str, files)]
+    printed = run(engine, *predict, "--weights", str(best))
+    again = run(engine, *predict, "--weights", str(converted))
     ours, back = (
         np.array([json.loads(line)["logits"] for line in text.splitlines()])
         for text in (printed, again)
@@ -88,7 +88,8 @@ def check(engine: str, data: str, name: str, folder: Path) -> float:
         for model in (theirs, created, loaded)
     ]
     print(f"{name:16} torchvision {distances[0]:.1e}  timm.create_model {distances[1]:.1e}  "
-          f"timm.models.load_checkpoint {distances[2]:.1e}  (images differ by {spread:.2g})", flush=True)  # fmt: skip
+          f"timm.models.load_checkpoint {distances[2]:.1e}  "
+          f"(images differ by {spread:.2g})", flush=True)  # fmt: skip
     return max(distances)
 
 
