@@ -51,9 +51,9 @@ class Backend {
   virtual void clear(void* to, size_t bytes) = 0;  // zero bytes, in stream order
   virtual void synchronize() = 0;
 
-  // Chooses algorithms that fit the planned workspace (may time them; deterministic: never) and
-  // closes over every address. One entry per step of the graph.
-  virtual std::vector<StepExec> prepare(const Program& program, bool deterministic) = 0;
+  // Chooses algorithms that fit the planned workspace and closes over every address. One entry per step of the graph.
+  // `timed`: the fastest that the libraries suggest; else, at once, the same deterministic ones in every run.
+  virtual std::vector<StepExec> prepare(const Program& program, bool timed) = 0;
 
   // Uploads a batch into a staging slot, beside the running step where the device can; its memory
   // may be reused when wait_uploaded(slot) returns.

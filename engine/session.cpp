@@ -225,7 +225,9 @@ void Session::record(Running& r) {
   r.program = std::make_unique<Program>(
       graph_, r.plan, arenas_, options_.normalisation, capacity_,
       ProgramInput{.mixing = options_.mixing, .smoothing = options_.loss.smoothing});
-  if (r.spec.batch > 0) r.steps = backend_.prepare(*r.program, options_.deterministic);
+  // Timing takes seconds; the odd batch at an epoch's end comes too rarely to repay them.
+  const bool timed = !options_.deterministic && r.spec.batch == capacity_;
+  if (r.spec.batch > 0) r.steps = backend_.prepare(*r.program, timed);
   r.launch = backend_.record([this, &r] { enqueue(r); });
 }
 

@@ -22,8 +22,8 @@ const std::string* Algorithms::find(const std::string& key) const {
   return found == chosen_.end() ? nullptr : &found->second;
 }
 
-void Algorithms::begin(bool deterministic) {
-  deterministic_ = deterministic;
+void Algorithms::begin(bool timed) {
+  timed_ = timed;
   began_ = Clock::now();
 }
 
@@ -41,7 +41,7 @@ size_t Algorithms::choose(const std::string& key, const std::vector<std::string>
       return known;
     }
   }
-  const bool timed = !deterministic_ && names.size() > 1 && in_budget();
+  const bool timed = timed_ && names.size() > 1 && in_budget();
   size_t best = names.size();
   float least = std::numeric_limits<float>::infinity();
   for (size_t i = 0; i < names.size(); ++i) {

@@ -20,10 +20,10 @@ class Algorithms {
   void set(const std::map<std::string, std::string>& chosen) { chosen_ = chosen; }
   const std::string* find(const std::string& key) const;  // null: not chosen yet
 
-  // Frame one prepare of a program; deterministic: nothing is timed, the first candidate is taken.
-  void begin(bool deterministic);
+  // Frame one prepare of a program. Not `timed`: the first candidate is taken.
+  void begin(bool timed);
   void end();
-  bool deterministic() const { return deterministic_; }
+  bool timed() const { return timed_; }
 
   // Index into `names` of the candidate to use for `key`; names.size() if none runs. run(i)
   // enqueues candidate i; false: it cannot. What is chosen has run once, so that its code is
@@ -42,7 +42,7 @@ class Algorithms {
   Event start_, stop_;
   std::map<std::string, std::string> chosen_;
   std::set<std::string> loaded_;  // keys whose choice has run in this process
-  bool deterministic_ = false;
+  bool timed_ = true;
   Clock::time_point began_;
   Clock::duration spent_{};  // in earlier prepares of this backend
 };

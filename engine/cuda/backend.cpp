@@ -121,7 +121,7 @@ class CudaBackend final : public Backend {
   void clear(void* to, size_t bytes) override;
   void synchronize() override { check(cudaStreamSynchronize(stream())); }
 
-  std::vector<StepExec> prepare(const Program& program, bool deterministic) override;
+  std::vector<StepExec> prepare(const Program& program, bool timed) override;
 
   void upload_batch(const Program& program, int slot, const HostBatch& batch) override;
   void wait_uploaded(int slot) override;
@@ -237,8 +237,8 @@ void CudaBackend::clear(void* to, size_t bytes) {
 
 // ---------------------------------------------------------------- programs
 
-std::vector<StepExec> CudaBackend::prepare(const Program& program, bool deterministic) {
-  gpu_.algorithms.begin(deterministic);
+std::vector<StepExec> CudaBackend::prepare(const Program& program, bool timed) {
+  gpu_.algorithms.begin(timed);
   if (program.training()) norms_[&program] = make_norm_table(program);
   std::vector<StepExec> steps;
   for (size_t i = 0; i < program.graph.steps.size(); ++i) {

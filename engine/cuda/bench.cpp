@@ -233,7 +233,7 @@ KernelTimes time_kernels(const Graph& graph, const KernelBench& bench) {
   for (const auto& entry : entries)
     norms.max_channels = std::max(norms.max_channels, entry.channels);
 
-  gpu.algorithms.begin(false);
+  gpu.algorithms.begin(true);
   times.product_flops_per_s = visit_storage(plan.options.precision, [&]<class T>() {
     return product_flops_per_s<T>(gpu, timer, plan.options.precision, workspace(program));
   });

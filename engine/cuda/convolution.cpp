@@ -144,10 +144,12 @@ class Planned {
         result_(result),
         first_(first),
         second_(second) {
-    const std::vector<Candidate> candidates = find(shape, gpu.algorithms.deterministic());
+    std::vector<Candidate> candidates;
+    if (const std::string* known = gpu.algorithms.find(key(shape)); known && gpu.algorithms.timed())
+      candidates = parse(*known);
+    if (candidates.empty()) candidates = find(shape, !gpu.algorithms.timed());
     std::vector<std::string> names;
-    for (const Candidate& c : candidates)
-      names.push_back(fmt::format("{}/{}", int{c.algorithm}, int{c.math}));
+    for (const Candidate& c : candidates) names.push_back(to_text(c));
     const size_t chosen =
         gpu.algorithms.choose(key(shape), names, [&](size_t i) { return run(candidates[i]); });
     found_ = chosen < candidates.size();
@@ -178,6 +180,18 @@ class Planned {
                        s.groups);
   }
 
+  static std::string to_text(const Candidate& c) {
+    return fmt::format("{}/{}", int{c.algorithm}, int{c.math});
+  }
+
+  // What to_text() wrote; nothing if it is none of ours or does not fit.
+  std::vector<Candidate> parse(const std::string& text) const {
+    for (const auto algorithm : Direction::allowed)
+      for (const auto math : {CUDNN_DEFAULT_MATH, CUDNN_TENSOR_OP_MATH, CUDNN_FMA_MATH})
+        if (const Candidate c{algorithm, math, false}; to_text(c) == text && fits(c)) return {c};
+    return {};
+  }
+
   // What fits, in cuDNN's order of expected time; in deterministic mode the first of our own.
   std::vector<Candidate> find(const ConvolutionShape& shape, bool deterministic) const {
     std::array<typename Direction::Suggestion, kSuggestions> suggestions{};
@@ -186,22 +200,22 @@ class Planned {
     if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED) return {};
     check(status);
     std::vector<Candidate> candidates;
-    for (int i = 0; i < count; ++i) {
+    // Asking whether one fits takes milliseconds.
+    const size_t enough = deterministic ? suggestions.size() : kCandidates;
+    for (int i = 0; i < count && candidates.size() < enough; ++i) {
       const auto& s = suggestions[i];
       // In fp32 no suggestion may bring tensor cores in.
       const bool strict = shape.precision == Precision::fp32;
       const Candidate c{s.algo, strict ? CUDNN_FMA_MATH : s.mathType,
                         s.determinism == CUDNN_DETERMINISTIC};
       if (s.status == CUDNN_STATUS_SUCCESS && (c.deterministic || !deterministic) &&
-          rank(c) < std::size(Direction::allowed) && fits(c) &&
-          std::find(candidates.begin(), candidates.end(), c) == candidates.end())
+          rank(c) < std::size(Direction::allowed) &&
+          std::find(candidates.begin(), candidates.end(), c) == candidates.end() && fits(c))
         candidates.push_back(c);
     }
     if (deterministic)
       std::stable_sort(candidates.begin(), candidates.end(),
                        [](const Candidate& a, const Candidate& b) { return rank(a) < rank(b); });
-    else if (candidates.size() > kCandidates)
-      candidates.resize(kCandidates);
     return candidates;
   }
 

@@ -101,13 +101,12 @@ std::vector<std::string> load_model_file(Session& session, const ModelFile& m, b
   return matched.reinitialised;
 }
 
-void write_model_file(const fs::path& path, const Session& session,
+TensorFile model_file(const std::string& model, std::map<std::string, Tensor> tensors,
                       const std::vector<std::string>& classes, const Preprocess& preprocess) {
-  TensorFile file{.tensors = session.state(),
-                  .metadata = {{"model", session.graph().model},
-                               {"classes", to_json(classes)},
-                               {"preprocess", to_json(preprocess)}}};
-  write_safetensors(path, file);
+  return {
+      .tensors = std::move(tensors),
+      .metadata = {
+          {"model", model}, {"classes", to_json(classes)}, {"preprocess", to_json(preprocess)}}};
 }
 
 }  // namespace engine

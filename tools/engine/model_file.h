@@ -40,7 +40,7 @@ std::vector<std::string> load_model_file(Session& session, const ModelFile& file
                                          uint64_t seed);
 
 // Weights, running statistics and counters with torchvision's names, classes and preprocessing in the metadata.
-void write_model_file(const std::filesystem::path& path, const Session& session,
+TensorFile model_file(const std::string& model, std::map<std::string, Tensor> tensors,
                       const std::vector<std::string>& classes, const Preprocess& preprocess);
 
 Normalisation normalisation_of(const Preprocess& preprocess);

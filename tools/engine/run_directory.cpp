@@ -248,6 +248,7 @@ void RunDirectory::replace(const char* name, std::string_view text) const {
 }
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {
+  const std::scoped_lock lock(*appending_);
   log << line << '\n' << std::flush;
   require(log.good(), Failure::data, "{}: cannot write: {}", (path_ / name).string(),
           std::strerror(errno));

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
@@ -54,7 +56,7 @@ class RunDirectory {
   // "step", if they have it.
   void continue_after(int epochs, int64_t steps);
 
-  // One line of metrics.jsonl: schema, time, event, then `fields`.
+  // One line of metrics.jsonl: schema, time, event, then `fields`. From any thread.
   void log(std::string_view event, const nlohmann::ordered_json& fields);
   // An event "step" with `epoch`, `step` and `fields`; those of them that are finite numbers are
   // TensorBoard's scalars too, as "train/<name>". Callers choose how often.
@@ -76,6 +78,7 @@ class RunDirectory {
   std::filesystem::path path_;
   std::ofstream metrics_, results_, notes_;
   EventFile events_;
+  std::unique_ptr<std::mutex> appending_ = std::make_unique<std::mutex>();
   double seconds_before_ = 0;
 };
 

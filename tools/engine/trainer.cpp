@@ -11,7 +11,6 @@
 #include "tools/engine/clock.h"
 #include "tools/engine/device.h"
 #include "tools/engine/input.h"
-#include "tools/engine/progress.h"
 #include "tools/engine/signals.h"
 #include "tools/engine/terminal.h"
 #include "tools/engine/training_plan.h"
@@ -112,8 +111,13 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
 
 void Trainer::say(const std::string& line) {
   if (!leads()) return;
+  if (progress_) progress_->clear();
   engine::say(line);
   shared_.run.note(line);
+}
+
+void Trainer::begin_progress(const std::string& title, int64_t steps, int64_t first_step) {
+  if (leads()) progress_ = std::make_unique<Progress>(title, steps, first_step);
 }
 
 double Trainer::seconds() const {
@@ -165,6 +169,7 @@ void Trainer::run() {
     say(fmt::format("stopped early: {} epochs without improvement", at_.early_stop.bad_epochs));
   say(fmt::format("best: epoch {}, top-1 {:.4f}, loss {:.4f}", at_.best.epoch, at_.best.top1,
                   at_.best.loss));
+  finish_saving();
   score_best();
 }
 
@@ -182,32 +187,35 @@ void Trainer::train_epoch() {
       preprocess_.crop)
     change_size();
   at_.loss_sums.resize(communicator_.ranks());
-  std::unique_ptr<Progress> progress;
-  if (leads())
-    progress = std::make_unique<Progress>(fmt::format("epoch {}/{}", at_.epoch + 1, config_.epochs),
-                                          train_loader_->steps(), at_.epoch_step);
+  begin_progress(fmt::format("epoch {}/{}", at_.epoch + 1, config_.epochs), train_loader_->steps(),
+                 at_.epoch_step);
   if (leads()) shared_.monitor.take();  // what was used so far is not this epoch's
   train_loader_->start(at_.epoch, at_.epoch_step);
-  while (!cut_short() && train_step(schedule_.rate(at_.step), progress.get())) {
+  while (!cut_short() && train_step(schedule_.rate(at_.step))) {
     const Wish wish = this->wish();
     time_is_up_ = wish == Wish::end;
     if (wish != Wish::leave &&
         (config_.checkpoint_every == 0 || at_.step % config_.checkpoint_every != 0))
       continue;
-    drain(true, progress.get());
+    drain(true);
     gather_losses();
-    if (progress) progress->clear();
-    save_checkpoint();
+    save(false);
     if (wish == Wish::leave) leave(fmt::format("after step {}", at_.step));
   }
-  drain(true, progress.get());
-  if (progress) progress->finish();
+  drain(true);
   gather_losses();
-  finish_epoch(progress ? progress->images_per_second() : 0, progress ? progress->wait_share() : 0);
+  double rate = 0, wait_share = 0;
+  if (progress_) {
+    progress_->finish();
+    rate = progress_->images_per_second();
+    wait_share = progress_->wait_share();
+    progress_.reset();
+  }
+  finish_epoch(rate, wait_share);
 }
 
 // One update, of `accumulate` batches or what the epoch has left. False at its end.
-bool Trainer::train_step(double rate, Progress* progress) {
+bool Trainer::train_step(double rate) {
   const double waited = train_loader_->wait_seconds();
   struct Part {
     const Batch* batch;
@@ -249,8 +257,9 @@ bool Trainer::train_step(double rate, Progress* progress) {
   }
   at_.epoch_step += static_cast<int64_t>(parts.size());
   ++at_.step;
-  drain(false, progress);
-  if (progress) progress->step(images, train_loader_->wait_seconds() - waited);
+  drain(false);
+  report_saved();
+  if (progress_) progress_->step(images, train_loader_->wait_seconds() - waited);
   return true;
 }
 
@@ -274,14 +283,14 @@ Trainer::Wish Trainer::wish() {
   return wish;
 }
 
-void Trainer::drain(bool wait, Progress* progress) {
+void Trainer::drain(bool wait) {
   while (!pending_.empty() && (wait || session_->poll(pending_.front().step))) {
-    count_result(pending_.front(), progress);
+    count_result(pending_.front());
     pending_.pop_front();
   }
 }
 
-void Trainer::count_result(const Pending& pending, Progress* progress) {
+void Trainer::count_result(const Pending& pending) {
   const StepResult result = session_->result(pending.step);
   if (pending.update) {
     overflows_ = result.overflow ? overflows_ + 1 : 0;
@@ -298,7 +307,7 @@ void Trainer::count_result(const Pending& pending, Progress* progress) {
   at_.loss_sums[communicator_.rank] += result.loss * pending.divisor;
   if (pending.weight == 0) return;
   const double loss = result.loss * pending.divisor / pending.weight;  // this rank's mean
-  if (progress) progress->loss(loss);
+  if (progress_) progress_->loss(loss);
   if (!pending.update || !leads()) return;
   const auto later =
       std::count_if(pending_.begin(), pending_.end(), [](const Pending& p) { return p.update; }) -

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +26,7 @@
 #include "tools/engine/model_file.h"
 #include "tools/engine/monitor.h"
 #include "tools/engine/parameter_rules.h"
+#include "tools/engine/progress.h"
 #include "tools/engine/run_directory.h"
 
 namespace engine {
@@ -98,7 +100,13 @@ class Trainer {
     double weight, divisor;  // of this rank's targets; of all in the update
     double rate;
   };
+  struct Saved {
+    int epoch;
+    int64_t step;
+    std::string digest;
+  };
 
+  void begin_progress(const std::string& title, int64_t steps, int64_t first_step = 0);
   bool leads() const { return communicator_.rank == 0; }
   void say(const std::string& line);
   double seconds() const;
@@ -113,12 +121,12 @@ class Trainer {
   bool over() const;       // nothing is left to train
   bool cut_short() const;  // by steps or time
   void train_epoch();
-  bool train_step(double rate, class Progress* progress);
+  bool train_step(double rate);
   std::vector<Mix> draw_mixes_of(const Batch& batch) const;
   Wish wish();
-  void drain(bool wait, class Progress* progress);
-  void count_result(const Pending& pending, class Progress* progress);
-  bool try_drain(class Progress* progress);
+  void drain(bool wait);
+  void count_result(const Pending& pending);
+  bool try_drain();
   void gather_losses();
 
   // ---- the end of an epoch
@@ -132,7 +140,7 @@ class Trainer {
   void judge(const Metrics& metrics, bool whole);
   void log_epoch(const Metrics& metrics, double train_loss, double learning_rate, double rate,
                  double wait_share, const MachineUse& use);
-  void write_weights();
+  std::function<void()> weight_writer(const std::map<std::string, Tensor>& trained);
   void score_best();
 
   // ---- state
@@ -140,7 +148,10 @@ class Trainer {
   void prepare(const std::string& what);
   void restore(const Checkpoint& checkpoint);
   std::map<std::string, Tensor> averages() const;
-  void save_checkpoint();
+  // Begins to save, beside what follows. finish_saving() waits and reports, or throws what prevented it.
+  void save(bool weights);
+  void finish_saving();
+  void report_saved();  // if it is done
   [[noreturn]] void leave(const std::string& when);
 
   TrainShared& shared_;
@@ -154,7 +165,9 @@ class Trainer {
   Schedule schedule_;
   bool time_is_up_ = false;
   std::deque<Pending> pending_;
-  int overflows_ = 0;  // in a row
+  std::unique_ptr<Progress> progress_;  // of what is under way; only where leads()
+  std::future<Saved> saving_;           // beside training; at most one
+  int overflows_ = 0;                   // in a row
   std::set<std::string> named_bad_images_;
   std::string named_damage_;  // of the cache
   double began_;

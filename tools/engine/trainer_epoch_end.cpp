@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "io/safetensors.h"
 #include "tools/engine/input.h"
-#include "tools/engine/progress.h"
 #include "tools/engine/score.h"
 #include "tools/engine/signals.h"
 #include "tools/engine/trainer.h"
@@ -28,8 +28,7 @@ void Trainer::finish_epoch(double rate, double wait_share) {
   const Metrics m = validate();
   judge(m, whole);
   if (leads()) log_epoch(m, train_loss, learning_rate, rate, wait_share, use);
-  save_checkpoint();
-  write_weights();
+  save(true);
 }
 
 // What is decided on the validation, the same on every rank.
@@ -56,15 +55,13 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
     shared_.evaluation.counted.assign(data.samples.size(), 0);
   }
   communicator_.group->barrier();
-  std::unique_ptr<Progress> progress;
-  if (leads()) progress = std::make_unique<Progress>(title, loader.steps());
+  begin_progress(title, loader.steps());
   evaluate(*session_, loader, communicator_, shared_.evaluation, [&](int images, double waited) {
-    if (progress) progress->step(images, waited);
-    if (wish() != Wish::leave) return;
-    if (progress) progress->clear();
-    stop();
+    if (progress_) progress_->step(images, waited);
+    if (wish() == Wish::leave) stop();
   });
-  if (progress) progress->finish();
+  if (progress_) progress_->finish();
+  progress_.reset();
 }
 
 // What is validated is what is saved: rank 0's running statistics, as PyTorch's DistributedDataParallel has it.
@@ -81,7 +78,7 @@ Metrics Trainer::validate() {
   // Saved as trained, not validated: a resumed run goes on with the validation.
   evaluate_all("validation", *validation_loader_, shared_.data.validation, [this] {
     exchange_averages();
-    save_checkpoint();
+    save(false);
     leave("during validation");
   });
   exchange_averages();
@@ -125,16 +122,22 @@ void Trainer::exchange_averages() {
   if (config_.ema_decay > 0) session_->exchange_ema();
 }
 
-// What was validated last.
-void Trainer::write_weights() {
-  if (!leads()) return;
+// Writes what was validated last, which is `trained` or its averages, as last.safetensors; if it is the best so far, as
+// best.safetensors, too. May be called on any thread.
+std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>& trained) {
   exchange_averages();
-  const std::vector<std::string>& classes = shared_.data.train.classes;
-  write_model_file(shared_.run.weights("last"), *session_, classes, preprocess_);
+  TensorFile file =
+      model_file(session_->graph().model, config_.ema_decay > 0 ? session_->state() : trained,
+                 shared_.data.train.classes, preprocess_);
+  exchange_averages();
+  std::optional<TensorFile> best;
   if (at_.best.step == at_.step)
-    write_model_file(shared_.run.weights("best"), *session_, classes,
-                     with_crop(config_.preprocess, at_.best.size));
-  exchange_averages();
+    best = model_file(session_->graph().model, file.tensors, shared_.data.train.classes,
+                      with_crop(config_.preprocess, at_.best.size));
+  return [run = &shared_.run, file = std::move(file), best = std::move(best)] {
+    write_safetensors(run->weights("last"), file);
+    if (best) write_safetensors(run->weights("best"), *best);
+  };
 }
 
 // The best weights on the validation images, with everything that is measured, and once on the test images.

@@ -7,7 +7,6 @@
 
 #include "engine/error.h"
 #include "io/atomic_file.h"
-#include "tools/engine/progress.h"
 #include "tools/engine/signals.h"
 #include "tools/engine/trainer.h"
 
@@ -27,9 +26,9 @@ struct Point {
 }  // namespace
 
 // False where the loss is not finite any more.
-bool Trainer::try_drain(Progress* progress) {
+bool Trainer::try_drain() {
   try {
-    drain(true, progress);
+    drain(true);
   } catch (const Error& error) {
     if (error.kind != Failure::diverged) throw;
     return false;
@@ -39,8 +38,7 @@ bool Trainer::try_drain(Progress* progress) {
 
 void Trainer::find_rate(int steps) {
   communicator_.group->barrier();
-  std::unique_ptr<Progress> progress;
-  if (leads()) progress = std::make_unique<Progress>("range test", steps);
+  begin_progress("range test", steps);
   at_.loss_sums.assign(communicator_.ranks(), 0.);
   train_loader_->start(0);
   std::vector<Point> points;
@@ -49,12 +47,12 @@ void Trainer::find_rate(int steps) {
     const double rate = kFirstRate * std::pow(kLastRate / kFirstRate, double(i) / (steps - 1));
     std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
     at_.weight = 0;
-    if (!train_step(rate, progress.get())) {
+    if (!train_step(rate)) {
       train_loader_->start(++at_.epoch);
-      if (!train_step(rate, progress.get())) break;
+      if (!train_step(rate)) break;
     }
     overflows_ = 0;
-    const bool finite = try_drain(progress.get());
+    const bool finite = try_drain();
     if (!finite) at_.loss_sums[communicator_.rank] = NAN;
     gather_losses();
     double loss = 0;
@@ -67,7 +65,8 @@ void Trainer::find_rate(int steps) {
     if (smoothed > kBlownUp * least) break;
     if (wish() == Wish::leave) stop_if_requested("testing rates");
   }
-  if (progress) progress->finish();
+  if (progress_) progress_->finish();
+  progress_.reset();
   require(points.size() > 2, Failure::usage, "--lr-find: only {} steps", points.size());
   if (!leads()) return;
   std::string csv = "step,lr,loss,smoothed_loss\n";

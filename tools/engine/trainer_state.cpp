@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -54,14 +55,15 @@ void Trainer::restore(const Checkpoint& checkpoint) {
                   checkpoint.digest));
   if (!config_.deterministic && backend_->kind() == BackendKind::cuda)
     say("without --deterministic the last bits may differ from an undisturbed run's");
-  if (at_.validated == at_.step) write_weights();  // the interruption may have come before that
+  if (leads() && at_.validated == at_.step)  // the interruption may have come before that
+    weight_writer(checkpoint.model)();
 }
 
 std::map<std::string, Tensor> Trainer::averages() const {
   return config_.ema_decay > 0 ? session_->ema_state() : std::map<std::string, Tensor>();
 }
 
-void Trainer::save_checkpoint() {
+void Trainer::save(bool weights) {
   if (!leads()) return;
   Checkpoint c{.at = at_,
                .model = session_->state(),
@@ -71,17 +73,37 @@ void Trainer::save_checkpoint() {
   c.at.schedule = schedule_.state();
   c.at.seconds = seconds();
   c.facts["algorithms"] = nlohmann::json(backend_->algorithms()).dump();
-  const std::string digest = state_digest(c);
+  std::function<void()> write_weights;
+  if (weights) write_weights = weight_writer(c.model);
+  finish_saving();
   const CheckpointFolder folder(shared_.run.path(), config_.keep);
-  const std::string path = folder.write(std::move(c), digest).string();
-  shared_.run.log(
-      "checkpoint",
-      {{"epoch", at_.epoch}, {"step", at_.step}, {"file", path}, {"state_sha256", digest}});
-  say(fmt::format("step {}: state sha256 {}", at_.step, digest));
+  saving_ = std::async(std::launch::async,
+                       [run = &shared_.run, folder, write_weights, c = std::move(c)]() mutable {
+                         const Saved saved{c.at.epoch, c.at.step, state_digest(c)};
+                         const std::string path = folder.write(std::move(c), saved.digest).string();
+                         run->log("checkpoint", {{"epoch", saved.epoch},
+                                                 {"step", saved.step},
+                                                 {"file", path},
+                                                 {"state_sha256", saved.digest}});
+                         if (write_weights) write_weights();
+                         return saved;
+                       });
 }
 
-// Everything is saved.
+void Trainer::finish_saving() {
+  if (!saving_.valid()) return;
+  const Saved saved = saving_.get();
+  say(fmt::format("step {}: state sha256 {}", saved.step, saved.digest));
+}
+
+void Trainer::report_saved() {
+  if (saving_.valid() && saving_.wait_for(std::chrono::seconds(0)) == std::future_status::ready)
+    finish_saving();
+}
+
+// Everything is saved, or on its way.
 void Trainer::leave(const std::string& when) {
+  finish_saving();
   fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on", stop_signal_name(),
        when, shared_.run.path().string());
 }
