@@ -145,7 +145,7 @@ class Trainer {
 
   // ---- state
   void load_state();
-  void prepare(const std::string& what);
+  void prepare(const std::string& what, double since);
   void restore(const Checkpoint& checkpoint);
   std::map<std::string, Tensor> averages() const;
   // Begins to save, beside what follows. finish_saving() waits and reports, or throws what prevented it.

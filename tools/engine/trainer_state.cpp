@@ -1,6 +1,8 @@
 // How a run begins, is saved, and goes on.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -12,6 +14,16 @@
 #include "tools/engine/trainer.h"
 
 namespace engine {
+
+namespace {
+
+// This thread, and those it starts, run where loading and computing leave room.
+void give_way() {
+  constexpr int kNice = 10;
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
+}
+
+}  // namespace
 
 void Trainer::load_state() {
   if (shared_.checkpoint) {
@@ -25,14 +37,13 @@ void Trainer::load_state() {
   } else {
     session_->initialise(config_.seed);
   }
-  prepare(backend_->description());
+  prepare(backend_->description(), began_);
   if (leads()) shared_.run.write_algorithms(backend_->algorithms());
 }
 
-void Trainer::prepare(const std::string& what) {
-  const double before = steady_seconds();
+void Trainer::prepare(const std::string& what, double since) {
   session_->prepare();
-  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - before,
+  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - since,
                   session_->allocated_bytes() / 1048576.));
 }
 
@@ -79,6 +90,7 @@ void Trainer::save(bool weights) {
   const CheckpointFolder folder(shared_.run.path(), config_.keep);
   saving_ = std::async(std::launch::async,
                        [run = &shared_.run, folder, write_weights, c = std::move(c)]() mutable {
+                         give_way();
                          const Saved saved{c.at.epoch, c.at.step, state_digest(c)};
                          const std::string path = folder.write(std::move(c), saved.digest).string();
                          run->log("checkpoint", {{"epoch", saved.epoch},
@@ -110,6 +122,7 @@ void Trainer::leave(const std::string& when) {
 
 // The state moves over to a session of another image size.
 void Trainer::change_size() {
+  const double began = steady_seconds();
   const auto model = session_->state(), optimizer = session_->optimizer_state(), ema = averages();
   train_loader_.reset();
   validation_loader_.reset();
@@ -118,7 +131,7 @@ void Trainer::change_size() {
   session_->load(model);
   session_->load_optimizer_state(optimizer);
   if (!ema.empty()) session_->load_ema_state(ema);
-  prepare(fmt::format("epoch {}: images of {} pixels", at_.epoch + 1, preprocess_.crop));
+  prepare(fmt::format("epoch {}: images of {} pixels", at_.epoch + 1, preprocess_.crop), began);
 }
 
 }  // namespace engine

@@ -61,7 +61,7 @@ def loaders(axes, rows: List[Row], need: float) -> None:
     axes.yaxis.set_minor_formatter("{x:,.0f}")
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.5, high * 1.5)
-    axes.legend(loc="best")
+    axes.legend(loc="upper left")
     axes.set(title="loader", xlabel="loading threads", ylabel="images per second")
 
 

@@ -19,10 +19,14 @@ def draw(run: Run):
     line(accuracy, "metrics/accuracy_top1", "top-1", BLUE)
     if columns.get("metrics/accuracy_top5", [1])[-1] < 1:  # with five classes or fewer it is always 1
         line(accuracy, "metrics/accuracy_top5", "top-5", GREEN)
-    top1 = columns["metrics/accuracy_top1"]
-    best = max(range(len(top1)), key=top1.__getitem__)
-    accuracy.plot(epochs[best], top1[best], "*", color=ORANGE, markersize=13, zorder=3,
-                  label=f"best: {top1[best]:.4f}, epoch {epochs[best]:g}")
+    top1, validation = columns["metrics/accuracy_top1"], columns["val/loss"]
+    ranks = [(share, -nats) for share, nats in zip(top1, validation)]
+    if run.json("args.json").get("watch") == "loss":
+        ranks = [(second, first) for first, second in ranks]
+    best = max(range(len(ranks)), key=ranks.__getitem__)
+    for axes, values, form in ((accuracy, top1, ".4f"), (loss, validation, ".3f")):
+        axes.plot(epochs[best], values[best], "*", color=ORANGE, markersize=13, zorder=3,
+                  label=f"best epoch, {epochs[best]:g}: {values[best]:{form}}")
     accuracy.set(title="validation accuracy", ylabel="share of images", ylim=(None, 1.02))
     line(loss, "train/loss", "training", ORANGE)
     line(loss, "val/loss", "validation", BLUE)
@@ -37,8 +41,8 @@ def draw(run: Run):
         from_zero(rate, rates)
     for axes in (accuracy, loss, rate):
         epoch_axis(axes, epochs)
-    accuracy.legend(loc="lower right")
-    loss.legend(loc="upper right")
+    for axes in (accuracy, loss):
+        axes.legend(loc="best")
     figure.tight_layout()
     return figure
 
