@@ -128,11 +128,13 @@ TEST_CASE("class weights: scikit-learn's balanced, or a file that names every cl
     std::ofstream(path) << text;
     return class_weights(path, data);
   };
-  CHECK(written("b,c,0.5\r\na,2\n") == std::vector<double>{2, 0.5});
-  CHECK_THROWS_AS(written("a,1\n"), Error);
-  CHECK_THROWS_AS(written("a,1\nb,c,x\n"), Error);
-  CHECK_THROWS_AS(written("a,1\nb,c,-1\n"), Error);
-  CHECK_THROWS_AS(written("a,1\nb,c,1\nd,1\n"), Error);
+  CHECK(written("class,weight\r\n\"b,c\",0.5\r\na,2\n") == std::vector<double>{2, 0.5});
+  const auto mistake = [&](const char* text) { return message_of([&] { written(text); }); };
+  CHECK(mentions(mistake("a,2\n\"b,c\",1\n"), "its first line is not `class,weight`"));
+  CHECK(mentions(mistake("class,weight\na,1\n"), "no weight for class 'b,c'"));
+  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",x\n"), "weights.csv:3: 'x' is no weight"));
+  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",-1\n"), "'-1' is no weight above 0"));
+  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",1\nd,1\n"), "weights.csv:4: no class 'd'"));
 }
 
 TEST_CASE("early stop: patience, least improvement, and figures of another image size anew") {

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 
 #include "engine/error.h"
+#include "io/csv.h"
 
 namespace engine {
 
@@ -21,22 +21,19 @@ std::vector<double> balanced(const Dataset& train) {
 }
 
 std::vector<double> read_weights_file(const std::string& path, const Dataset& train) {
-  std::ifstream in(path);
-  require(in.is_open(), Failure::usage, "--class-weights {}: cannot open it", path);
+  const Csv csv = read_csv(path);
+  const int name = csv.column("class"), value = csv.column("weight");
+  require(name >= 0 && value >= 0, Failure::data, "{}: its first line is not `class,weight`", path);
   std::vector<double> weights(train.classes.size(), -1);
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.empty()) continue;
-    const size_t comma = line.rfind(',');
-    require(comma != std::string::npos, Failure::data, "{}:{}: not `class,weight`", path, number);
-    const auto at = std::find(train.classes.begin(), train.classes.end(), line.substr(0, comma));
-    require(at != train.classes.end(), Failure::data, "{}:{}: no class '{}'", path, number,
-            line.substr(0, comma));
+  for (const CsvRow& row : csv.rows) {
+    const std::string &text = row.fields[value], &wanted = row.fields[name];
+    const auto at = std::find(train.classes.begin(), train.classes.end(), wanted);
+    require(at != train.classes.end(), Failure::data, "{}:{}: no class '{}'", path, row.line,
+            wanted);
     char* end = nullptr;
-    const double weight = std::strtod(line.c_str() + comma + 1, &end);
-    require(end != line.c_str() + comma + 1 && *end == 0 && weight > 0, Failure::data,
-            "{}:{}: '{}' is no weight above 0", path, number, line.substr(comma + 1));
+    const double weight = std::strtod(text.c_str(), &end);
+    require(end != text.c_str() && *end == 0 && weight > 0, Failure::data,
+            "{}:{}: '{}' is no weight above 0", path, row.line, text);
     weights[at - train.classes.begin()] = weight;
   }
   for (size_t i = 0; i < weights.size(); ++i)

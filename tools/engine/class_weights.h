@@ -8,8 +8,8 @@
 
 namespace engine {
 
-// none: empty; auto: images / (classes · images of the class), scikit-learn's "balanced"; else a file with a line
-// `class,weight` for every class.
+// none: empty; auto: images / (classes · images of the class), scikit-learn's "balanced"; else a CSV file
+// with the columns `class` and `weight` and a row for every class.
 std::vector<double> class_weights(const std::string& text, const Dataset& train);
 
 }  // namespace engine

@@ -75,6 +75,8 @@ Ranks choose_ranks(const DeviceOptions& o) {
   ranks.precision = o.precision != "auto" ? parse_precision(o.precision)
                     : cuda                ? Precision::fp16
                                           : Precision::fp32;
+  require(ranks.kind != BackendKind::cpu || ranks.precision == Precision::fp32, Failure::usage,
+          "--precision {} needs a GPU: the CPU computes in fp32", o.precision);
   require(cuda || o.gpus == "1", Failure::usage, "--gpus {} needs --device cuda", o.gpus);
   require(!cuda || o.ranks == 1, Failure::usage, "--ranks {} is for the CPU; --gpus chooses GPUs",
           o.ranks);

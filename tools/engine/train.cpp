@@ -64,7 +64,7 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
     v("--label-smoothing, --smoothing X", config.loss.smoothing, "as torch.nn.CrossEntropyLoss",
       Within{0, 0.999});
     v("--class-weights none|auto|FILE", weighting,
-      "of the loss; auto: images / (classes · images of the class); FILE: lines `class,weight`");
+      "of the loss; auto: images / (classes · images of the class); FILE: a CSV, class,weight");
     v("--ema, --model-ema-decay X", config.ema_decay,
       "average the weights with this decay; the averages are validated and kept (0: no)",
       Within{0, 1});
@@ -313,8 +313,10 @@ int train(const Command& command) {
   c.batch = o.batch_size == "auto"
                 ? automatic_batch(c, data, ranks)
                 : parse_number("--batch-size", o.batch_size, o.batch_size, 65536);
-  const int images = static_cast<int>(data.train.samples.size()),
-            most = (images + ranks.count() - 1) / ranks.count();
+  const int images = static_cast<int>(data.train.samples.size());
+  require(images >= ranks.count(), Failure::usage, "{} training images are fewer than {} ranks",
+          images, ranks.count());
+  const int most = (images + ranks.count() - 1) / ranks.count();
   if (c.batch > most) {
     say(fmt::format("batch size {}: with {} training images it is {}", c.batch, images, most));
     c.batch = most;

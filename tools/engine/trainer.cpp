@@ -57,9 +57,6 @@ SessionOptions session_options(const TrainShared& shared, const Graph& graph,
     const auto more = programs_for(data->samples.size(), c.batch, share, Mode::evaluate);
     o.programs.insert(o.programs.end(), more.begin(), more.end());
   }
-  require(!o.programs.empty() && o.programs.front().mode == Mode::train, Failure::usage,
-          "{} training images are fewer than {} ranks", shared.data.train.samples.size(),
-          share.ranks);
   return o;
 }
 
