@@ -74,9 +74,11 @@ void Trainer::find_rate(int steps) {
     csv += fmt::format("{},{:.9g},{:.9g},{:.9g}\n", i, points[i].rate, points[i].loss,
                        points[i].smoothed);
   write_file_atomically(shared_.run.path() / "lr_find.csv", csv);
-  const auto least_at = std::min_element(points.begin(), points.end(),
+  // The first few are means of few losses.
+  const auto settled = points.begin() + static_cast<int64_t>(points.size()) / 10;
+  const auto least_at = std::min_element(settled, points.end(),
                                          [](auto& a, auto& b) { return a.smoothed < b.smoothed; });
-  const double fall = 1 - least_at->smoothed / points[points.size() / 10].smoothed;
+  const double fall = 1 - least_at->smoothed / settled->smoothed;
   say(fmt::format(
       "{}; {}",
       fall < kLeastFall

@@ -9,7 +9,8 @@ def draw(run: Run):
     if not rows:
         return None
     rates, losses, smoothed = ([float(row[i]) for row in rows] for i in (1, 2, 3))
-    least = smoothed.index(min(smoothed))
+    settled = len(smoothed) // 10  # the first few are means of few losses
+    least = smoothed.index(min(smoothed[settled:]), settled)
     # Up to where the smoothed loss leaves the picture; a step alone may leave it before.
     top = 1.15 * max(smoothed[:least + 1])
     end = next((i for i in range(least, len(rates)) if smoothed[i] > top), len(rates) - 1) + 1
