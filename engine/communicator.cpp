@@ -1,7 +1,6 @@
 #include "engine/communicator.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "engine/error.h"
 
@@ -37,7 +36,7 @@ void Group::broadcast(int rank, std::span<std::byte> bytes) {
   if (ranks_ == 1) return;
   if (rank == 0) shared_[0] = bytes.data();
   barrier();
-  if (rank != 0) std::memcpy(bytes.data(), shared_[0], bytes.size());
+  if (rank != 0) std::copy_n(static_cast<const std::byte*>(shared_[0]), bytes.size(), bytes.data());
   barrier();
 }
 
