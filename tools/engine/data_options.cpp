@@ -304,9 +304,14 @@ ImageDigests image_digests(const TrainingData& data) {
     const Dataset& set = *part.data;
     known = known && set.pack;
     for (size_t i = 0; i < set.samples.size(); ++i) {
-      const Image* image = set.images.empty() ? nullptr : &set.images[i];
-      add(sizes, source_file({set.samples[i].path, image}).size);
-      if (set.pack) add(contents, set.pack->record(set.records[i]).content);
+      if (set.pack) {  // which was compared with the files when it was opened
+        const Pack::Record& record = set.pack->record(set.records[i]);
+        add(sizes, record.size);
+        add(contents, record.content);
+      } else {
+        const Image* image = set.images.empty() ? nullptr : &set.images[i];
+        add(sizes, source_file({set.samples[i].path, image}).size);
+      }
     }
   }
   return {.sizes = sizes.finish(), .contents = known ? contents.finish() : ""};

@@ -38,8 +38,7 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions {
     visit_data(v);
     v("--part NAME", part,
       "which images: train, val or test (default: val; CLASS/… in --data, or labels without a "
-      "column "
-      "split: all)",
+      "column split: all)",
       kPartNames);
     visit_preprocess(v);
     visit_device(v);
