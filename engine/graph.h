@@ -82,10 +82,6 @@ struct Value : Operand {
   int channels = 0, height = 0, width = 0;
 };
 
-struct Window {
-  int kernel_h = 1, kernel_w = 1, stride = 1, padding = 0;
-};
-
 // ---------------------------------------------------------------- steps: a closed set
 
 // Dense (groups 1) or depthwise (groups = channels). A linear layer is a convolution whose kernel

@@ -47,15 +47,6 @@ struct Arenas {
   StepResult* results = nullptr;  // (kResults,), visible to the host
 };
 
-// The arrays of a learned gate, inside its Range: eight of (N, C), two of (N, S).
-template <class R>
-struct GateMemory {
-  R *gate, *pooled, *slope, *slope_xhat;  // s, mean of h, Σh', Σh'·xhat: left by forward
-  R *dz_h, *dz_slope, *dz_slope_xhat,
-      *q;               // left by the gated reader's backward; q by the squeeze-excite's
-  R *hidden, *dhidden;  // (N, S): silu(u) and silu'(u) of the hidden layer
-};
-
 // Of the session's options, what decides how a training program reads images and labels.
 struct ProgramInput {
   bool mixing = false;   // batches may come with mixes
@@ -102,7 +93,7 @@ class Program {
   template <class T>
   GradientSink<T> sums(const Operand& o) const;  // dgamma, dbeta, k0, k1 alone
   template <class R>
-  GateMemory<R> gate(int gate) const;
+  GateView<R> gate(int gate) const;
 
   template <class T>
   const T* weight(int parameter) const {  // storage type, memory layout
@@ -228,7 +219,7 @@ GradientView<T> Program::gradient(const Slice& s) const {
     view.k1 = channel<R>(k1, s);
   }
   if (const Operand* gated = plan.gated_by[s.buffer]) {
-    const GateMemory<R> memory = gate<R>(gated->gate);
+    const GateView<R> memory = gate<R>(gated->gate);
     view.gate = memory.gate;
     view.q = memory.q;
     view.act = gated->act;
@@ -248,7 +239,7 @@ GradientSink<T> Program::sink(int step, int which, const Operand& o) const {
                        .pitch = graph.buffers[o.at.buffer].channels,
                        .how = write == GradientWrite::add ? Write::add : Write::assign};
   if (o.gate != kNone && graph.gates[o.gate].learned) {
-    const GateMemory<R> memory = gate<R>(o.gate);
+    const GateView<R> memory = gate<R>(o.gate);
     sink.dz_h = memory.dz_h;
     sink.dz_slope = memory.dz_slope;
     sink.dz_slope_xhat = memory.dz_slope_xhat;
@@ -275,7 +266,7 @@ GradientSink<T> Program::sums(const Operand& o) const {
 }
 
 template <class R>
-GateMemory<R> Program::gate(int gate) const {
+GateView<R> Program::gate(int gate) const {
   const Gate& g = graph.gates[gate];
   R* next = scratch<R>(plan.gate[gate]);
   const auto take = [&](int width) {
@@ -283,7 +274,7 @@ GateMemory<R> Program::gate(int gate) const {
     next += int64_t{batch()} * width;
     return here;
   };
-  GateMemory<R> m{};
+  GateView<R> m{};
   for (R** vector :
        {&m.gate, &m.pooled, &m.slope, &m.slope_xhat, &m.dz_h, &m.dz_slope, &m.dz_slope_xhat, &m.q})
     *vector = take(g.channels);

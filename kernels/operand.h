@@ -15,6 +15,12 @@ namespace engine {
 
 enum class Activation : uint8_t { none, relu, relu6, silu };
 
+// Of a convolution or a pool, in pixels; the padding is on all four sides.
+struct Window {
+  int kernel_h = 1, kernel_w = 1, stride = 1, padding = 0;
+  bool operator==(const Window&) const = default;
+};
+
 template <class T>
 struct RealOf {
   using type = float;
@@ -251,6 +257,21 @@ struct GradientSink {
   Real<T>*dz_h = nullptr, *dz_slope = nullptr, *dz_slope_xhat = nullptr;
 
   ENGINE_HOST_DEVICE bool gated() const { return dz_h != nullptr; }
+};
+
+// ---------------------------------------------------------------- learned gates
+
+// The vectors of a squeeze-excite's gate: eight of (N, C), two of (N, S).
+template <class R>
+struct GateView {
+  // The gate s, the mean of h, Σh' and Σh'·xhat over the pixels: the forward leaves them.
+  R *gate = nullptr, *pooled = nullptr, *slope = nullptr, *slope_xhat = nullptr;
+  // The sums that the backward of the gated operand's reader leaves.
+  R *dz_h = nullptr, *dz_slope = nullptr, *dz_slope_xhat = nullptr;
+  // The share of the gradient that comes through the pool: the squeeze-excite's backward leaves it.
+  R* q = nullptr;
+  // silu(u) and silu'(u) of the hidden layer, (N, S).
+  R *hidden = nullptr, *dhidden = nullptr;
 };
 
 }  // namespace engine

@@ -26,8 +26,7 @@ int64_t size_of_dense(const T& view) {
 
 // Calls body(n, oh, ow, h, w, kh, kw) for every tap of every output that lies in the image.
 template <class Body>
-void for_each_tap(int batch, int oheight, int owidth, int height, int width, WindowShape s,
-                  Body body) {
+void for_each_tap(int batch, int oheight, int owidth, int height, int width, Window s, Body body) {
   for (int n = 0; n < batch; ++n)
     for (int oh = 0; oh < oheight; ++oh)
       for (int ow = 0; ow < owidth; ++ow)
@@ -128,7 +127,7 @@ void store_gradient(const GradientSink<T>& sink, const std::vector<T>& df,
 
 template <class T>
 std::vector<T> convolve(const std::vector<T>& f, const T* weight, const OperandView<T>& in,
-                        const SliceView<T>& out, WindowShape s, bool depthwise) {
+                        const SliceView<T>& out, Window s, bool depthwise) {
   std::vector<T> y(size_of_dense(out));
   const int ci = in.channels, co = out.channels;
   for_each_tap(in.batch, out.height, out.width, in.height, in.width, s,
@@ -152,8 +151,8 @@ std::vector<T> convolve(const std::vector<T>& f, const T* weight, const OperandV
 
 template <class T>
 std::vector<T> convolve_transposed(const std::vector<T>& dy, const T* weight,
-                                   const OperandView<T>& in, const GradientView<T>& out,
-                                   WindowShape s, bool depthwise) {
+                                   const OperandView<T>& in, const GradientView<T>& out, Window s,
+                                   bool depthwise) {
   std::vector<T> df(size_of_dense(in));
   const int ci = in.channels, co = out.channels;
   for_each_tap(in.batch, out.height, out.width, in.height, in.width, s,
@@ -175,7 +174,7 @@ std::vector<T> convolve_transposed(const std::vector<T>& dy, const T* weight,
 
 template <class T>
 void convolve_weight(Real<T>* dweight, const std::vector<T>& dy, const std::vector<T>& f,
-                     const OperandView<T>& in, const GradientView<T>& out, WindowShape s,
+                     const OperandView<T>& in, const GradientView<T>& out, Window s,
                      bool depthwise) {
   const int ci = in.channels, co = out.channels, taps = s.kernel_h * s.kernel_w;
   std::fill_n(dweight, int64_t{co} * taps * (depthwise ? 1 : ci), Real<T>(0));
@@ -203,7 +202,7 @@ void bias_gradient(Real<T>* dbias, const std::vector<T>& dy, int channels) {
 // ---------------------------------------------------------------- pooling, sums
 
 template <class T>
-void pool_forward(const SliceView<T>& out, const OperandView<T>& in, WindowShape s, bool maximal) {
+void pool_forward(const SliceView<T>& out, const OperandView<T>& in, Window s, bool maximal) {
   const std::vector<T> f = load_operand(in);
   std::vector<T> y(size_of_dense(out), maximal ? -std::numeric_limits<T>::infinity() : T(0));
   const int c = in.channels;
@@ -220,7 +219,7 @@ void pool_forward(const SliceView<T>& out, const OperandView<T>& in, WindowShape
 
 template <class T>
 void pool_backward(const GradientSink<T>& sink, const GradientView<T>& gradient,
-                   const OperandView<T>& in, WindowShape s, bool maximal) {
+                   const OperandView<T>& in, Window s, bool maximal) {
   const std::vector<T> dy = load_gradient(gradient), f = load_operand(in);
   std::vector<T> df(f.size());
   const int c = in.channels;
@@ -253,7 +252,7 @@ void add_forward(const SliceView<T>& out, const OperandView<T>& a, const Operand
 // ---------------------------------------------------------------- squeeze-excite
 
 template <class T>
-void squeeze_excite_forward(const GatePointers<Real<T>>& gate, const OperandView<T>& in,
+void squeeze_excite_forward(const GateView<Real<T>>& gate, const OperandView<T>& in,
                             const SqueezeExcitePointers<Real<T>>& weights, int squeezed) {
   using R = Real<T>;
   const int c = in.channels, s = squeezed;
@@ -286,7 +285,7 @@ void squeeze_excite_forward(const GatePointers<Real<T>>& gate, const OperandView
 }
 
 template <class T>
-void squeeze_excite_backward(const GradientSink<T>& sink, const GatePointers<Real<T>>& gate,
+void squeeze_excite_backward(const GradientSink<T>& sink, const GateView<Real<T>>& gate,
                              const SqueezeExcitePointers<Real<T>>& gradients,
                              const OperandView<T>& in,
                              const SqueezeExcitePointers<Real<T>>& weights, int squeezed) {
@@ -410,23 +409,22 @@ template void store_gradient(const GradientSink<float>&, const std::vector<float
 template void add_sums(const GradientSink<float>&, const std::vector<float>&,
                        const std::vector<float>&, const OperandView<float>&);
 template std::vector<float> convolve(const std::vector<float>&, const float*,
-                                     const OperandView<float>&, const SliceView<float>&,
-                                     WindowShape, bool);
+                                     const OperandView<float>&, const SliceView<float>&, Window,
+                                     bool);
 template std::vector<float> convolve_transposed(const std::vector<float>&, const float*,
                                                 const OperandView<float>&,
-                                                const GradientView<float>&, WindowShape, bool);
+                                                const GradientView<float>&, Window, bool);
 template void convolve_weight(float*, const std::vector<float>&, const std::vector<float>&,
-                              const OperandView<float>&, const GradientView<float>&, WindowShape,
-                              bool);
+                              const OperandView<float>&, const GradientView<float>&, Window, bool);
 template void bias_gradient(float*, const std::vector<float>&, int);
-template void pool_forward(const SliceView<float>&, const OperandView<float>&, WindowShape, bool);
+template void pool_forward(const SliceView<float>&, const OperandView<float>&, Window, bool);
 template void pool_backward(const GradientSink<float>&, const GradientView<float>&,
-                            const OperandView<float>&, WindowShape, bool);
+                            const OperandView<float>&, Window, bool);
 template void add_forward(const SliceView<float>&, const OperandView<float>&,
                           const OperandView<float>&);
-template void squeeze_excite_forward(const GatePointers<float>&, const OperandView<float>&,
+template void squeeze_excite_forward(const GateView<float>&, const OperandView<float>&,
                                      const SqueezeExcitePointers<float>&, int);
-template void squeeze_excite_backward(const GradientSink<float>&, const GatePointers<float>&,
+template void squeeze_excite_backward(const GradientSink<float>&, const GateView<float>&,
                                       const SqueezeExcitePointers<float>&,
                                       const OperandView<float>&,
                                       const SqueezeExcitePointers<float>&, int);
@@ -442,23 +440,23 @@ template void store_gradient(const GradientSink<double>&, const std::vector<doub
 template void add_sums(const GradientSink<double>&, const std::vector<double>&,
                        const std::vector<double>&, const OperandView<double>&);
 template std::vector<double> convolve(const std::vector<double>&, const double*,
-                                      const OperandView<double>&, const SliceView<double>&,
-                                      WindowShape, bool);
+                                      const OperandView<double>&, const SliceView<double>&, Window,
+                                      bool);
 template std::vector<double> convolve_transposed(const std::vector<double>&, const double*,
                                                  const OperandView<double>&,
-                                                 const GradientView<double>&, WindowShape, bool);
+                                                 const GradientView<double>&, Window, bool);
 template void convolve_weight(double*, const std::vector<double>&, const std::vector<double>&,
-                              const OperandView<double>&, const GradientView<double>&, WindowShape,
+                              const OperandView<double>&, const GradientView<double>&, Window,
                               bool);
 template void bias_gradient(double*, const std::vector<double>&, int);
-template void pool_forward(const SliceView<double>&, const OperandView<double>&, WindowShape, bool);
+template void pool_forward(const SliceView<double>&, const OperandView<double>&, Window, bool);
 template void pool_backward(const GradientSink<double>&, const GradientView<double>&,
-                            const OperandView<double>&, WindowShape, bool);
+                            const OperandView<double>&, Window, bool);
 template void add_forward(const SliceView<double>&, const OperandView<double>&,
                           const OperandView<double>&);
-template void squeeze_excite_forward(const GatePointers<double>&, const OperandView<double>&,
+template void squeeze_excite_forward(const GateView<double>&, const OperandView<double>&,
                                      const SqueezeExcitePointers<double>&, int);
-template void squeeze_excite_backward(const GradientSink<double>&, const GatePointers<double>&,
+template void squeeze_excite_backward(const GradientSink<double>&, const GateView<double>&,
                                       const SqueezeExcitePointers<double>&,
                                       const OperandView<double>&,
                                       const SqueezeExcitePointers<double>&, int);

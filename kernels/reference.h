@@ -31,31 +31,27 @@ template <class T>
 void add_sums(const GradientSink<T>& sink, const std::vector<Real<T>>& sum_t,
               const std::vector<Real<T>>& sum_t_xhat, const OperandView<T>& in);
 
-struct WindowShape {
-  int kernel_h, kernel_w, stride, padding;
-};
-
 // f (N, H, W, C), weight (O, KH, KW, C) or depthwise (C, KH, KW) → y (N, OH, OW, O).
 template <class T>
 std::vector<T> convolve(const std::vector<T>& f, const T* weight, const OperandView<T>& in,
-                        const SliceView<T>& out, WindowShape w, bool depthwise);
+                        const SliceView<T>& out, Window w, bool depthwise);
 template <class T>
 std::vector<T> convolve_transposed(const std::vector<T>& dy, const T* weight,
-                                   const OperandView<T>& in, const GradientView<T>& out,
-                                   WindowShape w, bool depthwise);
+                                   const OperandView<T>& in, const GradientView<T>& out, Window w,
+                                   bool depthwise);
 // dweight =.
 template <class T>
 void convolve_weight(Real<T>* dweight, const std::vector<T>& dy, const std::vector<T>& f,
-                     const OperandView<T>& in, const GradientView<T>& out, WindowShape w,
+                     const OperandView<T>& in, const GradientView<T>& out, Window w,
                      bool depthwise);
 template <class T>
 void bias_gradient(Real<T>* dbias, const std::vector<T>& dy, int channels);  // +=
 
 template <class T>
-void pool_forward(const SliceView<T>& out, const OperandView<T>& in, WindowShape w, bool maximal);
+void pool_forward(const SliceView<T>& out, const OperandView<T>& in, Window w, bool maximal);
 template <class T>
 void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
-                   WindowShape w, bool maximal);
+                   Window w, bool maximal);
 
 template <class T>
 void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b);
@@ -64,16 +60,12 @@ template <class R>
 struct SqueezeExcitePointers {
   R *reduce, *reduce_bias, *expand, *expand_bias;  // (S, C), (S,), (C, S), (C,)
 };
-template <class R>
-struct GatePointers {  // as GateMemory
-  R *gate, *pooled, *slope, *slope_xhat, *dz_h, *dz_slope, *dz_slope_xhat, *q, *hidden, *dhidden;
-};
 template <class T>
-void squeeze_excite_forward(const GatePointers<Real<T>>& gate, const OperandView<T>& in,
+void squeeze_excite_forward(const GateView<Real<T>>& gate, const OperandView<T>& in,
                             const SqueezeExcitePointers<Real<T>>& weights, int squeezed);
 // Weight gradients +=.
 template <class T>
-void squeeze_excite_backward(const GradientSink<T>& sink, const GatePointers<Real<T>>& gate,
+void squeeze_excite_backward(const GradientSink<T>& sink, const GateView<Real<T>>& gate,
                              const SqueezeExcitePointers<Real<T>>& gradients,
                              const OperandView<T>& in,
                              const SqueezeExcitePointers<Real<T>>& weights, int squeezed);

@@ -8,6 +8,15 @@
 
 namespace engine {
 
+// What the cut of the work depends on of a GPU. The defaults are an H100's and an H200's: they serve
+// plans that are made without a device.
+struct DeviceLimits {
+  int multiprocessors = 132;
+  int shared_bytes = 228 << 10;  // of a multiprocessor
+  int reserved_bytes = 1 << 10;  // of those, what the system takes for each block
+  int l2_bytes = 50 << 20;
+};
+
 constexpr int kChannelsPerGroup = 64;  // channels that one thread block covers: 8 threads of 8
 constexpr int kMaxTiles = 1024;
 

@@ -50,7 +50,7 @@ namespace {
 
 struct Squeeze {
   OperandView<float> in;
-  GateMemory<float> gate;
+  GateView<float> gate;
   GradientSink<float> sums;
   int squeezed;
   const float *reduce, *reduce_bias, *expand, *expand_bias;  // (S, C), (S,), (C, S), (C,)
@@ -102,7 +102,7 @@ class SqueezeForward {
 
   void excite() {
     const int64_t batch = s_.in.batch, channels = s_.in.channels, squeezed = s_.squeezed;
-    const GateMemory<float>& g = s_.gate;
+    const GateView<float>& g = s_.gate;
     multiply(false, true, batch, squeezed, channels, g.pooled, channels, s_.reduce, channels, 0,
              g.hidden, squeezed);
     for (int64_t i = 0; i < batch * squeezed; ++i) {
@@ -143,7 +143,7 @@ class SqueezeBackward {
  private:
   void excite() {
     const int64_t batch = s_.in.batch, channels = s_.in.channels, squeezed = s_.squeezed;
-    const GateMemory<float>& g = s_.gate;
+    const GateView<float>& g = s_.gate;
     for (int64_t i = 0; i < batch * channels; ++i) d2_[i] = g.dz_h[i] * g.gate[i] * (1 - g.gate[i]);
     add_rows(s_.dexpand_bias, d2_, channels);
     multiply(true, false, channels, squeezed, batch, d2_, channels, g.hidden, squeezed, 1,

@@ -7,9 +7,9 @@
 #include <map>
 #include <memory>
 
-#include "engine/cuda/communicator.h"
 #include "engine/cuda/context.h"
 #include "engine/cuda/module.h"
+#include "engine/cuda/nccl.h"
 #include "engine/cuda/prepare.h"
 #include "engine/cuda/storage.h"
 #include "kernels/kernels.h"

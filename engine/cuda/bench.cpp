@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "engine/cuda/bench_cases.h"
-#include "engine/cuda/matmul.h"
+#include "engine/cuda/cublas.h"
 #include "engine/cuda/module.h"
 #include "engine/cuda/storage.h"
 #include "engine/rng.h"

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "engine/cuda/convolution.h"
-#include "engine/cuda/matmul.h"
+#include "engine/cuda/cublas.h"
+#include "engine/cuda/cudnn.h"
 #include "engine/cuda/storage.h"
 #include "engine/optimizer.h"
 
@@ -357,7 +357,7 @@ class StepCases {
 
   void add_step(const SqueezeExcite& se) {
     const auto in = program_.operand<T>(se.in);
-    const GateMemory<float> m = program_.gate<float>(se.gate);
+    const GateView<float> m = program_.gate<float>(se.gate);
     const kernels::GateVectors gate{m.gate,     m.pooled,        m.slope, m.slope_xhat, m.dz_h,
                                     m.dz_slope, m.dz_slope_xhat, m.q,     m.hidden,     m.dhidden};
     const int squeezed = program_.graph.gates[se.gate].squeezed;

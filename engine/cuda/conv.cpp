@@ -3,8 +3,8 @@
 #include <optional>
 #include <string>
 
-#include "engine/cuda/convolution.h"
-#include "engine/cuda/matmul.h"
+#include "engine/cuda/cublas.h"
+#include "engine/cuda/cudnn.h"
 #include "engine/cuda/prepare.h"
 #include "engine/cuda/storage.h"
 #include "kernels/kernels.h"

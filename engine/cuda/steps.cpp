@@ -8,7 +8,7 @@ namespace engine::cuda {
 namespace {
 
 kernels::GateVectors vectors_of(const Program& program, int gate) {
-  const GateMemory<float> m = program.gate<float>(gate);
+  const GateView<float> m = program.gate<float>(gate);
   return {.gate = m.gate,
           .pooled = m.pooled,
           .slope = m.slope,

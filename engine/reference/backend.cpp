@@ -10,10 +10,6 @@
 namespace engine {
 namespace {
 
-reference::WindowShape shape_of(const Window& w) {
-  return {w.kernel_h, w.kernel_w, w.stride, w.padding};
-}
-
 // ---------------------------------------------------------------- steps
 
 template <class T>
@@ -22,7 +18,7 @@ StepExec prepare(const Program& program, int index, const Conv& conv) {
   const auto out = program.output<T>(conv.out);
   const T* weight = program.weight<T>(conv.weight);
   const Real<T>* bias = conv.bias == kNone ? nullptr : program.master<Real<T>>(conv.bias);
-  const reference::WindowShape shape = shape_of(conv.window);
+  const Window shape = conv.window;
   StepExec exec;
   exec.forward = [=, depthwise = conv.depthwise] {
     reference::store_output(
@@ -49,10 +45,7 @@ template <class T>
 StepExec prepare(const Program& program, int, const SqueezeExcite& se) {
   using R = Real<T>;
   const auto in = program.operand<T>(se.in);
-  const GateMemory<R> m = program.gate<R>(se.gate);
-  const reference::GatePointers<R> gate{m.gate,   m.pooled,   m.slope,         m.slope_xhat,
-                                        m.dz_h,   m.dz_slope, m.dz_slope_xhat, m.q,
-                                        m.hidden, m.dhidden};
+  const GateView<R> gate = program.gate<R>(se.gate);
   const int squeezed = program.graph.gates[se.gate].squeezed;
   const reference::SqueezeExcitePointers<R> weights{
       program.master<R>(se.reduce_weight), program.master<R>(se.reduce_bias),
@@ -74,7 +67,7 @@ template <class T>
 StepExec prepare(const Program& program, int index, const Pool& pool) {
   const auto in = program.operand<T>(pool.in);
   const auto out = program.output<T>(pool.out);
-  const reference::WindowShape shape = shape_of(pool.window);
+  const Window shape = pool.window;
   StepExec exec;
   exec.forward = [=, maximal = pool.maximal] { reference::pool_forward(out, in, shape, maximal); };
   if (!program.training()) return exec;

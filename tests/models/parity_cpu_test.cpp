@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <map>
 
-#include "io/safetensors.h"
+#include "io/weights/safetensors.h"
 #include "tests/support.h"
-#include "tools/engine/parity.h"
+#include "tools/bench/parity.h"
 
 using namespace engine;
 

@@ -1,9 +1,9 @@
 // One training step of every golden model against PyTorch in double.
-#include "tools/engine/parity.h"
+#include "tools/bench/parity.h"
 
 #include <algorithm>
 
-#include "io/safetensors.h"
+#include "io/weights/safetensors.h"
 #include "models/models.h"
 #include "tests/support.h"
 

@@ -85,9 +85,9 @@ class StepGate {
       compare("output", device_.data(*out), host_.data(*out), allowed_);
       compare_statistics(*out);
     } else if (const auto* se = std::get_if<SqueezeExcite>(&step)) {
-      compare_gate(se->gate, {{"gate", &GateMemory<float>::gate},
-                              {"slope sums", &GateMemory<float>::slope},
-                              {"slope·xhat sums", &GateMemory<float>::slope_xhat}});
+      compare_gate(se->gate, {{"gate", &GateView<float>::gate},
+                              {"slope sums", &GateView<float>::slope},
+                              {"slope·xhat sums", &GateView<float>::slope_xhat}});
     } else {
       const Slice logits = operands_of(step)[0].at;
       compare("gradient", device_.gradient(logits), host_.gradient(logits), allowed_);
@@ -131,12 +131,12 @@ class StepGate {
         if (!learned(graph_, o)) compare_sums(o);
       }
       if (learned(graph_, o))
-        compare_gate(o.gate, {{"dz·h", &GateMemory<float>::dz_h},
-                              {"dz·h'", &GateMemory<float>::dz_slope},
-                              {"dz·h'·xhat", &GateMemory<float>::dz_slope_xhat}});
+        compare_gate(o.gate, {{"dz·h", &GateView<float>::dz_h},
+                              {"dz·h'", &GateView<float>::dz_slope},
+                              {"dz·h'·xhat", &GateView<float>::dz_slope_xhat}});
     }
     if (const auto* se = std::get_if<SqueezeExcite>(&step)) {
-      compare_gate(se->gate, {{"q", &GateMemory<float>::q}});
+      compare_gate(se->gate, {{"q", &GateView<float>::q}});
       compare_sums(se->in);
     }
     for (int p : weights_of(step)) {
@@ -171,7 +171,7 @@ class StepGate {
             host_.vector(theirs.k1, o.at.channels()), allowed_, rms);
   }
 
-  using GateVector = std::pair<const char*, float * GateMemory<float>::*>;
+  using GateVector = std::pair<const char*, float * GateView<float>::*>;
   void compare_gate(int gate, std::initializer_list<GateVector> vectors) {
     const auto ours = device_.program().gate<float>(gate),
                theirs = host_.program().gate<float>(gate);

@@ -13,7 +13,7 @@
 #include "engine/rng.h"
 #include "engine/session.h"
 #include "models/models.h"
-#include "tools/engine/environment.h"
+#include "tools/machine/environment.h"
 
 namespace engine {
 namespace {

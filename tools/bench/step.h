@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/graph.h"
-#include "tools/engine/device.h"
+#include "tools/machine/device.h"
 
 namespace engine {
 

@@ -5,7 +5,7 @@
   make_weight_goldens.py layouts    tensor counts, parameters and layout digests (torchvision), JSON
 
 Element i (row-major) of tensor number k is (7i + 13k) mod 61 · 0.25 − 5, exact in every float type;
-integers take (7i + 13k) mod 61, booleans its lowest bit. tests/io/pth_test.cpp has the same list.
+integers take (7i + 13k) mod 61, booleans its lowest bit. tests/io/weights/pth_test.cpp has the same list.
 """
 
 import argparse

@@ -14,10 +14,10 @@
 
 #include "engine/error.h"
 #include "tools/bench/step.h"
-#include "tools/engine/augment_options.h"
-#include "tools/engine/data_options.h"
-#include "tools/engine/input.h"
-#include "tools/engine/terminal.h"
+#include "tools/cli/terminal.h"
+#include "tools/data/augment_options.h"
+#include "tools/data/data_options.h"
+#include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {

@@ -6,8 +6,8 @@
 
 #include "engine/error.h"
 #include "tools/bench/step.h"
-#include "tools/engine/model_file.h"
 #include "tools/engine/verbs.h"
+#include "tools/score/model_file.h"
 
 namespace engine {
 namespace {

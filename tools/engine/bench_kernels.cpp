@@ -10,7 +10,7 @@
 #include "tools/bench/kernels.h"
 #include "tools/bench/shapes.h"
 #include "tools/bench/step.h"
-#include "tools/engine/terminal.h"
+#include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {

@@ -9,7 +9,7 @@
 #include "tools/bench/gradient_stats.h"
 #include "tools/bench/rates.h"
 #include "tools/bench/step.h"
-#include "tools/engine/terminal.h"
+#include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {

@@ -8,17 +8,17 @@
 #include <set>
 
 #include "engine/error.h"
-#include "io/atomic_file.h"
-#include "io/csv.h"
-#include "io/decode.h"
-#include "io/duplicates.h"
-#include "io/idx.h"
-#include "io/inspect.h"
-#include "io/split.h"
-#include "tools/engine/device.h"
-#include "tools/engine/progress.h"
-#include "tools/engine/terminal.h"
+#include "io/data/duplicates.h"
+#include "io/data/idx.h"
+#include "io/data/split.h"
+#include "io/files/atomic_file.h"
+#include "io/files/csv.h"
+#include "io/images/decode.h"
+#include "io/images/inspect.h"
+#include "tools/cli/progress.h"
+#include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/device.h"
 
 namespace engine {
 namespace {

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include "engine/error.h"
-#include "io/safetensors.h"
-#include "io/weight_names.h"
-#include "io/weights.h"
-#include "tools/engine/terminal.h"
+#include "io/weights/safetensors.h"
+#include "io/weights/weight_names.h"
+#include "io/weights/weights.h"
+#include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {

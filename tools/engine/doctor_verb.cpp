@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "tools/engine/doctor.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/doctor.h"
 
 namespace engine {
 namespace {

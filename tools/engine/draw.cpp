@@ -1,10 +1,10 @@
 // engine draw: image sets to try training with, where there are no data.
-#include "io/draw.h"
+#include "io/images/draw.h"
 
 #include <fmt/format.h>
 
 #include "engine/error.h"
-#include "tools/engine/terminal.h"
+#include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {

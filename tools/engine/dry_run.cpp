@@ -5,9 +5,9 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "tools/bench/model_facts.h"
 #include "tools/bench/step.h"
-#include "tools/engine/model_facts.h"
-#include "tools/engine/training_plan.h"
+#include "tools/train/training_plan.h"
 
 namespace engine {
 namespace {

@@ -3,9 +3,9 @@
 
 #include <string>
 
-#include "io/dataset.h"
-#include "tools/engine/device.h"
-#include "tools/engine/trainer.h"
+#include "io/data/dataset.h"
+#include "tools/machine/device.h"
+#include "tools/train/trainer.h"
 
 namespace engine {
 

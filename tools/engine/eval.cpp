@@ -2,15 +2,15 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "tools/engine/data_options.h"
-#include "tools/engine/device.h"
-#include "tools/engine/evaluation.h"
-#include "tools/engine/input.h"
-#include "tools/engine/model_file.h"
-#include "tools/engine/progress.h"
-#include "tools/engine/score.h"
-#include "tools/engine/terminal.h"
+#include "tools/cli/progress.h"
+#include "tools/cli/terminal.h"
+#include "tools/data/data_options.h"
+#include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/device.h"
+#include "tools/score/evaluation.h"
+#include "tools/score/model_file.h"
+#include "tools/score/score.h"
 
 namespace engine {
 namespace {

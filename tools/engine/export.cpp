@@ -2,12 +2,12 @@
 #include <fmt/format.h>
 
 #include "engine/error.h"
-#include "tools/engine/environment.h"
-#include "tools/engine/input.h"
-#include "tools/engine/model_file.h"
+#include "tools/cli/terminal.h"
+#include "tools/data/preprocess_options.h"
 #include "tools/engine/onnx_graph.h"
-#include "tools/engine/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/environment.h"
+#include "tools/score/model_file.h"
 
 namespace engine {
 namespace {

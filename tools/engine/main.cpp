@@ -6,7 +6,7 @@
 #include <new>
 
 #include "engine/error.h"
-#include "tools/engine/terminal.h"
+#include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "engine/graph.h"
-#include "io/onnx.h"
-#include "io/preprocess.h"
+#include "io/images/preprocess.h"
+#include "io/weights/onnx.h"
 
 namespace engine {
 

@@ -4,12 +4,12 @@
 #include <algorithm>
 
 #include "engine/error.h"
-#include "io/safetensors.h"
-#include "tools/engine/curve.h"
-#include "tools/engine/device.h"
-#include "tools/engine/parity.h"
-#include "tools/engine/reference_file.h"
+#include "io/weights/safetensors.h"
+#include "tools/bench/curve.h"
+#include "tools/bench/parity.h"
+#include "tools/bench/reference_file.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/device.h"
 
 namespace engine {
 namespace {

@@ -7,14 +7,14 @@
 
 #include "engine/error.h"
 #include "engine/metrics.h"
-#include "io/csv.h"
+#include "io/files/csv.h"
 #include "tools/bench/step.h"
-#include "tools/engine/device.h"
-#include "tools/engine/evaluation.h"
-#include "tools/engine/input.h"
-#include "tools/engine/model_file.h"
-#include "tools/engine/terminal.h"
+#include "tools/cli/terminal.h"
+#include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/device.h"
+#include "tools/score/evaluation.h"
+#include "tools/score/model_file.h"
 
 namespace engine {
 namespace {

@@ -3,13 +3,13 @@
 #include <cmath>
 
 #include "engine/error.h"
-#include "io/contact_sheet.h"
-#include "io/encode.h"
-#include "io/mix.h"
-#include "tools/engine/augment_options.h"
-#include "tools/engine/data_options.h"
-#include "tools/engine/input.h"
-#include "tools/engine/terminal.h"
+#include "io/data/mix.h"
+#include "io/images/contact_sheet.h"
+#include "io/images/encode.h"
+#include "tools/cli/terminal.h"
+#include "tools/data/augment_options.h"
+#include "tools/data/data_options.h"
+#include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {

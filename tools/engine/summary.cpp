@@ -4,13 +4,13 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/plan.h"
-#include "io/preprocess.h"
+#include "io/images/preprocess.h"
 #include "models/models.h"
+#include "tools/bench/model_facts.h"
 #include "tools/bench/shapes.h"
-#include "tools/engine/device.h"
-#include "tools/engine/model_facts.h"
-#include "tools/engine/model_file.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/device.h"
+#include "tools/score/model_file.h"
 
 namespace engine {
 namespace {

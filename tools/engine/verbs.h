@@ -2,8 +2,8 @@
 // from the command and returns an exit code.
 #pragma once
 
-#include "tools/engine/completion.h"
-#include "tools/engine/options.h"
+#include "tools/cli/completion.h"
+#include "tools/cli/options.h"
 
 namespace engine {
 

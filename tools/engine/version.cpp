@@ -5,8 +5,8 @@
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
-#include "tools/engine/environment.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/environment.h"
 
 namespace engine {
 namespace {

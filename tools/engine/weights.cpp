@@ -4,10 +4,10 @@
 #include <algorithm>
 
 #include "engine/error.h"
-#include "io/manifest.h"
-#include "tools/engine/environment.h"
-#include "tools/engine/terminal.h"
+#include "io/weights/manifest.h"
+#include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/environment.h"
 
 namespace engine {
 namespace {

@@ -1,0 +1,21 @@
+// Mixup and cutmix: which samples of a batch are mixed, and how. The device mixes.
+#pragma once
+
+#include <vector>
+
+#include "engine/rng.h"
+#include "io/images/augment.h"
+#include "kernels/image.h"
+
+namespace engine {
+
+// For the `count` samples of one rank's batch; all have the same share and box, and sample i is
+// mixed with sample count − 1 − i (timm's Mixup, mode "batch"). A batch that is left as it is has
+// share 1. The key names seed, epoch and the position in the epoch of the batch's first sample; its
+// purpose is set here. Draws: whether; cutmix or mixup if both are used; Beta; the box's centre.
+std::vector<Mix> draw_mixes(const Mixing& mixing, RandomKey key, int count, int height, int width);
+
+// Of the Beta(alpha, alpha) distribution, alpha > 0.
+double draw_beta(double alpha, Rng& rng);
+
+}  // namespace engine

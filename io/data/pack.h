@@ -1,0 +1,133 @@
+// Pictures decoded and resized once, as uint8, so that epochs need neither: in memory or in one
+// memory-mapped file that several processes share. What is in a pack does not depend on labels,
+// splits or augmentation. Which kind a run uses is decided in tools/.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/data/dataset.h"
+#include "io/files/parallel.h"
+#include "io/images/image.h"
+#include "io/images/preprocess.h"
+
+namespace engine {
+
+// What was done to each picture: Preprocess's resize, or nothing if resize_height is 0.
+struct PackSpec {
+  int resize_height = 0, resize_width = 0;
+  Interpolation interpolation = Interpolation::bilinear;
+  int channels = 3;
+
+  bool operator==(const PackSpec&) const = default;
+};
+PackSpec pack_spec(const Preprocess& preprocess);
+std::string describe(const PackSpec& spec);  // "shorter side 256, bilinear, 3 channels"
+
+// Whether a picture from such a pack is what `preprocess`'s resize makes of the file, bit for bit.
+bool already_resized(const PackSpec& spec, const Preprocess& preprocess);
+
+// What a pack stores of a decoded picture.
+Image pack_image(Image decoded, const PackSpec& spec);
+
+// One picture to put in: a file, or one that is in memory already and came from that file.
+struct PackSource {
+  std::string path;
+  const Image* image = nullptr;
+};
+// Those of several data sets, each once, in their order.
+std::vector<PackSource> pack_sources(std::span<const Dataset* const> data);
+
+class Pack {
+ public:
+  struct Record {
+    uint64_t offset = 0;  // of the pixels in pixels(); a multiple of 64
+    int32_t width = 0, height = 0;
+    uint64_t checksum = 0;  // XXH64 of the pixels
+    uint64_t content = 0;   // XXH64 of the source file
+    uint64_t size = 0;      // of the source file, in bytes
+    int64_t modified = 0;   // of the source file, in ns
+
+    size_t bytes(int channels) const { return size_t(width) * height * channels; }
+    bool readable() const { return width > 0; }
+  };
+
+  ~Pack();
+  Pack(const Pack&) = delete;
+  Pack& operator=(const Pack&) = delete;
+
+  size_t size() const { return records_.size(); }
+  const PackSpec& spec() const { return spec_; }
+  const Record& record(size_t i) const { return records_[i]; }
+  const std::string& path(size_t i) const { return paths_[i]; }
+  // All pictures, with gaps; read-only, for instance to copy it to a device.
+  std::span<const uint8_t> pixels() const;
+  const std::filesystem::path& file() const { return file_; }  // empty: in memory
+
+  // Picture i; null where its source could not be read or its pixels are damaged (checked when first
+  // asked for): the source is to be read instead. A damaged file is removed, so that the next run
+  // makes a new one. From any thread. Error(data) if the file was cut short meanwhile.
+  std::optional<ImageView> image(size_t i) const;
+  std::vector<size_t> damaged() const;  // those found so far
+
+ private:
+  friend std::shared_ptr<const Pack> map_pack(int descriptor, const std::filesystem::path& file);
+  Pack() = default;
+  void read_index();
+
+  PackSpec spec_;
+  std::vector<Record> records_;
+  std::vector<std::string> paths_;
+  std::filesystem::path file_;
+  int descriptor_ = -1;
+  const std::byte* base_ = nullptr;  // of the whole file
+  size_t bytes_ = 0;
+  mutable std::vector<std::atomic<uint8_t>> checked_;  // 0: not yet, 1: good, 2: damaged
+};
+
+// Takes over the descriptor of a whole pack; `file` is empty for one in memory.
+std::shared_ptr<const Pack> map_pack(int descriptor, const std::filesystem::path& file);
+
+struct PackOptions {
+  ParallelOptions parallel;
+  // What becomes of pictures that cannot be read: an Error, or a record without pixels.
+  bool allow_unreadable = false;
+  std::function<void(std::string_view line)> say;  // news for people; may be empty
+};
+
+// In memory (an anonymous file, so that it is shared on fork and mapped like one on disk).
+std::shared_ptr<const Pack> build_pack(std::span<const PackSource> sources, const PackSpec& spec,
+                                       const PackOptions& options);
+
+// The pack in `file` if it holds all the sources unchanged, else a new one in its place. It is
+// written to a temporary beside it, synced and renamed; meanwhile FILE.lock is locked, and another
+// process that needs the same pack waits.
+std::shared_ptr<const Pack> open_or_build_pack(const std::filesystem::path& file,
+                                               std::span<const PackSource> sources,
+                                               const PackSpec& spec, const PackOptions& options);
+
+// Error(data) says what is wrong with the file: missing, another version, truncated, damaged index.
+std::shared_ptr<const Pack> open_pack(const std::filesystem::path& file);
+
+// Why the pack cannot serve the sources, or nothing: pictures that are missing, files of another
+// size, of another time and content.
+std::optional<std::string> mismatch(const Pack& pack, std::span<const PackSource> sources,
+                                    const PackSpec& spec, const ParallelOptions& parallel);
+
+// The bytes such a pack takes, from the headers of up to `probes` pictures spread over the sources.
+uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec,
+                       size_t probes = 256);
+
+// Lets the data sets' samples be read from the pack, which holds all of them.
+void attach_pack(std::shared_ptr<const Pack> pack, std::span<Dataset* const> data);
+
+}  // namespace engine

@@ -1,0 +1,39 @@
+// Image sets that are drawn, not downloaded: printed digits and coloured objects in ten classes
+// each, to try training where there are no data. The same seed draws the same images.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+
+#include "engine/rng.h"
+#include "io/images/image.h"
+
+namespace engine {
+
+// White on black as in MNIST, 28 x 28, gray: varied font, stroke, size, slant, rotation, position,
+// blur, noise.
+Image draw_digit(Rng& rng, int digit);
+
+inline constexpr std::array<std::string_view, 10> kObjectClasses = {
+    "arrow", "checker", "crescent", "cross",   "disk",
+    "ring",  "square",  "star",     "stripes", "triangle"};
+
+// RGB, size x size. Position, scale, rotation and both colours are random and independent of the
+// class, over clutter, with blur and noise; colour says nothing about the class.
+Image draw_object(Rng& rng, int object, int size);
+
+enum class DrawnSet { digits, objects };
+
+struct DrawOptions {
+  int train_per_class = 400, validation_per_class = 50;
+  int size = 64;  // pixels a side, of objects
+  uint64_t seed = 1;
+};
+
+// Writes FOLDER/{train,val}/CLASS/NNNNN.{png,jpg}: digits as PNG, objects as PNG or as JPEG of
+// varied quality. A folder that holds something already is an Error.
+void draw_dataset(const std::filesystem::path& folder, DrawnSet set, const DrawOptions& options);
+
+}  // namespace engine

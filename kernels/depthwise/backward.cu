@@ -1,0 +1,307 @@
+// Depthwise convolution, backward, in one kernel: dy, made from (G_y, y) while a block stages it in
+// shared memory, and the operand on the load from x; the weight gradient, and the operand's
+// gradient with its sums. A thread keeps one channel and its weight gradients, and takes a unit of
+// cells, stride × stride pixels of the operand each, at a time.
+#include "kernels/depthwise/stage.cuh"
+#include "kernels/kernels.h"
+
+namespace engine::kernels {
+namespace {
+
+template <int Kernel, int Stride>
+constexpr int kReach = depthwise_reach(Kernel, Stride);
+
+// Leaves the thread's K·K sums, added over the block's rows, in weight_partials (tiles, K·K, C).
+// `buffer` holds Taps floats for each thread.
+template <int Taps>
+__device__ void leave_weight_gradient(const float (&dw)[Taps], float* weight_partials, int channels,
+                                      float* buffer) {
+  const int lanes = blockDim.x, sums = Taps * lanes;
+  __syncthreads();  // the buffer may still be read
+#pragma unroll
+  for (int tap = 0; tap < Taps; ++tap)
+    buffer[static_cast<int>(threadIdx.y) * sums + tap * lanes + static_cast<int>(threadIdx.x)] =
+        dw[tap];
+  __syncthreads();
+  for (int tap = threadIdx.y; tap < Taps; tap += blockDim.y) {
+    const int at = tap * lanes + threadIdx.x, c = first_channel<1>();
+    float sum = 0;
+    for (int row = 0; row < static_cast<int>(blockDim.y); ++row) sum += buffer[row * sums + at];
+    if (c < channels) weight_partials[(int64_t{blockIdx.y} * Taps + tap) * channels + c] = sum;
+  }
+}
+
+// dy of V channels of one image, its constants folded: (dz·gate + q)·act'(scale·x + shift) − k1·x −
+// k0, or G − k1·x − k0.
+template <class T, int V>
+struct ImageGradient {
+  struct Raw {
+    Pack<T, V> grad, x;
+  };
+  float k0[V] = {}, k1[V] = {}, gate[V], q[V];
+  ChannelNorm<float> affine[V];  // only gamma and beta: scale and shift
+  int c;
+
+  __device__ __forceinline__ ImageGradient(const GradientView<T>& in, int c) : c(c) {
+    if (c >= in.channels) return;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const ChannelNorm<float> norm = in.norm.channel(c + k);
+      affine[k].gamma = norm.scale();
+      affine[k].beta = fmaf(-norm.mean, norm.scale(), norm.beta);
+      if (!in.k0) continue;
+      k1[k] = in.k1[c + k] * norm.inv_std;
+      k0[k] = fmaf(-norm.mean, k1[k], in.k0[c + k]);
+    }
+  }
+
+  __device__ __forceinline__ void enter(const GradientView<T>& in, int n) {
+    if (!in.gated() || c >= in.channels) return;
+    const int64_t at = int64_t{n} * in.channels + c;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      gate[k] = affine[k].gamma * in.gate[at + k];
+      q[k] = affine[k].gamma * in.q[at + k];
+    }
+  }
+
+  __device__ __forceinline__ Raw read(const GradientView<T>& in, int64_t pixel) const {
+    Raw raw;
+    const int64_t at = pixel * in.pitch + c;
+    raw.grad = load_pack<V>(in.grad + at);
+    if (in.normed() || in.gated()) raw.x = load_pack<V>(in.x + at);
+    return raw;
+  }
+
+  __device__ __forceinline__ void value(float (&dy)[V], const Raw& raw,
+                                        const GradientView<T>& in) const {
+    unpack(dy, raw.grad);
+    if (!in.gated() && !in.normed()) return;
+    float x[V];
+    unpack(x, raw.x);
+    if (in.gated()) {
+      Loaded<float> of_gate[V];
+      load_values<kFast<T>>(of_gate, x, affine, in.act);
+#pragma unroll
+      for (int k = 0; k < V; ++k) dy[k] = fmaf(dy[k], gate[k], q[k]) * of_gate[k].slope;
+    }
+#pragma unroll
+    for (int k = 0; k < V; ++k) dy[k] -= fmaf(k1[k], x[k], k0[k]);
+  }
+};
+
+// Padding is Kernel / 2; the operand has no gate.
+template <class T, int Kernel, int Stride>
+__global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
+    depthwise_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
+                              const T* __restrict__ weight, DepthwiseTiles tiles, float* partials,
+                              float* weight_partials) {
+  constexpr int kPadding = Kernel / 2, kTaps = Kernel * Kernel;
+  constexpr int kWidth = kUnit<Stride> * Stride;  // pixels of a unit's row
+  // Cell i meets dy from i + kFirst on, in rows as in columns.
+  constexpr int kFirst = -((Kernel - 1 - kPadding) / Stride);
+  constexpr int kColumns = kUnit<Stride> + kReach<Kernel, Stride> - 1;  // of dy
+  extern __shared__ float shared[];
+  float* staged = shared + kTaps * kDepthwisePitch;
+  const int lane = threadIdx.x, c = first_channel<1>();
+  const int image_size = tiles.staged_rows * tiles.staged_columns * kDepthwisePitch;
+  float dw[kTaps] = {}, sum_t[1] = {}, sum_t_xhat[1] = {};
+  const bool reads_x = in.norm.present() || in.act != Activation::none;
+
+  const StagingThread staging(tiles);
+  ChannelNorm<float> norm[kWidth];
+  norm[0] = in.norm.channel(c < in.channels ? c : 0);
+#pragma unroll
+  for (int j = 1; j < kWidth; ++j) norm[j] = norm[0];
+  stage_weights<kTaps>(shared, weight, tiles, in.channels);
+
+  for_stages(tiles, [&](const Stage& stage) {
+    __syncthreads();  // the last stage may still be read
+    using Gradient = ImageGradient<T, kStagedPack>;
+    Gradient gradient(dy, staging.channel(tiles));
+    for (int i = 0; i < stage.images; ++i) {
+      gradient.enter(dy, stage.n + i);
+      staging.stage(
+          staged + i * image_size, tiles, stage.rows + kReach<Kernel, Stride> - 1, dy, stage.n + i,
+          stage.row + kFirst, stage.unit * kUnit<Stride> + kFirst,
+          [&](int p) { return gradient.read(dy, p); },
+          [&](float(&value)[kStagedPack], const typename Gradient::Raw& raw) {
+            gradient.value(value, raw, dy);
+          });
+    }
+    __syncthreads();
+    if (c >= in.channels) return;
+
+    for_units(stage, [&](int image, int row, int unit) {
+      const float* from = staged + image * image_size + lane +
+                          (row * tiles.staged_columns + unit * kUnit<Stride>)*kDepthwisePitch;
+      const int column = (stage.unit + unit) * kWidth, width = in.width - column;
+#pragma unroll
+      for (int r = 0; r < Stride; ++r) {
+        const int y = (stage.row + row) * Stride + r;
+        if (y >= in.height) break;
+        const int64_t p = (int64_t{stage.n + image} * in.height + y) * in.width + column;
+        float raw[kWidth];
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j)
+          raw[j] = j < width ? to_float(in.x[(p + j) * in.pitch + c]) : 0.f;
+        Loaded<float> x[kWidth];
+        load_values<kFast<T>>(x, raw, norm, in.act);
+        if (width < kWidth) {
+#pragma unroll
+          for (int j = 0; j < kWidth; ++j) x[j].h = j < width ? x[j].h : 0.f;
+        }
+
+        float df[kWidth] = {};
+#pragma unroll
+        for (int ky = 0; ky < Kernel; ++ky) {
+          if ((r + kPadding - ky) % Stride != 0) continue;
+          const int dy_row = (r + kPadding - ky) / Stride - kFirst;
+          float d[kColumns];
+#pragma unroll
+          for (int i = 0; i < kColumns; ++i)
+            d[i] = from[(dy_row * tiles.staged_columns + i) * kDepthwisePitch];
+#pragma unroll
+          for (int kx = 0; kx < Kernel; ++kx) {
+            const int tap = ky * Kernel + kx;
+            const float w = shared[tap * kDepthwisePitch + lane];
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) {
+              if ((j + kPadding - kx) % Stride != 0) continue;
+              const int i = (j + kPadding - kx + Kernel * Stride) / Stride - Kernel - kFirst;
+              df[j] = fmaf(w, d[i], df[j]);
+              dw[tap] = fmaf(x[j].h, d[i], dw[tap]);
+            }
+          }
+        }
+
+        if (!sink.grad) continue;
+        T* to = sink.grad + p * sink.pitch + c;
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+          if (j >= width) break;
+          float t = df[j];
+          if (reads_x) {
+            t *= x[j].slope;
+            sum_t[0] += t;
+            sum_t_xhat[0] = fmaf(t, x[j].xhat, sum_t_xhat[0]);
+            t *= norm[0].scale();
+          }
+          if (sink.how == Write::add) t += to_float(to[int64_t{j} * sink.pitch]);
+          to[int64_t{j} * sink.pitch] = from_float<T>(t);
+        }
+      }
+    });
+  });
+  leave_weight_gradient(dw, weight_partials, in.channels, shared);
+  if (!takes_sums(sink)) return;
+  leave_sum(sum_t, 0, partials, c, in.channels, shared);
+  leave_sum(sum_t_xhat, 1, partials, c, in.channels, shared);
+}
+
+// Calls use(n, y, x) for the pixels of this thread's units of the block's tile.
+template <class T, class Use>
+__device__ __forceinline__ void for_cells(const DepthwiseTiles& tiles, const OperandView<T>& in,
+                                          int stride, Use use) {
+  for_stages(tiles, [&](const Stage& stage) {
+    for_units(stage, [&](int image, int row, int unit) {
+      const int top = (stage.row + row) * stride, bottom = min(in.height, top + stride);
+      const int left = (stage.unit + unit) * tiles.unit * stride;
+      const int right = min(in.width, left + tiles.unit * stride);
+      for (int y = top; y < bottom; ++y)
+        for (int x = left; x < right; ++x) use(stage.n + image, y, x);
+    });
+  });
+}
+
+// Any shape and operand; nothing kept between pixels.
+template <class T, int Kernel>
+__global__ void __launch_bounds__(kDepthwiseThreads)
+    depthwise_backward_general_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
+                                      const T* __restrict__ weight, DepthwiseShape shape,
+                                      DepthwiseTiles tiles, float* partials,
+                                      float* weight_partials) {
+  extern __shared__ float shared[];
+  const int c = first_channel<1>();
+  float dw[Kernel * Kernel] = {};
+  GradientWriter<T, 1> writer;
+
+  if (c < in.channels) {
+    const OperandReader<T, 1> reader(in, c);
+    const GradientReader<T, 1> gradient(dy, c);
+    for_cells(tiles, in, shape.stride, [&](int n, int y, int x) {
+      const int p = (n * in.height + y) * in.width + x;
+      const Pack<T, 1> raw = load_pack<1>(in.x + int64_t{p} * in.pitch + c);
+      float f[1], df[1] = {};
+      reader.value(f, raw, in, p);
+#pragma unroll
+      for (int tap = 0; tap < Kernel * Kernel; ++tap) {
+        const int above = y + shape.padding - tap / Kernel,
+                  before = x + shape.padding - tap % Kernel;
+        if (above < 0 || before < 0 || above % shape.stride != 0 || before % shape.stride != 0)
+          continue;
+        const int dy_y = above / shape.stride, dy_x = before / shape.stride;
+        if (dy_y >= dy.height || dy_x >= dy.width) continue;
+        const int from = (n * dy.height + dy_y) * dy.width + dy_x;
+        float d[1];
+        gradient.value(d, gradient.read(dy, from), dy, n);
+        df[0] = fmaf(to_float(weight[int64_t{c} * Kernel * Kernel + tap]), d[0], df[0]);
+        dw[tap] = fmaf(f[0], d[0], dw[tap]);
+      }
+      if (!sink.grad) return;
+      Loaded<float> loaded[1];
+      reader.load(loaded, raw, in);
+      writer.store(sink, in, reader, df, loaded, p);
+    });
+  }
+  leave_weight_gradient(dw, weight_partials, in.channels, shared);
+  if (takes_sums(sink)) writer.leave(partials, c, in.channels, shared);
+}
+
+}  // namespace
+
+template <class T>
+void depthwise_backward(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
+                        const OperandView<T>& in, const T* weight, DepthwiseShape shape,
+                        float* partials, float* weight_partials, cudaStream_t stream) {
+  const DepthwiseTiles tiles =
+      depthwise_backward_tiles(in.batch, in.height, in.width, in.channels, shape);
+  const int taps = shape.kernel * shape.kernel;
+  const auto launch = [&](auto kernel, auto... more) {
+    launch_depthwise(kernel, tiles, taps, taps, stream, sink, dy, in, weight, more..., tiles,
+                     partials, weight_partials);
+  };
+  const bool tuned = packs_fit<kStagedPack>(dy.grad, dy.channels, dy.pitch) &&
+                     packs_fit<kStagedPack>(dy.x, dy.channels, dy.pitch) &&
+                     shape.padding == shape.kernel / 2 && !in.gate && !in.random.present();
+  if (tuned && shape.kernel == 3 && shape.stride == 1)
+    launch(depthwise_backward_kernel<T, 3, 1>);
+  else if (tuned && shape.kernel == 3 && shape.stride == 2)
+    launch(depthwise_backward_kernel<T, 3, 2>);
+  else if (tuned && shape.kernel == 5 && shape.stride == 1)
+    launch(depthwise_backward_kernel<T, 5, 1>);
+  else if (tuned && shape.kernel == 5 && shape.stride == 2)
+    launch(depthwise_backward_kernel<T, 5, 2>);
+  else if (shape.kernel == 3)
+    launch(depthwise_backward_general_kernel<T, 3>, shape);
+  else
+    launch(depthwise_backward_general_kernel<T, 5>, shape);
+
+  merge_rows(dweight, weight_partials, tiles.tiles, taps, taps, in.channels, false, stream);
+  if (sink.grad && takes_sums(sink))
+    merge_norm_sums(norm_sums(sink, in), partials, tiles.tiles, in.channels, stream);
+  if (sink.grad && sink.gated()) image_sums(sink, in, stream);
+}
+
+template void depthwise_backward(const GradientSink<float>&, float*, const GradientView<float>&,
+                                 const OperandView<float>&, const float*, DepthwiseShape, float*,
+                                 float*, cudaStream_t);
+template void depthwise_backward(const GradientSink<__half>&, float*, const GradientView<__half>&,
+                                 const OperandView<__half>&, const __half*, DepthwiseShape, float*,
+                                 float*, cudaStream_t);
+template void depthwise_backward(const GradientSink<__nv_bfloat16>&, float*,
+                                 const GradientView<__nv_bfloat16>&,
+                                 const OperandView<__nv_bfloat16>&, const __nv_bfloat16*,
+                                 DepthwiseShape, float*, float*, cudaStream_t);
+
+}  // namespace engine::kernels

@@ -1,0 +1,159 @@
+// Depthwise convolution, forward: reads the operand once, transformed while a block stages it in
+// shared memory, and takes the statistics of what it writes. A thread keeps two channels and
+// computes some outputs of a row at a time.
+#include "kernels/depthwise/stage.cuh"
+#include "kernels/kernels.h"
+
+namespace engine::kernels {
+namespace {
+
+constexpr int kForwardPack = 2;
+
+// Padding is Kernel / 2. The operand has no gate.
+template <class T, int Kernel, int Stride>
+__global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
+    depthwise_forward_kernel(SliceView<T> out, OperandView<T> in, const T* __restrict__ weight,
+                             DepthwiseTiles tiles, float* partials) {
+  constexpr int V = kForwardPack, kPadding = Kernel / 2, kTaps = Kernel * Kernel;
+  constexpr int kColumns = (kUnit<Stride> - 1) * Stride + Kernel;  // of the operand
+  extern __shared__ float shared[];
+  float* staged = shared + kTaps * kDepthwisePitch;
+  const int lane = threadIdx.x * V, c = first_channel<V>();
+  const int image_size = tiles.staged_rows * tiles.staged_columns * kDepthwisePitch;
+  Statistics<V> statistics;
+
+  const StagingThread staging(tiles);
+  const OperandReader<T, kStagedPack> reader(in, staging.channel(tiles));
+  stage_weights<kTaps>(shared, weight, tiles, out.channels);
+
+  for_stages(tiles, [&](const Stage& stage) {
+    __syncthreads();  // the last stage may still be read
+    for (int i = 0; i < stage.images; ++i)
+      staging.stage(
+          staged + i * image_size, tiles, (stage.rows - 1) * Stride + Kernel, in, stage.n + i,
+          stage.row * Stride - kPadding, stage.unit * kUnit<Stride> * Stride - kPadding,
+          [&](int p) { return load_pack<kStagedPack>(in.x + int64_t{p} * in.pitch + reader.c); },
+          [&](float(&f)[kStagedPack], const Pack<T, kStagedPack>& raw) {
+            Loaded<float> loaded[kStagedPack];
+            reader.load(loaded, raw, in);
+#pragma unroll
+            for (int k = 0; k < kStagedPack; ++k) f[k] = loaded[k].h;
+          });
+    __syncthreads();
+    if (c >= out.channels) return;
+
+    for_units(stage, [&](int image, int row, int unit) {
+      const float* from =
+          staged + image * image_size + lane +
+          (row * tiles.staged_columns + unit * kUnit<Stride>)*Stride * kDepthwisePitch;
+      float sum[kUnit<Stride>][V] = {};
+#pragma unroll
+      for (int ky = 0; ky < Kernel; ++ky) {
+        Pack<float, V> f[kColumns];
+#pragma unroll
+        for (int i = 0; i < kColumns; ++i)
+          f[i] = load_pack<V>(from + (ky * tiles.staged_columns + i) * kDepthwisePitch);
+#pragma unroll
+        for (int kx = 0; kx < Kernel; ++kx) {
+          const Pack<float, V> w =
+              load_pack<V>(shared + (ky * Kernel + kx) * kDepthwisePitch + lane);
+#pragma unroll
+          for (int x = 0; x < kUnit<Stride>; ++x)
+#pragma unroll
+            for (int k = 0; k < V; ++k)
+              sum[x][k] = fmaf(f[x * Stride + kx].at[k], w.at[k], sum[x][k]);
+        }
+      }
+      const int column = (stage.unit + unit) * kUnit<Stride>;
+      const int64_t p =
+          (int64_t{stage.n + image} * out.height + stage.row + row) * out.width + column;
+#pragma unroll
+      for (int x = 0; x < kUnit<Stride>; ++x) {
+        if (column + x >= out.width) break;
+        const Pack<T, V> stored = pack_of<T>(sum[x]);
+        store_pack(out.y + (p + x) * out.pitch + c, stored);
+        float value[V];
+        unpack(value, stored);
+        statistics.add(value);
+      }
+    });
+  });
+  if (out.mean) statistics.leave(partials, c, out.channels, shared);
+}
+
+// Any shape and operand; one channel per thread, nothing kept between pixels.
+template <class T>
+__global__ void __launch_bounds__(kDepthwiseThreads)
+    depthwise_forward_general_kernel(SliceView<T> out, OperandView<T> in,
+                                     const T* __restrict__ weight, DepthwiseShape shape,
+                                     DepthwiseTiles tiles, float* partials) {
+  extern __shared__ float shared[];
+  const int c = first_channel<1>();
+  Statistics<1> statistics;
+
+  if (c < out.channels) {
+    const OperandReader<T, 1> reader(in, c);
+    for_stages(tiles, [&](const Stage& stage) {
+      for_units(stage, [&](int image, int row, int unit) {
+        const int n = stage.n + image, y = stage.row + row;
+        const int left = (stage.unit + unit) * tiles.unit;
+        for (int x = left; x < min(out.width, left + tiles.unit); ++x) {
+          float sum = 0;
+          for (int tap = 0; tap < shape.kernel * shape.kernel; ++tap) {
+            const int from_y = y * shape.stride - shape.padding + tap / shape.kernel;
+            const int from_x = x * shape.stride - shape.padding + tap % shape.kernel;
+            if (from_y < 0 || from_y >= in.height || from_x < 0 || from_x >= in.width) continue;
+            const int p = (n * in.height + from_y) * in.width + from_x;
+            float f[1];
+            reader.value(f, load_pack<1>(in.x + int64_t{p} * in.pitch + c), in, p);
+            sum = fmaf(f[0], to_float(weight[int64_t{c} * shape.kernel * shape.kernel + tap]), sum);
+          }
+          const int64_t p = (int64_t{n} * out.height + y) * out.width + x;
+          const T stored = from_float<T>(sum);
+          out.y[p * out.pitch + c] = stored;
+          const float value[1] = {to_float(stored)};
+          statistics.add(value);
+        }
+      });
+    });
+  }
+  if (out.mean) statistics.leave(partials, c, out.channels, shared);
+}
+
+}  // namespace
+
+template <class T>
+void depthwise_forward(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                       DepthwiseShape shape, float* partials, cudaStream_t stream) {
+  const auto launch = [&](auto kernel, int channels_per_thread, int taps, auto... more) {
+    const DepthwiseTiles t = depthwise_forward_tiles(out.batch, out.height, out.width, out.channels,
+                                                     channels_per_thread, shape);
+    const int statistics = channels_per_thread;  // floats of a thread to merge them
+    launch_depthwise(kernel, t, taps, statistics, stream, out, in, weight, more..., t, partials);
+    if (!out.mean) return;
+    const TileCounts counts{t.height, out.width, t.rows, t.strips, t.items, t.per_tile};
+    merge_statistics(out.mean, out.var, partials, counts, out.channels, stream);
+  };
+  const bool tuned = packs_fit<kStagedPack>(in.x, in.channels, in.pitch) &&
+                     packs_fit<kForwardPack>(out.y, out.channels, out.pitch) &&
+                     shape.padding == shape.kernel / 2 && !in.gate && !in.random.present();
+  if (tuned && shape.kernel == 3 && shape.stride == 1)
+    launch(depthwise_forward_kernel<T, 3, 1>, kForwardPack, 9);
+  else if (tuned && shape.kernel == 3 && shape.stride == 2)
+    launch(depthwise_forward_kernel<T, 3, 2>, kForwardPack, 9);
+  else if (tuned && shape.kernel == 5 && shape.stride == 1)
+    launch(depthwise_forward_kernel<T, 5, 1>, kForwardPack, 25);
+  else if (tuned && shape.kernel == 5 && shape.stride == 2)
+    launch(depthwise_forward_kernel<T, 5, 2>, kForwardPack, 25);
+  else
+    launch(depthwise_forward_general_kernel<T>, 1, 0, shape);
+}
+
+template void depthwise_forward(const SliceView<float>&, const OperandView<float>&, const float*,
+                                DepthwiseShape, float*, cudaStream_t);
+template void depthwise_forward(const SliceView<__half>&, const OperandView<__half>&, const __half*,
+                                DepthwiseShape, float*, cudaStream_t);
+template void depthwise_forward(const SliceView<__nv_bfloat16>&, const OperandView<__nv_bfloat16>&,
+                                const __nv_bfloat16*, DepthwiseShape, float*, cudaStream_t);
+
+}  // namespace engine::kernels

@@ -1,0 +1,311 @@
+// Files of torch.save against values known in advance, and what a hostile one may try.
+#include "io/weights/pth.h"
+
+#include <doctest/doctest.h>
+
+#include "engine/error.h"
+#include "io/weights/weights.h"
+#include "tests/io/weights/weight_file_support.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+struct Golden {
+  int k;  // see tools/compare/make_weight_goldens.py
+  const char* name;
+  DType dtype;
+  Shape shape;
+};
+
+const std::vector<Golden> kGoldens = {
+    {0, "weight", DType::f32, {2, 3, 4}},
+    {1, "half", DType::f16, {5}},
+    {2, "bfloat", DType::bf16, {5}},
+    {3, "double", DType::f64, {3}},
+    {4, "counter", DType::i64, {}},
+    {5, "int", DType::i32, {4}},
+    {6, "byte", DType::u8, {4}},
+    {7, "flags", DType::boolean, {6}},
+    {8, "empty", DType::f32, {0, 3}},
+    {9, "transposed", DType::f32, {3, 5}},
+    {10, "channels_last", DType::f32, {2, 3, 2, 2}},
+    {11, "shared.first", DType::f32, {8}},
+    {12, "shared.strided", DType::f32, {2, 5}},
+    {13, "expanded", DType::f32, {3, 2}},
+    {14, "parameter", DType::f32, {2, 2}},
+};
+
+double expected_value(const Golden& golden, int64_t i) {
+  const int64_t raw = (7 * i + 13 * golden.k) % 61;
+  switch (golden.dtype) {
+    case DType::boolean: return static_cast<double>(raw % 2);
+    case DType::i64:
+    case DType::i32:
+    case DType::u8: return static_cast<double>(raw);
+    default: return golden.k == 13 ? -1.75 : static_cast<double>(raw) * 0.25 - 5;
+  }
+}
+
+void check_goldens(const TensorFile& file) {
+  CHECK(file.tensors.size() == kGoldens.size());
+  for (const Golden& golden : kGoldens) {
+    CAPTURE(golden.name);
+    REQUIRE(file.tensors.contains(golden.name));
+    const Tensor& tensor = file.tensors.at(golden.name);
+    CHECK(tensor.dtype == golden.dtype);
+    REQUIRE(tensor.shape == golden.shape);
+    REQUIRE(tensor.bytes.size() == static_cast<size_t>(tensor.size()) * size_of(tensor.dtype));
+    const Tensor values = convert(tensor, DType::f64);
+    for (int64_t i = 0; i < tensor.size(); ++i)
+      CHECK(values.as<double>()[static_cast<size_t>(i)] == expected_value(golden, i));
+  }
+}
+
+// ---- pickles by hand, in the older container, which needs no archive around them
+
+std::string text(std::string_view value) {
+  return fmt::format("X{}{}", little_endian(static_cast<uint32_t>(value.size())), value);
+}
+std::string number(int32_t value) {
+  return fmt::format("J{}", little_endian(value));
+}
+std::string largest_number() {
+  return fmt::format("\x8a\x08{}", little_endian(INT64_MAX));
+}
+std::string global(std::string_view module, std::string_view name) {
+  return fmt::format("c{}\n{}\n", module, name);
+}
+std::string tuple(std::string_view items) {
+  return fmt::format("({}t", items);
+}
+std::string storage(std::string_view key, std::string_view elements, std::string_view view = "N") {
+  return tuple(text("storage") + global("torch", "FloatStorage") + text(key) + text("cpu") +
+               std::string(elements) + std::string(view)) +
+         "Q";
+}
+std::string tensor(std::string_view storage, std::string_view offset, std::string_view shape,
+                   std::string_view stride) {
+  return global("torch._utils", "_rebuild_tensor") +
+         tuple(fmt::format("{}{}{}{}", storage, offset, tuple(shape), tuple(stride))) + "R";
+}
+std::string dict(std::string_view items) {
+  return fmt::format("}}({}u", items);
+}
+std::string legacy(std::string_view object, std::string_view keys, std::string_view data) {
+  using namespace std::string_literals;
+  return "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}."s +
+         "\x80\x02" + std::string(object) + ".\x80\x02](" + std::string(keys) + "e." +
+         std::string(data);
+}
+std::string floats(std::initializer_list<float> values) {
+  std::string bytes = little_endian(static_cast<int64_t>(values.size()));
+  for (const float value : values) bytes += little_endian(value);
+  return bytes;
+}
+
+struct Scratch {
+  TemporaryFolder folder;
+  std::filesystem::path path = folder.path() / "file.pth";
+
+  TensorFile read(std::string_view bytes) {
+    write_bytes(path, bytes);
+    return read_weights(path);
+  }
+  std::string error_of(std::string_view bytes) {
+    return weights_error(path, [&] { read(bytes); });
+  }
+  std::string error_of_object(std::string_view object) {
+    return error_of(legacy(object, text("0"), floats({1, 2, 3, 4})));
+  }
+};
+
+void replace(std::string& bytes, std::string_view from, std::string_view to) {
+  const size_t at = bytes.find(from);
+  REQUIRE(at != std::string::npos);
+  bytes.replace(at, from.size(), to);
+}
+
+}  // namespace
+
+TEST_CASE("torch.save's containers give every value of every element type and memory layout") {
+  for (const char* name :
+       {"weights_zip.pth", "weights_zip64.pth", "weights_protocol4.pth", "weights_legacy.pth"}) {
+    CAPTURE(name);
+    check_goldens(read_pth(golden(name)));
+  }
+}
+
+TEST_CASE("the state dict is found inside a checkpoint and loses its prefixes") {
+  for (const char* name : {"weights_nested_zip.pth", "weights_nested_legacy.pth"}) {
+    CAPTURE(name);
+    CHECK(read_pth(golden(name)).tensors.contains("module._orig_mod.weight"));
+    const TensorFile file = read_weights(golden(name));
+    check_goldens(file);
+    CHECK(file.metadata.at("arch") == "densenet121");
+  }
+}
+
+TEST_CASE("a nested dict is searched in the documented order") {
+  Scratch scratch;
+  const auto part = [](const char* key, int offset) {
+    return text(key) +
+           dict(text("x") + tensor(storage("0", number(4)), number(offset), number(1), number(1)));
+  };
+  const auto first = [&](const std::string& items) {
+    const TensorFile file = scratch.read(legacy(dict(items), text("0"), floats({10, 11, 12, 13})));
+    return file.tensors.at("x").as<float>()[0];
+  };
+  CHECK(first(part("model_ema", 2) + part("model", 1) + part("state_dict", 0)) == 10);
+  CHECK(first(part("model_ema", 2) + part("model", 1)) == 11);
+  CHECK(first(part("state_dict_ema", 3) + part("model_ema", 2)) == 12);
+  CHECK(first(text("state_dict") + dict(text("epoch") + number(1)) + part("model", 1)) == 11);
+}
+
+TEST_CASE("files of Python 2 and of the first PyTorch versions") {
+  Scratch scratch;
+  const std::string pair = "](U\x01w" +
+                           tensor(storage("0", number(4), tuple(text("v") + number(1) + number(3))),
+                                  number(1), number(2), number(1)) +
+                           "e";
+  const std::string object = global("collections", "OrderedDict") + tuple("](" + pair + "e") + "R";
+  const TensorFile file = scratch.read(legacy(object, text("0"), floats({10, 11, 12, 13})));
+  REQUIRE(file.tensors.at("w").shape == Shape{2});
+  CHECK(file.tensors.at("w").as<float>()[0] == 12);
+  CHECK(file.tensors.at("w").as<float>()[1] == 13);
+}
+
+TEST_CASE("a pickle that wants to run something is refused by name") {
+  Scratch scratch;
+  const std::string call = global("os", "system") + tuple(text("true")) + "R";
+  CHECK(contains(scratch.error_of_object(dict(text("x") + call)), "'os.system'"));
+  const std::string split = "\x8c\x02os\x8c\x06system\x93" + tuple(text("true")) + "R";
+  CHECK(contains(scratch.error_of_object(split), "'os.system'"));
+  CHECK(contains(scratch.error_of_object("ios\nsystem\n"), "opcode 0x69"));  // INST
+}
+
+TEST_CASE("tensors that leave their storage are refused") {
+  Scratch scratch;
+  const auto refused = [&](const std::string& offset, const std::string& shape,
+                           const std::string& stride, const char* why) {
+    const std::string one = tensor(storage("0", number(4)), offset, shape, stride);
+    CHECK(contains(scratch.error_of_object(dict(text("x") + one)), why));
+  };
+  const std::string huge = largest_number();
+  refused(number(0), number(5), number(1), "leave its storage of 4 elements");
+  refused(number(3), number(2), number(1), "leave its storage");
+  refused(number(0), number(2), number(4), "leave its storage");
+  refused(huge, number(2), number(1), "leave its storage");
+  refused(number(0), number(2) + number(3), huge + huge, "leave its storage");
+  refused(number(0), huge + huge, number(0) + number(0), "leave its storage");
+  refused(number(0), number(1 << 30), number(0), "must not describe more");
+  refused(number(-1), number(1), number(1), "no number of elements");
+  refused(number(0), number(-1), number(1), "no number of elements");
+  refused(number(0), number(2), number(-1), "no number of elements");
+  refused(number(0), number(2), number(1) + number(1), "1 dimensions and 2 strides");
+  std::string many;
+  for (int i = 0; i < 17; ++i) many += number(1);
+  refused(number(0), many, many, "malformed");
+}
+
+TEST_CASE("storages that are not what they say are refused") {
+  Scratch scratch;
+  const auto with = [](const std::string& storage) {
+    return dict(text("x") + tensor(storage, number(0), number(1), number(1)));
+  };
+  const auto refused = [&](const std::string& storage, const char* why) {
+    CHECK(contains(scratch.error_of_object(with(storage)), why));
+  };
+  refused(storage("0", number(5)), "has 4 elements instead of 5");
+  refused(storage("0", largest_number()), "too large");
+  refused(storage("0", number(4), tuple(text("v") + number(3) + number(2))), "leaves its storage");
+  refused(storage("0", text("four")), "no number of elements");
+  refused(text("0") + "Q", "not well-formed");
+  refused(number(0), "not well-formed");
+  const std::string object = with(storage("0", number(4)));
+  const std::string data = floats({1, 2, 3, 4});
+  CHECK(contains(scratch.error_of(legacy(object, text("1"), data)), "nothing refers to"));
+  CHECK(contains(scratch.error_of(legacy(object, "", "")), "storage '0' is missing"));
+  CHECK(contains(scratch.error_of(legacy(object, text("0") + text("0"), data + data)), "twice"));
+  CHECK(contains(scratch.error_of(legacy(object, text("0"), data + "x")), "1 bytes follow"));
+  CHECK(contains(scratch.error_of(legacy(object, text("0"), data.substr(0, 20))), "truncated"));
+}
+
+TEST_CASE("pickles with a broken stack are refused") {
+  Scratch scratch;
+  const auto refused = [&](const std::string& object, const char* why) {
+    CAPTURE(why);
+    CHECK(contains(scratch.error_of_object(object), why));
+  };
+  refused("", "stack has 0 values");
+  refused("NN", "leaves 1 values");
+  refused("(N", "leaves 0 values");
+  refused("t", "no mark");
+  refused("N(s", "stack has 0 values");
+  refused("]NNs", "no dict on top");  // a SETITEM on a list
+  refused("}Na", "no list on top");
+  refused("}(Nu", "key without a value");
+  refused("h\x07", "memo 7 was never written");
+  refused("NNR", "call without");
+  refused("NNb", "attributes for something");
+  refused("\x80\x07", "protocol 7");
+  refused("X\xff\xff\xff\x7f", "truncated");
+  refused("N", "no dict of tensors");
+  refused("}", "holds no tensors");
+  std::string long_pickle;
+  for (int i = 0; i < 4'000'001; ++i) long_pickle += "N";
+  refused(long_pickle, "more than 4000000 pickle opcodes");
+}
+
+TEST_CASE("a pickle may contain itself") {
+  Scratch scratch;
+  const std::string one = tensor(storage("0", number(4)), number(0), number(4), number(1));
+  const TensorFile file =
+      scratch.read(legacy("}q\x01(" + text("state_dict") + "h\x01" + text("x") + one + "u",
+                          text("0"), floats({1, 2, 3, 4})));
+  CHECK(file.tensors.size() == 1);
+}
+
+TEST_CASE("archives that torch.save does not write are refused") {
+  Scratch scratch;
+  const std::string good = file_text(golden("weights_zip.pth"));
+  check_goldens(scratch.read(good));
+  std::string changed = good;
+  replace(changed, "weight\x71", "weighs\x71");
+  CHECK(contains(scratch.error_of(changed), "checksum"));
+  changed = good;
+  replace(changed, "PK\x01\x02", "PK\x01\x03");
+  CHECK(contains(scratch.error_of(changed), "no entry of the zip directory"));
+  changed = good;
+  changed[changed.find("PK\x01\x02") + 10] = 8;  // deflated
+  CHECK(contains(scratch.error_of(changed), "compressed"));
+  changed = good;
+  changed[changed.find("PK\x01\x02") + 8] |= 1;
+  CHECK(contains(scratch.error_of(changed), "encrypted"));
+  changed = good;
+  changed[changed.rfind("/data/1P") + 6] = '0';
+  CHECK(contains(scratch.error_of(changed), "twice"));
+  changed = good;
+  changed[changed.rfind("/data.pkl") + 1] = 'D';
+  CHECK(contains(scratch.error_of(changed), "0 entries '<stem>/data.pkl'"));
+}
+
+TEST_CASE("a damaged torch file is an error wherever the damage is") {
+  for (const char* name : {"weights_zip.pth", "weights_zip64.pth", "weights_legacy.pth",
+                           "weights_nested_legacy.pth"}) {
+    CAPTURE(name);
+    damage_everywhere(file_text(golden(name)), [&](Bytes bytes) { parse_pth(bytes, name); });
+  }
+}
+
+TEST_CASE("a real checkpoint has its tensors and parameters") {
+  const auto data = test_data();
+  if (!data) return note_skipped("no test data");
+  const TensorFile file = read_weights(*data / "efficientnet_b3_cattle15.pth");
+  CHECK(file.tensors.size() == 574);
+  CHECK(count_parameters(file) == 10'719'287);
+  CHECK(file.tensors.at("features.0.0.weight").shape == Shape{40, 3, 3, 3});
+  CHECK(file.tensors.at("classifier.1.weight").shape == Shape{15, 1536});
+  CHECK(file.tensors.at("features.0.1.num_batches_tracked").dtype == DType::i64);
+}

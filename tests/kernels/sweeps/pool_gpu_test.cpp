@@ -1,0 +1,80 @@
+// Pooling, both directions, against the reference: overlapping and overhanging windows, padding, whole images.
+#include "tests/kernels/gpu.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+struct PoolCase {
+  kernels::PoolShape shape;
+  Extent in;
+};
+
+std::vector<PoolCase> pool_cases() {
+  std::vector<PoolCase> cases;
+  for (Extent e : extents()) {
+    if (e.height < 3 || e.width < 3) e.height = e.width = 4;
+    for (const bool maximal : {true, false}) {
+      cases.push_back({{3, 3, 2, 1, maximal}, e});
+      cases.push_back({{2, 2, 2, 0, maximal}, e});
+      cases.push_back({{3, 3, 1, 1, maximal}, e});
+      cases.push_back({{e.height, e.width, 1, 0, maximal}, e});
+    }
+    cases.push_back({{2, 3, 3, 0, true}, e});  // reads not every position
+  }
+  return cases;
+}
+
+Extent output_of(const PoolCase& p) {
+  Extent e = p.in;
+  e.height = (e.height + 2 * p.shape.padding - p.shape.kernel_h) / p.shape.stride + 1;
+  e.width = (e.width + 2 * p.shape.padding - p.shape.kernel_w) / p.shape.stride + 1;
+  return e;
+}
+
+Window window(const kernels::PoolShape& s) {
+  return {s.kernel_h, s.kernel_w, s.stride, s.padding};
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("pool_forward", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const PoolCase& p : pool_cases())
+    for (const Activation act : {Activation::relu, Activation::silu}) {
+      OperandCase<T> in(p.in, {true, act}, 1);
+      OutputCase<T> out(output_of(p), true);
+      const DeviceArray<float> partials = partials_for(out.extent);
+      kernels::pool_forward(out.device_view(), in.device_view(), p.shape, partials.data(), nullptr);
+      reference::pool_forward(out.host_view(), in.host_view(), window(p.shape), p.shape.maximal);
+      out.check("pooled");
+    }
+}
+
+TEST_CASE_TEMPLATE("pool_backward", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  struct Options {
+    OperandOptions in;
+    GradientOptions dy;
+    Write how;
+  };
+  const std::vector<Options> options = {
+      {{true, Activation::relu}, {true, false}, Write::assign},
+      {{true, Activation::silu}, {false, false}, Write::add},
+      {{false, Activation::none}, {true, true, Activation::silu}, Write::assign},
+      {{false, Activation::relu, GateKind::elements}, {false, false}, Write::assign}};
+  for (const PoolCase& p : pool_cases())
+    for (const Options& o : options) {
+      // A random gate makes ties of zeros; the first wins on both sides.
+      OperandCase<T> in(p.in, o.in, 1);
+      GradientCase<T> dy(output_of(p), o.dy, 30);
+      SinkCase<T> sink(in, o.how);
+      const DeviceArray<float> partials = partials_for(p.in);
+      kernels::pool_backward(sink.device_view(), dy.device_view(), in.device_view(), p.shape,
+                             partials.data(), nullptr);
+      reference::pool_backward(sink.host_view(), dy.host_view(), in.host_view(), window(p.shape),
+                               p.shape.maximal);
+      sink.check("G", 9);
+    }
+}

@@ -1,0 +1,40 @@
+#include "tests/tools/engine/program.h"
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include "tests/support.h"
+
+namespace engine::test {
+
+std::string read(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+Outcome engine_cli(const std::string& arguments) {
+  const TemporaryFolder folder;
+  const std::string out = folder.path() / "out", err = folder.path() / "err";
+  const std::string shell = fmt::format("{} {} >{} 2>{}", ENGINE_PROGRAM, arguments, out, err);
+  const int status = std::system(shell.c_str());
+  return {WEXITSTATUS(status), read(out), read(err)};
+}
+
+std::vector<std::string> figures(const std::filesystem::path& run) {
+  std::ifstream in(run / "results.csv");
+  std::vector<std::string> rows;
+  for (std::string line, field; std::getline(in, line);) {
+    std::istringstream fields(line);
+    rows.emplace_back();
+    for (int column = 0; column < 9 && std::getline(fields, field, ','); ++column)
+      if (column != 1) rows.back() += field + ',';
+  }
+  return rows;
+}
+
+}  // namespace engine::test

@@ -1,0 +1,229 @@
+#include "tools/train/run_directory.h"
+
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "engine/error.h"
+#include "tests/support.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct Options {
+  int epochs = 3;
+  void visit(auto& v) { v("--epochs", epochs, "times through the data"); }
+};
+
+std::string read(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::vector<std::string> lines(const fs::path& file) {
+  std::ifstream in(file);
+  std::vector<std::string> result;
+  for (std::string line; std::getline(in, line);) result.push_back(line);
+  return result;
+}
+
+Failure failure(const fs::path& out, bool resume) {
+  try {
+    RunDirectory::create(out, "mnist_cnn", resume);
+  } catch (const Error& error) {
+    return error.kind;
+  }
+  return Failure::internal;
+}
+
+// Two steps an epoch, then its results.
+void train(RunDirectory& run, int first_epoch, int last_epoch) {
+  for (int epoch = first_epoch; epoch <= last_epoch; ++epoch) {
+    for (int step = 2 * epoch - 1; step <= 2 * epoch; ++step)
+      run.log("step", {{"epoch", epoch}, {"step", step}, {"loss", 1.0 / step}});
+    run.log_epoch({.epoch = epoch,
+                   .seconds = 10.0 * epoch,
+                   .train_loss = 0.5,
+                   .val_loss = 0.25,
+                   .top1 = 0.75,
+                   .top5 = 1,
+                   .auc_macro = 0.9,
+                   .lr = 1e-3,
+                   .step = 2 * epoch,
+                   .images_per_second = 200,
+                   .wait_share = 0.01,
+                   .use = {.process_cores = 1.5, .host_cpu = 0.5, .memory_gib = 2}});
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a new folder is made, with a place for weights") {
+  const TemporaryFolder folder;
+  const RunDirectory run = RunDirectory::create(folder.path() / "a" / "b", "mnist_cnn", false);
+  CHECK(run.path() == folder.path() / "a" / "b");
+  CHECK(run.weights("best") == run.path() / "weights" / "best.safetensors");
+  CHECK(fs::is_directory(run.weights("best").parent_path()));
+}
+
+TEST_CASE("an empty folder is used as given, one with files only to resume") {
+  const TemporaryFolder folder;
+  CHECK_NOTHROW(RunDirectory::create(folder.path(), "mnist_cnn", false));
+  CHECK(failure(folder.path(), false) == Failure::usage);
+  CHECK_NOTHROW(RunDirectory::create(folder.path(), "mnist_cnn", true));
+}
+
+TEST_CASE("resuming in a folder that is not there begins a run") {
+  const TemporaryFolder folder;
+  CHECK_NOTHROW(RunDirectory::create(folder.path() / "new", "mnist_cnn", true));
+}
+
+TEST_CASE("a file, or a folder below one, is no place for a run") {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "file") << "x";
+  CHECK(failure(folder.path() / "file", false) == Failure::usage);
+  CHECK(failure(folder.path() / "file" / "run", false) == Failure::usage);
+}
+
+TEST_CASE("without --out the name is made of model, date and time, and is new") {
+  const TemporaryFolder folder;
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  const fs::path first = RunDirectory::create("", "mnist_cnn", false).path();
+  const fs::path second = RunDirectory::create("", "mnist_cnn", false).path();
+  fs::current_path(before);
+  CHECK(first.string().starts_with("runs/mnist_cnn-20"));
+  CHECK(first != second);
+  CHECK(fs::is_directory(folder.path() / first));
+  CHECK(fs::is_directory(folder.path() / second));
+}
+
+TEST_CASE("what the run was made with is written down") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  Options options;
+  run.write_args(Flags(options));
+  run.write_environment({{"devices", {"GPU A", "GPU B"}}, {"driver", "1.2"}});
+  run.write_classes(std::vector<std::string>{"cat", "dog with spaces"});
+  run.write_algorithms({{"features.0 forward", "engine 3"}});
+
+  CHECK(json::parse(read(run.path() / "args.json")) == json{{"epochs", 3}});
+  const json environment = json::parse(read(run.path() / "env.json"));
+  for (const char* key : {"engine", "git", "host", "os", "cpu", "cores", "started"})
+    CHECK(environment.contains(key));
+  CHECK(environment["cores"] >= 1);
+  CHECK(environment["libraries"]["OpenCV"].is_string());
+  CHECK(environment["devices"][1] == "GPU B");
+  CHECK(read(run.path() / "classes.txt") == "cat\ndog with spaces\n");
+  CHECK(json::parse(read(run.path() / "algorithms.json"))["features.0 forward"] == "engine 3");
+  for (const auto& entry : fs::directory_iterator(run.path()))
+    CHECK(entry.path().extension() != ".part");
+}
+
+TEST_CASE("events and rows have the names that other tools read") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  train(run, 1, 1);
+  const std::vector<std::string> events = lines(run.path() / "metrics.jsonl");
+  REQUIRE(events.size() == 3);
+  const json step = json::parse(events[1]), epoch = json::parse(events[2]);
+  CHECK(step["event"] == "step");
+  CHECK(step["schema"] == 1);
+  CHECK(step["loss"] == 0.5);
+  CHECK(step["time"].get<std::string>().size() == std::string("2025-03-01T12:34:56.789Z").size());
+  CHECK(epoch["event"] == "epoch");
+  CHECK(epoch["top1"] == 0.75);
+  CHECK(read(run.path() / "results.csv") ==
+        "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
+        "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
+        "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius\n"
+        "1,10.000,0.5,0.75,1,0.25,0.001,0.9,2,200,0.01,1.5,0.5,2,nan,nan,nan,nan\n");
+  CHECK(epoch["cpu/cores"] == 1.5);
+  CHECK_FALSE(epoch.contains("gpu/watts"));
+}
+
+TEST_CASE("what a GPU does is in the row and the event of its epoch") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  run.log_epoch({.epoch = 1, .use = {.gpu = GpuReading{0.97, 23.5, 412, 61}}});
+  CHECK(lines(run.path() / "results.csv")[1].ends_with(",0.97,23.5,412,61"));
+  CHECK(json::parse(lines(run.path() / "metrics.jsonl")[0])["gpu/watts"] == 412);
+}
+
+TEST_CASE("a step's numbers are an event, and the command can be given to a shell again") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  run.log_step(1, 7, {{"loss", 0.5}, {"overflow", true}, {"lr", 0.25}});
+  const json event = json::parse(lines(run.path() / "metrics.jsonl")[0]);
+  CHECK(event["event"] == "step");
+  CHECK(event["step"] == 7);
+  CHECK(event["lr"] == 0.25);
+
+  run.write_command({"train", "", {"--data", "my images", "--out", "it's", "--lr=1e-3", ""}});
+  CHECK(read(run.path() / "command.txt") ==
+        "engine train --data 'my images' --out 'it'\\''s' --lr=1e-3 ''\n");
+  run.note("epoch 1: fine");
+  CHECK(lines(run.path() / "log.txt")[0].ends_with("Z epoch 1: fine"));
+}
+
+TEST_CASE("a loss that is not finite and an area that is not defined are logged as such") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  run.log_epoch({.epoch = 1, .train_loss = NAN});
+  CHECK(lines(run.path() / "results.csv")[1] ==
+        "1,0.000,nan,0,0,0,0,nan,0,0,0,0,0,0,nan,nan,nan,nan");
+  const json event = json::parse(lines(run.path() / "metrics.jsonl")[0]);
+  CHECK(event["train_loss"].is_null());
+  CHECK(event["auc_macro"].is_null());
+}
+
+TEST_CASE("a resumed run has the lines of one that was never stopped") {
+  const TemporaryFolder folder;
+  {
+    RunDirectory run = RunDirectory::create(folder.path() / "whole", "mnist_cnn", false);
+    train(run, 1, 4);
+  }
+  {
+    RunDirectory run = RunDirectory::create(folder.path() / "stopped", "mnist_cnn", false);
+    run.log("warning", {{"text", "no step"}});
+    train(run, 1, 3);
+    std::ofstream(run.path() / "metrics.jsonl", std::ios::app)
+        << "{\"event\": \"st";  // killed while writing
+    std::ofstream(run.path() / "results.csv", std::ios::app) << "4,40.0";
+  }
+  RunDirectory run = RunDirectory::create(folder.path() / "stopped", "mnist_cnn", true);
+  run.continue_after(2, 4);
+  CHECK(run.seconds_before() == 20);
+  train(run, 3, 4);
+  CHECK(read(run.path() / "results.csv") == read(folder.path() / "whole" / "results.csv"));
+
+  std::vector<std::string> events = lines(run.path() / "metrics.jsonl");
+  CHECK(json::parse(events[0])["event"] == "warning");
+  events.erase(events.begin());
+  const std::vector<std::string> expected = lines(folder.path() / "whole" / "metrics.jsonl");
+  REQUIRE(events.size() == expected.size());
+  for (size_t i = 0; i < events.size(); ++i) {
+    json ours = json::parse(events[i]), theirs = json::parse(expected[i]);
+    ours.erase("time"), theirs.erase("time");
+    CHECK(ours == theirs);
+  }
+}
+
+TEST_CASE("a run resumed within an epoch keeps the steps of that epoch up to its checkpoint") {
+  const TemporaryFolder folder;
+  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  train(run, 1, 2);
+  run.continue_after(1, 3);
+  const std::vector<std::string> events = lines(run.path() / "metrics.jsonl");
+  REQUIRE(events.size() == 4);  // two steps and the results of epoch 1, the first step of epoch 2
+  CHECK(json::parse(events[3])["step"] == 3);
+  CHECK(lines(run.path() / "results.csv").size() == 2);
+}

@@ -1,0 +1,77 @@
+#include "tools/train/trainer.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <map>
+
+#include "engine/error.h"
+#include "models/models.h"
+#include "tests/support.h"
+#include "tools/train/lr_find.h"
+
+using namespace engine;
+
+TEST_CASE("images grow in four stages of the run, by multiples of 32") {
+  const SizeGrowth growth{128, 224};
+  const std::vector<int> sizes = {128, 128, 128, 160, 160, 192, 192, 192, 224, 224};
+  for (int epoch = 0; epoch < 10; ++epoch)
+    CHECK(image_size(growth, 300, epoch, 10) == sizes[epoch]);
+  CHECK(image_size(growth, 300, 12, 10) == 224);  // beyond the end
+  CHECK(image_size({}, 300, 5, 10) == 300);
+  CHECK(image_size({100, 100}, 300, 0, 10) == 100);
+}
+
+TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at all") {
+  const Graph graph = make_model("efficientnet_b0", {.classes = 3, .height = 32, .width = 32});
+  const auto rule = parameter_rule(
+      {.decay_all = false, .freeze = "features.0,features.1.", .layer_decay = 0.5}, graph);
+  std::map<std::string, ParameterRule> rules;
+  for (const Parameter& p : graph.parameters)
+    if (p.trained()) rules[p.name] = rule(p);
+  CHECK(rules.at("classifier.1.weight").rate == 1);
+  CHECK(rules.at("classifier.1.weight").decay);
+  CHECK(!rules.at("classifier.1.bias").decay);
+  CHECK(rules.at("features.8.0.weight").rate == 0.5);
+  CHECK(rules.at("features.8.1.weight").rate == 0.5);
+  CHECK(!rules.at("features.8.1.weight").decay);
+  CHECK(rules.at("features.7.0.block.3.0.weight").rate == 0.25);
+  CHECK(rules.at("features.7.0.block.0.0.weight").rate == 0.25);
+  CHECK(rules.at("features.6.3.block.0.0.weight").rate == 0.125);
+  CHECK(rules.at("features.2.0.block.0.0.weight").rate ==
+        std::pow(0.5, 16));  // 16 blocks, head, stem
+  CHECK(rules.at("features.0.0.weight").rate == 0);
+  CHECK(rules.at("features.1.0.block.0.0.weight").rate == 0);
+  CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph), Error);
+}
+
+TEST_CASE("a range test tells the rate of the least smoothed loss, or that there is none") {
+  // Flat, from a rate of 1e-4 falling by a tenth per decade, beyond 1e-1 ten times as high per decade.
+  const auto loss = [](double rate) {
+    const double decades = std::log10(rate);
+    return decades < -4   ? 2.0
+           : decades < -1 ? 2 - 0.2 * (decades + 4)
+                          : 1.4 * std::pow(10, decades + 1);
+  };
+  RangeTest falling(200);
+  CHECK(falling.rate() == doctest::Approx(1e-7));
+  falling.add(1.5);  // by chance, before the mean settles
+  while (!falling.over()) falling.add(loss(falling.rate()));
+  CHECK(falling.done() < 200);  // it blew up
+  REQUIRE(falling.best_rate());
+  CHECK(*falling.best_rate() > 5e-2);  // smoothing lags behind
+  CHECK(*falling.best_rate() < 5e-1);
+  CHECK(falling.csv().starts_with("step,lr,loss,smoothed_loss\n0,1e-07,1.5,1.5\n"));
+
+  RangeTest flat(100);
+  for (int i = 0; !flat.over(); ++i) flat.add(i % 2 ? 2.3 : 2.31);
+  CHECK(flat.done() == 100);
+  CHECK(!flat.best_rate());
+  CHECK(flat.fall() < 0.01);
+
+  RangeTest lost(100);
+  for (int i = 0; i < 3; ++i) lost.add(2);
+  lost.add(NAN);
+  CHECK(lost.over());
+  CHECK(lost.done() == 3);
+}

@@ -1,0 +1,269 @@
+#include "tools/bench/parity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "engine/error.h"
+#include "kernels/random.h"
+#include "models/models.h"
+#include "tools/bench/reference_file.h"
+
+namespace engine {
+namespace {
+
+constexpr uint32_t kSignsPurpose = 0x5EED;
+constexpr double kZeroGradient =
+    1e-5;  // of the norm of all gradients: exact zeros hold only rounding
+
+bool ends_with(const std::string& s, std::string_view end) {
+  return s.size() >= end.size() && s.ends_with(end);
+}
+
+// golden.py's parameter rule.
+Tensor rule_tensor(const std::string& name, const Shape& shape, uint64_t seed) {
+  Tensor tensor(DType::f32, shape);
+  const auto values = tensor.as<float>();
+  const RandomKey key{.seed = seed, .purpose = purpose(name.c_str())};
+  const double bound = shape.size() > 1 ? std::sqrt(6. / (double(tensor.size()) / shape[0])) : 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double u = uniform(philox(key, static_cast<uint32_t>(i / 4)).bits[i % 4]);
+    if (name == "input")
+      values[i] = static_cast<float>((2 * u - 1) * 2);
+    else if (ends_with(name, "running_mean") || ends_with(name, "bias"))
+      values[i] = static_cast<float>(u - 0.5);
+    else if (shape.size() == 1)
+      values[i] = static_cast<float>(0.5 + u);
+    else
+      values[i] = static_cast<float>((2 * u - 1) * bound);
+  }
+  return tensor;
+}
+
+// The network's input, NHWC.
+std::vector<double> input_of(const ReferenceFile& r, int batch, int size, int channels) {
+  std::vector<double> nhwc(size_t(batch) * size * size * channels);
+  if (r.text("input") == "stored") {
+    const Tensor* bytes = r.find("image_u8");
+    require(
+        bytes && bytes->dtype == DType::u8 && bytes->size() == static_cast<int64_t>(nhwc.size()),
+        Failure::data, "the reference's image_u8 is not {}x{}x{}x{} bytes", batch, size, size,
+        channels);
+    const std::vector<double> mean = r.numbers("mean"), std = r.numbers("std");
+    const auto u8 = bytes->as<uint8_t>();
+    for (size_t i = 0; i < nhwc.size(); ++i) {
+      const size_t c = i % channels;
+      nhwc[i] = static_cast<float>((u8[i] / 255. - mean[c]) / std[c]);
+    }
+    return nhwc;
+  }
+  const Tensor nchw = rule_tensor("input", {batch, channels, size, size}, r.number("seed"));
+  const auto from = nchw.as<float>();
+  const int64_t pixels = int64_t{size} * size;
+  for (int64_t n = 0; n < batch; ++n)
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t p = 0; p < pixels; ++p)
+        nhwc[(n * pixels + p) * channels + c] = from[(n * channels + c) * pixels + p];
+  return nhwc;
+}
+
+// ---------------------------------------------------------------- distances
+
+double norm_of(std::span<const double> values) {
+  return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.));
+}
+
+Distance whole_distance(std::span<const double> ours, std::span<const double> theirs,
+                        double floor) {
+  require(ours.size() == theirs.size(), Failure::data, "{} values against {} in the reference",
+          ours.size(), theirs.size());
+  std::vector<double> difference(ours.size());
+  std::transform(ours.begin(), ours.end(), theirs.begin(), difference.begin(), std::minus<>());
+  const double a = norm_of(ours), b = norm_of(theirs);
+  const double dot = std::inner_product(ours.begin(), ours.end(), theirs.begin(), 0.);
+  return {norm_of(difference) / std::max({b, floor, 1e-300}), 1 - dot / std::max(a * b, 1e-300)};
+}
+
+// From random-sign inner products, the norm and samples of the reference; see golden.py, "form digest".
+Distance digest_distance(const std::string& name, std::span<const double> ours,
+                         std::span<const double> digest, double floor, uint64_t seed) {
+  const RandomKey key{.seed = seed, .purpose = purpose(name.c_str()) ^ kSignsPurpose};
+  double products[8] = {};
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const uint32_t word = philox(key, static_cast<uint32_t>(i / 4)).bits[i % 4];
+    for (int j = 0; j < 8; ++j) products[j] += word >> j & 1 ? -ours[i] : ours[i];
+  }
+  double square = 0, worst_sample = 0;
+  for (int j = 0; j < 8; ++j)
+    square += (products[j] - digest[2 + j]) * (products[j] - digest[2 + j]) / 8;
+  const size_t samples = std::min<size_t>(32, ours.size());
+  for (size_t k = 0; k < samples; ++k)
+    worst_sample =
+        std::max(worst_sample, std::abs(ours[k * ours.size() / samples] - digest[10 + k]));
+  const double scale = std::max({digest[0], floor, 1e-300});
+  const double error =
+      std::max({std::sqrt(square), worst_sample, std::abs(norm_of(ours) - digest[0])}) / scale;
+  return {std::isfinite(error) ? error : INFINITY, 0};
+}
+
+class Comparison {
+ public:
+  Comparison(const ReferenceFile& r, bool digest)
+      : r_(r), digest_(digest), seed_(r.number("seed")) {}
+
+  ParityRow row(const std::string& kind, const std::string& name, const std::vector<double>& ours,
+                double floor) const {
+    ParityRow row{.name = name};
+    if (digest_) {
+      row.ours =
+          digest_distance(name, ours, r_.values("digest/" + kind + "/" + name), floor, seed_);
+      return row;
+    }
+    const std::vector<double> theirs = r_.values(kind + "/" + name);
+    row.ours = whole_distance(ours, theirs, floor);
+    if (r_.find("own/" + kind + "/" + name)) {
+      const std::vector<double> own =
+          r_.values("own/" + kind + "/" + name);  // relative, 1 − cosine, absolute
+      row.own = Distance{own[2] / std::max({norm_of(theirs), floor, 1e-300}), own[1]};
+    }
+    return row;
+  }
+
+  double gradient_norm(const std::string& name) const {
+    return digest_ ? r_.values("digest/grad/" + name)[0] : norm_of(r_.values("grad/" + name));
+  }
+
+ private:
+  const ReferenceFile& r_;
+  bool digest_;
+  uint64_t seed_;
+};
+
+}  // namespace
+
+ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOptions& options) {
+  const ReferenceFile r(file);
+  const int batch = r.number("batch_size"), size = r.number("image_size");
+  ModelOptions model{.classes = r.number("classes"),
+                     .height = size,
+                     .width = size,
+                     .dropout = false,
+                     .stochastic_depth = false};
+  SessionOptions session_options{.programs = {{batch, Mode::gradients}},
+                                 .precision = options.precision,
+                                 .conv = options.conv,
+                                 .deterministic = options.deterministic,
+                                 .float_input = true,
+                                 .loss_scale = static_cast<float>(r.numbers("loss_scale").at(0)),
+                                 .fixed_loss_scale = true};
+  Session session(make_model(r.text("model"), model), backend, session_options);
+  const Graph& graph = session.graph();
+
+  std::map<std::string, Tensor> state;
+  for (const Parameter& p : graph.parameters) {
+    const Tensor* stored = r.find("state/" + p.name);
+    state[p.name] = stored ? *stored : rule_tensor(p.name, p.shape, r.number("seed"));
+  }
+  session.load(state);
+  session.set_input(input_of(r, batch, size, graph.image.channels()));
+  const std::vector<double> label_values = r.values("labels");
+  const std::vector<int32_t> labels(label_values.begin(), label_values.end());
+  const std::vector<uint8_t> unused(size_t(batch) * size * size * graph.image.channels());
+  const uint64_t step = session.gradients({unused.data(), labels.data(), batch}, {});
+
+  ParityReport report{.model = r.text("model"),
+                      .precision = std::string(name_of(options.precision)),
+                      .reference_precision = r.text("reference_precision"),
+                      .batch = batch,
+                      .reference_loss = r.values("loss")[0],
+                      .loss = session.result(step).loss};
+  report.logits = {"logits", whole_distance(session.logits(batch), r.values("logits"), 0),
+                   std::nullopt};
+  if (r.find("own/logits")) {
+    const std::vector<double> own = r.values("own/logits");
+    report.logits.own = Distance{own[0], own[1]};
+  }
+
+  const Comparison compare(r, r.text("form") == "digest");
+  const float scale = session.scale().scale;
+  double all = 0;
+  for (const Parameter& p : graph.parameters)
+    if (p.trained()) all = std::hypot(all, compare.gradient_norm(p.name));
+  const auto gradients = session.gradients();
+  const auto after = session.state();
+  for (const Parameter& p : graph.parameters) {
+    if (!p.trained()) {
+      report.running.push_back(compare.row("after", p.name, as_doubles(after.at(p.name)), 0));
+      continue;
+    }
+    std::vector<double> ours = as_doubles(gradients.at(p.name));
+    for (double& g : ours) g /= scale;
+    report.gradients.push_back(compare.row("grad", p.name, ours, kZeroGradient * all));
+  }
+  std::reverse(report.gradients.begin(), report.gradients.end());
+  return report;
+}
+
+ParityLimits parity_limits(Precision precision) {
+  switch (precision) {
+    case Precision::fp64: return {1e-9, 1e-9, 1e-9, 1e-9};
+    case Precision::fp32:
+      return {1e-5, 1e-5, 1e-4, 1e-4};  // a mean near zero is what large sums leave
+    case Precision::tf32: return {2e-2, 5e-3, 1e-1, 1e-2};
+    case Precision::fp16: return {2e-2, 5e-3, INFINITY, 1e-2, 2, 1.2};
+    case Precision::bf16: return {1e-1, 5e-3, INFINITY, 5e-2, 2, 1.2};
+  }
+  return {};
+}
+
+namespace {
+
+double percentile(std::vector<double> values, double p) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(p * double(values.size() - 1) + 0.5)];
+}
+
+std::string compare_cosines(const ParityReport& report, double factor) {
+  std::vector<double> ours, own;
+  for (const ParityRow& row : report.gradients) {
+    if (!row.own) continue;
+    ours.push_back(row.ours.cosine);
+    own.push_back(row.own->cosine);
+  }
+  if (ours.empty()) return "";
+  for (double p : {0.5, 0.9})
+    if (!(percentile(ours, p) <= factor * percentile(own, p)))
+      return fmt::format(
+          "gradients: 1 - cosine at the {:.0f}th percentile {:.2e}, PyTorch's own {:.2e}", 100 * p,
+          percentile(ours, p), percentile(own, p));
+  return "";
+}
+
+}  // namespace
+
+std::string first_difference(const ParityReport& report, const ParityLimits& limits) {
+  const auto beyond = [&](const ParityRow& row, double limit) {
+    if (row.own) limit = std::max(limit, limits.own_factor * row.own->relative);
+    return !(row.ours.relative <= limit);
+  };
+  const auto describe = [](const ParityRow& row, double limit) {
+    return fmt::format("{}: {:.2e} from the reference, at most {:.1e}{}", row.name,
+                       row.ours.relative, limit,
+                       row.own ? fmt::format(" (PyTorch's own: {:.2e})", row.own->relative) : "");
+  };
+  for (const ParityRow& row : report.running)
+    if (beyond(row, limits.running)) return describe(row, limits.running);
+  if (beyond(report.logits, limits.logits)) return describe(report.logits, limits.logits);
+  const double loss_error =
+      std::abs(report.loss - report.reference_loss) / std::abs(report.reference_loss);
+  if (!(loss_error <= limits.loss))
+    return fmt::format("loss: {:.6f}, the reference's is {:.6f}", report.loss,
+                       report.reference_loss);
+  for (const ParityRow& row : report.gradients)
+    if (beyond(row, limits.gradients)) return describe(row, limits.gradients);
+  return limits.cosine_factor > 0 ? compare_cosines(report, limits.cosine_factor) : "";
+}
+
+}  // namespace engine

@@ -1,0 +1,57 @@
+#include "tools/cli/terminal.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "engine/error.h"
+
+namespace engine {
+namespace {
+
+ColourMode colour_mode = ColourMode::automatic;
+
+std::string_view environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+}  // namespace
+
+bool can_rewrite(std::FILE* stream) {
+  return isatty(fileno(stream)) == 1 && environment("TERM") != "dumb";
+}
+
+int terminal_width(std::FILE* stream) {
+  winsize size{};
+  return ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+void set_colour(ColourMode mode) {
+  colour_mode = mode;
+}
+
+bool use_colour(std::FILE* stream) {
+  if (colour_mode != ColourMode::automatic) return colour_mode == ColourMode::always;
+  const std::string_view force = environment("CLICOLOR_FORCE");
+  if (!force.empty() && force != "0") return true;
+  return environment("NO_COLOR").empty() && can_rewrite(stream);
+}
+
+std::string paint(std::string_view text, Colour colour, std::FILE* stream) {
+  if (!use_colour(stream)) return std::string(text);
+  const char* code = colour == Colour::red ? "31" : colour == Colour::yellow ? "33" : "1";
+  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+}
+
+void say(std::string_view line) {
+  fmt::print(stderr, "{}\n", line);
+}
+
+void flush_stdout() {
+  require(std::fflush(stdout) == 0 && !std::ferror(stdout), Failure::internal,
+          "cannot write to stdout");
+}
+
+}  // namespace engine

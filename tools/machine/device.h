@@ -1,0 +1,79 @@
+// Where a verb computes: the flags, and a backend per rank from them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "tools/cli/options.h"
+
+namespace engine {
+
+enum class Device { automatic, cpu, cuda, reference };
+inline constexpr Choice<Device> kDevices[] = {{"auto", Device::automatic},
+                                              {"cpu", Device::cpu},
+                                              {"cuda", Device::cuda},
+                                              {"reference", Device::reference}};
+inline constexpr Choice<ConvForm> kConvForms[] = {
+    {"auto", ConvForm::automatic}, {"fused", ConvForm::fused}, {"library", ConvForm::library}};
+
+struct DeviceOptions {
+  Device device = Device::automatic;
+  std::string precision = "auto", gpus = "1";
+  int ranks = 1, threads = 0, workers = 0, workspace = 256;
+  ConvForm conv = ConvForm::automatic;
+  bool deterministic = false;
+
+  // What every verb that computes has.
+  void visit_device(auto& v) {
+    v.group("Device");
+    v("--device NAME", device, "auto: cuda if a GPU answers, else cpu", kDevices);
+    v("--precision P", precision,
+      "fp32, tf32, fp16, bf16, fp64 (reference); auto: fp16 on cuda, fp32 elsewhere");
+    v("--threads N", threads, "CPU cores to compute with; 0: all this process may use",
+      Within{0, 4096});
+    v("--conv FORM", conv, "convolutions: fused kernels, library calls, or the faster of both",
+      kConvForms);
+    v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536});
+    v("--deterministic", deterministic,
+      "time nothing: the same algorithms, hence the same bits, in every run");
+  }
+  // What verbs with data sets and several ranks have besides.
+  void visit_ranks(auto& v) {
+    v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
+    v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
+      Within{1, 1024});
+    v("--workers N", workers,
+      "threads that load images; 0: as many as cores (computing on the CPU: half)",
+      Within{0, 1024});
+  }
+};
+
+// The devices chosen, one entry per rank, all in one group.
+struct Ranks {
+  BackendKind kind = BackendKind::cpu;
+  Precision precision = Precision::fp32;
+  std::vector<BackendOptions> options;
+  int workers = 1;  // loading threads of each rank
+
+  int count() const { return static_cast<int>(options.size()); }
+};
+
+Ranks choose_ranks(const DeviceOptions& options);
+
+// For Monitor: the PCI bus ids of the GPUs that these ranks compute on; none on a CPU.
+std::vector<std::string> gpu_bus_ids(const Ranks& ranks);
+// For env.json: how many ranks, in which precision, on which devices, with which CUDA libraries and driver.
+nlohmann::ordered_json describe_ranks(const Ranks& ranks);
+
+// Calls body(rank) on a thread for each rank. The first failure wakes the others out of their meetings and is
+// rethrown when all have ended.
+void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body);
+
+std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);
+int available_cores();  // in this process's affinity mask
+
+}  // namespace engine

@@ -1,0 +1,89 @@
+#include "tools/machine/environment.h"
+
+#include <fmt/format.h>
+#include <jconfig.h>
+#include <oneapi/dnnl/dnnl_version.h>
+#include <sched.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <opencv2/core/version.hpp>
+
+namespace engine {
+namespace {
+
+// The value of the first line of `file` that begins with `key`.
+std::string value_in(const char* file, const std::string& key, char separator) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (!line.starts_with(key)) continue;
+    const size_t first = line.find_first_not_of(" \t\"", line.find(separator) + 1);
+    const size_t last = line.find_last_not_of(" \"");
+    if (first != std::string::npos && last >= first) return line.substr(first, last - first + 1);
+  }
+  return "unknown";
+}
+
+std::string dotted(int major, int minor, int patch) {
+  return fmt::format("{}.{}.{}", major, minor, patch);
+}
+
+}  // namespace
+
+Host this_host() {
+  utsname names{};
+  uname(&names);
+  struct sysinfo memory {};
+  sysinfo(&memory);
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  sched_getaffinity(0, sizeof allowed, &allowed);
+  return {.name = names.nodename,
+          .os = value_in("/etc/os-release", "PRETTY_NAME", '='),
+          .kernel = names.release,
+          .cpu = value_in("/proc/cpuinfo", "model name", ':'),
+          .cores = CPU_COUNT(&allowed),
+          .memory_gib = static_cast<double>(memory.totalram) * memory.mem_unit / 0x1p30};
+}
+
+std::vector<std::pair<std::string, std::string>> library_versions() {
+  constexpr int jpeg = LIBJPEG_TURBO_VERSION_NUMBER;  // 2001005 is 2.1.5
+  return {{"oneDNN", dotted(DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH)},
+          {"OpenCV", CV_VERSION},
+          {"libjpeg-turbo", dotted(jpeg / 1'000'000, jpeg / 1000 % 1000, jpeg % 1000)},
+          {"zlib", zlibVersion()},
+          {"fmt", dotted(FMT_VERSION / 10'000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
+          {"nlohmann_json", dotted(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
+                                   NLOHMANN_JSON_VERSION_PATCH)}};
+}
+
+std::vector<std::pair<std::string, std::string>> launch_variables() {
+  constexpr std::string_view kBeginnings[] = {
+      "SLURM_", "OMPI_COMM_WORLD_", "TORCHELASTIC_", "CUDA_", "NCCL_", "OMP_"};
+  constexpr std::string_view kNames[] = {"RANK",        "WORLD_SIZE",  "LOCAL_RANK",
+                                         "MASTER_ADDR", "MASTER_PORT", "GOMP_SPINCOUNT"};
+  std::vector<std::pair<std::string, std::string>> found;
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string_view text = *entry, name = text.substr(0, text.find('='));
+    const bool known =
+        std::any_of(std::begin(kBeginnings), std::end(kBeginnings),
+                    [&](std::string_view beginning) { return name.starts_with(beginning); }) ||
+        std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+    if (known && name.size() < text.size()) found.emplace_back(name, text.substr(name.size() + 1));
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::filesystem::path shared_file(std::string_view name) {
+  const std::filesystem::path bin = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  return bin.parent_path() / "share" / "engine" / name;
+}
+
+}  // namespace engine

@@ -1,0 +1,95 @@
+#include "tools/machine/nvml.h"
+
+#include <dlfcn.h>
+
+namespace engine {
+namespace {
+
+// The part of nvml.h that is used: every function returns 0 for success, and these signatures have
+// not changed since they were given their suffixes.
+using Device = void*;
+struct Utilisation {
+  unsigned gpu, memory;  // percent
+};
+struct MemoryInfo {
+  unsigned long long total, free, used;  // bytes
+};
+constexpr int kTemperatureOfGpu = 0;
+
+template <class Function>
+Function* find(void* library, const char* name) {
+  return reinterpret_cast<Function*>(dlsym(library, name));
+}
+
+}  // namespace
+
+struct Nvml::Library {
+  void* handle = nullptr;
+  int (*init)() = nullptr;
+  int (*shutdown)() = nullptr;
+  int (*by_bus_id)(const char*, Device*) = nullptr;
+  int (*utilisation)(Device, Utilisation*) = nullptr;
+  int (*memory)(Device, MemoryInfo*) = nullptr;
+  int (*power)(Device, unsigned*) = nullptr;             // milliwatts
+  int (*energy)(Device, unsigned long long*) = nullptr;  // millijoules
+  int (*temperature)(Device, int, unsigned*) = nullptr;
+  int (*driver)(char*, unsigned) = nullptr;
+  bool started = false;
+
+  explicit Library(const char* name) : handle(dlopen(name, RTLD_NOW | RTLD_LOCAL)) {
+    if (!handle) return;
+    init = find<int()>(handle, "nvmlInit_v2");
+    shutdown = find<int()>(handle, "nvmlShutdown");
+    by_bus_id = find<int(const char*, Device*)>(handle, "nvmlDeviceGetHandleByPciBusId_v2");
+    utilisation = find<int(Device, Utilisation*)>(handle, "nvmlDeviceGetUtilizationRates");
+    memory = find<int(Device, MemoryInfo*)>(handle, "nvmlDeviceGetMemoryInfo");
+    power = find<int(Device, unsigned*)>(handle, "nvmlDeviceGetPowerUsage");
+    energy = find<int(Device, unsigned long long*)>(handle, "nvmlDeviceGetTotalEnergyConsumption");
+    temperature = find<int(Device, int, unsigned*)>(handle, "nvmlDeviceGetTemperature");
+    driver = find<int(char*, unsigned)>(handle, "nvmlSystemGetDriverVersion");
+    started = init && shutdown && by_bus_id && init() == 0;
+  }
+  ~Library() {
+    if (started) shutdown();
+    if (handle) dlclose(handle);
+  }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+};
+
+std::optional<Nvml> Nvml::open(std::span<const std::string> bus_ids, const char* library) {
+  if (bus_ids.empty()) return std::nullopt;
+  auto opened = std::make_shared<const Library>(library);
+  if (!opened->started) return std::nullopt;
+  std::vector<Device> devices;
+  for (const std::string& id : bus_ids)
+    if (Device device = nullptr; opened->by_bus_id(id.c_str(), &device) == 0)
+      devices.push_back(device);
+  if (devices.empty()) return std::nullopt;
+  return Nvml(std::move(opened), std::move(devices));
+}
+
+GpuReading Nvml::read(size_t device) const {
+  GpuReading reading;
+  Device const at = devices_[device];
+  if (Utilisation u{}; library_->utilisation && library_->utilisation(at, &u) == 0)
+    reading.utilisation = u.gpu / 100.;
+  if (MemoryInfo m{}; library_->memory && library_->memory(at, &m) == 0)
+    reading.memory_gib = static_cast<double>(m.used) / 0x1p30;
+  if (unsigned milliwatts = 0; library_->power && library_->power(at, &milliwatts) == 0)
+    reading.watts = milliwatts / 1000.;
+  if (unsigned long long millijoules = 0;
+      library_->energy && library_->energy(at, &millijoules) == 0)
+    reading.joules = static_cast<double>(millijoules) / 1000.;
+  if (unsigned celsius = 0;
+      library_->temperature && library_->temperature(at, kTemperatureOfGpu, &celsius) == 0)
+    reading.celsius = celsius;
+  return reading;
+}
+
+std::string Nvml::driver() const {
+  char text[96] = {};
+  return library_->driver && library_->driver(text, sizeof text) == 0 ? text : "";
+}
+
+}  // namespace engine

@@ -1,0 +1,79 @@
+#include "tools/score/evaluation.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "tools/data/preprocess_options.h"
+
+namespace engine {
+
+std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode) {
+  std::vector<ProgramSpec> programs;
+  for (int64_t step = 0, steps = steps_per_epoch(samples, batch, share); step < steps; ++step) {
+    if (step > 0 && step + 1 < steps) continue;  // all but the last are alike
+    const int count = share_of_step(samples, batch, share, step).count;
+    const bool known = std::any_of(programs.begin(), programs.end(),
+                                   [&](const auto& p) { return p.batch == count; });
+    if (count > 0 && !known) programs.push_back({count, mode});
+  }
+  return programs;
+}
+
+Inference::Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
+                     const DeviceOptions& device, int batch, OnBadImage on_bad_image)
+    : ranks_(choose_ranks(device)),
+      backend_(make_backend(ranks_.kind, ranks_.options[0])),
+      session_(make_model(file.model, {.classes = file.class_count,
+                                       .height = preprocess.crop,
+                                       .width = preprocess.crop}),
+               *backend_,
+               {.programs = programs_for(static_cast<int64_t>(data.samples.size()), batch, {},
+                                         Mode::evaluate),
+                .precision = ranks_.precision,
+                .conv = device.conv,
+                .deterministic = device.deterministic,
+                .workspace = size_t(device.workspace) << 20,
+                .normalisation = normalisation_of(preprocess)}),
+      loader_(data, evaluation_input(data, preprocess),
+              {.width = preprocess.crop,
+               .height = preprocess.crop,
+               .channels = preprocess.channels,
+               .batch = batch,
+               .threads = ranks_.workers,
+               .ahead = 3,
+               .shuffle = false,
+               .on_bad_image = on_bad_image,
+               .memory = batch_memory(*backend_)}) {
+  load_model_file(session_, file, false, 0);
+}
+
+HostAllocator batch_memory(Backend& backend) {
+  auto blocks = std::make_shared<std::map<void*, Memory>>();
+  return {.allocate =
+              [blocks, &backend](size_t bytes) {
+                Memory memory = backend.allocate_host(bytes);
+                void* at = memory.get();
+                blocks->emplace(at, std::move(memory));
+                return at;
+              },
+          .free = [blocks](void* at) { blocks->erase(at); }};
+}
+
+CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data) {
+  const size_t classes = data.classes.size();
+  CountedSamples counted;
+  for (size_t i = 0; i < data.samples.size(); ++i) {
+    if (!result.counted[i]) continue;
+    counted.logits.insert(counted.logits.end(), result.logits.begin() + i * classes,
+                          result.logits.begin() + (i + 1) * classes);
+    counted.labels.push_back(data.samples[i].label);
+  }
+  return counted;
+}
+
+Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
+  const CountedSamples counted = counted_samples(result, data);
+  return evaluate_logits(counted.logits, counted.labels, static_cast<int>(data.classes.size()));
+}
+
+}  // namespace engine

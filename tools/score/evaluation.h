@@ -1,0 +1,78 @@
+// Runs a data set through a session in evaluation mode, each sample once, over any number of ranks.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/metrics.h"
+#include "engine/session.h"
+#include "io/data/loader.h"
+#include "tools/machine/device.h"
+#include "tools/score/model_file.h"
+
+namespace engine {
+
+// Shared by the ranks of a group: each fills the rows of its samples.
+struct EvaluationResult {
+  std::vector<float> logits;     // (samples, classes), in the order of the data set
+  std::vector<uint8_t> counted;  // 0: a stand-in for an image that could not be read
+};
+
+// The programs an evaluation of `samples` images needs.
+std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode);
+
+// What eval and predict do with a weight file and images: a session that holds the weights, and the loader.
+class Inference {
+ public:
+  // `data` must outlive it.
+  Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
+            const DeviceOptions& device, int batch, OnBadImage on_bad_image = OnBadImage::error);
+  Session& session() { return session_; }
+  Loader& loader() { return loader_; }
+
+ private:
+  Ranks ranks_;
+  std::unique_ptr<Backend> backend_;
+  Session session_;
+  Loader loader_;
+};
+
+// Pinned memory for a loader; the backend must outlive it.
+HostAllocator batch_memory(Backend& backend);
+
+// Every rank calls it with the same, sized result; it returns when all have filled it.
+// `progress(images, seconds waited for data)` is called after each batch.
+template <class Progress>
+void evaluate(Session& session, Loader& loader, const Communicator& communicator,
+              EvaluationResult& result, Progress progress) {
+  const int classes = session.graph().classes();
+  loader.start(0);
+  double waited = loader.wait_seconds();
+  while (const Batch* batch = loader.next()) {
+    if (batch->count > 0) {
+      const std::vector<float> logits = session.evaluate({.images = batch->images,
+                                                          .labels = batch->labels,
+                                                          .count = batch->count,
+                                                          .records = batch->records},
+                                                         {});
+      std::copy(logits.begin(), logits.end(), result.logits.begin() + batch->first * classes);
+      for (int i = 0; i < batch->count; ++i)
+        result.counted[batch->first + i] = !batch->substituted[i];
+    }
+    progress(batch->total, loader.wait_seconds() - waited);
+    waited = loader.wait_seconds();
+  }
+  communicator.group->barrier();
+}
+
+// The logits and labels of the counted samples.
+struct CountedSamples {
+  std::vector<float> logits;
+  std::vector<int32_t> labels;
+};
+CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data);
+
+// Of the counted samples.
+Metrics metrics_of(const EvaluationResult& result, const Dataset& data);
+
+}  // namespace engine

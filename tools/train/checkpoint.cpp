@@ -1,0 +1,244 @@
+#include "tools/train/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "engine/error.h"
+#include "io/files/bytes.h"
+#include "io/files/checksum.h"
+#include "io/weights/safetensors.h"
+
+namespace engine {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kPrefix = "step_", kSuffix = ".safetensors";
+constexpr char kPosition[] = "position", kSeconds[] = "seconds", kDigest[] = "state_sha256",
+               kFacts[] = "facts_sha256";
+
+Json to_json(const TrainPosition& p) {
+  return {{"epoch", p.epoch},
+          {"epoch_step", p.epoch_step},
+          {"step", p.step},
+          {"validated", p.validated},
+          {"loss_sums", p.loss_sums},
+          {"weight", p.weight},
+          {"schedule",
+           {{"factor", p.schedule.factor},
+            {"best", p.schedule.best},
+            {"bad_epochs", p.schedule.bad_epochs}}},
+          {"early_stop",
+           {{"best", p.early_stop.best},
+            {"size", p.early_stop.size},
+            {"bad_epochs", p.early_stop.bad_epochs}}},
+          {"best",
+           {{"epoch", p.best.epoch},
+            {"step", p.best.step},
+            {"size", p.best.size},
+            {"top1", p.best.top1},
+            {"loss", p.best.loss}}}};
+}
+
+TrainPosition position_from(const Json& j) {
+  TrainPosition p;
+  p.epoch = j.at("epoch");
+  p.epoch_step = j.at("epoch_step");
+  p.step = j.at("step");
+  p.validated = j.at("validated");
+  p.loss_sums = j.at("loss_sums").get<std::vector<double>>();
+  p.weight = j.at("weight");
+  const Json &schedule = j.at("schedule"), &early = j.at("early_stop"), &best = j.at("best");
+  p.schedule.factor = schedule.at("factor");
+  if (!schedule.at("best").is_null()) p.schedule.best = schedule.at("best");
+  p.schedule.bad_epochs = schedule.at("bad_epochs");
+  p.early_stop = {early.at("best"), early.at("size"), early.at("bad_epochs")};
+  p.best = {best.at("epoch"), best.at("step"), best.at("size"), best.at("top1"), best.at("loss")};
+  return p;
+}
+
+struct Named {
+  std::string name;
+  const Tensor* tensor;
+};
+
+std::vector<Named> tensors_of(const Checkpoint& c) {
+  std::vector<Named> all;
+  const auto add = [&](std::string_view group, const std::map<std::string, Tensor>& tensors) {
+    for (const auto& [name, tensor] : tensors)
+      all.push_back({fmt::format("{}/{}", group, name), &tensor});
+  };
+  add("model", c.model);
+  add("optimizer", c.optimizer);
+  add("ema", c.ema);
+  return all;
+}
+
+// One digest per tensor, by all cores: hashing must not hold up training.
+std::vector<std::string> digests(const std::vector<Named>& tensors) {
+  std::vector<std::string> result(tensors.size());
+  std::atomic<size_t> next = 0;
+  const auto work = [&] {
+    for (size_t i; (i = next++) < tensors.size();) result[i] = sha256(tensors[i].tensor->bytes);
+  };
+  {
+    std::vector<std::jthread> helpers;
+    const unsigned most = std::min(16u, std::thread::hardware_concurrency());
+    for (unsigned i = 1; i < most; ++i) helpers.emplace_back(work);
+    work();
+  }
+  return result;
+}
+
+std::string facts_digest(const std::map<std::string, std::string>& metadata) {
+  Sha256 hash;
+  for (const auto& [name, text] : metadata) {
+    if (name == kFacts || name == "format") continue;  // itself; what write_safetensors adds
+    hash.update(as_bytes(fmt::format("{} {} ", name.size(), text.size())));
+    hash.update(as_bytes(name));
+    hash.update(as_bytes(text));
+  }
+  return hash.finish();
+}
+
+std::string_view take_group(std::string_view& name) {
+  const size_t slash = std::min(name.find('/'), name.size());
+  const std::string_view group = name.substr(0, slash);
+  name.remove_prefix(std::min(slash + 1, name.size()));
+  return group;
+}
+
+}  // namespace
+
+std::string state_digest(const Checkpoint& c) {
+  const std::vector<Named> tensors = tensors_of(c);
+  const std::vector<std::string> parts = digests(tensors);
+  Sha256 hash;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& t = *tensors[i].tensor;
+    hash.update(as_bytes(fmt::format("{} {} {} {}\n", tensors[i].name, name_of(t.dtype),
+                                     to_string(t.shape), parts[i])));
+  }
+  hash.update(as_bytes(to_json(c.at).dump()));
+  return hash.finish();
+}
+
+void write_checkpoint(const fs::path& path, Checkpoint c, const std::string& digest) {
+  TensorFile file{.metadata = std::move(c.facts)};
+  const auto add = [&](std::string_view group, std::map<std::string, Tensor>& tensors) {
+    for (auto& [name, tensor] : tensors)
+      file.tensors.emplace(fmt::format("{}/{}", group, name), std::move(tensor));
+  };
+  add("model", c.model);
+  add("optimizer", c.optimizer);
+  add("ema", c.ema);
+  file.metadata[kPosition] = to_json(c.at).dump();
+  file.metadata[kSeconds] = Json(c.at.seconds).dump();
+  file.metadata[kDigest] = digest;
+  file.metadata[kFacts] = facts_digest(file.metadata);
+  write_safetensors(path, file);
+}
+
+Checkpoint read_checkpoint(const fs::path& path) {
+  TensorFile file = read_safetensors(path);
+  const auto text = [&](const char* name) {
+    const auto it = file.metadata.find(name);
+    require(it != file.metadata.end(), Failure::weights,
+            "{}: no checkpoint of a run: {} is missing; --weights begins with weights alone",
+            path.string(), name);
+    return it->second;
+  };
+  require(text(kFacts) == facts_digest(file.metadata), Failure::weights,
+          "{}: damaged: its texts do not have the SHA-256 they were written with", path.string());
+  Checkpoint c;
+  c.at = position_from(Json::parse(text(kPosition)));
+  c.at.seconds = Json::parse(text(kSeconds));
+  for (auto& [full, tensor] : file.tensors) {
+    std::string_view name = full;
+    const std::string_view group = take_group(name);
+    auto& into = group == "model" ? c.model : group == "optimizer" ? c.optimizer : c.ema;
+    into.emplace(name, std::move(tensor));
+  }
+  c.digest = state_digest(c);
+  require(text(kDigest) == c.digest, Failure::weights,
+          "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
+  for (const char* name : {kPosition, kSeconds, kDigest, kFacts, "format"})
+    file.metadata.erase(name);
+  c.facts = std::move(file.metadata);
+  return c;
+}
+
+CheckpointFolder::CheckpointFolder(const fs::path& run, int keep)
+    : path_(run / "ckpt"), keep_(keep) {}
+
+std::vector<fs::path> CheckpointFolder::files() const {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(path_, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) found.push_back(entry.path());
+  }
+  // Steps beyond eight digits have longer names.
+  std::sort(found.begin(), found.end(), [](const fs::path& a, const fs::path& b) {
+    const std::string x = a.filename().string(), y = b.filename().string();
+    return std::pair(x.size(), x) < std::pair(y.size(), y);
+  });
+  return found;
+}
+
+fs::path CheckpointFolder::write(Checkpoint c, const std::string& digest) const {
+  const fs::path path = path_ / fmt::format("{}{:08}{}", kPrefix, c.at.step, kSuffix);
+  const std::vector<fs::path> before = files();
+  try {
+    fs::create_directories(path_);
+    write_checkpoint(path, std::move(c), digest);
+  } catch (const std::exception& error) {
+    const auto* ours = dynamic_cast<const Error*>(&error);
+    fail(ours ? ours->kind : Failure::data, "{}; {}", error.what(),
+         before.empty() ? "there is no former checkpoint"
+                        : "the former checkpoint " + before.back().string() + " is intact");
+  }
+  remove_old(path);
+  return path;
+}
+
+// Later steps are of a future that a resumed run has left.
+void CheckpointFolder::remove_old(const fs::path& newest) const {
+  const std::vector<fs::path> all = files();
+  const auto at = std::find(all.begin(), all.end(), newest);
+  for (auto it = all.begin(); it != all.end(); ++it) {
+    std::error_code ignored;
+    if (it > at || at - it >= keep_) fs::remove(*it, ignored);
+  }
+}
+
+std::optional<Checkpoint> CheckpointFolder::newest(
+    const std::function<void(const std::string&)>& say) const {
+  const std::vector<fs::path> all = files();
+  for (auto it = all.rbegin(); it != all.rend(); ++it) {
+    try {
+      return read_checkpoint(*it);
+    } catch (const std::exception& error) {
+      say(fmt::format("{}; trying the one before", error.what()));
+      std::error_code ignored;
+      fs::rename(*it, fs::path(it->string() + ".damaged"), ignored);
+    }
+  }
+  require(all.empty(), Failure::weights, "{}: none of its {} checkpoints can be read",
+          path_.string(), all.size());
+  return std::nullopt;
+}
+
+void CheckpointFolder::remove_leftovers() const {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(path_, ignored))
+    if (entry.path().extension() == ".tmp") fs::remove(entry.path(), ignored);
+}
+
+}  // namespace engine

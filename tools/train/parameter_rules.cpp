@@ -1,0 +1,64 @@
+#include "tools/train/parameter_rules.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <sstream>
+#include <vector>
+
+#include "engine/error.h"
+
+namespace engine {
+
+namespace {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);)
+    if (!part.empty()) parts.push_back(part);
+  return parts;
+}
+
+std::string layer_of(const std::string& name) {
+  const std::vector<std::string> parts = split(name, '.');
+  const bool block = parts.size() > 4 && parts[3] == "block";
+  const bool dense = parts.size() > 3 && parts[2].starts_with("denselayer");
+  const size_t depth = std::min(block || dense ? size_t{3} : size_t{2}, parts.size() - 1);
+  std::string layer;
+  for (size_t i = 0; i < depth; ++i) layer += parts[i] + '.';
+  return layer;
+}
+
+// By name of the parameter: layer_decay to the power of the layers above it.
+std::map<std::string, double> rates_by_layer(const Graph& graph, double layer_decay) {
+  std::map<std::string, int> layers;
+  for (const Parameter& p : graph.parameters)
+    if (p.trained()) layers.emplace(layer_of(p.name), static_cast<int>(layers.size()));
+  std::map<std::string, double> rates;
+  const int last = static_cast<int>(layers.size()) - 1;
+  for (const Parameter& p : graph.parameters)
+    if (p.trained()) rates[p.name] = std::pow(layer_decay, last - layers.at(layer_of(p.name)));
+  return rates;
+}
+
+}  // namespace
+
+std::function<ParameterRule(const Parameter&)> parameter_rule(const RuleOptions& options,
+                                                              const Graph& graph) {
+  const std::vector<std::string> frozen = split(options.freeze, ',');
+  for (const std::string& prefix : frozen)
+    require(std::any_of(graph.parameters.begin(), graph.parameters.end(),
+                        [&](const Parameter& p) { return p.name.starts_with(prefix); }),
+            Failure::usage, "--freeze {}: no parameter has a name that begins so; the first is {}",
+            prefix, graph.parameters.front().name);
+  return [frozen, all = options.decay_all,
+          rates = rates_by_layer(graph, options.layer_decay)](const Parameter& p) {
+    const bool fixed = std::any_of(frozen.begin(), frozen.end(), [&](const std::string& prefix) {
+      return p.name.starts_with(prefix);
+    });
+    return ParameterRule{.rate = fixed ? 0 : rates.at(p.name), .decay = all || decays_weight(p)};
+  };
+}
+
+}  // namespace engine

@@ -1,0 +1,257 @@
+#include "tools/train/run_directory.h"
+
+#include <fmt/chrono.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <vector>
+
+#include "engine/error.h"
+#include "io/files/atomic_file.h"
+#include "tools/machine/environment.h"
+
+namespace engine {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr int kSchema = 1;  // of the lines of metrics.jsonl
+constexpr char kMetrics[] = "metrics.jsonl", kResults[] = "results.csv", kNotes[] = "log.txt";
+// The first seven are names that existing tools parse.
+constexpr char kHeader[] =
+    "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
+    "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
+    "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius";
+
+std::string dump(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+// 2025-03-01T12:34:56.789Z
+std::string now_utc() {
+  const auto now =
+      std::chrono::time_point_cast<std::chrono::milliseconds>(std::chrono::system_clock::now());
+  const auto milliseconds = now.time_since_epoch().count() % 1000;
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z",
+                     fmt::gmtime(std::chrono::system_clock::to_time_t(now)), milliseconds);
+}
+
+// runs/<model>-<date>-<time>, with a number behind it if two runs begin within a second.
+fs::path default_path(std::string_view model) {
+  const std::string name =
+      fmt::format("runs/{}-{:%Y%m%d-%H%M%S}", model, fmt::localtime(std::time(nullptr)));
+  fs::path path = name;
+  for (int i = 2; fs::exists(path); ++i) path = fmt::format("{}-{}", name, i);
+  return path;
+}
+
+// The whole lines of a file: what a killed process left of its last one is not among them.
+std::vector<std::string> whole_lines(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::vector<std::string> lines;
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1)
+    lines.push_back(text.substr(begin, end - begin));
+  return lines;
+}
+
+bool happened_by(const std::string& line, int epochs, int64_t steps) {
+  const Json event = Json::parse(line, nullptr, false);
+  if (!event.is_object()) return false;
+  const std::string kind = event.value("event", "");
+  if (kind == "epoch" || kind == "eval") return event.value("epoch", 0) <= epochs;
+  return event.value("step", int64_t{0}) <= steps;
+}
+
+std::string join_lines(const std::vector<std::string>& lines) {
+  return lines.empty() ? "" : fmt::format("{}\n", fmt::join(lines, "\n"));
+}
+
+// As a POSIX shell reads it back.
+std::string shell_word(std::string_view argument) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%";
+  if (!argument.empty() && argument.find_first_not_of(kPlain) == std::string_view::npos)
+    return std::string(argument);
+  std::string text = "'";
+  for (char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+// What an epoch took of the machine, by the names of the columns of results.csv.
+std::vector<Scalar> machine_scalars(const MachineUse& use) {
+  const GpuReading none{NAN, NAN, NAN, NAN};
+  const GpuReading& gpu = use.gpu ? *use.gpu : none;
+  return {{"cpu/cores", use.process_cores},   {"cpu/host", use.host_cpu},
+          {"cpu/memory_gib", use.memory_gib}, {"gpu/utilisation", gpu.utilisation},
+          {"gpu/memory_gib", gpu.memory_gib}, {"gpu/watts", gpu.watts},
+          {"gpu/celsius", gpu.celsius}};
+}
+
+}  // namespace
+
+RunDirectory RunDirectory::create(const fs::path& out, std::string_view model, bool resume) {
+  const fs::path path = out.empty() ? default_path(model) : out;
+  std::error_code error;
+  require(!fs::exists(path) || fs::is_directory(path), Failure::usage, "--out {}: not a folder",
+          path.string());
+  require(resume || !fs::exists(path) || fs::is_empty(path), Failure::usage,
+          "--out {}: not empty; give another folder, or --resume auto to continue the run in it",
+          path.string());
+  fs::create_directories(path / "weights", error);
+  require(!error, Failure::usage, "--out {}: cannot create it: {}", path.string(), error.message());
+  return RunDirectory(path);
+}
+
+RunDirectory::RunDirectory(fs::path path) : path_(std::move(path)), events_(path_) {
+  if (!fs::exists(path_ / kResults)) replace(kResults, fmt::format("{}\n", kHeader));
+  open_logs();
+}
+
+fs::path RunDirectory::weights(std::string_view name) const {
+  return path_ / "weights" / fmt::format("{}.safetensors", name);
+}
+
+void RunDirectory::write_args(const Flags& flags) {
+  replace("args.json", to_json(flags) + '\n');
+}
+
+void RunDirectory::write_command(const Command& command) {
+  std::string text = "engine " + command.verb;
+  for (const std::string& argument : command.arguments) text += ' ' + shell_word(argument);
+  replace("command.txt", text + '\n');
+}
+
+void RunDirectory::write_environment(const Json& facts) {
+  const Host host = this_host();
+  Json json = {{"engine", kBuild.version},
+               {"git", kBuild.git},
+               {"build", kBuild.type},
+               {"compiler", kBuild.compiler},
+               {"started", now_utc()},
+               {"host", host.name},
+               {"os", host.os},
+               {"kernel", host.kernel},
+               {"cpu", host.cpu},
+               {"cores", host.cores},
+               {"memory_gib", host.memory_gib}};
+  for (const auto& [name, version] : library_versions()) json["libraries"][name] = version;
+  for (const auto& [name, value] : launch_variables()) json["variables"][name] = value;
+  json.update(facts);
+  replace("env.json", dump(json, 2) + '\n');
+}
+
+void RunDirectory::write_classes(std::span<const std::string> classes) {
+  replace("classes.txt", join_lines({classes.begin(), classes.end()}));
+}
+
+void RunDirectory::write_split(std::string_view csv) {
+  replace("split.csv", csv);
+}
+
+void RunDirectory::write_algorithms(const std::map<std::string, std::string>& algorithms) {
+  replace("algorithms.json", dump(Json(algorithms), 2) + '\n');
+}
+
+void RunDirectory::continue_after(int epochs, int64_t steps) {
+  metrics_.close();
+  results_.close();
+  std::vector<std::string> events, rows = {kHeader};
+  for (std::string& line : whole_lines(path_ / kMetrics))
+    if (happened_by(line, epochs, steps)) events.push_back(std::move(line));
+  for (std::string& row : whole_lines(path_ / kResults)) {
+    int epoch = 0;
+    double seconds = 0;
+    if (std::sscanf(row.c_str(), "%d,%lf", &epoch, &seconds) != 2 || epoch > epochs) continue;
+    seconds_before_ = seconds;
+    rows.push_back(std::move(row));
+  }
+  replace(kMetrics, join_lines(events));
+  replace(kResults, join_lines(rows));
+  events_.restart(steps + 1);
+  open_logs();
+}
+
+void RunDirectory::log(std::string_view event, const Json& fields) {
+  Json json = {{"schema", kSchema}, {"time", now_utc()}, {"event", event}};
+  json.update(fields);
+  append(metrics_, kMetrics, dump(json));
+}
+
+void RunDirectory::log_step(int epoch, int64_t step, const Json& fields) {
+  Json json = {{"epoch", epoch}, {"step", step}};
+  json.update(fields);
+  log("step", json);
+  std::vector<Scalar> scalars;
+  for (const auto& [name, value] : fields.items())
+    if (value.is_number() && std::isfinite(value.get<double>()))
+      scalars.push_back({"train/" + name, value.get<double>()});
+  events_.write(step, scalars);
+}
+
+void RunDirectory::log_epoch(const EpochResult& r) {
+  const double auc = r.auc_macro.value_or(NAN);
+  std::string row =
+      fmt::format("{},{:.3f},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{},{:.6g},{:.6g}", r.epoch,
+                  r.seconds, r.train_loss, r.top1, r.top5, r.val_loss, r.lr, auc, r.step,
+                  r.images_per_second, r.wait_share);
+  Json event = {{"epoch", r.epoch},
+                {"step", r.step},
+                {"seconds", r.seconds},
+                {"train_loss", r.train_loss},
+                {"val_loss", r.val_loss},
+                {"top1", r.top1},
+                {"top5", r.top5},
+                {"auc_macro", auc},
+                {"lr", r.lr},
+                {"images_per_second", r.images_per_second},
+                {"wait_share", r.wait_share}};
+  std::vector<Scalar> scalars = {{"epoch/train_loss", r.train_loss},
+                                 {"val/loss", r.val_loss},
+                                 {"val/accuracy_top1", r.top1},
+                                 {"val/accuracy_top5", r.top5},
+                                 {"val/auc_macro", auc},
+                                 {"epoch/number", double(r.epoch)},
+                                 {"epoch/lr", r.lr},
+                                 {"epoch/images_per_second", r.images_per_second},
+                                 {"epoch/wait_share", r.wait_share}};
+  for (const Scalar& scalar : machine_scalars(r.use)) {
+    row += fmt::format(",{:.6g}", scalar.value);
+    if (std::isfinite(scalar.value)) event[scalar.tag] = scalar.value;
+    scalars.push_back(scalar);
+  }
+  std::erase_if(scalars, [](const Scalar& s) { return !std::isfinite(s.value); });
+  append(results_, kResults, row);
+  log("epoch", event);
+  events_.write(r.step, scalars);
+}
+
+void RunDirectory::note(std::string_view line) {
+  append(notes_, kNotes, fmt::format("{} {}", now_utc(), line));
+}
+
+void RunDirectory::open_logs() {
+  metrics_.open(path_ / kMetrics, std::ios::app | std::ios::binary);
+  results_.open(path_ / kResults, std::ios::app | std::ios::binary);
+  if (!notes_.is_open()) notes_.open(path_ / kNotes, std::ios::app | std::ios::binary);
+  require(metrics_.is_open() && results_.is_open() && notes_.is_open(), Failure::usage,
+          "--out {}: cannot write to it", path_.string());
+}
+
+void RunDirectory::replace(const char* name, std::string_view text) const {
+  write_file_atomically(path_ / name, text);
+}
+
+void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {
+  const std::scoped_lock lock(*appending_);
+  log << line << '\n' << std::flush;
+  require(log.good(), Failure::data, "{}: cannot write: {}", (path_ / name).string(),
+          std::strerror(errno));
+}
+
+}  // namespace engine

@@ -1,0 +1,85 @@
+// The folder of a training run: what was asked for (args.json), what it ran on (env.json), the
+// classes, the algorithms chosen, what happened (metrics.jsonl, results.csv, log.txt, TensorBoard's
+// events) and where the weights go. Whole files are replaced atomically; logs grow by whole lines.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "io/files/event_file.h"
+#include "tools/cli/options.h"
+#include "tools/machine/monitor.h"
+
+namespace engine {
+
+// A row of results.csv.
+struct EpochResult {
+  int epoch = 0;       // from 1
+  double seconds = 0;  // since training began, interruptions left out
+  double train_loss = 0, val_loss = 0;
+  double top1 = 0, top5 = 0;        // shares of the validation images, 0 to 1
+  std::optional<double> auc_macro;  // nothing where a class has no image
+  double lr = 0;                    // of the epoch's last step
+  int64_t step = 0;                 // steps done in all: the place in TensorBoard's plots
+  double images_per_second = 0, wait_share = 0;  // wait: share of the time spent waiting for data
+  MachineUse use;                                // during training, of Monitor::take()
+};
+
+class RunDirectory {
+ public:
+  // `out` as given; if empty, runs/<model>-<date>-<time>. A folder with something in it is an
+  // Error(usage) unless the run is resumed.
+  static RunDirectory create(const std::filesystem::path& out, std::string_view model, bool resume);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path weights(
+      std::string_view name) const;  // "best" → …/weights/best.safetensors
+
+  void write_args(const Flags& flags);
+  void write_command(const Command& command);  // command.txt, quoted for a shell
+  // Build, libraries and host, and the caller's own facts (devices, driver, …).
+  void write_environment(const nlohmann::ordered_json& facts);
+  void write_classes(std::span<const std::string> classes);
+  void write_split(std::string_view csv);  // split.csv: which sample is in which part
+  void write_algorithms(const std::map<std::string, std::string>& algorithms);
+
+  // A run continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond
+  // them goes. Events "epoch" and "eval" belong to their member "epoch", others to their member
+  // "step", if they have it.
+  void continue_after(int epochs, int64_t steps);
+
+  // One line of metrics.jsonl: schema, time, event, then `fields`. From any thread.
+  void log(std::string_view event, const nlohmann::ordered_json& fields);
+  // An event "step" with `epoch`, `step` and `fields`; those of them that are finite numbers are
+  // TensorBoard's scalars too, as "train/<name>". Callers choose how often.
+  void log_step(int epoch, int64_t step, const nlohmann::ordered_json& fields);
+  // A row of results.csv, an event "epoch" and scalars.
+  void log_epoch(const EpochResult& result);
+  // A line of log.txt, with the time: what was said to the user.
+  void note(std::string_view line);
+
+  // `seconds` of the last row of results.csv, 0 without one.
+  double seconds_before() const { return seconds_before_; }
+
+ private:
+  explicit RunDirectory(std::filesystem::path path);
+  void open_logs();
+  void replace(const char* name, std::string_view text) const;
+  void append(std::ofstream& log, const char* name, std::string_view line);
+
+  std::filesystem::path path_;
+  std::ofstream metrics_, results_, notes_;
+  EventFile events_;
+  std::unique_ptr<std::mutex> appending_ = std::make_unique<std::mutex>();
+  double seconds_before_ = 0;
+};
+
+}  // namespace engine

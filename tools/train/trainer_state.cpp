@@ -1,0 +1,137 @@
+// How a run begins, is saved, and goes on.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "engine/error.h"
+#include "tools/cli/clock.h"
+#include "tools/cli/signals.h"
+#include "tools/train/trainer.h"
+
+namespace engine {
+
+namespace {
+
+// This thread, and those it starts, run where loading and computing leave room.
+void give_way() {
+  constexpr int kNice = 10;
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
+}
+
+}  // namespace
+
+void Trainer::load_state() {
+  if (shared_.checkpoint) {
+    restore(*shared_.checkpoint);
+  } else if (shared_.weights) {
+    const auto fresh = load_model_file(*session_, *shared_.weights, true, config_.seed);
+    if (!fresh.empty())
+      say(fmt::format("{}: its head has {} classes, this data set {}: {} start anew",
+                      shared_.weights->path.string(), shared_.weights->class_count,
+                      session_->graph().classes(), fmt::join(fresh, ", ")));
+  } else {
+    session_->initialise(config_.seed);
+  }
+  prepare(backend_->description(), began_);
+  if (leads()) shared_.run.write_algorithms(backend_->algorithms());
+}
+
+void Trainer::prepare(const std::string& what, double since) {
+  session_->prepare();
+  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - since,
+                  session_->allocated_bytes() / 1048576.));
+}
+
+void Trainer::restore(const Checkpoint& checkpoint) {
+  session_->load(checkpoint.model);
+  session_->load_optimizer_state(checkpoint.optimizer);
+  if (config_.ema_decay > 0 && !checkpoint.ema.empty()) session_->load_ema_state(checkpoint.ema);
+  const int ranks = communicator_.ranks();
+  if (static_cast<int>(at_.loss_sums.size()) != ranks) {  // the run had more or fewer ranks
+    double sum = 0;
+    for (double part : at_.loss_sums) sum += part;
+    at_.loss_sums.assign(ranks, 0.);
+    at_.loss_sums[0] = sum;
+  }
+  if (leads()) {
+    shared_.run.continue_after(at_.epoch, at_.step);
+    shared_.run.log("resume", {{"epoch", at_.epoch}, {"step", at_.step}});
+  }
+  say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
+                  checkpoint.digest));
+  if (!config_.deterministic && backend_->kind() == BackendKind::cuda)
+    say("without --deterministic the last bits may differ from an undisturbed run's");
+  if (leads() && at_.validated == at_.step)  // the interruption may have come before that
+    weight_writer(checkpoint.model)();
+}
+
+std::map<std::string, Tensor> Trainer::averages() const {
+  return config_.ema_decay > 0 ? session_->ema_state() : std::map<std::string, Tensor>();
+}
+
+void Trainer::save(bool weights) {
+  if (!leads()) return;
+  Checkpoint c{.at = at_,
+               .model = session_->state(),
+               .optimizer = session_->optimizer_state(),
+               .ema = averages(),
+               .facts = shared_.facts};
+  c.at.schedule = schedule_.state();
+  c.at.seconds = seconds();
+  c.facts["algorithms"] = nlohmann::json(backend_->algorithms()).dump();
+  std::function<void()> write_weights;
+  if (weights) write_weights = weight_writer(c.model);
+  finish_saving();
+  const CheckpointFolder folder(shared_.run.path(), config_.keep);
+  saving_ = std::async(std::launch::async,
+                       [run = &shared_.run, folder, write_weights, c = std::move(c)]() mutable {
+                         give_way();
+                         const Saved saved{c.at.epoch, c.at.step, state_digest(c)};
+                         const std::string path = folder.write(std::move(c), saved.digest).string();
+                         run->log("checkpoint", {{"epoch", saved.epoch},
+                                                 {"step", saved.step},
+                                                 {"file", path},
+                                                 {"state_sha256", saved.digest}});
+                         if (write_weights) write_weights();
+                         return saved;
+                       });
+}
+
+void Trainer::finish_saving() {
+  if (!saving_.valid()) return;
+  const Saved saved = saving_.get();
+  say(fmt::format("step {}: state sha256 {}", saved.step, saved.digest));
+}
+
+void Trainer::report_saved() {
+  if (saving_.valid() && saving_.wait_for(std::chrono::seconds(0)) == std::future_status::ready)
+    finish_saving();
+}
+
+// Everything is saved, or on its way.
+void Trainer::leave(const std::string& when) {
+  finish_saving();
+  fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on", stop_signal_name(),
+       when, shared_.run.path().string());
+}
+
+// The state moves over to a session of another image size.
+void Trainer::change_size() {
+  const double began = steady_seconds();
+  const auto model = session_->state(), optimizer = session_->optimizer_state(), ema = averages();
+  train_loader_.reset();
+  validation_loader_.reset();
+  session_.reset();
+  build();
+  session_->load(model);
+  session_->load_optimizer_state(optimizer);
+  if (!ema.empty()) session_->load_ema_state(ema);
+  prepare(fmt::format("epoch {}: images of {} pixels", at_.epoch + 1, preprocess_.crop), began);
+}
+
+}  // namespace engine

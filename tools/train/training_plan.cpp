@@ -1,0 +1,66 @@
+#include "tools/train/training_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/cuda_module.h"
+#include "engine/error.h"
+#include "models/models.h"
+#include "tools/cli/terminal.h"
+
+namespace engine {
+
+Graph training_graph(const TrainConfig& c, const TrainingData& data, int image_size) {
+  return make_model(c.model, {.classes = static_cast<int>(data.train.classes.size()),
+                              .height = image_size,
+                              .width = image_size});
+}
+
+PlanOptions plan_options(const TrainConfig& c, BackendKind kind, int batch) {
+  return {.batch = batch,
+          .training = true,
+          .frozen_norms = c.frozen_norms,
+          .precision = c.precision,
+          .backend = kind,
+          .conv = c.conv,
+          .workspace = c.workspace};
+}
+
+UpdateMemory update_memory(const TrainConfig& c) {
+  return {.moments = c.optimizer.moments(),
+          .accumulates = c.accumulate > 1,
+          .averages = c.ema_decay > 0};
+}
+
+int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
+  constexpr double kUse = 0.9;  // the rest is for what libraries allocate themselves
+  const auto backend = make_backend(ranks.kind, ranks.options[0]);
+  const auto free = static_cast<size_t>(kUse * static_cast<double>(backend->free_bytes()));
+  const Graph graph = training_graph(c, data, std::max(c.preprocess.crop, c.growth.last));
+  const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.count();
+  const int most = static_cast<int>(std::clamp<int64_t>(images, 1, 65536));
+  const int batch =
+      largest_batch(graph, plan_options(c, ranks.kind, most + 1), update_memory(c), free);
+  require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
+          static_cast<double>(free) / 1048576);
+  const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
+  say(fmt::format("batch size {}: {} images fit in {:.0f} MiB", chosen, batch,
+                  static_cast<double>(free) / 1048576));
+  return chosen;
+}
+
+uint64_t bytes_beside_training(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
+  constexpr double kUse = 0.85;  // the rest is for libraries and other users of the device
+  const Graph graph = training_graph(c, data, c.preprocess.crop);
+  const size_t own =
+      make_plan(graph, plan_options(c, ranks.kind, c.batch)).totals(graph, update_memory(c)).sum();
+  const std::vector<GpuInfo> devices = cuda_devices();
+  size_t memory = SIZE_MAX;
+  for (const BackendOptions& rank : ranks.options)
+    memory = std::min(memory, devices.at(rank.device).memory);
+  const double left = kUse * static_cast<double>(memory) - static_cast<double>(own);
+  return left > 0 ? static_cast<uint64_t>(left) : 0;
+}
+
+}  // namespace engine
