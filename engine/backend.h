@@ -10,14 +10,12 @@
 #include <vector>
 
 #include "engine/communicator.h"
+#include "engine/launch.h"
 #include "engine/optimizer.h"
 #include "engine/program.h"
 #include "kernels/image.h"
 
 namespace engine {
-
-// Freed by the backend that made it; the backend must outlive it.
-using Memory = std::unique_ptr<std::byte, std::function<void(std::byte*)>>;
 
 // A batch in host memory; what is null is what the slot holds already. Images, or records of the
 // session's pack; mixes only in training, with SessionOptions::mixing.
@@ -29,77 +27,85 @@ struct HostBatch {
   const Mix* mixes = nullptr;            // (count,)
 };
 
-// Enqueue on the backend's stream; no allocation, no lookup by name, no shape inference.
-struct StepExec {
-  std::function<void()> forward, backward;
+// What of a session's options decides how a program is prepared.
+struct PrepareOptions {
+  bool timed = true;  // choose the fastest form and algorithm; else, at once, the same in every run
+  OptimizerConfig optimizer;
+  double ema_decay = 0;
+};
+
+// Every launch of a program, by the part of a step that it belongs to; the session puts them in
+// order. A list is empty where the program has nothing of the kind to do.
+struct Prepared {
+  Launches images;                        // staging slot → image buffer: see kernels/image.h
+  Launches clear;                         // gradients and the buffers' sums = 0
+  std::vector<StepExec> steps;            // one per step of the graph; none of a batch of 0
+  Launches running;                       // running statistics, once per norm, after forward
+  std::vector<Launches> reduce;           // per bucket: starts its sum over the ranks
+  Launches finish_reduce;                 // joins all of them
+  std::vector<Launches> add_accumulated;  // per bucket: gradients += accumulated; accumulated = 0
+  Launches accumulate;                    // accumulated += gradients
+  // Unscales, skips on overflow, clips, updates masters and storage copies, moves the averages where
+  // there are any, advances the loss scale, publishes the result.
+  Launches update;
+  Launches publish;            // the result alone, where nothing is updated
+  Launches copy_weights;       // masters → storage type
+  Launches exchange_averages;  // masters and state ↔ averages
+};
+
+struct BackendInfo {
+  BackendKind kind = BackendKind::reference;
+  std::string description;  // device and library versions, one line
+  DeviceLimits limits;
 };
 
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual BackendKind kind() const = 0;
-  virtual std::string description() const = 0;  // device and library versions, one line
-  virtual size_t free_bytes() const = 0;        // memory a session may still allocate
+  virtual const BackendInfo& info() const = 0;
+  virtual size_t free_bytes() const = 0;  // memory that a session may still allocate
 
   virtual Memory allocate(size_t bytes) = 0;       // 256-byte aligned, contents undefined
   virtual Memory allocate_host(size_t bytes) = 0;  // host memory, pinned where that helps uploads
-  virtual void upload(void* to, const void* from,
-                      size_t bytes) = 0;  // in stream order; `from` stays valid
-  virtual void download(void* to, const void* from,
-                        size_t bytes) = 0;         // returns when the bytes are there
+  // In stream order; `from` stays valid until then.
+  virtual void upload(void* to, const void* from, size_t bytes) = 0;
+  virtual void download(void* to, const void* from, size_t bytes) = 0;  // returns when it is done
   virtual void clear(void* to, size_t bytes) = 0;  // zero bytes, in stream order
   virtual void synchronize() = 0;
 
-  // Chooses algorithms that fit the planned workspace and closes over every address. One entry per step of the graph.
-  // `timed`: the fastest that the libraries suggest; else, at once, the same deterministic ones in every run.
-  virtual std::vector<StepExec> prepare(const Program& program, bool timed) = 0;
+  // Chooses forms and algorithms that fit the planned workspace and closes over every address. Program
+  // and backend must outlive what it returns.
+  virtual Prepared prepare(const Program& program, const PrepareOptions& options) = 0;
 
   // Uploads a batch into a staging slot, beside the running step where the device can; its memory
   // may be reused when wait_uploaded(slot) returns.
   virtual void upload_batch(const Program& program, int slot, const HostBatch& batch) = 0;
   virtual void wait_uploaded(int slot) = 0;
-
-  // The rest of a step, in stream order.
-  virtual void set_params(const Program& program, const StepParams& params) = 0;
-  virtual void load_images(
-      const Program& program) = 0;  // staging slot → image buffer: see kernels/image.h
-  virtual void update_running(const Program& program) = 0;  // once per norm, after forward
-  // Sums a bucket of gradients over the ranks, beside what follows; finish_all_reduce joins.
-  virtual void all_reduce(const Program& program, const Bucket& bucket) = 0;
-  virtual void finish_all_reduce() = 0;
-  virtual void accumulate(const Program& program) = 0;  // accumulated += gradients
-  // gradients += accumulated = 0, in the bucket.
-  virtual void add_accumulated(const Program& program, const Bucket& bucket) = 0;
-  // Unscales, skips on overflow, clips, updates masters and storage copies, moves the averages
-  // where there are any, advances the loss scale, publishes the result.
-  virtual void optimizer_step(const Program& program, const OptimizerConfig& config,
-                              double ema_decay) = 0;
-  virtual void exchange_averages(const Program& program) = 0;  // masters and state ↔ averages
-  virtual void publish(const Program& program) = 0;  // the result alone, where nothing is updated
-  virtual void copy_weights(const Program& program) = 0;  // masters → storage type
+  virtual void set_params(const Program& program, const StepParams& params) = 0;  // starts a step
 
   // Makes `body`'s enqueued work one launchable unit: a captured graph on CUDA, the body itself
   // elsewhere.
   virtual std::function<void()> record(const std::function<void()>& body) = 0;
 
-  // Algorithm choices by key, for the run directory and the checkpoint; set before prepare to reuse
-  // them.
+  // Choices of forms and algorithms by key, for the run directory and the checkpoint; set before
+  // prepare to reuse them.
   virtual std::map<std::string, std::string> algorithms() const = 0;
   virtual void set_algorithms(const std::map<std::string, std::string>& chosen) = 0;
 };
 
 struct BackendOptions {
-  int device = 0;   // CUDA ordinal
-  int threads = 0;  // CPU: 0 = all in the affinity mask
+  int device = 0;   // CUDA: which GPU
+  int threads = 0;  // CPU: of this rank; 0: all in the affinity mask
   Precision precision = Precision::fp32;
   Communicator communicator;
 };
 
-std::unique_ptr<Backend> make_cuda_backend(
-    const BackendOptions& options);  // opens the CUDA module; throws what is missing
-std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);  // fp32
-std::unique_ptr<Backend> make_reference_backend(
-    const BackendOptions& options);  // fp32 or fp64, plain loops
+// Opens the CUDA module; throws what is missing.
+std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options);
+// Computes in fp32.
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
+// Plain loops, in fp32 or fp64.
+std::unique_ptr<Backend> make_reference_backend(const BackendOptions& options);
 
 }  // namespace engine

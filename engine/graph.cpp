@@ -150,15 +150,24 @@ Value Graph::window(Value v, const std::string& name, int out, Window w, int int
   return value_of(slice);
 }
 
+namespace {
+
+Conv::Kind kind_of(const Window& w, const Value& v, bool depthwise) {
+  if (depthwise) return Conv::Kind::depthwise;
+  if (w == Window{}) return Conv::Kind::pointwise;
+  const bool whole_image = w.padding == 0 && w.kernel_h == v.height && w.kernel_w == v.width;
+  return whole_image ? Conv::Kind::linear : Conv::Kind::dense;
+}
+
+}  // namespace
+
 Value Graph::conv(Value v, const std::string& name, const ConvOptions& o) {
   require(!o.depthwise || o.out == v.channels, Failure::internal,
           "{}: depthwise with {} inputs and {} outputs", name, v.channels, o.out);
   const int padding = o.padding == kNone ? o.kernel / 2 : o.padding,
             in = o.depthwise ? 1 : v.channels;
-  Conv step{.name = name,
-            .in = v,
-            .window = {o.kernel, o.kernel, o.stride, padding},
-            .depthwise = o.depthwise};
+  Conv step{.name = name, .in = v, .window = {o.kernel, o.kernel, o.stride, padding}};
+  step.kind = kind_of(step.window, v, o.depthwise);
   const Value y = window(v, name, o.out, step.window, o.into, step.out);
   step.weight = parameter(name + ".weight", {o.out, in, o.kernel, o.kernel},
                           Parameter::Kind::weight, {o.out, o.kernel, o.kernel, in});
@@ -169,6 +178,7 @@ Value Graph::conv(Value v, const std::string& name, const ConvOptions& o) {
 
 Value Graph::linear(Value v, const std::string& name, int out) {
   Conv step{.name = name, .in = v, .window = {v.height, v.width, 1, 0}};
+  step.kind = kind_of(step.window, v, false);
   const Value y = window(v, name, out, step.window, kNone, step.out);
   step.weight = parameter(name + ".weight", {out, int64_t{v.channels} * v.height * v.width},
                           Parameter::Kind::weight, {out, v.height, v.width, v.channels});

@@ -84,19 +84,22 @@ struct Value : Operand {
 
 // ---------------------------------------------------------------- steps: a closed set
 
-// Dense (groups 1) or depthwise (groups = channels). A linear layer is a convolution whose kernel
-// is the image.
+// A linear layer is a convolution whose kernel is the image.
 struct Conv {
+  enum class Kind : uint8_t {
+    dense,      // groups 1
+    depthwise,  // groups = channels
+    pointwise,  // a matrix product whose rows are pixels: dense, 1x1, stride 1, no padding
+    linear,     // a matrix product whose rows are images: dense, the kernel is the image
+  };
   std::string name;
   Operand in;
   Slice out;
   Window window;
-  bool depthwise = false;
+  Kind kind = Kind::dense;
   int weight = kNone, bias = kNone;  // parameters
-  bool pointwise() const {
-    return !depthwise && window.kernel_h == 1 && window.kernel_w == 1 && window.stride == 1 &&
-           window.padding == 0;
-  }
+  bool depthwise() const { return kind == Kind::depthwise; }
+  bool product() const { return kind == Kind::pointwise || kind == Kind::linear; }
 };
 
 // gate = sigmoid(expand · silu(reduce · mean(h))), after Hu et al., with the SiLU of EfficientNet.

@@ -1,4 +1,5 @@
-// What the backends in host memory have in common: plain memory, copies, and steps that are done when they return.
+// What the backends in host memory have in common: plain memory, copies, and launches that are done
+// when they return.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <new>
 
 #include "engine/backend.h"
+#include "engine/step_launches.h"
 #include "kernels/update.h"
 
 namespace engine {
@@ -44,47 +46,30 @@ class HostBackend : public Backend {
     *program.arenas.params = params;
   }
 
-  void all_reduce(const Program& program, const Bucket& bucket) override {
-    communicator_.group->sum(communicator_.rank,
-                             gradients(program).subspan(bucket.first, bucket.elements));
-  }
-  void finish_all_reduce() override {}
-  void accumulate(const Program& program) override {
-    add(reals(program.arenas.accumulated), gradients(program).data(), program.plan.layout.trained);
-  }
-  void add_accumulated(const Program& program, const Bucket& bucket) override {
-    R* sums = reals(program.arenas.accumulated) + bucket.first;
-    add(gradients(program).data() + bucket.first, sums, bucket.elements);
-    std::fill_n(sums, bucket.elements, R(0));
-  }
-  void optimizer_step(const Program& program, const OptimizerConfig& config,
-                      double ema_decay) override {
-    ScaleState& scale = *program.arenas.scale;
-    const double sum = sum_of_squares(program);
-    scale.found_inf = scale.dynamic && overflowed(sum);
-    scale.gradient_norm = std::sqrt(sum) / scale.scale;
-    if (!scale.found_inf) {
-      visit_update(config, [&](auto step) { update_parameters(program, step, config, ema_decay); });
-      if (program.arenas.ema_state) average_state(program, ema_decay);
+  Prepared prepare(const Program& program, const PrepareOptions& options) override {
+    Prepared p;
+    if (program.batch() > 0) {
+      p.images.push_back(images_launch(program, [this, &program] { load_images(program); }));
+      p.steps = prepare_steps(program);
     }
-    finish_step(program, true);
+    const Arenas& arenas = program.arenas;
+    if (program.training()) prepare_training(p, program, options);
+    p.publish.push_back(finish_step_launch([&program] { finish_step(program, false); }));
+    if (arenas.ema_parameters)
+      p.exchange_averages.push_back(
+          exchange_averages_launch(program, [&program] { exchange_averages(program); }));
+    return p;  // copy_weights stays empty: the masters are the weights
   }
-  void exchange_averages(const Program& program) override {
-    const Arenas& a = program.arenas;
-    const ParameterLayout& layout = program.plan.layout;
-    std::swap_ranges(reals(a.parameters), reals(a.parameters) + layout.trained,
-                     reals(a.ema_parameters));
-    std::swap_ranges(reals(a.state), reals(a.state) + layout.state, reals(a.ema_state));
-  }
-  void publish(const Program& program) override { finish_step(program, false); }
-  void copy_weights(const Program&) override {}  // the masters are the weights
 
   std::function<void()> record(const std::function<void()>& body) override { return body; }
 
  protected:
+  virtual std::vector<StepExec> prepare_steps(const Program& program) = 0;
+  virtual void load_images(const Program& program) = 0;
+  virtual void update_running(const Program& program) = 0;
+
   static std::span<R> gradients(const Program& program) {
-    return {reinterpret_cast<R*>(program.arenas.gradients),
-            static_cast<size_t>(program.plan.layout.trained)};
+    return {program.arenas.gradients.as<R>(), static_cast<size_t>(program.plan.layout.trained)};
   }
 
   // Advances the loss scale and fills the step's entry of the result ring, its number last.
@@ -103,7 +88,59 @@ class HostBackend : public Backend {
   Communicator communicator_;
 
  private:
-  static R* reals(std::byte* arena) { return reinterpret_cast<R*>(arena); }
+  void prepare_training(Prepared& p, const Program& program, const PrepareOptions& options) {
+    const auto clear_bytes = [this, &p](Untyped arena, size_t bytes) {
+      p.clear.push_back(clear_launch(bytes, [this, arena, bytes] { clear(arena.at, bytes); }));
+    };
+    clear_bytes(program.arenas.channels, channel_bytes(program));
+    clear_bytes(program.arenas.gradients, gradient_bytes(program));
+    if (program.batch() > 0 && program.batch_statistics())
+      p.running.push_back(running_launch(program, [this, &program] { update_running(program); }));
+    for (const Bucket& bucket : program.plan.buckets) {
+      p.reduce.push_back({reduce_launch(bucket, communicator_.ranks(), [this, &program, &bucket] {
+        communicator_.group->sum(communicator_.rank,
+                                 gradients(program).subspan(bucket.first, bucket.elements));
+      })});
+      p.add_accumulated.push_back({add_accumulated_launch(
+          bucket, sizeof(R), [this, &program, &bucket] { add_accumulated(program, bucket); })});
+    }
+    p.accumulate.push_back(accumulate_launch(program, [this, &program] {
+      add(program.arenas.accumulated.template as<R>(), gradients(program).data(),
+          program.plan.layout.trained);
+    }));
+    p.update.push_back(gradient_norm_launch(program, [this, &program] { take_norm(program); }));
+    p.update.push_back(update_launch(program, options.optimizer, [this, &program, options] {
+      if (program.arenas.scale->found_inf) return;
+      visit_update(options.optimizer, [&](auto step) {
+        update_parameters(program, step, options.optimizer, options.ema_decay);
+      });
+      if (program.arenas.ema_state) average_state(program, options.ema_decay);
+    }));
+    p.update.push_back(finish_step_launch([&program] { finish_step(program, true); }));
+  }
+
+  void add_accumulated(const Program& program, const Bucket& bucket) {
+    R* sums = program.arenas.accumulated.template as<R>() + bucket.first;
+    add(gradients(program).data() + bucket.first, sums, bucket.elements);
+    std::fill_n(sums, bucket.elements, R(0));
+  }
+
+  static void exchange_averages(const Program& program) {
+    const Arenas& a = program.arenas;
+    const ParameterLayout& layout = program.plan.layout;
+    const auto swap = [](Untyped values, Untyped averages, int64_t count) {
+      std::swap_ranges(values.as<R>(), values.as<R>() + count, averages.as<R>());
+    };
+    swap(a.parameters, a.ema_parameters, layout.trained);
+    swap(a.state, a.ema_state, layout.state);
+  }
+
+  void take_norm(const Program& program) {
+    ScaleState& scale = *program.arenas.scale;
+    const double sum = sum_of_squares(program);
+    scale.found_inf = scale.dynamic && overflowed(sum);
+    scale.gradient_norm = std::sqrt(sum) / scale.scale;
+  }
 
   void add(R* to, const R* from, int64_t count) {
     for_parts(count, [=](int64_t first, int64_t last) {
@@ -111,7 +148,7 @@ class HostBackend : public Backend {
     });
   }
 
-  // Of the gradients that are updated; the same bits for any number of threads.
+  // The sum over the gradients that are updated; its bits do not depend on the number of threads.
   double sum_of_squares(const Program& program) {
     constexpr int64_t kBlocks = 64;  // per partial sum
     const Arenas& a = program.arenas;
@@ -142,7 +179,8 @@ class HostBackend : public Backend {
     begin(step, a.params->learning_rate, scale.optimizer_steps);
     const R factor = R(1. / scale.scale) * R(clip_factor(scale.gradient_norm, config.clip_norm));
     const int64_t n = program.plan.layout.trained;
-    R *w = reals(a.parameters), *moments = reals(a.moments), *ema = reals(a.ema_parameters);
+    R *w = a.parameters.template as<R>(), *moments = a.moments.template as<R>(),
+      *ema = a.ema_parameters.template as<R>();
     const R* g = gradients(program).data();
     for_parts(n / kUpdateBlock, [&](int64_t first, int64_t last) {
       for (int64_t block = first; block < last; ++block) {
@@ -161,8 +199,8 @@ class HostBackend : public Backend {
   }
 
   static void average_state(const Program& program, double decay) {
-    const R* now = reals(program.arenas.state);
-    R* ema = reals(program.arenas.ema_state);
+    const R* now = program.arenas.state.template as<R>();
+    R* ema = program.arenas.ema_state.template as<R>();
     for (int64_t i = 0; i < program.plan.layout.state; ++i)
       ema[i] = averaged(ema[i], now[i], decay);
   }

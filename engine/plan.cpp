@@ -4,8 +4,8 @@
 #include <limits>
 #include <numeric>
 
+#include "engine/arenas.h"
 #include "engine/error.h"
-#include "engine/program.h"
 
 namespace engine {
 
@@ -73,8 +73,8 @@ std::vector<Bucket> make_buckets(const Graph& graph, const ParameterLayout& layo
 
 // ---------------------------------------------------------------- lifetimes and offsets
 
-// A piece of the arena and when it is in use: forward of step i is time i, its backward 2·steps − 1
-// − i.
+// A piece of the arena and when it is in use: the forward of step i is time i, its backward is time
+// 2·steps − 1 − i.
 struct Tenant {
   Range* range;
   int from = std::numeric_limits<int>::max(), to = -1;  // both inclusive
@@ -262,7 +262,11 @@ class Planner {
   }
 
   void place_scratch(std::vector<Tenant>& tenants) {
-    const NeedsOptions options{options_.batch, options_.precision, options_.backend, options_.conv};
+    const FormOptions options{.batch = options_.batch,
+                              .precision = options_.precision,
+                              .backend = options_.backend,
+                              .conv = options_.conv,
+                              .limits = options_.limits};
     const auto place = [&](ScratchPlan& plan, const Scratch& scratch, int time) {
       plan = {.operand = {0, scratch.operand},
               .output = {0, scratch.output},

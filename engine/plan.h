@@ -46,6 +46,7 @@ struct PlanOptions {
   Precision precision = Precision::fp32;
   BackendKind backend = BackendKind::cpu;
   ConvForm conv = ConvForm::automatic;
+  DeviceLimits limits;
   size_t workspace = size_t{256} << 20;  // cap for library workspace
   int64_t bucket_elements = int64_t{4} << 20;
 };
@@ -54,8 +55,9 @@ struct PlanOptions {
 struct ParameterLayout {
   std::vector<int64_t> at;         // per parameter: first Real in the trained or the state arena
   int64_t trained = 0, state = 0;  // Reals in each, padded: every tensor starts at a multiple of 64
-  std::vector<int> completed_by;   // per parameter: the last step whose backward adds to its
-                                   // gradient, the first in forward order; -1: not trained
+  // Per parameter: the last step whose backward adds to its gradient, which is the first in forward
+  // order; -1: not trained.
+  std::vector<int> completed_by;
   std::vector<int64_t> channel_at;  // per buffer: first channel in each of k0, k1, mean, var
   int64_t channels = 0;             // of all buffers
 };
@@ -72,10 +74,9 @@ struct UpdateMemory {
 struct Plan {
   PlanOptions options;
   ParameterLayout layout;
-  std::vector<Range> data, grad;  // per buffer, in the activation arena
-  std::vector<Range> gate;        // per gate; learned ones only
-  std::vector<const Operand*>
-      gated_by;  // per buffer: the learned-gated operand that reads it, or null
+  std::vector<Range> data, grad;         // per buffer, in the activation arena
+  std::vector<Range> gate;               // per gate; learned ones only
+  std::vector<const Operand*> gated_by;  // per buffer: its learned-gated operand, or null
   std::vector<StepPlan> steps;
   std::vector<Bucket> buckets;  // in the order in which they become ready
   size_t activations = 0;       // bytes of the arena

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/arenas.h"
 #include "engine/graph.h"
 #include "engine/plan.h"
 #include "kernels/image.h"
@@ -18,33 +19,6 @@ namespace engine {
 // Preprocessing on the device: (u/255 − mean)/std per channel.
 struct Normalisation {
   float mean[3] = {0, 0, 0}, std[3] = {1, 1, 1};
-};
-
-constexpr int kSlots = 2;     // staging slots: one is filled while the other is read
-constexpr int kResults = 64;  // entries of the result ring
-
-struct Arenas {
-  std::byte *parameters = nullptr, *gradients = nullptr;  // trained Reals, in backward order
-  std::byte* moments = nullptr;      // optimizer state: one or two arrays like the parameters
-  std::byte* accumulated = nullptr;  // gradients of Mode::accumulate, or null
-  std::byte *ema_parameters = nullptr, *ema_state = nullptr;  // averages, or null
-  uint8_t* group_of = nullptr;       // (trained / kUpdateBlock,): index of the parameters' group
-  ParameterGroup* groups = nullptr;  // (kMaxParameterGroups,)
-  NormPartials* norm_partials = nullptr;
-  std::byte* weights = nullptr;   // the parameters in the storage type; may be `parameters`
-  std::byte* state = nullptr;     // running statistics
-  std::byte* channels = nullptr;  // k0, k1, mean, var of all buffers
-  std::byte *activations = nullptr, *workspace = nullptr;
-  uint8_t* images = nullptr;        // (kSlots, capacity, H, W, C)
-  int32_t* labels = nullptr;        // (kSlots, capacity)
-  ImageRecord* records = nullptr;   // (kSlots, capacity)
-  Mix* mixes = nullptr;             // (kSlots, capacity)
-  int32_t* mean_levels = nullptr;   // (capacity,)
-  uint8_t* pack = nullptr;          // null: the session keeps none
-  double* class_weights = nullptr;  // (classes,); null: all 1
-  StepParams* params = nullptr;
-  ScaleState* scale = nullptr;
-  StepResult* results = nullptr;  // (kResults,), visible to the host
 };
 
 // Of the session's options, what decides how a training program reads images and labels.
@@ -74,7 +48,7 @@ class Program {
   int batch() const { return plan.options.batch; }
   bool training() const { return plan.options.training; }
   Precision precision() const { return plan.options.precision; }
-  // Norms read the statistics of this very batch; else their running values, which then have no gradient.
+  // Norms read the statistics of this very batch; else their running values, which have no gradient.
   bool batch_statistics() const { return training() && !plan.options.frozen_norms; }
 
   InputView images() const;
@@ -97,32 +71,36 @@ class Program {
 
   template <class T>
   const T* weight(int parameter) const {  // storage type, memory layout
-    return reinterpret_cast<const T*>(arenas.weights) + plan.layout.at[parameter];
+    return arenas.weights.as<T>() + plan.layout.at[parameter];
   }
   template <class R>
   R* master(int parameter) const {  // trained, or running statistics
-    std::byte* base = graph.parameters[parameter].trained() ? arenas.parameters : arenas.state;
-    return reinterpret_cast<R*>(base) + plan.layout.at[parameter];
+    const Untyped& arena = graph.parameters[parameter].trained() ? arenas.parameters : arenas.state;
+    return arena.as<R>() + plan.layout.at[parameter];
   }
   template <class R>
   R* dparameter(int parameter) const {  // trained parameters only
-    return reinterpret_cast<R*>(arenas.gradients) + plan.layout.at[parameter];
+    return arenas.gradients.as<R>() + plan.layout.at[parameter];
   }
   template <class T>
   T* scratch(const Range& range) const {  // null if absent
-    return range.bytes ? reinterpret_cast<T*>(arenas.activations + range.offset) : nullptr;
+    return range.bytes ? placed<T>(range) : nullptr;
+  }
+  template <class T>
+  T* placed(const Range& range) const {  // of the activation arena
+    return reinterpret_cast<T*>(arenas.activations.at + range.offset);
   }
 
  private:
   enum ChannelVector { k0, k1, mean, var };
   template <class R>
   R* channel(ChannelVector which, const Slice& s) const {
-    return reinterpret_cast<R*>(arenas.channels) + which * plan.layout.channels +
+    return arenas.channels.as<R>() + which * plan.layout.channels +
            plan.layout.channel_at[s.buffer] + s.c0;
   }
   template <class T>
   T* at(const std::vector<Range>& ranges, const Slice& s) const {
-    return reinterpret_cast<T*>(arenas.activations + ranges[s.buffer].offset) + s.c0;
+    return placed<T>(ranges[s.buffer]) + s.c0;
   }
 };
 
@@ -258,7 +236,8 @@ GradientSink<T> Program::sums(const Operand& o) const {
   using R = Real<T>;
   if (o.norm == kNone) return {};
   const Norm& n = graph.norms[o.norm];
-  // Frozen statistics have no gradient: their k0 and k1 go where batch statistics would stand, and nobody reads.
+  // Frozen statistics have no gradient: their k0 and k1 go where batch statistics would stand, which
+  // nobody reads then.
   return {.dgamma = dparameter<R>(n.gamma),
           .dbeta = dparameter<R>(n.beta),
           .k0 = channel<R>(batch_statistics() ? k0 : mean, o.at),

@@ -65,7 +65,6 @@ class Session {
  public:
   // Plans and allocates everything. Throws Error(memory), with the numbers, when it does not fit.
   Session(Graph graph, Backend& backend, const SessionOptions& options);
-  ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -73,10 +72,13 @@ class Session {
   Backend& backend() { return backend_; }
   const SessionOptions& options() const { return options_; }
   const Plan& plan() const;  // of the largest program
-  size_t allocated_bytes() const { return allocated_; }
+  size_t allocated_bytes() const { return memory_.bytes(); }
 
-  // Chooses algorithms and records every program that the options name; otherwise the first use does.
+  // Chooses algorithms and records every program that the options name; otherwise the first use
+  // does.
   void prepare();
+  // Every launch of a step, in the order in which it runs them; they live as long as the session.
+  std::span<const OrderedLaunch> launches(int batch, Mode mode);
 
   // ---- steps; all but result() and evaluate() only enqueue
 
@@ -102,8 +104,8 @@ class Session {
   // Bytes of the pack from `offset` on; returns when they are there. The pack may be written in
   // pieces, and must be whole before a batch of records.
   void write_pack(size_t offset, std::span<const uint8_t> bytes);
-  void set_input(
-      std::span<const double> nhwc);  // with float_input; for the program of that many images
+  // With float_input only; for the program of that many images.
+  void set_input(std::span<const double> nhwc);
 
   // ---- state, by the reference's names and in its layouts
 
@@ -134,7 +136,15 @@ class Session {
   ScaleState scale() const;
 
  private:
-  struct Running;  // one program, recorded
+  // One program; recorded once `launch` is there.
+  struct Running {
+    ProgramSpec spec;
+    Plan plan;
+    std::unique_ptr<Program> program;
+    Prepared prepared;
+    std::vector<OrderedLaunch> order;
+    std::function<void()> launch;
+  };
   struct SlotContent {
     bool packed = false, mixed = false;
   };
@@ -142,19 +152,17 @@ class Session {
   uint64_t run(const HostBatch& batch, const StepInput& input, Mode mode);
   Running& running(int batch, Mode mode);
   void record(Running& running);
-  void enqueue(const Running& running);
-  std::byte* allocate(size_t bytes);
-  void allocate_arenas(const Plan::Totals& totals);
+  std::vector<OrderedLaunch> order_of(const Running& running) const;
+  const Prepared& first_prepared();  // of the first program, recorded
   void make_groups();
   UpdateMemory update_memory() const;
   PlanOptions plan_options(const ProgramSpec& spec) const;
-  Tensor read(int parameter, const std::byte* arena) const;
-  std::map<std::string, Tensor> read_model(const std::byte* parameters,
-                                           const std::byte* state) const;
-  void write(int parameter, std::byte* arena, const Tensor& tensor);
+  Tensor read(int parameter, Untyped arena) const;
+  std::map<std::string, Tensor> read_model(Untyped parameters, Untyped state) const;
+  void write(int parameter, Untyped arena, const Tensor& tensor);
   void write_model(const std::map<std::string, Tensor>& tensors);
-  const Program& first_program();  // recorded
-  bool averages() const { return arenas_.ema_parameters != nullptr; }
+  const Arenas& arenas() const { return memory_.arenas(); }
+  bool averages() const { return static_cast<bool>(arenas().ema_parameters); }
   std::vector<double> read_slice(const std::byte* at, const Slice& slice, int count) const;
 
   Graph graph_;
@@ -163,10 +171,8 @@ class Session {
   ParameterLayout layout_;
   int capacity_ = 0;        // images per staging slot
   int first_backward_ = 0;  // of the steps: those before it have only frozen parameters
-  std::vector<Memory> memory_;
-  Memory results_;
-  size_t allocated_ = 0, activations_ = 0;
-  Arenas arenas_;
+  ArenaMemory memory_;
+  size_t activations_ = 0;  // bytes of the arena
   std::vector<std::unique_ptr<Running>> programs_;
   std::array<SlotContent, kSlots> slots_{};
   uint64_t step_ = 0;

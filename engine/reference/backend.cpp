@@ -1,9 +1,10 @@
 // The oracle as a backend: the whole session in plain loops, double or float, one thread.
-#include <algorithm>
-#include <cstring>
-#include <new>
+#include <functional>
+#include <utility>
 
+#include "engine/cost.h"
 #include "engine/error.h"
+#include "engine/forms.h"
 #include "engine/host_backend.h"
 #include "kernels/reference.h"
 
@@ -12,32 +13,50 @@ namespace {
 
 // ---------------------------------------------------------------- steps
 
+// One launch per direction: the loops of a step.
+Launches one(std::string_view kernel, std::string shape, const Cost& cost,
+             std::function<void()> enqueue) {
+  return {{kernel, std::move(shape), cost, std::move(enqueue)}};
+}
+
+Cost cost_of(const Program& program, const Conv& conv, Direction direction) {
+  const FormOptions options{.batch = program.batch(),
+                            .precision = program.precision(),
+                            .backend = BackendKind::reference};
+  return candidates(program.graph, conv, direction, options).front().cost;
+}
+
 template <class T>
 StepExec prepare(const Program& program, int index, const Conv& conv) {
   const auto in = program.operand<T>(conv.in);
   const auto out = program.output<T>(conv.out);
   const T* weight = program.weight<T>(conv.weight);
   const Real<T>* bias = conv.bias == kNone ? nullptr : program.master<Real<T>>(conv.bias);
-  const Window shape = conv.window;
+  const Window window = conv.window;
+  const bool depthwise = conv.depthwise();
+  const std::string shape =
+      fmt::format("{} to {} {}", text_of(in), out.channels, text_of(conv.window));
   StepExec exec;
-  exec.forward = [=, depthwise = conv.depthwise] {
+  exec.forward = one("convolve", shape, cost_of(program, conv, Direction::forward), [=] {
     reference::store_output(
-        out, reference::convolve(reference::load_operand(in), weight, in, out, shape, depthwise),
+        out, reference::convolve(reference::load_operand(in), weight, in, out, window, depthwise),
         bias);
-  };
+  });
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(conv.out);
   const auto sink = program.sink<T>(index, 0, conv.in);
   Real<T>* dweight = program.dparameter<Real<T>>(conv.weight);
   Real<T>* dbias = bias ? program.dparameter<Real<T>>(conv.bias) : nullptr;
-  exec.backward = [=, depthwise = conv.depthwise] {
+  const auto backward = [=] {
     const std::vector<T> d = reference::load_gradient(dy);
     if (sink.grad)
       reference::store_gradient(
-          sink, reference::convolve_transposed(d, weight, in, dy, shape, depthwise), in);
-    reference::convolve_weight(dweight, d, reference::load_operand(in), in, dy, shape, depthwise);
+          sink, reference::convolve_transposed(d, weight, in, dy, window, depthwise), in);
+    reference::convolve_weight(dweight, d, reference::load_operand(in), in, dy, window, depthwise);
     if (dbias) reference::bias_gradient<T>(dbias, d, dy.channels);
   };
+  exec.backward =
+      one("convolve backward", shape, cost_of(program, conv, Direction::backward), backward);
   return exec;
 }
 
@@ -50,16 +69,18 @@ StepExec prepare(const Program& program, int, const SqueezeExcite& se) {
   const reference::SqueezeExcitePointers<R> weights{
       program.master<R>(se.reduce_weight), program.master<R>(se.reduce_bias),
       program.master<R>(se.expand_weight), program.master<R>(se.expand_bias)};
+  const std::string shape = fmt::format("{} to {}", text_of(in), squeezed);
   StepExec exec;
-  exec.forward = [=] { reference::squeeze_excite_forward(gate, in, weights, squeezed); };
+  exec.forward = one("squeeze_excite_forward", shape, squeeze_excite_cost(in, squeezed),
+                     [=] { reference::squeeze_excite_forward(gate, in, weights, squeezed); });
   if (!program.training()) return exec;
   const reference::SqueezeExcitePointers<R> gradients{
       program.dparameter<R>(se.reduce_weight), program.dparameter<R>(se.reduce_bias),
       program.dparameter<R>(se.expand_weight), program.dparameter<R>(se.expand_bias)};
   const auto sums = program.sums<T>(se.in);
-  exec.backward = [=] {
-    reference::squeeze_excite_backward(sums, gate, gradients, in, weights, squeezed);
-  };
+  exec.backward = one(
+      "squeeze_excite_backward", shape, squeeze_excite_backward_cost(in, squeezed),
+      [=] { reference::squeeze_excite_backward(sums, gate, gradients, in, weights, squeezed); });
   return exec;
 }
 
@@ -67,15 +88,18 @@ template <class T>
 StepExec prepare(const Program& program, int index, const Pool& pool) {
   const auto in = program.operand<T>(pool.in);
   const auto out = program.output<T>(pool.out);
-  const Window shape = pool.window;
+  const Window window = pool.window;
+  const bool maximal = pool.maximal;
+  const std::string shape = text_of(pool, in);
   StepExec exec;
-  exec.forward = [=, maximal = pool.maximal] { reference::pool_forward(out, in, shape, maximal); };
+  exec.forward = one("pool_forward", shape, pool_cost(out, in),
+                     [=] { reference::pool_forward(out, in, window, maximal); });
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(pool.out);
   const auto sink = program.sink<T>(index, 0, pool.in);
-  exec.backward = [=, maximal = pool.maximal] {
-    reference::pool_backward(sink, dy, in, shape, maximal);
-  };
+  if (!sink.grad) return exec;
+  exec.backward = one("pool_backward", shape, pool_backward_cost(sink, dy, in, maximal),
+                      [=] { reference::pool_backward(sink, dy, in, window, maximal); });
   return exec;
 }
 
@@ -83,29 +107,34 @@ template <class T>
 StepExec prepare(const Program& program, int index, const Add& add) {
   const auto a = program.operand<T>(add.a), b = program.operand<T>(add.b);
   const auto out = program.output<T>(add.out);
+  const std::string shape = text_of(a) + " + " + text_of(b);
   StepExec exec;
-  exec.forward = [=] { reference::add_forward(out, a, b); };
+  exec.forward = one("add_forward", shape, {bytes_of(a) + bytes_of(b) + bytes_of(out), 0},
+                     [=] { reference::add_forward(out, a, b); });
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(add.out);
   const auto sink_a = program.sink<T>(index, 0, add.a), sink_b = program.sink<T>(index, 1, add.b);
-  exec.backward = [=] {
+  Cost cost{bytes_of(dy), 0};
+  if (sink_a.grad) cost += store_gradient_cost(sink_a, a);
+  if (sink_b.grad) cost += store_gradient_cost(sink_b, b);
+  exec.backward = one("add_backward", shape, cost, [=] {
     const std::vector<T> d = reference::load_gradient(dy);
     reference::store_gradient(sink_a, d, a);
     reference::store_gradient(sink_b, d, b);
-  };
+  });
   return exec;
 }
 
+// The forward writes the gradient of the logits, too.
 template <class T>
 StepExec prepare(const Program& program, int index, const Loss& loss) {
   const auto logits = program.operand<T>(loss.in);
   T* dlogits = program.training() ? program.sink<T>(index, 0, loss.in).grad : nullptr;
-  StepExec exec;
-  exec.forward = [=, m = program.arenas, targets = program.targets()] {
+  const auto forward = [=, m = program.arenas, targets = program.targets()] {
     reference::cross_entropy(dlogits, m.results[m.params->result], logits, targets, *m.scale);
   };
-  exec.backward = [] {};  // the forward wrote the gradient
-  return exec;
+  return {.forward = one("cross_entropy", text_of(logits), {2 * bytes_of(logits), 0}, forward),
+          .backward = {}};
 }
 
 // ---------------------------------------------------------------- the backend
@@ -118,13 +147,14 @@ class ReferenceBackend final : public HostBackend<Real<T>> {
   explicit ReferenceBackend(const BackendOptions& options)
       : HostBackend<Real<T>>(options.communicator) {}
 
-  BackendKind kind() const override { return BackendKind::reference; }
-  std::string description() const override {
-    return sizeof(T) == 8 ? "reference, double" : "reference, float";
-  }
+  const BackendInfo& info() const override { return info_; }
   size_t free_bytes() const override { return SIZE_MAX; }
 
-  std::vector<StepExec> prepare(const Program& program, bool) override {
+  std::map<std::string, std::string> algorithms() const override { return {}; }
+  void set_algorithms(const std::map<std::string, std::string>&) override {}
+
+ private:
+  std::vector<StepExec> prepare_steps(const Program& program) override {
     std::vector<StepExec> execs;
     for (const Step& step : program.graph.steps)
       execs.push_back(std::visit(
@@ -147,8 +177,8 @@ class ReferenceBackend final : public HostBackend<Real<T>> {
     }
   }
 
-  std::map<std::string, std::string> algorithms() const override { return {}; }
-  void set_algorithms(const std::map<std::string, std::string>&) override {}
+  BackendInfo info_{.kind = BackendKind::reference,
+                    .description = sizeof(T) == 8 ? "reference, double" : "reference, float"};
 };
 
 }  // namespace

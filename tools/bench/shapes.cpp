@@ -7,8 +7,14 @@
 namespace engine {
 
 std::string kind_of(const Step& step) {
-  if (const auto* conv = std::get_if<Conv>(&step))
-    return conv->depthwise ? "depthwise" : conv->pointwise() ? "pointwise" : "conv";
+  if (const auto* conv = std::get_if<Conv>(&step)) {
+    switch (conv->kind) {
+      case Conv::Kind::dense: return "conv";
+      case Conv::Kind::depthwise: return "depthwise";
+      case Conv::Kind::pointwise: return "pointwise";
+      case Conv::Kind::linear: return "linear";
+    }
+  }
   if (std::holds_alternative<SqueezeExcite>(step)) return "squeeze_excite";
   if (const auto* pool = std::get_if<Pool>(&step))
     return pool->maximal ? "max_pool" : "average_pool";

@@ -214,7 +214,7 @@ class Exporter {
       return;
     }
     weights.insert(weights.begin(), value);
-    const int64_t padding = s.window.padding, groups = s.depthwise ? s.in.at.channels() : 1;
+    const int64_t padding = s.window.padding, groups = s.depthwise() ? s.in.at.channels() : 1;
     produced(s.out, node("Conv", weights, name,
                          {{"kernel_shape", std::vector<int64_t>{shape[2], shape[3]}},
                           {"strides", twice(s.window.stride)},

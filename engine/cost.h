@@ -1,0 +1,139 @@
+// What a pass over a view moves, in bytes, and how the view's shape is written: the declared formulas
+// of every launch, for all backends.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+
+#include "engine/graph.h"
+#include "engine/launch.h"
+#include "kernels/operand.h"
+
+namespace engine {
+
+template <class View>
+double elements_of(const View& v) {
+  return double(v.pixels()) * v.channels;
+}
+
+// ---------------------------------------------------------------- bytes
+
+// The operand, and the norm's four vectors and the learned gate that its load reads.
+template <class T>
+double bytes_of(const OperandView<T>& v) {
+  constexpr double kReal = sizeof(Real<T>);
+  return elements_of(v) * sizeof(T) + (v.norm.present() ? 4 * kReal * v.channels : 0) +
+         (v.gate ? kReal * v.batch * v.channels : 0);
+}
+
+// The output, and its mean and variance where they are taken.
+template <class T>
+double bytes_of(const SliceView<T>& v) {
+  return elements_of(v) * sizeof(T) + (v.mean ? 2. * sizeof(Real<T>) * v.channels : 0);
+}
+
+// G, and where a norm or a gate completes it, x and the vectors.
+template <class T>
+double bytes_of(const GradientView<T>& v) {
+  constexpr double kReal = sizeof(Real<T>);
+  const bool both = v.normed() || v.gated();
+  return elements_of(v) * sizeof(T) * (both ? 2 : 1) + (both ? 4 * kReal * v.channels : 0) +
+         (v.gated() ? 2 * kReal * v.batch * v.channels : 0);
+}
+
+// The operand's gradient, read too where it is accumulated, and the vectors of sums.
+template <class T>
+double bytes_of(const GradientSink<T>& sink, const OperandView<T>& in) {
+  const double sums = sink.gated() ? 3. * in.batch : sink.k0 ? 8 : 0;
+  return elements_of(in) * sizeof(T) * (sink.how == Write::add ? 2 : 1) +
+         sizeof(Real<T>) * sums * in.channels;
+}
+
+// What the epilogue of a backward reads of the operand.
+template <class T>
+double epilogue_bytes(const OperandView<T>& in) {
+  return in.norm.present() || in.act != Activation::none || in.gate ? bytes_of(in) : 0;
+}
+
+// ---------------------------------------------------------------- steps that are one launch everywhere
+
+template <class T>
+Cost store_gradient_cost(const GradientSink<T>& sink, const OperandView<T>& in) {
+  return {elements_of(in) * sizeof(T) + epilogue_bytes(in) + bytes_of(sink, in), 0};
+}
+
+template <class T>
+Cost pool_cost(const SliceView<T>& out, const OperandView<T>& in) {
+  return {bytes_of(in) + bytes_of(out), 0};
+}
+
+// A maximum is found again, so the operand is read.
+template <class T>
+Cost pool_backward_cost(const GradientSink<T>& sink, const GradientView<T>& dy,
+                        const OperandView<T>& in, bool maximal) {
+  return {bytes_of(dy) + (maximal ? bytes_of(in) : epilogue_bytes(in)) + bytes_of(sink, in), 0};
+}
+
+// Beside the operand: four vectors of (N, C), two of (N, S) and the two matrices.
+template <class T>
+Cost squeeze_excite_cost(const OperandView<T>& in, int squeezed) {
+  const double nc = double(in.batch) * in.channels, ns = double(in.batch) * squeezed;
+  const double cs = double(in.channels) * squeezed;
+  return {bytes_of(in) + sizeof(Real<T>) * (4 * nc + 2 * ns + 2 * cs), 4 * ns * in.channels};
+}
+
+template <class T>
+Cost squeeze_excite_backward_cost(const OperandView<T>& in, int squeezed) {
+  const double nc = double(in.batch) * in.channels, ns = double(in.batch) * squeezed;
+  const double cs = double(in.channels) * squeezed;
+  return {sizeof(Real<T>) * (8 * nc + 2 * ns + 4 * cs), 8 * ns * in.channels};
+}
+
+// ---------------------------------------------------------------- text
+
+constexpr std::string_view name_of(Activation act) {
+  switch (act) {
+    case Activation::none: return "none";
+    case Activation::relu: return "relu";
+    case Activation::relu6: return "relu6";
+    case Activation::silu: return "silu";
+  }
+  return "?";
+}
+
+// "128x56x56x192/256": batch, height, width, channels / pitch
+template <class View>
+std::string text_of(const View& v) {
+  return fmt::format("{}x{}x{}x{}/{}", v.batch, v.height, v.width, v.channels, v.pitch);
+}
+
+// "… norm silu gate"
+template <class T>
+std::string text_of(const OperandView<T>& v) {
+  std::string text = text_of<OperandView<T>>(v);
+  if (v.norm.present()) text += " norm";
+  if (v.act != Activation::none) text += fmt::format(" {}", name_of(v.act));
+  if (v.gate) text += " gate";
+  if (v.random.present()) text += " random";
+  return text;
+}
+
+template <class T>
+std::string text_of(const GradientView<T>& v) {
+  return text_of<GradientView<T>>(v) + (v.normed() ? " norm" : "") + (v.gated() ? " gate" : "");
+}
+
+inline std::string text_of(const Window& w) {
+  return w.kernel_h == w.kernel_w
+             ? fmt::format("k{} s{} p{}", w.kernel_h, w.stride, w.padding)
+             : fmt::format("k{}x{} s{} p{}", w.kernel_h, w.kernel_w, w.stride, w.padding);
+}
+
+template <class T>
+std::string text_of(const Pool& pool, const OperandView<T>& in) {
+  return fmt::format("{} {} {}", text_of(in), pool.maximal ? "max" : "average",
+                     text_of(pool.window));
+}
+
+}  // namespace engine

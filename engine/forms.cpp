@@ -1,0 +1,203 @@
+#include "engine/forms.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "engine/error.h"
+#include "engine/step_sizes.h"
+
+namespace engine {
+
+namespace {
+
+constexpr std::pair<ConvForm, std::string_view> kFamilies[] = {
+    {ConvForm::automatic, "auto"}, {ConvForm::fused, "fused"}, {ConvForm::library, "library"}};
+
+// One convolution, with what its forms want to know.
+struct Layer {
+  const Conv& conv;
+  const FormOptions& options;
+  StepSizes sizes;
+
+  // Bytes of the tensors.
+  size_t in() const { return sizes.dense(conv.in.at); }
+  size_t out() const { return sizes.dense(conv.out); }
+  size_t weight() const { return elements(memory()) * storage_size(options.precision); }
+  size_t partials() const { return std::max(sizes.partials(conv.in.at), sizes.partials(conv.out)); }
+  const Shape& memory() const { return sizes.graph.parameters[conv.weight].memory; }
+
+  // A library reads the operand, or the gradient of the output, where it lies.
+  bool operand_in_place() const {
+    const bool dense = sizes.whole(conv.in.at);
+    return conv.in.plain() && (dense || conv.kind == Conv::Kind::pointwise);
+  }
+  bool gradient_in_place() const {
+    if (!sizes.gradient_in_parts(conv.out)) return true;
+    const bool strided = conv.product() && conv.bias == kNone;
+    return strided && !sizes.completed_on_load(conv.out);
+  }
+  double multiply_adds() const {
+    return double(sizes.pixels(conv.out)) * double(elements(memory()));
+  }
+};
+
+// ---------------------------------------------------------------- fused depthwise
+
+// The kernels are square, of 3 or 5 pixels, and add no bias.
+bool takes_fused_depthwise(const Layer& l) {
+  const Window& w = l.conv.window;
+  return l.conv.depthwise() && l.conv.bias == kNone && w.kernel_h == w.kernel_w &&
+         (w.kernel_h == 3 || w.kernel_h == 5);
+}
+
+Scratch fused_depthwise_scratch(const Layer& l, Direction direction) {
+  Scratch scratch{.partials = l.partials()};
+  if (direction == Direction::forward) return scratch;
+  const Slice& in = l.conv.in.at;
+  const Buffer& b = l.sizes.graph.buffers[in.buffer];
+  scratch.weight = depthwise_weight_partials(l.options.batch, b.height, b.width, in.channels(),
+                                             l.conv.window, l.options.limits) *
+                   sizeof(float);
+  return scratch;
+}
+
+Cost fused_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  if (direction == Direction::forward) return {in + weight + out, flops};
+  const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * out : out;
+  return {gradient + in + 2 * weight + in, 2 * flops};
+}
+
+// ---------------------------------------------------------------- around a library call
+
+Scratch library_scratch(const Layer& l, Direction direction) {
+  Scratch scratch{.partials = l.partials()};
+  const bool product = l.conv.product();
+  if (direction == Direction::forward) {
+    if (!l.operand_in_place()) scratch.operand = l.in();
+    if (!product && !l.sizes.whole(l.conv.out)) scratch.output = l.out();
+    return scratch;
+  }
+  // A product accumulates where it must; a convolution writes df to a place of its own, unless the
+  // operand is plain and the step the first writer, which the plan decides later.
+  if (!product || !l.operand_in_place()) scratch.operand = l.in();
+  if (!l.gradient_in_place()) scratch.output = l.out();
+  if (!product && !weights_are_masters(l.options.precision)) scratch.weight = l.weight();
+  return scratch;
+}
+
+Cost library_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  const double loaded = l.operand_in_place() ? 0 : 2 * in, call = in + weight + out;
+  if (direction == Direction::forward) {
+    const bool copied = !l.conv.product() && !l.sizes.whole(l.conv.out);
+    return {loaded + call + (copied ? 2 * out : out), flops};
+  }
+  const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * out : out;
+  const double completed = l.gradient_in_place() ? 0 : gradient + out;
+  const double epilogue = l.operand_in_place() ? 0 : 3 * in;
+  return {completed + call + epilogue + loaded + call, 2 * flops};
+}
+
+bool takes_product(const Layer& l) {
+  return l.conv.product();
+}
+bool takes_any_but_products(const Layer& l) {
+  return !l.conv.product();
+}
+bool takes_dense(const Layer& l) {
+  return l.conv.kind == Conv::Kind::dense;
+}
+bool takes_depthwise(const Layer& l) {
+  return l.conv.depthwise();
+}
+bool takes_any(const Layer&) {
+  return true;
+}
+
+// The CPU's forms work in tiles of the workspace, the reference's in memory of their own.
+Scratch no_scratch(const Layer&, Direction) {
+  return {};
+}
+
+// ---------------------------------------------------------------- the table
+
+struct Row {
+  BackendKind backend;
+  Form form;
+  std::string_view name;
+  ConvForm family;
+  bool (*takes)(const Layer&);
+  Scratch (*scratch)(const Layer&, Direction);
+  Cost (*cost)(const Layer&, Direction);
+};
+
+// Of each backend in the order of preference.
+constexpr Row kRows[] = {
+    {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
+     takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::matrix_product, "cuBLASLt", ConvForm::library, takes_product,
+     library_scratch, library_cost},
+    {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
+     takes_any_but_products, library_scratch, library_cost},
+    {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,
+     no_scratch, fused_cost},
+    {BackendKind::cpu, Form::matrix_product, "sgemm tiles", ConvForm::library, takes_product,
+     no_scratch, fused_cost},
+    {BackendKind::cpu, Form::library_convolution, "oneDNN", ConvForm::library, takes_dense,
+     no_scratch, fused_cost},
+    {BackendKind::reference, Form::loops, "loops", ConvForm::library, takes_any, no_scratch,
+     library_cost},
+};
+
+}  // namespace
+
+ConvForm parse_conv_form(std::string_view name) {
+  for (const auto& [form, known] : kFamilies)
+    if (name == known) return form;
+  fail(Failure::usage, "--conv {}: known are auto, fused, library", name);
+}
+
+std::string_view name_of(ConvForm form) {
+  for (const auto& [known, name] : kFamilies)
+    if (form == known) return name;
+  return "?";
+}
+
+std::string_view name_of(Direction direction) {
+  return direction == Direction::forward ? "forward" : "backward";
+}
+
+Scratch larger(const Scratch& a, const Scratch& b) {
+  return {.operand = std::max(a.operand, b.operand),
+          .output = std::max(a.output, b.output),
+          .weight = std::max(a.weight, b.weight),
+          .partials = std::max(a.partials, b.partials)};
+}
+
+std::vector<Candidate> candidates(const Graph& graph, const Conv& conv, Direction direction,
+                                  const FormOptions& options) {
+  const Layer layer{conv, options, {graph, options.batch, options.precision}};
+  std::vector<const Row*> rows;
+  for (const Row& row : kRows)
+    if (row.backend == options.backend && row.takes(layer)) rows.push_back(&row);
+  require(!rows.empty(), Failure::internal, "{}: no form computes it", conv.name);
+  const auto unwanted = [&](const Row* row) {
+    return options.conv != ConvForm::automatic && row->family != options.conv;
+  };
+  if (!std::all_of(rows.begin(), rows.end(), unwanted)) std::erase_if(rows, unwanted);
+  std::vector<Candidate> found;
+  for (const Row* row : rows)
+    found.push_back(
+        {row->form, row->name, row->scratch(layer, direction), row->cost(layer, direction)});
+  return found;
+}
+
+std::string names_of(const std::vector<Candidate>& candidates) {
+  std::string names;
+  for (const Candidate& c : candidates) names.append(names.empty() ? "" : " | ").append(c.name);
+  return names;
+}
+
+}  // namespace engine

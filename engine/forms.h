@@ -1,0 +1,75 @@
+// The forms of a convolution: which ways there are to compute one direction of it, in the order of
+// preference, with the scratch that each wants and what it costs. Decided here, once, from graph,
+// batch and precision alone; no device is asked.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/graph.h"
+#include "engine/launch.h"
+#include "engine/precision.h"
+#include "kernels/tiles.h"
+
+namespace engine {
+
+enum class BackendKind { reference, cpu, cuda };
+
+// What --conv asks for: a fused form transforms on load and reduces in its epilogue; a library form
+// makes the operand dense where it must, calls a library, and takes the epilogue in a sweep. Where a
+// convolution has no form of that family, the others serve.
+enum class ConvForm { automatic, fused, library };
+
+ConvForm parse_conv_form(std::string_view name);  // throws Error(usage)
+std::string_view name_of(ConvForm form);
+
+enum class Direction : uint8_t { forward, backward };
+
+std::string_view name_of(Direction direction);
+
+enum class Form : uint8_t {
+  fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
+  matrix_product,       // of a pointwise or linear layer
+  library_convolution,  // of dense tensors
+  loops,                // the reference
+};
+
+// Bytes of scratch for one direction of one step; 0: none.
+struct Scratch {
+  size_t operand = 0;   // f(x), dense; in backward its gradient df too, never both at once
+  size_t output = 0;    // y, dense; in backward dy
+  size_t weight = 0;    // dweight in the storage type, or its partial sums
+  size_t partials = 0;  // per-tile sums: partial_rows() rows of 3·channels Reals
+  size_t total() const { return operand + output + weight + partials; }
+};
+
+// Each part as large as the larger of the two.
+Scratch larger(const Scratch& a, const Scratch& b);
+
+struct FormOptions {
+  int batch = 1;
+  Precision precision = Precision::fp32;
+  BackendKind backend = BackendKind::cpu;
+  ConvForm conv = ConvForm::automatic;
+  DeviceLimits limits;
+};
+
+struct Candidate {
+  Form form = Form::loops;
+  // As summary, benchmarks and algorithms.json write it: "fused depthwise", "cuBLASLt", "cuDNN".
+  std::string_view name;
+  Scratch scratch;
+  // Tensors alone: vectors of channels are left out, and a gradient counts as written once.
+  Cost cost;
+};
+
+// At least one. Deterministic mode takes the first; where timing may choose, it chooses among all.
+std::vector<Candidate> candidates(const Graph& graph, const Conv& conv, Direction direction,
+                                  const FormOptions& options);
+
+// "fused depthwise | cuDNN": the names of the candidates.
+std::string names_of(const std::vector<Candidate>& candidates);
+
+}  // namespace engine

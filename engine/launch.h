@@ -1,0 +1,49 @@
+// A prepared step as the list of its launches: what runs, on what shape, and what it costs. The session
+// runs the list; benchmarks and profiles read it.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace engine {
+
+// Declared: each operand is read once and each result written once, an accumulated one is read and
+// written; flops are two per multiply-add of products and convolutions, sweeps declare none.
+struct Cost {
+  double bytes = 0, flops = 0;
+  Cost& operator+=(const Cost& other) {
+    bytes += other.bytes;
+    flops += other.flops;
+    return *this;
+  }
+};
+
+// One kernel or library call. A launcher of several kernels (a sweep and the merge of its sums) is one.
+struct Launch {
+  std::string_view kernel;        // a literal: "load_operand", "cuBLASLt wgrad"
+  std::string shape;              // "128x56x56x192/192 norm silu gate"
+  Cost cost;                      // by the declared formula
+  std::function<void()> enqueue;  // on the backend's stream; allocates nothing, looks up nothing
+};
+
+using Launches = std::vector<Launch>;
+
+// The launches of one step of the graph, in order; either list may be empty.
+struct StepExec {
+  Launches forward, backward;
+};
+
+// A launch in the order of a whole step; `step` is the index of its step in the graph, -1 outside the
+// layers.
+struct OrderedLaunch {
+  const Launch* launch = nullptr;
+  int step = -1;
+};
+
+inline void enqueue(const Launches& launches) {
+  for (const Launch& launch : launches) launch.enqueue();
+}
+
+}  // namespace engine

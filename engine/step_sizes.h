@@ -1,0 +1,46 @@
+// Sizes that the steps of one graph and batch have in common, in bytes; for forms and needs.
+#pragma once
+
+#include <algorithm>
+
+#include "engine/graph.h"
+#include "engine/precision.h"
+#include "kernels/tiles.h"
+
+namespace engine {
+
+struct StepSizes {
+  const Graph& graph;
+  int batch;
+  Precision precision;
+
+  int64_t pixels(const Slice& s) const {
+    const Buffer& b = graph.buffers[s.buffer];
+    return int64_t{batch} * b.height * b.width;
+  }
+  int64_t elements(const Slice& s) const { return pixels(s) * s.channels(); }
+  size_t dense(const Slice& s) const { return elements(s) * storage_size(precision); }
+  size_t partials(const Slice& s) const {
+    return size_t(partial_rows(pixels(s), s.channels())) * kPartialsPerChannel * s.channels() *
+           real_size(precision);
+  }
+  // The slice is its buffer.
+  bool whole(const Slice& s) const { return s.channels() == graph.buffers[s.buffer].channels; }
+  // The gradient of the slice is completed on load: from x, too.
+  bool completed_on_load(const Slice& s) const {
+    return graph.buffers[s.buffer].normed || gated(s.buffer);
+  }
+  // It must be made dense before a library reads it.
+  bool gradient_in_parts(const Slice& s) const { return completed_on_load(s) || !whole(s); }
+  bool gated(int buffer) const {
+    const auto learned = [&](const Operand& o) {
+      return o.at.buffer == buffer && o.gate != kNone && graph.gates[o.gate].learned;
+    };
+    return std::any_of(graph.steps.begin(), graph.steps.end(), [&](const Step& step) {
+      const std::vector<Operand> operands = operands_of(step);
+      return std::any_of(operands.begin(), operands.end(), learned);
+    });
+  }
+};
+
+}  // namespace engine
