@@ -52,8 +52,8 @@ StepNeeds needs_of(const Sizes& sizes, const Conv& conv) {
   if (conv.depthwise) {
     const Buffer& b = sizes.graph.buffers[conv.in.at.buffer];
     n.backward.weight =
-        depthwise_weight_partials(o.batch, b.height, b.width, conv.in.at.channels(),
-                                  {conv.window.kernel_h, conv.window.stride, conv.window.padding}) *
+        depthwise_weight_partials(o.batch, b.height, b.width, conv.in.at.channels(), conv.window,
+                                  DeviceLimits{}) *
         sizeof(float);
     if (o.conv == ConvForm::fused) return n;
   }
