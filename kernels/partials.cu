@@ -1,10 +1,12 @@
 // Merges rows of partial sums: a block takes eight channels, a sector of each row, and its threads share the rows.
 #include "kernels/partials.cuh"
 
+#include "kernels/device.cuh"
+
 namespace engine::kernels {
 namespace {
 
-constexpr int kMergeChannels = 8, kWarp = 32, kMaxWarps = 32;
+constexpr int kMergeChannels = 8, kMaxWarps = 32;
 constexpr int kMinThreads = kMergeChannels * kWarp, kMaxThreads = kMaxWarps * kWarp;
 
 // This thread's channel and its share of the rows.
@@ -37,9 +39,7 @@ __device__ __forceinline__ void sum_shares(double (&value)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     value[i] = lane < static_cast<int>(blockDim.x) / kWarp ? buffer[i][lane][warp] : 0;
-#pragma unroll
-    for (int offset = kWarp / 2; offset > 0; offset /= 2)
-      value[i] += __shfl_xor_sync(0xffffffff, value[i], offset);
+    value[i] = warp_sum(value[i]);
   }
 }
 

@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/device.cuh"
 #include "kernels/pack.cuh"
 #include "kernels/tiles.h"
 
 namespace engine::kernels {
 
 constexpr int kSweepThreads = 256;
-constexpr int kSweepBlocks = 132 * 8;  // two waves of four blocks on each multiprocessor of an H100
 // Channels of a thread. Four keep the norm and the sums of a thread in 64 registers, so four blocks share a
 // multiprocessor; wider packs cost more threads than they save loads.
 constexpr int kSweepPack = 4;
@@ -32,7 +32,8 @@ inline Sweep make_sweep(int64_t pixels, int channels, int channels_per_thread) {
   const int share = s.groups == 1 ? channels : up(up(channels, s.groups), kAligned) * kAligned;
   s.lanes = up(share, channels_per_thread);
   s.rows = kSweepThreads / s.lanes;
-  const int by_blocks = std::max(1, kSweepBlocks / s.groups), by_work = up(pixels, 4 * s.rows);
+  const int by_blocks = std::max(1, blocks_of_device() / s.groups),
+            by_work = up(pixels, 4 * s.rows);
   s.per_tile = up(pixels, std::min({by_blocks, by_work, partial_rows(pixels, channels)}));
   s.tiles = up(pixels, s.per_tile);  // none is empty
   return s;

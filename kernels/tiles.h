@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/operand.h"
+
 namespace engine {
 
 // What the cut of the work depends on of a GPU. The defaults are an H100's and an H200's: they serve
@@ -40,9 +42,7 @@ constexpr int kPartialsPerChannel = 3;
 
 // ---------------------------------------------------------------- depthwise convolutions
 
-struct DepthwiseShape {
-  int kernel, stride, padding;  // kernel 3 or 5; tuned for stride 1 or 2 and padding kernel / 2
-};
+// Their windows are square: kernel 3 or 5, tuned for stride 1 or 2 and padding kernel / 2.
 
 // Rows of the output that a row of stride × stride cells of the operand meets; padding kernel / 2.
 constexpr int depthwise_reach(int kernel, int stride) {
@@ -85,8 +85,7 @@ constexpr int depthwise_blocks(int kernel) {
 // Positions along a line step `step` pixels of what is staged, and each reaches `reach` of them.
 inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int channels,
                                       int channels_per_thread, int kernel, int unit, int step,
-                                      int reach) {
-  constexpr int kMultiprocessors = 132, kMultiprocessorBytes = 228 << 10, kReservedBytes = 1 << 10;
+                                      int reach, const DeviceLimits& limits) {
   constexpr int kStagedColumns = 28;  // about; of a band
   const auto up = [](int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); };
   const int blocks = depthwise_blocks(kernel);
@@ -103,8 +102,8 @@ inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int chan
   t.span = up(t.units, t.bands);
   t.bands = up(t.units, t.span);
   t.staged_columns = (t.span * unit - 1) * step + reach;
-  const int floats =
-      (kMultiprocessorBytes / blocks - kReservedBytes) / 4 - kernel * kernel * kDepthwisePitch;
+  const int floats = (limits.shared_bytes / blocks - limits.reserved_bytes) / 4 -
+                     kernel * kernel * kDepthwisePitch;
   const int fitting = floats / (t.staged_columns * kDepthwisePitch);  // staged rows
   t.strips = up(height, std::max(1, (fitting - reach) / step + 1));
   t.rows = up(height, t.strips);
@@ -125,7 +124,7 @@ inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int chan
   for (int per_tile = t.stack; per_tile < t.items + t.stack; per_tile += t.stack) {
     const int tiles = up(t.items, per_tile);
     if (tiles > most) continue;
-    const int64_t waves = up(int64_t{tiles} * t.groups, kMultiprocessors * blocks);
+    const int64_t waves = up(int64_t{tiles} * t.groups, limits.multiprocessors * blocks);
     const int64_t time = waves * (4 * (per_tile / t.stack) * t.bands + 1);
     if (time > least) continue;
     least = time;
@@ -137,26 +136,27 @@ inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int chan
 
 // Of the forward, over an output (batch, height, width, channels).
 inline DepthwiseTiles depthwise_forward_tiles(int batch, int height, int width, int channels,
-                                              int channels_per_thread,
-                                              const DepthwiseShape& shape) {
-  return depthwise_tiles(batch, height, width, channels, channels_per_thread, shape.kernel,
-                         depthwise_unit(shape.stride), shape.stride, shape.kernel);
+                                              int channels_per_thread, const Window& window,
+                                              const DeviceLimits& limits) {
+  return depthwise_tiles(batch, height, width, channels, channels_per_thread, window.kernel_h,
+                         depthwise_unit(window.stride), window.stride, window.kernel_h, limits);
 }
 
 // Of the backward, over an operand (batch, height, width, channels).
 inline DepthwiseTiles depthwise_backward_tiles(int batch, int height, int width, int channels,
-                                               const DepthwiseShape& shape) {
-  const auto cells = [&](int pixels) { return (pixels + shape.stride - 1) / shape.stride; };
-  return depthwise_tiles(batch, cells(height), cells(width), channels, 1, shape.kernel,
-                         depthwise_unit(shape.stride), 1,
-                         depthwise_reach(shape.kernel, shape.stride));
+                                               const Window& window, const DeviceLimits& limits) {
+  const auto cells = [&](int pixels) { return (pixels + window.stride - 1) / window.stride; };
+  return depthwise_tiles(batch, cells(height), cells(width), channels, 1, window.kernel_h,
+                         depthwise_unit(window.stride), 1,
+                         depthwise_reach(window.kernel_h, window.stride), limits);
 }
 
 // Floats of scratch for the weight gradient's partial sums: (tiles, K·K, C).
 inline int64_t depthwise_weight_partials(int batch, int height, int width, int channels,
-                                         const DepthwiseShape& shape) {
-  const int64_t tiles = depthwise_backward_tiles(batch, height, width, channels, shape).tiles;
-  return tiles * shape.kernel * shape.kernel * channels;
+                                         const Window& window, const DeviceLimits& limits) {
+  const int64_t tiles =
+      depthwise_backward_tiles(batch, height, width, channels, window, limits).tiles;
+  return tiles * window.kernel_h * window.kernel_h * channels;
 }
 
 }  // namespace engine

@@ -198,15 +198,16 @@ struct GradientWriter {
   }
 };
 
-// The sums of a learned-gated operand, (N, C) each: Σ dz·h, Σ dz·h', Σ dz·h'·xhat; dz null: of h, h', h'·xhat, the
-// first times 1/(H·W). dz has `dz_pitch` channels. In squeeze_excite.cu.
+// The sums of a learned-gated operand, (N, C) each: Σ dz·h, Σ dz·h' and Σ dz·h'·xhat. Without dz
+// they are of h, h' and h'·xhat, the first times 1/(H·W). dz has `dz_pitch` channels. The source is
+// sweeps/squeeze_excite.cu.
 template <class T>
-void image_sums(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz, int dz_pitch,
-                const OperandView<T>& in, cudaStream_t stream);
-
-template <class T>
-void image_sums(const GradientSink<T>& sink, const OperandView<T>& in, cudaStream_t stream) {
-  image_sums<T>(sink.dz_h, sink.dz_slope, sink.dz_slope_xhat, sink.grad, sink.pitch, in, stream);
-}
+struct ImageSums {
+  static void take(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz, int dz_pitch,
+                   const OperandView<T>& in, cudaStream_t stream);
+  static void take(const GradientSink<T>& sink, const OperandView<T>& in, cudaStream_t stream) {
+    take(sink.dz_h, sink.dz_slope, sink.dz_slope_xhat, sink.grad, sink.pitch, in, stream);
+  }
+};
 
 }  // namespace engine::kernels

@@ -218,7 +218,7 @@ __device__ __forceinline__ void for_cells(const DepthwiseTiles& tiles, const Ope
 template <class T, int Kernel>
 __global__ void __launch_bounds__(kDepthwiseThreads)
     depthwise_backward_general_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
-                                      const T* __restrict__ weight, DepthwiseShape shape,
+                                      const T* __restrict__ weight, Window window,
                                       DepthwiseTiles tiles, float* partials,
                                       float* weight_partials) {
   extern __shared__ float shared[];
@@ -229,18 +229,18 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
   if (c < in.channels) {
     const OperandReader<T, 1> reader(in, c);
     const GradientReader<T, 1> gradient(dy, c);
-    for_cells(tiles, in, shape.stride, [&](int n, int y, int x) {
+    for_cells(tiles, in, window.stride, [&](int n, int y, int x) {
       const int p = (n * in.height + y) * in.width + x;
       const Pack<T, 1> raw = load_pack<1>(in.x + int64_t{p} * in.pitch + c);
       float f[1], df[1] = {};
       reader.value(f, raw, in, p);
 #pragma unroll
       for (int tap = 0; tap < Kernel * Kernel; ++tap) {
-        const int above = y + shape.padding - tap / Kernel,
-                  before = x + shape.padding - tap % Kernel;
-        if (above < 0 || before < 0 || above % shape.stride != 0 || before % shape.stride != 0)
+        const int above = y + window.padding - tap / Kernel,
+                  before = x + window.padding - tap % Kernel;
+        if (above < 0 || before < 0 || above % window.stride != 0 || before % window.stride != 0)
           continue;
-        const int dy_y = above / shape.stride, dy_x = before / shape.stride;
+        const int dy_y = above / window.stride, dy_x = before / window.stride;
         if (dy_y >= dy.height || dy_x >= dy.width) continue;
         const int from = (n * dy.height + dy_y) * dy.width + dy_x;
         float d[1];
@@ -261,47 +261,41 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
 }  // namespace
 
 template <class T>
-void depthwise_backward(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
-                        const OperandView<T>& in, const T* weight, DepthwiseShape shape,
-                        float* partials, float* weight_partials, cudaStream_t stream) {
+void DepthwiseBackward<T>::run(const GradientSink<T>& sink, float* dweight,
+                               const GradientView<T>& dy, const OperandView<T>& in, const T* weight,
+                               Window window, float* partials, float* weight_partials,
+                               cudaStream_t stream) {
   const DepthwiseTiles tiles =
-      depthwise_backward_tiles(in.batch, in.height, in.width, in.channels, shape);
-  const int taps = shape.kernel * shape.kernel;
+      depthwise_backward_tiles(in.batch, in.height, in.width, in.channels, window, device_limits());
+  const int taps = window.kernel_h * window.kernel_h;
   const auto launch = [&](auto kernel, auto... more) {
     launch_depthwise(kernel, tiles, taps, taps, stream, sink, dy, in, weight, more..., tiles,
                      partials, weight_partials);
   };
   const bool tuned = packs_fit<kStagedPack>(dy.grad, dy.channels, dy.pitch) &&
                      packs_fit<kStagedPack>(dy.x, dy.channels, dy.pitch) &&
-                     shape.padding == shape.kernel / 2 && !in.gate && !in.random.present();
-  if (tuned && shape.kernel == 3 && shape.stride == 1)
+                     window.padding == window.kernel_h / 2 && !in.gate && !in.random.present();
+  if (tuned && window.kernel_h == 3 && window.stride == 1)
     launch(depthwise_backward_kernel<T, 3, 1>);
-  else if (tuned && shape.kernel == 3 && shape.stride == 2)
+  else if (tuned && window.kernel_h == 3 && window.stride == 2)
     launch(depthwise_backward_kernel<T, 3, 2>);
-  else if (tuned && shape.kernel == 5 && shape.stride == 1)
+  else if (tuned && window.kernel_h == 5 && window.stride == 1)
     launch(depthwise_backward_kernel<T, 5, 1>);
-  else if (tuned && shape.kernel == 5 && shape.stride == 2)
+  else if (tuned && window.kernel_h == 5 && window.stride == 2)
     launch(depthwise_backward_kernel<T, 5, 2>);
-  else if (shape.kernel == 3)
-    launch(depthwise_backward_general_kernel<T, 3>, shape);
+  else if (window.kernel_h == 3)
+    launch(depthwise_backward_general_kernel<T, 3>, window);
   else
-    launch(depthwise_backward_general_kernel<T, 5>, shape);
+    launch(depthwise_backward_general_kernel<T, 5>, window);
 
   merge_rows(dweight, weight_partials, tiles.tiles, taps, taps, in.channels, false, stream);
   if (sink.grad && takes_sums(sink))
     merge_norm_sums(norm_sums(sink, in), partials, tiles.tiles, in.channels, stream);
-  if (sink.grad && sink.gated()) image_sums(sink, in, stream);
+  if (sink.grad && sink.gated()) ImageSums<T>::take(sink, in, stream);
 }
 
-template void depthwise_backward(const GradientSink<float>&, float*, const GradientView<float>&,
-                                 const OperandView<float>&, const float*, DepthwiseShape, float*,
-                                 float*, cudaStream_t);
-template void depthwise_backward(const GradientSink<__half>&, float*, const GradientView<__half>&,
-                                 const OperandView<__half>&, const __half*, DepthwiseShape, float*,
-                                 float*, cudaStream_t);
-template void depthwise_backward(const GradientSink<__nv_bfloat16>&, float*,
-                                 const GradientView<__nv_bfloat16>&,
-                                 const OperandView<__nv_bfloat16>&, const __nv_bfloat16*,
-                                 DepthwiseShape, float*, float*, cudaStream_t);
+template struct DepthwiseBackward<float>;
+template struct DepthwiseBackward<__half>;
+template struct DepthwiseBackward<__nv_bfloat16>;
 
 }  // namespace engine::kernels

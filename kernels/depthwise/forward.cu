@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
 template <class T>
 __global__ void __launch_bounds__(kDepthwiseThreads)
     depthwise_forward_general_kernel(SliceView<T> out, OperandView<T> in,
-                                     const T* __restrict__ weight, DepthwiseShape shape,
+                                     const T* __restrict__ weight, Window window,
                                      DepthwiseTiles tiles, float* partials) {
   extern __shared__ float shared[];
   const int c = first_channel<1>();
@@ -99,14 +99,15 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
         const int left = (stage.unit + unit) * tiles.unit;
         for (int x = left; x < min(out.width, left + tiles.unit); ++x) {
           float sum = 0;
-          for (int tap = 0; tap < shape.kernel * shape.kernel; ++tap) {
-            const int from_y = y * shape.stride - shape.padding + tap / shape.kernel;
-            const int from_x = x * shape.stride - shape.padding + tap % shape.kernel;
+          for (int tap = 0; tap < window.kernel_h * window.kernel_h; ++tap) {
+            const int from_y = y * window.stride - window.padding + tap / window.kernel_h;
+            const int from_x = x * window.stride - window.padding + tap % window.kernel_h;
             if (from_y < 0 || from_y >= in.height || from_x < 0 || from_x >= in.width) continue;
             const int p = (n * in.height + from_y) * in.width + from_x;
             float f[1];
             reader.value(f, load_pack<1>(in.x + int64_t{p} * in.pitch + c), in, p);
-            sum = fmaf(f[0], to_float(weight[int64_t{c} * shape.kernel * shape.kernel + tap]), sum);
+            sum = fmaf(f[0], to_float(weight[int64_t{c} * window.kernel_h * window.kernel_h + tap]),
+                       sum);
           }
           const int64_t p = (int64_t{n} * out.height + y) * out.width + x;
           const T stored = from_float<T>(sum);
@@ -123,11 +124,11 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
 }  // namespace
 
 template <class T>
-void depthwise_forward(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
-                       DepthwiseShape shape, float* partials, cudaStream_t stream) {
+void DepthwiseForward<T>::run(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                              Window window, float* partials, cudaStream_t stream) {
   const auto launch = [&](auto kernel, int channels_per_thread, int taps, auto... more) {
     const DepthwiseTiles t = depthwise_forward_tiles(out.batch, out.height, out.width, out.channels,
-                                                     channels_per_thread, shape);
+                                                     channels_per_thread, window, device_limits());
     const int statistics = channels_per_thread;  // floats of a thread to merge them
     launch_depthwise(kernel, t, taps, statistics, stream, out, in, weight, more..., t, partials);
     if (!out.mean) return;
@@ -136,24 +137,21 @@ void depthwise_forward(const SliceView<T>& out, const OperandView<T>& in, const 
   };
   const bool tuned = packs_fit<kStagedPack>(in.x, in.channels, in.pitch) &&
                      packs_fit<kForwardPack>(out.y, out.channels, out.pitch) &&
-                     shape.padding == shape.kernel / 2 && !in.gate && !in.random.present();
-  if (tuned && shape.kernel == 3 && shape.stride == 1)
+                     window.padding == window.kernel_h / 2 && !in.gate && !in.random.present();
+  if (tuned && window.kernel_h == 3 && window.stride == 1)
     launch(depthwise_forward_kernel<T, 3, 1>, kForwardPack, 9);
-  else if (tuned && shape.kernel == 3 && shape.stride == 2)
+  else if (tuned && window.kernel_h == 3 && window.stride == 2)
     launch(depthwise_forward_kernel<T, 3, 2>, kForwardPack, 9);
-  else if (tuned && shape.kernel == 5 && shape.stride == 1)
+  else if (tuned && window.kernel_h == 5 && window.stride == 1)
     launch(depthwise_forward_kernel<T, 5, 1>, kForwardPack, 25);
-  else if (tuned && shape.kernel == 5 && shape.stride == 2)
+  else if (tuned && window.kernel_h == 5 && window.stride == 2)
     launch(depthwise_forward_kernel<T, 5, 2>, kForwardPack, 25);
   else
-    launch(depthwise_forward_general_kernel<T>, 1, 0, shape);
+    launch(depthwise_forward_general_kernel<T>, 1, 0, window);
 }
 
-template void depthwise_forward(const SliceView<float>&, const OperandView<float>&, const float*,
-                                DepthwiseShape, float*, cudaStream_t);
-template void depthwise_forward(const SliceView<__half>&, const OperandView<__half>&, const __half*,
-                                DepthwiseShape, float*, cudaStream_t);
-template void depthwise_forward(const SliceView<__nv_bfloat16>&, const OperandView<__nv_bfloat16>&,
-                                const __nv_bfloat16*, DepthwiseShape, float*, cudaStream_t);
+template struct DepthwiseForward<float>;
+template struct DepthwiseForward<__half>;
+template struct DepthwiseForward<__nv_bfloat16>;
 
 }  // namespace engine::kernels

@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 }  // namespace
 
 template <class T>
-void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
-                 float* partials, cudaStream_t stream) {
+void Addition<T>::forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
+                          float* partials, cudaStream_t stream) {
   constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
@@ -56,11 +56,8 @@ void add_forward(const SliceView<T>& out, const OperandView<T>& a, const Operand
     launch(add_forward_kernel<T, 1>, 1);
 }
 
-template void add_forward(const SliceView<float>&, const OperandView<float>&,
-                          const OperandView<float>&, float*, cudaStream_t);
-template void add_forward(const SliceView<__half>&, const OperandView<__half>&,
-                          const OperandView<__half>&, float*, cudaStream_t);
-template void add_forward(const SliceView<__nv_bfloat16>&, const OperandView<__nv_bfloat16>&,
-                          const OperandView<__nv_bfloat16>&, float*, cudaStream_t);
+template struct Addition<float>;
+template struct Addition<__half>;
+template struct Addition<__nv_bfloat16>;
 
 }  // namespace engine::kernels

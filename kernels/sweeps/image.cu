@@ -1,12 +1,13 @@
 // The staging slot, or the records of the pack that it holds, to normalised images: the first thing a step does on
 // the device.
+#include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kThreads = 256, kWarp = 32;
+constexpr int kThreads = 256;
 constexpr int kLevelThreads = 1024;
 
 // ---------------------------------------------------------------- bytes as they are
@@ -75,8 +76,7 @@ __global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(InputView vi
   for (int i = threadIdx.x; i < pixels; i += kLevelThreads)
     sum += gray_level(record_pixel<C>(record, view.pack, view.height, view.width, i / view.width,
                                       i % view.width, contrast, 0));
-  for (int offset = kWarp / 2; offset > 0; offset /= 2)
-    sum += __shfl_xor_sync(0xffffffff, sum, offset);
+  sum = warp_sum(sum);
   __shared__ unsigned long long sums[kLevelThreads / kWarp];
   if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = sum;
   __syncthreads();
@@ -128,7 +128,7 @@ void load_input(T* image, const InputView& view, cudaStream_t stream) {
 }  // namespace
 
 template <class T>
-void load_images(T* image, const InputView& view, cudaStream_t stream) {
+void Images<T>::load(T* image, const InputView& view, cudaStream_t stream) {
   if (!view.pack && !view.mixes)
     normalise_images(image, view, stream);
   else if (view.channels == 1)
@@ -137,8 +137,8 @@ void load_images(T* image, const InputView& view, cudaStream_t stream) {
     load_input<T, 3>(image, view, stream);
 }
 
-template void load_images(float*, const InputView&, cudaStream_t);
-template void load_images(__half*, const InputView&, cudaStream_t);
-template void load_images(__nv_bfloat16*, const InputView&, cudaStream_t);
+template struct Images<float>;
+template struct Images<__half>;
+template struct Images<__nv_bfloat16>;
 
 }  // namespace engine::kernels

@@ -1,25 +1,18 @@
 // Softmax cross entropy with its gradient and the two accuracies. One block: a row of logits is a warp's work, and
 // the rows' losses are added in a fixed order.
+#include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kLossThreads = 1024, kWarp = 32, kWarps = kLossThreads / kWarp;
+constexpr int kLossThreads = 1024, kWarps = kLossThreads / kWarp;
 
 __device__ __forceinline__ float warp_max(float value) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2)
     value = fmaxf(value, __shfl_xor_sync(0xffffffff, value, offset));
-  return value;
-}
-
-template <class N>
-__device__ __forceinline__ N warp_sum(N value) {
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2)
-    value += __shfl_xor_sync(0xffffffff, value, offset);
   return value;
 }
 
@@ -88,16 +81,13 @@ __global__ void __launch_bounds__(kLossThreads, 1)
 }  // namespace
 
 template <class T>
-void cross_entropy(T* dlogits, StepResult* results, const OperandView<T>& logits,
-                   const TargetView& targets, const ScaleState* scale, cudaStream_t stream) {
+void CrossEntropy<T>::run(T* dlogits, StepResult* results, const OperandView<T>& logits,
+                          const TargetView& targets, const ScaleState* scale, cudaStream_t stream) {
   cross_entropy_kernel<T><<<1, kLossThreads, 0, stream>>>(dlogits, results, logits, targets, scale);
 }
 
-template void cross_entropy(float*, StepResult*, const OperandView<float>&, const TargetView&,
-                            const ScaleState*, cudaStream_t);
-template void cross_entropy(__half*, StepResult*, const OperandView<__half>&, const TargetView&,
-                            const ScaleState*, cudaStream_t);
-template void cross_entropy(__nv_bfloat16*, StepResult*, const OperandView<__nv_bfloat16>&,
-                            const TargetView&, const ScaleState*, cudaStream_t);
+template struct CrossEntropy<float>;
+template struct CrossEntropy<__half>;
+template struct CrossEntropy<__nv_bfloat16>;
 
 }  // namespace engine::kernels

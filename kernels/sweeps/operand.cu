@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kSweepThreads, 4)
 }  // namespace
 
 template <class T>
-void load_operand(T* f, const OperandView<T>& in, cudaStream_t stream) {
+void Sweeps<T>::load_operand(T* f, const OperandView<T>& in, cudaStream_t stream) {
   constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
@@ -137,8 +137,8 @@ void load_operand(T* f, const OperandView<T>& in, cudaStream_t stream) {
 }
 
 template <class T>
-void store_output(const SliceView<T>& out, const T* dense, const float* bias, float* partials,
-                  cudaStream_t stream) {
+void Sweeps<T>::store_output(const SliceView<T>& out, const T* dense, const float* bias,
+                             float* partials, cudaStream_t stream) {
   if (dense == out.y && !bias && !out.mean) return;
   constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
@@ -155,7 +155,7 @@ void store_output(const SliceView<T>& out, const T* dense, const float* bias, fl
 }
 
 template <class T>
-void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream) {
+void Sweeps<T>::load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream) {
   constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(gradient.pixels(), gradient.channels, v);
@@ -170,8 +170,8 @@ void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream) 
 }
 
 template <class T>
-void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
-                    float* partials, cudaStream_t stream) {
+void Sweeps<T>::store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
+                               float* partials, cudaStream_t stream) {
   if (!sink.grad) return;
   const bool in_place = df == sink.grad && sink.how == Write::assign;
   if (!in_place || !(in.plain() || sink.gated())) {
@@ -188,12 +188,12 @@ void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<
     else
       launch(store_gradient_kernel<T, 1>, 1);
   }
-  if (sink.gated()) image_sums(sink, in, stream);
+  if (sink.gated()) ImageSums<T>::take(sink, in, stream);
 }
 
 template <class T>
-void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels, float* partials,
-                   cudaStream_t stream) {
+void Sweeps<T>::bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels,
+                              float* partials, cudaStream_t stream) {
   constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(pixels, channels, v);
@@ -206,26 +206,8 @@ void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels, floa
     launch(bias_gradient_kernel<T, 1>, 1);
 }
 
-template void load_operand(float*, const OperandView<float>&, cudaStream_t);
-template void store_output(const SliceView<float>&, const float*, const float*, float*,
-                           cudaStream_t);
-template void load_gradient(float*, const GradientView<float>&, cudaStream_t);
-template void store_gradient(const GradientSink<float>&, const float*, const OperandView<float>&,
-                             float*, cudaStream_t);
-template void bias_gradient(float*, const float*, int64_t, int, float*, cudaStream_t);
-template void load_operand(__half*, const OperandView<__half>&, cudaStream_t);
-template void store_output(const SliceView<__half>&, const __half*, const float*, float*,
-                           cudaStream_t);
-template void load_gradient(__half*, const GradientView<__half>&, cudaStream_t);
-template void store_gradient(const GradientSink<__half>&, const __half*, const OperandView<__half>&,
-                             float*, cudaStream_t);
-template void bias_gradient(float*, const __half*, int64_t, int, float*, cudaStream_t);
-template void load_operand(__nv_bfloat16*, const OperandView<__nv_bfloat16>&, cudaStream_t);
-template void store_output(const SliceView<__nv_bfloat16>&, const __nv_bfloat16*, const float*,
-                           float*, cudaStream_t);
-template void load_gradient(__nv_bfloat16*, const GradientView<__nv_bfloat16>&, cudaStream_t);
-template void store_gradient(const GradientSink<__nv_bfloat16>&, const __nv_bfloat16*,
-                             const OperandView<__nv_bfloat16>&, float*, cudaStream_t);
-template void bias_gradient(float*, const __nv_bfloat16*, int64_t, int, float*, cudaStream_t);
+template struct Sweeps<float>;
+template struct Sweeps<__half>;
+template struct Sweeps<__nv_bfloat16>;
 
 }  // namespace engine::kernels

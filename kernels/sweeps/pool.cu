@@ -6,11 +6,11 @@
 namespace engine::kernels {
 namespace {
 
-// Of one output pixel: the taps of its window that lie in the operand.
-struct Window {
+// The taps of an output pixel's window that lie in the operand.
+struct Taps {
   int top, bottom, left, right;  // half open
 
-  __device__ Window(const PoolShape& s, int y, int x, int height, int width)
+  __device__ Taps(const Window& s, int y, int x, int height, int width)
       : top(max(0, y * s.stride - s.padding)),
         bottom(min(height, y * s.stride - s.padding + s.kernel_h)),
         left(max(0, x * s.stride - s.padding)),
@@ -21,27 +21,27 @@ struct Window {
 struct Covering {
   int first, last;
 
-  __device__ Covering(int at, int kernel, const PoolShape& s, int outputs)
+  __device__ Covering(int at, int kernel, const Window& s, int outputs)
       : first(max(0, (at + s.padding - kernel + s.stride) / s.stride)),
         last(min(outputs, (at + s.padding) / s.stride + 1)) {}
 };
 
 // Calls use(y·W + x, f) for the taps of a window of image n in scan order; a row's loads leave three at a time.
 template <class T, int V, class Use>
-__device__ __forceinline__ void for_taps(const Window& window, const OperandView<T>& in,
+__device__ __forceinline__ void for_taps(const Taps& taps, const OperandView<T>& in,
                                          const OperandReader<T, V>& reader, int n, Use use) {
   constexpr int kTogether = 3;
-  for (int y = window.top; y < window.bottom; ++y)
-    for (int left = window.left; left < window.right; left += kTogether) {
+  for (int y = taps.top; y < taps.bottom; ++y)
+    for (int left = taps.left; left < taps.right; left += kTogether) {
       const int at = y * in.width + left, p = n * in.height * in.width + at;
       Pack<T, V> raw[kTogether];
 #pragma unroll
       for (int i = 0; i < kTogether; ++i)
-        if (left + i < window.right)
+        if (left + i < taps.right)
           raw[i] = load_pack<V>(in.x + int64_t{p + i} * in.pitch + reader.c);
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
-        if (left + i >= window.right) break;
+        if (left + i >= taps.right) break;
         float f[V];
         reader.value(f, raw[i], in, p + i);
         use(at + i, f);
@@ -51,27 +51,27 @@ __device__ __forceinline__ void for_taps(const Window& window, const OperandView
 
 template <class T, int V>
 __global__ void __launch_bounds__(kSweepThreads, 3)
-    pool_forward_kernel(SliceView<T> out, OperandView<T> in, PoolShape shape, Sweep sweep,
-                        float* partials) {
+    pool_forward_kernel(SliceView<T> out, OperandView<T> in, Window window, bool maximal,
+                        Sweep sweep, float* partials) {
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>();
   Statistics<V> statistics;
   if (c < out.channels) {
     const OperandReader<T, V> reader(in, c);
-    const float factor = 1.f / static_cast<float>(shape.kernel_h * shape.kernel_w);
+    const float factor = 1.f / static_cast<float>(window.kernel_h * window.kernel_w);
     for_pixels<1>(
         sweep, [&](int p) { return p; },
         [&](int p, int) {
           const int area = out.height * out.width, n = p / area, y = p % area / out.width,
                     x = p % area % out.width;
-          const Window window(shape, y, x, in.height, in.width);
+          const Taps taps(window, y, x, in.height, in.width);
           float result[V];
 #pragma unroll
-          for (int k = 0; k < V; ++k) result[k] = shape.maximal ? -INFINITY : 0.f;
-          for_taps(window, in, reader, n, [&](int, const float(&f)[V]) {
+          for (int k = 0; k < V; ++k) result[k] = maximal ? -INFINITY : 0.f;
+          for_taps(taps, in, reader, n, [&](int, const float(&f)[V]) {
 #pragma unroll
             for (int k = 0; k < V; ++k) {
-              if (!shape.maximal)
+              if (!maximal)
                 result[k] += f[k];
               else if (!(f[k] <= result[k]))
                 result[k] = f[k];  // NaN wins, as in PyTorch
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
           });
 #pragma unroll
           for (int k = 0; k < V; ++k)
-            if (!shape.maximal) result[k] *= factor;
+            if (!maximal) result[k] *= factor;
           const Pack<T, V> stored = pack_of<T>(result);
           store_pack(out.y + int64_t{p} * out.pitch + c, stored);
           unpack(result, stored);
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
 template <class T, int V>
 __global__ void __launch_bounds__(kSweepThreads, 2)
     average_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
-                            PoolShape shape, Sweep sweep, float* partials) {
+                            Window window, Sweep sweep, float* partials) {
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>();
   GradientWriter<T, V> writer;
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
     const OperandReader<T, V> reader(in, c);
     const GradientReader<T, V> gradient(dy, c);
     const bool reads_x = writer.reads_x(sink, in);
-    const float factor = 1.f / static_cast<float>(shape.kernel_h * shape.kernel_w);
+    const float factor = 1.f / static_cast<float>(window.kernel_h * window.kernel_w);
     for_pixels<2>(
         sweep,
         [&](int p) {
@@ -110,8 +110,8 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
         },
         [&](int p, const Pack<T, V>& raw) {
           const int area = in.height * in.width, n = p / area;
-          const Covering rows(p % area / in.width, shape.kernel_h, shape, dy.height);
-          const Covering columns(p % area % in.width, shape.kernel_w, shape, dy.width);
+          const Covering rows(p % area / in.width, window.kernel_h, window, dy.height);
+          const Covering columns(p % area % in.width, window.kernel_w, window, dy.width);
           float df[V] = {};
           for (int y = rows.first; y < rows.last; ++y)
             for (int x = columns.first; x < columns.last; ++x) {
@@ -147,8 +147,8 @@ inline size_t shared_bytes(const MaxTiles& t, int channels) {
 
 template <class T, int V>
 __global__ void __launch_bounds__(kSweepThreads, 2)
-    max_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
-                        PoolShape shape, MaxTiles tiles, float* partials) {
+    max_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in, Window window,
+                        MaxTiles tiles, float* partials) {
   extern __shared__ float shared[];
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>(), lane = threadIdx.x, packs = blockDim.x, lanes = packs * V;
@@ -166,10 +166,10 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
     const int n = item / tiles_per_image, top = item % tiles_per_image / tiles.across * tiles.side;
     const int left = item % tiles_per_image % tiles.across * tiles.side;
     const int bottom = min(in.height, top + tiles.side), right = min(in.width, left + tiles.side);
-    const Covering first_rows(top, shape.kernel_h, shape, dy.height),
-        last_rows(bottom - 1, shape.kernel_h, shape, dy.height);
-    const Covering first_columns(left, shape.kernel_w, shape, dy.width);
-    const Covering last_columns(right - 1, shape.kernel_w, shape, dy.width);
+    const Covering first_rows(top, window.kernel_h, window, dy.height),
+        last_rows(bottom - 1, window.kernel_h, window, dy.height);
+    const Covering first_columns(left, window.kernel_w, window, dy.width);
+    const Covering last_columns(right - 1, window.kernel_w, window, dy.width);
     const int window_top = first_rows.first, window_left = first_columns.first;
     const int window_rows = max(0, last_rows.last - window_top),
               window_columns = max(0, last_columns.last - window_left);
@@ -178,13 +178,13 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
     if (inside) {
       for (int i = threadIdx.y; i < window_rows * window_columns; i += blockDim.y) {
         const int y = window_top + i / window_columns, x = window_left + i % window_columns;
-        const Window window(shape, y, x, in.height, in.width);
+        const Taps taps(window, y, x, in.height, in.width);
         float best[V], d[V];
         int winner[V];
 #pragma unroll
         for (int k = 0; k < V; ++k)
-          best[k] = -INFINITY, winner[k] = window.top * in.width + window.left;
-        for_taps(window, in, reader, n, [&](int at, const float(&f)[V]) {
+          best[k] = -INFINITY, winner[k] = taps.top * in.width + taps.left;
+        for_taps(taps, in, reader, n, [&](int at, const float(&f)[V]) {
 #pragma unroll
           for (int k = 0; k < V; ++k)
             if (f[k] > best[k] || isnan(f[k])) best[k] = f[k], winner[k] = at;
@@ -202,8 +202,8 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
     for (int i = threadIdx.y; i < (bottom - top) * (right - left); i += blockDim.y) {
       const int y = top + i / (right - left), x = left + i % (right - left),
                 p = (n * in.height + y) * in.width + x;
-      const Covering rows(y, shape.kernel_h, shape, dy.height),
-          columns(x, shape.kernel_w, shape, dy.width);
+      const Covering rows(y, window.kernel_h, window, dy.height),
+          columns(x, window.kernel_w, window, dy.width);
       float df[V] = {};
       for (int wy = rows.first; wy < rows.last; ++wy)
         for (int wx = columns.first; wx < columns.last; ++wx) {
@@ -223,12 +223,12 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 
 // The largest tile whose windows fit in shared memory.
 template <class T>
-MaxTiles max_tiles(const OperandView<T>& in, const PoolShape& shape, int lanes, int blocks) {
+MaxTiles max_tiles(const OperandView<T>& in, const Window& window, int lanes, int blocks) {
   MaxTiles t{};
   for (t.side = 16; t.side >= 1; t.side /= 2) {
-    const auto windows = [&](int kernel) { return (t.side + kernel - 2) / shape.stride + 1; };
-    t.windows_h = windows(shape.kernel_h);
-    t.windows_w = windows(shape.kernel_w);
+    const auto windows = [&](int kernel) { return (t.side + kernel - 2) / window.stride + 1; };
+    t.windows_h = windows(window.kernel_h);
+    t.windows_w = windows(window.kernel_w);
     if (shared_bytes(t, lanes) <= kMaxPoolShared || t.side == 1) break;
   }
   t.across = (in.width + t.side - 1) / t.side;
@@ -240,12 +240,12 @@ MaxTiles max_tiles(const OperandView<T>& in, const PoolShape& shape, int lanes, 
 }  // namespace
 
 template <class T>
-void pool_forward(const SliceView<T>& out, const OperandView<T>& in, PoolShape shape,
-                  float* partials, cudaStream_t stream) {
+void Pooling<T>::forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
+                         bool maximal, float* partials, cudaStream_t stream) {
   constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
-    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, in, shape, sweep, partials);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, in, window, maximal, sweep, partials);
     if (out.mean)
       merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
   };
@@ -256,36 +256,37 @@ void pool_forward(const SliceView<T>& out, const OperandView<T>& in, PoolShape s
 }
 
 template <class T>
-void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
-                   PoolShape shape, float* partials, cudaStream_t stream) {
+void Pooling<T>::backward(const GradientSink<T>& sink, const GradientView<T>& dy,
+                          const OperandView<T>& in, Window window, bool maximal, float* partials,
+                          cudaStream_t stream) {
   if (!sink.grad) return;
   constexpr int V = kSweepPack;
   const auto finish = [&](int tiles) {
     if (takes_sums(sink))
       merge_norm_sums(norm_sums(sink, in), partials, tiles, in.channels, stream);
-    if (sink.gated()) image_sums(sink, in, stream);
+    if (sink.gated()) ImageSums<T>::take(sink, in, stream);
   };
   const auto launch_average = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
-    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sink, dy, in, shape, sweep, partials);
+    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sink, dy, in, window, sweep, partials);
     finish(sweep.tiles);
   };
   const auto launch_max = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
-    const MaxTiles tiles = max_tiles(in, shape, sweep.lanes * v, sweep.tiles);
+    const MaxTiles tiles = max_tiles(in, window, sweep.lanes * v, sweep.tiles);
     const size_t bytes = shared_bytes(tiles, sweep.lanes * v);
     const int blocks = (tiles.items + tiles.per_tile - 1) / tiles.per_tile;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxPoolShared);
-    kernel<<<dim3(sweep.groups, blocks), sweep.block(), bytes, stream>>>(sink, dy, in, shape, tiles,
-                                                                         partials);
+    kernel<<<dim3(sweep.groups, blocks), sweep.block(), bytes, stream>>>(sink, dy, in, window,
+                                                                         tiles, partials);
     finish(blocks);
   };
   const bool packs = packs_fit<V>(sink.grad, in.channels, sink.pitch) && packs_fit<V>(in) &&
                      packs_fit<V>(dy.grad, dy.channels, dy.pitch) &&
                      packs_fit<V>(dy.x, dy.channels, dy.pitch);
-  if (shape.maximal && packs)
+  if (maximal && packs)
     launch_max(max_backward_kernel<T, V>, V);
-  else if (shape.maximal)
+  else if (maximal)
     launch_max(max_backward_kernel<T, 1>, 1);
   else if (packs)
     launch_average(average_backward_kernel<T, V>, V);
@@ -293,17 +294,8 @@ void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const
     launch_average(average_backward_kernel<T, 1>, 1);
 }
 
-template void pool_forward(const SliceView<float>&, const OperandView<float>&, PoolShape, float*,
-                           cudaStream_t);
-template void pool_backward(const GradientSink<float>&, const GradientView<float>&,
-                            const OperandView<float>&, PoolShape, float*, cudaStream_t);
-template void pool_forward(const SliceView<__half>&, const OperandView<__half>&, PoolShape, float*,
-                           cudaStream_t);
-template void pool_backward(const GradientSink<__half>&, const GradientView<__half>&,
-                            const OperandView<__half>&, PoolShape, float*, cudaStream_t);
-template void pool_forward(const SliceView<__nv_bfloat16>&, const OperandView<__nv_bfloat16>&,
-                           PoolShape, float*, cudaStream_t);
-template void pool_backward(const GradientSink<__nv_bfloat16>&, const GradientView<__nv_bfloat16>&,
-                            const OperandView<__nv_bfloat16>&, PoolShape, float*, cudaStream_t);
+template struct Pooling<float>;
+template struct Pooling<__half>;
+template struct Pooling<__nv_bfloat16>;
 
 }  // namespace engine::kernels

@@ -1,5 +1,6 @@
 // Squeeze-excite, gate = sigmoid(expand·silu(reduce·mean(h) + b1) + b2): one sweep over the operand, the rest is
 // (N, C) and (N, S) vectors. Also the sums per image and channel that the gated reader's backward takes.
+#include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/transform.cuh"
 
@@ -58,16 +59,16 @@ __global__ void __launch_bounds__(kImageThreads, 2)
 
 // Rows of a block: enough threads to fill the device, but at least eight pixels for each.
 int image_rows(const Sweep& sweep) {
-  const int threads = sweep.groups * sweep.tiles < kSweepBlocks / 4 ? kImageThreads : kSweepThreads;
+  const int threads =
+      sweep.groups * sweep.tiles < blocks_of_device() / 4 ? kImageThreads : kSweepThreads;
   return std::clamp(sweep.per_tile / 8, 1, threads / sweep.lanes);
 }
 
 // ---------------------------------------------------------------- (N, C) and (N, S) vectors
 
-constexpr int kImages =
-    4;  // images that a warp makes at a time: they share the weights that it reads
+// Images that a warp makes at a time: they share the weights that it reads.
+constexpr int kImages = 4;
 constexpr int kVectorThreads = 256;
-constexpr int kWarp = 32;
 constexpr int kWideThreads = 1024, kWideWarps = kWideThreads / kWarp;
 
 // Sizes of the vectors: N images, C channels, S squeezed.
@@ -75,18 +76,11 @@ struct Sizes {
   int batch, channels, squeezed;
 };
 
-__device__ __forceinline__ float warp_sum(float value) {
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2)
-    value += __shfl_xor_sync(0xffffffff, value, offset);
-  return value;
-}
-
 // u = reduce·pooled + bias; hidden = silu(u), dhidden = silu'(u). A warp makes one hidden unit of kImages images from
 // V channels at a time.
 template <int V>
 __global__ void __launch_bounds__(kVectorThreads, 2)
-    hidden_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
+    hidden_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int s = blockIdx.x * (kVectorThreads / kWarp) + warp, n0 = blockIdx.y * kImages;
   if (s >= size.squeezed) return;
@@ -115,7 +109,7 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
 // gate = sigmoid(expand·hidden + bias). A block makes 32 channels of 32 images; its weights and hidden units pass
 // through shared memory in chunks of 32.
 __global__ void __launch_bounds__(kVectorThreads, 4)
-    gate_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
+    gate_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
   __shared__ float w[kWarp][kWarp + 1], hidden[kWarp][kWarp + 1];  // (channel, s), (image, s)
   constexpr int kRows = kVectorThreads / kWarp;
   const int lane = threadIdx.x % kWarp, row = threadIdx.x / kWarp;
@@ -153,7 +147,7 @@ __global__ void __launch_bounds__(kVectorThreads, 4)
 }
 
 // The gradient before the gate's sigmoid: d2 = (Σ dz·h)·s·(1 − s).
-__device__ __forceinline__ float before_sigmoid(const GateVectors& gate, int64_t at) {
+__device__ __forceinline__ float before_sigmoid(const GateView<float>& gate, int64_t at) {
   const float s = gate.gate[at];
   return gate.dz_h[at] * s * (1.f - s);
 }
@@ -161,7 +155,7 @@ __device__ __forceinline__ float before_sigmoid(const GateVectors& gate, int64_t
 // dhidden = d1 = (d2·expand)·silu'(u), over the silu'(u) that forward left. A block makes 32 hidden units of kImages
 // images; its warps share the channels.
 __global__ void __launch_bounds__(kWideThreads, 1)
-    hidden_backward_kernel(GateVectors gate, SqueezeExciteWeights weights, Sizes size) {
+    hidden_backward_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
   __shared__ float4 d2[kWideThreads];  // of a channel: one image in each part
   __shared__ float share[kWideWarps][kImages][kWarp];
   static_assert(kImages == 4);
@@ -203,7 +197,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 // q = d1·reduce/(H·W), the pooled path's share of dh; and the norm's sums over the images,
 // Σt = Σ s·dz_slope + q·slope and Σt·xhat likewise. A block owns 32 channels; a warp takes kImages images at a time.
 __global__ void __launch_bounds__(kWideThreads, 1)
-    pooled_backward_kernel(NormSums sums, GateVectors gate, SqueezeExciteWeights weights,
+    pooled_backward_kernel(NormSums sums, GateView<float> gate, SqueezeExciteWeights weights,
                            Sizes size, float per_pixel) {
   __shared__ float4 d1[kWideWarps][kWarp];  // of a warp: 32 hidden units, one image in each part
   __shared__ double share[2][kWideWarps][kWarp];
@@ -256,7 +250,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 // reduce: d = d1, x = pooled. A block makes 32 x 32 weights.
 template <bool Expand>
 __global__ void __launch_bounds__(kVectorThreads, 4)
-    weight_gradient_kernel(SqueezeExciteGradients gradients, GateVectors gate, Sizes size) {
+    weight_gradient_kernel(SqueezeExciteGradients gradients, GateView<float> gate, Sizes size) {
   constexpr int kRows = kVectorThreads / kWarp, kChunk = 64;  // images at a time
   __shared__ float d[kChunk][kWarp], x[kChunk][kWarp];        // (image, row), (image, column)
   const int rows = Expand ? size.channels : size.squeezed,
@@ -302,8 +296,8 @@ unsigned blocks_of(int count, int each) {
 }  // namespace
 
 template <class T>
-void image_sums(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz, int dz_pitch,
-                const OperandView<T>& in, cudaStream_t stream) {
+void ImageSums<T>::take(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz,
+                        int dz_pitch, const OperandView<T>& in, cudaStream_t stream) {
   constexpr int V = kSweepPack;
   const auto launch = [&](auto kernel, int v) {
     Sweep sweep = make_sweep(in.pixels(), in.channels, v);
@@ -321,11 +315,11 @@ void image_sums(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* 
 }
 
 template <class T>
-void squeeze_excite_forward(const GateVectors& gate, const OperandView<T>& in,
-                            const SqueezeExciteWeights& weights, int squeezed,
-                            cudaStream_t stream) {
+void SqueezeExcitation<T>::forward(const GateView<float>& gate, const OperandView<T>& in,
+                                   const SqueezeExciteWeights& weights, int squeezed,
+                                   cudaStream_t stream) {
   const Sizes size{in.batch, in.channels, squeezed};
-  image_sums<T>(gate.pooled, gate.slope, gate.slope_xhat, nullptr, 0, in, stream);
+  ImageSums<T>::take(gate.pooled, gate.slope, gate.slope_xhat, nullptr, 0, in, stream);
   const auto launch_hidden = [&](auto kernel) {
     kernel<<<dim3(blocks_of(squeezed, kVectorThreads / kWarp), blocks_of(in.batch, kImages)),
              kVectorThreads, 0, stream>>>(gate, weights, size);
@@ -340,10 +334,10 @@ void squeeze_excite_forward(const GateVectors& gate, const OperandView<T>& in,
 }
 
 template <class T>
-void squeeze_excite_backward(const GradientSink<T>& sink, const GateVectors& gate,
-                             const SqueezeExciteGradients& gradients, const OperandView<T>& in,
-                             const SqueezeExciteWeights& weights, int squeezed,
-                             cudaStream_t stream) {
+void SqueezeExcitation<T>::backward(const GradientSink<T>& sink, const GateView<float>& gate,
+                                    const SqueezeExciteGradients& gradients,
+                                    const OperandView<T>& in, const SqueezeExciteWeights& weights,
+                                    int squeezed, cudaStream_t stream) {
   const Sizes size{in.batch, in.channels, squeezed};
   const float per_pixel = 1.f / static_cast<float>(in.height * in.width);
   hidden_backward_kernel<<<dim3(blocks_of(squeezed, kWarp), blocks_of(in.batch, kImages)),
@@ -356,27 +350,11 @@ void squeeze_excite_backward(const GradientSink<T>& sink, const GateVectors& gat
                                   kVectorThreads, 0, stream>>>(gradients, gate, size);
 }
 
-template void image_sums(float*, float*, float*, const float*, int, const OperandView<float>&,
-                         cudaStream_t);
-template void squeeze_excite_forward(const GateVectors&, const OperandView<float>&,
-                                     const SqueezeExciteWeights&, int, cudaStream_t);
-template void squeeze_excite_backward(const GradientSink<float>&, const GateVectors&,
-                                      const SqueezeExciteGradients&, const OperandView<float>&,
-                                      const SqueezeExciteWeights&, int, cudaStream_t);
-template void image_sums(float*, float*, float*, const __half*, int, const OperandView<__half>&,
-                         cudaStream_t);
-template void squeeze_excite_forward(const GateVectors&, const OperandView<__half>&,
-                                     const SqueezeExciteWeights&, int, cudaStream_t);
-template void squeeze_excite_backward(const GradientSink<__half>&, const GateVectors&,
-                                      const SqueezeExciteGradients&, const OperandView<__half>&,
-                                      const SqueezeExciteWeights&, int, cudaStream_t);
-template void image_sums(float*, float*, float*, const __nv_bfloat16*, int,
-                         const OperandView<__nv_bfloat16>&, cudaStream_t);
-template void squeeze_excite_forward(const GateVectors&, const OperandView<__nv_bfloat16>&,
-                                     const SqueezeExciteWeights&, int, cudaStream_t);
-template void squeeze_excite_backward(const GradientSink<__nv_bfloat16>&, const GateVectors&,
-                                      const SqueezeExciteGradients&,
-                                      const OperandView<__nv_bfloat16>&,
-                                      const SqueezeExciteWeights&, int, cudaStream_t);
+template struct ImageSums<float>;
+template struct ImageSums<__half>;
+template struct ImageSums<__nv_bfloat16>;
+template struct SqueezeExcitation<float>;
+template struct SqueezeExcitation<__half>;
+template struct SqueezeExcitation<__nv_bfloat16>;
 
 }  // namespace engine::kernels

@@ -1,11 +1,12 @@
 // The end of a step, over flat arenas: gradient norm, optimizers, averages, loss scale, casts; and the running statistics.
+#include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kThreads = 256, kWarp = 32, kFlatBlocks = 132 * 8;
+constexpr int kThreads = 256;
 
 // Calls use(i) for packs of V elements [i, i + V), then for the rest of n one by one as single(i).
 template <int V, class Use, class Single>
@@ -19,7 +20,7 @@ __device__ __forceinline__ void for_elements(int64_t n, Use use, Single single) 
 
 unsigned flat_blocks(int64_t n, int each) {
   const int64_t blocks = (n / each + kThreads - 1) / kThreads;
-  return static_cast<unsigned>(std::clamp<int64_t>(blocks, 1, kFlatBlocks));
+  return static_cast<unsigned>(std::clamp<int64_t>(blocks, 1, blocks_of_device()));
 }
 
 // Calls use(i) for packs of four elements [i, i + 4) of n.
@@ -33,8 +34,7 @@ __device__ __forceinline__ void for_packs(int64_t n, Use use) {
 // Over the block, in a fixed order; thread 0 has it.
 __device__ __forceinline__ double block_sum(double value) {
   __shared__ double sums[kThreads / kWarp];
-  for (int offset = kWarp / 2; offset > 0; offset /= 2)
-    value += __shfl_down_sync(0xffffffff, value, offset);
+  value = warp_sum(value);
   if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = value;
   __syncthreads();
   value = 0;
@@ -222,9 +222,9 @@ void gradient_norm(ScaleState* scale, NormPartials* partials, const float* gradi
 }
 
 template <class T, class Step>
-void update(const UpdateArrays<T>& arrays, const GroupTable& groups, int64_t n,
-            const StepParams* params, const ScaleState* scale, const Step& step, double clip_norm,
-            double ema_decay, cudaStream_t stream) {
+void Update<T, Step>::run(const UpdateArrays<T>& arrays, const GroupTable& groups, int64_t n,
+                          const StepParams* params, const ScaleState* scale, const Step& step,
+                          double clip_norm, double ema_decay, cudaStream_t stream) {
   update_kernel<T, Step><<<flat_blocks(n, 4), kThreads, 0, stream>>>(
       arrays, groups, n, params, scale, step, clip_norm, ema_decay);
 }
@@ -254,12 +254,12 @@ void finish_step(ScaleState* scale, StepResult* results, const StepParams* param
 }
 
 template <class T>
-void cast(T* to, const float* from, int64_t n, cudaStream_t stream) {
+void Casts<T>::from_float(T* to, const float* from, int64_t n, cudaStream_t stream) {
   launch_cast(to, from, n, stream);
 }
 
 template <class T>
-void cast_back(float* to, const T* from, int64_t n, cudaStream_t stream) {
+void Casts<T>::to_float(float* to, const T* from, int64_t n, cudaStream_t stream) {
   launch_cast(to, from, n, stream);
 }
 
@@ -269,39 +269,20 @@ void update_running(const RunningNorm* norms, int count, int max_channels, cudaS
                           stream>>>(norms);
 }
 
-template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const AdamStep&, double, double, cudaStream_t);
-template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const SgdStep&, double, double, cudaStream_t);
-template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const RmspropStep<false>&, double, double, cudaStream_t);
-template void update(const UpdateArrays<float>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const RmspropStep<true>&, double, double, cudaStream_t);
-template void cast(float*, const float*, int64_t, cudaStream_t);
-template void cast_back(float*, const float*, int64_t, cudaStream_t);
-template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const AdamStep&, double, double, cudaStream_t);
-template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const SgdStep&, double, double, cudaStream_t);
-template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const RmspropStep<false>&, double, double, cudaStream_t);
-template void update(const UpdateArrays<__half>&, const GroupTable&, int64_t, const StepParams*,
-                     const ScaleState*, const RmspropStep<true>&, double, double, cudaStream_t);
-template void cast(__half*, const float*, int64_t, cudaStream_t);
-template void cast_back(float*, const __half*, int64_t, cudaStream_t);
-template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
-                     const StepParams*, const ScaleState*, const AdamStep&, double, double,
-                     cudaStream_t);
-template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
-                     const StepParams*, const ScaleState*, const SgdStep&, double, double,
-                     cudaStream_t);
-template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
-                     const StepParams*, const ScaleState*, const RmspropStep<false>&, double,
-                     double, cudaStream_t);
-template void update(const UpdateArrays<__nv_bfloat16>&, const GroupTable&, int64_t,
-                     const StepParams*, const ScaleState*, const RmspropStep<true>&, double, double,
-                     cudaStream_t);
-template void cast(__nv_bfloat16*, const float*, int64_t, cudaStream_t);
-template void cast_back(float*, const __nv_bfloat16*, int64_t, cudaStream_t);
+template struct Update<float, AdamStep>;
+template struct Update<float, SgdStep>;
+template struct Update<float, RmspropStep<false>>;
+template struct Update<float, RmspropStep<true>>;
+template struct Update<__half, AdamStep>;
+template struct Update<__half, SgdStep>;
+template struct Update<__half, RmspropStep<false>>;
+template struct Update<__half, RmspropStep<true>>;
+template struct Update<__nv_bfloat16, AdamStep>;
+template struct Update<__nv_bfloat16, SgdStep>;
+template struct Update<__nv_bfloat16, RmspropStep<false>>;
+template struct Update<__nv_bfloat16, RmspropStep<true>>;
+template struct Casts<float>;
+template struct Casts<__half>;
+template struct Casts<__nv_bfloat16>;
 
 }  // namespace engine::kernels

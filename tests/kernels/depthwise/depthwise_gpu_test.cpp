@@ -8,16 +8,12 @@ using namespace engine::test;
 
 namespace {
 
-const std::vector<DepthwiseShape> kShapes = {{3, 1, 1}, {3, 2, 1}, {5, 1, 2},
-                                             {5, 2, 2}, {3, 1, 0}, {5, 3, 1}};
+const std::vector<Window> kWindows = {{3, 3, 1, 1}, {3, 3, 2, 1}, {5, 5, 1, 2},
+                                      {5, 5, 2, 2}, {3, 3, 1, 0}, {5, 5, 3, 1}};
 
-Window window(const DepthwiseShape& s) {
-  return {s.kernel, s.kernel, s.stride, s.padding};
-}
-
-Extent output_of(Extent e, const DepthwiseShape& s) {
-  e.height = (e.height + 2 * s.padding - s.kernel) / s.stride + 1;
-  e.width = (e.width + 2 * s.padding - s.kernel) / s.stride + 1;
+Extent output_of(Extent e, const Window& w) {
+  e.height = (e.height + 2 * w.padding - w.kernel_h) / w.stride + 1;
+  e.width = (e.width + 2 * w.padding - w.kernel_h) / w.stride + 1;
   return e;
 }
 
@@ -39,22 +35,21 @@ TEST_CASE_TEMPLATE("depthwise_forward", T, float, __half, __nv_bfloat16) {
                                                 {false, Activation::none, GateKind::none},
                                                 {true, Activation::silu, GateKind::elements}};
   for (const Extent& e : depthwise_extents())
-    for (const DepthwiseShape& s : kShapes)
+    for (const Window& w : kWindows)
       for (const OperandOptions& o : operands) {
         OperandCase<T> in(e, o, 1);
-        OutputCase<T> out(output_of(e, s), true);
-        Mirror<T> weight(normal(size_t(e.channels) * s.kernel * s.kernel, 5, 0, 0.3f));
+        OutputCase<T> out(output_of(e, w), true);
+        Mirror<T> weight(normal(size_t(e.channels) * w.kernel_h * w.kernel_h, 5, 0, 0.3f));
         const DeviceArray<float> partials = partials_for(out.extent);
-        kernels::depthwise_forward(out.device_view(), in.device_view(), weight.device(), s,
-                                   partials.data(), nullptr);
+        kernels::DepthwiseForward<T>::run(out.device_view(), in.device_view(), weight.device(), w,
+                                          partials.data(), nullptr);
         const SliceView<double> y = out.host_view();
-        reference::store_output(
-            y,
-            reference::convolve(reference::load_operand(in.host_view()), weight.host(),
-                                in.host_view(), y, window(s), true),
-            static_cast<double*>(nullptr));
-        CAPTURE(s.kernel);
-        CAPTURE(s.stride);
+        reference::store_output(y,
+                                reference::convolve(reference::load_operand(in.host_view()),
+                                                    weight.host(), in.host_view(), y, w, true),
+                                static_cast<double*>(nullptr));
+        CAPTURE(w.kernel_h);
+        CAPTURE(w.stride);
         CAPTURE(e.channels);
         out.check("y");
       }
@@ -76,33 +71,33 @@ TEST_CASE_TEMPLATE("depthwise_backward", T, float, __half, __nv_bfloat16) {
       {{true, Activation::silu, GateKind::elements}, {false, true, Activation::relu}, Write::add},
       {{true, Activation::silu, GateKind::learned}, {true, false}, Write::assign}};
   for (const Extent& e : depthwise_extents())
-    for (const DepthwiseShape& s : kShapes)
+    for (const Window& w : kWindows)
       for (const Options& o : options) {
         OperandCase<T> in(e, o.in, 1);
-        GradientCase<T> dy(output_of(e, s), o.dy, 30);
+        GradientCase<T> dy(output_of(e, w), o.dy, 30);
         SinkCase<T> sink(in, o.how);
-        const size_t weights = size_t(e.channels) * s.kernel * s.kernel;
+        const size_t weights = size_t(e.channels) * w.kernel_h * w.kernel_h;
         Mirror<T> weight(normal(weights, 5, 0, 0.3f));
         Mirror<float> dweight(weights, 9.f);  // overwritten
         const DeviceArray<float> partials = partials_for(e);
-        const DeviceArray<float> weight_partials(
-            depthwise_weight_partials(e.batch, e.height, e.width, e.channels, s));
+        const DeviceArray<float> weight_partials(depthwise_weight_partials(
+            e.batch, e.height, e.width, e.channels, w, kernels::device_limits()));
         GradientSink<T> device_sink = o.wanted ? sink.device_view() : GradientSink<T>{};
         GradientSink<double> host_sink = o.wanted ? sink.host_view() : GradientSink<double>{};
-        kernels::depthwise_backward(device_sink, dweight.device(), dy.device_view(),
-                                    in.device_view(), weight.device(), s, partials.data(),
-                                    weight_partials.data(), nullptr);
+        kernels::DepthwiseBackward<T>::run(device_sink, dweight.device(), dy.device_view(),
+                                           in.device_view(), weight.device(), w, partials.data(),
+                                           weight_partials.data(), nullptr);
         const std::vector<double> gradient = reference::load_gradient(dy.host_view());
         const std::vector<double> f = reference::load_operand(in.host_view());
-        reference::convolve_weight(dweight.host(), gradient, f, in.host_view(), dy.host_view(),
-                                   window(s), true);
+        reference::convolve_weight(dweight.host(), gradient, f, in.host_view(), dy.host_view(), w,
+                                   true);
         reference::store_gradient(
             host_sink,
             reference::convolve_transposed(gradient, weight.host(), in.host_view(), dy.host_view(),
-                                           window(s), true),
+                                           w, true),
             in.host_view());
-        CAPTURE(s.kernel);
-        CAPTURE(s.stride);
+        CAPTURE(w.kernel_h);
+        CAPTURE(w.stride);
         CAPTURE(e.channels);
         dweight.check(sum_tolerance(4.0 * dy.extent.pixels()), "dweight");
         sink.check("G", 12);  // up to 25 terms of 0.3, times gamma·inv_std
@@ -112,14 +107,15 @@ TEST_CASE_TEMPLATE("depthwise_backward", T, float, __half, __nv_bfloat16) {
 // Every position lies in one item, every item in one tile, the tiles fit in what the planner
 // reserves and a stage fits in shared memory.
 TEST_CASE("tiles of depthwise convolutions") {
+  const DeviceLimits limits;
   for (const int batch : {1, 2, 5, 128, 1024})
     for (const int size : {1, 5, 7, 14, 28, 56, 112, 150, 225})
       for (const int channels : {1, 3, 24, 40, 64, 65, 144, 816, 2304})
         for (const int per_thread : {1, 2})
-          for (const DepthwiseShape& s : kShapes) {
+          for (const Window& w : kWindows) {
             if (channels % per_thread != 0) continue;
             const DepthwiseTiles t =
-                depthwise_forward_tiles(batch, size, size, channels, per_thread, s);
+                depthwise_forward_tiles(batch, size, size, channels, per_thread, w, limits);
             CHECK(t.tiles <= partial_rows(int64_t{batch} * size * size, channels));
             CHECK(t.tiles * t.per_tile >= t.items);
             CHECK((t.tiles - 1) * t.per_tile < t.items);
@@ -136,7 +132,7 @@ TEST_CASE("tiles of depthwise convolutions") {
             CHECK(t.lanes * per_thread == t.channels);
             CHECK(t.channels <= kDepthwisePitch);
             CHECK(t.threads() <= kDepthwiseThreads);
-            CHECK((t.staged() + s.kernel * s.kernel * kDepthwisePitch) * sizeof(float) <=
-                  (228 << 10) / depthwise_blocks(s.kernel) - (1 << 10));
+            CHECK((t.staged() + w.kernel_h * w.kernel_h * kDepthwisePitch) * sizeof(float) <=
+                  limits.shared_bytes / depthwise_blocks(w.kernel_h) - limits.reserved_bytes);
           }
 }

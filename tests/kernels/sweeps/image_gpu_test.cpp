@@ -112,7 +112,7 @@ void check_load_images(const Extents& e, bool packed, bool mixed) {
   device.params = device_params.data();
 
   Mirror<T> image(e.batch * pixels, 0);
-  kernels::load_images(image.device(), device, nullptr);
+  kernels::Images<T>::load(image.device(), device, nullptr);
   reference::load_images(image.host(), host);
   INFO(e.batch << " x " << e.height << " x " << e.width << " x " << e.channels);
   // Colours are the same bytes, so that only the normalised value is rounded.

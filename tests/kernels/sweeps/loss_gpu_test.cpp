@@ -52,8 +52,8 @@ void check_cross_entropy(const LossCase& o) {
 
   const OperandView<T> view{logits.device(), o.batch, 1, 1, o.classes, o.classes};
   const OperandView<double> host_view{logits.host(), o.batch, 1, 1, o.classes, o.classes};
-  kernels::cross_entropy(dlogits.device(), results.data(), view, device, device_scale.data(),
-                         nullptr);
+  kernels::CrossEntropy<T>::run(dlogits.device(), results.data(), view, device, device_scale.data(),
+                                nullptr);
   StepResult expected;
   reference::cross_entropy(dlogits.host(), expected, host_view, host, scale);
   const StepResult result = results.download()[3];

@@ -22,7 +22,7 @@ TEST_CASE_TEMPLATE("load_operand", T, float, __half, __nv_bfloat16) {
     for (const OperandOptions& o : kOperands) {
       OperandCase<T> in(e, o, 1);
       const DeviceArray<T> f(e.pixels() * e.channels);
-      kernels::load_operand(f.data(), in.device_view(), nullptr);
+      kernels::Sweeps<T>::load_operand(f.data(), in.device_view(), nullptr);
       std::vector<double> ours;
       for (const T& v : f.download()) ours.push_back(plain(v));
       expect_close(ours, reference::load_operand(in.host_view()), tolerance(kType<T>), "f");
@@ -38,8 +38,8 @@ TEST_CASE_TEMPLATE("store_output", T, float, __half, __nv_bfloat16) {
         Mirror<float> bias(with_bias ? normal(e.channels, 4) : std::vector<float>{});
         OutputCase<T> out(e, statistics);
         const DeviceArray<float> partials = partials_for(e);
-        kernels::store_output(out.device_view(), dense.device(), bias.device(), partials.data(),
-                              nullptr);
+        kernels::Sweeps<T>::store_output(out.device_view(), dense.device(), bias.device(),
+                                         partials.data(), nullptr);
         reference::store_output(out.host_view(), dense.values(), bias.host());
         out.check("y");
       }
@@ -51,8 +51,8 @@ TEST_CASE("statistics survive a mean far from zero") {
   Mirror<float> dense(normal(e.elements(), 5, 1000.f));
   OutputCase<float> out(e, true);
   const DeviceArray<float> partials = partials_for(e);
-  kernels::store_output(out.device_view(), dense.device(), static_cast<float*>(nullptr),
-                        partials.data(), nullptr);
+  kernels::Sweeps<float>::store_output(out.device_view(), dense.device(),
+                                       static_cast<float*>(nullptr), partials.data(), nullptr);
   reference::store_output(out.host_view(), dense.values(), static_cast<double*>(nullptr));
   out.mean.check({0, 1e-6}, "mean");
   out.var.check({0, 1e-5}, "variance");
@@ -68,7 +68,7 @@ TEST_CASE_TEMPLATE("load_gradient", T, float, __half, __nv_bfloat16) {
     for (const GradientOptions& o : options) {
       GradientCase<T> gradient(e, o, 1);
       const DeviceArray<T> dy(e.pixels() * e.channels);
-      kernels::load_gradient(dy.data(), gradient.device_view(), nullptr);
+      kernels::Sweeps<T>::load_gradient(dy.data(), gradient.device_view(), nullptr);
       std::vector<double> ours;
       for (const T& v : dy.download()) ours.push_back(plain(v));
       expect_close(ours, reference::load_gradient(gradient.host_view()), tolerance(kType<T>), "dy");
@@ -86,8 +86,8 @@ TEST_CASE_TEMPLATE("store_gradient", T, float, __half, __nv_bfloat16) {
         SinkCase<T> sink(in, how);
         Mirror<T> df(normal(e.pixels() * e.channels, 6));
         const DeviceArray<float> partials = partials_for(e);
-        kernels::store_gradient(sink.device_view(), df.device(), in.device_view(), partials.data(),
-                                nullptr);
+        kernels::Sweeps<T>::store_gradient(sink.device_view(), df.device(), in.device_view(),
+                                           partials.data(), nullptr);
         reference::store_gradient(sink.host_view(), df.values(), in.host_view());
         sink.check("G", 3);  // gamma·inv_std reaches 3
       }
@@ -100,8 +100,8 @@ TEST_CASE_TEMPLATE("store_gradient in place", T, float, __half) {
   SinkCase<T> sink(in, Write::assign);
   const DeviceArray<float> partials = partials_for(e);
   const std::vector<double> df = sink.grad.values();
-  kernels::store_gradient(sink.device_view(), static_cast<const T*>(sink.grad.device()),
-                          in.device_view(), partials.data(), nullptr);
+  kernels::Sweeps<T>::store_gradient(sink.device_view(), static_cast<const T*>(sink.grad.device()),
+                                     in.device_view(), partials.data(), nullptr);
   reference::store_gradient(sink.host_view(), df, in.host_view());
   sink.check("G", 3);
 }
@@ -112,8 +112,8 @@ TEST_CASE_TEMPLATE("bias_gradient", T, float, __half, __nv_bfloat16) {
     Mirror<T> dy(normal(e.pixels() * e.channels, 7));
     Mirror<float> dbias(e.channels, 0.5f);
     const DeviceArray<float> partials = partials_for(e);
-    kernels::bias_gradient(dbias.device(), dy.device(), e.pixels(), e.channels, partials.data(),
-                           nullptr);
+    kernels::Sweeps<T>::bias_gradient(dbias.device(), dy.device(), e.pixels(), e.channels,
+                                      partials.data(), nullptr);
     reference::bias_gradient(dbias.host(), dy.values(), e.channels);
     dbias.check(sum_tolerance(double(e.pixels())), "dbias");
   }
@@ -130,7 +130,8 @@ TEST_CASE_TEMPLATE("sums are the same bits in every run", T, float, __half) {
     GradientSink<T> view = sink.device_view();
     view.dgamma = dgamma.data();
     view.dbeta = dbeta.data();
-    kernels::store_gradient(view, df.device(), in.device_view(), partials.data(), nullptr);
+    kernels::Sweeps<T>::store_gradient(view, df.device(), in.device_view(), partials.data(),
+                                       nullptr);
     std::vector<float> sums = dgamma.download(), more = dbeta.download();
     sums.insert(sums.end(), more.begin(), more.end());
     return sums;

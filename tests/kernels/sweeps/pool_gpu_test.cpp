@@ -7,7 +7,8 @@ using namespace engine::test;
 namespace {
 
 struct PoolCase {
-  kernels::PoolShape shape;
+  Window window;
+  bool maximal;
   Extent in;
 };
 
@@ -16,25 +17,21 @@ std::vector<PoolCase> pool_cases() {
   for (Extent e : extents()) {
     if (e.height < 3 || e.width < 3) e.height = e.width = 4;
     for (const bool maximal : {true, false}) {
-      cases.push_back({{3, 3, 2, 1, maximal}, e});
-      cases.push_back({{2, 2, 2, 0, maximal}, e});
-      cases.push_back({{3, 3, 1, 1, maximal}, e});
-      cases.push_back({{e.height, e.width, 1, 0, maximal}, e});
+      cases.push_back({{3, 3, 2, 1}, maximal, e});
+      cases.push_back({{2, 2, 2, 0}, maximal, e});
+      cases.push_back({{3, 3, 1, 1}, maximal, e});
+      cases.push_back({{e.height, e.width, 1, 0}, maximal, e});
     }
-    cases.push_back({{2, 3, 3, 0, true}, e});  // reads not every position
+    cases.push_back({{2, 3, 3, 0}, true, e});  // reads not every position
   }
   return cases;
 }
 
 Extent output_of(const PoolCase& p) {
   Extent e = p.in;
-  e.height = (e.height + 2 * p.shape.padding - p.shape.kernel_h) / p.shape.stride + 1;
-  e.width = (e.width + 2 * p.shape.padding - p.shape.kernel_w) / p.shape.stride + 1;
+  e.height = (e.height + 2 * p.window.padding - p.window.kernel_h) / p.window.stride + 1;
+  e.width = (e.width + 2 * p.window.padding - p.window.kernel_w) / p.window.stride + 1;
   return e;
-}
-
-Window window(const kernels::PoolShape& s) {
-  return {s.kernel_h, s.kernel_w, s.stride, s.padding};
 }
 
 }  // namespace
@@ -46,8 +43,9 @@ TEST_CASE_TEMPLATE("pool_forward", T, float, __half, __nv_bfloat16) {
       OperandCase<T> in(p.in, {true, act}, 1);
       OutputCase<T> out(output_of(p), true);
       const DeviceArray<float> partials = partials_for(out.extent);
-      kernels::pool_forward(out.device_view(), in.device_view(), p.shape, partials.data(), nullptr);
-      reference::pool_forward(out.host_view(), in.host_view(), window(p.shape), p.shape.maximal);
+      kernels::Pooling<T>::forward(out.device_view(), in.device_view(), p.window, p.maximal,
+                                   partials.data(), nullptr);
+      reference::pool_forward(out.host_view(), in.host_view(), p.window, p.maximal);
       out.check("pooled");
     }
 }
@@ -71,10 +69,10 @@ TEST_CASE_TEMPLATE("pool_backward", T, float, __half, __nv_bfloat16) {
       GradientCase<T> dy(output_of(p), o.dy, 30);
       SinkCase<T> sink(in, o.how);
       const DeviceArray<float> partials = partials_for(p.in);
-      kernels::pool_backward(sink.device_view(), dy.device_view(), in.device_view(), p.shape,
-                             partials.data(), nullptr);
-      reference::pool_backward(sink.host_view(), dy.host_view(), in.host_view(), window(p.shape),
-                               p.shape.maximal);
+      kernels::Pooling<T>::backward(sink.device_view(), dy.device_view(), in.device_view(),
+                                    p.window, p.maximal, partials.data(), nullptr);
+      reference::pool_backward(sink.host_view(), dy.host_view(), in.host_view(), p.window,
+                               p.maximal);
       sink.check("G", 9);
     }
 }

@@ -37,7 +37,7 @@ struct Vectors {
     for (int i = 0; i < 10; ++i)
       of[i].reset(new Mirror<float>(normal(size_t(batch) * (i < 8 ? channels : squeezed), 40 + i)));
   }
-  kernels::GateVectors device_view() {
+  GateView<float> device_view() {
     return {of[0]->device(), of[1]->device(), of[2]->device(), of[3]->device(), of[4]->device(),
             of[5]->device(), of[6]->device(), of[7]->device(), of[8]->device(), of[9]->device()};
   }
@@ -45,7 +45,7 @@ struct Vectors {
     return {of[0]->host(), of[1]->host(), of[2]->host(), of[3]->host(), of[4]->host(),
             of[5]->host(), of[6]->host(), of[7]->host(), of[8]->host(), of[9]->host()};
   }
-  std::array<std::unique_ptr<Mirror<float>>, 10> of;  // gate … hidden, dhidden, as GateMemory
+  std::array<std::unique_ptr<Mirror<float>>, 10> of;  // in the order of GateView
 };
 
 }  // namespace
@@ -57,9 +57,9 @@ TEST_CASE_TEMPLATE("squeeze_excite", T, float, __half, __nv_bfloat16) {
       OperandCase<T> in(e, {}, 1);
       Weights weights(e.channels, squeezed, 0.1f), gradients(e.channels, squeezed, 1.f);
       Vectors gate(e.batch, e.channels, squeezed);
-      kernels::squeeze_excite_forward(gate.device_view(), in.device_view(),
-                                      weights.device_view<kernels::SqueezeExciteWeights>(),
-                                      squeezed, nullptr);
+      kernels::SqueezeExcitation<T>::forward(gate.device_view(), in.device_view(),
+                                             weights.device_view<kernels::SqueezeExciteWeights>(),
+                                             squeezed, nullptr);
       reference::squeeze_excite_forward(gate.host_view(), in.host_view(), weights.host_view(),
                                         squeezed);
       const double area = double(e.height) * e.width;
@@ -75,7 +75,7 @@ TEST_CASE_TEMPLATE("squeeze_excite", T, float, __half, __nv_bfloat16) {
       GradientSink<double> host_sink = sink.host_view();
       device_sink.grad = nullptr;  // only the sums
       host_sink.grad = nullptr;
-      kernels::squeeze_excite_backward(
+      kernels::SqueezeExcitation<T>::backward(
           device_sink, gate.device_view(), gradients.device_view<kernels::SqueezeExciteGradients>(),
           in.device_view(), weights.device_view<kernels::SqueezeExciteWeights>(), squeezed,
           nullptr);

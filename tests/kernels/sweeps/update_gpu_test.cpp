@@ -50,10 +50,10 @@ void check_update(const Step& step, int64_t n, bool skip, int64_t updates, bool 
   Mirror<float> weights(normal(n, 1)), moments(uniform_values(M * n, 2, 0.01f, 0.1f)),
       gradients(normal(n, 3)), average(normal(n, 4));
   Mirror<T> copies(n, 0);
-  kernels::update<T>({weights.device(), moments.device(), copies.device(),
-                      averages ? average.device() : nullptr, gradients.device()},
-                     groups.device(), n, state.params.data(), state.scale.data(), step, kClip,
-                     kDecay, nullptr);
+  kernels::Update<T, Step>::run({weights.device(), moments.device(), copies.device(),
+                                 averages ? average.device() : nullptr, gradients.device()},
+                                groups.device(), n, state.params.data(), state.scale.data(), step,
+                                kClip, kDecay, nullptr);
   Step begun = step;
   begin(begun, 1e-2, updates);
   const double factor = clip_factor(norm, kClip) / 8;
@@ -185,8 +185,8 @@ TEST_CASE_TEMPLATE("casts", T, float, __half, __nv_bfloat16) {
     const std::vector<float> values = normal(n, 1);
     const DeviceArray<float> from(values), back(n);
     const DeviceArray<T> to(n);
-    kernels::cast(to.data(), from.data(), n, nullptr);
-    kernels::cast_back(back.data(), to.data(), n, nullptr);
+    kernels::Casts<T>::from_float(to.data(), from.data(), n, nullptr);
+    kernels::Casts<T>::to_float(back.data(), to.data(), n, nullptr);
     const std::vector<float> ours = back.download();
     for (int64_t i = 0; i < n; ++i) CHECK(ours[i] == plain(rounded<T>(values[i])));
   }
