@@ -75,6 +75,16 @@ Cost pool_backward_cost(const GradientSink<T>& sink, const GradientView<T>& dy,
   return {bytes_of(dy) + (maximal ? bytes_of(in) : epilogue_bytes(in)) + bytes_of(sink, in), 0};
 }
 
+template <class T>
+Cost add_backward_cost(const GradientView<T>& dy, const GradientSink<T>& sink_a,
+                       const OperandView<T>& a, const GradientSink<T>& sink_b,
+                       const OperandView<T>& b) {
+  Cost cost{bytes_of(dy), 0};
+  if (sink_a.grad) cost += store_gradient_cost(sink_a, a);
+  if (sink_b.grad) cost += store_gradient_cost(sink_b, b);
+  return cost;
+}
+
 // Beside the operand: four vectors of (N, C), two of (N, S) and the two matrices.
 template <class T>
 Cost squeeze_excite_cost(const OperandView<T>& in, int squeezed) {

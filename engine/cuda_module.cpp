@@ -57,8 +57,8 @@ std::string cuda_versions() {
   return opened_module().versions();
 }
 
-KernelTimes time_cuda_kernels(const Graph& graph, const KernelBench& bench) {
-  return opened_module().time_kernels(graph, bench);
+KernelTimes time_cuda_kernels(Backend& backend, const KernelBench& bench) {
+  return opened_module().time_kernels(backend, bench);
 }
 
 }  // namespace engine

@@ -20,6 +20,7 @@ struct GpuInfo {
 std::vector<GpuInfo> cuda_devices();  // empty: no GPU, or no driver
 std::string cuda_versions();          // "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0, NCCL 2.28.9"
 
-KernelTimes time_cuda_kernels(const Graph& graph, const KernelBench& bench);
+// `backend` is one that make_cuda_backend() made.
+KernelTimes time_cuda_kernels(Backend& backend, const KernelBench& bench);
 
 }  // namespace engine

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace engine {
@@ -29,6 +30,13 @@ struct Launch {
 };
 
 using Launches = std::vector<Launch>;
+
+inline Launches one_launch(std::string_view kernel, std::string shape, const Cost& cost,
+                           std::function<void()> enqueue) {
+  Launches launches;
+  launches.push_back({kernel, std::move(shape), cost, std::move(enqueue)});
+  return launches;
+}
 
 // The launches of one step of the graph, in order; either list may be empty.
 struct StepExec {

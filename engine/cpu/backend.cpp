@@ -6,8 +6,8 @@
 
 #include "engine/cpu/images.h"
 #include "engine/cpu/onednn.h"
+#include "engine/cpu/prepare.h"
 #include "engine/cpu/rows.h"
-#include "engine/cpu/steps.h"
 #include "engine/cpu/threads.h"
 #include "engine/error.h"
 #include "engine/host_backend.h"
@@ -28,15 +28,15 @@ std::string cpu_model() {
 class CpuBackend final : public HostBackend<float> {
  public:
   explicit CpuBackend(const BackendOptions& options)
-      : HostBackend(options.communicator), threads_(options.threads) {}
-
-  BackendKind kind() const override { return BackendKind::cpu; }
-  std::string description() const override {
+      : HostBackend(options.communicator), threads_(options.threads) {
     const dnnl_version_t& v = *dnnl_version();
-    return fmt::format("{}, {} thread{}, {}, oneDNN {}.{}.{}", cpu_model(), threads_.count(),
-                       threads_.count() == 1 ? "" : "s", cpu::row_kernels().name, v.major, v.minor,
-                       v.patch);
+    info_ = {.kind = BackendKind::cpu,
+             .description = fmt::format("{}, {} thread{}, {}, oneDNN {}.{}.{}", cpu_model(),
+                                        threads_.count(), threads_.count() == 1 ? "" : "s",
+                                        cpu::row_kernels().name, v.major, v.minor, v.patch)};
   }
+
+  const BackendInfo& info() const override { return info_; }
   // What the kernel says can be had without swapping.
   size_t free_bytes() const override {
     std::ifstream info("/proc/meminfo");
@@ -47,7 +47,14 @@ class CpuBackend final : public HostBackend<float> {
     return size_t{now.freeram} * now.mem_unit;
   }
 
-  std::vector<StepExec> prepare(const Program& program, bool) override {
+  std::map<std::string, std::string> algorithms() const override {
+    return {{"cpu threads", std::to_string(threads_.count())},
+            {"cpu instructions", cpu::row_kernels().name}};
+  }
+  void set_algorithms(const std::map<std::string, std::string>&) override {}
+
+ private:
+  std::vector<StepExec> prepare_steps(const Program& program) override {
     std::vector<StepExec> execs;
     for (const Step& step : program.graph.steps)
       execs.push_back(std::visit(
@@ -76,13 +83,6 @@ class CpuBackend final : public HostBackend<float> {
     }
   }
 
-  std::map<std::string, std::string> algorithms() const override {
-    return {{"cpu threads", std::to_string(threads_.count())},
-            {"cpu instructions", cpu::row_kernels().name}};
-  }
-  void set_algorithms(const std::map<std::string, std::string>&) override {}
-
- private:
   void for_parts(int64_t count, const std::function<void(int64_t, int64_t)>& body) override {
     threads_.run(threads_.count(), [&](int worker) {
       const Share part = share_of(count, worker, threads_.count());
@@ -91,6 +91,7 @@ class CpuBackend final : public HostBackend<float> {
   }
 
   cpu::Threads threads_;
+  BackendInfo info_;
 };
 
 }  // namespace

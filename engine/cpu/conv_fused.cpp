@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "engine/cpu/steps.h"
+#include "engine/cpu/prepare.h"
 #include "engine/cpu/sweeps.h"
 #include "engine/error.h"
 
@@ -284,12 +284,12 @@ class DepthwiseBackward {
 
 }  // namespace
 
-StepExec prepare_depthwise(const Threads& threads, const Program& program, const std::string& name,
-                           const ConvViews& c) {
+ConvWork prepare_fused(const Threads& threads, const Program& program, const std::string& name,
+                       const ConvViews& c) {
   require(c.window.kernel_h == c.window.kernel_w && c.window.kernel_h <= kMostTaps,
           Failure::internal, "{}: a depthwise kernel of {}x{}; square ones up to {} are known",
           name, c.window.kernel_h, c.window.kernel_w, kMostTaps);
-  StepExec exec;
+  ConvWork exec;
   exec.forward = [f = std::make_shared<DepthwiseForward>(threads, program, name, c)] { f->run(); };
   if (program.training())
     exec.backward = [b = std::make_shared<DepthwiseBackward>(threads, program, name, c)] {

@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "engine/cpu/onednn.h"
-#include "engine/cpu/steps.h"
+#include "engine/cpu/prepare.h"
 #include "engine/cpu/sweeps.h"
 
 namespace engine::cpu {
@@ -271,10 +271,10 @@ class DenseBackward {
 
 }  // namespace
 
-StepExec prepare_dense(const Threads& threads, const Program& program, const std::string& name,
-                       const ConvViews& c) {
+ConvWork prepare_library(const Threads& threads, const Program& program, const std::string& name,
+                         const ConvViews& c) {
   const Dense dense(c, threads.count());
-  StepExec exec;
+  ConvWork exec;
   exec.forward = [f = std::make_shared<DenseForward>(threads, program, name, dense)] { f->run(); };
   if (program.training())
     exec.backward = [b = std::make_shared<DenseBackward>(threads, program, name, dense)] {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "engine/cpu/steps.h"
+#include "engine/cpu/prepare.h"
 #include "engine/cpu/sweeps.h"
 
 namespace engine::cpu {
@@ -197,9 +197,9 @@ class MatrixBackward {
 
 }  // namespace
 
-StepExec prepare_matrix(const Threads& threads, const Program& program, const std::string& name,
+ConvWork prepare_matrix(const Threads& threads, const Program& program, const std::string& name,
                         const ConvViews& c) {
-  StepExec exec;
+  ConvWork exec;
   ConvViews forward = c;
   forward.sink = {};
   exec.forward = [f = std::make_shared<MatrixForward>(threads, program, name, Matrix(forward))] {

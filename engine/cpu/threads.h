@@ -17,6 +17,11 @@ inline Share share_of(int64_t n, int index, int parts) {
   return {n * index / parts, n * (index + 1) / parts};
 }
 
+// The pixels of a share of images.
+inline Share pixels_of(Share images, int64_t pixels_per_image) {
+  return {images.first * pixels_per_image, images.last * pixels_per_image};
+}
+
 class Threads {
  public:
   explicit Threads(int count);  // 0: as many as the affinity mask has cores
@@ -25,6 +30,8 @@ class Threads {
   // body(worker) for every worker in [0, workers), workers ≤ count; returns when all are done. What oneDNN does inside
   // stays on the worker's thread. The first exception is thrown again here.
   void run(int workers, const std::function<void(int)>& body) const;
+  // How many workers share `images` images, each at least one of them.
+  int image_workers(int images) const { return count_ < images ? count_ : images; }
   // Runs body on this thread; oneDNN inside may use all threads.
   void run_library(const std::function<void()>& body) const;
 

@@ -19,7 +19,7 @@ class Workspace {
   Workspace(std::byte* base, size_t cap, std::string step)
       : base_(base), cap_(cap), step_(std::move(step)) {}
   Workspace(const Program& program, std::string step)
-      : Workspace(program.arenas.workspace, program.plan.options.workspace, std::move(step)) {}
+      : Workspace(program.arenas.workspace.at, program.plan.options.workspace, std::move(step)) {}
 
   // `count` elements, 64-byte aligned. Throws Error(memory), with the numbers, beyond the cap.
   template <class T>

@@ -12,6 +12,7 @@
 #include "engine/cuda/nccl.h"
 #include "engine/cuda/prepare.h"
 #include "engine/cuda/storage.h"
+#include "engine/step_launches.h"
 #include "kernels/kernels.h"
 
 namespace engine::cuda {
@@ -66,9 +67,10 @@ void in_step(const std::string& name, const std::function<void()>& work) {
   }
 }
 
-std::function<void()> named(const std::string& name, std::function<void()> work) {
-  if (!work) return {};
-  return [name, work = std::move(work)] { in_step(name, work); };
+void name_after(const std::string& step, Launches& launches) {
+  for (Launch& launch : launches)
+    launch.enqueue = [name = fmt::format("{}, {}", step, launch.kernel),
+                      enqueue = std::move(launch.enqueue)] { in_step(name, enqueue); };
 }
 
 // ---------------------------------------------------------------- capture
@@ -99,20 +101,14 @@ std::shared_ptr<CUgraphExec_st> instantiate(const CapturedGraph& graph, cudaStre
 
 // ---------------------------------------------------------------- the backend
 
-// Norms of one program as the kernel wants them.
-struct NormTable {
-  Memory entries;
-  int count = 0, max_channels = 0;
-};
-
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const BackendOptions& options);
   ~CudaBackend() override;
 
-  BackendKind kind() const override { return BackendKind::cuda; }
-  std::string description() const override;
+  const BackendInfo& info() const override { return info_; }
   size_t free_bytes() const override;
+  Cuda& gpu() { return gpu_; }
 
   Memory allocate(size_t bytes) override;
   Memory allocate_host(size_t bytes) override;
@@ -121,23 +117,11 @@ class CudaBackend final : public Backend {
   void clear(void* to, size_t bytes) override;
   void synchronize() override { check(cudaStreamSynchronize(stream())); }
 
-  std::vector<StepExec> prepare(const Program& program, bool timed) override;
+  Prepared prepare(const Program& program, const PrepareOptions& options) override;
 
   void upload_batch(const Program& program, int slot, const HostBatch& batch) override;
   void wait_uploaded(int slot) override;
-
   void set_params(const Program& program, const StepParams& params) override;
-  void load_images(const Program& program) override;
-  void update_running(const Program& program) override;
-  void all_reduce(const Program& program, const Bucket& bucket) override;
-  void finish_all_reduce() override { sum_.join(stream()); }
-  void accumulate(const Program& program) override;
-  void add_accumulated(const Program& program, const Bucket& bucket) override;
-  void optimizer_step(const Program& program, const OptimizerConfig& config,
-                      double ema_decay) override;
-  void exchange_averages(const Program& program) override;
-  void publish(const Program& program) override { finish_step(program, false); }
-  void copy_weights(const Program& program) override;
 
   std::function<void()> record(const std::function<void()>& body) override;
 
@@ -160,25 +144,38 @@ class CudaBackend final : public Backend {
   };
 
   cudaStream_t stream() const { return gpu_.stream.get(); }
-  NormTable make_norm_table(const Program& program);
   template <class T>
-  void update(const Program& program, const OptimizerConfig& config, double ema_decay);
-  void finish_step(const Program& program, bool updated);
+  void prepare_around(Prepared& prepared, const Program& program, const PrepareOptions& options);
+  template <class T>
+  Launches prepare_update(const Program& program, const PrepareOptions& options);
+  void prepare_reduce(Prepared& prepared, const Program& program);
+  Launches prepare_running(const Program& program);
+  Launch clear_launch(Untyped arena, size_t bytes);
 
   Cuda gpu_;
   GradientSum sum_;
+  int ranks_;
   std::array<Slot, kSlots> slots_;
   int active_slot_ = kNone;  // read by the step that was started last
   Memory pinned_params_;
   std::array<ParamUpload, kResults> param_uploads_;
   int next_params_ = 0;
-  std::map<const Program*, NormTable> norms_;
+  BackendInfo info_;
 };
+
+std::string describe(int device) {
+  int driver = 0;
+  check(cudaDriverGetVersion(&driver));
+  return fmt::format("{}, driver for CUDA {}.{}, {}", devices()[device].name, driver / 1000,
+                     driver % 1000 / 10, versions());
+}
 
 CudaBackend::CudaBackend(const BackendOptions& options)
     : gpu_(options.device),
       sum_(options.communicator),
-      pinned_params_(allocate_host(sizeof(StepParams) * kResults)) {
+      ranks_(options.communicator.ranks()),
+      pinned_params_(allocate_host(sizeof(StepParams) * kResults)),
+      info_{BackendKind::cuda, describe(options.device), kernels::device_limits()} {
   auto* params = reinterpret_cast<StepParams*>(pinned_params_.get());
   for (ParamUpload& upload : param_uploads_) upload.params = params++;
 }
@@ -186,13 +183,6 @@ CudaBackend::CudaBackend(const BackendOptions& options)
 // Nothing may be in flight when handles and buffers go.
 CudaBackend::~CudaBackend() {
   if (std::uncaught_exceptions() == 0) cudaDeviceSynchronize();
-}
-
-std::string CudaBackend::description() const {
-  int driver = 0;
-  check(cudaDriverGetVersion(&driver));
-  return fmt::format("{}, driver for CUDA {}.{}, {}", devices()[gpu_.device].name, driver / 1000,
-                     driver % 1000 / 10, versions());
 }
 
 size_t CudaBackend::free_bytes() const {
@@ -237,24 +227,126 @@ void CudaBackend::clear(void* to, size_t bytes) {
 
 // ---------------------------------------------------------------- programs
 
-std::vector<StepExec> CudaBackend::prepare(const Program& program, bool timed) {
-  gpu_.algorithms.begin(timed);
-  if (program.training()) norms_[&program] = make_norm_table(program);
-  std::vector<StepExec> steps;
-  for (size_t i = 0; i < program.graph.steps.size(); ++i) {
-    const std::string& name = name_of(program.graph.steps[i]);
-    StepExec step;
-    in_step(name, [&] { step = prepare_step(gpu_, program, static_cast<int>(i)); });
-    steps.push_back({.forward = named(name, std::move(step.forward)),
-                     .backward = named(name + ", backward", std::move(step.backward))});
+Prepared CudaBackend::prepare(const Program& program, const PrepareOptions& options) {
+  gpu_.algorithms.begin(options.timed);
+  Prepared prepared;
+  visit_storage(program.precision(),
+                [&]<class T>() { prepare_around<T>(prepared, program, options); });
+  const std::vector<Step>& steps = program.graph.steps;
+  for (int i = 0; program.batch() > 0 && i < static_cast<int>(steps.size()); ++i) {
+    const std::string& name = name_of(steps[i]);
+    StepExec exec;
+    in_step(name, [&] {
+      exec = std::visit([&](const auto& step) { return cuda::prepare(gpu_, program, i, step); },
+                        steps[i]);
+    });
+    name_after(name, exec.forward);
+    name_after(name + ", backward", exec.backward);
+    prepared.steps.push_back(std::move(exec));
   }
   gpu_.algorithms.end();
-  return steps;
+  return prepared;
 }
 
-NormTable CudaBackend::make_norm_table(const Program& program) {
+// Everything beside the layers.
+template <class T>
+void CudaBackend::prepare_around(Prepared& p, const Program& program,
+                                 const PrepareOptions& options) {
+  const Arenas& a = program.arenas;
+  const ParameterLayout& layout = program.plan.layout;
+  const cudaStream_t s = stream();
+  if (program.batch() > 0)
+    p.images.push_back(images_launch(
+        program, [to = program.output<T>(program.graph.image).y, view = program.images(), s] {
+          kernels::Images<T>::load(to, view, s);
+        }));
+  p.publish.push_back(
+      finish_step_launch([a, s] { kernels::finish_step(a.scale, a.results, a.params, false, s); }));
+  if (!weights_are_masters(program.precision()))
+    p.copy_weights.push_back(copy_weights_launch(program, [a, n = layout.trained, s] {
+      kernels::Casts<T>::from_float(a.weights.as<T>(), a.parameters.as<float>(), n, s);
+    }));
+  if (a.ema_parameters)
+    p.exchange_averages.push_back(
+        exchange_averages_launch(program, [a, trained = layout.trained, state = layout.state, s] {
+          kernels::exchange(a.parameters.as<float>(), a.ema_parameters.as<float>(), trained, s);
+          kernels::exchange(a.state.as<float>(), a.ema_state.as<float>(), state, s);
+        }));
+  if (program.training()) {
+    p.clear.push_back(clear_launch(a.channels, channel_bytes(program)));
+    p.clear.push_back(clear_launch(a.gradients, gradient_bytes(program)));
+    if (program.batch() > 0 && program.batch_statistics()) p.running = prepare_running(program);
+    prepare_reduce(p, program);
+    p.update = prepare_update<T>(program, options);
+  }
+  for (Launches* launches : {&p.images, &p.publish, &p.copy_weights, &p.exchange_averages,
+                             &p.running, &p.accumulate, &p.update})
+    name_after(program.graph.model, *launches);
+}
+
+Launch CudaBackend::clear_launch(Untyped arena, size_t bytes) {
+  return engine::clear_launch(bytes, [this, arena, bytes] { clear(arena.at, bytes); });
+}
+
+void CudaBackend::prepare_reduce(Prepared& p, const Program& program) {
+  const Arenas& a = program.arenas;
+  const cudaStream_t s = stream();
+  for (const Bucket& bucket : program.plan.buckets) {
+    float* gradients = a.gradients.as<float>() + bucket.first;
+    float* sums = a.accumulated ? a.accumulated.as<float>() + bucket.first : nullptr;
+    p.add_accumulated.emplace_back();
+    if (sums)
+      p.add_accumulated.back().push_back(add_accumulated_launch(
+          bucket, sizeof(float),
+          [=, n = bucket.elements] { kernels::add_accumulated(gradients, sums, n, s); }));
+    p.reduce.emplace_back();
+    if (ranks_ > 1)
+      p.reduce.back().push_back(reduce_launch(
+          bucket, ranks_, [=, this, n = bucket.elements] { sum_.start(gradients, n, s); }));
+  }
+  if (ranks_ > 1) p.finish_reduce.push_back(finish_reduce_launch([this, s] { sum_.join(s); }));
+  if (a.accumulated)
+    p.accumulate.push_back(accumulate_launch(program, [a, n = program.plan.layout.trained, s] {
+      kernels::accumulate(a.accumulated.as<float>(), a.gradients.as<float>(), n, s);
+    }));
+}
+
+template <class T>
+Launches CudaBackend::prepare_update(const Program& program, const PrepareOptions& options) {
+  const Arenas& a = program.arenas;
+  const ParameterLayout& layout = program.plan.layout;
+  const kernels::GroupTable groups{a.group_of, a.groups};
+  const kernels::UpdateArrays<T> arrays{
+      .weights = a.parameters.as<float>(),
+      .moments = a.moments.as<float>(),
+      .copies = weights_are_masters(program.precision()) ? nullptr : a.weights.as<T>(),
+      .averages = a.ema_parameters.as<float>(),
+      .gradients = a.gradients.as<float>()};
+  const cudaStream_t s = stream();
+  Launches launches;
+  launches.push_back(gradient_norm_launch(program, [=, n = layout.trained] {
+    kernels::gradient_norm(a.scale, a.norm_partials, arrays.gradients, groups, n, s);
+  }));
+  launches.push_back(update_launch(program, options.optimizer, [=, n = layout.trained] {
+    visit_update(options.optimizer, [&]<class Step>(const Step& step) {
+      kernels::Update<T, Step>::run(arrays, groups, n, a.params, a.scale, step,
+                                    options.optimizer.clip_norm, options.ema_decay, s);
+    });
+  }));
+  if (a.ema_state)
+    launches.push_back(average_launch(program, [=, n = layout.state] {
+      kernels::average(a.ema_state.as<float>(), a.state.as<float>(), n, a.scale, options.ema_decay,
+                       s);
+    }));
+  launches.push_back(
+      finish_step_launch([a, s] { kernels::finish_step(a.scale, a.results, a.params, true, s); }));
+  return launches;
+}
+
+// The launch owns the table of norms that the kernel reads.
+Launches CudaBackend::prepare_running(const Program& program) {
   std::vector<kernels::RunningNorm> entries;
-  NormTable table;
+  int most = 0;
   const Graph& graph = program.graph;
   for (int n = 0; n < static_cast<int>(graph.norms.size()); ++n) {
     const Norm& norm = graph.norms[n];
@@ -268,15 +360,20 @@ NormTable CudaBackend::make_norm_table(const Program& program) {
                        .channels = view.channels,
                        .momentum = static_cast<float>(norm.momentum),
                        .unbias = count > 1 ? count / (count - 1) : 1});
-    table.max_channels = std::max(table.max_channels, view.channels);
+    most = std::max(most, view.channels);
   }
-  if (entries.empty()) return table;
-  table.count = static_cast<int>(entries.size());
+  Launches launches;
+  if (entries.empty()) return launches;
   const size_t bytes = entries.size() * sizeof(kernels::RunningNorm);
-  table.entries = allocate(bytes);
-  upload(table.entries.get(), entries.data(), bytes);
+  const std::shared_ptr<std::byte> table = allocate(bytes);
+  upload(table.get(), entries.data(), bytes);
   synchronize();
-  return table;
+  launches.push_back(running_launch(
+      program, [table, count = static_cast<int>(entries.size()), most, s = stream()] {
+        kernels::update_running(reinterpret_cast<const kernels::RunningNorm*>(table.get()), count,
+                                most, s);
+      }));
+  return launches;
 }
 
 std::function<void()> CudaBackend::record(const std::function<void()>& body) {
@@ -328,99 +425,6 @@ void CudaBackend::set_params(const Program& program, const StepParams& params) {
   check(cudaEventRecord(next.copied.get(), stream()));
 }
 
-// ---------------------------------------------------------------- the step around the layers
-
-void CudaBackend::load_images(const Program& program) {
-  visit_storage(program.precision(), [&]<class T>() {
-    kernels::load_images(program.output<T>(program.graph.image).y, program.images(), stream());
-  });
-  check(cudaPeekAtLastError());
-}
-
-void CudaBackend::update_running(const Program& program) {
-  const NormTable& table = norms_.at(&program);
-  if (table.count == 0) return;
-  kernels::update_running(reinterpret_cast<const kernels::RunningNorm*>(table.entries.get()),
-                          table.count, table.max_channels, stream());
-  check(cudaPeekAtLastError());
-}
-
-void CudaBackend::all_reduce(const Program& program, const Bucket& bucket) {
-  float* gradients = reinterpret_cast<float*>(program.arenas.gradients) + bucket.first;
-  sum_.start(gradients, bucket.elements, stream());
-}
-
-void CudaBackend::accumulate(const Program& program) {
-  const Arenas& a = program.arenas;
-  kernels::accumulate(reinterpret_cast<float*>(a.accumulated),
-                      reinterpret_cast<const float*>(a.gradients), program.plan.layout.trained,
-                      stream());
-  check(cudaPeekAtLastError());
-}
-
-void CudaBackend::add_accumulated(const Program& program, const Bucket& bucket) {
-  const Arenas& a = program.arenas;
-  kernels::add_accumulated(reinterpret_cast<float*>(a.gradients) + bucket.first,
-                           reinterpret_cast<float*>(a.accumulated) + bucket.first, bucket.elements,
-                           stream());
-  check(cudaPeekAtLastError());
-}
-
-void CudaBackend::optimizer_step(const Program& program, const OptimizerConfig& config,
-                                 double ema_decay) {
-  const Arenas& a = program.arenas;
-  const ParameterLayout& layout = program.plan.layout;
-  kernels::gradient_norm(a.scale, a.norm_partials, reinterpret_cast<const float*>(a.gradients),
-                         {a.group_of, a.groups}, layout.trained, stream());
-  visit_storage(program.precision(), [&]<class T>() { update<T>(program, config, ema_decay); });
-  if (a.ema_state)
-    kernels::average(reinterpret_cast<float*>(a.ema_state), reinterpret_cast<const float*>(a.state),
-                     layout.state, a.scale, ema_decay, stream());
-  finish_step(program, true);
-}
-
-template <class T>
-void CudaBackend::update(const Program& program, const OptimizerConfig& config, double ema_decay) {
-  const Arenas& a = program.arenas;
-  const kernels::UpdateArrays<T> arrays{.weights = reinterpret_cast<float*>(a.parameters),
-                                        .moments = reinterpret_cast<float*>(a.moments),
-                                        .copies = weights_are_masters(program.precision())
-                                                      ? nullptr
-                                                      : reinterpret_cast<T*>(a.weights),
-                                        .averages = reinterpret_cast<float*>(a.ema_parameters),
-                                        .gradients = reinterpret_cast<const float*>(a.gradients)};
-  visit_update(config, [&](const auto& step) {
-    kernels::update(arrays, {a.group_of, a.groups}, program.plan.layout.trained, a.params, a.scale,
-                    step, config.clip_norm, ema_decay, stream());
-  });
-}
-
-void CudaBackend::exchange_averages(const Program& program) {
-  const Arenas& a = program.arenas;
-  const ParameterLayout& layout = program.plan.layout;
-  kernels::exchange(reinterpret_cast<float*>(a.parameters),
-                    reinterpret_cast<float*>(a.ema_parameters), layout.trained, stream());
-  kernels::exchange(reinterpret_cast<float*>(a.state), reinterpret_cast<float*>(a.ema_state),
-                    layout.state, stream());
-  check(cudaPeekAtLastError());
-}
-
-void CudaBackend::finish_step(const Program& program, bool updated) {
-  const Arenas& a = program.arenas;
-  kernels::finish_step(a.scale, a.results, a.params, updated, stream());
-  check(cudaPeekAtLastError());
-}
-
-void CudaBackend::copy_weights(const Program& program) {
-  if (weights_are_masters(program.precision())) return;
-  visit_storage(program.precision(), [&]<class T>() {
-    kernels::cast(reinterpret_cast<T*>(program.arenas.weights),
-                  reinterpret_cast<const float*>(program.arenas.parameters),
-                  program.plan.layout.trained, stream());
-  });
-  check(cudaPeekAtLastError());
-}
-
 Backend* make_backend(const BackendOptions& options) {
   visit_storage(options.precision, []<class T>() {});  // refuses what CUDA does not have
   return std::make_unique<CudaBackend>(options).release();
@@ -429,6 +433,10 @@ Backend* make_backend(const BackendOptions& options) {
 constexpr Module kModule{make_backend, devices, versions, time_kernels};
 
 }  // namespace
+
+Cuda& cuda_of(Backend& backend) {
+  return static_cast<CudaBackend&>(backend).gpu();
+}
 
 Cuda::Cuda(int device)
     : device(select_device(device)),

@@ -1,11 +1,10 @@
-// Measures the cases of bench_cases.h with CUDA events, every run on a cold L2, and the ceilings of
-// the GPU to compare them with.
+// Measures a step and its launches with CUDA events, and the ceilings of the GPU to compare them with.
 #include "engine/cuda/bench.h"
 
 #include <algorithm>
 #include <memory>
 
-#include "engine/cuda/bench_cases.h"
+#include "engine/cuda/context.h"
 #include "engine/cuda/cublas.h"
 #include "engine/cuda/module.h"
 #include "engine/cuda/storage.h"
@@ -19,6 +18,9 @@ constexpr int kWarmup = 2;
 constexpr size_t kCopyBytes = size_t{512} << 20;
 constexpr int64_t kProductSide = 8192;
 constexpr int kCeilingRuns = 10;
+constexpr int kRounds = 9;  // of the whole step, in each way
+constexpr int kSteps = 10;  // of a round of captured steps
+constexpr size_t kWorkspaceBytes = size_t{64} << 20;
 
 struct Freed {
   void operator()(std::byte* p) const noexcept { cudaFree(p); }
@@ -102,68 +104,6 @@ class Pattern {
   DeviceMemory memory_;
 };
 
-// The arenas of a training step, as a session allocates them.
-class BenchArenas {
- public:
-  BenchArenas(const Graph& graph, const Plan& plan) {
-    const Plan::Totals t = plan.totals(graph, {});
-    const Buffer& image = graph.buffers[graph.image.buffer];
-    const size_t images = size_t{kSlots} * plan.options.batch;
-    arenas_.parameters = take(t.parameters);
-    arenas_.gradients = take(t.gradients);
-    arenas_.moments = take(t.optimizer);
-    arenas_.groups =
-        reinterpret_cast<ParameterGroup*>(take(kMaxParameterGroups * sizeof(ParameterGroup)));
-    arenas_.group_of = reinterpret_cast<uint8_t*>(take(plan.layout.trained / kUpdateBlock));
-    arenas_.norm_partials = reinterpret_cast<NormPartials*>(take(sizeof(NormPartials)));
-    arenas_.weights = t.weight_copies ? take(t.weight_copies) : arenas_.parameters;
-    arenas_.state = take(t.state);
-    arenas_.channels = take(t.channels);
-    arenas_.activations = take(t.activations);
-    arenas_.workspace = take(t.workspace);
-    arenas_.images =
-        reinterpret_cast<uint8_t*>(take(images * image.height * image.width * image.channels));
-    arenas_.labels = reinterpret_cast<int32_t*>(take(images * sizeof(int32_t)));
-    arenas_.params = reinterpret_cast<StepParams*>(take(sizeof(StepParams)));
-    arenas_.scale = reinterpret_cast<ScaleState*>(take(sizeof(ScaleState)));
-    arenas_.results = reinterpret_cast<StepResult*>(take(sizeof(StepResult) * kResults));
-    visit_storage(plan.options.precision, [&]<class T>() { fill<T>(t); });
-    const StepParams params{.step = 1, .learning_rate = 1e-6, .divisor = 1};
-    check(cudaMemcpy(arenas_.params, &params, sizeof params, cudaMemcpyHostToDevice));
-    const ScaleState scale{.dynamic = 1};
-    check(cudaMemcpy(arenas_.scale, &scale, sizeof scale, cudaMemcpyHostToDevice));
-    const ParameterGroup group;
-    check(cudaMemcpy(arenas_.groups, &group, sizeof group, cudaMemcpyHostToDevice));
-    check(cudaMemset(arenas_.group_of, 0, plan.layout.trained / kUpdateBlock));
-    check(cudaMemset(arenas_.norm_partials, 0, sizeof(NormPartials)));
-  }
-
-  const Arenas& arenas() const { return arenas_; }
-
- private:
-  std::byte* take(size_t bytes) {
-    memory_.push_back(device_memory(bytes));
-    return memory_.back().get();
-  }
-
-  // Variances and moments are positive.
-  template <class T>
-  void fill(const Plan::Totals& t) {
-    const Pattern<float> signed_values(-0.1f, 0.1f), positive(0.5f, 1);
-    signed_values.fill(arenas_.parameters, t.parameters);
-    signed_values.fill(arenas_.gradients, t.gradients);
-    positive.fill(arenas_.moments, t.optimizer);
-    positive.fill(arenas_.state, t.state);
-    positive.fill(arenas_.channels, t.channels);
-    const Pattern<T> stored(-1, 1);  // two halves read as one float are small and finite
-    stored.fill(arenas_.activations, t.activations);
-    if (t.weight_copies) stored.fill(arenas_.weights, t.weight_copies);
-  }
-
-  std::vector<DeviceMemory> memory_;
-  Arenas arenas_;
-};
-
 // ---------------------------------------------------------------- ceilings
 
 double copy_bytes_per_s(Timer& timer, cudaStream_t stream) {
@@ -177,7 +117,7 @@ double copy_bytes_per_s(Timer& timer, cudaStream_t stream) {
 }
 
 template <class T>
-double product_flops_per_s(Cuda& gpu, Timer& timer, Precision precision, const Workspace& space) {
+double product_flops_per_s(Cuda& gpu, Timer& timer, Precision precision) {
   constexpr int64_t n = kProductSide;
   constexpr size_t bytes = n * n * sizeof(T);
   const DeviceMemory a = device_memory(bytes), b = device_memory(bytes), d = device_memory(bytes);
@@ -187,65 +127,115 @@ double product_flops_per_s(Cuda& gpu, Timer& timer, Precision precision, const W
   const auto matrix = [&](const DeviceMemory& m, bool transposed) {
     return Matrix{m.get(), Storage<T>::matrix, n, n, n, transposed};
   };
-  const auto product =
-      plan_product(gpu, {matrix(a, true), matrix(b, false), matrix(d, false), 0, precision}, space);
-  return 2. * n * n * n / timer.median_seconds(product, kCeilingRuns);
+  const DeviceMemory space = device_memory(kWorkspaceBytes);
+  gpu.algorithms.begin(true);
+  const Launch product = plan_product(
+      gpu, "product", {matrix(a, true), matrix(b, false), matrix(d, false), 0, precision},
+      {space.get(), kWorkspaceBytes});
+  gpu.algorithms.end();
+  return 2. * n * n * n / timer.median_seconds(product.enqueue, kCeilingRuns);
 }
 
-// ---------------------------------------------------------------- all of it
+// ---------------------------------------------------------------- the step
 
-std::vector<kernels::RunningNorm> norm_entries(const Program& program) {
-  std::vector<kernels::RunningNorm> entries;
-  const Graph& graph = program.graph;
-  for (int n = 0; n < static_cast<int>(graph.norms.size()); ++n) {
-    const Norm& norm = graph.norms[n];
-    const auto view = program.operand<float>({.at = norm.at, .norm = n});
-    entries.push_back({.running_mean = program.master<float>(norm.running_mean),
-                       .running_var = program.master<float>(norm.running_var),
-                       .mean = view.norm.mean,
-                       .var = view.norm.var,
-                       .channels = view.channels,
-                       .momentum = static_cast<float>(norm.momentum),
-                       .unbias = 1});
+// The median of `rounds` times between two events around `run`, which may enqueue much.
+double median_ms(cudaStream_t stream, int rounds, const std::function<void()>& run) {
+  const Event start = make_event(cudaEventDefault), stop = make_event(cudaEventDefault);
+  std::vector<float> ms(rounds);
+  for (float& round : ms) {
+    check(cudaEventRecord(start.get(), stream));
+    run();
+    check(cudaEventRecord(stop.get(), stream));
+    check(cudaEventSynchronize(stop.get()));
+    check(cudaEventElapsedTime(&round, start.get(), stop.get()));
   }
-  return entries;
+  std::nth_element(ms.begin(), ms.begin() + rounds / 2, ms.end());
+  return ms[rounds / 2];
+}
+
+// Of each launch in the order of the step: the median over the rounds.
+std::vector<double> times_in_order(std::span<const OrderedLaunch> launches, cudaStream_t stream) {
+  std::vector<Event> events(launches.size() + 1);
+  for (Event& event : events) event = make_event(cudaEventDefault);
+  std::vector<std::vector<float>> ms(launches.size(), std::vector<float>(kRounds));
+  for (int round = 0; round < kRounds; ++round) {
+    check(cudaEventRecord(events[0].get(), stream));
+    for (size_t i = 0; i < launches.size(); ++i) {
+      launches[i].launch->enqueue();
+      check(cudaEventRecord(events[i + 1].get(), stream));
+    }
+    check(cudaStreamSynchronize(stream));
+    for (size_t i = 0; i < launches.size(); ++i)
+      check(cudaEventElapsedTime(&ms[i][round], events[i].get(), events[i + 1].get()));
+  }
+  std::vector<double> medians;
+  for (std::vector<float>& rounds : ms) {
+    std::nth_element(rounds.begin(), rounds.begin() + kRounds / 2, rounds.end());
+    medians.push_back(rounds[kRounds / 2]);
+  }
+  return medians;
+}
+
+// ---------------------------------------------------------------- the launches alone
+
+// Those of one kernel and shape are one entry, which remembers the first of them.
+struct Distinct {
+  KernelTime time;
+  size_t first;
+};
+
+std::vector<Distinct> distinct_launches(const KernelBench& bench,
+                                        const std::vector<double>& in_order) {
+  std::vector<Distinct> found;
+  for (size_t i = 0; i < bench.launches.size(); ++i) {
+    const auto& [launch, step] = bench.launches[i];
+    if (std::find(bench.left_out.begin(), bench.left_out.end(), step) != bench.left_out.end())
+      continue;
+    auto known = std::find_if(found.begin(), found.end(), [&](const Distinct& d) {
+      return d.time.kernel == launch->kernel && d.time.shape == launch->shape;
+    });
+    if (known == found.end()) {
+      found.push_back(
+          {{.kernel = std::string(launch->kernel), .shape = launch->shape, .cost = launch->cost},
+           i});
+      known = found.end() - 1;
+    }
+    ++known->time.count;
+    known->time.in_order_ms += in_order[i];
+  }
+  return found;
 }
 
 }  // namespace
 
-KernelTimes time_kernels(const Graph& graph, const KernelBench& bench) {
-  Cuda gpu(bench.device);
-  Timer timer(bench.device, gpu.stream.get());
+KernelTimes time_kernels(Backend& backend, const KernelBench& bench) {
+  Cuda& gpu = cuda_of(backend);
+  const cudaStream_t stream = gpu.stream.get();
+  Timer timer(gpu.device, stream);
   cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, bench.device));
+  check(cudaGetDeviceProperties(&properties, gpu.device));
   KernelTimes times{.gpu = properties.name};
-  times.copy_bytes_per_s = copy_bytes_per_s(timer, gpu.stream.get());
-
-  const Plan plan = make_plan(graph, bench.plan);
-  const BenchArenas memory(graph, plan);
-  const Program program(graph, plan, memory.arenas(), {}, plan.options.batch);
-  const std::vector<kernels::RunningNorm> entries = norm_entries(program);
-  const size_t table_bytes = entries.size() * sizeof(kernels::RunningNorm);
-  const DeviceMemory table = device_memory(table_bytes);
-  check(cudaMemcpy(table.get(), entries.data(), table_bytes, cudaMemcpyHostToDevice));
-  NormEntries norms{reinterpret_cast<const kernels::RunningNorm*>(table.get()),
-                    static_cast<int>(entries.size()), 0};
-  for (const auto& entry : entries)
-    norms.max_channels = std::max(norms.max_channels, entry.channels);
-
-  gpu.algorithms.begin(true);
-  times.product_flops_per_s = visit_storage(plan.options.precision, [&]<class T>() {
-    return product_flops_per_s<T>(gpu, timer, plan.options.precision, workspace(program));
+  times.copy_bytes_per_s = copy_bytes_per_s(timer, stream);
+  times.product_flops_per_s = visit_storage(bench.precision, [&]<class T>() {
+    return product_flops_per_s<T>(gpu, timer, bench.precision);
   });
-  const std::vector<KernelCase> cases = kernel_cases(gpu, program, norms, bench.left_out);
-  gpu.algorithms.end();
-  for (const KernelCase& c : cases)
-    times.kernels.push_back({.kernel = c.kernel,
-                             .shape = c.shape,
-                             .count = c.count,
-                             .bytes = c.cost.bytes,
-                             .flops = c.cost.flops,
-                             .ms = timer.time(c.run, bench.runs)});
+
+  const auto all = [&](size_t count) {
+    for (const OrderedLaunch& l : bench.launches.first(count)) l.launch->enqueue();
+  };
+  times.captured_ms = median_ms(stream, kRounds,
+                                [&] {
+                                  for (int i = 0; i < kSteps; ++i) bench.step();
+                                }) /
+                      kSteps;
+  times.enqueued_ms = median_ms(stream, kRounds, [&] { all(bench.launches.size()); });
+  const std::vector<double> in_order = times_in_order(bench.launches, stream);
+  for (double ms : in_order) times.in_order_ms += ms;
+  for (Distinct& d : distinct_launches(bench, in_order)) {
+    all(d.first);  // memory holds what it holds in the step
+    d.time.ms = timer.time(bench.launches[d.first].launch->enqueue, bench.runs);
+    times.kernels.push_back(std::move(d.time));
+  }
   return times;
 }
 

@@ -1,39 +1,50 @@
-// What the CUDA module measures of its kernels and library calls, one at a time.
+// What the CUDA module measures of the launches of a training step.
 #pragma once
 
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "engine/plan.h"
+#include "engine/launch.h"
+#include "engine/precision.h"
 
 namespace engine {
 
+class Backend;
+
 struct KernelBench {
-  int device = 0;
-  PlanOptions plan;           // of a training step; automatic depthwise convolutions count as fused
-  std::vector<int> left_out;  // steps not to measure
-  int runs = 20;              // of each, every one on a cold L2
+  std::span<const OrderedLaunch> launches;  // of one step, in order
+  std::function<void()> step;               // enqueues that step as the session runs it
+  std::vector<int> left_out;                // steps of the graph whose launches are not measured
+  Precision precision = Precision::fp32;
+  int runs = 20;  // of each kernel and shape alone, every one on a cold L2
 };
 
+// The launches of one kernel and shape.
 struct KernelTime {
-  std::string kernel;  // the launcher, or the library and what it computes
-  std::string shape;
-  int count = 0;                // launches in a training step
-  double bytes = 0, flops = 0;  // of one launch: operands read once, results written once
-  std::vector<float> ms;        // one per run
+  std::string kernel, shape;
+  int count = 0;           // launches in a step
+  Cost cost;               // of one launch
+  std::vector<float> ms;   // of one launch alone on a cold L2, one per run
+  double in_order_ms = 0;  // of all `count` in the order of the step, with what L2 holds then
 };
 
 struct KernelTimes {
   std::string gpu;
   double copy_bytes_per_s = 0;     // device copy of 512 MiB, read and write counted
-  double product_flops_per_s = 0;  // 8192³ product of random numbers in the plan's precision
+  double product_flops_per_s = 0;  // 8192³ product of random numbers in the precision
+  double captured_ms = 0;          // the step, as the session runs it
+  double enqueued_ms = 0;          // its launches one after the other, without a captured graph
+  double in_order_ms = 0;          // the sum of the launches, an event between any two
   std::vector<KernelTime> kernels;
 };
 
 namespace cuda {
 
-// Runs the ceilings, then every kernel and library call of one training step.
-KernelTimes time_kernels(const Graph& graph, const KernelBench& bench);
+// Runs the ceilings, then the step, then every launch of it. The session that made the launches is
+// idle.
+KernelTimes time_kernels(Backend& backend, const KernelBench& bench);
 
 }  // namespace cuda
 }  // namespace engine

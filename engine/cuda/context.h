@@ -1,6 +1,7 @@
 // What every part of the CUDA backend works with, passed by reference: no global stream or handle.
 #pragma once
 
+#include "engine/backend.h"
 #include "engine/cuda/algorithms.h"
 #include "engine/cuda/handles.h"
 #include "engine/program.h"
@@ -18,13 +19,16 @@ struct Cuda {
   Algorithms algorithms;
 };
 
+// Of a backend that the module made.
+Cuda& cuda_of(Backend& backend);
+
 struct Workspace {
   void* data;
   size_t bytes;
 };
 
 inline Workspace workspace(const Program& program) {
-  return {program.arenas.workspace, program.plan.options.workspace};
+  return {program.arenas.workspace.at, program.plan.options.workspace};
 }
 
 }  // namespace engine::cuda

@@ -148,11 +148,30 @@ class PlannedProduct {
   cublasLtMatmulAlgo_t algorithm_{};
 };
 
+double size_of(cudaDataType_t type) {
+  return type == CUDA_R_32F ? 4 : 2;
+}
+
+double bytes_of(const Matrix& m) {
+  return double(m.rows) * double(m.columns) * size_of(m.type);
+}
+
+int64_t inner(const Product& p) {
+  return p.a.transposed ? p.a.rows : p.a.columns;
+}
+
 }  // namespace
 
-std::function<void()> plan_product(Cuda& gpu, const Product& product, const Workspace& workspace) {
-  const auto planned = std::make_shared<PlannedProduct>(gpu, product, workspace);
-  return [planned] { planned->run(); };
+Launch plan_product(Cuda& gpu, std::string_view kernel, const Product& p,
+                    const Workspace& workspace) {
+  const bool adds = p.beta > 0;
+  const auto planned = std::make_shared<PlannedProduct>(gpu, p, workspace);
+  return {kernel,
+          fmt::format("{}x{}x{} pitch {}, {}, {}{}", p.d.rows, p.d.columns, inner(p), p.a.pitch,
+                      p.b.pitch, p.d.pitch, adds ? " +=" : ""),
+          {bytes_of(p.a) + bytes_of(p.b) + bytes_of(p.d) * (adds ? 2 : 1),
+           2. * double(p.d.rows) * double(p.d.columns) * double(inner(p))},
+          [planned] { planned->run(); }};
 }
 
 }  // namespace engine::cuda

@@ -1,14 +1,15 @@
-// Matrix products by cuBLASLt, planned once and run many times.
+// Matrix products by cuBLASLt, planned once and launched many times.
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <string_view>
 
 #include "engine/cuda/context.h"
+#include "engine/launch.h"
 
 namespace engine::cuda {
 
-// Column-major, as cuBLASLt counts: a row-major (rows, columns) matrix is its transpose.
+// Column-major, as cuBLASLt counts: what is row-major (columns, rows) elsewhere.
 struct Matrix {
   const void* data = nullptr;
   cudaDataType_t type = CUDA_R_32F;
@@ -24,7 +25,8 @@ struct Product {
   Precision precision = Precision::fp32;
 };
 
-// Chooses the algorithm; throws Error(internal) where cuBLASLt has none.
-std::function<void()> plan_product(Cuda& gpu, const Product& product, const Workspace& workspace);
+// Chooses the algorithm; throws Error(internal) where cuBLASLt has none. `kernel` names the launch.
+Launch plan_product(Cuda& gpu, std::string_view kernel, const Product& product,
+                    const Workspace& workspace);
 
 }  // namespace engine::cuda

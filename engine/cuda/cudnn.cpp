@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/cost.h"
+
 namespace engine::cuda {
 
 namespace {
@@ -41,9 +43,10 @@ Descriptors describe(const ConvolutionShape& s) {
   check(cudnnSetTensor4dDescriptor(d.y.get(), CUDNN_TENSOR_NHWC, s.type, s.batch, s.out_channels,
                                    s.out_height, s.out_width));
   check(cudnnSetFilter4dDescriptor(d.w.get(), s.type, CUDNN_TENSOR_NHWC, s.out_channels,
-                                   s.channels / s.groups, s.kernel_h, s.kernel_w));
-  check(cudnnSetConvolution2dDescriptor(d.convolution.get(), s.padding, s.padding, s.stride,
-                                        s.stride, 1, 1, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
+                                   s.channels / s.groups, s.window.kernel_h, s.window.kernel_w));
+  check(cudnnSetConvolution2dDescriptor(d.convolution.get(), s.window.padding, s.window.padding,
+                                        s.window.stride, s.window.stride, 1, 1,
+                                        CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
   check(cudnnSetConvolutionGroupCount(d.convolution.get(), s.groups));
   check(cudnnSetConvolutionMathType(d.convolution.get(), math_type(s.precision)));
   return d;
@@ -56,7 +59,7 @@ Descriptors describe(const ConvolutionShape& s) {
 struct Forward {
   using Algorithm = cudnnConvolutionFwdAlgo_t;
   using Suggestion = cudnnConvolutionFwdAlgoPerf_t;
-  static constexpr const char* name = "forward";
+  static constexpr const char *name = "forward", *kernel = "cuDNN forward";
   static constexpr Algorithm allowed[] = {
       CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
       CUDNN_CONVOLUTION_FWD_ALGO_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_DIRECT};
@@ -81,7 +84,7 @@ struct Forward {
 struct DataGradient {
   using Algorithm = cudnnConvolutionBwdDataAlgo_t;
   using Suggestion = cudnnConvolutionBwdDataAlgoPerf_t;
-  static constexpr const char* name = "dgrad";
+  static constexpr const char *name = "dgrad", *kernel = "cuDNN dgrad";
   static constexpr Algorithm allowed[] = {CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
                                           CUDNN_CONVOLUTION_BWD_DATA_ALGO_0};
 
@@ -107,7 +110,7 @@ struct DataGradient {
 struct WeightGradient {
   using Algorithm = cudnnConvolutionBwdFilterAlgo_t;
   using Suggestion = cudnnConvolutionBwdFilterAlgoPerf_t;
-  static constexpr const char* name = "wgrad";
+  static constexpr const char *name = "wgrad", *kernel = "cuDNN wgrad";
   static constexpr Algorithm allowed[] = {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
                                           CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
                                           CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3};
@@ -176,8 +179,8 @@ class Planned {
   static std::string key(const ConvolutionShape& s) {
     return fmt::format("cudnn {} {} x {}x{}x{}x{} w {}x{}x{} stride {} padding {} groups {}",
                        Direction::name, name_of(s.precision), s.batch, s.height, s.width,
-                       s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.stride, s.padding,
-                       s.groups);
+                       s.channels, s.out_channels, s.window.kernel_h, s.window.kernel_w,
+                       s.window.stride, s.window.padding, s.groups);
   }
 
   static std::string to_text(const Candidate& c) {
@@ -250,28 +253,44 @@ class Planned {
   bool found_ = false;
 };
 
+std::string text_of(const ConvolutionShape& s) {
+  return fmt::format("{}x{}x{}x{} to {}x{}x{} {} g{}", s.batch, s.height, s.width, s.channels,
+                     s.out_height, s.out_width, s.out_channels, engine::text_of(s.window),
+                     s.groups);
+}
+
+// The two tensors and the weights move once, whatever the direction.
+Cost cost_of(const ConvolutionShape& s) {
+  const double in = double(s.batch) * s.height * s.width * s.channels;
+  const double pixels = double(s.batch) * s.out_height * s.out_width;
+  const double weights = double(s.out_channels) * s.window.kernel_h * s.window.kernel_w *
+                         (double(s.channels) / s.groups);
+  const double size = s.type == CUDNN_DATA_FLOAT ? 4 : 2;
+  return {(in + pixels * s.out_channels + weights) * size, 2 * pixels * weights};
+}
+
 template <class Direction>
-std::function<void()> plan(Cuda& gpu, void* result, const void* first, const void* second,
+std::optional<Launch> plan(Cuda& gpu, void* result, const void* first, const void* second,
                            const ConvolutionShape& shape, const Workspace& workspace) {
   const auto planned =
       std::make_shared<Planned<Direction>>(gpu, result, first, second, shape, workspace);
-  if (!planned->found()) return {};
-  return [planned] { planned->run(); };
+  if (!planned->found()) return std::nullopt;
+  return Launch{Direction::kernel, text_of(shape), cost_of(shape), [planned] { planned->run(); }};
 }
 
 }  // namespace
 
-std::function<void()> plan_forward(Cuda& gpu, void* y, const void* x, const void* w,
+std::optional<Launch> plan_forward(Cuda& gpu, void* y, const void* x, const void* w,
                                    const ConvolutionShape& shape, const Workspace& workspace) {
   return plan<Forward>(gpu, y, x, w, shape, workspace);
 }
 
-std::function<void()> plan_dgrad(Cuda& gpu, void* dx, const void* w, const void* dy,
+std::optional<Launch> plan_dgrad(Cuda& gpu, void* dx, const void* w, const void* dy,
                                  const ConvolutionShape& shape, const Workspace& workspace) {
   return plan<DataGradient>(gpu, dx, w, dy, shape, workspace);
 }
 
-std::function<void()> plan_wgrad(Cuda& gpu, void* dw, const void* x, const void* dy,
+std::optional<Launch> plan_wgrad(Cuda& gpu, void* dw, const void* x, const void* dy,
                                  const ConvolutionShape& shape, const Workspace& workspace) {
   return plan<WeightGradient>(gpu, dw, x, dy, shape, workspace);
 }

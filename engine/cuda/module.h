@@ -14,7 +14,7 @@ struct Module {
   Backend* (*make_backend)(const BackendOptions& options);
   std::vector<GpuInfo> (*devices)();
   std::string (*versions)();
-  KernelTimes (*time_kernels)(const Graph& graph, const KernelBench& bench);
+  KernelTimes (*time_kernels)(Backend& backend, const KernelBench& bench);
 };
 
 using ModuleEntry = const Module* (*)();

@@ -1,4 +1,4 @@
-// One step of a program, prepared: everything that its two directions touch is fixed here.
+// One step of a program, prepared: every address and algorithm of its two directions is fixed here.
 #pragma once
 
 #include "engine/backend.h"
@@ -8,11 +8,8 @@
 
 namespace engine::cuda {
 
-StepExec prepare_step(Cuda& gpu, const Program& program, int index);
-
-// conv.cpp: dense through cuDNN, pointwise and linear through cuBLASLt, depthwise fused or cuDNN.
+// One overload per kind of step, each in the file of that name; a kind without one does not compile.
 StepExec prepare(Cuda& gpu, const Program& program, int index, const Conv& conv);
-// steps.cpp
 StepExec prepare(Cuda& gpu, const Program& program, int index, const SqueezeExcite& squeeze);
 StepExec prepare(Cuda& gpu, const Program& program, int index, const Pool& pool);
 StepExec prepare(Cuda& gpu, const Program& program, int index, const Add& add);

@@ -13,11 +13,7 @@ namespace {
 
 // ---------------------------------------------------------------- steps
 
-// One launch per direction: the loops of a step.
-Launches one(std::string_view kernel, std::string shape, const Cost& cost,
-             std::function<void()> enqueue) {
-  return {{kernel, std::move(shape), cost, std::move(enqueue)}};
-}
+// Every step is one launch per direction: its loops.
 
 Cost cost_of(const Program& program, const Conv& conv, Direction direction) {
   const FormOptions options{.batch = program.batch(),
@@ -37,7 +33,7 @@ StepExec prepare(const Program& program, int index, const Conv& conv) {
   const std::string shape =
       fmt::format("{} to {} {}", text_of(in), out.channels, text_of(conv.window));
   StepExec exec;
-  exec.forward = one("convolve", shape, cost_of(program, conv, Direction::forward), [=] {
+  exec.forward = one_launch("convolve", shape, cost_of(program, conv, Direction::forward), [=] {
     reference::store_output(
         out, reference::convolve(reference::load_operand(in), weight, in, out, window, depthwise),
         bias);
@@ -56,7 +52,7 @@ StepExec prepare(const Program& program, int index, const Conv& conv) {
     if (dbias) reference::bias_gradient<T>(dbias, d, dy.channels);
   };
   exec.backward =
-      one("convolve backward", shape, cost_of(program, conv, Direction::backward), backward);
+      one_launch("convolve backward", shape, cost_of(program, conv, Direction::backward), backward);
   return exec;
 }
 
@@ -71,14 +67,15 @@ StepExec prepare(const Program& program, int, const SqueezeExcite& se) {
       program.master<R>(se.expand_weight), program.master<R>(se.expand_bias)};
   const std::string shape = fmt::format("{} to {}", text_of(in), squeezed);
   StepExec exec;
-  exec.forward = one("squeeze_excite_forward", shape, squeeze_excite_cost(in, squeezed),
-                     [=] { reference::squeeze_excite_forward(gate, in, weights, squeezed); });
+  exec.forward =
+      one_launch("squeeze_excite_forward", shape, squeeze_excite_cost(in, squeezed),
+                 [=] { reference::squeeze_excite_forward(gate, in, weights, squeezed); });
   if (!program.training()) return exec;
   const reference::SqueezeExcitePointers<R> gradients{
       program.dparameter<R>(se.reduce_weight), program.dparameter<R>(se.reduce_bias),
       program.dparameter<R>(se.expand_weight), program.dparameter<R>(se.expand_bias)};
   const auto sums = program.sums<T>(se.in);
-  exec.backward = one(
+  exec.backward = one_launch(
       "squeeze_excite_backward", shape, squeeze_excite_backward_cost(in, squeezed),
       [=] { reference::squeeze_excite_backward(sums, gate, gradients, in, weights, squeezed); });
   return exec;
@@ -92,14 +89,14 @@ StepExec prepare(const Program& program, int index, const Pool& pool) {
   const bool maximal = pool.maximal;
   const std::string shape = text_of(pool, in);
   StepExec exec;
-  exec.forward = one("pool_forward", shape, pool_cost(out, in),
-                     [=] { reference::pool_forward(out, in, window, maximal); });
+  exec.forward = one_launch("pool_forward", shape, pool_cost(out, in),
+                            [=] { reference::pool_forward(out, in, window, maximal); });
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(pool.out);
   const auto sink = program.sink<T>(index, 0, pool.in);
   if (!sink.grad) return exec;
-  exec.backward = one("pool_backward", shape, pool_backward_cost(sink, dy, in, maximal),
-                      [=] { reference::pool_backward(sink, dy, in, window, maximal); });
+  exec.backward = one_launch("pool_backward", shape, pool_backward_cost(sink, dy, in, maximal),
+                             [=] { reference::pool_backward(sink, dy, in, window, maximal); });
   return exec;
 }
 
@@ -109,19 +106,18 @@ StepExec prepare(const Program& program, int index, const Add& add) {
   const auto out = program.output<T>(add.out);
   const std::string shape = text_of(a) + " + " + text_of(b);
   StepExec exec;
-  exec.forward = one("add_forward", shape, {bytes_of(a) + bytes_of(b) + bytes_of(out), 0},
-                     [=] { reference::add_forward(out, a, b); });
+  exec.forward = one_launch("add_forward", shape, {bytes_of(a) + bytes_of(b) + bytes_of(out), 0},
+                            [=] { reference::add_forward(out, a, b); });
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(add.out);
   const auto sink_a = program.sink<T>(index, 0, add.a), sink_b = program.sink<T>(index, 1, add.b);
-  Cost cost{bytes_of(dy), 0};
-  if (sink_a.grad) cost += store_gradient_cost(sink_a, a);
-  if (sink_b.grad) cost += store_gradient_cost(sink_b, b);
-  exec.backward = one("add_backward", shape, cost, [=] {
+  const auto backward = [=] {
     const std::vector<T> d = reference::load_gradient(dy);
     reference::store_gradient(sink_a, d, a);
     reference::store_gradient(sink_b, d, b);
-  });
+  };
+  exec.backward =
+      one_launch("add_backward", shape, add_backward_cost(dy, sink_a, a, sink_b, b), backward);
   return exec;
 }
 
@@ -133,8 +129,9 @@ StepExec prepare(const Program& program, int index, const Loss& loss) {
   const auto forward = [=, m = program.arenas, targets = program.targets()] {
     reference::cross_entropy(dlogits, m.results[m.params->result], logits, targets, *m.scale);
   };
-  return {.forward = one("cross_entropy", text_of(logits), {2 * bytes_of(logits), 0}, forward),
-          .backward = {}};
+  return {
+      .forward = one_launch("cross_entropy", text_of(logits), {2 * bytes_of(logits), 0}, forward),
+      .backward = {}};
 }
 
 // ---------------------------------------------------------------- the backend

@@ -34,6 +34,13 @@ OptimizerConfig config_of(const json& recipe) {
   return c;
 }
 
+// No steps: the traces have gradients of their own.
+Graph image_alone() {
+  Graph graph("none", 0, 0);
+  graph.logits = static_cast<const Operand&>(graph.input(1, 1, 1)).at;
+  return graph;
+}
+
 // Tensors of one trace without a model, each in a block of its own of the backend's arenas.
 class Rig {
  public:
@@ -44,7 +51,8 @@ class Rig {
         config_(config_of(recipe)),
         decay_(recipe.value("ema_decay", 0.)) {
     const json& tensors = record["tensors"];
-    plan_.options = {.precision = precision, .backend = backend.kind()};
+    plan_.options.precision = precision;
+    plan_.options.backend = backend.info().kind;
     plan_.layout.trained = static_cast<int64_t>(tensors.size()) * kUpdateBlock;
     plan_.layout.state = kUpdateBlock;
     make_arenas();
@@ -84,7 +92,7 @@ class Rig {
     backend_.set_params(program_, {.result = static_cast<uint32_t>(t % kResults),
                                    .step = t + 1,
                                    .learning_rate = recipe_["lr"]});
-    backend_.optimizer_step(program_, config_, decay_);
+    enqueue(prepared_.update);
     backend_.synchronize();
     const StepResult& result = arenas_.results[t % kResults];
     CHECK(result.step == t + 1);
@@ -106,42 +114,26 @@ class Rig {
   }
 
  private:
-  template <class T>
-  void make(T*& arena, size_t bytes) {
-    memory_.push_back(backend_.allocate(bytes));
-    backend_.clear(memory_.back().get(), bytes);
-    arena = reinterpret_cast<T*>(memory_.back().get());
-  }
-
   void make_arenas() {
     const size_t trained = plan_.layout.trained * size_of(real_),
                  state = plan_.layout.state * size_of(real_);
-    Arenas& a = arenas_;
-    for (std::byte** arena : {&a.parameters, &a.gradients}) make(*arena, trained);
-    make(a.moments, config_.moments() * trained);
-    if (decay_ > 0) {
-      make(a.ema_parameters, trained);
-      make(a.ema_state, state);
-    }
-    make(a.state, state);
-    make(a.groups, kMaxParameterGroups * sizeof(ParameterGroup));
-    make(a.group_of, plan_.layout.trained / kUpdateBlock);
-    make(a.norm_partials, sizeof(NormPartials));
-    a.weights = a.parameters;
-    if (!weights_are_masters(plan_.options.precision)) make(a.weights, trained);
-    make(a.params, sizeof(StepParams));
-    make(a.scale, sizeof(ScaleState));
-    memory_.push_back(backend_.allocate_host(sizeof(StepResult) * kResults));
-    a.results = reinterpret_cast<StepResult*>(memory_.back().get());
-    std::fill_n(a.results, kResults, StepResult{});
-    program_.arenas = a;
+    Plan::Totals totals{};
+    totals.parameters = totals.gradients = trained;
+    totals.optimizer = config_.moments() * trained;
+    totals.averages = decay_ > 0 ? trained + state : 0;
+    totals.groups = 1;
+    if (!weights_are_masters(plan_.options.precision)) totals.weight_copies = trained;
+    totals.state = state;
+    memory_ = ArenaMemory(backend_, graph_, plan_.layout, totals, {});
+    arenas_ = program_.arenas = memory_.arenas();
+    prepared_ = backend_.prepare(program_, {.optimizer = config_, .ema_decay = decay_});
   }
 
-  void write(std::byte* arena, size_t block, const Values& values) {
+  void write(Untyped arena, size_t block, const Values& values) {
     Tensor wide(DType::f64, {static_cast<int64_t>(values.size())});
     std::copy(values.begin(), values.end(), wide.as<double>().begin());
     const Tensor tensor = convert(wide, real_);
-    backend_.upload(arena + block * kUpdateBlock * size_of(real_), tensor.bytes.data(),
+    backend_.upload(arena.at + block * kUpdateBlock * size_of(real_), tensor.bytes.data(),
                     tensor.bytes.size());
     backend_.synchronize();
   }
@@ -150,9 +142,9 @@ class Rig {
   // comes from a norm in double, so behind one the measure is the largest value so far where that
   // exceeds one: an element that was at 1e6 and comes back keeps the rounding it had there. Also
   // CHECKs that what pads the tensor is still zero.
-  double compare(const std::byte* arena, size_t block, const json& theirs, size_t t) {
+  double compare(Untyped arena, size_t block, const json& theirs, size_t t) {
     Tensor tensor(real_, {kUpdateBlock});
-    backend_.download(tensor.bytes.data(), arena + block * kUpdateBlock * size_of(real_),
+    backend_.download(tensor.bytes.data(), arena.at + block * kUpdateBlock * size_of(real_),
                       tensor.bytes.size());
     const Tensor wide = convert(tensor, DType::f64);
     const auto ours = wide.as<double>();
@@ -176,11 +168,12 @@ class Rig {
   OptimizerConfig config_;
   double decay_;
   std::vector<std::string> names_;
-  std::vector<Memory> memory_;
-  Graph graph_{"none", 0, 0};
-  Plan plan_;
+  Graph graph_ = image_alone();
+  Plan plan_ = make_plan(graph_, {});
+  ArenaMemory memory_;
   Arenas arenas_;
-  Program program_{graph_, plan_, {}, {}, 0};
+  Program program_{graph_, plan_, {}, {}, 1};
+  Prepared prepared_;
 };
 
 // ---------------------------------------------------------------- sessions

@@ -403,24 +403,25 @@ TEST_CASE("a step that overflows is skipped; the next one divides by the halved 
   StepParams params{.step = 1, .learning_rate = 0.5};
   ScaleState scale{.scale = 8, .good_steps = 3, .dynamic = 1};
   std::vector<StepResult> results(kResults);
-  const auto bytes = [](auto& v) { return reinterpret_cast<std::byte*>(v.data()); };
+  const auto bytes = [](auto& v) { return Untyped{reinterpret_cast<std::byte*>(v.data())}; };
   const Arenas arenas{.parameters = bytes(weights),
                       .gradients = bytes(gradients),
                       .moments = bytes(moments),
+                      .weights = bytes(weights),
                       .group_of = group_of.data(),
                       .groups = &group,
-                      .weights = bytes(weights),
                       .params = &params,
                       .scale = &scale,
                       .results = results.data()};
   const Program program(graph, plan, arenas, {}, 2);
   const auto backend = make_reference_backend({});
   const OptimizerConfig sgd{.kind = OptimizerConfig::Kind::sgd, .momentum = 0};
+  const Prepared prepared = backend->prepare(program, {.optimizer = sgd});
 
   for (float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
     const float before = scale.scale;
     gradients[count / 2] = bad;
-    backend->optimizer_step(program, sgd, 0);
+    enqueue(prepared.update);
     CHECK(results[0].overflow == 1);
     CHECK(results[0].scale == before);
     CHECK(scale.scale == before / 2);
@@ -430,7 +431,7 @@ TEST_CASE("a step that overflows is skipped; the next one divides by the halved 
     CHECK(std::all_of(moments.begin(), moments.end(), [](float m) { return m == 0; }));
   }
   gradients[count / 2] = 4;
-  backend->optimizer_step(program, sgd, 0);
+  enqueue(prepared.update);
   CHECK(results[0].overflow == 0);
   CHECK(scale.scale == 2);
   CHECK(scale.good_steps == 1);

@@ -373,9 +373,9 @@ void check_steps(Backend& backend, const SessionOptions& options, const Limits& 
     CHECK_MESSAGE(std::isfinite(errors.back()), row.name);
     if (!(median.error <= worst_kinks.error)) worst_kinks = median;
   }
-  MESSAGE(backend.description() << ", " << name_of(options.precision) << ": worst " << worst.error
-                                << ", " << worst.name << "; worst median of rows with kinks "
-                                << worst_kinks.error << ", " << worst_kinks.name);
+  MESSAGE(backend.info().description
+          << ", " << name_of(options.precision) << ": worst " << worst.error << ", " << worst.name
+          << "; worst median of rows with kinks " << worst_kinks.error << ", " << worst_kinks.name);
 }
 
 // ---------------------------------------------------------------- inputs and loss

@@ -36,42 +36,13 @@ Rig::Rig(const Graph& graph, Backend& backend, const PlanOptions& options)
     : graph_(graph),
       backend_(backend),
       plan_(make_plan(graph, options)),
-      arenas_(make_arenas()),
-      program_(graph_, plan_, arenas_, {.mean = {0.5, 0.5, 0.5}, .std = {0.25, 0.25, 0.25}},
-               options.batch) {
+      memory_(backend, graph, plan_.layout, plan_.totals(graph, {.moments = 0}),
+              {.capacity = options.batch}),
+      program_(graph_, plan_, memory_.arenas(),
+               {.mean = {0.5, 0.5, 0.5}, .std = {0.25, 0.25, 0.25}}, options.batch),
+      prepared_(backend.prepare(program_, {.timed = false})) {
+  backend_.clear(arenas().activations.at, plan_.activations);
   fill_parameters();
-  steps_ = backend_.prepare(program_, false);
-}
-
-Arenas Rig::make_arenas() {
-  const Plan::Totals t = plan_.totals(graph_, {.moments = 0});
-  const auto zeroed = [&](size_t bytes) {
-    memory_.push_back(backend_.allocate(std::max<size_t>(bytes, 1)));
-    backend_.clear(memory_.back().get(), bytes);
-    return memory_.back().get();
-  };
-  Arenas a;
-  a.parameters = zeroed(t.parameters);
-  a.gradients = zeroed(t.gradients);
-  a.weights = t.weight_copies ? zeroed(t.weight_copies) : a.parameters;
-  a.state = zeroed(t.state);
-  a.channels = zeroed(t.channels);
-  a.activations = zeroed(t.activations);
-  a.workspace = zeroed(t.workspace);
-  const Buffer& image = graph_.buffers[graph_.image.buffer];
-  const size_t images = size_t{kSlots} * plan_.options.batch;
-  a.images =
-      reinterpret_cast<uint8_t*>(zeroed(images * image.height * image.width * image.channels));
-  a.labels = reinterpret_cast<int32_t*>(zeroed(images * sizeof(int32_t)));
-  a.records = reinterpret_cast<ImageRecord*>(zeroed(images * sizeof(ImageRecord)));
-  a.mixes = reinterpret_cast<Mix*>(zeroed(images * sizeof(Mix)));
-  a.mean_levels = reinterpret_cast<int32_t*>(zeroed(images * sizeof(int32_t)));
-  a.params = reinterpret_cast<StepParams*>(zeroed(sizeof(StepParams)));
-  a.scale = reinterpret_cast<ScaleState*>(zeroed(sizeof(ScaleState)));
-  memory_.push_back(backend_.allocate_host(sizeof(StepResult) * kResults));
-  a.results = reinterpret_cast<StepResult*>(memory_.back().get());
-  std::fill_n(a.results, kResults, StepResult{});
-  return a;
 }
 
 void Rig::fill_parameters() {
@@ -82,9 +53,9 @@ void Rig::fill_parameters() {
     backend_.upload(program_.master<float>(p), value.bytes.data(), value.bytes.size());
     backend_.synchronize();
   }
-  backend_.copy_weights(program_);
+  enqueue(prepared_.copy_weights);
   const ScaleState scale{.scale = kLossScale};
-  backend_.upload(arenas_.scale, &scale, sizeof scale);
+  backend_.upload(arenas().scale, &scale, sizeof scale);
   backend_.synchronize();
 }
 
@@ -97,10 +68,8 @@ void Rig::begin() {
   backend_.upload_batch(program_, 0, {images.data(), labels.data(), batch});
   backend_.wait_uploaded(0);
   backend_.set_params(program_, {.seed = 1, .step = 1, .divisor = double(batch)});
-  backend_.load_images(program_);
-  const size_t real = real_size(plan_.options.precision);
-  backend_.clear(arenas_.channels, 4 * plan_.layout.channels * real);
-  backend_.clear(arenas_.gradients, plan_.layout.trained * real);
+  enqueue(prepared_.images);
+  enqueue(prepared_.clear);
 }
 
 // ---------------------------------------------------------------- reading and copying
@@ -108,7 +77,7 @@ void Rig::begin() {
 std::vector<float> Rig::read(const Range& range) const {
   Tensor raw(storage_type(plan_.options.precision),
              {static_cast<int64_t>(range.bytes / element())});
-  backend_.download(raw.bytes.data(), arenas_.activations + range.offset, range.bytes);
+  backend_.download(raw.bytes.data(), arenas().activations.at + range.offset, range.bytes);
   return floats_of(raw);
 }
 
@@ -138,14 +107,14 @@ void Rig::copy(const Rig& from, const std::vector<Range>& theirs, const std::vec
                int buffer) {
   const Tensor stored =
       convert(as_float(from.read(theirs[buffer])), storage_type(plan_.options.precision));
-  backend_.upload(arenas_.activations + ours[buffer].offset, stored.bytes.data(),
+  backend_.upload(arenas().activations.at + ours[buffer].offset, stored.bytes.data(),
                   stored.bytes.size());
   backend_.synchronize();
 }
 
 void Rig::copy_channels(const Rig& from) {
   const int64_t count = 4 * plan_.layout.channels;
-  put(arenas_.channels, from.vector(reinterpret_cast<const float*>(from.arenas_.channels), count));
+  put(arenas().channels.at, from.vector(from.arenas().channels.as<float>(), count));
 }
 
 void Rig::copy_gate(const Rig& from, int gate) {

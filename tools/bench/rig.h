@@ -1,4 +1,4 @@
-// A program outside a session: the same arenas and closures, run one step of the graph at a time,
+// A program outside a session: the same arenas and launches, run one step of the graph at a time,
 // so that what lies between two steps can be read.
 #pragma once
 
@@ -19,8 +19,8 @@ class Rig {
   Rig& operator=(const Rig&) = delete;
 
   void begin();  // the batch in place, all sums zero: ready for forward(0)
-  void forward(int step) { steps_[step].forward(); }
-  void backward(int step) { steps_[step].backward(); }
+  void forward(int step) { enqueue(prepared_.steps[step].forward); }
+  void backward(int step) { enqueue(prepared_.steps[step].backward); }
 
   const Program& program() const { return program_; }
   Backend& backend() const { return backend_; }
@@ -42,7 +42,7 @@ class Rig {
   void copy_parameter_gradient(const Rig& from, int parameter);
 
  private:
-  Arenas make_arenas();
+  const Arenas& arenas() const { return memory_.arenas(); }
   void fill_parameters();
   size_t element() const { return storage_size(plan_.options.precision); }
   std::vector<float> read(const Range& range) const;
@@ -54,10 +54,9 @@ class Rig {
   const Graph& graph_;
   Backend& backend_;
   Plan plan_;
-  std::vector<Memory> memory_;
-  Arenas arenas_;
+  ArenaMemory memory_;
   Program program_;
-  std::vector<StepExec> steps_;
+  Prepared prepared_;
 };
 
 }  // namespace engine

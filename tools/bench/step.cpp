@@ -88,7 +88,7 @@ class Runner {
   // nothing runs beside the host. A step ends when its result arrives.
   std::vector<double> run_ahead() {
     std::vector<double> samples;
-    const uint64_t ahead = backend_->kind() == BackendKind::cuda ? 4 : 0;
+    const uint64_t ahead = backend_->info().kind == BackendKind::cuda ? 4 : 0;
     const uint64_t first = last_ + 1, end = first + bench_.steps;
     auto before = Clock::now();
     for (uint64_t step = first; step < end; ++step) {
@@ -146,7 +146,7 @@ void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& t
 }  // namespace
 
 size_t used_bytes(const Backend& backend, int device) {
-  if (backend.kind() == BackendKind::cuda)
+  if (backend.info().kind == BackendKind::cuda)
     return cuda_devices()[device].memory - backend.free_bytes();
   size_t pages = 0, resident = 0;
   std::ifstream("/proc/self/statm") >> pages >> resident;

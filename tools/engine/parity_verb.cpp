@@ -69,7 +69,7 @@ bool check_step(const std::string& path, const TensorFile& file, Backend& backen
   const ParityReport r = run_parity(file, backend, options);
   std::string text = fmt::format(
       "{}: {}, batch {}, {} on {}, reference {}\n  loss {:.8f}, reference {:.8f}\n", path, r.model,
-      r.batch, r.precision, backend.description(), r.reference_precision, r.loss, r.reference_loss);
+      r.batch, r.precision, backend.info().description, r.reference_precision, r.loss, r.reference_loss);
   text +=
       row_line(r.logits) + summary_of("gradients", r.gradients) + summary_of("running", r.running);
   if (all)
@@ -86,7 +86,7 @@ bool check_curve(const std::string& path, const TensorFile& file, Backend& backe
   const std::vector<CurveRow> rows = run_curve(file, backend, options);
   std::string text = fmt::format(
       "{}: losses on {}\n  step        ours     PyTorch      error   PyTorch's spread\n", path,
-      backend.description());
+      backend.info().description);
   for (size_t i = 0; i < rows.size(); ++i)
     text += fmt::format("  {:>4} {:>11.7f} {:>11.7f} {:>10.2e} {:>18.2e}\n", i + 1, rows[i].ours,
                         rows[i].first, rows[i].error(), rows[i].spread());

@@ -69,7 +69,7 @@ void say_costs(Session& session, std::span<const double> milliseconds, int batch
                   quantile(warm, 0.5), quantile(warm, 0.9), warm.size()));
   say(fmt::format("memory: {:.0f} MiB planned, {:.0f} MiB {}", mib(session.allocated_bytes()),
                   mib(used_bytes(session.backend(), 0)),
-                  session.backend().kind() == BackendKind::cuda ? "in use on the device"
+                  session.backend().info().kind == BackendKind::cuda ? "in use on the device"
                                                                 : "resident in this process"));
 }
 

@@ -37,7 +37,7 @@ void Trainer::load_state() {
   } else {
     session_->initialise(config_.seed);
   }
-  prepare(backend_->description(), began_);
+  prepare(backend_->info().description, began_);
   if (leads()) shared_.run.write_algorithms(backend_->algorithms());
 }
 
@@ -64,7 +64,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   }
   say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
                   checkpoint.digest));
-  if (!config_.deterministic && backend_->kind() == BackendKind::cuda)
+  if (!config_.deterministic && backend_->info().kind == BackendKind::cuda)
     say("without --deterministic the last bits may differ from an undisturbed run's");
   if (leads() && at_.validated == at_.step)  // the interruption may have come before that
     weight_writer(checkpoint.model)();

@@ -23,8 +23,7 @@ namespace {
 class Faulty final : public Backend {
  public:
   explicit Faulty(int wrong) : wrong_(wrong) {}
-  BackendKind kind() const override { return cpu_->kind(); }
-  std::string description() const override { return "faulty"; }
+  const BackendInfo& info() const override { return cpu_->info(); }
   size_t free_bytes() const override { return cpu_->free_bytes(); }
   Memory allocate(size_t bytes) override { return cpu_->allocate(bytes); }
   Memory allocate_host(size_t bytes) override { return cpu_->allocate_host(bytes); }
@@ -34,10 +33,10 @@ class Faulty final : public Backend {
   }
   void clear(void* to, size_t bytes) override { cpu_->clear(to, bytes); }
   void synchronize() override { cpu_->synchronize(); }
-  std::vector<StepExec> prepare(const Program& program, bool deterministic) override {
-    std::vector<StepExec> steps = cpu_->prepare(program, deterministic);
-    steps[wrong_].forward = [] {};
-    return steps;
+  Prepared prepare(const Program& program, const PrepareOptions& options) override {
+    Prepared prepared = cpu_->prepare(program, options);
+    prepared.steps[wrong_].forward.clear();
+    return prepared;
   }
   void upload_batch(const Program& program, int slot, const HostBatch& batch) override {
     cpu_->upload_batch(program, slot, batch);
@@ -46,23 +45,6 @@ class Faulty final : public Backend {
   void set_params(const Program& program, const StepParams& params) override {
     cpu_->set_params(program, params);
   }
-  void load_images(const Program& program) override { cpu_->load_images(program); }
-  void update_running(const Program& program) override { cpu_->update_running(program); }
-  void all_reduce(const Program& program, const Bucket& bucket) override {
-    cpu_->all_reduce(program, bucket);
-  }
-  void finish_all_reduce() override { cpu_->finish_all_reduce(); }
-  void accumulate(const Program& program) override { cpu_->accumulate(program); }
-  void add_accumulated(const Program& program, const Bucket& bucket) override {
-    cpu_->add_accumulated(program, bucket);
-  }
-  void optimizer_step(const Program& program, const OptimizerConfig& config,
-                      double ema_decay) override {
-    cpu_->optimizer_step(program, config, ema_decay);
-  }
-  void exchange_averages(const Program& program) override { cpu_->exchange_averages(program); }
-  void publish(const Program& program) override { cpu_->publish(program); }
-  void copy_weights(const Program& program) override { cpu_->copy_weights(program); }
   std::function<void()> record(const std::function<void()>& body) override {
     return cpu_->record(body);
   }

@@ -1,5 +1,5 @@
-// One function per kind of step: closes over every address of step `index` of a program. Steps never overlap, so each
-// takes the workspace from its start.
+// One function per kind of step: it closes over every address of step `index` of a program. Steps never
+// overlap, so each takes the workspace from its start.
 #pragma once
 
 #include "engine/backend.h"
@@ -14,7 +14,7 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
 StepExec prepare(const Threads& threads, const Program& program, int index, const Add& add);
 StepExec prepare(const Threads& threads, const Program& program, int index, const Loss& loss);
 
-// The three forms of a convolution, by file: matrix.cpp, dense.cpp, depthwise.cpp.
+// What both directions of a convolution touch.
 struct ConvViews {
   OperandView<float> in;
   SliceView<float> out;
@@ -24,12 +24,19 @@ struct ConvViews {
   float *dweight, *dbias;      // backward only
   Window window;
 };
-StepExec prepare_matrix(const Threads& threads, const Program& program, const std::string& name,
+
+// A prepared form; no backward without training.
+struct ConvWork {
+  std::function<void()> forward, backward;
+};
+
+// The forms, one file each: conv_matrix.cpp, conv_library.cpp, conv_fused.cpp.
+ConvWork prepare_matrix(const Threads& threads, const Program& program, const std::string& name,
                         const ConvViews& c);
-StepExec prepare_dense(const Threads& threads, const Program& program, const std::string& name,
+ConvWork prepare_library(const Threads& threads, const Program& program, const std::string& name,
+                         const ConvViews& c);
+ConvWork prepare_fused(const Threads& threads, const Program& program, const std::string& name,
                        const ConvViews& c);
-StepExec prepare_depthwise(const Threads& threads, const Program& program, const std::string& name,
-                           const ConvViews& c);
 
 // C (m × n, row-major) = A·B + beta·C, with A or B transposed in memory or not; through oneDNN.
 void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float* a,

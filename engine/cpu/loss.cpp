@@ -1,0 +1,59 @@
+// Cross entropy.
+#include <algorithm>
+#include <cmath>
+
+#include "engine/cost.h"
+#include "engine/cpu/prepare.h"
+
+namespace engine::cpu {
+
+namespace {
+
+// Cross entropy of one image; dlogits null: not wanted.
+void cross_entropy(StepResult& result, float* dlogits, const float* logits, int classes,
+                   const TargetRow& target, double divisor, double scale) {
+  const int label = target.label;
+  const double top = *std::max_element(logits, logits + classes);
+  double sum = 0;
+  int rank = 0;  // of the label; of equal logits the lower index counts as larger
+  for (int c = 0; c < classes; ++c) {
+    sum += std::exp(logits[c] - top);
+    rank += logits[c] > logits[label] || (logits[c] == logits[label] && c < label);
+  }
+  double total = 0;
+  for (int c = 0; c < classes; ++c) {
+    const double q = target.at(c);
+    if (q == 0) continue;
+    total += q;
+    result.loss -= q * (logits[c] - top - std::log(sum)) / divisor;
+  }
+  result.correct1 += rank < 1;
+  result.correct5 += rank < 5;
+  if (!dlogits) return;
+  for (int c = 0; c < classes; ++c)
+    dlogits[c] = static_cast<float>((total * std::exp(logits[c] - top) / sum - target.at(c)) *
+                                    scale / divisor);
+}
+
+}  // namespace
+
+StepExec prepare(const Threads&, const Program& program, int index, const Loss& loss) {
+  const auto logits = program.operand<float>(loss.in);
+  const auto sink =
+      program.training() ? program.sink<float>(index, 0, loss.in) : GradientSink<float>{};
+  const auto forward = [=, m = program.arenas, targets = program.targets()] {
+    StepResult& result = m.results[m.params->result];
+    result.loss = 0;
+    result.correct1 = result.correct5 = 0;
+    for (int n = 0; n < logits.batch; ++n)
+      cross_entropy(result, sink.grad ? sink.grad + int64_t{n} * sink.pitch : nullptr,
+                    logits.x + int64_t{n} * logits.pitch, logits.channels, targets.row(n),
+                    m.params->divisor, m.scale->scale);
+  };
+  // The forward writes the gradient, too.
+  return {
+      .forward = one_launch("cross_entropy", text_of(logits), {2 * bytes_of(logits), 0}, forward),
+      .backward = {}};
+}
+
+}  // namespace engine::cpu

@@ -1,0 +1,101 @@
+// What the forms of a convolution on CUDA share: the views of one layer, and memory that a library
+// reads. One file per form: conv_matrix.cpp, conv_library.cpp, conv_fused.cpp.
+#pragma once
+
+#include <optional>
+
+#include "engine/cuda/prepare.h"
+#include "engine/cuda/storage.h"
+#include "engine/cuda/sweep_launches.h"
+#include "engine/forms.h"
+
+namespace engine::cuda {
+
+// What both directions of a convolution touch.
+template <class T>
+struct Layer {
+  Layer(const Program& program, int index, const Conv& conv)
+      : program(program),
+        index(index),
+        conv(conv),
+        in(program.operand<T>(conv.in)),
+        out(program.output<T>(conv.out)),
+        weight(program.weight<T>(conv.weight)),
+        bias(conv.bias == kNone ? nullptr : program.master<float>(conv.bias)),
+        forward_partials(program.scratch<float>(plan().forward.partials)) {
+    if (!program.training()) return;
+    gradient = program.gradient<T>(conv.out);
+    sink = program.sink<T>(index, 0, conv.in);
+    dweight = program.dparameter<float>(conv.weight);
+    dbias = conv.bias == kNone ? nullptr : program.dparameter<float>(conv.bias);
+    backward_partials = program.scratch<float>(plan().backward.partials);
+  }
+
+  const StepPlan& plan() const { return program.plan.steps[index]; }
+  int64_t in_elements() const { return in.pixels() * in.channels; }
+  int64_t out_elements() const { return out.pixels() * out.channels; }
+
+  const Program& program;
+  int index;
+  const Conv& conv;
+  OperandView<T> in;
+  SliceView<T> out;
+  const T* weight;
+  const float* bias;  // (C',), or null
+  float* forward_partials;
+  // From here on in training only: the gradient of `out`, and where that of `in` goes.
+  GradientView<T> gradient{};
+  GradientSink<T> sink{};
+  float *dweight = nullptr, *dbias = nullptr;
+  float* backward_partials = nullptr;
+};
+
+// Memory that a library reads: what is there already, or scratch that a sweep fills first.
+template <class T>
+struct Source {
+  const T* data;
+  int pitch;   // elements from pixel to pixel
+  T* scratch;  // null: the data are there already
+};
+
+template <class T>
+Source<T> operand_source(const Layer<T>& l, bool in_place, const Range& range) {
+  if (in_place) return {l.in.x, l.in.pitch, nullptr};
+  T* f = scratch<T>(l.program, range, l.in_elements(), "f(x)");
+  return {f, l.in.channels, f};
+}
+
+template <class T>
+Source<T> gradient_source(const Layer<T>& l, bool in_place) {
+  if (in_place) return {l.gradient.grad, l.gradient.pitch, nullptr};
+  T* dy = scratch<T>(l.program, l.plan().backward.output, l.out_elements(), "dy");
+  return {dy, l.gradient.channels, dy};
+}
+
+inline void append(Launches& launches, Launches more) {
+  for (Launch& launch : more) launches.push_back(std::move(launch));
+}
+
+// dy where it must be made, dgrad, f where it must be made (df lay there until here), wgrad, and the
+// gradient of the bias: the backward of every form around a library.
+template <class T>
+Launches library_backward(const Cuda& gpu, const Layer<T>& l, const Source<T>& dy,
+                          const Source<T>& f, Launches dgrad, Launches wgrad) {
+  Launches launches;
+  if (dy.scratch) launches.push_back(load_gradient(gpu, dy.scratch, l.gradient));
+  append(launches, std::move(dgrad));
+  if (f.scratch) launches.push_back(load_operand(gpu, f.scratch, l.in));
+  append(launches, std::move(wgrad));
+  if (l.dbias) launches.push_back(bias_gradient(gpu, l.dbias, dy.data, l.out, l.backward_partials));
+  return launches;
+}
+
+// One direction in one form; nothing where a library has no algorithm for it.
+template <class T>
+std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> library_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> fused_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+
+}  // namespace engine::cuda

@@ -1,0 +1,65 @@
+// The sweeps around library calls as launches: name, shape and declared bytes beside the call.
+#pragma once
+
+#include <string>
+
+#include "engine/cost.h"
+#include "engine/cuda/context.h"
+#include "kernels/kernels.h"
+
+namespace engine::cuda {
+
+template <class T>
+Launch load_operand(const Cuda& gpu, T* f, const OperandView<T>& in) {
+  return {"load_operand",
+          text_of(in),
+          {bytes_of(in) + elements_of(in) * sizeof(T), 0},
+          [=, stream = gpu.stream.get()] { kernels::Sweeps<T>::load_operand(f, in, stream); }};
+}
+
+// No launch where `dense` is the output itself and neither bias nor statistics are wanted.
+template <class T>
+Launches store_output(const Cuda& gpu, const SliceView<T>& out, const T* dense, const float* bias,
+                      float* partials) {
+  const bool in_place = dense == out.y;
+  if (in_place && !bias && !out.mean) return {};
+  const double copied = in_place && !bias ? 0 : elements_of(out) * sizeof(T);
+  const std::string shape = text_of(out) + (in_place ? " in place" : "") +
+                            (out.mean ? " statistics" : "") + (bias ? " bias" : "");
+  return one_launch("store_output", shape, {bytes_of(out) + copied, 0},
+                    [=, stream = gpu.stream.get()] {
+                      kernels::Sweeps<T>::store_output(out, dense, bias, partials, stream);
+                    });
+}
+
+template <class T>
+Launch load_gradient(const Cuda& gpu, T* dy, const GradientView<T>& gradient) {
+  return {
+      "load_gradient",
+      text_of(gradient),
+      {bytes_of(gradient) + elements_of(gradient) * sizeof(T), 0},
+      [=, stream = gpu.stream.get()] { kernels::Sweeps<T>::load_gradient(dy, gradient, stream); }};
+}
+
+template <class T>
+Launch store_gradient(const Cuda& gpu, const GradientSink<T>& sink, const T* df,
+                      const OperandView<T>& in, float* partials) {
+  return {"store_gradient", text_of(in) + (sink.how == Write::add ? " +=" : " ="),
+          store_gradient_cost(sink, in), [=, stream = gpu.stream.get()] {
+            kernels::Sweeps<T>::store_gradient(sink, df, in, partials, stream);
+          }};
+}
+
+// dy: dense (pixels, channels) of `out`.
+template <class T>
+Launch bias_gradient(const Cuda& gpu, float* dbias, const T* dy, const SliceView<T>& out,
+                     float* partials) {
+  return {"bias_gradient",
+          text_of(out),
+          {elements_of(out) * sizeof(T), 0},
+          [=, pixels = out.pixels(), channels = out.channels, stream = gpu.stream.get()] {
+            kernels::Sweeps<T>::bias_gradient(dbias, dy, pixels, channels, partials, stream);
+          }};
+}
+
+}  // namespace engine::cuda
