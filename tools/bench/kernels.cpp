@@ -16,6 +16,7 @@ struct Row {
   int count = 0;
   double bytes = 0, flops = 0;                  // of one launch; summed: of the step
   double median = 0, p10 = 0, p90 = 0;          // ms of one launch
+  double in_order = 0;                          // ms of all launches where they stand in the step
   double step_ms = 0, least_ms = 0, share = 0;  // of the step; least: at the ceilings
   double ceiling() const { return 100 * least_ms / step_ms; }
 };
@@ -33,13 +34,14 @@ std::vector<Row> rows_of(const KernelTimes& times) {
     Row row{.kernel = k.kernel,
             .shape = k.shape,
             .count = k.count,
-            .bytes = k.bytes,
-            .flops = k.flops,
+            .bytes = k.cost.bytes,
+            .flops = k.cost.flops,
             .median = quantile(ms, 0.5),
             .p10 = quantile(ms, 0.1),
-            .p90 = quantile(ms, 0.9)};
+            .p90 = quantile(ms, 0.9),
+            .in_order = k.in_order_ms};
     row.step_ms = row.median * k.count;
-    row.least_ms = least_ms(times, k.bytes, k.flops) * k.count;
+    row.least_ms = least_ms(times, k.cost.bytes, k.cost.flops) * k.count;
     total += row.step_ms;
     rows.push_back(std::move(row));
   }
@@ -57,6 +59,7 @@ std::vector<Row> summed_by_kernel(const std::vector<Row>& rows) {
     sum.count += row.count;
     sum.bytes += row.bytes * row.count;
     sum.flops += row.flops * row.count;
+    sum.in_order += row.in_order;
     sum.step_ms += row.step_ms;
     sum.least_ms += row.least_ms;
     sum.share += row.share;
@@ -81,7 +84,10 @@ double teraflops(double flops, double ms) {
 nlohmann::ordered_json kernel_json(const KernelTimes& times) {
   nlohmann::ordered_json json = {{"hardware", times.gpu},
                                  {"ceiling_gb_per_s", times.copy_bytes_per_s / 1e9},
-                                 {"ceiling_tflop_per_s", times.product_flops_per_s / 1e12}};
+                                 {"ceiling_tflop_per_s", times.product_flops_per_s / 1e12},
+                                 {"ms_captured", times.captured_ms},
+                                 {"ms_enqueued", times.enqueued_ms},
+                                 {"ms_in_order", times.in_order_ms}};
   double total = 0;
   json["kernels"] = nlohmann::ordered_json::array();
   for (const Row& r : rows_of(times)) {
@@ -93,6 +99,7 @@ nlohmann::ordered_json kernel_json(const KernelTimes& times) {
                                {"ms_p10", r.p10},
                                {"ms_p90", r.p90},
                                {"ms_per_step", r.step_ms},
+                               {"ms_in_order", r.in_order},
                                {"share", r.share},
                                {"bytes", r.bytes},
                                {"flops", r.flops},
@@ -109,15 +116,18 @@ std::string kernel_table(const KernelTimes& times, int rows) {
   double total = 0;
   for (const Row& row : shapes) total += row.step_ms;
   std::string text = fmt::format(
-      "{}: copies {:.0f} GB/s, products {:.1f} TFLOP/s; {:.2f} ms per step, one launch after "
-      "another on a cold L2\n\n",
-      times.gpu, times.copy_bytes_per_s / 1e9, times.product_flops_per_s / 1e12, total);
-  text += fmt::format("{:<26}{:>9}{:>9}{:>8}{:>9}{:>9}{:>10}\n", "kernel", "launches", "ms/step",
-                      "share", "GB/s", "TFLOP/s", "ceiling");
+      "{}: copies {:.0f} GB/s, products {:.1f} TFLOP/s\n"
+      "a step: {:.3f} ms captured; {:.3f} ms as launches one after the other; {:.3f} ms the sum of "
+      "the launches in their order ({:+.1f}%); {:.3f} ms the sum of each alone on a cold L2\n\n",
+      times.gpu, times.copy_bytes_per_s / 1e9, times.product_flops_per_s / 1e12, times.captured_ms,
+      times.enqueued_ms, times.in_order_ms, 100 * (times.in_order_ms / times.captured_ms - 1),
+      total);
+  text += fmt::format("{:<26}{:>9}{:>9}{:>9}{:>8}{:>9}{:>9}{:>10}\n", "kernel", "launches",
+                      "in order", "ms/step", "share", "GB/s", "TFLOP/s", "ceiling");
   for (const Row& r : summed_by_kernel(shapes))
-    text += fmt::format("{:<26}{:>9}{:>9.3f}{:>7.1f}%{:>9.0f}{:>9.1f}{:>9.0f}%\n", r.kernel,
-                        r.count, r.step_ms, 100 * r.share, gigabytes(r.bytes, r.step_ms),
-                        teraflops(r.flops, r.step_ms), r.ceiling());
+    text += fmt::format("{:<26}{:>9}{:>9.3f}{:>9.3f}{:>7.1f}%{:>9.0f}{:>9.1f}{:>9.0f}%\n", r.kernel,
+                        r.count, r.in_order, r.step_ms, 100 * r.share,
+                        gigabytes(r.bytes, r.step_ms), teraflops(r.flops, r.step_ms), r.ceiling());
   text += fmt::format("\n{:>8}{:>6}{:>10}{:>19}{:>9}{:>9}{:>9}  {}\n", "share", "times", "us",
                       "p10-p90 us", "GB/s", "TFLOP/s", "ceiling", "kernel, shape");
   for (size_t i = 0; i < shapes.size() && (rows == 0 || int(i) < rows); ++i) {

@@ -7,11 +7,11 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <thread>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "engine/rng.h"
-#include "engine/session.h"
 #include "models/models.h"
 #include "tools/machine/environment.h"
 
@@ -43,107 +43,99 @@ struct SyntheticBatch {
   std::vector<int32_t> labels;
 };
 
-// One rank's session and its resident batch.
-class Runner {
- public:
-  Runner(const StepBench& bench, BackendKind kind, const BackendOptions& options)
-      : bench_(bench),
-        backend_(make_backend(kind, options)),
-        context_bytes_(used_bytes(*backend_, options.device)),
-        session_(graph_of(bench), *backend_,
-                 {.programs = {{bench.batch, bench.train ? Mode::train : Mode::evaluate}},
-                  .precision = options.precision,
-                  .conv = bench.conv,
-                  .deterministic = bench.deterministic,
-                  .workspace = bench.workspace}) {
-    session_.initialise(1);
-    session_.prepare();
-    const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);
-    for (int slot = 0; slot < kSlots; ++slot)
-      enqueue({batch.images.data(), batch.labels.data(), bench.batch});
-    const int warmup = std::max(0, bench.warmup - kSlots);
-    for (int i = 0; i < warmup; ++i) enqueue({.count = bench.batch});
-    backend_->synchronize();
+double milliseconds_since(Clock::time_point start) {
+  return 1e3 * seconds_since(start);
+}
+
+void wait_for(SyntheticSession& synthetic, uint64_t step) {
+  Session& session = synthetic.session();
+  const auto start = Clock::now();
+  while (!session.poll(step)) {
+    if (Clock::now() - start > kLost) session.result(step);  // throws what went wrong
+    std::this_thread::yield();
   }
+}
 
-  std::vector<double> run() { return bench_.train ? run_ahead() : run_each(); }
-
-  void report(StepTimes& times, int device) {
-    times.planned_bytes = session_.allocated_bytes();
-    times.context_bytes = context_bytes_;
-    times.used_bytes = used_bytes(*backend_, device) - context_bytes_;
-    times.loss = bench_.train ? session_.result(last_).loss : evaluated_.loss;
+// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere nothing
+// runs beside the host. A step ends when its result arrives.
+std::vector<double> time_training(SyntheticSession& synthetic, int steps) {
+  std::vector<double> samples;
+  const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
+  const uint64_t first = synthetic.last() + 1, end = first + steps;
+  auto before = Clock::now();
+  for (uint64_t step = first; step < end; ++step) {
+    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead) synthetic.enqueue();
+    wait_for(synthetic, step);
+    const auto now = Clock::now();
+    samples.push_back(std::chrono::duration<double, std::milli>(now - before).count());
+    before = now;
   }
+  return samples;
+}
 
- private:
-  void enqueue(const HostBatch& batch) {
-    const StepInput input{.learning_rate = 1e-4};
-    if (bench_.train)
-      last_ = session_.train(batch, input);
-    else
-      session_.evaluate(batch, input, &evaluated_);
-  }
-
-  // A GPU never waits for the host, four steps are enqueued beside the one that runs; elsewhere
-  // nothing runs beside the host. A step ends when its result arrives.
-  std::vector<double> run_ahead() {
-    std::vector<double> samples;
-    const uint64_t ahead = backend_->info().kind == BackendKind::cuda ? 4 : 0;
-    const uint64_t first = last_ + 1, end = first + bench_.steps;
-    auto before = Clock::now();
-    for (uint64_t step = first; step < end; ++step) {
-      while (last_ + 1 < end && last_ < step + ahead) enqueue({.count = bench_.batch});
-      wait(step);
-      const auto now = Clock::now();
-      samples.push_back(std::chrono::duration<double, std::milli>(now - before).count());
-      before = now;
-    }
-    return samples;
-  }
-
-  std::vector<double> run_each() {
-    std::vector<double> samples;
-    for (int i = 0; i < bench_.steps; ++i) {
-      const auto start = Clock::now();
-      enqueue({.count = bench_.batch});
-      samples.push_back(1e3 * seconds_since(start));
-    }
-    return samples;
-  }
-
-  void wait(uint64_t step) {
+std::vector<double> time_evaluation(SyntheticSession& synthetic, int steps) {
+  std::vector<double> samples;
+  for (int i = 0; i < steps; ++i) {
     const auto start = Clock::now();
-    while (!session_.poll(step)) {
-      if (Clock::now() - start > kLost) session_.result(step);  // throws what went wrong
-      std::this_thread::yield();
-    }
+    synthetic.enqueue();
+    samples.push_back(milliseconds_since(start));
   }
-
-  const StepBench& bench_;
-  std::unique_ptr<Backend> backend_;
-  size_t context_bytes_;
-  Session session_;
-  uint64_t last_ = 0;  // step enqueued last
-  StepResult evaluated_;
-};
+  return samples;
+}
 
 void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& times) {
   const auto start = Clock::now();
   const BackendOptions& options = ranks.options[rank];
-  Runner runner(bench, ranks.kind, options);
+  SyntheticSession synthetic(bench, ranks.kind, options);
   options.communicator.group->barrier();
   const double warmup_s = seconds_since(start);
-  std::vector<double> samples = runner.run();
+  std::vector<double> samples =
+      bench.train ? time_training(synthetic, bench.steps) : time_evaluation(synthetic, bench.steps);
   options.communicator.group->barrier();
   if (rank > 0) return;
   times = {.hardware = hardware_of(ranks.kind, options.device),
            .samples_ms = std::move(samples),
            .warmup_s = warmup_s};
   times.images_per_second = 1e3 * bench.batch * ranks.count() / quantile(times.samples_ms, 0.5);
-  runner.report(times, options.device);
+  times.planned_bytes = synthetic.session().allocated_bytes();
+  times.context_bytes = synthetic.context_bytes();
+  times.used_bytes = used_bytes(synthetic.backend(), options.device) - synthetic.context_bytes();
+  times.loss = synthetic.loss();
 }
 
 }  // namespace
+
+SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
+                                   const BackendOptions& options)
+    : bench_(bench),
+      backend_(make_backend(kind, options)),
+      context_bytes_(used_bytes(*backend_, options.device)),
+      session_(graph_of(bench), *backend_,
+               {.programs = {{bench.batch, bench.train ? Mode::train : Mode::evaluate}},
+                .precision = options.precision,
+                .conv = bench.conv,
+                .deterministic = bench.deterministic,
+                .workspace = bench.workspace}) {
+  session_.initialise(1);
+  session_.prepare();
+  const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);
+  for (int slot = 0; slot < kSlots; ++slot)
+    enqueue({batch.images.data(), batch.labels.data(), bench.batch});
+  for (int i = kSlots; i < bench.warmup; ++i) enqueue();
+  backend_->synchronize();
+}
+
+void SyntheticSession::enqueue(const HostBatch& batch) {
+  const StepInput input{.learning_rate = 1e-4};
+  if (bench_.train)
+    last_ = session_.train(batch, input);
+  else
+    session_.evaluate(batch, input, &evaluated_);
+}
+
+double SyntheticSession::loss() {
+  return bench_.train ? session_.result(last_).loss : evaluated_.loss;
+}
 
 size_t used_bytes(const Backend& backend, int device) {
   if (backend.info().kind == BackendKind::cuda)

@@ -1,12 +1,14 @@
-// Times whole steps of a session on synthetic data that lies on the device.
+// Times whole steps of a session on synthetic data that lie on the device.
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/graph.h"
+#include "engine/session.h"
 #include "tools/machine/device.h"
 
 namespace engine {
@@ -25,7 +27,34 @@ struct StepBench {
 StepBench with_defaults(StepBench bench);
 Graph graph_of(const StepBench& bench);
 
-// Of rank 0, but the rate.
+// One rank's session, whose random batch lies on the device: every rank has its own.
+class SyntheticSession {
+ public:
+  // Returns when `bench.warmup` steps are done.
+  SyntheticSession(const StepBench& bench, BackendKind kind, const BackendOptions& options);
+
+  // One more step on the batch that lies there; nothing is uploaded.
+  void enqueue() { enqueue({.count = bench_.batch}); }
+  uint64_t last() const { return last_; }  // the number of the training step enqueued last
+  double loss();                           // of the last step
+
+  Backend& backend() { return *backend_; }
+  Session& session() { return session_; }
+  // What was taken before the session: context, module code, handles, NCCL.
+  size_t context_bytes() const { return context_bytes_; }
+
+ private:
+  void enqueue(const HostBatch& batch);
+
+  StepBench bench_;
+  std::unique_ptr<Backend> backend_;
+  size_t context_bytes_;
+  Session session_;
+  uint64_t last_ = 0;
+  StepResult evaluated_;
+};
+
+// All but the rate are rank 0's.
 struct StepTimes {
   std::string hardware;
   std::vector<double> samples_ms;  // one per step

@@ -88,7 +88,10 @@ int bench_kernels(const Command& command) {
   const auto options = parse_options<BenchKernelsOptions>(command);
   if (!options) return 0;
   const BenchKernelsOptions& o = *options;
-  const StepBench bench = with_defaults(o.bench);
+  StepBench bench = with_defaults(o.bench);
+  bench.conv = o.conv;
+  bench.deterministic = o.deterministic;
+  bench.workspace = size_t(o.workspace) << 20;
   Ranks ranks = choose_ranks(o);
   ranks.options[0].device = o.gpu;
   require(o.check_only || ranks.kind == BackendKind::cuda, Failure::usage,
@@ -98,15 +101,19 @@ int bench_kernels(const Command& command) {
                          .precision = ranks.precision,
                          .backend = ranks.kind,
                          .conv = o.conv,
-                         .workspace = size_t(o.workspace) << 20};
+                         .workspace = bench.workspace};
   std::vector<int> failing;
   if (!o.unchecked || o.check_only) failing = failing_steps(o, graph, plan, ranks);
   const int code = failing.empty() ? 0 : static_cast<int>(Failure::check);
   if (o.check_only) return code;
 
+  SyntheticSession synthetic(bench, ranks.kind, ranks.options[0]);
   const KernelTimes times = time_cuda_kernels(
-      graph,
-      {.device = ranks.options[0].device, .plan = plan, .left_out = failing, .runs = o.runs});
+      synthetic.backend(), {.launches = synthetic.session().launches(bench.batch, Mode::train),
+                            .step = [&] { synthetic.enqueue(); },
+                            .left_out = failing,
+                            .precision = ranks.precision,
+                            .runs = o.runs});
   nlohmann::ordered_json json = {{"model", bench.model},
                                  {"batch_size", bench.batch},
                                  {"precision", name_of(ranks.precision)},

@@ -1,8 +1,10 @@
 // engine summary: layers, shapes, parameters and the memory plan of a model, on any machine.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "engine/forms.h"
 #include "engine/plan.h"
 #include "io/images/preprocess.h"
 #include "models/models.h"
@@ -36,7 +38,7 @@ struct SummaryOptions {
     v("--conv FORM", conv, "of the plan", kConvForms);
     v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536});
     v("--layers", layers, "one line per step");
-    v("--shapes", shapes, "one line per distinct kernel shape, as the benchmarks read them");
+    v("--shapes", shapes, "one line per distinct shape of a step, with the forms of convolutions");
     v("--json", json, "one JSON object");
   }
 };
@@ -53,10 +55,17 @@ std::string layer_line(const Graph& g, const Step& step) {
   return line + '\n';
 }
 
-std::string shape_lines(const Graph& g) {
+// Of a convolution the forms that may compute it, too.
+std::string shape_lines(const Graph& g, const FormOptions& options) {
   std::string text;
-  for (const StepShape& shape : distinct_shapes(g))
-    text += fmt::format("{} x{}\n", shape.key, shape.count);
+  for (const StepShape& shape : distinct_shapes(g)) {
+    text += fmt::format("{} x{}", shape.key, shape.count);
+    if (const auto* conv = std::get_if<Conv>(&g.steps[shape.first]))
+      for (const Direction direction : {Direction::forward, Direction::backward})
+        text += fmt::format("  {}: {}", name_of(direction),
+                            names_of(candidates(g, *conv, direction, options)));
+    text += '\n';
+  }
   return text;
 }
 
@@ -72,7 +81,11 @@ int summary(const Command& command) {
   const SummaryOptions& o = *options;
   const int size = o.image_size > 0 ? o.image_size : o.model == "mnist_cnn" ? 28 : 224;
   const Graph g = make_model(o.model, {.classes = o.classes, .height = size, .width = size});
-  if (o.shapes) return print_to_stdout(shape_lines(g)), 0;
+  const FormOptions forms{.batch = std::max(1, o.batch),
+                          .precision = parse_precision(o.precision),
+                          .backend = o.device,
+                          .conv = o.conv};
+  if (o.shapes) return print_to_stdout(shape_lines(g, forms)), 0;
 
   const int64_t parameters = g.trained_parameters();
   nlohmann::ordered_json json = {{"model", o.model},
@@ -91,9 +104,8 @@ int summary(const Command& command) {
       o.model, o.classes, size, parameters, mib(parameters * 4),
       g.parameters.size() + g.norms.size(), double(multiply_accumulates(g)) / 1e9);
   if (o.batch > 0) {
-    const Precision precision = parse_precision(o.precision);
     const Plan plan = make_plan(g, {.batch = o.batch,
-                                    .precision = precision,
+                                    .precision = forms.precision,
                                     .backend = o.device,
                                     .conv = o.conv,
                                     .workspace = size_t(o.workspace) << 20});
