@@ -1,5 +1,5 @@
 // Colour edits of one pixel with PIL's 8-bit arithmetic, the same bits on host and device:
-// ImageEnhance's blends and the HSV mode. io/color.cpp applies them to whole images.
+// ImageEnhance's blends and the HSV mode. io/images/color.cpp applies them to whole images.
 #pragma once
 
 #include <cmath>
@@ -103,8 +103,8 @@ ENGINE_HOST_DEVICE Pixel<3> hsv_to_rgb(const Pixel<3>& hsv) {
   }
 }
 
-// factor: 1 changes nothing. Hue by `turns`, in −0.5 … 0.5. mean: mean_level of the image as it is
-// before the contrast. Gray has neither saturation nor hue.
+// A factor of 1 changes nothing; the amount of a hue is in turns, −0.5 … 0.5. `mean` is the
+// mean_level() of the image as it is before the contrast. Gray has neither saturation nor hue.
 template <int C>
 ENGINE_HOST_DEVICE Pixel<C> edit_color(ColorEdit edit, float amount, int mean, Pixel<C> p) {
   if constexpr (C == 3) {

@@ -1,6 +1,6 @@
-// What happens to an image on its way into the network, pixel by pixel, for every backend: read from
-// the batch's bytes or out of the pack, cropped, flipped, its colours changed, normalised, and mixed
-// with another image of the batch.
+// What happens to an image on its way into the network, pixel by pixel, for every backend: it is
+// read from the batch's bytes or out of the pack, cropped and flipped, its colours are changed, and
+// it is normalised and mixed with another image of the batch.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +24,9 @@ struct Mix {
 
 constexpr int kColorEdits = 4;
 
-// One sample as a part of the pack and what is done with it: crop, then flips, then colours in their
-// order. The crop has the size of the network's input and may overhang: outside there are zeros,
-// which the colours change like any other pixel.
+// One sample as a part of the pack and what is done with it: crop, then flips, then colours in
+// their order. The crop has the size of the network's input and may overhang: outside there are
+// zeros, which the colours change like any other pixel.
 struct ImageRecord {
   uint64_t offset = 0;            // in the pack: bytes of a (height, width, C) image
   int32_t width = 0, height = 0;  // of the stored image
@@ -36,7 +36,7 @@ struct ImageRecord {
   float amounts[kColorEdits] = {};    // of the edits: factors, of hue turns
 };
 
-// The batch as load_images reads it.
+// The batch as it is read for the network.
 struct ImageSource {
   const uint8_t* images = nullptr;       // (batch, H, W, C), or
   const uint8_t* pack = nullptr;         // bytes, with
@@ -104,7 +104,7 @@ ENGINE_HOST_DEVICE void input_pixel(R (&out)[C], const ImageSource& s, int n, in
              (R(1) - R(mix.share)) * normalised<R>(other.value[c], mean[c], std[c]);
 }
 
-// load_images' memory, of all staging slots.
+// The memory of all staging slots that images are loaded from.
 struct InputView {
   const uint8_t* images = nullptr;       // (kSlots, capacity, H, W, C)
   const uint8_t* pack = nullptr;         // null: none

@@ -1,10 +1,10 @@
 // Every hand-written CUDA kernel of the engine: one launcher each, host-callable, declared for g++.
-// T is float, __half or __nv_bfloat16; arithmetic is in float. Activations are NHWC; vectors are (C,)
-// or (N, C) floats. The launchers of one family are the members of a struct, which its source file
-// instantiates once per type.
-// `partials` is scratch of partial_rows() rows of kPartialsPerChannel·C floats. Its rows are merged in
-// fp64 in a fixed order, so every result is the same bits in every run. Launchers enqueue; they never
-// synchronise and never allocate.
+// T is float, __half or __nv_bfloat16; arithmetic is in float. Activations are NHWC; vectors are
+// (C,) or (N, C) floats. The launchers of a family are the members of a struct, which its source
+// file instantiates once per type.
+// `partials` is scratch of partial_rows() rows of kPartialsPerChannel·C floats. Its rows are merged
+// in fp64 in a fixed order, so every result is the same bits in every run. Launchers enqueue; they
+// never synchronise, allocate or throw, and leave a failed launch to cudaPeekAtLastError().
 // The order of arguments: outputs, inputs, sizes, parameters, stream.
 #pragma once
 
@@ -20,27 +20,28 @@
 
 namespace engine::kernels {
 
-// Of the calling thread's device; asked once per device.
+// The limits of the calling thread's device, which is asked once; the defaults if there is none.
 const DeviceLimits& device_limits();
 
-// ---------------------------------------------------------------- sweeps/operand.cu: around library calls
+// ---------------------------------------------------------------- sweeps/operand.cu
 
+// What surrounds the call of a library.
 template <class T>
 struct Sweeps {
-  // f = f(x), dense (pixels, channels).
+  // f = f(x), dense: (pixels, channels).
   static void load_operand(T* f, const OperandView<T>& in, cudaStream_t stream);
 
-  // out = dense + bias (null: no bias), and the channel statistics of what was stored if out.mean is
-  // set. `dense` may be out.y itself: then only bias and statistics are done, and nothing is launched
-  // if there is neither.
+  // out = dense + bias (null: no bias), and the channel statistics of what was stored if out.mean
+  // is set. `dense` may be out.y itself: then only bias and statistics are done, and nothing is
+  // launched if there is neither.
   static void store_output(const SliceView<T>& out, const T* dense, const float* bias,
                            float* partials, cudaStream_t stream);
 
-  // dy, dense (pixels, channels).
+  // dy, dense: (pixels, channels).
   static void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream);
 
-  // The epilogue of every backward: from df, dense (pixels, channels), to sink.grad, dgamma, dbeta, k0
-  // and k1. A gated sink gets dz = df and its (N, C) sums. df may be sink.grad itself.
+  // The epilogue of every backward: from df, dense (pixels, channels), to sink.grad, dgamma, dbeta,
+  // k0 and k1. A gated sink gets dz = df and its (N, C) sums. df may be sink.grad itself.
   static void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
                              float* partials, cudaStream_t stream);
 
@@ -53,22 +54,26 @@ struct Sweeps {
 
 template <class T>
 struct Addition {
+  // out = a + b, and the channel statistics of what was stored if out.mean is set.
   static void forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
                       float* partials, cudaStream_t stream);
 };
 
-// ---------------------------------------------------------------- depthwise/: weight (C, K, K), a square window
+// ---------------------------------------------------------------- depthwise/
 
+// Depthwise convolutions with a square window of 3 or 5; the weight is (C, K, K).
 template <class T>
 struct DepthwiseForward {
+  // out = the convolution, and the channel statistics of what was stored if out.mean is set.
   static void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight, Window window,
                   float* partials, cudaStream_t stream);
 };
 
 template <class T>
 struct DepthwiseBackward {
-  // dweight (C, K, K) = and the operand's gradient, from one read of (G_y, y, x). weight_partials:
-  // scratch of depthwise_weight_partials() floats, counted with device_limits().
+  // dweight (C, K, K) = the weight's gradient, and the operand's gradient to the sink, from one
+  // read of (G_y, y, x). weight_partials is scratch of depthwise_weight_partials() floats,
+  // counted with device_limits().
   static void run(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
                   const OperandView<T>& in, const T* weight, Window window, float* partials,
                   float* weight_partials, cudaStream_t stream);
@@ -78,10 +83,11 @@ struct DepthwiseBackward {
 
 template <class T>
 struct Pooling {
+  // A maximum or an average over each window, and the channel statistics of what was stored if
+  // out.mean is set. As in PyTorch, an average counts the padding and a NaN is the maximum.
   static void forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
                       bool maximal, float* partials, cudaStream_t stream);
-  // A maximum is found again: the first in scan order. dy, the gradient of the pooled slice, is loaded
-  // on the fly.
+  // dy is the gradient of the pooled slice. A maximum is found again: the first in scan order.
   static void backward(const GradientSink<T>& sink, const GradientView<T>& dy,
                        const OperandView<T>& in, Window window, bool maximal, float* partials,
                        cudaStream_t stream);
@@ -98,11 +104,11 @@ struct SqueezeExciteGradients {
 
 template <class T>
 struct SqueezeExcitation {
-  // One sweep over x, then (N, C) vectors: pooled, slope sums, hidden, gate.
+  // One sweep over x, then the vectors pooled, slope, slope_xhat, hidden, dhidden and gate.
   static void forward(const GateView<float>& gate, const OperandView<T>& in,
                       const SqueezeExciteWeights& weights, int squeezed, cudaStream_t stream);
-  // From the sums that the gated reader left: q, the four weight gradients, and the norm's dgamma,
-  // dbeta, k0, k1.
+  // From the sums that the gated reader left to q, the four weight gradients, and the norm's
+  // dgamma, dbeta, k0 and k1.
   static void backward(const GradientSink<T>& sink, const GateView<float>& gate,
                        const SqueezeExciteGradients& gradients, const OperandView<T>& in,
                        const SqueezeExciteWeights& weights, int squeezed, cudaStream_t stream);
@@ -112,22 +118,24 @@ struct SqueezeExcitation {
 
 template <class T>
 struct CrossEntropy {
-  // Softmax cross entropy of plain logits. Writes the gradient (p·Σq − q)·scale/divisor, with the pitch
-  // of the logits, if dlogits is set, and loss, correct1 and correct5 (of the label, not of its mix) to
-  // results[params->result].
+  // Softmax cross entropy of plain logits. Writes the gradient (p·Σq − q)·scale/divisor, with the
+  // pitch of the logits, if dlogits is set, and loss, correct1 and correct5 (of the label, not of
+  // its mix) to results[params->result].
   static void run(T* dlogits, StepResult* results, const OperandView<T>& logits,
                   const TargetView& targets, const ScaleState* scale, cudaStream_t stream);
 };
 
-// ---------------------------------------------------------------- sweeps/update.cu: over the flat arenas
+// ---------------------------------------------------------------- sweeps/update.cu
 
-// n: of every array, a multiple of kUpdateBlock.
+// These sweep flat arenas. n is the length of every array and a multiple of kUpdateBlock, but for
+// casts.
 struct GroupTable {
   const uint8_t* of;             // (n / kUpdateBlock,)
   const ParameterGroup* groups;  // (kMaxParameterGroups,)
 };
 
-// scale->gradient_norm of what is updated, and scale->found_inf if the scale is dynamic.
+// Fills in scale->gradient_norm, the norm of what is updated, and scale->found_inf, which is only
+// set if the scale is dynamic.
 void gradient_norm(ScaleState* scale, NormPartials* partials, const float* gradients,
                    const GroupTable& groups, int64_t n, cudaStream_t stream);
 
@@ -139,10 +147,10 @@ struct UpdateArrays {
   const float* gradients;
 };
 
-// Step: one of kernels/update.h.
+// Step is one of kernels/update.h.
 template <class T, class Step>
 struct Update {
-  // Does nothing if found_inf.
+  // Updates weights, moments, copies and averages; does nothing if found_inf.
   static void run(const UpdateArrays<T>& arrays, const GroupTable& groups, int64_t n,
                   const StepParams* params, const ScaleState* scale, const Step& step,
                   double clip_norm, double ema_decay, cudaStream_t stream);
@@ -151,19 +159,21 @@ struct Update {
 template <class T>
 struct Casts {
   static void from_float(T* to, const float* from, int64_t n, cudaStream_t stream);
-  // wgrad in T → float
+  // For weight gradients that a library leaves in T.
   static void to_float(float* to, const T* from, int64_t n, cudaStream_t stream);
 };
 
-// averages = averaged(averages, values); nothing if found_inf.
+// averages = averaged(averages, values); does nothing if found_inf.
 void average(float* averages, const float* values, int64_t n, const ScaleState* scale,
              double ema_decay, cudaStream_t stream);
 // sums += values.
 void accumulate(float* sums, const float* values, int64_t n, cudaStream_t stream);
 // values += sums; sums = 0.
 void add_accumulated(float* values, float* sums, int64_t n, cudaStream_t stream);
+// Swaps a and b.
 void exchange(float* a, float* b, int64_t n, cudaStream_t stream);
-// Counts the update, grows or backs off the scale, and fills results[params->result].{overflow, scale, step}.
+// Counts the update, grows or backs off the scale, and fills in what results[params->result] says
+// of them: overflow, scale, gradient_norm and, last, step.
 void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated,
                  cudaStream_t stream);
 
@@ -180,8 +190,8 @@ void update_running(const RunningNorm* norms, int count, int max_channels, cudaS
 
 template <class T>
 struct Images {
-  // The slot that params name → image (batch, H, W, C): bytes or records of the pack, normalised,
-  // mixed. A view without pack and mixes is a plain stream of bytes.
+  // image (batch, H, W, C) = what the slot that view.params names holds, bytes or records of the
+  // pack, normalised and mixed. A view without pack and mixes is a plain stream of bytes.
   static void load(T* image, const InputView& view, cudaStream_t stream);
 };
 

@@ -22,7 +22,7 @@ struct TargetRow {
   }
 };
 
-// Of all staging slots.
+// The labels and mixes of all staging slots.
 struct TargetView {
   const int32_t* labels = nullptr;        // (kSlots, capacity)
   const Mix* mixes = nullptr;             // (kSlots, capacity); null: nothing is mixed

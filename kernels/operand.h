@@ -2,8 +2,8 @@
 //   load an operand    xhat = (x − mean)·inv_std,  u = gamma·xhat + beta,  h = act(u),  f = gate·h
 //   load a gradient    dy = G − k0 − k1·xhat,  of a gated buffer G = gamma·inv_std·(dz·s + q)·act'
 //   store a gradient   t = df·gate·act',  Σt, Σt·xhat,  G (= or +=) gamma·inv_std·t
-// and the plain structs that carry their pointers. Activations are NHWC in type T; statistics, norms
-// and gates are in Real, float for every T but double. Arithmetic is in Real.
+// and the plain structs that carry their pointers. Activations are NHWC in type T; statistics,
+// norms and gates are in Real, float for every T but double. Arithmetic is in Real.
 #pragma once
 
 #include <cmath>
@@ -15,7 +15,7 @@ namespace engine {
 
 enum class Activation : uint8_t { none, relu, relu6, silu };
 
-// Of a convolution or a pool, in pixels; the padding is on all four sides.
+// The window of a convolution or a pool, in pixels; the padding is on all four sides.
 struct Window {
   int kernel_h = 1, kernel_w = 1, stride = 1, padding = 0;
   bool operator==(const Window&) const = default;
@@ -34,7 +34,7 @@ using Real = typename RealOf<T>::type;
 
 // ---------------------------------------------------------------- what varies between steps
 
-// One per session, in device memory, uploaded before each launch of a captured step.
+// There is one per session, in device memory, uploaded before each launch of a captured step.
 struct StepParams {
   uint64_t seed = 0;  // of the random gates
   uint32_t epoch = 0;
@@ -120,8 +120,9 @@ struct ChannelNorm {
   ENGINE_HOST_DEVICE R scale() const { return gamma * inv_std; }
 };
 
-// Pointers to a norm as one operand sees it; each (C,) and starting at the operand's first channel.
-// null mean: no norm. In evaluation mode mean and var are the running values.
+// Pointers to a norm as one operand sees it; each is (C,) and starts at the operand's first
+// channel. Without a mean there is no norm. In evaluation mode mean and var are the running
+// values.
 template <class R>
 struct NormView {
   const R *mean = nullptr, *var = nullptr, *gamma = nullptr, *beta = nullptr;
@@ -139,8 +140,7 @@ struct NormView {
   }
 };
 
-// Dropout (per element) or stochastic depth (per image): 0 or 1/keep, made from the counter on
-// load.
+// Dropout (per element) or stochastic depth (per image): 0 or 1/keep, made on load from a counter.
 struct RandomGate {
   float keep = 1;  // 1: no random gate
   bool whole_image = false;
@@ -148,7 +148,7 @@ struct RandomGate {
   const StepParams* step = nullptr;
 
   ENGINE_HOST_DEVICE bool present() const { return keep < 1; }
-  // `element`: (h·W + w)·C + c within the image.
+  // `element` is (h·W + w)·C + c within the image.
   ENGINE_HOST_DEVICE float value(int n, uint32_t element) const {
     const uint32_t index = whole_image ? 0 : element;
     const Random4 block = philox(
@@ -186,7 +186,7 @@ struct OperandView {
   ENGINE_HOST_DEVICE bool plain() const {
     return !norm.present() && act == Activation::none && gate == nullptr && !random.present();
   }
-  // Loading is then the identity on dense memory.
+  // Whether loading is the identity on dense memory.
   ENGINE_HOST_DEVICE bool dense() const { return plain() && pitch == channels; }
   // The gate's factor at image n, pixel hw = h·W + w, channel c.
   ENGINE_HOST_DEVICE Real<T> gate_value(int n, int hw, int c) const {
@@ -201,8 +201,8 @@ template <class T>
 struct SliceView {
   T* y = nullptr;  // (N, H, W, pitch)
   int batch = 0, height = 0, width = 0, channels = 0, pitch = 0;
-  Real<T>*mean = nullptr,
-  *var = nullptr;  // (channels,): statistics to take while writing; null: no norm reads it
+  // (channels,): the statistics to take while writing; null: no norm reads it.
+  Real<T>*mean = nullptr, *var = nullptr;
 
   ENGINE_HOST_DEVICE int64_t pixels() const { return int64_t{batch} * height * width; }
   ENGINE_HOST_DEVICE bool dense() const { return pitch == channels; }
@@ -210,8 +210,7 @@ struct SliceView {
 
 // ---------------------------------------------------------------- gradients
 
-// The gradient of a slice, as its producer reads it. `grad` and `x` point at the slice's first
-// channel.
+// The gradient of a slice, as its producer reads it; `grad` and `x` point at its first channel.
 template <class T>
 struct GradientView {
   const T* grad = nullptr;  // (N, H, W, pitch): G, or dz of a gated buffer
@@ -225,21 +224,30 @@ struct GradientView {
   ENGINE_HOST_DEVICE int64_t pixels() const { return int64_t{batch} * height * width; }
   ENGINE_HOST_DEVICE bool normed() const { return norm.present(); }
   ENGINE_HOST_DEVICE bool gated() const { return gate != nullptr; }
-  // Loading is then the identity on dense memory.
+  // Whether loading is the identity on dense memory.
   ENGINE_HOST_DEVICE bool dense() const { return !normed() && !gated() && pitch == channels; }
 };
 
-// dy from G (or dz) and x at one element. gate, q: of this image and channel; unused unless
-// `gated`.
+// G of a gated buffer from dz. gate and q are of this image and channel; slope is act' there.
+template <class R>
+ENGINE_HOST_DEVICE R ungate(R dz, R gate, R q, R scale, R slope) {
+  return scale * (dz * gate + q) * slope;
+}
+
+// dy from G.
+template <class R>
+ENGINE_HOST_DEVICE R complete(R g, R xhat, R k0, R k1) {
+  return g - k0 - k1 * xhat;
+}
+
+// dy at one element from x and G, or dz if the buffer is `gated`. gate and q are of this image and
+// channel; they are unused unless `gated`.
 template <class R, bool Fast = false>
 ENGINE_HOST_DEVICE R load_gradient(R g, R x, const ChannelNorm<R>& norm, R k0, R k1, bool gated,
                                    Activation act, R gate, R q) {
-  const R xhat = (x - norm.mean) * norm.inv_std;
-  if (gated) {
-    const R slope = activate<R, Fast>(act, norm.gamma * xhat + norm.beta).slope;
-    g = norm.scale() * (g * gate + q) * slope;
-  }
-  return g - k0 - k1 * xhat;
+  const Loaded<R> loaded = load_operand<R, Fast>(x, norm, gated ? act : Activation::none);
+  if (gated) g = ungate(g, gate, q, norm.scale(), loaded.slope);
+  return complete(g, loaded.xhat, k0, k1);
 }
 
 enum class Write : uint8_t { assign, add };  // G = …, or G += …
@@ -250,10 +258,10 @@ struct GradientSink {
   T* grad = nullptr;  // (N, H, W, pitch) at the operand's first channel; null: nobody wants it
   int pitch = 0;
   Write how = Write::assign;
-  Real<T>*dgamma = nullptr, *dbeta = nullptr, *k0 = nullptr,
-  *k1 = nullptr;  // (channels,), all +=; null: no norm
-  // Of a learned-gated operand, instead: grad gets dz = df; (N, channels) sums of dz·h, dz·h',
-  // dz·h'·xhat, all =.
+  // (channels,), all +=; null: no norm.
+  Real<T>*dgamma = nullptr, *dbeta = nullptr, *k0 = nullptr, *k1 = nullptr;
+  // For a learned-gated operand instead, whose grad gets dz = df: (N, channels) sums of dz·h, dz·h'
+  // and dz·h'·xhat, all =.
   Real<T>*dz_h = nullptr, *dz_slope = nullptr, *dz_slope_xhat = nullptr;
 
   ENGINE_HOST_DEVICE bool gated() const { return dz_h != nullptr; }

@@ -1,4 +1,5 @@
-// V consecutive channels of one pixel, moved by one load or store of up to 16 bytes; and the conversions to float.
+// V consecutive channels of one pixel, moved by one load or store of up to 16 bytes; and the
+// conversions to float.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -32,7 +33,7 @@ struct alignas(sizeof(T) * V) Pack {
   T at[V];
 };
 
-// Channels of a full 16-byte access.
+// The channels of a full 16-byte access.
 template <class T>
 constexpr int kPack = 16 / static_cast<int>(sizeof(T));
 
@@ -100,7 +101,8 @@ __device__ __forceinline__ Pack<T, V> pack_of(const float (&in)[V]) {
   return pack;
 }
 
-// Whether packs of V lie on their own size's boundary in (pixels, pitch) memory; a null pointer does not matter.
+// Whether packs of V lie on their own size's boundary in (pixels, pitch) memory; a null pointer
+// does not matter.
 template <int V, class T>
 bool packs_fit(const T* pointer, int channels, int pitch) {
   return channels % V == 0 && pitch % V == 0 &&

@@ -1,4 +1,5 @@
-// Merges rows of partial sums: a block takes eight channels, a sector of each row, and its threads share the rows.
+// Merges rows of partial sums: a block takes eight channels, a sector of each row, and its threads
+// share the rows.
 #include "kernels/partials.cuh"
 
 #include "kernels/device.cuh"
@@ -110,7 +111,7 @@ unsigned blocks_of(int channels) {
   return (channels + kMergeChannels - 1) / kMergeChannels;
 }
 
-// Threads of a block: about eight rows for each.
+// The threads of a block: about eight rows for each.
 unsigned threads_of(int tiles) {
   return tiles <= 8 * kMinThreads / kMergeChannels ? kMinThreads : kMaxThreads;
 }

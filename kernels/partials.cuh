@@ -1,5 +1,6 @@
-// Sums over pixels without atomics: each tile leaves one row of partial sums, and a small kernel merges the rows in
-// fp64, in a fixed order. Row `tile` of `partials` is (kPartialsPerChannel, channels).
+// Sums over pixels without atomics: each tile leaves one row of partial sums, and a small kernel
+// merges the rows in fp64, in a fixed order. Row `tile` of `partials` is (kPartialsPerChannel,
+// channels).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,8 +14,8 @@ __device__ __forceinline__ float* partial(float* partials, int which, int channe
   return partials + (int64_t{blockIdx.y} * kPartialsPerChannel + which) * channels;
 }
 
-// How many pixels each tile has. Items are strips of `rows` rows of a (height, width) image, `strips` to an image,
-// the last one lower; a tile has `per_tile` items, the last tile fewer.
+// How many pixels each tile has. Items are strips of `rows` rows of a (height, width) image,
+// `strips` to an image, the last one lower; a tile has `per_tile` items, the last tile fewer.
 struct TileCounts {
   int height, width, rows, strips, items, per_tile;
 
@@ -30,9 +31,9 @@ inline TileCounts tile_counts(const Sweep& s) {
   return {s.pixels, 1, s.per_tile, s.tiles, s.tiles, 1};
 }
 
-// ---------------------------------------------------------------- statistics of what a block writes
+// ---------------------------------------------------------------- what a block leaves
 
-// Of V channels of one thread, shifted by the first value, so that nothing cancels.
+// The sums over V channels of one thread, shifted by the first value, so that nothing cancels.
 template <int V>
 struct Statistics {
   float shift[V] = {}, first[V] = {}, second[V] = {};
@@ -49,7 +50,7 @@ struct Statistics {
     ++count;
   }
 
-  // All threads call it; row 0 must have counted something. `buffer`: V floats per thread.
+  // All threads call it; row 0 must have counted something. `buffer` holds V floats per thread.
   __device__ void leave(float* partials, int c, int channels, float* buffer) {
     const int threads = blockDim.x * blockDim.y, me = threadIdx.x;
     __syncthreads();
@@ -80,7 +81,7 @@ struct Statistics {
   }
 };
 
-// One plain sum per channel, left as sum number `which`. All threads call it.
+// Leaves one plain sum per channel as sum number `which`. All threads call it.
 template <int V>
 __device__ void leave_sum(float (&sum)[V], int which, float* partials, int c, int channels,
                           float* buffer) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 namespace engine::reference {
 
@@ -401,68 +402,28 @@ void load_images(T* image, const InputView& view) {
 
 // ---------------------------------------------------------------- instantiations
 
-template std::vector<float> load_operand(const OperandView<float>&);
-template void store_output(const SliceView<float>&, const std::vector<float>&, const float*);
-template std::vector<float> load_gradient(const GradientView<float>&);
-template void store_gradient(const GradientSink<float>&, const std::vector<float>&,
-                             const OperandView<float>&);
-template void add_sums(const GradientSink<float>&, const std::vector<float>&,
-                       const std::vector<float>&, const OperandView<float>&);
-template std::vector<float> convolve(const std::vector<float>&, const float*,
-                                     const OperandView<float>&, const SliceView<float>&, Window,
-                                     bool);
-template std::vector<float> convolve_transposed(const std::vector<float>&, const float*,
-                                                const OperandView<float>&,
-                                                const GradientView<float>&, Window, bool);
-template void convolve_weight(float*, const std::vector<float>&, const std::vector<float>&,
-                              const OperandView<float>&, const GradientView<float>&, Window, bool);
-template void bias_gradient(float*, const std::vector<float>&, int);
-template void pool_forward(const SliceView<float>&, const OperandView<float>&, Window, bool);
-template void pool_backward(const GradientSink<float>&, const GradientView<float>&,
-                            const OperandView<float>&, Window, bool);
-template void add_forward(const SliceView<float>&, const OperandView<float>&,
-                          const OperandView<float>&);
-template void squeeze_excite_forward(const GateView<float>&, const OperandView<float>&,
-                                     const SqueezeExcitePointers<float>&, int);
-template void squeeze_excite_backward(const GradientSink<float>&, const GateView<float>&,
-                                      const SqueezeExcitePointers<float>&,
-                                      const OperandView<float>&,
-                                      const SqueezeExcitePointers<float>&, int);
-template void cross_entropy(float*, StepResult&, const OperandView<float>&, const TargetView&,
-                            const ScaleState&);
-template void update_running(float*, float*, const float*, const float*, int, float, int64_t);
-template void load_images(float*, const InputView&);
-template std::vector<double> load_operand(const OperandView<double>&);
-template void store_output(const SliceView<double>&, const std::vector<double>&, const double*);
-template std::vector<double> load_gradient(const GradientView<double>&);
-template void store_gradient(const GradientSink<double>&, const std::vector<double>&,
-                             const OperandView<double>&);
-template void add_sums(const GradientSink<double>&, const std::vector<double>&,
-                       const std::vector<double>&, const OperandView<double>&);
-template std::vector<double> convolve(const std::vector<double>&, const double*,
-                                      const OperandView<double>&, const SliceView<double>&, Window,
-                                      bool);
-template std::vector<double> convolve_transposed(const std::vector<double>&, const double*,
-                                                 const OperandView<double>&,
-                                                 const GradientView<double>&, Window, bool);
-template void convolve_weight(double*, const std::vector<double>&, const std::vector<double>&,
-                              const OperandView<double>&, const GradientView<double>&, Window,
-                              bool);
-template void bias_gradient(double*, const std::vector<double>&, int);
-template void pool_forward(const SliceView<double>&, const OperandView<double>&, Window, bool);
-template void pool_backward(const GradientSink<double>&, const GradientView<double>&,
-                            const OperandView<double>&, Window, bool);
-template void add_forward(const SliceView<double>&, const OperandView<double>&,
-                          const OperandView<double>&);
-template void squeeze_excite_forward(const GateView<double>&, const OperandView<double>&,
-                                     const SqueezeExcitePointers<double>&, int);
-template void squeeze_excite_backward(const GradientSink<double>&, const GateView<double>&,
-                                      const SqueezeExcitePointers<double>&,
-                                      const OperandView<double>&,
-                                      const SqueezeExcitePointers<double>&, int);
-template void cross_entropy(double*, StepResult&, const OperandView<double>&, const TargetView&,
-                            const ScaleState&);
-template void update_running(double*, double*, const double*, const double*, int, double, int64_t);
-template void load_images(double*, const InputView&);
+// Every function for one type: whoever instantiates the list instantiates them all.
+template <class T>
+struct Functions {
+  static constexpr std::tuple kAll{&load_operand<T>,
+                                   &store_output<T>,
+                                   &load_gradient<T>,
+                                   &store_gradient<T>,
+                                   &add_sums<T>,
+                                   &convolve<T>,
+                                   &convolve_transposed<T>,
+                                   &convolve_weight<T>,
+                                   &bias_gradient<T>,
+                                   &pool_forward<T>,
+                                   &pool_backward<T>,
+                                   &add_forward<T>,
+                                   &squeeze_excite_forward<T>,
+                                   &squeeze_excite_backward<T>,
+                                   &cross_entropy<T>,
+                                   &update_running<T>,
+                                   static_cast<void (*)(T*, const InputView&)>(&load_images<T>)};
+};
+template struct Functions<float>;
+template struct Functions<double>;
 
 }  // namespace engine::reference

@@ -1,6 +1,6 @@
-// A sweep over the pixels of NHWC memory: the grid is (channel groups, tiles of pixels), a block is (packs of V
-// channels, rows of pixels). Every kernel here uses that block shape: threadIdx.x is a place in the channels,
-// threadIdx.y a place in the pixels; sums run over threadIdx.y.
+// A sweep over the pixels of NHWC memory: the grid is (channel groups, tiles of pixels), a block is
+// (packs of V channels, rows of pixels). Every kernel over activations has that shape: threadIdx.x
+// is a place in the channels, threadIdx.y a place in the pixels, and sums run over threadIdx.y.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +13,8 @@
 namespace engine::kernels {
 
 constexpr int kSweepThreads = 256;
-// Channels of a thread. Four keep the norm and the sums of a thread in 64 registers, so four blocks share a
-// multiprocessor; wider packs cost more threads than they save loads.
+// Channels of a thread. Four keep the norm and the sums of a thread in 64 registers, so four blocks
+// share a multiprocessor; wider packs cost more threads than they save loads.
 constexpr int kSweepPack = 4;
 
 struct Sweep {
@@ -45,11 +45,12 @@ __device__ __forceinline__ int first_channel() {
   return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * V;
 }
 
-// Pixels in flight of a sweep that loads two packs for each: 64 bytes a thread.
+// The pixels in flight of a sweep that loads two packs for each: 64 bytes a thread.
 template <class T>
 constexpr int kPairsInFlight = 8 / static_cast<int>(sizeof(T));
 
-// Calls use(pixel, load(pixel)) for this thread's pixels of the tile; several loads are in flight at a time.
+// Calls use(pixel, load(pixel)) for this thread's pixels of the tile; several loads are in flight
+// at a time.
 template <int InFlight = 4, class Load, class Use>
 __device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Use use) {
   const int step = blockDim.y, begin = blockIdx.y * sweep.per_tile;
@@ -65,8 +66,8 @@ __device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Use us
   }
 }
 
-// The sum of `value` over threadIdx.y, for each k and threadIdx.x; valid in row 0. All threads of the block call it.
-// `buffer` holds V floats per thread.
+// Sums `value` over threadIdx.y, for each k and threadIdx.x; row 0 gets the sums. All threads of
+// the block call it. `buffer` holds V floats per thread.
 template <int V>
 __device__ __forceinline__ void sum_rows(float (&value)[V], float* buffer) {
   const int threads = blockDim.x * blockDim.y, me = threadIdx.y * blockDim.x + threadIdx.x;

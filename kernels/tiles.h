@@ -1,6 +1,6 @@
-// Into how many tiles a sweep over pixels is cut: each tile leaves one row of partial sums, merged
-// in fp64. The planner sizes the scratch with it and the launchers use the same number, so results
-// do not depend on anything but the shape.
+// Into how many tiles the work over pixels is cut: each tile leaves one row of partial sums, merged
+// in fp64. The planner sizes the scratch with these functions and the launchers cut by them, so
+// results depend on the shape and on the limits of the device alone.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 
 namespace engine {
 
-// What the cut of the work depends on of a GPU. The defaults are an H100's and an H200's: they serve
-// plans that are made without a device.
+// What the cut of the work depends on of a GPU. The defaults are those of an H200: they serve plans
+// that are made without a device.
 struct DeviceLimits {
   int multiprocessors = 132;
   int shared_bytes = 228 << 10;  // of a multiprocessor
@@ -19,12 +19,11 @@ struct DeviceLimits {
   int l2_bytes = 50 << 20;
 };
 
-constexpr int kChannelsPerGroup = 64;  // channels that one thread block covers: 8 threads of 8
+constexpr int kChannelsPerGroup = 64;  // channels that a thread block covers: 16 threads of four
 constexpr int kMaxTiles = 1024;
 
-// Tiles of a sweep over (pixels, channels): about 2048 thread blocks, at least 32 pixels each. On
-// the CPU a tile is the share of a thread, so there are never fewer than the 64 rows that many
-// threads may want.
+// The most tiles of a sweep over (pixels, channels): about 2048 thread blocks, of at least 32
+// pixels each.
 inline int sweep_tiles(int64_t pixels, int channels) {
   const int64_t groups = (channels + kChannelsPerGroup - 1) / kChannelsPerGroup;
   const int64_t by_blocks = std::max<int64_t>(1, 2048 / groups),
@@ -32,19 +31,21 @@ inline int sweep_tiles(int64_t pixels, int channels) {
   return static_cast<int>(std::min<int64_t>({by_blocks, by_work, kMaxTiles}));
 }
 
-// Rows reserved in the scratch of a step for a sweep over (pixels, channels).
+// The rows that the scratch of a step holds for (pixels, channels); no launcher cuts into more
+// tiles.
 inline int partial_rows(int64_t pixels, int channels) {
   return std::max(64, sweep_tiles(pixels, channels));
 }
 
-// A partial row: first, second and (for statistics) shift, each (channels,).
+// A row of partials is two sums and, for statistics, the shift: (channels,) each.
 constexpr int kPartialsPerChannel = 3;
 
 // ---------------------------------------------------------------- depthwise convolutions
 
-// Their windows are square: kernel 3 or 5, tuned for stride 1 or 2 and padding kernel / 2.
+// Their windows are square, kernel 3 or 5, and tuned for stride 1 or 2 and padding kernel / 2.
 
-// Rows of the output that a row of stride × stride cells of the operand meets; padding kernel / 2.
+// The rows of the output that a row of stride × stride cells of the operand meets if the padding is
+// kernel / 2.
 constexpr int depthwise_reach(int kernel, int stride) {
   return (stride - 1 + kernel / 2) / stride + (kernel - 1 - kernel / 2) / stride + 1;
 }
@@ -72,17 +73,18 @@ struct DepthwiseTiles {
   int threads() const { return lanes * slots; }
 };
 
-// Positions of a unit. Seven divides 112, 56, 28, 14 and 7.
+// The positions of a unit. Seven divides 112, 56, 28, 14 and 7.
 constexpr int depthwise_unit(int stride) {
   return stride == 1 ? 7 : 4;
 }
 
-// Blocks of a multiprocessor that the kernels' registers and shared memory are cut for.
+// The blocks of a multiprocessor that the kernels' registers and shared memory are cut for.
 constexpr int depthwise_blocks(int kernel) {
   return kernel == 3 ? 3 : 2;
 }
 
-// Positions along a line step `step` pixels of what is staged, and each reaches `reach` of them.
+// Neighbouring positions are `step` pixels of what is staged apart, and each reaches `reach` of
+// them.
 inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int channels,
                                       int channels_per_thread, int kernel, int unit, int step,
                                       int reach, const DeviceLimits& limits) {
@@ -134,7 +136,7 @@ inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int chan
   return t;
 }
 
-// Of the forward, over an output (batch, height, width, channels).
+// The tiles of the forward, over an output (batch, height, width, channels).
 inline DepthwiseTiles depthwise_forward_tiles(int batch, int height, int width, int channels,
                                               int channels_per_thread, const Window& window,
                                               const DeviceLimits& limits) {
@@ -142,7 +144,7 @@ inline DepthwiseTiles depthwise_forward_tiles(int batch, int height, int width, 
                          depthwise_unit(window.stride), window.stride, window.kernel_h, limits);
 }
 
-// Of the backward, over an operand (batch, height, width, channels).
+// The tiles of the backward, over an operand (batch, height, width, channels).
 inline DepthwiseTiles depthwise_backward_tiles(int batch, int height, int width, int channels,
                                                const Window& window, const DeviceLimits& limits) {
   const auto cells = [&](int pixels) { return (pixels + window.stride - 1) / window.stride; };
@@ -151,7 +153,7 @@ inline DepthwiseTiles depthwise_backward_tiles(int batch, int height, int width,
                          depthwise_reach(window.kernel_h, window.stride), limits);
 }
 
-// Floats of scratch for the weight gradient's partial sums: (tiles, K·K, C).
+// The floats of scratch for the weight gradient's partial sums: (tiles, K·K, C).
 inline int64_t depthwise_weight_partials(int batch, int height, int width, int channels,
                                          const Window& window, const DeviceLimits& limits) {
   const int64_t tiles =

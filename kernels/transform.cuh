@@ -1,4 +1,5 @@
-// The formulas of operand.h for V channels of a thread: what a kernel keeps in registers while it sweeps pixels.
+// The formulas of operand.h for V channels of a thread: the readers and writers that a kernel keeps
+// in registers while it sweeps pixels. They are the prologue and the epilogue of every kernel.
 #pragma once
 
 #include <climits>
@@ -8,7 +9,7 @@
 
 namespace engine::kernels {
 
-// The norm's values of channels [c, c + V); of channel 0 where c lies beyond the last one.
+// The norm's values of channels [c, c + V); those of channel 0 beyond the last one.
 template <int V>
 __device__ __forceinline__ void load_norm(ChannelNorm<float> (&norm)[V],
                                           const NormView<float>& view, int c, int channels) {
@@ -16,7 +17,7 @@ __device__ __forceinline__ void load_norm(ChannelNorm<float> (&norm)[V],
   for (int k = 0; k < V; ++k) norm[k] = view.channel(c + k < channels ? c + k : 0);
 }
 
-// One branch for V values: inside it the activation is a constant.
+// Takes one branch for V values: inside it the activation is a constant.
 template <bool Fast, int V>
 __device__ __forceinline__ void load_values(Loaded<float> (&out)[V], const float (&x)[V],
                                             const ChannelNorm<float> (&norm)[V], Activation act) {
@@ -34,14 +35,16 @@ __device__ __forceinline__ void load_values(Loaded<float> (&out)[V], const float
     load(Activation::none);
 }
 
-// Whether threads can take V channels of the operand at a time: a gate of single elements is drawn one by one.
+// Whether threads can take V channels of the operand at a time: a gate of single elements is drawn
+// one by one.
 template <int V, class T>
 bool packs_fit(const OperandView<T>& in) {
   return packs_fit<V>(in.x, in.channels, in.pitch) &&
          (in.gate || !in.random.present() || in.random.whole_image);
 }
 
-// The gate's factors at channels [c, c + V) of pixel hw of image n; V > 1 draws only for whole images.
+// The gate's factors at channels [c, c + V) of pixel hw of image n; V > 1 draws only for whole
+// images.
 template <class T, int V>
 __device__ __forceinline__ void gate_values(float (&gate)[V], const OperandView<T>& in, int n,
                                             int hw, int c) {
@@ -99,16 +102,20 @@ struct OperandReader {
   }
 
  private:
-  // The gate last met, and its image: a thread's pixels mostly stay in one, and a draw or a division is long.
+  // The gate last met, and its image: a thread's pixels mostly stay in one, and a draw or a
+  // division is long.
   mutable float gate_[V];
   mutable int image_ = 0, first_ = INT_MAX;  // its first pixel
 };
 
-// What a thread needs to read a gradient: dy = G − k0 − k1·xhat, with G made from dz if the buffer is gated.
-template <class T, int V>
+// What a thread needs to read a gradient: dy = G − k0 − k1·xhat, with G made from dz if the buffer
+// is gated. `Folded` multiplies the constants of a channel and of an image out once, for a block
+// that stays in an image: dy = (dz·gate' + q')·act'(scale·x + shift) − (k1'·x + k0').
+template <class T, int V, bool Folded = false>
 struct GradientReader {
-  ChannelNorm<float> norm[V];
+  ChannelNorm<float> norm[V];  // folded: gamma is the scale, beta the shift, and xhat is x
   float k0[V] = {}, k1[V] = {};
+  float gate[V], q[V];  // folded, of the image that was entered
   int c;
 
   struct Raw {
@@ -116,11 +123,28 @@ struct GradientReader {
   };
 
   __device__ __forceinline__ GradientReader(const GradientView<T>& in, int c) : c(c) {
-    load_norm(norm, in.norm, c, in.channels);
-    if (!in.k0) return;
+    if (c >= in.channels) return;
 #pragma unroll
-    for (int k = 0; k < V; ++k)
-      if (c + k < in.channels) k0[k] = in.k0[c + k], k1[k] = in.k1[c + k];
+    for (int k = 0; k < V; ++k) {
+      const ChannelNorm<float> of = in.norm.channel(c + k);
+      norm[k] = of;
+      if (in.k0) k0[k] = in.k0[c + k], k1[k] = in.k1[c + k];
+      if constexpr (!Folded) continue;
+      norm[k] = {.gamma = of.scale(), .beta = fmaf(-of.mean, of.scale(), of.beta)};
+      k1[k] *= of.inv_std;
+      k0[k] = fmaf(-of.mean, k1[k], k0[k]);
+    }
+  }
+
+  // A folded reader enters an image before it makes values of its pixels.
+  __device__ __forceinline__ void enter(const GradientView<T>& in, int n) {
+    if (!in.gated() || c >= in.channels) return;
+    const int64_t at = int64_t{n} * in.channels + c;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      gate[k] = norm[k].gamma * in.gate[at + k];
+      q[k] = norm[k].gamma * in.q[at + k];
+    }
   }
 
   __device__ __forceinline__ Raw read(const GradientView<T>& in, int64_t pixel) const {
@@ -131,7 +155,7 @@ struct GradientReader {
     return raw;
   }
 
-  // n: the image of the pixel.
+  // n is the image of the pixel.
   __device__ __forceinline__ void value(float (&dy)[V], const Raw& raw, const GradientView<T>& in,
                                         int n) const {
     unpack(dy, raw.grad);
@@ -143,18 +167,41 @@ struct GradientReader {
       load_values<kFast<T>>(of_gate, x, norm, in.act);
       const int64_t at = int64_t{n} * in.channels + c;
 #pragma unroll
-      for (int k = 0; k < V; ++k)
-        dy[k] = norm[k].scale() * (dy[k] * in.gate[at + k] + in.q[at + k]) * of_gate[k].slope;
+      for (int k = 0; k < V; ++k) {
+        const float slope = of_gate[k].slope;
+        dy[k] = Folded ? ungate(dy[k], gate[k], q[k], 1.f, slope)
+                       : ungate(dy[k], in.gate[at + k], in.q[at + k], norm[k].scale(), slope);
+      }
     }
 #pragma unroll
-    for (int k = 0; k < V; ++k)
-      dy[k] = engine::load_gradient(dy[k], x[k], norm[k], k0[k], k1[k], false, Activation::none,
-                                    1.f, 0.f);
+    for (int k = 0; k < V; ++k) {
+      const float xhat = (x[k] - norm[k].mean) * norm[k].inv_std;
+      dy[k] = Folded ? dy[k] - fmaf(k1[k], x[k], k0[k]) : complete(dy[k], xhat, k0[k], k1[k]);
+    }
   }
 };
 
-// The epilogue of every backward, for one thread's channels: t = df·gate·act', Σt, Σt·xhat, G (= or +=) scale·t.
-// A learned-gated operand's sink keeps dz = df; image_sums() takes its sums afterwards.
+// The epilogue of every forward, for one thread's channels. The statistics are of what is stored,
+// after rounding.
+template <class T, int V>
+struct OutputWriter {
+  Statistics<V> statistics;
+
+  // y, at the first of the channels, = value.
+  __device__ __forceinline__ void store(T* y, const float (&value)[V], bool counts = true,
+                                        bool writes = true) {
+    const Pack<T, V> stored = pack_of<T>(value);
+    if (writes) store_pack(y, stored);
+    if (!counts) return;
+    float rounded[V];
+    unpack(rounded, stored);
+    statistics.add(rounded);
+  }
+};
+
+// The epilogue of every backward, for one thread's channels: t = df·gate·act', Σt, Σt·xhat, and
+// G (= or +=) scale·t. The sink of a learned-gated operand keeps dz = df, of which ImageSums takes
+// the sums afterwards.
 template <class T, int V>
 struct GradientWriter {
   float sum_t[V] = {}, sum_t_xhat[V] = {};
@@ -164,7 +211,30 @@ struct GradientWriter {
     return !sink.gated() && (in.norm.present() || in.act != Activation::none);
   }
 
-  // x: of the operand at that pixel, if reads_x().
+  // Stores G at `to`, the first of the channels, from t = df·gate. x and norm are the operand's
+  // there, and only used if `reads_x`.
+  __device__ __forceinline__ void store(T* to, Write how, float (&t)[V],
+                                        const Loaded<float> (&x)[V], const ChannelNorm<float>* norm,
+                                        bool reads_x) {
+    if (reads_x) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        t[k] *= x[k].slope;
+        sum_t[k] += t[k];
+        sum_t_xhat[k] = fmaf(t[k], x[k].xhat, sum_t_xhat[k]);
+        t[k] *= norm[k].scale();
+      }
+    }
+    if (how == Write::add) {
+      float old[V];
+      unpack(old, load_pack<V>(to));
+#pragma unroll
+      for (int k = 0; k < V; ++k) t[k] += old[k];
+    }
+    store_pack(to, pack_of<T>(t));
+  }
+
+  // The same from df at pixel p of the whole batch.
   __device__ __forceinline__ void store(const GradientSink<T>& sink, const OperandView<T>& in,
                                         const OperandReader<T, V>& reader, const float (&df)[V],
                                         const Loaded<float> (&x)[V], int p) {
@@ -172,23 +242,8 @@ struct GradientWriter {
 #pragma unroll
     for (int k = 0; k < V; ++k) t[k] = df[k];
     if (!sink.gated()) reader.apply_gate(t, in, p);
-    if (reads_x(sink, in)) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        t[k] *= x[k].slope;
-        sum_t[k] += t[k];
-        sum_t_xhat[k] = fmaf(t[k], x[k].xhat, sum_t_xhat[k]);
-        t[k] *= reader.norm[k].scale();
-      }
-    }
-    T* to = sink.grad + int64_t{p} * sink.pitch + reader.c;
-    if (sink.how == Write::add) {
-      float old[V];
-      unpack(old, load_pack<V>(to));
-#pragma unroll
-      for (int k = 0; k < V; ++k) t[k] += old[k];
-    }
-    store_pack(to, pack_of<T>(t));
+    store(sink.grad + int64_t{p} * sink.pitch + reader.c, sink.how, t, x, reader.norm,
+          reads_x(sink, in));
   }
 
   // All threads of the block call it.

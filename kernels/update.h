@@ -48,7 +48,7 @@ struct RmspropStep {
 template <class R>
 ENGINE_HOST_DEVICE R multiply_add(R a, R b, R c) {
 #if !defined(__CUDA_ARCH__)
-  // As fmaf() but for ties, one in 2^29; that is a call unless compiled for processors that have it.
+  // The same as fmaf() but for ties, one in 2^29; fmaf() is a call unless the processor has it.
   if constexpr (sizeof(R) == 4) return static_cast<R>(double{a} * b + c);
 #endif
   return std::fma(a, b, c);
@@ -156,8 +156,9 @@ ENGINE_HOST_DEVICE bool overflowed(double sum_of_squares) {
   return !(sum_of_squares <= 1.7976931348623157e308);
 }
 
-// After an update or a skip: the scale of the next step, and what this one reports, but not its number.
-// `updated` is false where nothing is to be updated; then only the scale in use is reported.
+// After an update or a skip: sets the scale of the next step, and what this one reports but its
+// number. `updated` is false where nothing is to be updated; then only the scale in use is
+// reported.
 ENGINE_HOST_DEVICE void finish_step(ScaleState& s, StepResult& result, bool updated) {
   constexpr int kGrowthInterval = 2000;
   constexpr float kLargest = 3.402823466e38f;

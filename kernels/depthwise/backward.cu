@@ -1,7 +1,7 @@
-// Depthwise convolution, backward, in one kernel: dy, made from (G_y, y) while a block stages it in
-// shared memory, and the operand on the load from x; the weight gradient, and the operand's
-// gradient with its sums. A thread keeps one channel and its weight gradients, and takes a unit of
-// cells, stride × stride pixels of the operand each, at a time.
+// Depthwise convolution, backward, in one kernel: it makes dy from (G_y, y) while a block stages it
+// in shared memory, and the operand on the load from x; it leaves the weight gradient, and the
+// operand's gradient with its sums. A thread keeps one channel and its weight gradients, and
+// takes a unit of cells, stride × stride pixels of the operand each, at a time.
 #include "kernels/depthwise/stage.cuh"
 #include "kernels/kernels.h"
 
@@ -31,64 +31,45 @@ __device__ void leave_weight_gradient(const float (&dw)[Taps], float* weight_par
   }
 }
 
-// dy of V channels of one image, its constants folded: (dz·gate + q)·act'(scale·x + shift) − k1·x −
-// k0, or G − k1·x − k0.
-template <class T, int V>
-struct ImageGradient {
-  struct Raw {
-    Pack<T, V> grad, x;
-  };
-  float k0[V] = {}, k1[V] = {}, gate[V], q[V];
-  ChannelNorm<float> affine[V];  // only gamma and beta: scale and shift
-  int c;
-
-  __device__ __forceinline__ ImageGradient(const GradientView<T>& in, int c) : c(c) {
-    if (c >= in.channels) return;
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      const ChannelNorm<float> norm = in.norm.channel(c + k);
-      affine[k].gamma = norm.scale();
-      affine[k].beta = fmaf(-norm.mean, norm.scale(), norm.beta);
-      if (!in.k0) continue;
-      k1[k] = in.k1[c + k] * norm.inv_std;
-      k0[k] = fmaf(-norm.mean, k1[k], in.k0[c + k]);
-    }
-  }
-
-  __device__ __forceinline__ void enter(const GradientView<T>& in, int n) {
-    if (!in.gated() || c >= in.channels) return;
-    const int64_t at = int64_t{n} * in.channels + c;
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      gate[k] = affine[k].gamma * in.gate[at + k];
-      q[k] = affine[k].gamma * in.q[at + k];
-    }
-  }
-
-  __device__ __forceinline__ Raw read(const GradientView<T>& in, int64_t pixel) const {
-    Raw raw;
-    const int64_t at = pixel * in.pitch + c;
-    raw.grad = load_pack<V>(in.grad + at);
-    if (in.normed() || in.gated()) raw.x = load_pack<V>(in.x + at);
-    return raw;
-  }
-
-  __device__ __forceinline__ void value(float (&dy)[V], const Raw& raw,
-                                        const GradientView<T>& in) const {
-    unpack(dy, raw.grad);
-    if (!in.gated() && !in.normed()) return;
-    float x[V];
-    unpack(x, raw.x);
-    if (in.gated()) {
-      Loaded<float> of_gate[V];
-      load_values<kFast<T>>(of_gate, x, affine, in.act);
-#pragma unroll
-      for (int k = 0; k < V; ++k) dy[k] = fmaf(dy[k], gate[k], q[k]) * of_gate[k].slope;
-    }
-#pragma unroll
-    for (int k = 0; k < V; ++k) dy[k] -= fmaf(k1[k], x[k], k0[k]);
-  }
+// A row of a unit: kWidth pixels of the operand, which meet kColumns of dy. Cell i meets dy from
+// i + kFirst on, in rows as in columns.
+template <int Kernel, int Stride>
+struct UnitRow {
+  static constexpr int kPadding = Kernel / 2;
+  static constexpr int kWidth = kUnit<Stride> * Stride;
+  static constexpr int kFirst = -((Kernel - 1 - kPadding) / Stride);
+  static constexpr int kColumns = kUnit<Stride> + kReach<Kernel, Stride> - 1;
 };
+
+// df = the gradient of row r of a unit's cells, and dw += its share. dy and weight are staged and
+// at the thread's channel; dy starts where the unit's first cell meets it.
+template <int Kernel, int Stride, int Width = UnitRow<Kernel, Stride>::kWidth>
+__device__ __forceinline__ void multiply_row(float (&df)[Width], float (&dw)[Kernel * Kernel],
+                                             const Loaded<float> (&x)[Width], const float* dy,
+                                             int staged_columns, const float* weight, int r) {
+  using Row = UnitRow<Kernel, Stride>;
+#pragma unroll
+  for (int ky = 0; ky < Kernel; ++ky) {
+    if ((r + Row::kPadding - ky) % Stride != 0) continue;
+    const int dy_row = (r + Row::kPadding - ky) / Stride - Row::kFirst;
+    float d[Row::kColumns];
+#pragma unroll
+    for (int i = 0; i < Row::kColumns; ++i)
+      d[i] = dy[(dy_row * staged_columns + i) * kDepthwisePitch];
+#pragma unroll
+    for (int kx = 0; kx < Kernel; ++kx) {
+      const int tap = ky * Kernel + kx;
+      const float w = weight[tap * kDepthwisePitch];
+#pragma unroll
+      for (int j = 0; j < Width; ++j) {
+        if ((j + Row::kPadding - kx) % Stride != 0) continue;
+        const int i = (j + Row::kPadding - kx + Kernel * Stride) / Stride - Kernel - Row::kFirst;
+        df[j] = fmaf(w, d[i], df[j]);
+        dw[tap] = fmaf(x[j].h, d[i], dw[tap]);
+      }
+    }
+  }
+}
 
 // Padding is Kernel / 2; the operand has no gate.
 template <class T, int Kernel, int Stride>
@@ -96,16 +77,14 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
     depthwise_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
                               const T* __restrict__ weight, DepthwiseTiles tiles, float* partials,
                               float* weight_partials) {
-  constexpr int kPadding = Kernel / 2, kTaps = Kernel * Kernel;
-  constexpr int kWidth = kUnit<Stride> * Stride;  // pixels of a unit's row
-  // Cell i meets dy from i + kFirst on, in rows as in columns.
-  constexpr int kFirst = -((Kernel - 1 - kPadding) / Stride);
-  constexpr int kColumns = kUnit<Stride> + kReach<Kernel, Stride> - 1;  // of dy
+  constexpr int kTaps = Kernel * Kernel, kWidth = UnitRow<Kernel, Stride>::kWidth;
+  constexpr int kFirst = UnitRow<Kernel, Stride>::kFirst;
   extern __shared__ float shared[];
   float* staged = shared + kTaps * kDepthwisePitch;
   const int lane = threadIdx.x, c = first_channel<1>();
   const int image_size = tiles.staged_rows * tiles.staged_columns * kDepthwisePitch;
-  float dw[kTaps] = {}, sum_t[1] = {}, sum_t_xhat[1] = {};
+  float dw[kTaps] = {};
+  GradientWriter<T, 1> writer;
   const bool reads_x = in.norm.present() || in.act != Activation::none;
 
   const StagingThread staging(tiles);
@@ -117,7 +96,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
 
   for_stages(tiles, [&](const Stage& stage) {
     __syncthreads();  // the last stage may still be read
-    using Gradient = ImageGradient<T, kStagedPack>;
+    using Gradient = GradientReader<T, kStagedPack, true>;
     Gradient gradient(dy, staging.channel(tiles));
     for (int i = 0; i < stage.images; ++i) {
       gradient.enter(dy, stage.n + i);
@@ -126,7 +105,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
           stage.row + kFirst, stage.unit * kUnit<Stride> + kFirst,
           [&](int p) { return gradient.read(dy, p); },
           [&](float(&value)[kStagedPack], const typename Gradient::Raw& raw) {
-            gradient.value(value, raw, dy);
+            gradient.value(value, raw, dy, stage.n + i);
           });
     }
     __syncthreads();
@@ -151,52 +130,22 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
 #pragma unroll
           for (int j = 0; j < kWidth; ++j) x[j].h = j < width ? x[j].h : 0.f;
         }
-
         float df[kWidth] = {};
-#pragma unroll
-        for (int ky = 0; ky < Kernel; ++ky) {
-          if ((r + kPadding - ky) % Stride != 0) continue;
-          const int dy_row = (r + kPadding - ky) / Stride - kFirst;
-          float d[kColumns];
-#pragma unroll
-          for (int i = 0; i < kColumns; ++i)
-            d[i] = from[(dy_row * tiles.staged_columns + i) * kDepthwisePitch];
-#pragma unroll
-          for (int kx = 0; kx < Kernel; ++kx) {
-            const int tap = ky * Kernel + kx;
-            const float w = shared[tap * kDepthwisePitch + lane];
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) {
-              if ((j + kPadding - kx) % Stride != 0) continue;
-              const int i = (j + kPadding - kx + Kernel * Stride) / Stride - Kernel - kFirst;
-              df[j] = fmaf(w, d[i], df[j]);
-              dw[tap] = fmaf(x[j].h, d[i], dw[tap]);
-            }
-          }
-        }
-
+        multiply_row<Kernel, Stride>(df, dw, x, from, tiles.staged_columns, shared + lane, r);
         if (!sink.grad) continue;
         T* to = sink.grad + p * sink.pitch + c;
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
           if (j >= width) break;
-          float t = df[j];
-          if (reads_x) {
-            t *= x[j].slope;
-            sum_t[0] += t;
-            sum_t_xhat[0] = fmaf(t, x[j].xhat, sum_t_xhat[0]);
-            t *= norm[0].scale();
-          }
-          if (sink.how == Write::add) t += to_float(to[int64_t{j} * sink.pitch]);
-          to[int64_t{j} * sink.pitch] = from_float<T>(t);
+          float t[1] = {df[j]};
+          const Loaded<float> at[1] = {x[j]};
+          writer.store(to + int64_t{j} * sink.pitch, sink.how, t, at, norm, reads_x);
         }
       }
     });
   });
   leave_weight_gradient(dw, weight_partials, in.channels, shared);
-  if (!takes_sums(sink)) return;
-  leave_sum(sum_t, 0, partials, c, in.channels, shared);
-  leave_sum(sum_t_xhat, 1, partials, c, in.channels, shared);
+  if (takes_sums(sink)) writer.leave(partials, c, in.channels, shared);
 }
 
 // Calls use(n, y, x) for the pixels of this thread's units of the block's tile.

@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
   float* staged = shared + kTaps * kDepthwisePitch;
   const int lane = threadIdx.x * V, c = first_channel<V>();
   const int image_size = tiles.staged_rows * tiles.staged_columns * kDepthwisePitch;
-  Statistics<V> statistics;
+  OutputWriter<T, V> writer;
 
   const StagingThread staging(tiles);
   const OperandReader<T, kStagedPack> reader(in, staging.channel(tiles));
@@ -70,15 +70,11 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
 #pragma unroll
       for (int x = 0; x < kUnit<Stride>; ++x) {
         if (column + x >= out.width) break;
-        const Pack<T, V> stored = pack_of<T>(sum[x]);
-        store_pack(out.y + (p + x) * out.pitch + c, stored);
-        float value[V];
-        unpack(value, stored);
-        statistics.add(value);
+        writer.store(out.y + (p + x) * out.pitch + c, sum[x]);
       }
     });
   });
-  if (out.mean) statistics.leave(partials, c, out.channels, shared);
+  if (out.mean) writer.statistics.leave(partials, c, out.channels, shared);
 }
 
 // Any shape and operand; one channel per thread, nothing kept between pixels.
@@ -89,7 +85,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
                                      DepthwiseTiles tiles, float* partials) {
   extern __shared__ float shared[];
   const int c = first_channel<1>();
-  Statistics<1> statistics;
+  OutputWriter<T, 1> writer;
 
   if (c < out.channels) {
     const OperandReader<T, 1> reader(in, c);
@@ -98,7 +94,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
         const int n = stage.n + image, y = stage.row + row;
         const int left = (stage.unit + unit) * tiles.unit;
         for (int x = left; x < min(out.width, left + tiles.unit); ++x) {
-          float sum = 0;
+          float sum[1] = {};
           for (int tap = 0; tap < window.kernel_h * window.kernel_h; ++tap) {
             const int from_y = y * window.stride - window.padding + tap / window.kernel_h;
             const int from_x = x * window.stride - window.padding + tap % window.kernel_h;
@@ -106,19 +102,17 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
             const int p = (n * in.height + from_y) * in.width + from_x;
             float f[1];
             reader.value(f, load_pack<1>(in.x + int64_t{p} * in.pitch + c), in, p);
-            sum = fmaf(f[0], to_float(weight[int64_t{c} * window.kernel_h * window.kernel_h + tap]),
-                       sum);
+            sum[0] =
+                fmaf(f[0], to_float(weight[int64_t{c} * window.kernel_h * window.kernel_h + tap]),
+                     sum[0]);
           }
           const int64_t p = (int64_t{n} * out.height + y) * out.width + x;
-          const T stored = from_float<T>(sum);
-          out.y[p * out.pitch + c] = stored;
-          const float value[1] = {to_float(stored)};
-          statistics.add(value);
+          writer.store(out.y + p * out.pitch + c, sum);
         }
       });
     });
   }
-  if (out.mean) statistics.leave(partials, c, out.channels, shared);
+  if (out.mean) writer.statistics.leave(partials, c, out.channels, shared);
 }
 
 }  // namespace

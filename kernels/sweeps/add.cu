@@ -1,4 +1,5 @@
-// The sum of two operands, with the statistics of what is stored. Its backward is load_gradient and store_gradient.
+// The sum of two operands, with the statistics of what is stored. Its backward is load_gradient()
+// and store_gradient().
 #include "kernels/kernels.h"
 #include "kernels/transform.cuh"
 
@@ -11,7 +12,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
                        float* partials) {
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>();
-  Statistics<V> statistics;
+  OutputWriter<T, V> writer;
   if (c < out.channels) {
     struct Raw {
       Pack<T, V> a, b;
@@ -29,13 +30,10 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
           read_b.value(other, raw.b, b, p);
 #pragma unroll
           for (int k = 0; k < V; ++k) sum[k] += other[k];
-          const Pack<T, V> stored = pack_of<T>(sum);
-          store_pack(out.y + int64_t{p} * out.pitch + c, stored);
-          unpack(sum, stored);
-          if (out.mean) statistics.add(sum);
+          writer.store(out.y + int64_t{p} * out.pitch + c, sum, out.mean != nullptr);
         });
   }
-  if (out.mean) statistics.leave(partials, c, out.channels, buffer);
+  if (out.mean) writer.statistics.leave(partials, c, out.channels, buffer);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The staging slot, or the records of the pack that it holds, to normalised images: the first thing a step does on
-// the device.
+// From the staging slot, or the records of the pack that it holds, to normalised images: the first
+// thing that a step does on the device.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"
@@ -63,7 +63,7 @@ void normalise_images(T* image, const InputView& view, cudaStream_t stream) {
 
 // ---------------------------------------------------------------- records and mixes
 
-// A block per sample: the mean gray level that the contrast of its record blends with.
+// A block finds, for its sample, the mean gray level that the contrast of the record blends with.
 template <int C>
 __global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(InputView view) {
   const ImageSource source = view.source();

@@ -1,5 +1,5 @@
-// Softmax cross entropy with its gradient and the two accuracies. One block: a row of logits is a warp's work, and
-// the rows' losses are added in a fixed order.
+// Softmax cross entropy with its gradient and the two accuracies. There is one block: a row of
+// logits is a warp's work, and the rows' losses are added in a fixed order.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"

@@ -1,5 +1,5 @@
-// The sweeps around library calls: operand to dense memory, dense output to its slice with statistics, gradient to
-// dense memory, and the epilogue of a backward.
+// The sweeps around library calls: from an operand to dense memory, from a dense output to its
+// slice with statistics, from a gradient to dense memory, and the epilogue of a backward.
 #include "kernels/kernels.h"
 #include "kernels/transform.cuh"
 
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kSweepThreads, 4)
                         float* partials) {
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>();
-  Statistics<V> statistics;
+  OutputWriter<T, V> writer;
   if (c < out.channels) {
     float offset[V] = {};
     if (bias) {
@@ -44,14 +44,10 @@ __global__ void __launch_bounds__(kSweepThreads, 4)
           unpack(value, x);
 #pragma unroll
           for (int k = 0; k < V; ++k) value[k] += offset[k];
-          const Pack<T, V> stored = pack_of<T>(value);
-          if (writes) store_pack(out.y + int64_t{p} * out.pitch + c, stored);
-          if (!out.mean) return;
-          unpack(value, stored);
-          statistics.add(value);
+          writer.store(out.y + int64_t{p} * out.pitch + c, value, out.mean != nullptr, writes);
         });
   }
-  if (out.mean) statistics.leave(partials, c, out.channels, buffer);
+  if (out.mean) writer.statistics.leave(partials, c, out.channels, buffer);
 }
 
 template <class T, int V>

@@ -1,4 +1,4 @@
-// Maximum and average pooling. Windows may overlap and overhang on the left and top (padding); backward gathers, so
+// Maximum and average pooling. Windows may overlap and overhang on all sides; backward gathers, so
 // every position of the operand's gradient is written once.
 #include "kernels/kernels.h"
 #include "kernels/transform.cuh"
@@ -17,7 +17,7 @@ struct Taps {
         right(min(width, x * s.stride - s.padding + s.kernel_w)) {}
 };
 
-// Of one position of the operand: the output pixels whose windows cover it, half open.
+// The output pixels whose windows cover one position of the operand, half open.
 struct Covering {
   int first, last;
 
@@ -26,7 +26,8 @@ struct Covering {
         last(min(outputs, (at + s.padding) / s.stride + 1)) {}
 };
 
-// Calls use(y·W + x, f) for the taps of a window of image n in scan order; a row's loads leave three at a time.
+// Calls use(y·W + x, f) for the taps of a window of image n in scan order; a row's loads leave
+// three at a time.
 template <class T, int V, class Use>
 __device__ __forceinline__ void for_taps(const Taps& taps, const OperandView<T>& in,
                                          const OperandReader<T, V>& reader, int n, Use use) {
@@ -55,7 +56,7 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
                         Sweep sweep, float* partials) {
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>();
-  Statistics<V> statistics;
+  OutputWriter<T, V> writer;
   if (c < out.channels) {
     const OperandReader<T, V> reader(in, c);
     const float factor = 1.f / static_cast<float>(window.kernel_h * window.kernel_w);
@@ -80,13 +81,10 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
 #pragma unroll
           for (int k = 0; k < V; ++k)
             if (!maximal) result[k] *= factor;
-          const Pack<T, V> stored = pack_of<T>(result);
-          store_pack(out.y + int64_t{p} * out.pitch + c, stored);
-          unpack(result, stored);
-          if (out.mean) statistics.add(result);
+          writer.store(out.y + int64_t{p} * out.pitch + c, result, out.mean != nullptr);
         });
   }
-  if (out.mean) statistics.leave(partials, c, out.channels, buffer);
+  if (out.mean) writer.statistics.leave(partials, c, out.channels, buffer);
 }
 
 template <class T, int V>
@@ -131,11 +129,12 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 
 // ---------------------------------------------------------------- maximum, backward
 
-// A block takes square tiles of the operand: it first finds the maximum of every window that touches the tile, once,
-// then every position of the tile collects from the windows whose maximum it is.
+// A block takes square tiles of the operand: it first finds the maximum of every window that
+// touches the tile, once, then every position of the tile collects from the windows whose maximum
+// it is.
 struct MaxTiles {
-  int side, windows_h,
-      windows_w;                // of a tile: its side in the operand, the windows that may touch it
+  int side;                     // of a tile, in pixels of the operand
+  int windows_h, windows_w;     // that may touch a tile
   int across, items, per_tile;  // tiles in a row of the image, in the batch, and per block
 };
 

@@ -1,5 +1,6 @@
-// Squeeze-excite, gate = sigmoid(expand·silu(reduce·mean(h) + b1) + b2): one sweep over the operand, the rest is
-// (N, C) and (N, S) vectors. Also the sums per image and channel that the gated reader's backward takes.
+// Squeeze-excite (Hu et al.), gate = sigmoid(expand·silu(reduce·mean(h) + b1) + b2): one sweep over
+// the operand, the rest is (N, C) and (N, S) vectors. The sums per image and channel that the gated
+// reader's backward takes are here too.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/transform.cuh"
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(kImageThreads, 2)
   }
 }
 
-// Rows of a block: enough threads to fill the device, but at least eight pixels for each.
+// The rows of a block: enough threads to fill the device, but at least eight pixels for each.
 int image_rows(const Sweep& sweep) {
   const int threads =
       sweep.groups * sweep.tiles < blocks_of_device() / 4 ? kImageThreads : kSweepThreads;
@@ -76,8 +77,8 @@ struct Sizes {
   int batch, channels, squeezed;
 };
 
-// u = reduce·pooled + bias; hidden = silu(u), dhidden = silu'(u). A warp makes one hidden unit of kImages images from
-// V channels at a time.
+// u = reduce·pooled + bias; hidden = silu(u), dhidden = silu'(u). A warp makes one hidden unit of
+// kImages images from V channels at a time.
 template <int V>
 __global__ void __launch_bounds__(kVectorThreads, 2)
     hidden_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
@@ -106,8 +107,8 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
   }
 }
 
-// gate = sigmoid(expand·hidden + bias). A block makes 32 channels of 32 images; its weights and hidden units pass
-// through shared memory in chunks of 32.
+// gate = sigmoid(expand·hidden + bias). A block makes 32 channels of 32 images; its weights and
+// hidden units pass through shared memory in chunks of 32.
 __global__ void __launch_bounds__(kVectorThreads, 4)
     gate_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
   __shared__ float w[kWarp][kWarp + 1], hidden[kWarp][kWarp + 1];  // (channel, s), (image, s)
@@ -152,8 +153,8 @@ __device__ __forceinline__ float before_sigmoid(const GateView<float>& gate, int
   return gate.dz_h[at] * s * (1.f - s);
 }
 
-// dhidden = d1 = (d2·expand)·silu'(u), over the silu'(u) that forward left. A block makes 32 hidden units of kImages
-// images; its warps share the channels.
+// dhidden = d1 = (d2·expand)·silu'(u), over the silu'(u) that forward left. A block makes 32 hidden
+// units of kImages images; its warps share the channels.
 __global__ void __launch_bounds__(kWideThreads, 1)
     hidden_backward_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
   __shared__ float4 d2[kWideThreads];  // of a channel: one image in each part
@@ -195,7 +196,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 }
 
 // q = d1·reduce/(H·W), the pooled path's share of dh; and the norm's sums over the images,
-// Σt = Σ s·dz_slope + q·slope and Σt·xhat likewise. A block owns 32 channels; a warp takes kImages images at a time.
+// Σt = Σ s·dz_slope + q·slope and Σt·xhat likewise. A block owns 32 channels; a warp takes kImages
+// images at a time.
 __global__ void __launch_bounds__(kWideThreads, 1)
     pooled_backward_kernel(NormSums sums, GateView<float> gate, SqueezeExciteWeights weights,
                            Sizes size, float per_pixel) {
@@ -246,8 +248,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   sums.add(c, sum_t, sum_t_xhat);
 }
 
-// dweight (rows, columns) += Σ_n d[n, row]·x[n, column], dbias += Σ_n d[n, row]. Expand: d = d2, x = hidden;
-// reduce: d = d1, x = pooled. A block makes 32 x 32 weights.
+// dweight (rows, columns) += Σ_n d[n, row]·x[n, column], dbias += Σ_n d[n, row]. For expand d = d2
+// and x = hidden; for reduce d = d1 and x = pooled. A block makes 32 × 32 weights.
 template <bool Expand>
 __global__ void __launch_bounds__(kVectorThreads, 4)
     weight_gradient_kernel(SqueezeExciteGradients gradients, GateView<float> gate, Sizes size) {

@@ -1,4 +1,5 @@
-// The end of a step, over flat arenas: gradient norm, optimizers, averages, loss scale, casts; and the running statistics.
+// The end of a step, over flat arenas: gradient norm, optimizers, averages, loss scale, casts; and
+// the running statistics.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/pack.cuh"
@@ -31,7 +32,7 @@ __device__ __forceinline__ void for_packs(int64_t n, Use use) {
 
 // ---------------------------------------------------------------- gradient norm
 
-// Over the block, in a fixed order; thread 0 has it.
+// The sum over the block, in a fixed order; thread 0 gets it.
 __device__ __forceinline__ double block_sum(double value) {
   __shared__ double sums[kThreads / kWarp];
   value = warp_sum(value);
@@ -133,7 +134,8 @@ __global__ void finish_step_kernel(ScaleState* scale, StepResult* results, const
 
 // ---------------------------------------------------------------- other arenas
 
-// Calls change(a, b) for every pair of elements of two arrays and writes back what it may have changed.
+// Calls change(a, b) for every pair of elements of two arrays and writes back what it may have
+// changed.
 template <bool WriteB, class Change>
 __device__ __forceinline__ void change_pairs(float* a, float* b, int64_t n, Change change) {
   for_packs(n, [&](int64_t i) {

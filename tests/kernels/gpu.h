@@ -1,6 +1,6 @@
-// What the kernel tests share: arrays that live on the device and, as double, on the host; operands and gradients
-// with random contents as views of both. A kernel works on the device's view, the reference on the host's, from
-// the same (rounded) inputs.
+// What the kernel tests share: arrays that live on the device and, as double, on the host; operands
+// and gradients with random contents as views of both. A kernel works on the device's view, the
+// reference on the host's, from the same (rounded) inputs.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -299,7 +299,8 @@ class OutputCase {
   Mirror<float> mean, var;
 };
 
-// Where a consumer leaves the gradient of its operand; everything starts with some value, to be added to.
+// Where a consumer leaves the gradient of its operand; everything starts with some value, to be
+// added to.
 template <class T>
 class SinkCase {
  public:
@@ -336,14 +337,14 @@ class SinkCase {
             gates_[1]->host(),
             gates_[2]->host()};
   }
-  // terms: how many values of about one were added up for one df.
+  // `terms` is how many values of about one were added up for one df.
   void check(std::string_view what, double terms = 1) {
     Tolerance allowed = tolerance(kType<T>);
     allowed.absolute *= terms;
     grad.check(allowed, what);
     const Tolerance sums = sum_tolerance(terms * in_.extent.pixels());
     for (const auto& sum : sums_) sum->check(sums, std::string(what) + " sums");
-    // Of dz as stored, after rounding; the reference's is not rounded.
+    // These are sums of dz as stored, after rounding; the reference's is not rounded.
     const Tolerance of_gate{sums.absolute + allowed.absolute, sums.relative + allowed.relative};
     for (const auto& sum : gates_) sum->check(of_gate, std::string(what) + " gate sums");
   }
@@ -364,8 +365,8 @@ inline DeviceArray<float> partials_for(const Extent& e) {
                             e.channels);
 }
 
-// Odd sizes, few channels, channels that are no multiple of 8 or 16, slices inside a wider buffer (aligned to 16
-// bytes and not), batch 1.
+// Odd sizes, few channels, channels that are no multiple of 8 or 16, slices inside a wider buffer
+// (aligned to 16 bytes and not), batch 1.
 inline std::vector<Extent> extents() {
   return {{1, 1, 1, 1, 1, 0},    {1, 5, 7, 3, 3, 0},     {2, 9, 4, 7, 11, 2},
           {5, 8, 8, 24, 24, 0},  {2, 13, 11, 40, 40, 0}, {1, 15, 6, 144, 160, 16},

@@ -1,5 +1,5 @@
-// The formulas of kernels/operand.h by themselves: slopes, norms, gates, and that loading and storing
-// a gradient amount to the textbook backward of a batch norm.
+// The formulas of kernels/operand.h by themselves: slopes, norms and gates, and that loading and
+// storing a gradient amount to the textbook backward of a batch norm.
 #include "kernels/operand.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// One step of every optimizer, worked out by hand; whole traces of PyTorch's: engine/adam_test.cpp.
+// One step of every optimizer, worked out by hand; engine/adam_test.cpp compares whole traces
+// with PyTorch's.
 #include "kernels/update.h"
 
 #include "tests/support.h"

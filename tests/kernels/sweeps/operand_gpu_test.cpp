@@ -1,5 +1,6 @@
-// The sweeps around library calls against the reference: every activation, with and without a norm, every gate,
-// slices of wider buffers, gradients with corrections and of gated buffers, assigned and added.
+// The sweeps around library calls against the reference: every activation, with and without a norm,
+// every gate, slices of wider buffers, gradients with corrections and of gated buffers, assigned
+// and added.
 #include "tests/kernels/gpu.h"
 
 using namespace engine;

@@ -1,4 +1,5 @@
-// Pooling, both directions, against the reference: overlapping and overhanging windows, padding, whole images.
+// Pooling, both directions, against the reference: overlapping and overhanging windows, padding,
+// whole images.
 #include "tests/kernels/gpu.h"
 
 using namespace engine;
