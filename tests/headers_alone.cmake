@@ -1,9 +1,11 @@
-# One file per header that includes nothing else: a header that leans on its includer does not compile.
+# One file per header that includes nothing else: a header that leans on its includer does not
+# compile.
 file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/engine/*.h ${PROJECT_SOURCE_DIR}/io/*.h ${PROJECT_SOURCE_DIR}/kernels/*.h
   ${PROJECT_SOURCE_DIR}/models/*.h ${PROJECT_SOURCE_DIR}/tests/*.h ${PROJECT_SOURCE_DIR}/tools/*.h)
 
-# Without CUDA those headers that lead to one of its own, however deep, cannot compile. Each pass finds their includers.
+# Without CUDA those headers that lead to one of its own, however deep, cannot compile. Each pass
+# finds their includers.
 if(NOT ENGINE_WITH_CUDA)
   set(wanting "<(cuda|cudnn|cublas|nccl|library_types)")
   set(found TRUE)

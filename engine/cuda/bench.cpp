@@ -1,4 +1,5 @@
-// Measures a step and its launches with CUDA events, and the ceilings of the GPU to compare them with.
+// Measures a step and its launches with CUDA events, and the ceilings of the GPU to compare them
+// with.
 #include "engine/cuda/bench.h"
 
 #include <algorithm>

@@ -76,8 +76,8 @@ inline void append(Launches& launches, Launches more) {
   for (Launch& launch : more) launches.push_back(std::move(launch));
 }
 
-// dy where it must be made, dgrad, f where it must be made (df lay there until here), wgrad, and the
-// gradient of the bias: the backward of every form around a library.
+// The backward of every form around a library: dy where it must be made, dgrad, f where it must be
+// made (df lay there until then), wgrad, and the gradient of the bias.
 template <class T>
 Launches library_backward(const Cuda& gpu, const Layer<T>& l, const Source<T>& dy,
                           const Source<T>& f, Launches dgrad, Launches wgrad) {

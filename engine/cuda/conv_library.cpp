@@ -1,5 +1,5 @@
-// Convolutions of any kind by cuDNN, on dense tensors: the operand is made dense where it is not, and a
-// sweep does the epilogue.
+// Convolutions of any kind by cuDNN, on dense tensors: the operand is made dense where it is not,
+// and a sweep does the epilogue.
 #include <type_traits>
 
 #include "engine/cuda/conv.h"

@@ -1,4 +1,5 @@
-// Convolutions by cuDNN on dense NHWC tensors: three directions, each planned with its own algorithm.
+// Convolutions by cuDNN on dense NHWC tensors: three directions, each planned with its own
+// algorithm.
 #pragma once
 
 #include <optional>

@@ -9,7 +9,8 @@ else()
     find_program(ENGINE_NVIDIA_SMI nvidia-smi)
     set(CMAKE_CUDA_ARCHITECTURES 90a)  # Hopper, where no GPU answers
     if(ENGINE_NVIDIA_SMI)
-      execute_process(COMMAND ${ENGINE_NVIDIA_SMI} -L OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE failed)
+      execute_process(COMMAND ${ENGINE_NVIDIA_SMI} -L
+        OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE failed)
       if(NOT failed AND gpus MATCHES "GPU 0")
         set(CMAKE_CUDA_ARCHITECTURES native)
       endif()

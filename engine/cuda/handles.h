@@ -1,4 +1,5 @@
-// What CUDA, cuDNN, cuBLASLt and NCCL hand out, owned; and check(), which turns their codes into Error.
+// What CUDA, cuDNN, cuBLASLt and NCCL hand out, owned; and check(), which turns their codes into
+// Error.
 #pragma once
 
 #include <cublasLt.h>

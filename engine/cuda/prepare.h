@@ -8,7 +8,7 @@
 
 namespace engine::cuda {
 
-// One overload per kind of step, each in the file of that name; a kind without one does not compile.
+// One overload per kind of step, in the file of that name; a kind without one does not compile.
 StepExec prepare(Cuda& gpu, const Program& program, int index, const Conv& conv);
 StepExec prepare(Cuda& gpu, const Program& program, int index, const SqueezeExcite& squeeze);
 StepExec prepare(Cuda& gpu, const Program& program, int index, const Pool& pool);
