@@ -19,9 +19,9 @@ namespace engine {
 std::string device_obstacle(const AugmentConfig& config, const Preprocess& preprocess,
                             const PackSpec& spec);
 
-// What draw_crop() and edit_stages() do to a picture of width x height pixels with the
+// What sample_crop() and edit_stages() do to a picture of width x height pixels with the
 // Rng of `key`; it is stored from `offset` on.
-ImageRecord draw_record(const AugmentConfig& config, const Preprocess& preprocess, uint64_t offset,
-                        int width, int height, const RandomKey& key);
+ImageRecord sample_record(const AugmentConfig& config, const Preprocess& preprocess,
+                          uint64_t offset, int width, int height, const RandomKey& key);
 
 }  // namespace engine

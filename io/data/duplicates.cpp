@@ -6,8 +6,8 @@
 
 #include "engine/error.h"
 #include "io/data/pack.h"
+#include "io/data/source_file.h"
 #include "io/files/csv.h"
-#include "io/files/source_file.h"
 
 namespace engine {
 namespace {

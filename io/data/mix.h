@@ -13,9 +13,10 @@ namespace engine {
 // mixed with sample count − 1 − i (timm's Mixup, mode "batch"). A batch that is left as it is has
 // share 1. The key names seed, epoch and the position in the epoch of the batch's first sample; its
 // purpose is set here. Draws: whether; cutmix or mixup if both are used; Beta; the box's centre.
-std::vector<Mix> draw_mixes(const Mixing& mixing, RandomKey key, int count, int height, int width);
+std::vector<Mix> sample_mixes(const Mixing& mixing, RandomKey key, int count, int height,
+                              int width);
 
 // Of the Beta(alpha, alpha) distribution, alpha > 0.
-double draw_beta(double alpha, Rng& rng);
+double sample_beta(double alpha, Rng& rng);
 
 }  // namespace engine

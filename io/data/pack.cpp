@@ -14,7 +14,7 @@
 
 #include "engine/error.h"
 #include "io/data/pack_format.h"
-#include "io/files/source_file.h"
+#include "io/data/source_file.h"
 #include "io/images/decode.h"
 
 namespace engine {

@@ -13,8 +13,8 @@
 #include "engine/error.h"
 #include "io/data/pack.h"
 #include "io/data/pack_format.h"
+#include "io/data/source_file.h"
 #include "io/files/descriptor.h"
-#include "io/files/source_file.h"
 
 namespace engine {
 namespace {

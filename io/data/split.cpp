@@ -98,8 +98,8 @@ std::array<int64_t, 3> split_counts(int64_t count, const Shares& shares) {
   return counts;
 }
 
-std::vector<Part> draw_split(const Dataset& all, const Shares& shares, bool stratify,
-                             uint64_t seed) {
+std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool stratify,
+                               uint64_t seed) {
   std::vector<std::vector<uint32_t>> groups(stratify ? all.classes.size() : 1);
   for (size_t i = 0; i < all.samples.size(); ++i)
     groups[stratify ? static_cast<size_t>(all.samples[i].label) : 0].push_back(

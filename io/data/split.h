@@ -27,8 +27,8 @@ std::array<int64_t, 3> split_counts(int64_t count, const Shares& shares);
 
 // The part of each image. `stratify`: of each class in those shares, else of all together. Depends on
 // nothing but the arguments: the images are shuffled with `seed` and dealt out.
-std::vector<Part> draw_split(const Dataset& all, const Shares& shares, bool stratify,
-                             uint64_t seed);
+std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool stratify,
+                               uint64_t seed);
 
 // The images of each part in the order they have in `all`; every part has all the classes.
 std::array<Dataset, 3> by_part(Dataset all, std::span<const Part> parts);

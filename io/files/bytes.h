@@ -19,9 +19,11 @@ namespace engine {
 
 using Bytes = std::span<const std::byte>;
 
-std::vector<std::byte> read_file(const std::filesystem::path& path);
+// All bytes of a file. Error(kind), which names the file and gives the system's reason, unless it is
+// a regular file that can be read to its end.
+std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind = Failure::data);
 
-// elements × element size; nothing if a dimension is negative or the product overflows.
+// The elements times the size of one; nothing if a dimension is negative or the product overflows.
 std::optional<uint64_t> bytes_of(const Shape& shape, DType type);
 
 inline std::string_view as_text(Bytes bytes) {

@@ -10,7 +10,7 @@
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 
 namespace engine {
 namespace {

@@ -20,13 +20,13 @@ cv::Mat view(Image& image) {
   return {image.height, image.width, CV_8UC(image.channels), image.pixels.data()};
 }
 
-float draw(Rng& rng, Interval range) {
+float sample_in(Rng& rng, Interval range) {
   return rng.uniform(range.low, range.high);
 }
 
 // Uniform in the logarithm.
 double draw_ratio(Rng& rng, Interval ratio) {
-  return std::exp(draw(rng, {std::log(ratio.low), std::log(ratio.high)}));
+  return std::exp(sample_in(rng, {std::log(ratio.low), std::log(ratio.high)}));
 }
 
 int draw_below(Rng& rng, int n) {
@@ -42,7 +42,7 @@ CropWindow draw_resized_window(int image_width, int image_height, Rng& rng, Inte
                                Interval ratio) {
   const double pixels = static_cast<double>(image_width) * image_height;
   for (int attempt = 0; attempt < 10; ++attempt) {
-    const double target = pixels * draw(rng, area);
+    const double target = pixels * sample_in(rng, area);
     const double shape = draw_ratio(rng, ratio);
     const int width = static_cast<int>(std::nearbyint(std::sqrt(target * shape)));
     const int height = static_cast<int>(std::nearbyint(std::sqrt(target / shape)));
@@ -124,8 +124,9 @@ void blur(Image& image, int kernel, float sigma) {
 
 Stage crop_and_resize(const AugmentConfig& config, const Preprocess& preprocess) {
   return [=](Image& image, Rng& rng) {
-    const Sampling sampling = draw_sampling(config, preprocess, image.width, image.height, rng);
-    image = sample(view_of(image), 0, 0, sampling, preprocess.interpolation);
+    const Resampling resampling =
+        sample_crop_and_resize(config, preprocess, image.width, image.height, rng);
+    image = resample(view_of(image), 0, 0, resampling, preprocess.interpolation);
   };
 }
 
@@ -144,11 +145,11 @@ Stage random_vertical_flip(float probability) {
 Stage random_affine(const AffineRanges& ranges) {
   return [ranges](Image& image, Rng& rng) {
     Affine affine;
-    affine.angle = draw(rng, ranges.angle);
-    affine.scale = draw(rng, ranges.scale);
-    affine.shear = draw(rng, ranges.shear);
-    affine.translate_x = draw(rng, ranges.translate);
-    affine.translate_y = draw(rng, ranges.translate);
+    affine.angle = sample_in(rng, ranges.angle);
+    affine.scale = sample_in(rng, ranges.scale);
+    affine.shear = sample_in(rng, ranges.shear);
+    affine.translate_x = sample_in(rng, ranges.translate);
+    affine.translate_y = sample_in(rng, ranges.translate);
     warp(image, affine);
   };
 }
@@ -157,14 +158,15 @@ Stage color_jitter(const Jitter& jitter) {
   return [jitter](Image& image, Rng& rng) {
     constexpr void (*kEdits[])(Image&, float) = {adjust_brightness, adjust_contrast,
                                                  adjust_saturation, adjust_hue};
-    for (const JitterStep& step : draw_jitter(jitter, rng))
+    for (const JitterStep& step : sample_jitter(jitter, rng))
       if (step.used) kEdits[step.kind](image, step.value);
   };
 }
 
 Stage random_gaussian_blur(const Blur& blurring) {
   return [blurring](Image& image, Rng& rng) {
-    if (rng.chance(blurring.probability)) blur(image, blurring.kernel, draw(rng, blurring.sigma));
+    if (rng.chance(blurring.probability))
+      blur(image, blurring.kernel, sample_in(rng, blurring.sigma));
   };
 }
 
@@ -173,7 +175,7 @@ Stage random_erasing(const Erasing& erasing, const std::array<uint8_t, 3>& color
     if (!rng.chance(erasing.probability)) return;
     const double pixels = static_cast<double>(image.width) * image.height;
     for (int attempt = 0; attempt < 10; ++attempt) {
-      const double target = pixels * draw(rng, erasing.area);
+      const double target = pixels * sample_in(rng, erasing.area);
       const double shape = draw_ratio(rng, erasing.ratio);
       const int height = static_cast<int>(std::nearbyint(std::sqrt(target * shape)));
       const int width = static_cast<int>(std::nearbyint(std::sqrt(target / shape)));
@@ -187,7 +189,7 @@ Stage random_erasing(const Erasing& erasing, const std::array<uint8_t, 3>& color
 
 // ---- draws that devices share
 
-CropWindow draw_crop(const AugmentConfig& config, int width, int height, int size, Rng& rng) {
+CropWindow sample_crop(const AugmentConfig& config, int width, int height, int size, Rng& rng) {
   switch (config.crop) {
     case CropKind::center:
       return {center_crop_corner(width, size), center_crop_corner(height, size), size, size};
@@ -202,18 +204,19 @@ CropWindow draw_crop(const AugmentConfig& config, int width, int height, int siz
   fail(Failure::internal, "crop {}", static_cast<int>(config.crop));
 }
 
-Sampling draw_sampling(const AugmentConfig& config, const Preprocess& p, int width, int height,
-                       Rng& rng) {
+Resampling sample_crop_and_resize(const AugmentConfig& config, const Preprocess& p, int width,
+                                  int height, Rng& rng) {
   if (config.crop == CropKind::resized)
-    return {draw_crop(config, width, height, p.crop, rng), p.crop, p.crop, {0, 0, p.crop, p.crop}};
+    return {
+        sample_crop(config, width, height, p.crop, rng), p.crop, p.crop, {0, 0, p.crop, p.crop}};
   const Size to = resized_size(width, height, p);
   return {{0, 0, width, height},
           to.width,
           to.height,
-          draw_crop(config, to.width, to.height, p.crop, rng)};
+          sample_crop(config, to.width, to.height, p.crop, rng)};
 }
 
-std::array<JitterStep, 4> draw_jitter(const Jitter& jitter, Rng& rng) {
+std::array<JitterStep, 4> sample_jitter(const Jitter& jitter, Rng& rng) {
   const auto around_one = [](float width) { return Interval{std::max(0.f, 1 - width), 1 + width}; };
   const Interval ranges[] = {around_one(jitter.brightness),
                              around_one(jitter.contrast),
@@ -224,7 +227,7 @@ std::array<JitterStep, 4> draw_jitter(const Jitter& jitter, Rng& rng) {
   for (int i = 3; i > 0; --i) std::swap(steps[size_t(i)], steps[size_t(draw_below(rng, i + 1))]);
   for (JitterStep& step : steps) {
     const Interval range = ranges[step.kind];
-    step.value = draw(rng, range);
+    step.value = sample_in(rng, range);
     step.used = range.low != range.high;
   }
   return steps;

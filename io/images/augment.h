@@ -94,11 +94,11 @@ Augment parse_augment(std::string_view text);  // Failure::usage if unknown
 std::string_view to_string(Augment augment);
 
 // The stages of a sample stand in the order in which they draw and act. What is off draws nothing.
-//   crop       random: top, left, each only if there is a choice; resized: draw_crop()
+//   crop       random: top, left, each only if there is a choice; resized: sample_crop()
 //   flips      horizontal, vertical: one number each
 //   affine     angle, scale, shear, translate x, y
 //   RandAugment  per operation: which one; a sign if it has one
-//   jitter     draw_jitter()
+//   jitter     sample_jitter()
 //   blur       whether; sigma if so
 //   erasing    whether; per try area, ratio; top, left
 struct AugmentConfig {
@@ -111,7 +111,7 @@ struct AugmentConfig {
   Jitter jitter;
   Blur blur;
   Erasing erasing;
-  Mixing mixing;  // of whole batches, by draw_mixes() in mix.h
+  Mixing mixing;  // of whole batches, by sample_mixes() in mix.h
 
   bool operator==(const AugmentConfig&) const = default;
 };
@@ -124,7 +124,7 @@ std::string describe(const AugmentConfig& config);
 // From a decoded image to the square that the network gets. A resize to the size that an image has
 // already (because it comes from a pack) changes nothing and costs nothing.
 std::vector<Stage> train_stages(const AugmentConfig& config, const Preprocess& preprocess);
-// Those after the crop, for callers who draw_sampling() and sample() themselves.
+// Those after the crop, for callers who sample_crop_and_resize() and sample() themselves.
 std::vector<Stage> edit_stages(const AugmentConfig& config, const Preprocess& preprocess);
 
 // ---- draws that stages and devices share
@@ -133,11 +133,11 @@ std::vector<Stage> edit_stages(const AugmentConfig& config, const Preprocess& pr
 // random: of the resized image, `size` wide. Resized: ten tries of area and ratio (drawn in its
 // logarithm), with top and left if the window fits, then the largest window of a ratio in range,
 // centred.
-CropWindow draw_crop(const AugmentConfig& config, int width, int height, int size, Rng& rng);
+CropWindow sample_crop(const AugmentConfig& config, int width, int height, int size, Rng& rng);
 
 // The same window as part of the decoded picture: what preprocessing resizes, and to what.
-Sampling draw_sampling(const AugmentConfig& config, const Preprocess& preprocess, int width,
-                       int height, Rng& rng);
+Resampling sample_crop_and_resize(const AugmentConfig& config, const Preprocess& preprocess,
+                                  int width, int height, Rng& rng);
 
 struct JitterStep {
   enum Kind : uint8_t { brightness, contrast, saturation, hue } kind;
@@ -145,7 +145,7 @@ struct JitterStep {
   bool used;    // its range is more than the neutral value
 };
 // In the order of application: three numbers for the order, then one for each step in that order.
-std::array<JitterStep, 4> draw_jitter(const Jitter& jitter, Rng& rng);
+std::array<JitterStep, 4> sample_jitter(const Jitter& jitter, Rng& rng);
 
 // ---- stages: geometry
 Stage crop_and_resize(const AugmentConfig& config, const Preprocess& preprocess);

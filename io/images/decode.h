@@ -51,9 +51,6 @@ DecodedPart decode_part(std::span<const std::byte> file, std::string_view name, 
 DecodedPart read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
                       const ChoosePart& choose, Image recycled = {});
 
-// All bytes of a file; Error(data) with the system's reason.
-std::vector<std::byte> read_bytes(const std::filesystem::path& path);
-
 // 1 ↔ 3 channels; alpha or CMYK never reach an Image.
 Image convert_channels(Image image, int channels);
 

@@ -29,6 +29,9 @@ struct Preprocess {
 // of PyTorch's example.
 Preprocess default_preprocess(std::string_view model);  // Failure::usage for a model without one
 
+// The same for another side of the crop: the resize scales with it.
+Preprocess with_crop(const Preprocess& preprocess, int crop);
+
 // --resize N (shorter side) or HxW; --crop N. Failure::usage, which names the flag, unless 1 … 16384.
 void set_resize(Preprocess& preprocess, std::string_view text, std::string_view flag = "--resize");
 void set_crop(Preprocess& preprocess, std::string_view text);

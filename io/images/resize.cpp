@@ -323,7 +323,7 @@ Interpolation parse_interpolation(std::string_view text) {
   fail(Failure::usage, "interpolation {}: bilinear or bicubic", text);
 }
 
-CropWindow pixels_read(const Sampling& s, Interpolation interpolation) {
+CropWindow pixels_read(const Resampling& s, Interpolation interpolation) {
   const Extent x = extent_of(s.source.width, s.width, s.window.left, s.window.width, interpolation);
   const Extent y =
       extent_of(s.source.height, s.height, s.window.top, s.window.height, interpolation);
@@ -331,8 +331,8 @@ CropWindow pixels_read(const Sampling& s, Interpolation interpolation) {
           std::max(1, x.last_read - x.first_read), std::max(1, y.last_read - y.first_read)};
 }
 
-Image sample(const ImageView& view, int left, int top, const Sampling& s,
-             Interpolation interpolation) {
+Image resample(const ImageView& view, int left, int top, const Resampling& s,
+               Interpolation interpolation) {
   assert(view.channels == 1 || view.channels == 3);
   assert(s.source.width > 0 && s.source.height > 0 && s.width > 0 && s.height > 0);
   const Extent x = extent_of(s.source.width, s.width, s.window.left, s.window.width, interpolation);
@@ -378,9 +378,9 @@ Image sample(const ImageView& view, int left, int top, const Sampling& s,
 }
 
 Image resize(const Image& image, int width, int height, Interpolation interpolation) {
-  return sample(view_of(image), 0, 0,
-                {{0, 0, image.width, image.height}, width, height, {0, 0, width, height}},
-                interpolation);
+  return resample(view_of(image), 0, 0,
+                  {{0, 0, image.width, image.height}, width, height, {0, 0, width, height}},
+                  interpolation);
 }
 
 Size shorter_side_to(int size, int width, int height) {

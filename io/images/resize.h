@@ -15,19 +15,19 @@ Interpolation parse_interpolation(std::string_view text);  // Failure::usage if 
 
 // How a part of a picture becomes another picture: `source`, which lies in it, is resized to
 // width x height pixels, of which those in `window` are wanted.
-struct Sampling {
+struct Resampling {
   CropWindow source;
   int width, height;
   CropWindow window;
 };
 
 // The picture's pixels that the wanted ones are made of, at least one; they lie in `source`.
-CropWindow pixels_read(const Sampling& sampling, Interpolation interpolation);
+CropWindow pixels_read(const Resampling& resampling, Interpolation interpolation);
 
 // Equal to crop(resize(crop(picture, source), width, height), window), from what pixels_read() says
 // at least: `view` begins at the picture's pixel (left, top).
-Image sample(const ImageView& view, int left, int top, const Sampling& sampling,
-             Interpolation interpolation);
+Image resample(const ImageView& view, int left, int top, const Resampling& resampling,
+               Interpolation interpolation);
 
 // Two passes, horizontal first, 8 bits between them; a pass that would change nothing is left
 // out.

@@ -2,7 +2,7 @@
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 
 namespace engine {
 namespace {

@@ -352,7 +352,7 @@ TensorFile read_legacy(Bytes bytes, const std::string& path) {
 }  // namespace
 
 TensorFile read_pth(const std::filesystem::path& path) {
-  return parse_pth(read_file(path), path.string());
+  return parse_pth(read_file(path, Failure::weights), path.string());
 }
 
 TensorFile parse_pth(Bytes bytes, const std::string& path) {

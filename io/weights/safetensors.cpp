@@ -131,7 +131,7 @@ std::vector<const std::pair<const std::string, Tensor>*> in_file_order(const Ten
 }  // namespace
 
 TensorFile read_safetensors(const std::filesystem::path& path) {
-  return parse_safetensors(read_file(path), path.string());
+  return parse_safetensors(read_file(path, Failure::weights), path.string());
 }
 
 TensorFile parse_safetensors(Bytes bytes, const std::string& path) {

@@ -380,7 +380,7 @@ TEST_CASE("mixing pairs the samples of a batch from both ends, alike for the who
   int mixed = 0, cut = 0;
   double shares = 0;
   for (uint32_t i = 0; i < 2000; ++i) {
-    const auto mixes = draw_mixes(mixing, {.seed = 5, .epoch = 2, .position = i}, 7, 24, 32);
+    const auto mixes = sample_mixes(mixing, {.seed = 5, .epoch = 2, .position = i}, 7, 24, 32);
     REQUIRE(mixes.size() == 7);
     const Mix& first = mixes[0];
     for (int k = 0; k < 7; ++k) {
@@ -405,10 +405,10 @@ TEST_CASE("mixing pairs the samples of a batch from both ends, alike for the who
   CHECK(cut > 500);
   CHECK(cut < 720);
   CHECK(shares / (mixed - cut) == doctest::Approx(0.5).epsilon(0.1));  // Beta(α, α) is symmetric
-  const auto again = draw_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
-  const auto once = draw_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
+  const auto again = sample_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
+  const auto once = sample_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
   CHECK(again[0].share == once[0].share);
-  CHECK(draw_mixes({}, {.seed = 5}, 3, 24, 32)[1].share == 1);
+  CHECK(sample_mixes({}, {.seed = 5}, 3, 24, 32)[1].share == 1);
 }
 
 TEST_CASE("Beta numbers have the mean and variance of the distribution") {
@@ -417,7 +417,7 @@ TEST_CASE("Beta numbers have the mean and variance of the distribution") {
     constexpr int kCount = 40000;
     double sum = 0, squares = 0;
     for (int i = 0; i < kCount; ++i) {
-      const double x = draw_beta(alpha, rng);
+      const double x = sample_beta(alpha, rng);
       REQUIRE((x >= 0 && x <= 1));
       sum += x, squares += x * x;
     }

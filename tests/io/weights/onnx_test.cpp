@@ -4,7 +4,7 @@
 #include <bit>
 
 #include "engine/error.h"
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 #include "tests/support.h"
 
 using namespace engine;

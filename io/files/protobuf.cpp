@@ -1,4 +1,4 @@
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 
 #include <cstring>
 
