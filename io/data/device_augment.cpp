@@ -11,7 +11,7 @@ std::string device_obstacle(const AugmentConfig& config, const Preprocess& prepr
   if (config.rand_augment.operations > 0) return "RandAugment is made on the CPU";
   if (config.blur.probability > 0) return "blur is made on the CPU";
   if (config.erasing.probability > 0) return "erasing is made on the CPU";
-  // Whatever else a recipe may have some day is not a part of a record.
+  // A record holds nothing else, whatever recipes may get some day.
   AugmentConfig rest;
   rest.crop = config.crop, rest.crop_padding = config.crop_padding;
   rest.crop_area = config.crop_area, rest.crop_ratio = config.crop_ratio;

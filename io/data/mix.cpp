@@ -6,12 +6,13 @@
 namespace engine {
 namespace {
 
-double positive(Rng& rng) {  // (0, 1]
+// Uniform in (0, 1].
+double positive(Rng& rng) {
   return 1.0 - rng.uniform();
 }
 
-// The logarithm of a Gamma(alpha, 1) number: Marsaglia and Tsang 2000 for alpha + 1, which is at
-// least 1, times u^(1 / alpha). A logarithm, because small alphas underflow.
+// Samples Gamma(alpha, 1) and returns the logarithm, because small alphas underflow: Marsaglia and
+// Tsang 2000 for alpha + 1, which is at least 1, times u^(1 / alpha).
 double log_gamma_number(double alpha, Rng& rng) {
   const double d = alpha + 1 - 1.0 / 3, c = 1 / std::sqrt(9 * d);
   for (;;) {
@@ -51,7 +52,7 @@ std::vector<Mix> sample_mixes(const Mixing& mixing, RandomKey key, int count, in
     sampled.bottom = static_cast<int16_t>(std::clamp(y + box_height / 2, 0, height));
     sampled.left = static_cast<int16_t>(std::clamp(x - box_width / 2, 0, width));
     sampled.right = static_cast<int16_t>(std::clamp(x + box_width / 2, 0, width));
-    // The share is what the box, cut at the edges, leaves.
+    // The share is what the box leaves after it was cut at the edges.
     const int area = (sampled.bottom - sampled.top) * (sampled.right - sampled.left);
     sampled.share = area > 0 ? static_cast<float>(1 - double(area) / (double(height) * width)) : 1;
   }

@@ -31,7 +31,7 @@ Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions
 
 namespace {
 
-// The square that `choose` asks for, from a picture of any size. Only the part of a file that matters
+// The square that `choose` asks for, of a picture of any size. Of a file only the part that matters
 // is decoded.
 Image read_square(const Dataset& data, size_t index, const Preprocess& preprocess,
                   DecodeOptions decoding,
@@ -73,8 +73,8 @@ Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess) {
 
 Prepare training_input(const Dataset& data, const Preprocess& preprocess,
                        const AugmentConfig& augment, bool fast_decode) {
-  // What the resize needs; a random resized crop may use a small part of the image, so it gets twice
-  // that.
+  // A reduced picture must have what the resize needs; a random resized crop may use a small part
+  // of it, so there it must have twice that.
   const int shorter = preprocess.resize_width > 0
                           ? std::max(preprocess.resize_height, preprocess.resize_width)
                           : preprocess.resize_height;

@@ -11,8 +11,9 @@
 
 namespace engine {
 
-// The decoded picture of a sample, with 1 or 3 channels: from the pack if the data set has one, then
-// as the pack holds it; else from memory or from its file. Error(data) if it cannot be read.
+// The decoded picture of a sample, with 1 or 3 channels. If the data set has a pack the picture is
+// as the pack holds it, else it comes from memory or from its file. Error(data) if it cannot be
+// read.
 Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options = {});
 
 // Prepare a sample for a loader: crop x crop pixels, not yet normalised. `data` must outlive the
@@ -22,8 +23,8 @@ Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess);
 Prepare training_input(const Dataset& data, const Preprocess& preprocess,
                        const AugmentConfig& augment, bool fast_decode);
 
-// For a data set whose pack is in device memory: what is done there with a sample. Evaluation is the
-// preset `none`.
+// Says what is done with a sample of a data set whose pack is in device memory. For evaluation
+// `augment` is the preset `none`.
 PrepareRecord record_input(const Dataset& data, const Preprocess& preprocess,
                            const AugmentConfig& augment);
 

@@ -31,7 +31,7 @@ class CsvReader {
     engine::require(condition, Failure::data, "{}, line {}: {}", name_, line_, what);
   }
 
-  // A line end of either kind is '\n' here.
+  // Takes the next character if it is the wanted one; '\n' stands for both kinds of line end.
   bool take_if(char wanted) {
     if (done()) return false;
     const bool windows = wanted == '\n' && text_.starts_with("\r\n");
@@ -66,7 +66,7 @@ class CsvReader {
       if (!take_if('"'))
         value += take_character();
       else if (take_if('"'))
-        value += '"';  // two of them are one
+        value += '"';  // a doubled quote stands for one
       else
         return value;
     }

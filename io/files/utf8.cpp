@@ -12,7 +12,7 @@ size_t utf8_length(std::string_view text) {
   if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
   for (size_t i = 1; i < length; ++i)
     if ((byte(i) & 0xC0) != 0x80) return 0;
-  // Overlong forms, surrogates, and what lies beyond U+10FFFF, show in the second byte.
+  // The second byte tells overlong forms, surrogates and values beyond U+10FFFF.
   const unsigned char second = byte(1);
   const bool valid = (first != 0xE0 || second >= 0xA0) && (first != 0xED || second < 0xA0) &&
                      (first != 0xF0 || second >= 0x90) && (first != 0xF4 || second < 0x90);

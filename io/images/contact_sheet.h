@@ -9,9 +9,10 @@
 
 namespace engine {
 
-// All pictures have one size and number of channels; the result is RGB. A text is UTF-8 and may have
-// several lines; what a line cannot hold is cut, and bytes that are not UTF-8 are shown as U+FFFD.
-// `font` is a font file. With `columns` of 0 the sheet is nearly a square.
+// All pictures have one size and number of channels; the result is RGB. A text is UTF-8 and may
+// have several lines; what a line cannot hold is cut, and bytes that are not UTF-8 are shown as
+// U+FFFD. `font` is a font file; an Error(data) names it if it cannot be read. If `columns` is 0
+// the sheet is nearly a square.
 Image contact_sheet(std::span<const Image> pictures, std::span<const std::string> texts,
                     const std::filesystem::path& font, int columns = 0);
 

@@ -1,5 +1,5 @@
 // One function per family of formats, which only decode.cpp and inspect.cpp call. Each returns the
-// file's own number of channels, 1 or 3. `choose` may be empty: then everything is wanted.
+// file's own number of channels, 1 or 3. If `choose` is empty everything is wanted.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ Image decode_pnm(std::span<const std::byte> file, std::string_view name);
 Image decode_png(std::span<const std::byte> file, std::string_view name);
 Image decode_stb(std::span<const std::byte> file, std::string_view name);  // BMP, GIF, TGA
 
-// Their headers alone.
+// These read the header alone.
 ImageInfo inspect_jpeg(std::span<const std::byte> file, std::string_view name);
 ImageInfo inspect_pnm(std::span<const std::byte> file, std::string_view name);
 ImageInfo inspect_png(std::span<const std::byte> file, std::string_view name);

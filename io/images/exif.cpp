@@ -7,7 +7,7 @@
 namespace engine {
 namespace {
 
-// Bounds-checked integers of a TIFF structure in its own byte order.
+// Reads the integers of a TIFF structure in its own byte order and within its bounds.
 class Tiff {
  public:
   explicit Tiff(std::span<const std::byte> bytes) : bytes_(bytes) {

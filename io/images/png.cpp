@@ -1,5 +1,5 @@
-// PNG through libpng. Like libjpeg it reports errors by a jump, so the functions that call setjmp own
-// nothing that needs a destructor. Ancillary chunks but tRNS and eXIf are passed over unread.
+// PNG through libpng. Like libjpeg it reports errors by a jump, so the functions that call setjmp
+// own nothing that needs a destructor. Of the ancillary chunks only tRNS and eXIf are read.
 #include <png.h>
 
 #include <algorithm>
@@ -39,7 +39,7 @@ class PngFile {
     return has(PNG_COLOR_MASK_ALPHA) ||
            (has(PNG_COLOR_MASK_PALETTE) && png_get_valid(png_, info_, PNG_INFO_tRNS) != 0);
   }
-  // What an eXIf chunk says that has been read; it may stand before or after the pixels.
+  // The orientation in the eXIf chunk, which may stand before or after the pixels, if it was read.
   int orientation() const {
     png_uint_32 size = 0;
     png_bytep exif = nullptr;
@@ -47,7 +47,7 @@ class PngFile {
     return tiff_orientation(std::as_bytes(std::span(exif, size)));
   }
 
-  // All that stands before the pixels.
+  // Reads all that stands before the pixels.
   bool read_header() {
     if (!info_ || setjmp(png_jmpbuf(png_)) != 0) return false;
     constexpr int kAllKnown = -1;
@@ -60,8 +60,8 @@ class PngFile {
     return true;
   }
 
-  // The pixels as 8 bits of gray or RGB, and what stands after them. A colour that the palette lacks
-  // is black.
+  // Reads the pixels as 8 bits of gray or RGB, and what stands after them. A colour that the
+  // palette lacks is black.
   bool read_pixels(Image& image) {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;
     png_set_palette_to_rgb(png_);

@@ -143,7 +143,7 @@ Image crop(const Image& image, int left, int top, int width, int height) {
 }
 
 int center_crop_corner(int side, int size) {
-  // Python's round(difference / 2) when cropping; padding puts the odd row below and right.
+  // A crop rounds as Python's round(difference / 2) does; padding puts the odd row below and right.
   return side >= size ? static_cast<int>(std::nearbyint((side - size) / 2.0))
                       : -((size - side) / 2);
 }

@@ -1,5 +1,5 @@
-// BMP, GIF and TGA through stb_image, which only this file compiles. stb reads on as if zeros followed
-// a file that ends early; here a file is truncated if more bytes were used than it has.
+// BMP, GIF and TGA through stb_image, which only this file compiles. stb reads a file that ends
+// early as if zeros followed; here a file is truncated if more bytes were used than it has.
 #define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_STATIC
 #define STBI_NO_STDIO
@@ -24,7 +24,7 @@ namespace {
 
 static_assert(STBI_MAX_DIMENSIONS == kMaxImageSide);
 
-// A file with zeros behind it without end, and how far into it stb has asked.
+// A file that zeros without end follow, and how far into it stb has read.
 struct Source {
   std::span<const std::byte> file;
   size_t position = 0;
@@ -49,7 +49,7 @@ int at_end(void* user) {
   return source.position >= source.file.size();
 }
 
-// stb's reason of this thread; some failures leave none.
+// The reason that stb left for this thread; some failures leave none.
 const char* failure_reason() {
   const char* reason = stbi_failure_reason();
   return reason ? reason : "not an image of a known format";
@@ -94,7 +94,7 @@ ImageInfo inspect_stb(std::span<const std::byte> file, std::string_view name) {
   require(stbi_info_from_memory(bytes, size, &info.width, &info.height, &channels) != 0,
           Failure::data, "{}: {}", name, failure_reason());
   info.format = starts_with(file, "GIF") ? "gif" : starts_with(file, "BM") ? "bmp" : "tga";
-  info.alpha = channels % 2 == 0 && info.format != "gif";  // of a GIF stb always says 4
+  info.alpha = channels % 2 == 0 && info.format != "gif";  // stb says 4 channels of every GIF
   info.channels = channels >= 3 ? 3 : 1;
   return info;
 }

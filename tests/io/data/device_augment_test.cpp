@@ -1,5 +1,5 @@
-// Records of a pack in device memory against the stages that edit the pixels on the CPU: the same
-// seed gives the same network input.
+// Compares records of a pack in device memory with the stages that edit the pixels on the CPU: the
+// same seed gives the same network input.
 #include "io/data/device_augment.h"
 
 #include <vector>

@@ -69,7 +69,7 @@ TEST_CASE("CSV: what is wrong is told with its line") {
   CHECK(mentions(error("a,b\n1,\"2\n3,4\n"), "t.csv, line 2: a quote is never closed"));
   CHECK(mentions(error("a,b\n1,\"2\"3\n"), "t.csv, line 2: text behind a closing quote"));
   CHECK(mentions(error("a,b\n1,2\"3\n"), "t.csv, line 2: a quote inside"));
-  // A lone continuation byte, an overlong slash, a surrogate, a cut character.
+  // They are a lone continuation byte, an overlong slash, a surrogate and a character that is cut.
   for (const char* bad : {"\x80", "\xC0\xAF", "\xED\xA0\x80", "\xE2\x82"})
     CHECK(mentions(error(std::string("a\nx\n") + bad), "t.csv, line 3: not UTF-8"));
 }

@@ -1,4 +1,4 @@
-// PNG files of every kind, written here sample by sample, and what is wrong with the others.
+// PNG files of every kind, written here sample by sample, and the errors that damaged ones give.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <zlib.h>
@@ -77,7 +77,7 @@ std::string compressed(const std::string& bytes) {
   return out;
 }
 
-// Rows of every `dx`-th pixel, each row with filter 0 in front, high bits first.
+// The rows of every `dx`-th pixel with high bits first; filter 0 stands before each row.
 std::string scanlines(const Samples& samples, int depth, int left, int top, int dx, int dy) {
   std::string bytes;
   for (int y = top; y < samples.height && left < samples.width; y += dy) {
@@ -144,8 +144,8 @@ std::string message(const std::string& file) {
   return message_of([&] { read(file); });
 }
 
-// Few bits fill the range, of 16 the high byte stays; alpha is dropped; a colour that the palette
-// lacks is black.
+// Fewer than 8 bits are stretched, of 16 the high byte stays, alpha is dropped, and a colour that
+// the palette lacks is black.
 Image expected(const Kind& kind, const Samples& samples) {
   Image image(samples.width, samples.height, 3);
   for (int y = 0; y < image.height; ++y)

@@ -28,7 +28,7 @@ struct Case {
   Interpolation interpolation;
 };
 
-// Ours beside PIL's, byte for byte.
+// Compares our pictures with PIL's, byte for byte.
 void compare_with_pillow(const std::vector<Case>& cases, const std::filesystem::path& folder) {
   std::ofstream list(folder / "cases.txt");
   for (size_t i = 0; i < cases.size(); ++i)
