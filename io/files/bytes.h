@@ -19,8 +19,8 @@ namespace engine {
 
 using Bytes = std::span<const std::byte>;
 
-// All bytes of a file. Error(kind), with the name of the file and the system's reason, unless it is a
-// regular file that can be read to its end.
+// All bytes of a regular file. An Error(kind) names the file and gives the system's reason if it
+// cannot be read to its end.
 std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind = Failure::data);
 
 // The bytes of a tensor: its elements times the size of one. There is no value if a dimension is

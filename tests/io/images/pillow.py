@@ -153,7 +153,7 @@ def corpus(folder):
 
 
 def golden(folder):
-    """A case is a seed, sizes (from, to), channels, filter and bytes; its picture is noise(…, seed)."""
+    """Writes for each case seed, sizes (from, to), channels, filter and bytes of noise(…, seed)."""
     cases = [(1, 1, 5, 3), (5, 3, 1, 1), (31, 17, 31, 17), (31, 17, 13, 17), (31, 17, 31, 40),
              (64, 48, 33, 25), (33, 25, 64, 48), (100, 7, 9, 30), (7, 100, 30, 9), (224, 3, 50, 2),
              (2, 130, 3, 64)]
