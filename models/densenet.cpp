@@ -1,7 +1,8 @@
-// DenseNet-BC 121/161/169/201 (Huang et al., CVPR 2017), as torchvision builds it: growth,
-// bottleneck 4, halving transitions, no dropout. A block is one shared buffer; concatenation is
-// placement. A transition pools before its convolution: both are linear and act on different axes,
-// so the result is the same and costs a quarter.
+// DenseNet-BC 121/161/169/201 (Huang et al., CVPR 2017), as torchvision builds it: growth, a
+// bottleneck of 4, transitions that halve the channels, and no dropout. A block is one shared
+// buffer, in which outputs are placed instead of concatenated. A transition pools before its
+// convolution: both are linear and act on different axes, so the result is the same and costs a
+// quarter.
 #include <algorithm>
 #include <string>
 

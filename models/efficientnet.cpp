@@ -1,6 +1,6 @@
-// EfficientNet B0–B7 (Tan & Le, ICML 2019), as torchvision builds it: symmetric padding, squeeze
-// width from the block's input, stochastic depth growing linearly to 0.2, batch norm eps 1e-5 and
-// momentum 0.1 (B5–B7: 1e-3, 0.01).
+// EfficientNet B0–B7 (Tan & Le, ICML 2019), as torchvision builds it: padding is symmetric, the
+// squeeze width comes from the block's input, stochastic depth grows linearly to 0.2, and batch
+// norm has eps 1e-5 and momentum 0.1 (B5–B7: 1e-3 and 0.01).
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -42,7 +42,7 @@ constexpr Scaling kScalings[] = {
 constexpr int kStem = 32;
 constexpr float kStochasticDepth = 0.2f;
 
-// To a multiple of 8, never more than 10% below.
+// Rounds to a multiple of 8, but never to more than 10% below.
 int round_channels(double channels) {
   const int rounded = std::max(8, static_cast<int>(channels + 4) / 8 * 8);
   return rounded < 0.9 * channels ? rounded + 8 : rounded;

@@ -1,5 +1,5 @@
-// MobileNetV2 (Sandler et al., CVPR 2018), as torchvision builds it at width 1: ReLU6, symmetric padding, dropout 0.2
-// before the head, batch norm eps 1e-5 and momentum 0.1.
+// MobileNetV2 (Sandler et al., CVPR 2018), as torchvision builds it at width 1: it has ReLU6,
+// symmetric padding, dropout 0.2 before the head, and batch norm with eps 1e-5 and momentum 0.1.
 #include <string>
 
 #include "models/models.h"
@@ -19,7 +19,7 @@ constexpr Stage kStages[] = {
 
 constexpr int kStem = 32, kHead = 1280;
 
-// Convolution, norm and ReLU6: the parts 0 and 1 of `name`.
+// Adds a convolution, its norm and ReLU6, which are the parts 0 and 1 of `name`.
 Value conv_bn_relu6(Graph& g, Value v, const std::string& name, const ConvOptions& options) {
   return g.relu6(g.batch_norm(g.conv(v, name + ".0", options), name + ".1"));
 }

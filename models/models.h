@@ -1,5 +1,5 @@
-// The models by name. Graphs, parameter names and semantics are torchvision's (mnist_cnn: PyTorch's
-// MNIST example).
+// The models by name. Graphs, parameter names and semantics are torchvision's; those of mnist_cnn
+// are of PyTorch's MNIST example.
 #pragma once
 
 #include <string>
@@ -13,11 +13,11 @@ namespace engine {
 struct ModelOptions {
   int classes = 1000;
   int height = 224, width = 224;
-  bool dropout = true;           // dropout before the head
-  bool stochastic_depth = true;  // of whole residual branches
+  bool dropout = true;           // before the head
+  bool stochastic_depth = true;  // drops whole residual branches
 };
 
-// By a name of model_names(); another one is an Error(usage) that lists them.
+// Makes the model of a name of model_names(). Another name is an Error(usage) that lists them.
 Graph make_model(std::string_view name, const ModelOptions& options);
 std::vector<std::string> model_names();
 

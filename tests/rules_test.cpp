@@ -85,7 +85,8 @@ const Rule kRules[] = {
     {"kernels/.*", "kernels/[^/]*", "cuda.*|cooperative_groups.*|cub/.*|mma\\.h"},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
     {"io/.*", "io/[^/]*|engine/(error|tensor|rng)\\.h|kernels/(color|image|random)\\.h",
-     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|jconfig\\.h|stb/.*|zlib\\.h|nlohmann/.*|unistd\\.h|"
+     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|jconfig\\.h|png\\.h|stb/.*|zlib\\.h|openssl/.*|"
+     "ft2build\\.h|freetype/.*|nlohmann/.*|unistd\\.h|"
      "fcntl\\.h|sys/.*|immintrin\\.h"},
 };
 

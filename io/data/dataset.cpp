@@ -32,7 +32,7 @@ void require_folder(const fs::path& path) {
 }
 
 bool is_folder(const fs::path& path) {
-  std::error_code error;  // a broken link is no folder
+  std::error_code error;  // a broken link is not a folder
   return fs::is_directory(path, error);
 }
 
@@ -40,7 +40,8 @@ struct Entries {
   std::vector<std::string> folders, files;  // names, sorted as bytes
 };
 
-// What is not hidden in a folder. A broken link counts as a file: reading it will name it.
+// What a folder holds and does not hide. A broken link counts as a file, so that reading it names
+// it.
 Entries entries_of(const fs::path& folder) {
   Entries entries;
   std::error_code error;
@@ -56,7 +57,7 @@ Entries entries_of(const fs::path& folder) {
   return entries;
 }
 
-// `above`: the folders from the root of the walk down to this one, without links.
+// `above` has the folders from the root of the walk down to this one, with links resolved.
 void walk(const fs::path& folder, std::vector<fs::path>& above,
           std::map<std::string, std::vector<std::string>>& images) {
   std::error_code error;
@@ -72,7 +73,7 @@ void walk(const fs::path& folder, std::vector<fs::path>& above,
   above.pop_back();
 }
 
-// timm's natural_key() as an order: digits by value, the rest in lower case.
+// Orders names as timm's natural_key() does: digits by their value, the rest in lower case.
 bool naturally_less(std::string_view a, std::string_view b) {
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
@@ -94,7 +95,7 @@ bool naturally_less(std::string_view a, std::string_view b) {
     if (x != y) return x < y;
   }
   if (i < a.size() || j < b.size()) return j < b.size();
-  return a < b;  // "a1" and "A01"
+  return a < b;  // names such as "a1" and "A01", which are equal so far
 }
 
 }  // namespace

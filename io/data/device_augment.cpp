@@ -11,7 +11,7 @@ std::string device_obstacle(const AugmentConfig& config, const Preprocess& prepr
   if (config.rand_augment.operations > 0) return "RandAugment is made on the CPU";
   if (config.blur.probability > 0) return "blur is made on the CPU";
   if (config.erasing.probability > 0) return "erasing is made on the CPU";
-  // Whatever else a recipe may have some day is not a part of a record.
+  // A record holds nothing else, whatever recipes may get some day.
   AugmentConfig rest;
   rest.crop = config.crop, rest.crop_padding = config.crop_padding;
   rest.crop_area = config.crop_area, rest.crop_ratio = config.crop_ratio;
@@ -25,19 +25,19 @@ std::string device_obstacle(const AugmentConfig& config, const Preprocess& prepr
   return "";
 }
 
-ImageRecord draw_record(const AugmentConfig& config, const Preprocess& preprocess, uint64_t offset,
-                        int width, int height, const RandomKey& key) {
+ImageRecord sample_record(const AugmentConfig& config, const Preprocess& preprocess,
+                          uint64_t offset, int width, int height, const RandomKey& key) {
   constexpr ColorEdit kEdits[] = {ColorEdit::brightness, ColorEdit::contrast, ColorEdit::saturation,
                                   ColorEdit::hue};
   Rng rng(key);
-  const CropWindow window = draw_crop(config, width, height, preprocess.crop, rng);
+  const CropWindow window = sample_crop(config, width, height, preprocess.crop, rng);
   ImageRecord record{
       .offset = offset, .width = width, .height = height, .left = window.left, .top = window.top};
   if (config.horizontal_flip > 0) record.flip_horizontal = rng.chance(config.horizontal_flip);
   if (config.vertical_flip > 0) record.flip_vertical = rng.chance(config.vertical_flip);
   if (config.jitter == Jitter{}) return record;
   int used = 0;
-  for (const JitterStep& step : draw_jitter(config.jitter, rng)) {
+  for (const JitterStep& step : sample_jitter(config.jitter, rng)) {
     if (!step.used) continue;
     record.edits[used] = kEdits[step.kind];
     record.amounts[used++] = step.value;

@@ -1,5 +1,5 @@
-// Training samples of a pack in device memory: the numbers that the stages of augment.h would draw,
-// as a record for the device, which makes the same picture of them.
+// Training samples of a pack in device memory: the random numbers that the stages of augment.h
+// would use, as a record from which the device makes the same picture.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +13,15 @@
 
 namespace engine {
 
-// What keeps a recipe from being done on the device, for people; empty if nothing does. Crops, flips
-// and colours can be; resized crops, warps, blur, erasing and RandAugment cannot, and the pack must
-// hold what `preprocess` resizes to.
+// Says what keeps a recipe from running on the device; empty if nothing does. Crops, flips and
+// colours can run there; resized crops, warps, blur, erasing and RandAugment cannot, and the pack
+// must hold what `preprocess` resizes to.
 std::string device_obstacle(const AugmentConfig& config, const Preprocess& preprocess,
                             const PackSpec& spec);
 
-// What draw_crop() and edit_stages() do to a picture of width x height pixels with the
-// Rng of `key`; it is stored from `offset` on.
-ImageRecord draw_record(const AugmentConfig& config, const Preprocess& preprocess, uint64_t offset,
-                        int width, int height, const RandomKey& key);
+// What sample_crop() and edit_stages() do with the Rng of `key` to a picture of width x height
+// pixels, which is stored from byte `offset` of the pack on.
+ImageRecord sample_record(const AugmentConfig& config, const Preprocess& preprocess,
+                          uint64_t offset, int width, int height, const RandomKey& key);
 
 }  // namespace engine

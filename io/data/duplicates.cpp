@@ -6,8 +6,8 @@
 
 #include "engine/error.h"
 #include "io/data/pack.h"
+#include "io/data/source_file.h"
 #include "io/files/csv.h"
-#include "io/files/source_file.h"
 
 namespace engine {
 namespace {
@@ -24,7 +24,7 @@ uint64_t hash_of(const Dataset& set, size_t i) {
   return set.pack ? set.pack->record(set.records[i]).content : content_hash(source_of(set, i));
 }
 
-// Groups of two or more by their key, without those that `key` is 0 for.
+// The groups of two or more images with one key; images whose key is 0 are left out.
 template <class Key>
 std::vector<Copies> group(std::span<const Copy> all, bool across, const Key& key) {
   std::unordered_map<uint64_t, Copies> by_key;

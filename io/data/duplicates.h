@@ -1,4 +1,4 @@
-// Images that are there several times, by their bytes.
+// Images that occur several times, with the same bytes.
 #pragma once
 
 #include <cstddef>
@@ -12,17 +12,18 @@
 namespace engine {
 
 struct Copy {
-  size_t set = 0, sample = 0;  // positions among the data sets, and in that one
+  size_t set = 0, sample = 0;  // the position of the data set, and the position in it
 };
-using Copies = std::vector<Copy>;  // of one image, two or more, in the order of the sets
+using Copies = std::vector<Copy>;  // two or more of one image, in the order of the sets
 
-// Every image that occurs more than once; only those in more than one set if `across`. Files of one
-// size are compared by the XXH64 of their bytes, which a pack that is attached knows already. Files
-// that cannot be read are nobody's copies.
+// Every image that occurs more than once; with `across` only those in more than one set. Files of
+// one size are compared by the XXH64 of their bytes, which an attached pack knows already. A file
+// that cannot be read is no copy of anything.
 std::vector<Copies> find_duplicates(std::span<const Dataset* const> sets, bool across,
                                     const ParallelOptions& parallel);
 
-// copy,split,label,path: rows of one number in the first column are one image.
+// CSV with the columns copy, split, label and path; rows with one number in the first column are
+// one image.
 std::string duplicates_csv(std::span<const Copies> duplicates, std::span<const Dataset* const> sets,
                            std::span<const std::string> names);
 

@@ -16,10 +16,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint32_t kLabelMagic = 0x801,
-                   kImageMagic = 0x803;  // unsigned bytes in one, in three dimensions
-constexpr uint32_t kMaxSide = 4096;      // pixels; bounds what a hostile header makes us allocate
+                   kImageMagic = 0x803;  // unsigned bytes in one and in three dimensions
+constexpr uint32_t kMaxSide = 4096;      // pixels; bounds what a hostile header can allocate
 
-// Reads a plain or a gzip file from front to end; zlib tells them apart.
+// Reads a plain or a gzip file from its beginning to its end; zlib tells the two apart.
 class Reader {
  public:
   explicit Reader(const fs::path& path) : path_(path.string()), file_(gzopen(path_.c_str(), "rb")) {
@@ -66,7 +66,7 @@ class Reader {
   int64_t offset_ = 0;
 };
 
-// Returns the number of items.
+// Reads a header and returns the number of items.
 uint32_t read_header(Reader& in, const fs::path& file, uint32_t expected) {
   const uint32_t magic = in.big_endian();
   require(magic == expected, Failure::data, "{}: magic number {:#010x}, expected {:#010x}",
@@ -110,7 +110,7 @@ std::vector<Image> read_idx_images(const fs::path& file) {
   require(height - 1 < kMaxSide && width - 1 < kMaxSide, Failure::data,
           "{}: images of {} x {} pixels, sides must be 1 to {}", file.string(), width, height,
           kMaxSide);
-  std::vector<Image> images;  // grows as the bytes arrive: the count alone allocates nothing
+  std::vector<Image> images;  // grows as bytes arrive, since the count may be a lie
   for (uint32_t i = 0; i < count; ++i)
     in.read(images.emplace_back(static_cast<int>(width), static_cast<int>(height), 1).pixels);
   in.require_end();

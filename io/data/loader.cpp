@@ -78,7 +78,7 @@ StepShare share_of_step(int64_t samples, int batch, Share share, int64_t step) {
   const int64_t begin = step * batch * share.ranks;
   const int64_t total = std::min(int64_t{batch} * share.ranks, samples - begin);
   const int64_t base = total / share.ranks,
-                longer = total % share.ranks;  // the first `longer` ranks: one more
+                longer = total % share.ranks;  // that many of the first ranks have one more
   return {.first = begin + share.rank * base + std::min<int64_t>(share.rank, longer),
           .count = static_cast<int>(base + (share.rank < longer)),
           .total = static_cast<int>(total)};
@@ -184,7 +184,7 @@ void Loader::work(std::stop_token stop) {
       error = std::current_exception();
     }
     lock.lock();
-    // Of several errors in a batch the first sample's is reported, whichever thread was faster.
+    // If samples of a batch fail, the first of them is reported, whichever thread was faster.
     if (error && (!slot.error || i < slot.error_at))
       slot.error = std::exchange(error, nullptr), slot.error_at = i;
     --slot.remaining;

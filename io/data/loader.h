@@ -1,6 +1,7 @@
-// Batches of prepared images, or of records of images in a pack, for one rank: the order of an epoch, each rank's share of a step, and
-// the threads that prepare samples ahead of the consumer. Batches are the same for any number of
-// threads. What happens to one image (decoding, augmentation) is the caller's function.
+// Batches of prepared images, or of records of images in a pack, for one rank: the order of an
+// epoch, each rank's share of a step, and the threads that prepare samples ahead of the consumer.
+// Batches are the same for any number of threads. What happens to one image (decoding,
+// augmentation) is a function of the caller's.
 #pragma once
 
 #include <condition_variable>
@@ -25,10 +26,11 @@
 
 namespace engine {
 
-// The samples in the order in which an epoch visits them: Fisher–Yates, or as they are.
+// The samples in the order in which an epoch visits them: shuffled (Fisher–Yates), or as they are.
 std::vector<uint32_t> epoch_order(size_t samples, uint64_t seed, uint32_t epoch, bool shuffle);
-// As many draws as samples, each of a class and then of a sample of it, both with equal chances: some
-// samples come several times, some not at all. Every position has a key of its own.
+// An epoch of as many positions as there are samples. At each a class is chosen at random and then
+// one of its samples, both with equal chances, so some samples come several times and some not at
+// all. Every position has a random key of its own.
 std::vector<uint32_t> balanced_order(const Dataset& dataset, uint64_t seed, uint32_t epoch);
 
 struct Share {
@@ -36,22 +38,22 @@ struct Share {
 };
 
 struct StepShare {
-  int64_t first = 0;  // position in the epoch of this rank's first sample
-  int count = 0;      // this rank's samples
-  int total = 0;      // all ranks' samples: what the loss divides by
+  int64_t first = 0;  // the position in the epoch of this rank's first sample
+  int count = 0;      // the samples of this rank
+  int total = 0;      // the samples of all ranks, by which the loss is divided
 };
 
-// A global step takes batch · ranks consecutive positions, the last one what is left. Each rank has
-// a contiguous part; parts differ by at most one sample, so a rank has none only if fewer samples
-// than ranks are left.
+// A global step takes batch · ranks consecutive positions; the last step takes what is left. Each
+// rank has a contiguous part of them. The parts differ by at most one sample, so a rank has none
+// only if fewer samples than ranks are left.
 int64_t steps_per_epoch(int64_t samples, int batch, Share share);
 StepShare share_of_step(int64_t samples, int batch, Share share, int64_t step);
 
-// Prepares sample `index` of the data set; all batches of a loader have images of one size. Called
-// by several threads at once. An Error of kind data means that the image is bad; any other
-// exception ends the epoch.
+// Prepares sample `index` of the data set; all images of a loader have one size. Several threads
+// call it at once. An Error of kind data means that the image is bad; any other exception ends the
+// epoch.
 using Prepare = std::function<Image(size_t index, const RandomKey& key)>;
-// The same for a pack in device memory: what is to be done with the sample there.
+// The same for a pack in device memory: says what is to be done with the sample there.
 using PrepareRecord = std::function<ImageRecord(size_t index, const RandomKey& key)>;
 
 enum class OnBadImage {
@@ -59,7 +61,7 @@ enum class OnBadImage {
   skip,   // the next readable sample of the epoch takes its place, so that batches keep their size
 };
 
-// Memory for batches, for instance pinned by a GPU's driver; allocated once.
+// Where a loader gets the memory of its batches, once; it may be pinned by a GPU's driver.
 struct HostAllocator {
   std::function<void*(size_t bytes)> allocate;
   std::function<void(void*)> free;
@@ -71,11 +73,11 @@ struct LoaderOptions {
   int batch = 1;                            // samples per rank and step
   Share share{};
   int threads = 1;
-  int ahead = 2;  // batches prepared while the caller works on others
+  int ahead = 2;  // batches that are prepared while the caller works on others
   int keep = 1;   // a batch stays valid until next() has been called that often again
   uint64_t seed = 0;
   bool shuffle = true;
-  bool balanced = false;  // balanced_order() instead
+  bool balanced = false;  // take balanced_order() instead
   OnBadImage on_bad_image = OnBadImage::error;
   HostAllocator memory = plain_memory();
 };
@@ -85,13 +87,13 @@ struct Batch {
   const ImageRecord* records = nullptr;  // (count)
   const int32_t* labels = nullptr;       // (count)
   std::span<const uint32_t> indices;     // (count) positions in the data set
-  // (count) 1 where another sample stands in for a bad one: evaluation does not count it.
+  // (count) 1 where another sample stands in for a bad one, which evaluation does not count.
   std::span<const uint8_t> substituted;
   int64_t step = 0;
-  int64_t first = 0;  // position in the epoch of the first sample
-  // Of this rank. If 0, the rank takes the step all the same: it adds zeros to the all-reduce.
+  int64_t first = 0;  // the position in the epoch of the first sample
+  // The samples of this rank. A rank with none takes the step too: it adds zeros to the all-reduce.
   int count = 0;
-  int total = 0;  // over all ranks
+  int total = 0;  // the samples of all ranks
 };
 
 struct BadImage {
@@ -100,25 +102,26 @@ struct BadImage {
 
 class Loader {
  public:
-  // `dataset` must outlive the loader. Batches of records have the order, shares and keys that those
-  // of images have.
+  // `dataset` must outlive the loader. Batches of records have the same order, shares and keys as
+  // batches of images.
   Loader(const Dataset& dataset, std::variant<Prepare, PrepareRecord> prepare,
          LoaderOptions options);
-  ~Loader();  // at any time; waits for the samples being prepared
+  // May be destroyed at any time; waits for the samples that are being prepared.
+  ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  // Begins to prepare an epoch from any of its steps; whatever was being prepared and every batch
-  // given out are void.
+  // Begins to prepare an epoch from any of its steps. What was being prepared is dropped, and no
+  // batch that was given out is valid any more.
   void start(uint32_t epoch, int64_t first_step = 0);
 
-  // The next step's batch, or null after the last one. Valid until `keep` further calls (by default
-  // until the next one) or start(). Throws what a sample of the batch threw, once all batches
-  // before it were given out.
+  // The next step's batch, or null after the last one. It is valid until start() or `keep` further
+  // calls (by default until the next call). Throws what a sample of the batch threw, once all
+  // batches before it were given out.
   const Batch* next();
 
-  int64_t steps() const { return steps_; }               // of an epoch
-  double wait_seconds() const { return wait_seconds_; }  // spent in next(), since construction
+  int64_t steps() const { return steps_; }               // the steps of an epoch
+  double wait_seconds() const { return wait_seconds_; }  // the time spent in next() so far
   std::vector<BadImage> bad_images() const;              // each once, in the order of the data set
 
  private:
@@ -132,7 +135,7 @@ class Loader {
     std::vector<uint8_t> substituted;
     Batch batch;
     int remaining = 0;         // samples that are not prepared yet
-    std::exception_ptr error;  // of the first sample in the batch that has one
+    std::exception_ptr error;  // what the first bad sample of the batch threw
     int error_at = 0;
   };
 
@@ -152,7 +155,7 @@ class Loader {
   size_t image_bytes_ = 0;
   double wait_seconds_ = 0;
 
-  // Changed by start() only, while no thread is at work.
+  // Only start() changes these, while no thread is at work.
   uint32_t epoch_ = 0;
   std::vector<uint32_t> order_;
 
@@ -167,9 +170,9 @@ class Loader {
   int64_t end_ = 0;                      // steps to open
   int left_ = 0;                         // samples of the step opened last that no thread has taken
   int busy_ = 0;                         // threads preparing a sample
-  std::map<uint32_t, std::string> bad_;  // reason by sample
+  std::map<uint32_t, std::string> bad_;  // the reason for each bad sample
 
-  std::vector<std::jthread> threads_;  // last, so that they end before anything else goes
+  std::vector<std::jthread> threads_;  // last, so that they end before anything else is destroyed
 };
 
 }  // namespace engine

@@ -6,12 +6,13 @@
 namespace engine {
 namespace {
 
-double positive(Rng& rng) {  // (0, 1]
+// Uniform in (0, 1].
+double positive(Rng& rng) {
   return 1.0 - rng.uniform();
 }
 
-// The logarithm of a Gamma(alpha, 1) number: Marsaglia and Tsang 2000 for alpha + 1, which is at
-// least 1, times u^(1 / alpha). A logarithm, because small alphas underflow.
+// Samples Gamma(alpha, 1) and returns the logarithm, because small alphas underflow: Marsaglia and
+// Tsang 2000 for alpha + 1, which is at least 1, times u^(1 / alpha).
 double log_gamma_number(double alpha, Rng& rng) {
   const double d = alpha + 1 - 1.0 / 3, c = 1 / std::sqrt(9 * d);
   for (;;) {
@@ -24,12 +25,13 @@ double log_gamma_number(double alpha, Rng& rng) {
 
 }  // namespace
 
-double draw_beta(double alpha, Rng& rng) {
+double sample_beta(double alpha, Rng& rng) {
   const double a = log_gamma_number(alpha, rng), b = log_gamma_number(alpha, rng);
   return 1 / (1 + std::exp(b - a));
 }
 
-std::vector<Mix> draw_mixes(const Mixing& mixing, RandomKey key, int count, int height, int width) {
+std::vector<Mix> sample_mixes(const Mixing& mixing, RandomKey key, int count, int height,
+                              int width) {
   std::vector<Mix> mixes(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i)
     mixes[static_cast<size_t>(i)] = {.partner = count - 1 - i, .share = 1};
@@ -39,24 +41,24 @@ std::vector<Mix> draw_mixes(const Mixing& mixing, RandomKey key, int count, int 
 
   const bool both = mixing.mixup > 0 && mixing.cutmix > 0;
   const bool cut = both ? rng.chance(mixing.switch_probability) : mixing.cutmix > 0;
-  Mix drawn{.share = static_cast<float>(draw_beta(cut ? mixing.cutmix : mixing.mixup, rng))};
+  Mix sampled{.share = static_cast<float>(sample_beta(cut ? mixing.cutmix : mixing.mixup, rng))};
   if (cut) {
-    const double side = std::sqrt(1.0 - drawn.share);
+    const double side = std::sqrt(1.0 - sampled.share);
     const int box_height = static_cast<int>(height * side);
     const int box_width = static_cast<int>(width * side);
     const int y = static_cast<int>(rng.below(static_cast<uint32_t>(height)));
     const int x = static_cast<int>(rng.below(static_cast<uint32_t>(width)));
-    drawn.top = static_cast<int16_t>(std::clamp(y - box_height / 2, 0, height));
-    drawn.bottom = static_cast<int16_t>(std::clamp(y + box_height / 2, 0, height));
-    drawn.left = static_cast<int16_t>(std::clamp(x - box_width / 2, 0, width));
-    drawn.right = static_cast<int16_t>(std::clamp(x + box_width / 2, 0, width));
-    // The share is what the box, cut at the edges, leaves.
-    const int area = (drawn.bottom - drawn.top) * (drawn.right - drawn.left);
-    drawn.share = area > 0 ? static_cast<float>(1 - double(area) / (double(height) * width)) : 1;
+    sampled.top = static_cast<int16_t>(std::clamp(y - box_height / 2, 0, height));
+    sampled.bottom = static_cast<int16_t>(std::clamp(y + box_height / 2, 0, height));
+    sampled.left = static_cast<int16_t>(std::clamp(x - box_width / 2, 0, width));
+    sampled.right = static_cast<int16_t>(std::clamp(x + box_width / 2, 0, width));
+    // The share is what the box leaves after it was cut at the edges.
+    const int area = (sampled.bottom - sampled.top) * (sampled.right - sampled.left);
+    sampled.share = area > 0 ? static_cast<float>(1 - double(area) / (double(height) * width)) : 1;
   }
   for (Mix& mix : mixes) {
-    drawn.partner = mix.partner;
-    mix = drawn;
+    sampled.partner = mix.partner;
+    mix = sampled;
   }
   return mixes;
 }

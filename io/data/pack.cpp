@@ -14,7 +14,7 @@
 
 #include "engine/error.h"
 #include "io/data/pack_format.h"
-#include "io/files/source_file.h"
+#include "io/data/source_file.h"
 #include "io/images/decode.h"
 
 namespace engine {
@@ -28,7 +28,7 @@ std::unordered_map<std::string_view, uint32_t> positions(const Pack& pack) {
   return found;
 }
 
-// The values of an index in order, never beyond its end.
+// Reads the values of an index in order and never beyond its end.
 class IndexReader {
  public:
   IndexReader(std::span<const std::byte> bytes, const fs::path& file)
@@ -147,11 +147,11 @@ uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec
       if (error.kind != Failure::data) throw;
     }
   }
-  constexpr uint64_t kIndexEntry = 256;  // a record and a path
+  constexpr uint64_t kIndexEntry = 256;  // bytes: more than a record and a common path take
   return read == 0 ? 0 : (bytes / read + kIndexEntry) * sources.size();
 }
 
-// ---------------------------------------------------------------- reading one
+// ---------------------------------------------------------------- reading a pack
 
 Pack::~Pack() {
   if (base_) munmap(const_cast<std::byte*>(base_), bytes_);
@@ -229,7 +229,7 @@ std::shared_ptr<const Pack> open_pack(const fs::path& file) {
 std::optional<ImageView> Pack::image(size_t i) const {
   const Record& r = records_[i];
   if (!r.readable()) return std::nullopt;
-  if (!file_.empty()) {  // touching pages behind the end of a file would end the process
+  if (!file_.empty()) {  // touching pages beyond the end of a file would end the process
     struct stat status;
     require(fstat(descriptor_, &status) == 0 && static_cast<size_t>(status.st_size) >= bytes_,
             Failure::data, "{}: the pack was cut short while in use", file_.string());

@@ -1,6 +1,6 @@
-// Pictures decoded and resized once, as uint8, so that epochs need neither: in memory or in one
-// memory-mapped file that several processes share. What is in a pack does not depend on labels,
-// splits or augmentation. Which kind a run uses is decided in tools/.
+// Packs: pictures decoded and resized once, as uint8, so that epochs need to do neither. A pack is
+// in memory or in one memory-mapped file that several processes share. What it holds does not
+// depend on labels, splits or augmentation. Which kind a run uses is decided in tools/.
 #pragma once
 
 #include <atomic>
@@ -22,7 +22,7 @@
 
 namespace engine {
 
-// What was done to each picture: Preprocess's resize, or nothing if resize_height is 0.
+// What was done to each picture: the resize of Preprocess, or nothing if resize_height is 0.
 struct PackSpec {
   int resize_height = 0, resize_width = 0;
   Interpolation interpolation = Interpolation::bilinear;
@@ -36,26 +36,26 @@ std::string describe(const PackSpec& spec);  // "shorter side 256, bilinear, 3 c
 // Whether a picture from such a pack is what `preprocess`'s resize makes of the file, bit for bit.
 bool already_resized(const PackSpec& spec, const Preprocess& preprocess);
 
-// What a pack stores of a decoded picture.
+// A decoded picture as a pack stores it.
 Image pack_image(Image decoded, const PackSpec& spec);
 
-// One picture to put in: a file, or one that is in memory already and came from that file.
+// One picture to put into a pack: a file, or a picture in memory that came from that file.
 struct PackSource {
   std::string path;
   const Image* image = nullptr;
 };
-// Those of several data sets, each once, in their order.
+// The pictures of several data sets, each once, in their order.
 std::vector<PackSource> pack_sources(std::span<const Dataset* const> data);
 
 class Pack {
  public:
   struct Record {
-    uint64_t offset = 0;  // of the pixels in pixels(); a multiple of 64
-    int32_t width = 0, height = 0;
-    uint64_t checksum = 0;  // XXH64 of the pixels
-    uint64_t content = 0;   // XXH64 of the source file
-    uint64_t size = 0;      // of the source file, in bytes
-    int64_t modified = 0;   // of the source file, in ns
+    uint64_t offset = 0;            // where the pixels begin in pixels(); a multiple of 64
+    int32_t width = 0, height = 0;  // pixels
+    uint64_t checksum = 0;          // XXH64 of the pixels
+    uint64_t content = 0;           // XXH64 of the source file
+    uint64_t size = 0;              // bytes of the source file
+    int64_t modified = 0;           // when the source file was modified, in ns since 1970
 
     size_t bytes(int channels) const { return size_t(width) * height * channels; }
     bool readable() const { return width > 0; }
@@ -69,15 +69,17 @@ class Pack {
   const PackSpec& spec() const { return spec_; }
   const Record& record(size_t i) const { return records_[i]; }
   const std::string& path(size_t i) const { return paths_[i]; }
-  // All pictures, with gaps; read-only, for instance to copy it to a device.
+  // All pictures, with gaps between them, for instance to copy them to a device.
   std::span<const uint8_t> pixels() const;
-  const std::filesystem::path& file() const { return file_; }  // empty: in memory
+  // Empty for a pack in memory.
+  const std::filesystem::path& file() const { return file_; }
 
-  // Picture i; null where its source could not be read or its pixels are damaged (checked when first
-  // asked for): the source is to be read instead. A damaged file is removed, so that the next run
-  // makes a new one. From any thread. Error(data) if the file was cut short meanwhile.
+  // Picture i. There is none where its source could not be read or its pixels are damaged, which is
+  // checked when the picture is first asked for; the source is to be read instead. A damaged file
+  // is removed, so that the next run makes a new one. Any thread may call this. Error(data) if the
+  // file was cut short meanwhile.
   std::optional<ImageView> image(size_t i) const;
-  std::vector<size_t> damaged() const;  // those found so far
+  std::vector<size_t> damaged() const;  // the damaged pictures found so far
 
  private:
   friend std::shared_ptr<const Pack> map_pack(int descriptor, const std::filesystem::path& file);
@@ -89,8 +91,8 @@ class Pack {
   std::vector<std::string> paths_;
   std::filesystem::path file_;
   int descriptor_ = -1;
-  const std::byte* base_ = nullptr;  // of the whole file
-  size_t bytes_ = 0;
+  const std::byte* base_ = nullptr;                    // where the file is mapped
+  size_t bytes_ = 0;                                   // of the whole file
   mutable std::vector<std::atomic<uint8_t>> checked_;  // 0: not yet, 1: good, 2: damaged
 };
 
@@ -99,31 +101,34 @@ std::shared_ptr<const Pack> map_pack(int descriptor, const std::filesystem::path
 
 struct PackOptions {
   ParallelOptions parallel;
-  // What becomes of pictures that cannot be read: an Error, or a record without pixels.
+  // A picture that cannot be read becomes a record without pixels instead of an Error.
   bool allow_unreadable = false;
-  std::function<void(std::string_view line)> say;  // news for people; may be empty
+  std::function<void(std::string_view line)> say;  // tells people what happens; may be empty
 };
 
-// In memory (an anonymous file, so that it is shared on fork and mapped like one on disk).
+// Makes a pack in memory: in an anonymous file, which is shared on fork and mapped like one on
+// disk.
 std::shared_ptr<const Pack> build_pack(std::span<const PackSource> sources, const PackSpec& spec,
                                        const PackOptions& options);
 
-// The pack in `file` if it holds all the sources unchanged, else a new one in its place. It is
-// written to a temporary beside it, synced and renamed; meanwhile FILE.lock is locked, and another
-// process that needs the same pack waits.
+// Opens the pack in `file` if it holds all the sources unchanged, else makes a new one in its
+// place. The new one is written to a temporary file beside it, synced and renamed; meanwhile
+// FILE.lock is locked, and another process that needs the same pack waits.
 std::shared_ptr<const Pack> open_or_build_pack(const std::filesystem::path& file,
                                                std::span<const PackSource> sources,
                                                const PackSpec& spec, const PackOptions& options);
 
-// Error(data) says what is wrong with the file: missing, another version, truncated, damaged index.
+// Opens a pack. Error(data) if the file is missing, truncated, of another version, or its index is
+// damaged.
 std::shared_ptr<const Pack> open_pack(const std::filesystem::path& file);
 
-// Why the pack cannot serve the sources, or nothing: pictures that are missing, files of another
-// size, of another time and content.
+// Why the pack cannot serve the sources, or nothing if it can: pictures are missing, or files have
+// another size, or another time and content.
 std::optional<std::string> mismatch(const Pack& pack, std::span<const PackSource> sources,
                                     const PackSpec& spec, const ParallelOptions& parallel);
 
-// The bytes such a pack takes, from the headers of up to `probes` pictures spread over the sources.
+// An estimate of the bytes that such a pack takes. Up to `probes` pictures, spread over the
+// sources, are decoded for it.
 uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec,
                        size_t probes = 256);
 

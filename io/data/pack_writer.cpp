@@ -1,4 +1,4 @@
-// Makes packs: threads decode, resize and append; the header is written last.
+// Makes packs: threads decode, resize and append pictures; the header is written last.
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -13,8 +13,8 @@
 #include "engine/error.h"
 #include "io/data/pack.h"
 #include "io/data/pack_format.h"
+#include "io/data/source_file.h"
 #include "io/files/descriptor.h"
-#include "io/files/source_file.h"
 
 namespace engine {
 namespace {
@@ -40,11 +40,11 @@ void append(std::vector<std::byte>& bytes, const T* values, size_t count) {
   bytes.insert(bytes.end(), first, first + count * sizeof(T));
 }
 
-// Fills an empty file.
+// Fills an empty file with the pictures, the index and the header.
 void write_pack(int file, const fs::path& name, std::span<const PackSource> sources,
                 const PackSpec& spec, const PackOptions& options) {
   std::vector<Pack::Record> records(sources.size());
-  std::atomic<uint64_t> end = 0;  // of the pixels so far
+  std::atomic<uint64_t> end = 0;  // where the pixels end so far
   parallel_for(sources.size(), options.parallel, [&](size_t i) {
     const SourceFile source = source_file(sources[i]);  // before reading: a later change shows
     Pack::Record& record = records[i];
@@ -91,11 +91,11 @@ void write_pack(int file, const fs::path& name, std::span<const PackSource> sour
   write_at(file, std::as_bytes(std::span(&header, 1)), 0, name);
 }
 
-// Written completely, under its name and on disk, or not at all.
+// Writes a pack completely, under its name and synced to disk, or not at all.
 std::shared_ptr<const Pack> write_pack_file(const fs::path& file,
                                             std::span<const PackSource> sources,
                                             const PackSpec& spec, const PackOptions& options) {
-  const fs::path temporary = file.string() + ".tmp";  // one writer at a time holds the lock
+  const fs::path temporary = file.string() + ".tmp";  // one name serves: the lock has one holder
   const auto fail_with_errno = [&](const char* what) {
     fail(Failure::data, "{}: cannot {}: {}", file.string(), what, std::strerror(errno));
   };
@@ -116,7 +116,7 @@ std::shared_ptr<const Pack> write_pack_file(const fs::path& file,
   return map_pack(out.release(), file);
 }
 
-// The lock of a pack's writer; released when the descriptor goes, however the process ends.
+// Takes the lock of a pack's writer. It is released with the descriptor, however the process ends.
 Descriptor lock_for_writing(const fs::path& file, const PackOptions& options) {
   const std::string name = file.string() + ".lock";
   Descriptor lock(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
@@ -134,7 +134,8 @@ Descriptor lock_for_writing(const fs::path& file, const PackOptions& options) {
   return lock;
 }
 
-// The pack if it serves the sources; else null, and why not in `reason` (empty: there is none).
+// The pack if it serves the sources, else null; `reason` then says why not, and is empty if there
+// is no pack.
 std::shared_ptr<const Pack> usable_pack(const fs::path& file, std::span<const PackSource> sources,
                                         const PackSpec& spec, const PackOptions& options,
                                         std::string& reason) {
@@ -175,7 +176,7 @@ std::shared_ptr<const Pack> open_or_build_pack(const fs::path& file,
   require(!error, Failure::data, "{}: cannot create the cache folder: {}", folder.string(),
           error.message());
   const Descriptor lock = lock_for_writing(file, options);
-  // Another process may have made it meanwhile.
+  // Another process may have made the pack meanwhile.
   if (auto pack = usable_pack(file, sources, spec, options, reason)) return pack;
   if (!reason.empty() && options.say) options.say(reason + "; making it anew");
   return write_pack_file(fs::absolute(file), sources, spec, options);

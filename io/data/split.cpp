@@ -33,7 +33,7 @@ std::optional<int> whole_number(std::string_view text) {
   return value;
 }
 
-// Deals the images out after a shuffle of their own.
+// Shuffles the images of one group and deals them out to the parts.
 void deal(std::vector<uint32_t> images, const Shares& shares, uint64_t seed, uint32_t group,
           std::vector<Part>& parts) {
   Rng rng({.seed = seed, .position = group, .purpose = purpose("split")});
@@ -55,7 +55,7 @@ std::string_view to_string(LabelKind kind) {
   return kind == LabelKind::names ? "class names" : "class indices";
 }
 
-// ---------------------------------------------------------------- drawing one
+// ---------------------------------------------------------------- choosing a split at random
 
 Shares parse_shares(std::string_view text) {
   Shares shares{};
@@ -98,8 +98,8 @@ std::array<int64_t, 3> split_counts(int64_t count, const Shares& shares) {
   return counts;
 }
 
-std::vector<Part> draw_split(const Dataset& all, const Shares& shares, bool stratify,
-                             uint64_t seed) {
+std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool stratify,
+                               uint64_t seed) {
   std::vector<std::vector<uint32_t>> groups(stratify ? all.classes.size() : 1);
   for (size_t i = 0; i < all.samples.size(); ++i)
     groups[stratify ? static_cast<size_t>(all.samples[i].label) : 0].push_back(
@@ -152,7 +152,7 @@ std::string split_csv(const TrainingData& data, const fs::path& root) {
   return text;
 }
 
-// ---------------------------------------------------------------- reading one
+// ---------------------------------------------------------------- reading a split
 
 Labels read_labels(const fs::path& file, const fs::path& root, ClassOrder order,
                    std::span<const std::string> classes) {

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
   fail(Failure::data, "{}: cannot {}: {}", path.string(), action, std::strerror(errno));
 }
 
-// Removes a file when it goes, unless kept.
+// Removes its file when it is destroyed, unless the file is to be kept.
 class Temporary {
  public:
   explicit Temporary(fs::path path) : path_(std::move(path)) {}

@@ -8,9 +8,9 @@
 
 namespace engine {
 
-// Writes the parts one after the other into a temporary in the same folder, then takes its place:
-// write, fsync, rename, fsync of the folder. On failure the temporary is removed and an Error(data)
-// with the system's reason thrown; what was at `path` before is untouched.
+// Writes the parts one after the other into a temporary file in the same folder, syncs it, renames
+// it to `path` and syncs the folder. On failure the temporary is removed and an Error(data) with
+// the system's reason is thrown; what was at `path` before is untouched.
 void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);

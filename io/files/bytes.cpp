@@ -6,17 +6,17 @@
 
 namespace engine {
 
-std::vector<std::byte> read_file(const std::filesystem::path& path) {
+std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind) {
   std::error_code problem;
   const bool regular = std::filesystem::is_regular_file(path, problem);
-  if (problem) fail(Failure::weights, "{}: {}", path.string(), problem.message());
-  require(regular, Failure::weights, "{}: not a file", path.string());
+  if (problem) fail(kind, "{}: {}", path.string(), problem.message());
+  require(regular, kind, "{}: not a file", path.string());
   std::ifstream file(path, std::ios::binary | std::ios::ate);
-  require(file.is_open(), Failure::weights, "{}: {}", path.string(), std::strerror(errno));
+  require(file.is_open(), kind, "{}: {}", path.string(), std::strerror(errno));
   std::vector<std::byte> bytes(static_cast<size_t>(file.tellg()));
   file.seekg(0).read(reinterpret_cast<char*>(bytes.data()),
                      static_cast<std::streamsize>(bytes.size()));
-  require(file.good(), Failure::weights, "{}: cannot read {} bytes", path.string(), bytes.size());
+  require(file.good(), kind, "{}: cannot read {} bytes", path.string(), bytes.size());
   return bytes;
 }
 

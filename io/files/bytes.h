@@ -19,9 +19,12 @@ namespace engine {
 
 using Bytes = std::span<const std::byte>;
 
-std::vector<std::byte> read_file(const std::filesystem::path& path);
+// All bytes of a regular file. An Error(kind) names the file and gives the system's reason if it
+// cannot be read to its end.
+std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind = Failure::data);
 
-// elements × element size; nothing if a dimension is negative or the product overflows.
+// The bytes of a tensor: its elements times the size of one. There is no value if a dimension is
+// negative or the product overflows.
 std::optional<uint64_t> bytes_of(const Shape& shape, DType type);
 
 inline std::string_view as_text(Bytes bytes) {
@@ -31,13 +34,13 @@ inline Bytes as_bytes(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
-// A value as it lies in memory: little-endian.
+// Appends a value as it lies in memory, which is little-endian.
 template <class T>
 void append_raw(std::string& bytes, T value) {
   bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
-// Reads little-endian values in order. Every failure is an Error(weights) that starts with `what`,
+// Reads little-endian values in order. Every failure is an Error(weights) that begins with `what`,
 // usually the file's path, and gives the position.
 class ByteReader {
  public:
@@ -49,7 +52,8 @@ class ByteReader {
 
   void seek(uint64_t position);
   Bytes take(uint64_t count);
-  std::string_view line();  // up to the next newline, which is taken but not returned
+  // The bytes up to the next newline, which is taken but not returned.
+  std::string_view line();
 
   template <class T>
   T read() {

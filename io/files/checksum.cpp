@@ -1,32 +1,18 @@
 #include "io/files/checksum.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <openssl/evp.h>
 
-#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+
+#include "engine/error.h"
 
 namespace engine {
 namespace {
 
-// First 32 bits of the fractional parts of the cube roots of the first 64 primes.
-constexpr std::array<uint32_t, 64> kRound = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-
-uint32_t big_endian(const std::byte* at) {
-  uint32_t value;
-  std::memcpy(&value, at, sizeof value);
-  return __builtin_bswap32(value);
-}
-
-// ---- XXH64: its five primes
+// The five primes of XXH64.
 constexpr uint64_t kPrime1 = 0x9E3779B185EBCA87, kPrime2 = 0xC2B2AE3D27D4EB4F,
                    kPrime3 = 0x165667B19E3779F9, kPrime4 = 0x85EBCA77C2B2AE63,
                    kPrime5 = 0x27D4EB2F165667C5;
@@ -45,50 +31,25 @@ uint64_t xx_round(uint64_t sum, uint64_t lane) {
 
 }  // namespace
 
-void Sha256::absorb(const std::byte* block) {
-  std::array<uint32_t, 64> w;
-  for (size_t i = 0; i < 16; ++i) w[i] = big_endian(block + 4 * i);
-  for (size_t i = 16; i < 64; ++i) {
-    const uint32_t near = w[i - 15], far = w[i - 2];
-    w[i] = w[i - 16] + (std::rotr(near, 7) ^ std::rotr(near, 18) ^ near >> 3) + w[i - 7] +
-           (std::rotr(far, 17) ^ std::rotr(far, 19) ^ far >> 10);
-  }
-  auto [a, b, c, d, e, f, g, h] = state_;
-  for (size_t i = 0; i < 64; ++i) {
-    const uint32_t first = h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) +
-                           ((e & f) ^ (~e & g)) + kRound[i] + w[i];
-    const uint32_t second =
-        (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
-    h = g, g = f, f = e, e = d + first;
-    d = c, c = b, b = a, a = first + second;
-  }
-  const std::array<uint32_t, 8> mixed = {a, b, c, d, e, f, g, h};
-  for (size_t i = 0; i < 8; ++i) state_[i] += mixed[i];
+void Sha256::Free::operator()(evp_md_ctx_st* context) const {
+  EVP_MD_CTX_free(context);
+}
+
+Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
+  require(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1,
+          Failure::internal, "OpenSSL cannot compute SHA-256");
 }
 
 void Sha256::update(std::span<const std::byte> bytes) {
-  const size_t filled = length_ % 64;
-  length_ += bytes.size();
-  if (filled != 0) {
-    const size_t taken = std::min(bytes.size(), 64 - filled);
-    std::copy_n(bytes.begin(), taken, pending_.begin() + filled);
-    if (filled + taken < 64) return;
-    absorb(pending_.data());
-    bytes = bytes.subspan(taken);
-  }
-  for (; bytes.size() >= 64; bytes = bytes.subspan(64)) absorb(bytes.data());
-  std::ranges::copy(bytes, pending_.begin());
+  require(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1, Failure::internal,
+          "OpenSSL cannot add {} bytes to a SHA-256", bytes.size());
 }
 
 std::string Sha256::finish() {
-  const uint64_t bits = __builtin_bswap64(length_ * 8);
-  // One set bit, zeros up to 56 modulo 64, then the length in bits.
-  std::array<std::byte, 64> padding = {std::byte{0x80}};
-  update(std::span(padding).first(1 + (119 - length_ % 64) % 64));
-  update(std::as_bytes(std::span(&bits, 1)));
-  std::string digits;
-  for (const uint32_t word : state_) digits += fmt::format("{:08x}", word);
-  return digits;
+  std::array<unsigned char, 32> digest;
+  require(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1, Failure::internal,
+          "OpenSSL cannot finish a SHA-256");
+  return fmt::format("{:02x}", fmt::join(digest, ""));
 }
 
 std::string sha256(std::span<const std::byte> bytes) {

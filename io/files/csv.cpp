@@ -3,26 +3,11 @@
 #include <algorithm>
 
 #include "engine/error.h"
-#include "io/images/decode.h"
+#include "io/files/bytes.h"
+#include "io/files/utf8.h"
 
 namespace engine {
 namespace {
-
-// Bytes of the UTF-8 character that a text begins with; 0 if it is none.
-size_t utf8_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  // Overlong forms, surrogates, beyond U+10FFFF.
-  const unsigned char second = byte(1);
-  const bool valid = (first != 0xE0 || second >= 0xA0) && (first != 0xED || second < 0xA0) &&
-                     (first != 0xF0 || second >= 0x90) && (first != 0xF4 || second < 0x90);
-  return valid ? length : 0;
-}
 
 class CsvReader {
  public:
@@ -46,7 +31,7 @@ class CsvReader {
     engine::require(condition, Failure::data, "{}, line {}: {}", name_, line_, what);
   }
 
-  // A line end of either kind is '\n' here.
+  // Takes the next character if it is the wanted one; '\n' stands for both kinds of line end.
   bool take_if(char wanted) {
     if (done()) return false;
     const bool windows = wanted == '\n' && text_.starts_with("\r\n");
@@ -81,7 +66,7 @@ class CsvReader {
       if (!take_if('"'))
         value += take_character();
       else if (take_if('"'))
-        value += '"';  // two of them are one
+        value += '"';  // a doubled quote stands for one
       else
         return value;
     }
@@ -114,8 +99,7 @@ Csv parse_csv(std::string_view text, std::string_view name) {
 }
 
 Csv read_csv(const std::filesystem::path& file) {
-  const std::vector<std::byte> bytes = read_bytes(file);
-  return parse_csv({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.string());
+  return parse_csv(as_text(read_file(file)), file.string());
 }
 
 std::string csv_field(std::string_view text) {

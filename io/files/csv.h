@@ -1,5 +1,5 @@
-// Comma-separated values as RFC 4180 has them: fields in quotes may hold commas, line ends and
-// doubled quotes. UTF-8, with or without a byte order mark.
+// Comma-separated values as RFC 4180 defines them: fields in quotes may hold commas, line ends and
+// doubled quotes. The text is UTF-8, with or without a byte order mark.
 #pragma once
 
 #include <filesystem>
@@ -10,7 +10,7 @@
 namespace engine {
 
 struct CsvRow {
-  int line = 0;  // where it begins, from 1
+  int line = 0;  // the line where it begins, from 1
   std::vector<std::string> fields;
 };
 
@@ -18,15 +18,16 @@ struct Csv {
   std::vector<std::string> header;
   std::vector<CsvRow> rows;  // each with as many fields as the header; empty lines are left out
 
-  // Position of a column, -1 if there is none of that name.
+  // The position of the column of that name, or -1 if there is none.
   int column(std::string_view name) const;
 };
 
-// Error(data) with file and line: quotes that do not match, another number of fields, no UTF-8.
+// Quotes that do not match, rows of another length than the header, and bytes that are not UTF-8
+// are an Error(data) with the file and the line.
 Csv read_csv(const std::filesystem::path& file);
 Csv parse_csv(std::string_view text, std::string_view name);
 
-// As it stands in a file: in quotes where it holds a comma, a quote or a line end.
+// The text as a field of a file: in quotes if it holds a comma, a quote or a line end.
 std::string csv_field(std::string_view text);
 
 }  // namespace engine

@@ -10,7 +10,7 @@
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 
 namespace engine {
 namespace {
@@ -20,7 +20,7 @@ constexpr std::array<uint32_t, 256> kTable = [] {
   for (uint32_t i = 0; i < 256; ++i) {
     uint32_t c = i;
     for (int bit = 0; bit < 8; ++bit)
-      c = c >> 1 ^ (c & 1 ? 0x82F63B78u : 0);  // reflected 0x1EDC6F41
+      c = c >> 1 ^ (c & 1 ? 0x82F63B78u : 0);  // the polynomial 0x1EDC6F41, reflected
     table[i] = c;
   }
   return table;
@@ -82,7 +82,8 @@ void EventFile::write(int64_t step, std::span<const Scalar> scalars) {
   record(event.bytes());
 }
 
-// TFRecord: length (8 bytes), its check sum (4), the bytes, theirs (4); all little-endian.
+// A TFRecord is the length (8 bytes), its checksum (4), the bytes and their checksum (4), all
+// little-endian.
 void EventFile::record(std::string_view event) {
   std::string text;
   append_raw(text, uint64_t{event.size()});

@@ -15,7 +15,7 @@ void parallel_for(size_t count, const ParallelOptions& options,
                   const std::function<void(size_t i)>& body) {
   std::atomic<size_t> next = 0;
   std::atomic<bool> stopped = false;
-  std::mutex mutex;  // guards what follows, and progress()
+  std::mutex mutex;  // guards what follows and the calls of progress()
   size_t done = 0, failed_at = count;
   std::exception_ptr failure;
 

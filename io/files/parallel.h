@@ -12,9 +12,9 @@ struct ParallelOptions {
   std::function<void(size_t done, size_t all)> progress;  // one call at a time; may be empty
 };
 
-// Calls body(i) for every i below `count`, in about that order. Of several failures the one of the
-// lowest i that was met is rethrown, once all threads have ended. When stop() says so, it throws
-// Error(preempted).
+// Calls body(i) for every i below `count`, in about that order. If calls throw, the exception of
+// the lowest i among them is rethrown once all threads have ended. When stop() returns true, it
+// throws Error(preempted).
 void parallel_for(size_t count, const ParallelOptions& options,
                   const std::function<void(size_t i)>& body);
 

@@ -20,35 +20,35 @@ cv::Mat view(Image& image) {
   return {image.height, image.width, CV_8UC(image.channels), image.pixels.data()};
 }
 
-float draw(Rng& rng, Interval range) {
+float sample_in(Rng& rng, Interval range) {
   return rng.uniform(range.low, range.high);
 }
 
-// Uniform in the logarithm.
-double draw_ratio(Rng& rng, Interval ratio) {
-  return std::exp(draw(rng, {std::log(ratio.low), std::log(ratio.high)}));
+// A ratio that is uniform in its logarithm.
+double sample_ratio(Rng& rng, Interval ratio) {
+  return std::exp(sample_in(rng, {std::log(ratio.low), std::log(ratio.high)}));
 }
 
-int draw_below(Rng& rng, int n) {
+int sample_below(Rng& rng, int n) {
   return static_cast<int>(rng.below(static_cast<uint32_t>(n)));
 }
 
-int draw_corner(int side, int size, int padding, Rng& rng) {
+int sample_corner(int side, int size, int padding, Rng& rng) {
   const int room = side + 2 * padding - size;
-  return room >= 0 ? draw_below(rng, room + 1) - padding : -((size - side) / 2);
+  return room >= 0 ? sample_below(rng, room + 1) - padding : -((size - side) / 2);
 }
 
-CropWindow draw_resized_window(int image_width, int image_height, Rng& rng, Interval area,
-                               Interval ratio) {
+CropWindow sample_resized_window(int image_width, int image_height, Rng& rng, Interval area,
+                                 Interval ratio) {
   const double pixels = static_cast<double>(image_width) * image_height;
   for (int attempt = 0; attempt < 10; ++attempt) {
-    const double target = pixels * draw(rng, area);
-    const double shape = draw_ratio(rng, ratio);
+    const double target = pixels * sample_in(rng, area);
+    const double shape = sample_ratio(rng, ratio);
     const int width = static_cast<int>(std::nearbyint(std::sqrt(target * shape)));
     const int height = static_cast<int>(std::nearbyint(std::sqrt(target / shape)));
     if (width < 1 || width > image_width || height < 1 || height > image_height) continue;
-    const int top = draw_below(rng, image_height - height + 1);
-    const int left = draw_below(rng, image_width - width + 1);
+    const int top = sample_below(rng, image_height - height + 1);
+    const int left = sample_below(rng, image_width - width + 1);
     return {left, top, width, height};
   }
   const double shape = static_cast<double>(image_width) / image_height;
@@ -58,7 +58,7 @@ CropWindow draw_resized_window(int image_width, int image_height, Rng& rng, Inte
   return {(image_width - width) / 2, (image_height - height) / 2, width, height};
 }
 
-// Where in an image of that size the warp puts each point: output = matrix · (x, y, 1).
+// Where the warp of an image of that size puts each point: output = matrix · (x, y, 1).
 cv::Matx23d matrix(const Affine& affine, int width, int height) {
   constexpr double kRadians = std::numbers::pi / 180;
   const double cosine = std::cos(affine.angle * kRadians), sine = std::sin(affine.angle * kRadians);
@@ -80,7 +80,7 @@ void flip_horizontal(Image& image) {
     for (int y = 0; y < image.height; ++y) std::reverse(image.row(y), image.row(y) + image.width);
     return;
   }
-  // Pixel by pixel as words of four bytes; the fourth is overwritten by the next pixel's first.
+  // Pixels are copied as words of four bytes; the next pixel overwrites the fourth.
   const size_t bytes = size_t(image.width) * 3;
   std::vector<uint8_t> row(bytes + 1), reversed(bytes + 1);
   for (int y = 0; y < image.height; ++y) {
@@ -124,8 +124,9 @@ void blur(Image& image, int kernel, float sigma) {
 
 Stage crop_and_resize(const AugmentConfig& config, const Preprocess& preprocess) {
   return [=](Image& image, Rng& rng) {
-    const Sampling sampling = draw_sampling(config, preprocess, image.width, image.height, rng);
-    image = sample(view_of(image), 0, 0, sampling, preprocess.interpolation);
+    const Resampling resampling =
+        sample_crop_and_resize(config, preprocess, image.width, image.height, rng);
+    image = resample(view_of(image), 0, 0, resampling, preprocess.interpolation);
   };
 }
 
@@ -144,11 +145,11 @@ Stage random_vertical_flip(float probability) {
 Stage random_affine(const AffineRanges& ranges) {
   return [ranges](Image& image, Rng& rng) {
     Affine affine;
-    affine.angle = draw(rng, ranges.angle);
-    affine.scale = draw(rng, ranges.scale);
-    affine.shear = draw(rng, ranges.shear);
-    affine.translate_x = draw(rng, ranges.translate);
-    affine.translate_y = draw(rng, ranges.translate);
+    affine.angle = sample_in(rng, ranges.angle);
+    affine.scale = sample_in(rng, ranges.scale);
+    affine.shear = sample_in(rng, ranges.shear);
+    affine.translate_x = sample_in(rng, ranges.translate);
+    affine.translate_y = sample_in(rng, ranges.translate);
     warp(image, affine);
   };
 }
@@ -157,14 +158,15 @@ Stage color_jitter(const Jitter& jitter) {
   return [jitter](Image& image, Rng& rng) {
     constexpr void (*kEdits[])(Image&, float) = {adjust_brightness, adjust_contrast,
                                                  adjust_saturation, adjust_hue};
-    for (const JitterStep& step : draw_jitter(jitter, rng))
+    for (const JitterStep& step : sample_jitter(jitter, rng))
       if (step.used) kEdits[step.kind](image, step.value);
   };
 }
 
 Stage random_gaussian_blur(const Blur& blurring) {
   return [blurring](Image& image, Rng& rng) {
-    if (rng.chance(blurring.probability)) blur(image, blurring.kernel, draw(rng, blurring.sigma));
+    if (rng.chance(blurring.probability))
+      blur(image, blurring.kernel, sample_in(rng, blurring.sigma));
   };
 }
 
@@ -173,47 +175,48 @@ Stage random_erasing(const Erasing& erasing, const std::array<uint8_t, 3>& color
     if (!rng.chance(erasing.probability)) return;
     const double pixels = static_cast<double>(image.width) * image.height;
     for (int attempt = 0; attempt < 10; ++attempt) {
-      const double target = pixels * draw(rng, erasing.area);
-      const double shape = draw_ratio(rng, erasing.ratio);
+      const double target = pixels * sample_in(rng, erasing.area);
+      const double shape = sample_ratio(rng, erasing.ratio);
       const int height = static_cast<int>(std::nearbyint(std::sqrt(target * shape)));
       const int width = static_cast<int>(std::nearbyint(std::sqrt(target / shape)));
       if (height >= image.height || width >= image.width) continue;
-      const int top = draw_below(rng, image.height - height + 1);
-      const int left = draw_below(rng, image.width - width + 1);
+      const int top = sample_below(rng, image.height - height + 1);
+      const int left = sample_below(rng, image.width - width + 1);
       return fill(image, {left, top, width, height}, color);
     }
   };
 }
 
-// ---- draws that devices share
+// ---- random numbers that devices share
 
-CropWindow draw_crop(const AugmentConfig& config, int width, int height, int size, Rng& rng) {
+CropWindow sample_crop(const AugmentConfig& config, int width, int height, int size, Rng& rng) {
   switch (config.crop) {
     case CropKind::center:
       return {center_crop_corner(width, size), center_crop_corner(height, size), size, size};
     case CropKind::random: {
-      const int top = draw_corner(height, size, config.crop_padding, rng);
-      const int left = draw_corner(width, size, config.crop_padding, rng);
+      const int top = sample_corner(height, size, config.crop_padding, rng);
+      const int left = sample_corner(width, size, config.crop_padding, rng);
       return {left, top, size, size};
     }
     case CropKind::resized:
-      return draw_resized_window(width, height, rng, config.crop_area, config.crop_ratio);
+      return sample_resized_window(width, height, rng, config.crop_area, config.crop_ratio);
   }
   fail(Failure::internal, "crop {}", static_cast<int>(config.crop));
 }
 
-Sampling draw_sampling(const AugmentConfig& config, const Preprocess& p, int width, int height,
-                       Rng& rng) {
+Resampling sample_crop_and_resize(const AugmentConfig& config, const Preprocess& p, int width,
+                                  int height, Rng& rng) {
   if (config.crop == CropKind::resized)
-    return {draw_crop(config, width, height, p.crop, rng), p.crop, p.crop, {0, 0, p.crop, p.crop}};
+    return {
+        sample_crop(config, width, height, p.crop, rng), p.crop, p.crop, {0, 0, p.crop, p.crop}};
   const Size to = resized_size(width, height, p);
   return {{0, 0, width, height},
           to.width,
           to.height,
-          draw_crop(config, to.width, to.height, p.crop, rng)};
+          sample_crop(config, to.width, to.height, p.crop, rng)};
 }
 
-std::array<JitterStep, 4> draw_jitter(const Jitter& jitter, Rng& rng) {
+std::array<JitterStep, 4> sample_jitter(const Jitter& jitter, Rng& rng) {
   const auto around_one = [](float width) { return Interval{std::max(0.f, 1 - width), 1 + width}; };
   const Interval ranges[] = {around_one(jitter.brightness),
                              around_one(jitter.contrast),
@@ -221,10 +224,10 @@ std::array<JitterStep, 4> draw_jitter(const Jitter& jitter, Rng& rng) {
                              {-jitter.hue, jitter.hue}};
   std::array<JitterStep, 4> steps{};
   for (size_t i = 0; i < 4; ++i) steps[i].kind = static_cast<JitterStep::Kind>(i);
-  for (int i = 3; i > 0; --i) std::swap(steps[size_t(i)], steps[size_t(draw_below(rng, i + 1))]);
+  for (int i = 3; i > 0; --i) std::swap(steps[size_t(i)], steps[size_t(sample_below(rng, i + 1))]);
   for (JitterStep& step : steps) {
     const Interval range = ranges[step.kind];
-    step.value = draw(rng, range);
+    step.value = sample_in(rng, range);
     step.used = range.low != range.high;
   }
   return steps;

@@ -1,5 +1,5 @@
-// The colour edits of augment.h: of kernels/color.h, per pixel, and those that need tables or
-// neighbours.
+// The colour edits of augment.h: those of kernels/color.h, pixel by pixel, and those that need
+// tables or neighbours.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace engine {
 namespace {
 
-// body(pixels of C channels, their number)
+// Calls body(pixels of C channels, their number).
 template <class Body>
 auto visit_pixels(Image& image, const Body& body) {
   const size_t count = image.pixels.size() / size_t(image.channels);
@@ -48,7 +48,7 @@ void look_up(Image& image, int channel, const Table& table) {
     image.pixels[i] = table[image.pixels[i]];
 }
 
-// PIL's SMOOTH: 1 1 1, 1 5 1, 1 1 1 over 13, in its order of additions; the border stays.
+// PIL's SMOOTH filter: 1 1 1, 1 5 1, 1 1 1 over 13, added in its order. The border stays as it is.
 Image smooth(const Image& image) {
   Image out = image;
   constexpr float kSide = static_cast<float>(1.0 / 13), kCenter = static_cast<float>(5.0 / 13);
@@ -128,7 +128,7 @@ void equalize(Image& image) {
       if (count > 0) brightest = count;
     }
     const int64_t step = (total - brightest) / 255;
-    if (step == 0) continue;  // PIL, too, leaves a small or plain picture
+    if (step == 0) continue;  // PIL, too, leaves a small or plain picture as it is
     Table table;
     int64_t sum = step / 2;
     for (size_t i = 0; i < 256; ++i) {

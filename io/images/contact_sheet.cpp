@@ -2,34 +2,28 @@
 
 #include <algorithm>
 #include <cmath>
-#include <opencv2/core.hpp>
-#include <opencv2/imgproc.hpp>
 #include <sstream>
 #include <vector>
 
 #include "engine/error.h"
+#include "io/files/utf8.h"
 #include "io/images/decode.h"
+#include "io/images/text.h"
 
 namespace engine {
 namespace {
 
-constexpr int kGap = 4, kLineHeight = 16;  // pixels
-constexpr int kFont = cv::FONT_HERSHEY_PLAIN;
-constexpr double kFontScale = 0.8;
+constexpr int kGap = 4, kLineHeight = 16, kFontSize = 11;  // pixels
 
-std::string cut_to(std::string text, int width) {
-  for (char& c : text)
-    if (c < ' ' || c > '~') c = '?';
-  int baseline = 0;
-  while (!text.empty() && cv::getTextSize(text, kFont, kFontScale, 1, &baseline).width > width)
-    text.pop_back();
+std::u32string cut_to(std::u32string text, int width, const Font& font) {
+  while (font.width(text) > width) text.pop_back();
   return text;
 }
 
 }  // namespace
 
 Image contact_sheet(std::span<const Image> pictures, std::span<const std::string> texts,
-                    int columns) {
+                    const std::filesystem::path& font_file, int columns) {
   require(!pictures.empty() && pictures.size() == texts.size(), Failure::internal,
           "a contact sheet of {} pictures and {} texts", pictures.size(), texts.size());
   const int count = static_cast<int>(pictures.size());
@@ -43,17 +37,17 @@ Image contact_sheet(std::span<const Image> pictures, std::span<const std::string
             height = pictures[0].height + lines * kLineHeight + kGap;
   Image sheet(kGap + columns * width, kGap + rows * height, 3);
   std::fill(sheet.pixels.begin(), sheet.pixels.end(), uint8_t{255});
-  cv::Mat canvas(sheet.height, sheet.width, CV_8UC3, sheet.pixels.data());
+  const Font font(font_file, kFontSize);
   for (int i = 0; i < count; ++i) {
     const Image picture = convert_channels(pictures[size_t(i)], 3);
     const int left = kGap + i % columns * width, top = kGap + i / columns * height;
     for (int y = 0; y < picture.height; ++y)
       std::copy_n(picture.row(y), size_t(picture.width) * 3, sheet.row(top + y) + size_t(left) * 3);
     std::istringstream text(texts[size_t(i)]);
-    int bottom = top + picture.height - 4;
+    int baseline = top + picture.height - 4;
     for (std::string line; std::getline(text, line);)
-      cv::putText(canvas, cut_to(line, picture.width), {left, bottom += kLineHeight}, kFont,
-                  kFontScale, {0, 0, 0}, 1, cv::LINE_AA);
+      font.draw(sheet, left, baseline += kLineHeight,
+                cut_to(decode_utf8(line), picture.width, font));
   }
   return sheet;
 }

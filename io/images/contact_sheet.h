@@ -1,6 +1,7 @@
-// Many small pictures with text under each, as one picture.
+// Many small pictures with text under each of them, as one picture.
 #pragma once
 
+#include <filesystem>
 #include <span>
 #include <string>
 
@@ -8,9 +9,11 @@
 
 namespace engine {
 
-// All pictures have one size and number of channels; the result is RGB. A text may have several
-// lines; what a line cannot hold is cut, and characters other than ASCII are shown as '?'. `columns` 0: nearly a square.
+// All pictures have one size and number of channels; the result is RGB. A text is UTF-8 and may
+// have several lines; what a line cannot hold is cut, and bytes that are not UTF-8 are shown as
+// U+FFFD. `font` is a font file; an Error(data) names it if it cannot be read. If `columns` is 0
+// the sheet is nearly a square.
 Image contact_sheet(std::span<const Image> pictures, std::span<const std::string> texts,
-                    int columns = 0);
+                    const std::filesystem::path& font, int columns = 0);
 
 }  // namespace engine

@@ -1,44 +1,31 @@
 #include "io/images/decode.h"
 
-#include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <system_error>
 
 #include "engine/error.h"
+#include "io/files/bytes.h"
 #include "io/images/decoders.h"
 
 namespace engine {
 namespace {
 
-bool starts_with(std::span<const std::byte> file, std::string_view magic) {
-  return file.size() >= magic.size() && std::memcmp(file.data(), magic.data(), magic.size()) == 0;
-}
-
 DecodedPart decode_any(std::span<const std::byte> file, std::string_view name,
                        DecodeOptions options, const ChoosePart& choose, Image recycled) {
   require(!file.empty(), Failure::data, "{}: the file is empty", name);
-  if (starts_with(file, "\xff\xd8\xff"))
+  if (starts_with(file, kJpegMagic))
     return decode_jpeg(file, name, options, choose, std::move(recycled));
   const bool is_pnm = starts_with(file, "P5") || starts_with(file, "P6");
-  Image image = is_pnm ? decode_pnm(file, name) : decode_stb(file, name);
+  Image image = is_pnm                         ? decode_pnm(file, name)
+                : starts_with(file, kPngMagic) ? decode_png(file, name)
+                                               : decode_stb(file, name);
   const int width = image.width, height = image.height;
   return {.image = std::move(image), .width = width, .height = height};
 }
 
 }  // namespace
 
-std::vector<std::byte> read_bytes(const std::filesystem::path& path) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  require(!error, Failure::data, "{}: {}", path.string(), error.message());
-  std::ifstream stream(path, std::ios::binary);
-  require(stream.is_open(), Failure::data, "{}: {}", path.string(), std::strerror(errno));
-  std::vector<std::byte> bytes(size);
-  stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
-  require(stream.gcount() == static_cast<std::streamsize>(size), Failure::data,
-          "{}: read {} of {} bytes", path.string(), stream.gcount(), size);
-  return bytes;
+bool starts_with(std::span<const std::byte> file, std::string_view magic) {
+  return file.size() >= magic.size() && std::memcmp(file.data(), magic.data(), magic.size()) == 0;
 }
 
 void check_image_size(int64_t width, int64_t height, std::string_view name) {
@@ -78,12 +65,12 @@ DecodedPart decode_part(std::span<const std::byte> file, std::string_view name, 
 
 DecodedPart read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
                       const ChoosePart& choose, Image recycled) {
-  return decode_part(read_bytes(path), path.string(), channels, options, choose,
+  return decode_part(read_file(path), path.string(), channels, options, choose,
                      std::move(recycled));
 }
 
 Image read_image(const std::filesystem::path& path, int channels, DecodeOptions options) {
-  return decode(read_bytes(path), path.string(), channels, options);
+  return decode(read_file(path), path.string(), channels, options);
 }
 
 }  // namespace engine

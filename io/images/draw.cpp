@@ -16,8 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Outline =
-    std::vector<cv::Point2f>;  // closed; in the unit of the shape, which fills about [-1, 1]²
+// A closed line, in the unit of the shape, which fills about [-1, 1]².
+using Outline = std::vector<cv::Point2f>;
 
 // A shape is drawn part after part; a hole takes away what lies under it.
 struct Part {
@@ -57,7 +57,7 @@ void blur(cv::Mat& picture, float deviation) {
 
 constexpr int kDigitSize = 28;
 
-// Drawn four times larger, so that slant and rotation happen before the pixels become coarse.
+// Draws the digit four times larger, so that slant and rotation come before the pixels get coarse.
 cv::Mat print_digit(Rng& rng, int digit) {
   constexpr int kLarge = 4 * kDigitSize;
   constexpr std::array<int, 7> kFonts = {
@@ -100,7 +100,8 @@ Outline box(float left, float top, float right, float bottom) {
   return {{left, top}, {right, top}, {right, bottom}, {left, bottom}};
 }
 
-// `corners` points on the circle of radius 1; between two of them one at `inner`, if that is given.
+// `corners` points on the circle of radius 1, and if `inner` is given one at that radius between
+// each two of them.
 Outline spikes(int corners, float inner = 0) {
   Outline outline;
   const int points = inner > 0 ? 2 * corners : corners;
@@ -133,7 +134,7 @@ std::vector<Part> checker() {
   return parts;
 }
 
-// In the order of kObjectClasses.
+// The shapes in the order of kObjectClasses.
 std::vector<Part> parts_of(int object) {
   switch (object) {
     case 0: return {{box(-0.95f, -0.18f, 0.2f, 0.18f)}, {{{0.1f, -0.65f}, {1, 0}, {0.1f, 0.65f}}}};
@@ -152,7 +153,7 @@ std::vector<Part> parts_of(int object) {
 
 void fill(cv::Mat& picture, const Outline& outline, const Placement& place,
           const cv::Scalar& colour) {
-  constexpr int kFraction = 4;  // bits: corners at sixteenths of a pixel
+  constexpr int kFraction = 4;  // bits: corners lie at sixteenths of a pixel
   std::vector<cv::Point> corners;
   for (const cv::Point2f& corner : outline) {
     const cv::Point2f at = place(corner) * (1 << kFraction);
@@ -184,7 +185,7 @@ Placement random_placement(Rng& rng, float size, float low, float high) {
           .centre = {rng.uniform(margin, size - margin), rng.uniform(margin, size - margin)}};
 }
 
-// Small triangles, boxes and lines of any colour.
+// Adds small triangles, boxes and lines of any colour.
 void add_clutter(cv::Mat& picture, Rng& rng, uint32_t pieces) {
   const float size = static_cast<float>(picture.cols);
   for (uint32_t i = 0; i < pieces; ++i) {
@@ -286,7 +287,7 @@ void draw_dataset(const fs::path& folder, DrawnSet set, const DrawOptions& optio
       const fs::path place = folder / (part == 0 ? "train" : "val") / name;
       fs::create_directories(place);
       for (int i = 0; i < counts[part]; ++i) {
-        // A key of its own for each image: more images leave the ones before as they are.
+        // Each image has a key of its own, so that more images leave the ones before as they are.
         Rng rng({.seed = options.seed,
                  .epoch = part,
                  .position = static_cast<uint32_t>(10 * i + label),

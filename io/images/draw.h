@@ -12,23 +12,23 @@
 
 namespace engine {
 
-// White on black as in MNIST, 28 x 28, gray: varied font, stroke, size, slant, rotation, position,
-// blur, noise.
+// A gray picture of 28 x 28 pixels, white on black as in MNIST. Font, stroke, size, slant,
+// rotation, position, blur and noise vary.
 Image draw_digit(Rng& rng, int digit);
 
 inline constexpr std::array<std::string_view, 10> kObjectClasses = {
     "arrow", "checker", "crescent", "cross",   "disk",
     "ring",  "square",  "star",     "stripes", "triangle"};
 
-// RGB, size x size. Position, scale, rotation and both colours are random and independent of the
-// class, over clutter, with blur and noise; colour says nothing about the class.
+// An RGB picture of size x size pixels: an object over clutter, with blur and noise. Position,
+// scale, rotation and both colours are random and say nothing about the class.
 Image draw_object(Rng& rng, int object, int size);
 
 enum class DrawnSet { digits, objects };
 
 struct DrawOptions {
   int train_per_class = 400, validation_per_class = 50;
-  int size = 64;  // pixels a side, of objects
+  int size = 64;  // the side of a picture of an object, in pixels
   uint64_t seed = 1;
 };
 

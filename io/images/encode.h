@@ -1,4 +1,4 @@
-// Pixels to image files, for test pictures and synthetic data sets.
+// Pixels to image files, for contact sheets, synthetic data sets and tests.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +9,12 @@
 
 namespace engine {
 
-// Quality 1 to 100, chroma at half size.
+// The quality is 1 to 100; chroma is stored at half size.
 std::vector<std::byte> encode_jpeg(const Image& image, int quality);
 std::vector<std::byte> encode_png(const Image& image);
 
-// JPEG for .jpg, .jpeg and .JPEG, PNG for .png.
+// The extension tells the format: .jpg, .jpeg or .png, in upper or lower case; another one is an
+// Error(usage). Error(data) if the file cannot be written.
 void write_image(const std::filesystem::path& path, const Image& image, int quality = 90);
 
 }  // namespace engine

@@ -7,7 +7,7 @@
 namespace engine {
 namespace {
 
-// Bounds-checked integers of a TIFF structure in its own byte order.
+// Reads the integers of a TIFF structure in its own byte order and within its bounds.
 class Tiff {
  public:
   explicit Tiff(std::span<const std::byte> bytes) : bytes_(bytes) {
@@ -40,7 +40,11 @@ constexpr size_t kEntryBytes = 12;  // tag, type, count, value
 int exif_orientation(std::span<const std::byte> app1) {
   if (app1.size() < kSignature.size()) return 1;
   if (std::memcmp(app1.data(), kSignature.data(), kSignature.size()) != 0) return 1;
-  const Tiff tiff(app1.subspan(kSignature.size()));
+  return tiff_orientation(app1.subspan(kSignature.size()));
+}
+
+int tiff_orientation(std::span<const std::byte> bytes) {
+  const Tiff tiff(bytes);
   if (tiff.u16(2) != 42u) return 1;
   const size_t directory = tiff.u32(4).value_or(0);
   const uint32_t entries = tiff.u16(directory).value_or(0);

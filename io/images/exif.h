@@ -8,8 +8,11 @@
 
 namespace engine {
 
-// Orientation tag (1–8) of an APP1 payload, "Exif\0\0" and a TIFF structure; 1 if absent or
-// malformed.
+// The orientation tag (1 to 8) of a TIFF structure, which is what PNG's eXIf chunk holds; 1 if the
+// tag is absent or malformed.
+int tiff_orientation(std::span<const std::byte> tiff);
+
+// The same of JPEG's APP1 payload: "Exif\0\0", then a TIFF structure.
 int exif_orientation(std::span<const std::byte> app1);
 
 // Turns the picture upright, as PIL's ImageOps.exif_transpose does.

@@ -1,4 +1,5 @@
-// A decoded picture: what decoders write, resizing and augmentation edit, and batches are filled from.
+// A decoded picture: what decoders write, what resizing and augmentation edit, and what batches are
+// filled from.
 #pragma once
 
 #include <cstddef>
@@ -7,10 +8,11 @@
 
 namespace engine {
 
-// 8 bits per channel, rows top to bottom, interleaved (H, W, C), no padding between rows.
+// 8 bits per channel, rows from top to bottom, channels interleaved (H, W, C), no padding between
+// rows.
 struct Image {
-  int width = 0, height = 0, channels = 0;  // channels: 3 (RGB) or 1 (gray)
-  std::vector<uint8_t> pixels;              // height · width · channels
+  int width = 0, height = 0, channels = 0;  // 3 channels are RGB, 1 is gray
+  std::vector<uint8_t> pixels;              // (height, width, channels)
 
   Image() = default;
   Image(int w, int h, int c) : width(w), height(h), channels(c), pixels(size_t(w) * h * c) {}
@@ -30,8 +32,9 @@ inline ImageView view_of(const Image& image) {
   return {image.pixels.data(), image.width, image.height, image.channels};
 }
 
+// A rectangle in pixels. It may reach beyond the image, where the pixels are zero.
 struct CropWindow {
-  int left, top, width, height;  // pixels; may reach beyond the image, where zeros are
+  int left, top, width, height;
   bool operator==(const CropWindow&) const = default;
 };
 

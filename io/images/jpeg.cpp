@@ -1,6 +1,6 @@
-// JPEG through libjpeg-turbo's libjpeg interface with its defaults, which are PIL's (accurate integer
-// DCT, smooth chroma upsampling). libjpeg reports errors by a jump, so the functions that call setjmp
-// own nothing that needs a destructor.
+// JPEG through libjpeg-turbo's libjpeg interface with its defaults, which are PIL's (accurate
+// integer DCT, smooth chroma upsampling). libjpeg reports errors by a jump, so the functions that
+// call setjmp own nothing that needs a destructor.
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -36,7 +36,7 @@ struct ErrorManager : jpeg_error_mgr {
 // Warnings after which libjpeg invents pixels are errors here; the others (bytes between markers,
 // odd versions) are not.
 void on_message(j_common_ptr jpeg, int level) {
-  if (level >= 0) return;  // a trace
+  if (level >= 0) return;  // a trace, not a warning
   switch (jpeg->err->msg_code) {
     case JWRN_ARITH_BAD_CODE:
     case JWRN_HIT_MARKER:
@@ -89,14 +89,14 @@ class JpegFile {
     return true;
   }
 
-  // Columns left to left + width of every row that is read, or some more on both sides.
+  // Limits every row that is read to the columns left to left + width, or some more on both sides.
   bool narrow(unsigned& left, unsigned& width) {
     if (setjmp(errors_.jump) != 0) return false;
     jpeg_crop_scanline(&jpeg_, &left, &width);
     return true;
   }
 
-  // The first rows that nobody wants: their coefficients are read and no more.
+  // Passes over the first rows, which nobody wants: only their coefficients are read.
   bool skip(unsigned rows) {
     if (setjmp(errors_.jump) != 0) return false;
     jpeg_skip_scanlines(&jpeg_, rows);
@@ -114,7 +114,8 @@ class JpegFile {
     return true;
   }
 
-  // Reads on to the end marker, so a damaged or cut file is noticed. `row` takes one row of pixels.
+  // Reads on to the end marker, so that a damaged or cut file is noticed. `row` takes one row of
+  // pixels.
   bool finish(uint8_t* row) {
     if (setjmp(errors_.jump) != 0) return false;
     // Skipping the last row would skip what is left of the file unread.
@@ -147,8 +148,8 @@ unsigned scale_denominator(const jpeg_decompress_struct& jpeg, int reduce_to) {
   return 1;
 }
 
-// Adobe writes CMYK inverted, and PIL takes every CMYK file so: the stored value is 255 − ink.
-// PIL's conversion: (255 − k) − c · (255 − k) / 255, the quotient rounded.
+// Adobe writes CMYK inverted, and PIL takes every CMYK file so: the stored value is 255 − ink. PIL
+// converts it as (255 − k) − c · (255 − k) / 255 with the quotient rounded.
 Image cmyk_to_rgb(const Image& cmyk) {
   Image rgb(cmyk.width, cmyk.height, 3);
   const uint8_t* from = cmyk.pixels.data();
@@ -188,8 +189,7 @@ DecodedPart decode_jpeg(std::span<const std::byte> file, std::string_view name,
   CropWindow wanted{0, 0, part.width, part.height};
   if (choose && held == 1) wanted = choose(part.width, part.height);
   if (wanted.width < part.width) {
-    // Chroma at half size is interpolated from the neighbours: at the edges it would come out
-    // differently.
+    // Chroma at half size is interpolated from the neighbours, so it would differ at the edges.
     constexpr int kMargin = 2;
     const int begin = std::max(0, wanted.left - kMargin);
     const int end = std::min(part.width, wanted.left + wanted.width + kMargin);

@@ -1,4 +1,4 @@
-// Portable graymaps and pixmaps: P5 and P6, 8 or 16 bits, any maximum value.
+// Portable graymaps and pixmaps: P5 and P6, with 8 or 16 bits and any maximum value.
 #include <cctype>
 #include <cstdint>
 
@@ -8,7 +8,8 @@
 namespace engine {
 namespace {
 
-// The numbers of the header: separated by white space, comments run from # to the end of the line.
+// Reads the numbers of the header, which white space separates. Comments run from # to the end of
+// the line.
 class Header {
  public:
   Header(std::span<const std::byte> file, std::string_view name) : file_(file), name_(name) {}
@@ -35,7 +36,7 @@ class Header {
 
   std::span<const std::byte> file_;
   std::string_view name_;
-  size_t at_ = 2;  // behind P5 or P6
+  size_t at_ = 2;  // after P5 or P6
 };
 
 }  // namespace

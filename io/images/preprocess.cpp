@@ -70,6 +70,15 @@ Preprocess default_preprocess(std::string_view model) {
           .channels = 1};
 }
 
+Preprocess with_crop(const Preprocess& preprocess, int crop) {
+  Preprocess scaled = preprocess;
+  const double scale = double(crop) / preprocess.crop;
+  scaled.resize_height = static_cast<int>(std::lround(preprocess.resize_height * scale));
+  scaled.resize_width = static_cast<int>(std::lround(preprocess.resize_width * scale));
+  scaled.crop = crop;
+  return scaled;
+}
+
 void set_resize(Preprocess& preprocess, std::string_view text, std::string_view flag) {
   const size_t x = text.find('x');
   const int height = parse_side(flag, text, text.substr(0, x));
@@ -134,7 +143,7 @@ Image crop(const Image& image, int left, int top, int width, int height) {
 }
 
 int center_crop_corner(int side, int size) {
-  // Python's round(difference / 2) when cropping; padding puts the odd row below and right.
+  // A crop rounds as Python's round(difference / 2) does; padding puts the odd row below and right.
   return side >= size ? static_cast<int>(std::nearbyint((side - size) / 2.0))
                       : -((size - side) / 2);
 }

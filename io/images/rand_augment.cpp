@@ -14,10 +14,10 @@ namespace {
 
 constexpr double kRadians = std::numbers::pi / 180;
 
-// PIL's order: input x = m[0] · x + m[1] · y + m[2], input y = m[3] · x + m[4] · y + m[5].
+// PIL's order: input x = m[0] · x + m[1] · y + m[2] and input y = m[3] · x + m[4] · y + m[5].
 using Matrix = std::array<double, 6>;
 
-// Image.transform(AFFINE, NEAREST) in 16.16 fixed point.
+// PIL's Image.transform(AFFINE, NEAREST), which computes in 16.16 fixed point.
 void transform(Image& image, const Matrix& m) {
   const auto fixed = [](double v) { return static_cast<int32_t>(std::floor(v * 65536.0 + 0.5)); };
   const int32_t a0 = fixed(m[0]), a1 = fixed(m[1]), a3 = fixed(m[3]), a4 = fixed(m[4]);
@@ -37,8 +37,8 @@ void transform(Image& image, const Matrix& m) {
   image = std::move(out);
 }
 
-// torchvision's _get_inverse_affine_matrix for shears in degrees about the upper left corner; the
-// order of every operation is theirs.
+// torchvision's _get_inverse_affine_matrix for shears in degrees about the upper left corner, with
+// every operation in its order.
 void shear(Image& image, double slope_x, double slope_y) {
   const double sx = std::atan(slope_x) / kRadians * kRadians;
   const double sy = std::atan(slope_y) / kRadians * kRadians;
@@ -53,7 +53,7 @@ void translate(Image& image, int x, int y) {
   image = crop(image, -x, -y, image.width, image.height);
 }
 
-// Image.rotate about the centre, counter-clockwise.
+// PIL's Image.rotate, counter-clockwise about the centre.
 void rotate(Image& image, double degrees) {
   const double angle = std::fmod(degrees, 360.0);
   if (angle == 0) return;
@@ -67,7 +67,7 @@ void rotate(Image& image, double degrees) {
   transform(image, m);
 }
 
-// torch.linspace in float, which multiplies and adds with one rounding.
+// torch.linspace in float, which multiplies and adds with a single rounding.
 float linspace(float from, float to, int bin, int bins) {
   const float step = (to - from) / static_cast<float>(bins - 1);
   return bin < bins / 2 ? std::fma(step, static_cast<float>(bin), from)

@@ -1,5 +1,5 @@
-// RandAugment's operations one by one, equal to torchvision's on PIL images: nearest neighbours,
-// zeros from outside.
+// RandAugment's operations one by one, equal to torchvision's on PIL images: they take the nearest
+// pixel, and zeros from outside the image.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,11 @@ enum class Operation {
 inline constexpr int kOperations = 14;
 
 std::string_view to_string(Operation operation);  // "ShearX", as torchvision's
-bool is_signed(Operation operation);              // applied with ± its magnitude
+bool is_signed(Operation operation);              // whether the magnitude gets a random sign
 
-// What the bin stands for: a slope, pixels, degrees, a change of a factor from 1, bits or a
-// threshold; 0 for an operation without one. Positive; float arithmetic as torch.linspace's.
+// The magnitude that a bin stands for: a slope, pixels, degrees, a difference of a factor from 1,
+// bits or a threshold. It is not negative, and 0 for an operation that has none. The arithmetic is
+// that of torch.linspace in float.
 double magnitude_of(Operation operation, int bin, int bins, int width, int height);
 
 void apply(Image& image, Operation operation, double magnitude);

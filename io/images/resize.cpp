@@ -16,7 +16,7 @@
 namespace engine {
 namespace {
 
-// Coefficients are fixed point: 8 bits of pixel, 2 bits of headroom for bicubic overshoot.
+// Coefficients are in fixed point: 8 bits are for the pixel, 2 for the overshoot of bicubic.
 constexpr int kFractionBits = 32 - 8 - 2;
 constexpr int32_t kHalf = 1 << (kFractionBits - 1);
 
@@ -33,8 +33,8 @@ double cubic(double x) {
   return 0.0;
 }
 
-// Weights of the horizontal pass are split into two parts of 16 bits, weight = high · 2^11 + low, so
-// that products of bytes are added in pairs.
+// The weights of the horizontal pass are split into two parts of 16 bits, weight = high · 2^11 +
+// low, so that products of bytes can be added in pairs.
 constexpr int kLowBits = 11;
 constexpr int kBlock = 4;  // taps that are treated together
 
@@ -98,7 +98,7 @@ Taps make_taps(int from, int to, Interpolation interpolation) {
   return taps;
 }
 
-// Most data sets have few sizes, so that a thread meets the same ones again.
+// Most data sets have few sizes, so a thread meets the same ones again.
 const Taps& taps_of(int from, int to, Interpolation interpolation) {
   thread_local std::array<Taps, 8> known;
   thread_local size_t oldest = 0;
@@ -114,8 +114,8 @@ uint8_t round_to_byte(int32_t sum) {
 
 // ---- horizontal: rows of pixels to rows of `last − first` pixels, which lie `pitch` bytes apart
 
-constexpr int kRows = 4;           // that are treated together
-constexpr size_t kReadAhead = 16;  // bytes after a row's last pixel that may be read
+constexpr int kRows = 4;           // rows that are treated together
+constexpr size_t kReadAhead = 16;  // bytes after the last pixel of a row that may be read
 
 struct Columns {
   const Taps* taps;
@@ -142,9 +142,10 @@ void columns_any(uint8_t* out, size_t pitch, const uint8_t* const (&rows)[kRows]
 }
 
 #if defined(__x86_64__)
-// Four RGB pixels at a time: two in each half of a register, interleaved by channel, times their
-// weights and added in pairs; the halves are added at the end. Writes a fourth byte after each pixel.
-// Where two pixels suffice (enlarging, bilinear), each half has its own row instead.
+// Takes four RGB pixels at a time: two in each half of a register, interleaved by channel. They are
+// multiplied by their weights and added in pairs; the halves are added at the end. Where two pixels
+// suffice (enlarging, bilinear) each half has a row of its own instead. A fourth byte is written
+// after each pixel.
 [[gnu::target("avx2")]] void columns_avx2(uint8_t* out, size_t pitch,
                                           const uint8_t* const (&rows)[kRows],
                                           const Columns& columns) {
@@ -208,7 +209,7 @@ void columns_any(uint8_t* out, size_t pitch, const uint8_t* const (&rows)[kRows]
 }
 #endif
 
-// ---- vertical: one output row at a time, a stretch of it in registers
+// ---- vertical: one output row at a time, with a stretch of it in registers
 
 [[gnu::always_inline]] inline void blend_rows(uint8_t* out, const uint8_t* rows, size_t pitch,
                                               size_t bytes, const int32_t* weights, int count) {
@@ -260,7 +261,7 @@ const Kernels& kernels() {
   return chosen;
 }
 
-// Rows of bytes, reused from picture to picture; a row may be read `kReadAhead` bytes beyond.
+// Rows of bytes, reused from picture to picture. kReadAhead bytes after each row may be read.
 struct Rows {
   std::vector<uint8_t> bytes;
   size_t pitch = 0;
@@ -272,7 +273,7 @@ struct Rows {
   }
 };
 
-// Rows [first, last) of the view, resized in width.
+// Resizes rows [first, last) of the view in width.
 void resize_width(Rows& out, const ImageView& view, const Columns& columns, int first, int last) {
   thread_local Rows ends;  // copies of the rows after which there is nothing to read
   const size_t channels = size_t(view.channels), stride = size_t(view.width) * channels;
@@ -295,7 +296,7 @@ void resize_width(Rows& out, const ImageView& view, const Columns& columns, int 
   }
 }
 
-// The wanted part of an axis that lies in the resized picture, and what it is made of.
+// The wanted part of an axis, as far as it lies in the resized picture, and what it is made of.
 struct Extent {
   int first, last;            // output samples
   int first_read, last_read;  // input samples
@@ -323,7 +324,7 @@ Interpolation parse_interpolation(std::string_view text) {
   fail(Failure::usage, "interpolation {}: bilinear or bicubic", text);
 }
 
-CropWindow pixels_read(const Sampling& s, Interpolation interpolation) {
+CropWindow pixels_read(const Resampling& s, Interpolation interpolation) {
   const Extent x = extent_of(s.source.width, s.width, s.window.left, s.window.width, interpolation);
   const Extent y =
       extent_of(s.source.height, s.height, s.window.top, s.window.height, interpolation);
@@ -331,8 +332,8 @@ CropWindow pixels_read(const Sampling& s, Interpolation interpolation) {
           std::max(1, x.last_read - x.first_read), std::max(1, y.last_read - y.first_read)};
 }
 
-Image sample(const ImageView& view, int left, int top, const Sampling& s,
-             Interpolation interpolation) {
+Image resample(const ImageView& view, int left, int top, const Resampling& s,
+               Interpolation interpolation) {
   assert(view.channels == 1 || view.channels == 3);
   assert(s.source.width > 0 && s.source.height > 0 && s.width > 0 && s.height > 0);
   const Extent x = extent_of(s.source.width, s.width, s.window.left, s.window.width, interpolation);
@@ -378,9 +379,9 @@ Image sample(const ImageView& view, int left, int top, const Sampling& s,
 }
 
 Image resize(const Image& image, int width, int height, Interpolation interpolation) {
-  return sample(view_of(image), 0, 0,
-                {{0, 0, image.width, image.height}, width, height, {0, 0, width, height}},
-                interpolation);
+  return resample(view_of(image), 0, 0,
+                  {{0, 0, image.width, image.height}, width, height, {0, 0, width, height}},
+                  interpolation);
 }
 
 Size shorter_side_to(int size, int width, int height) {

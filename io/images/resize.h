@@ -1,5 +1,5 @@
-// Antialiased resizing, equal to Pillow's Image.resize bit for bit: what the recipes and checkpoints
-// were made with.
+// Antialiased resizing, equal to Pillow's Image.resize bit for bit, because recipes and checkpoints
+// were made with it.
 #pragma once
 
 #include <string_view>
@@ -11,26 +11,27 @@ namespace engine {
 enum class Interpolation { bilinear, bicubic };
 
 std::string_view to_string(Interpolation interpolation);
-Interpolation parse_interpolation(std::string_view text);  // Failure::usage if unknown
+Interpolation parse_interpolation(std::string_view text);  // Error(usage) if it is unknown
 
-// How a part of a picture becomes another picture: `source`, which lies in it, is resized to
-// width x height pixels, of which those in `window` are wanted.
-struct Sampling {
+// How a part of a picture becomes another picture: `source`, which lies in the picture, is resized
+// to width x height pixels, of which those in `window` are wanted.
+struct Resampling {
   CropWindow source;
   int width, height;
   CropWindow window;
 };
 
-// The picture's pixels that the wanted ones are made of, at least one; they lie in `source`.
-CropWindow pixels_read(const Sampling& sampling, Interpolation interpolation);
+// The pixels of the picture that the wanted ones are made of. They lie in `source` and are at least
+// one.
+CropWindow pixels_read(const Resampling& resampling, Interpolation interpolation);
 
-// Equal to crop(resize(crop(picture, source), width, height), window), from what pixels_read() says
-// at least: `view` begins at the picture's pixel (left, top).
-Image sample(const ImageView& view, int left, int top, const Sampling& sampling,
-             Interpolation interpolation);
+// Equals crop(resize(crop(picture, source), width, height), window). `view` begins at the pixel
+// (left, top) of the picture and has at least what pixels_read() says.
+Image resample(const ImageView& view, int left, int top, const Resampling& resampling,
+               Interpolation interpolation);
 
-// Two passes, horizontal first, 8 bits between them; a pass that would change nothing is left
-// out.
+// Resizes in two passes, the horizontal one first, with 8 bits between them. A pass that would
+// change nothing is left out.
 Image resize(const Image& image, int width, int height, Interpolation interpolation);
 
 // torchvision's Resize(size): the shorter side becomes `size`, the other ⌊size · long / short⌋.

@@ -48,7 +48,7 @@ std::vector<std::string> differences(const WeightReport& report, TensorFile& fil
 }  // namespace
 
 std::vector<ManifestEntry> read_manifest(const std::filesystem::path& path) {
-  const std::vector<std::byte> bytes = read_file(path);
+  const std::vector<std::byte> bytes = read_file(path, Failure::weights);
   std::vector<ManifestEntry> entries;
   try {
     const json manifest = json::parse(as_text(bytes));
@@ -70,7 +70,7 @@ std::string layout_digest(const TensorFile& file) {
 
 WeightReport verify_weights(const std::filesystem::path& path,
                             std::span<const ManifestEntry> manifest) {
-  WeightReport report{.sha256 = sha256(read_file(path))};
+  WeightReport report{.sha256 = sha256(read_file(path, Failure::weights))};
   TensorFile file = read_weights(path);
   report.tensors = static_cast<int64_t>(file.tensors.size());
   report.parameters = count_parameters(file);

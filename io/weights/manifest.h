@@ -1,4 +1,4 @@
-// The list of usual weight files (weights/manifest.json), and the check of a file against it.
+// The list of the usual weight files (weights/manifest.json), and the check of a file against it.
 #pragma once
 
 #include <filesystem>
@@ -12,28 +12,30 @@
 namespace engine {
 
 struct ManifestEntry {
-  std::vector<std::string> names;  // file names, today's first
+  std::vector<std::string> names;  // file names; the one of today comes first
   std::string model, licence, source;
-  std::string sha256;      // first digits or all of them; empty if not published
+  std::string sha256;      // its first digits or all of them; empty if it is not published
   int64_t tensors = 0;     // with batch counters, which some files leave out
   int64_t counters = 0;    // batch counters among them
   int64_t parameters = 0;  // trained values
   std::string layout;      // layout_digest() of the model with 1000 classes
 };
 
+// Error(weights) if the file cannot be read or is malformed.
 std::vector<ManifestEntry> read_manifest(const std::filesystem::path& path);
 
-// SHA-256 over one line "name [shape]" for each tensor but the batch counters, sorted by name.
+// The SHA-256 of one line "name [shape]" for each tensor but the batch counters, sorted by name.
 std::string layout_digest(const TensorFile& file);
 
 struct WeightReport {
   std::string sha256;
   int64_t tensors = 0, parameters = 0;
-  std::optional<ManifestEntry> entry;  // the one with the file's name
-  std::vector<std::string> problems;   // one line each; empty: as the manifest says
+  std::optional<ManifestEntry> entry;  // the entry with the file's name
+  std::vector<std::string> problems;   // one line each; none if the file is as the manifest says
 };
 
-// Reads the whole file (an Error if it cannot be read) and compares it with its entry, if any.
+// Reads the whole file (an Error(weights) if it cannot be read) and compares it with its entry, if
+// it has one.
 WeightReport verify_weights(const std::filesystem::path& path,
                             std::span<const ManifestEntry> manifest);
 

@@ -2,7 +2,7 @@
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 
 namespace engine {
 namespace {
@@ -47,7 +47,8 @@ struct TensorShapeProto {
   enum { dim = 1, dim_value = 1, dim_param = 2 };
 };
 
-int64_t data_type(DType type) {  // TensorProto.DataType
+// The value of TensorProto.DataType.
+int64_t data_type(DType type) {
   switch (type) {
     case DType::f32: return 1;
     case DType::u8: return 2;

@@ -82,7 +82,7 @@ class PickleReader {
       case kBinInt1: push(int64_t{in_.read<uint8_t>()}); return true;
       case kBinInt2: push(int64_t{in_.read<uint16_t>()}); return true;
       case kLong1: push_long(in_.take(in_.read<uint8_t>())); return true;
-      case kBinFloat:  // the one big-endian value
+      case kBinFloat:  // the only big-endian value
         push(std::bit_cast<double>(__builtin_bswap64(in_.read<uint64_t>())));
         return true;
       case kShortBinString:
@@ -270,7 +270,8 @@ class PickleReader {
     return dict;
   }
 
-  // Sets attributes (a state dict's _metadata, a Namespace's values), which no tensor depends on.
+  // BUILD sets attributes (a state dict's _metadata, a Namespace's values), on which no tensor
+  // depends.
   void build() {
     pop();
     PickleValue* target = pop();

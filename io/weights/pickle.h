@@ -1,4 +1,4 @@
-// Python pickles, read as data. The reader builds a description of what is written and never calls,
+// Python pickles, read as data. The reader builds a description of what is written. It never calls,
 // imports or constructs anything: a call that a pickle asks for becomes a PickleCall.
 #pragma once
 
@@ -16,11 +16,12 @@
 namespace engine {
 
 struct PickleValue;
-using PickleRef = const PickleValue*;  // lives as long as its Pickle; may be part of a cycle
+// Lives as long as its Pickle, and may be part of a cycle.
+using PickleRef = const PickleValue*;
 
 struct PickleNone {};
 struct PickleLong {
-  std::string bytes;  // more than 64 bits; two's complement, little-endian
+  std::string bytes;  // a number of more than 64 bits in two's complement, little-endian
 };
 struct PickleGlobal {
   std::string name;  // "torch.FloatStorage"
@@ -53,12 +54,13 @@ struct PickleValue {
 };
 
 struct Pickle {
-  std::deque<PickleValue> values;  // owns everything; addresses are stable
+  std::deque<PickleValue> values;  // owns everything, at stable addresses
   PickleRef root = nullptr;
 };
 
-// Reads one pickle, protocols 2 to 5, up to and with its STOP. Globals outside `allowed` are an
-// error. OrderedDict and defaultdict become PickleDict; attributes set by BUILD are dropped.
+// Reads one pickle of protocols 2 to 5, up to and including its STOP. A global that is not in
+// `allowed` is an Error(weights). OrderedDict and defaultdict become PickleDict; attributes that
+// BUILD sets are dropped.
 Pickle read_pickle(ByteReader& in, std::span<const std::string_view> allowed);
 
 }  // namespace engine

@@ -22,7 +22,7 @@ constexpr std::array<std::pair<std::string_view, DType>, 8> kStorageTypes = {{
     {"torch.BoolStorage", DType::boolean},
 }};
 
-// The second half is what checkpoints hold beside the weights; it is read over.
+// The second half is what checkpoints hold beside the weights, which is passed over.
 constexpr std::array<std::string_view, 26> kAllowedGlobals = {
     "torch.FloatStorage",
     "torch.HalfStorage",
@@ -55,19 +55,19 @@ constexpr std::array<std::string_view, 26> kAllowedGlobals = {
 constexpr std::array<std::string_view, 5> kNestings = {"state_dict", "model", "model_state_dict",
                                                        "model_ema", "state_dict_ema"};
 constexpr size_t kMostDimensions = 16;
-constexpr size_t kLongestKey = 64;  // storages are numbered
+constexpr size_t kLongestKey = 64;  // keys of storages are numbers
 // Views that overlap or repeat may describe more than a file holds; this is how much more.
 constexpr uint64_t kMostExpansion = 16, kSmallFile = 1 << 20;
 
 struct StorageView {
   std::string key;
   DType dtype = DType::f32;
-  int64_t elements = 0;             // of the whole storage
-  int64_t offset = 0, visible = 0;  // elements; old files have storages that are views of others
+  int64_t elements = 0;             // in the whole storage
+  int64_t offset = 0, visible = 0;  // in elements; storages of old files may be views of others
 };
 
 struct StridedTensor {
-  std::string_view name;  // the pickle's
+  std::string_view name;  // as the pickle has it
   StorageView storage;
   Shape shape, stride;
   int64_t offset = 0;  // elements
@@ -119,7 +119,7 @@ class StateDictReader {
     require(condition, Failure::weights, "{}: {}", path_, problem);
   }
 
-  // The _rebuild_tensor call, itself or inside a parameter; null for anything else.
+  // The call of _rebuild_tensor, which may stand in a parameter; null for anything else.
   static const PickleCall* tensor_call(PickleRef value) {
     const auto* call = value->as<PickleCall>();
     if (call && call->callee.starts_with("torch._utils._rebuild_parameter")) {
@@ -142,7 +142,7 @@ class StateDictReader {
             "{}: tensor '{}' has {} dimensions and {} strides", path_, name, tensor.shape.size(),
             tensor.stride.size());
     for (size_t d = 0; d < tensor.shape.size(); ++d)
-      if (tensor.shape[d] == 1) tensor.stride[d] = 0;  // may be any number; never taken
+      if (tensor.shape[d] == 1) tensor.stride[d] = 0;  // it may be any number and is never used
     require(fits(tensor), Failure::weights,
             "{}: tensor '{}': shape {}, strides {}, offset {} leave its storage of {} elements",
             path_, name, to_string(tensor.shape), to_string(tensor.stride), tensor.offset,
@@ -308,8 +308,8 @@ std::map<std::string, StorageView> storages_of(const Pickle& pickle, const std::
   return storages;
 }
 
-// Magic number, protocol, system, object, keys: five pickles. Then each storage in the order of
-// the keys: its number of elements (i64) and its bytes.
+// The file has five pickles: magic number, protocol, system, object and keys. Then come the
+// storages in the order of the keys, each as its number of elements (i64) and its bytes.
 TensorFile read_legacy(Bytes bytes, const std::string& path) {
   ByteReader in(bytes, path);
   constexpr std::string_view kMagic = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
@@ -352,7 +352,7 @@ TensorFile read_legacy(Bytes bytes, const std::string& path) {
 }  // namespace
 
 TensorFile read_pth(const std::filesystem::path& path) {
-  return parse_pth(read_file(path), path.string());
+  return parse_pth(read_file(path, Failure::weights), path.string());
 }
 
 TensorFile parse_pth(Bytes bytes, const std::string& path) {

@@ -8,11 +8,12 @@
 
 namespace engine {
 
-// The tensors of the state dict, dense and row-major. It is the first of these that is a dict with
-// tensors: `state_dict`, `model`, `model_state_dict`, `model_ema`, `state_dict_ema`; else the
-// file's own dict. What is no tensor (epoch, optimizer) is left out; a text `arch` goes to the
-// metadata. Names are as in the file.
+// The tensors of the state dict, dense and row-major, with the names that they have in the file.
+// The state dict is the first of `state_dict`, `model`, `model_state_dict`, `model_ema` and
+// `state_dict_ema` that is a dict with tensors, else the file's own dict. What is no tensor (epoch,
+// optimizer) is left out; a text `arch` goes to the metadata. A malformed file is an
+// Error(weights), which begins with `path`.
 TensorFile read_pth(const std::filesystem::path& path);
-TensorFile parse_pth(Bytes bytes, const std::string& path);  // `path` is for messages
+TensorFile parse_pth(Bytes bytes, const std::string& path);
 
 }  // namespace engine

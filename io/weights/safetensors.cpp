@@ -14,8 +14,8 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kLargestHeader = 100'000'000;  // the format's own limit
-constexpr int kDeepest = 3;                       // file object, tensor object, its arrays
-constexpr size_t kMostTokens = 2'000'000;         // some 200,000 tensors
+constexpr int kDeepest = 3;                       // the file's object, a tensor's, its arrays
+constexpr size_t kMostTokens = 2'000'000;         // enough for some 200,000 tensors
 constexpr std::array kTypes = {DType::f32, DType::f16, DType::bf16, DType::f64,
                                DType::i64, DType::i32, DType::u8,   DType::boolean};
 
@@ -26,7 +26,7 @@ struct Entry {
   uint64_t begin, end;  // from the start of the data
 };
 
-// The parser itself keeps the last of several equal keys and has no limits; this adds both.
+// The parser alone has no limits and keeps the last of several equal keys; here both are errors.
 class HeaderRules {
  public:
   explicit HeaderRules(const std::string& path) : path_(path) {}
@@ -106,7 +106,7 @@ void read_metadata(const json& value, TensorFile& file, const std::string& path)
   }
 }
 
-// Each tensor begins where the one before ends; the last ends with the file.
+// Each tensor must begin where the one before ends, and the last must end with the file.
 void require_gapless(std::vector<Entry>& entries, uint64_t data_bytes, const std::string& path) {
   std::ranges::sort(entries, {}, [](const Entry& e) { return std::pair(e.begin, e.end); });
   uint64_t reached = 0;
@@ -131,7 +131,7 @@ std::vector<const std::pair<const std::string, Tensor>*> in_file_order(const Ten
 }  // namespace
 
 TensorFile read_safetensors(const std::filesystem::path& path) {
-  return parse_safetensors(read_file(path), path.string());
+  return parse_safetensors(read_file(path, Failure::weights), path.string());
 }
 
 TensorFile parse_safetensors(Bytes bytes, const std::string& path) {
@@ -179,7 +179,7 @@ void write_safetensors(const std::filesystem::path& path, const TensorFile& file
   } catch (const json::exception& problem) {  // a name that is not UTF-8
     fail(Failure::weights, "{}: cannot write the header: {}", path.string(), problem.what());
   }
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // keeps the data aligned to 8 bytes
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // aligns the data to 8 bytes
   require(text.size() <= kLargestHeader, Failure::weights,
           "{}: header of {} bytes, the format allows {}", path.string(), text.size(),
           kLargestHeader);

@@ -7,13 +7,13 @@
 
 namespace engine {
 
-// Strict: what the format forbids (holes, overlaps, duplicate names, trailing bytes, …) is an
-// Error(weights) that names the file, the tensor and the numbers.
+// Both are strict: what the format forbids (holes, overlaps, duplicate names, trailing bytes, …) is
+// an Error(weights) that names the file (`path`), the tensor and the numbers.
 TensorFile read_safetensors(const std::filesystem::path& path);
-TensorFile parse_safetensors(Bytes bytes, const std::string& path);  // `path` is for messages
+TensorFile parse_safetensors(Bytes bytes, const std::string& path);
 
-// Atomic. Tensors lie by falling element size, then by name, each aligned to its element;
-// `format` = `pt` is added to the metadata, so that PyTorch's tools open the file.
+// Writes the file atomically. Tensors lie by falling element size, then by name, each aligned to
+// its element; `format` = `pt` is added to the metadata, so that PyTorch's tools open the file.
 void write_safetensors(const std::filesystem::path& path, const TensorFile& file);
 
 }  // namespace engine

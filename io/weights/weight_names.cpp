@@ -71,7 +71,7 @@ struct Layer {
 };
 using Layers = std::vector<Layer>;
 
-// The layers around the blocks; torchvision counts the first and the last among the features.
+// The layers around the blocks. torchvision counts the first and the last among the features.
 Layers outside(int last) {
   return {{"conv_stem", "features.0.0"},
           {"bn1", "features.0.1"},
@@ -110,8 +110,8 @@ Layers mobilenet_layers() {
   return layers;
 }
 
-// Whose layers are at `from` takes the name at `to`; a name that is not there stays, so that
-// matching reports it.
+// A layer that is named in `from` gets the name at its position in `to`. A name that is not there
+// stays, so that matching reports it.
 void rename_layers(TensorFile& file, const Layers& layers, std::string Layer::*from,
                    std::string Layer::*to) {
   std::map<std::string_view, std::string_view> names;

@@ -15,8 +15,8 @@
 namespace engine {
 namespace {
 
-// Enough to tell the kinds apart: safetensors has '{' after its length, eight bytes of which the last four are zero. Its
-// first byte may be any, a pickle's too.
+// This is enough to tell the kinds apart: safetensors has '{' after its length, which is eight
+// bytes whose last four are zero. Its first byte may be any, also that of a pickle.
 std::string first_bytes(const std::filesystem::path& path) {
   std::string bytes(9, '\0');
   std::ifstream file(path, std::ios::binary);
@@ -39,7 +39,7 @@ bool differs_only_in_classes(const Shape& a, const Shape& b) {
   return a.size() == b.size() && !a.empty() && std::equal(a.begin() + 1, a.end(), b.begin() + 1);
 }
 
-// "2 missing (a, b)"; nothing for an empty list.
+// Says "2 missing (a, b)", and nothing of an empty list.
 void describe(std::vector<std::string>& report, std::string_view what,
               const std::vector<std::string>& names) {
   constexpr size_t kShown = 3;
@@ -53,7 +53,7 @@ void describe(std::vector<std::string>& report, std::string_view what,
 }  // namespace
 
 TensorFile read_weights(const std::filesystem::path& path) {
-  // Hub downloads are called `model.safetensors`, in a folder with the model's name.
+  // Downloads from the Hub are called `model.safetensors`, in a folder with the model's name.
   refuse_tensorflow_port(path.filename().string());
   refuse_tensorflow_port(path.parent_path().filename().string());
   TensorFile file = read_any(path);

@@ -10,26 +10,28 @@
 
 namespace engine {
 
-// safetensors, torch zip archive or older torch pickle, told apart by their first bytes; the state
-// dict wherever it is nested (pth.h), without `module.` and `_orig_mod.`. Names are otherwise as in
-// the file: see normalise_names.
+// Reads a safetensors file, a torch zip archive or an older torch pickle, which the first bytes
+// tell apart. The state dict is taken from where it is nested (pth.h), without the prefixes
+// `module.` and `_orig_mod.`. Names are otherwise as in the file: see normalise_names.
+// Error(weights) if the file cannot be read.
 TensorFile read_weights(const std::filesystem::path& path);
 
-// Trained values: neither running statistics nor batch counters.
+// The number of trained values, without running statistics and batch counters.
 int64_t count_parameters(const TensorFile& file);
 
 struct Expected {
   std::string name;
   Shape shape;
-  bool head = false;      // may have another number of classes: its first dimension
-  bool optional = false;  // may be missing: batch counters, which older files do not have
+  bool head = false;      // its first dimension, the number of classes, may differ
+  bool optional = false;  // it may be missing: batch counters, which older files do not have
 };
 
 struct Matched {
   std::vector<std::string> reinitialised;  // head tensors of another size, in the model's order
 };
 
-// Any other difference is one Error(weights) that lists what is missing, unexpected and misshaped.
+// Compares the tensors of a file, whose path is for messages, with what the model expects. Any
+// other difference is one Error(weights) that lists what is missing, unexpected and misshaped.
 Matched match_weights(const TensorFile& file, std::span<const Expected> model,
                       const std::filesystem::path& path);
 

@@ -14,7 +14,7 @@ constexpr uint64_t kEndBytes = 22, kLocatorBytes = 20, kCentralBytes = 46;
 constexpr uint32_t kIn64 = 0xffffffff;  // "see the zip64 record"
 constexpr uint16_t kEncrypted = 1, kStored = 0;
 
-// The end record is the last one whose comment reaches exactly to the end of the file.
+// The end record is the last one whose comment ends exactly where the file ends.
 uint64_t find_end_record(Bytes file, const std::string& path) {
   const std::string_view text = as_text(file);
   const size_t farthest = kEndBytes + 0xffff;
@@ -80,7 +80,7 @@ void ZipArchive::read_entry(ByteReader& in) {
   while (extra.left() >= 4) {
     const auto id = extra.read<uint16_t>(), length = extra.read<uint16_t>();
     ByteReader field(extra.take(length), extra.what());
-    if (id != 1) continue;  // 1 is zip64: only the values that did not fit, in this order
+    if (id != 1) continue;  // 1 is zip64: the values that did not fit, in this order
     if (bytes == kIn64) bytes = field.read<uint64_t>();
     if (stored == kIn64) stored = field.read<uint64_t>();
     if (header == kIn64) header = field.read<uint64_t>();

@@ -1,4 +1,4 @@
-// ZIP archives as PyTorch writes them: entries are stored, not compressed; zip64 is understood.
+// ZIP archives as PyTorch writes them: entries are stored, not compressed. zip64 is understood.
 #pragma once
 
 #include <map>
@@ -8,14 +8,15 @@
 
 namespace engine {
 
-// A view: the file's bytes stay with the caller.
+// A view of an archive, whose bytes stay with the caller. A malformed archive is an Error(weights),
+// which begins with `path`.
 class ZipArchive {
  public:
   ZipArchive(Bytes file, const std::string& path);
 
   bool contains(const std::string& name) const { return entries_.contains(name); }
   Bytes read(const std::string& name) const;  // its CRC-32 is checked
-  // Of the one entry `<stem>/<leaf>`: the stem. Error if there is none or more than one.
+  // The stem of the one entry `<stem>/<leaf>`. It is an Error if there is none or more than one.
   std::string stem_of(std::string_view leaf) const;
 
  private:

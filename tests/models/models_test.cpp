@@ -1,5 +1,5 @@
-// The models against what is published about them: parameter counts, torchvision's tensor names and
-// shapes, stage by stage sizes.
+// Compares the models with what is published about them: numbers of parameters, torchvision's names
+// and shapes of tensors, and the sizes stage by stage.
 #include "models/models.h"
 
 #include <fmt/format.h>
@@ -18,7 +18,7 @@ namespace {
 struct Published {
   const char* model;
   int64_t parameters;
-  size_t tensors;  // with counters
+  size_t tensors;  // with batch counters
 };
 
 // torchvision 0.14, 1000 classes: sum(p.numel()), len(state_dict()).
@@ -32,7 +32,7 @@ constexpr Published kPublished[] = {
     {"mobilenet_v2", 3'504'872, 314},
 };
 
-// What a state dict holds, counters included.
+// The tensors that a state dict holds, batch counters included.
 std::map<std::string, Shape> tensors_of(const Graph& graph) {
   std::map<std::string, Shape> tensors;
   for (const Parameter& p : graph.parameters) CHECK(tensors.emplace(p.name, p.shape).second);
@@ -41,7 +41,7 @@ std::map<std::string, Shape> tensors_of(const Graph& graph) {
   return tensors;
 }
 
-// "height x width x channels" of what the step `name` writes; of a shared buffer all of it.
+// "height x width x channels" of what the step `name` writes, or of the whole of a shared buffer.
 std::string extent(const Graph& graph, const std::string& name) {
   for (const Step& step : graph.steps)
     if (const Slice* out = output_of(step); out && name_of(step) == name) {
@@ -79,7 +79,8 @@ TEST_CASE("models have the published numbers of parameters and tensors") {
         1'199'882);
 }
 
-// tests/golden/names: "name dimension…" per line of torchvision's state_dict() at 1000 classes.
+// A file of tests/golden/names has a line "name dimension…" for each tensor of torchvision's
+// state_dict() with 1000 classes.
 TEST_CASE("tensors have torchvision's names and shapes") {
   for (const char* model : {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "densenet121",
                             "densenet161", "mobilenet_v2"}) {
@@ -161,7 +162,8 @@ TEST_CASE("norms have torchvision's eps and momentum") {
   CHECK(norm(make_model("densenet201", {}), "features.norm5").momentum == 0.1);
 }
 
-// torchvision: block i of n is dropped with probability 0.2·i/n; the head's dropout by variant.
+// torchvision drops block i of n with probability 0.2·i/n; the dropout of the head depends on the
+// variant.
 TEST_CASE("random gates follow torchvision's schedule, and can be left out") {
   const Graph graph = make_model("efficientnet_b0", {});
   std::map<std::string, const Gate*> random;

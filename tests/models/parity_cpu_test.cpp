@@ -1,4 +1,5 @@
-// One training step of every golden model on the CPU backend, in float, against PyTorch in double.
+// Compares one training step of every golden model on the CPU backend, in float, with PyTorch in
+// double.
 #include <algorithm>
 #include <map>
 
@@ -10,8 +11,8 @@ using namespace engine;
 
 namespace {
 
-// What PyTorch 1.13 itself is off in float on a CPU, from the same file: a batch of two at 64 px
-// ends in norms over eight pixels, which amplify rounding.
+// How far PyTorch 1.13 itself is off in float on a CPU, measured with the same file: a batch of two
+// at 64 px ends in norms over eight pixels, which amplify rounding.
 struct Own {
   double logits, median_gradient, worst_gradient, running;
 };
@@ -33,8 +34,8 @@ std::vector<double> sorted_errors(const std::vector<ParityRow>& rows) {
 
 }  // namespace
 
-// Three times PyTorch's own: another order of summation is another draw of the same rounding, and
-// the goldens' digests estimate a distance to within about a half.
+// The bound is three times PyTorch's own error: another order of summation is another sample of the
+// same rounding, and the digests of the goldens estimate a distance to within about a half.
 TEST_CASE("the CPU backend in float is as close to double as PyTorch in float") {
   const auto backend = make_cpu_backend({});
   for (const auto& [model, own] : kOwn) {

@@ -1,4 +1,4 @@
-// One training step of every golden model against PyTorch in double.
+// Compares one training step of every golden model with PyTorch in double.
 #include "tools/bench/parity.h"
 
 #include <algorithm>

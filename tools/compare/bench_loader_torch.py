@@ -1,14 +1,16 @@
-"""The images per second that PIL with torchvision's transforms and `engine bench data` get from the
-same JPEG files to augmented crops, on one core, in one run: both take turns.
+"""Measures how many images per second PIL with torchvision's transforms and `engine bench data`
+bring from the same JPEG files to augmented crops, on one core and in one run, in which both take
+turns.
 
-    bench_loader_torch.py --engine build/bin/engine --data ../shared/data/ham10000_224
-    bench_loader_torch.py --engine … --photographs ../shared/data/cattle_sample   # 200 of 500x400
+    bench_loader_torch.py --engine build/bin/engine --data DATA
+    bench_loader_torch.py --engine … --photographs PHOTOGRAPHS   # 200 of 500x400
     bench_loader_torch.py --data … --torch-only
 
-The recipe is --augment light: resize, random crop, horizontal flip. Rates are per second of CPU time,
-of each the best round, so that other load on the machine disturbs both little. `crop` ends with the
-8-bit crop, as ours does; `tensor` adds ToTensor and Normalize, which we leave to the device; `loader`
-is torch's DataLoader without worker processes. Needs Debian's python3-torchvision and python3-pil.
+The recipe is --augment light: resize, random crop, horizontal flip. Rates are per second of CPU
+time, and the best round of each counts, so that other load on the machine disturbs both little.
+`crop` ends with the 8-bit crop, as ours does; `tensor` adds ToTensor and Normalize, which we leave
+to the device; `loader` is torch's DataLoader without worker processes. It needs Debian's
+python3-torchvision and python3-pil.
 """
 import argparse
 import csv
@@ -26,12 +28,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make_photographs(source, folder, count=200, size=(500, 400)):
-    """`count` JPEG files of that size and quality 90; each photograph gives several cuttings."""
+    """`count` JPEG files of that size and quality 90; each photograph gives several."""
     paths = sorted(p for p in Path(source).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     for i in range(count):
         path = paths[i % len(paths)]
         image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        part = i // len(paths)  # 0: all of it; else without an eighth at two sides
+        part = i // len(paths)  # 0 keeps all of it, the others leave an eighth out at two sides
         if part:
             x, y = image.width // 8, image.height // 8
             left, top = x * (part & 1), y * (part >> 1 & 1)
@@ -39,7 +41,7 @@ def make_photographs(source, folder, count=200, size=(500, 400)):
         target = Path(folder) / "train" / path.parent.name
         target.mkdir(parents=True, exist_ok=True)
         ImageOps.fit(image, size, Image.BICUBIC).save(target / f"{i:03}.jpg", quality=90)
-    for name in (Path(folder) / "train").iterdir():  # engine wants validation images, too
+    for name in (Path(folder) / "train").iterdir():  # the engine wants validation images, too
         target = Path(folder) / "val" / name.name
         target.mkdir(parents=True, exist_ok=True)
         first = sorted(name.iterdir())[0]
@@ -60,7 +62,8 @@ def load(path):
 def torch_rates(paths, folder, resize, crop):
     to_crop = transforms.Compose([transforms.Resize(resize), transforms.RandomCrop(crop),
                                   transforms.RandomHorizontalFlip()])
-    to_tensor = transforms.Compose([to_crop, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    to_tensor = transforms.Compose(
+        [to_crop, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     data = torch.utils.data.Subset(datasets.ImageFolder(folder, to_tensor), range(len(paths)))
     loader = torch.utils.data.DataLoader(data, batch_size=64)
     return {
@@ -73,7 +76,8 @@ def torch_rates(paths, folder, resize, crop):
 
 def engine_rates(engine, folder, resize, crop, images):
     with tempfile.NamedTemporaryFile(suffix=".csv") as out:
-        subprocess.run([engine, "bench", "data", "--data", folder, "--steps-only", "--device", "cpu",
+        subprocess.run([engine, "bench", "data",
+                        "--data", folder, "--steps-only", "--device", "cpu",
                         "--images", str(images), "--passes", "3", "--augment", "light",
                         "--resize", str(resize), "--crop", str(crop), "--interpolation", "bilinear",
                         "--out", out.name], check=True, capture_output=True)
@@ -102,7 +106,8 @@ def compare(options, folder):
         print(f"  PIL and torchvision  {name:24} {value:8.0f}")
     if ours:
         for name, value in best(ours).items():
-            print(f"  engine               {name:24} {value:8.0f}   {value / theirs['crop']:5.2f}x crop")
+            print(f"  engine               {name:24} {value:8.0f}   "
+                  f"{value / theirs['crop']:5.2f}x crop")
 
 
 def main():
@@ -110,7 +115,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", default="build/bin/engine")
     parser.add_argument("--data", help="a folder with train/CLASS/*.jpg and val/")
-    parser.add_argument("--photographs", help="a folder of large photographs to make 500x400 ones of")
+    parser.add_argument("--photographs",
+                        help="a folder of large photographs to make 500x400 ones of")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--resize", type=int, default=256)

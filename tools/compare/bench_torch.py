@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times PyTorch's training step: forward, backward, Adam, on synthetic data resident on the device.
+"""Times PyTorch's training step: forward, backward and Adam, on synthetic data on the device.
 
     bench_torch.py --model efficientnet_b3 --batch-size 128 --precision fp16 --mode channels_last
     torchrun --nproc_per_node 2 bench_torch.py --ddp ...
@@ -45,13 +45,13 @@ MIB = 2.0**20
 
 
 def set_precision(precision: str) -> None:
-    """Strict fp32 unless tf32 was asked for; half precisions leave fp32 remainders strict."""
+    """Sets strict fp32, also for what half precisions leave in it, unless tf32 was asked for."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 class Trainer:
-    """One model, its optimizer and one resident batch; `step()` trains once on it."""
+    """One model, its optimizer and one resident batch, on which `step()` trains once."""
 
     def __init__(self, options: argparse.Namespace, size: int, mode: str, precision: str):
         self.device = (
@@ -103,7 +103,7 @@ def captured(trainer: Trainer, warmup: int) -> Callable[[], None]:
 
 
 def time_steps_cuda(step: Callable[[], None], count: int) -> List[float]:
-    """Milliseconds between events recorded behind successive steps; no synchronisation within."""
+    """Milliseconds between events after successive steps, with no synchronisation between them."""
     events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
     events[0].record()
     for event in events[1:]:
@@ -148,7 +148,7 @@ def versions() -> Dict[str, str]:
 
 
 def measure(options: argparse.Namespace, size: int, precision: str, mode: str) -> Dict[str, object]:
-    """Warm-up, then `steps` timed steps; peak memory covers both."""
+    """Runs a warm-up, then `steps` timed steps; the peak of memory covers both."""
     set_precision(precision)
     begin = time.perf_counter()
     trainer = Trainer(options, size, mode, precision)
@@ -177,7 +177,7 @@ def measure(options: argparse.Namespace, size: int, precision: str, mode: str) -
 
 
 def run(options: argparse.Namespace, size: int, precision: str, mode: str) -> Dict[str, object]:
-    """measure() with what it was asked; a failure, as out of memory, becomes the result."""
+    """Calls measure(); a failure, such as a lack of memory, becomes the result."""
     record: Dict[str, object] = {
         "system": "pytorch" + (" ddp" if options.ddp else ""),
         "hardware": hardware(options),

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Compares `engine predict --json` with recorded logits.
 
-Flags it does not know go to `engine predict`. The CSV has the columns file, label, predicted and logit_<class>...; files are relative to its folder. Exits with 8 if a
-class differs or a logit is further away than the tolerance.
+Flags that it does not know go to `engine predict`. The CSV has the columns file, label, predicted
+and logit_<class>...; files are relative to its folder. It exits with 8 if a class differs or a
+logit is further away than the tolerance.
 """
 
 import argparse

@@ -3,12 +3,13 @@
 
     check_onnx.py --engine build/release/bin/engine --images DATA [--weights F.pth MODEL]...
 
-For each of the models below, with weights made here (PyTorch's initial values, running statistics
-of the images), and for each weight file given: exports the model plainly, with --fold-norms, with
---with-normalisation and with both; runs it on 1 and on 5 images; prints the largest difference of
-a logit from `engine predict` (fp32 on the CPU, from the files) and from PyTorch in double,
-relative to the largest logit if that is above 1. Exits with 8 if one is above the tolerance. Needs
-onnxruntime beside what the other scripts need (`python3 -m venv --system-site-packages`).
+Each of the models below, with weights made here (PyTorch's initial values, running statistics of
+the images), and each weight file that is given is exported plainly, with --fold-norms, with
+--with-normalisation and with both, and runs on 1 and on 5 images. The script prints the largest
+difference of a logit from `engine predict` (fp32 on the CPU, from the files) and from PyTorch in
+double, relative to the largest logit if that is above 1, and exits with 8 if one is above the
+tolerance. It needs onnxruntime beside what the other scripts need
+(`python3 -m venv --system-site-packages`).
 """
 
 import argparse
@@ -27,7 +28,7 @@ import models
 
 MODELS = ["efficientnet_b0", "densenet121", "mobilenet_v2", "mnist_cnn"]
 WAYS = [[], ["--fold-norms"], ["--with-normalisation"], ["--fold-norms", "--with-normalisation"]]
-SIZE = 96  # of the models with weights made here
+SIZE = 96  # for the models with weights made here
 
 
 def torch_logits(name: str, weights: Path, pixels: np.ndarray) -> np.ndarray:

@@ -3,14 +3,14 @@
 
     check_timm.py --engine build/release/bin/engine --data DATA [--models NAME...]
 
-Trains each model for one small step on the CPU, from weights whose running statistics are those of
-the images; compares the logits of `engine predict` in double, where rounding plays no part, with
-those of
+Each model is trained for one small step on the CPU, from weights whose running statistics are those
+of the images. The logits of `engine predict` in double, where rounding plays no part, are compared
+with those of
 - torchvision's model, load_state_dict(strict=True) of best.safetensors as it is,
-- timm's model made by create_model(checkpoint_path=...) from `engine convert --names timm`,
-and prints the largest difference of a logit, relative to the largest logit if that is above 1.
-Exits with 8 if one is above the tolerance. Needs timm and safetensors beside what the other scripts
-need.
+- timm's model made by create_model(checkpoint_path=...) from `engine convert --names timm`.
+The script prints the largest difference of a logit, relative to the largest logit if that is above
+1, and exits with 8 if one is above the tolerance. It needs timm and safetensors beside what the
+other scripts need.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 import images
 import models
 
-TIMM = {"mobilenet_v2": "mobilenetv2_100"}  # whatever else has the same name
+TIMM = {"mobilenet_v2": "mobilenetv2_100"}  # the one file of that name
 MODELS = ["efficientnet_b0", "efficientnet_b3", "efficientnet_b5", "densenet121", "mobilenet_v2"]
 SIZE = 64
 
@@ -65,7 +65,7 @@ def check(engine: str, data: str, name: str, folder: Path) -> float:
     theirs.load_state_dict(load_file(best), strict=True)
     wanted = {}
     if name in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7"):
-        wanted["bn_eps"] = 1e-3  # torchvision's and ours; timm's default is 1e-5
+        wanted["bn_eps"] = 1e-3  # as torchvision's and ours; timm's default is 1e-5
     name_there = TIMM.get(name, name)
     created = timm.create_model(
         name_there, num_classes=len(classes), checkpoint_path=str(converted), **wanted
@@ -73,7 +73,8 @@ def check(engine: str, data: str, name: str, folder: Path) -> float:
     loaded = timm.create_model(name_there, num_classes=len(classes), **wanted)
     timm.models.load_checkpoint(loaded, str(converted), strict=True)
 
-    predict = ["predict", "--json", "--device", "reference", "--precision", "fp64", *map(str, files)]
+    predict = ["predict", "--json", "--device", "reference", "--precision", "fp64",
+               *map(str, files)]
     printed = run(engine, *predict, "--weights", str(best))
     again = run(engine, *predict, "--weights", str(converted))
     ours, back = (

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Times the engine and PyTorch on the same machine, in one go, and writes one table.
 
-    compare.py --engine build/release/engine --model efficientnet_b3 densenet121 \\
+    compare.py --engine build/release/bin/engine --model efficientnet_b3 densenet121 \\
         --batch-size 64 128 --precision fp16 --mode channels_last compile --out results/h200
 
 writes results/h200.md (the table) and results/h200.json (every record of both, samples included).
 For each configuration the engine runs first; PyTorch then trains the same model with the number of
 classes and the image size that the engine reports. `ratio` is img/s over the best PyTorch line of
-the same model, batch and precision. Peak memory: PyTorch's allocator (in brackets: what it
-reserved), the engine's `memory_mib`. With --gpus N, the batch is per GPU and PyTorch runs
+the same model, batch and precision. Peak memory is that of PyTorch's allocator (what it reserved is
+in brackets) and the engine's `memory_mib`. With --gpus N the batch is per GPU and PyTorch runs
 DistributedDataParallel.
 """
 
@@ -26,7 +26,7 @@ Record = Dict[str, object]
 
 
 def json_lines(command: List[str]) -> List[Record]:
-    """The JSON objects a command prints; what it says on stderr passes through."""
+    """The JSON objects that a command prints; what it says on stderr passes through."""
     print("$", " ".join(command), file=sys.stderr, flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -34,7 +34,7 @@ def json_lines(command: List[str]) -> List[Record]:
 
 
 def step_flags(options: argparse.Namespace, model: str, size: int, precision: str) -> List[str]:
-    """What `engine bench step` and bench_torch.py call alike."""
+    """The flags that `engine bench step` and bench_torch.py have in common."""
     flags = ["--model", model, "--batch-size", str(size), "--precision", precision]
     flags += ["--device", options.device, "--threads", str(options.threads)]
     return flags + ["--steps", str(options.steps), "--warmup", str(options.warmup)]

@@ -2,10 +2,10 @@
 """The first losses of a training on real images, with two convolution implementations.
 
 The distance between PyTorch's two curves is the yardstick for ours: rounding alone moves losses
-apart from the second step on. fp32 without TF32, dropout and stochastic depth off, Adam, mean cross
-entropy. Images: the first of every class, then every second, ...; batch k holds images k B ..
-(k + 1) B - 1, from the start again when they run out. Labels are folder numbers; where the
-checkpoint has more classes, the rest stays unused.
+apart from the second step on. Training is in fp32 without TF32, with Adam and the mean cross
+entropy, without dropout and stochastic depth. The images are the first of every class, then every
+second, ...; batch k holds images k B .. (k + 1) B - 1, from the start again when they run out.
+Labels are folder numbers; if the checkpoint has more classes the others stay unused.
 
 --out FILE.json:  {"model", "weights", "classes", "batch_size", "steps", "lr", "resize", "crop",
     "torch", "device", "files": [..], "labels": [..], "implementations": [a, b],
@@ -31,7 +31,7 @@ import models
 import tensorfile
 
 Flags = Callable[[], ContextManager]
-# name: (the context its steps run in, memory format)
+# name: (the context in which its steps run, memory format)
 IMPLEMENTATIONS: Dict[str, tuple] = {
     "mkldnn": (contextlib.nullcontext, torch.contiguous_format),
     "native": (lambda: torch.backends.mkldnn.flags(enabled=False), torch.contiguous_format),
@@ -45,7 +45,7 @@ PAIRS = {"cpu": ["mkldnn", "mkldnn_channels_last"], "cuda": ["cudnn", "cudnn_cha
 def losses(
     options: argparse.Namespace, implementation: str, x: np.ndarray, labels: np.ndarray
 ) -> List[float]:
-    """Every step's loss before that step's update."""
+    """The loss of every step, before its update."""
     flags, layout = IMPLEMENTATIONS[implementation]
     model = models.build(options.model, options.classes, regularize=False)
     models.load_weights(model, options.weights)

@@ -2,13 +2,14 @@
 """PyTorch's side of the fine-tuning comparison, on a folder data set with train/ and val/.
 
 Images are decoded once, resized to 256 (shorter side, PIL bilinear), cropped to a square at the
-centre and kept on the device. Training: random crop 224, horizontal flip, Adam, cross entropy,
-batch 64, ReduceLROnPlateau(patience 2) on the validation loss; on CUDA autocast fp16 with
-GradScaler and channels_last. Validation on the centre crop. --weights starts from a checkpoint
-without its head. Prints one JSON object per epoch and one for each seed's best epoch (by top-1).
+centre and kept on the device. Training has a random crop of 224, horizontal flips, Adam, cross
+entropy, a batch of 64, and ReduceLROnPlateau(patience 2) on the validation loss; on CUDA also
+autocast to fp16 with GradScaler and channels_last. Validation takes the centre crop. --weights
+starts from a checkpoint without its head. The script prints one JSON object per epoch and one for
+the best epoch (by top-1) of each seed.
 
 --images files reads JPEG files in every epoch instead, with torchvision's transforms in a
-DataLoader's worker processes. --target stops a seed at that top-1; --save keeps its weights.
+DataLoader's worker processes. --target stops a seed at that top-1, and --save keeps its weights.
 """
 
 import argparse
@@ -33,7 +34,7 @@ Data = Tuple[torch.Tensor, torch.Tensor]  # (N, 3, 256, 256) uint8, (N) int64
 
 
 class InMemory:
-    """Batches of a data set that was decoded once and lies on the device."""
+    """The batches of a data set that was decoded once and lies on the device."""
 
     def __init__(self, root: Path, options: argparse.Namespace, training: bool):
         self.data, self.classes = load_folder(root, options.device)
@@ -51,7 +52,7 @@ class InMemory:
 
 
 class FromFiles:
-    """Batches from image files, decoded anew in every epoch by worker processes."""
+    """The batches of image files, which worker processes decode anew in every epoch."""
 
     def __init__(self, root: Path, options: argparse.Namespace, training: bool):
         crop = transforms.RandomCrop(CROP) if training else transforms.CenterCrop(CROP)
@@ -102,7 +103,7 @@ def random_crops(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def macro_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over classes of the one-against-rest area under the ROC curve; ties count half."""
+    """The mean area under the ROC curve of each class against the rest; ties count half."""
     areas = []
     for label in np.unique(labels):
         own, rest = scores[labels == label, label], np.sort(scores[labels != label, label])
@@ -148,7 +149,7 @@ def evaluate(model: nn.Module, batches, options: argparse.Namespace) -> Dict[str
 
 
 def train(options: argparse.Namespace, seed: int, batches, validation) -> Dict:
-    """Trains with one seed; gives the best epoch."""
+    """Trains with one seed and returns the best epoch."""
     torch.manual_seed(seed)
     model = build(options, batches.classes)
     run = torch.compile(model) if options.compile else model

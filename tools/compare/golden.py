@@ -18,10 +18,10 @@ image i of the batch is (7 i + 3) mod classes.
 
 The step
 --------
-Training mode, dropout and stochastic depth off, mean cross entropy, one forward and one backward,
-no optimizer. `after/...` are the running statistics behind the forward. fp16 and bf16 are PyTorch's
-autocast; the loss is multiplied by `loss_scale` before the backward and the gradients divided by
-it behind.
+The step is one forward and one backward in training mode, without dropout, stochastic depth and
+optimizer; the loss is the mean cross entropy. `after/...` are the running statistics after the
+forward. fp16 and bf16 are PyTorch's autocast; the loss is multiplied by `loss_scale` before the
+backward, and the gradients are divided by it afterwards.
 
 The file: safetensors
 ---------------------
@@ -29,7 +29,7 @@ Metadata, all strings: form digest | full; model; classes; image_size; batch_siz
 f64 | f32 | fp16 | bf16; reference_precision; loss_scale; torch; torchvision; recipe; state and
 input, each rule | stored; mean and std ("0.485,0.456,0.406") of a stored input.
 
-labels I64 (N), logits F64 (N, classes), loss F64 (1): of the reference precision.
+labels I64 (N), logits F64 (N, classes) and loss F64 (1) are those of the reference precision.
 input "rule": see above. "stored": image_u8 U8 (N, H, W, C); the input is (image_u8 / 255 - mean) /
     std in double, rounded to float.
 state "rule": see above. "stored": state/<name> F32, every parameter and running statistic before
@@ -119,7 +119,7 @@ def rule_labels(batch_size: int, classes: int) -> np.ndarray:
 
 
 def float_state(model: nn.Module, buffers_only: bool = False) -> Arrays:
-    """Copies of the floating-point tensors: parameters and running statistics, or the latter."""
+    """Copies of the floating-point tensors: parameters and running statistics, or these alone."""
     tensors = dict(model.named_buffers()) if buffers_only else model.state_dict()
     return {
         name: tensor.detach().cpu().numpy().copy()
@@ -214,7 +214,7 @@ def full_tensors(step: Step, own: Optional[Step], reference_precision: str) -> A
 
 
 def image_batch(options: argparse.Namespace) -> Tuple[np.ndarray, np.ndarray]:
-    """(image_u8, labels) of the first images of a folder data set, all classes in turn."""
+    """(image_u8, labels) of the first images of a folder data set, class by class in turn."""
     files, labels, _ = images.list_images(options.images)
     files, labels = images.round_robin(files, labels)
     count, resize = (
@@ -299,7 +299,7 @@ def job_of(metadata: Dict[str, str]) -> argparse.Namespace:
 
 
 def verify(path: str) -> bool:
-    """Recomputes a digest file with the PyTorch at hand; prints the worst error of each kind."""
+    """Recomputes a digest file with the PyTorch at hand and prints the worst error of each kind."""
     stored, metadata = tensorfile.load(Path(path))
     again, _ = compute(job_of(metadata))
     floor = ZERO_GRADIENT * float(

@@ -1,4 +1,4 @@
-"""Images of a folder data set: decoded and resized by PIL, cropped at the centre."""
+"""The images of a folder data set, decoded and resized by PIL and cropped at the centre."""
 
 from pathlib import Path
 from typing import Dict, List, Tuple
@@ -29,7 +29,7 @@ def list_images(root: str) -> Tuple[List[Path], List[int], List[str]]:
 
 
 def round_robin(files: List[Path], labels: List[int]) -> Tuple[List[Path], List[int]]:
-    """The first image of every class, then every second, …: mixed batches without chance."""
+    """The first image of every class, then every second, …, which mixes batches without chance."""
     seen: dict = {}
     ranks = []
     for label in labels:
@@ -47,7 +47,7 @@ def parse_size(text: str) -> Tuple[int, ...]:
 def load_image(
     path: Path, resize: str, crop: int, interpolation: str = "bilinear", channels: int = 3
 ) -> np.ndarray:
-    """(crop, crop, C) uint8. Rounds sizes and the centre as torchvision's Resize and CenterCrop."""
+    """(crop, crop, C) uint8; sizes and centre are rounded as torchvision rounds them."""
     image = Image.open(path).convert("RGB" if channels == 3 else "L")
     size = parse_size(resize)
     if len(size) == 1:

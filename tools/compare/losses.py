@@ -4,8 +4,9 @@
 {"torch", "logits": [[..] per row], "labels": [..], "weights": [..],
  "mix": {"partners": [..], "shares": [..]},
  "cases": [{"smoothing", "weighted", "mixed", "divisor", "loss", "gradient": [[..] per row]}]}
-All in float64. A mixed loss is shares · CE(labels) + (1 − shares) · CE(labels[partners]) by row,
-summed and divided by the rows' mixed weights; without a mix it is CrossEntropyLoss's mean.
+All values are float64. A mixed loss is shares · CE(labels) + (1 − shares) · CE(labels[partners]) of
+each row, summed and divided by the mixed weights of the rows; without a mix it is the mean of
+CrossEntropyLoss.
 """
 
 import argparse

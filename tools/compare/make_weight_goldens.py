@@ -4,8 +4,9 @@
   make_weight_goldens.py files      tests/golden/weights_*.pth (torch 1.13)
   make_weight_goldens.py layouts    tensor counts, parameters and layout digests (torchvision), JSON
 
-Element i (row-major) of tensor number k is (7i + 13k) mod 61 · 0.25 − 5, exact in every float type;
-integers take (7i + 13k) mod 61, booleans its lowest bit. tests/io/weights/pth_test.cpp has the same list.
+Element i (row-major) of tensor number k is (7i + 13k) mod 61 · 0.25 − 5, which is exact in every
+float type; integers take (7i + 13k) mod 61, booleans its lowest bit. tests/io/weights/pth_test.cpp
+has the same list.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def filled(k, shape, dtype):
 
 
 def with_layout(value, like):
-    """The same values in memory laid out as `like`, a view."""
+    """The same values, as a view that lies in memory as `like` does."""
     return like.copy_(value)
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes tests/golden/metrics.json: what scikit-learn says of recorded logits.
 
-Every measure of engine/metrics.h, engine/roc.h and engine/bootstrap.h. scikit-learn is called with
-zero_division=0; macro averages are its default, over the classes that occur as label or prediction.
-Where it has no function (specificity, calibration error, bootstrap) the definition stands below, on
-top of what it does have.
+The file has every measure of engine/metrics.h, engine/roc.h and engine/bootstrap.h. scikit-learn is
+called with zero_division=0; macro averages are its default, over the classes that occur as label or
+prediction. Where it has no function (specificity, calibration error, bootstrap) the definition is
+written below, on top of what it does have.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def macro_auc(labels: np.ndarray, p: np.ndarray):
 
 def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
     """Guo et al. 2017, with the bins of calibration_curve: equal widths, closed on the right."""
-    accuracy, mean = calibration_curve(correct, confidence, n_bins=BINS)  # of the bins in use
+    accuracy, mean = calibration_curve(correct, confidence, n_bins=BINS)  # the bins in use
     bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
     counts = np.bincount(bins, minlength=BINS)
     return float(np.sum(counts[counts > 0] * np.abs(accuracy - mean)) / len(correct))

@@ -1,4 +1,4 @@
-"""The PyTorch twins of the engine's models. For torch 1.13, torchvision 0.14 and newer."""
+"""The PyTorch twins of the engine's models, for torch 1.13, torchvision 0.14 and newer."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ IMAGE_SIZES = {
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Loss scaling of fp16 autocast; older PyTorch has it under torch.cuda.amp only.
+# The loss scaling of fp16 autocast, which older PyTorch has under torch.cuda.amp only.
 GradScaler = (torch.amp if hasattr(torch.amp, "GradScaler") else torch.cuda.amp).GradScaler
 
 
@@ -55,7 +55,7 @@ def input_channels(name: str) -> int:
 
 
 def build(name: str, classes: int, regularize: bool = True) -> nn.Module:
-    """The model with random weights. `regularize=False`: no dropout, no stochastic depth."""
+    """The model with random weights; without dropout and stochastic depth unless `regularize`."""
     if name not in IMAGE_SIZES:
         raise SystemExit(f"model {name}: expected one of {', '.join(IMAGE_SIZES)}")
     model = (
@@ -71,7 +71,7 @@ def build(name: str, classes: int, regularize: bool = True) -> nn.Module:
 
 
 def make_weights(name: str, path: Path, classes: int, pixels: np.ndarray) -> None:
-    """Initial values with the statistics of these images: logits then depend on every layer."""
+    """Initial values with the statistics of these images, so that logits depend on every layer."""
     torch.manual_seed(0)
     model = build(name, classes, regularize=False).train()
     for module in model.modules():

@@ -2,8 +2,8 @@
 """Records how torch.optim moves parameters under given gradients: tests/golden/optimizers.json.
 
 {"torch", "steps",
- "tensors": [{"name", "start": [..], "gradients": [[..] per step]}], of parameters
- "running": {"start": [..], "values": [[..] per step]}, as a norm's running statistics
+ "tensors": [{"name", "start": [..], "gradients": [[..] per step]}], which are parameters
+ "running": {"start": [..], "values": [[..] per step]}, which are like a norm's running statistics
  "traces": [{"optimizer": "adam" | "adamw" | "sgd" | "rmsprop", "lr", its options by our names,
              "weight_decay", "undecayed": [names without it], "rates": {name: factor on lr},
              "clip_norm", "ema_decay", "skipped": [steps whose gradients overflow],
@@ -11,9 +11,9 @@
              "values": {name: [[..] per step]}, "norms": [gradient norm per step],
              "averages": {name or "running": [[..] per step]}}]}
 Values, averages and norms are those after each step. Start and gradients are exact in float. The
-tensors hold what goes wrong first: gradients that are zero, tiny or huge, that change sign, and that
-stop. A rate of 0 leaves a tensor out of the optimizer and of the norm. Averages are those of timm's
-ModelEmaV2, which a skipped step leaves alone as it leaves everything else.
+tensors hold what goes wrong first: gradients that are zero, tiny or huge, that change sign, and
+that stop. A rate of 0 leaves a tensor out of the optimizer and of the norm. Averages are those of
+timm's ModelEmaV2, which a skipped step leaves alone as it leaves everything else.
 """
 
 import argparse
@@ -51,7 +51,7 @@ FROZEN = {**AROUND, "rates": {"extreme": 0.0, "stops": 3.0}, "clip_norm": 0.25}
 
 
 def scales(name: str, step: int) -> np.ndarray:
-    """What the random gradients of one step are multiplied by, per element."""
+    """The factors by which the random gradients of one step are multiplied, element by element."""
     plain = np.array([1.0, 0.1, 1e-2, 1e-3, 1.0, 0.1, 1e-2])
     extreme = np.array([0.0, 1e-12, 1e-8, 1e-4, 1e4, 1e8])
     return {"plain": plain, "extreme": extreme, "stops": np.ones(3) * (step < 10)}[name]

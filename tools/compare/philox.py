@@ -7,7 +7,7 @@ WORD = np.uint64(32)
 
 
 def purpose(name: str) -> int:
-    """32-bit FNV-1a of a name, as purpose() in kernels/random.h."""
+    """The 32-bit FNV-1a hash of a name, as purpose() in kernels/random.h."""
     value = 2166136261
     for byte in name.encode():
         value = (value ^ byte) * 16777619 & 0xFFFFFFFF
@@ -30,5 +30,5 @@ def bits(seed: int, purpose: int, count: int, position: int = 0) -> np.ndarray:
 
 
 def uniform(seed: int, name: str, count: int) -> np.ndarray:
-    """`count` doubles in [0, 1) with 24 bits each, of the stream named `name`."""
+    """`count` doubles in [0, 1) with 24 bits each, from the stream of that name."""
     return (bits(seed, purpose(name), count) >> np.uint32(8)) * 2.0**-24

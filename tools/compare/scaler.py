@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Records how torch.amp.GradScaler moves under overflows: tests/golden/scaler.json.
 
-{"torch", "traces": [{"scale": at the start, "steps", "overflows": [steps whose gradients are not finite],
+{"torch", "traces": [{"scale": at the start, "steps",
+                      "overflows": [steps whose gradients are not finite],
                       "skipped": [steps after which the parameter was where it had been],
                       "resets": [[step, scale after it]]}]}
-Steps count from 0. After a step in "resets" the growth tracker is zero; after any other it is one more
-than before and the scale is unchanged. Overflows are +inf, -inf and NaN in turns. Needs PyTorch 2.3,
-where the scaler runs on CPUs too; --verify compares what it does on --device with a recorded file.
+Steps count from 0. After a step in "resets" the growth tracker is zero; after any other it is one
+more than before and the scale is unchanged. Overflows are +inf, -inf and NaN in turns. The script
+needs PyTorch 2.3, where the scaler runs on CPUs too; --verify compares what it does on --device
+with a recorded file.
 """
 
 import argparse
@@ -23,7 +25,7 @@ INTERVAL = 2000  # GradScaler's default, after which the scale grows
 
 
 def overflowing_steps() -> List[int]:
-    """In a row, right before and right after a growth, at random, and then none."""
+    """Steps in a row, right before and right after a growth, at random, and then none."""
     drawn = philox.uniform(1, "overflow", 2000)
     late = [3 * INTERVAL + step for step in range(2000) if drawn[step] < 0.01]
     return [0, 1, INTERVAL + 1, 2 * INTERVAL + 2, 2 * INTERVAL + 3, *late]
@@ -65,7 +67,8 @@ def main() -> None:
     options = parser.parse_args()
     traces = [
         trace(65536.0, STEPS, overflowing_steps(), options.device),
-        trace(2.0**126, 2 * INTERVAL + 1, [], options.device),  # grows once, then not out of range
+        # The scale grows once, and then no more, to stay in range.
+        trace(2.0**126, 2 * INTERVAL + 1, [], options.device),
     ]
     if options.out:
         record = {"torch": torch.__version__, "traces": traces}

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Records the rates of torch.optim.lr_scheduler: tests/golden/schedules.json.
 
-{"torch", "traces": [{"kind", "unit", "rate", "epochs", "steps_per_epoch", <the recipe's own numbers>,
+{"torch", "traces": [{"kind", "unit", "rate", "epochs", "steps_per_epoch",
+                      <the recipe's own numbers>,
                       "losses": [one per epoch] of plateau, "rates": [one per step]}]}
-A warm-up is LinearLR in front of the schedule, by SequentialLR, as torchvision's references have it.
+A warm-up is LinearLR in front of the schedule, by SequentialLR, as in torchvision's references.
 """
 
 import argparse

@@ -12,7 +12,7 @@ NAMES = {np.dtype(code): name for name, code in TYPES.items()}
 
 
 def save(path: Path, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> None:
-    """Header length, JSON header padded to a multiple of 8 bytes, then the tensors in order."""
+    """Writes the header's length, the JSON header padded to 8 bytes, then the tensors in order."""
     header: Dict[str, object] = {"__metadata__": metadata}
     offset = 0
     for name, tensor in tensors.items():

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Seconds from the start of a process to a validation top-1, with the weights on disk: engine train
-beside PyTorch, eager and compiled, one after the other on one machine, from the same image files.
+"""Measures the seconds from the start of a process to a validation top-1 with the weights on disk:
+engine train and PyTorch, eager and compiled, one after the other on one machine, from the same
+image files.
 
-The recipe is finetune_torch.py's; PyTorch reads the files by DataLoader workers. What counts is
-the clock outside: imports, compilation, decoding and validation included. Prints one JSON object
-per run and keeps the runs' output in --out.
+The recipe is that of finetune_torch.py; PyTorch reads the files by DataLoader workers. The clock
+runs outside and includes imports, compilation, decoding and validation. The script prints one JSON
+object per run and keeps the output of the runs in --out.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def torch_epochs(log: Path) -> Iterator[Tuple[int, float]]:
 
 
 def engine_epochs(run: Path) -> Iterator[Tuple[int, float]]:
-    """Epochs whose weights are on disk: a checkpoint follows their line."""
+    """The epochs whose weights are on disk, which are those whose line a checkpoint follows."""
     file = run / "metrics.jsonl"
     epochs: List[Tuple[int, float]] = []
     for line in file.read_text().splitlines() if file.exists() else []:

@@ -13,9 +13,9 @@
 #include "engine/error.h"
 #include "io/data/duplicates.h"
 #include "io/data/idx.h"
+#include "io/data/source_file.h"
 #include "io/files/atomic_file.h"
 #include "io/files/checksum.h"
-#include "io/files/source_file.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
 
@@ -182,7 +182,7 @@ fs::path label_file(const DataOptions& o) {
 }
 
 std::vector<Part> draw(const DataOptions& o, const Dataset& all) {
-  return draw_split(all, parse_shares(o.split), o.stratify, o.split_seed);
+  return sample_split(all, parse_shares(o.split), o.stratify, o.split_seed);
 }
 
 // Of --labels or --split-file, with the parts that --split draws.

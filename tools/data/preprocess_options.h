@@ -1,14 +1,9 @@
-// From files to what the network sees: the preprocessing flags that verbs share, and the functions that prepare one
-// sample for training or evaluation.
+// The preprocessing flags that verbs share.
 #pragma once
 
 #include <optional>
 #include <string>
 
-#include "io/data/dataset.h"
-#include "io/data/loader.h"
-#include "io/images/augment.h"
-#include "io/images/decode.h"
 #include "io/images/preprocess.h"
 #include "tools/cli/options.h"
 
@@ -30,25 +25,9 @@ struct PreprocessOptions {
   }
 };
 
-// The same for another side of the crop: the resize scales with it.
-Preprocess with_crop(const Preprocess& preprocess, int crop);
-
-// Flags, then what the checkpoint says, then the model's default. `image_size` (0: not given) sets the crop and
-// scales the resize with it.
+// The flags come first, then what the checkpoint says, then the model's default. `image_size` (0 if it
+// is not given) sets the crop, and the resize scales with it.
 Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
                              const PreprocessOptions& options, int image_size);
-
-// `data` must outlive the function. With a pack, both start from its pictures; a resize that the pack has seen already
-// changes nothing.
-Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess);
-Prepare training_input(const Dataset& data, const Preprocess& preprocess,
-                       const AugmentConfig& augment, bool fast_decode);
-
-// For a data set whose pack is in device memory: what is done there with a sample. Evaluation is the preset `none`.
-PrepareRecord record_input(const Dataset& data, const Preprocess& preprocess,
-                           const AugmentConfig& augment);
-
-// The image of a sample: with a pack as it is in there, else from memory or from its file.
-Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions options = {});
 
 }  // namespace engine

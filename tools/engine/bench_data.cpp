@@ -13,6 +13,8 @@
 #include <set>
 
 #include "engine/error.h"
+#include "io/data/sample.h"
+#include "io/files/bytes.h"
 #include "tools/bench/step.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/augment_options.h"
@@ -97,7 +99,7 @@ std::vector<Row> measure_steps(const BenchDataOptions& o, const Dataset& files,
   std::vector<Image> decoded(images), resized(images);
   std::vector<Row> rows;
   rows.push_back(time_step(o, "read", images,
-                           [&](size_t i) { bytes[i] = read_bytes(files.samples[i].path); }));
+                           [&](size_t i) { bytes[i] = read_file(files.samples[i].path); }));
   rows.push_back(time_step(o, "decode", images, [&](size_t i) {
     decoded[i] = decode(bytes[i], files.samples[i].path, preprocess.channels);
   }));

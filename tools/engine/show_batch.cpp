@@ -4,6 +4,7 @@
 
 #include "engine/error.h"
 #include "io/data/mix.h"
+#include "io/data/sample.h"
 #include "io/images/contact_sheet.h"
 #include "io/images/encode.h"
 #include "tools/cli/terminal.h"
@@ -11,6 +12,7 @@
 #include "tools/data/data_options.h"
 #include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/environment.h"
 
 namespace engine {
 namespace {
@@ -95,11 +97,11 @@ int show_batch(const Command& command) {
     std::copy_n(batch.images + size_t(i) * image.pixels.size(), image.pixels.size(),
                 image.pixels.data());
   }
-  const auto mixes = draw_mixes(augment.mixing,
-                                {.seed = o.seed,
-                                 .epoch = static_cast<uint32_t>(o.epoch),
-                                 .position = static_cast<uint32_t>(batch.first)},
-                                batch.count, preprocess.crop, preprocess.crop);
+  const auto mixes = sample_mixes(augment.mixing,
+                                  {.seed = o.seed,
+                                   .epoch = static_cast<uint32_t>(o.epoch),
+                                   .position = static_cast<uint32_t>(batch.first)},
+                                  batch.count, preprocess.crop, preprocess.crop);
   std::vector<Image> shown;
   std::vector<std::string> texts;
   for (int i = 0; i < batch.count; ++i) {
@@ -112,7 +114,7 @@ int show_batch(const Command& command) {
         mix.share == 1 ? own
                        : fmt::format("{:.2f} {}\n{:.2f} {}", mix.share, own, 1 - mix.share, other));
   }
-  write_image(o.out, contact_sheet(shown, texts, o.columns));
+  write_image(o.out, contact_sheet(shown, texts, shared_file("DejaVuSans.ttf"), o.columns));
   say(fmt::format("{}: {} images of epoch {}, step {}; {}; {}", o.out.string(), batch.count,
                   o.epoch, o.step, describe(augment), describe(preprocess)));
   return 0;

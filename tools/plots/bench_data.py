@@ -1,7 +1,7 @@
-"""What `engine bench data --out FILE.csv` measured.
+"""Plots what `engine bench data --out FILE.csv` measured.
 
-Left: what a step takes of one core; middle: loaders by threads and cache against what the model needs;
-right: strategies of feeding several GPUs.
+On the left is what each step takes of one core, in the middle are loaders by threads and cache
+against what the model needs, on the right are strategies of feeding several GPUs.
 """
 
 import argparse

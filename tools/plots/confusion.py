@@ -5,7 +5,7 @@ import numpy as np
 
 from run_files import Run, main, plt, shorten
 
-ANNOTATED = 20  # classes, up to which each cell holds its count
+ANNOTATED = 20  # the most classes for which each cell holds its count
 
 
 def draw(run: Run):
@@ -24,7 +24,8 @@ def draw(run: Run):
         spine.set_visible(True)
     size = 9 if classes <= 12 else 7
     labels = [shorten(name, 20) for name in names]
-    axes.set_xticks(range(classes), labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=size)
+    rotation = 90 if max(map(len, labels)) > 2 else 0
+    axes.set_xticks(range(classes), labels, rotation=rotation, fontsize=size)
     axes.set_yticks(range(classes), labels, fontsize=size)
     if classes <= ANNOTATED:
         for y in range(classes):
@@ -34,7 +35,8 @@ def draw(run: Run):
                               color="white" if shares[y, x] > 0.55 else "black")
     axes.set(xlabel="predicted class", ylabel="true class",
              title=f"confusion matrix, {run.title()}: {counts.sum()} images")
-    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="% of the images of the true class")
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03,
+                    label="% of the images of the true class")
     return figure
 
 

@@ -14,10 +14,12 @@ def draw(run: Run):
 
     def line(axes, name, label, colour):
         if name in columns:
-            axes.plot(epochs, columns[name], color=colour, label=label, marker=marker, markersize=3.5)
+            axes.plot(epochs, columns[name], color=colour, label=label, marker=marker,
+                      markersize=3.5)
 
     line(accuracy, "metrics/accuracy_top1", "top-1", BLUE)
-    if columns.get("metrics/accuracy_top5", [1])[-1] < 1:  # with five classes or fewer it is always 1
+    # With five classes or fewer it is always 1.
+    if columns.get("metrics/accuracy_top5", [1])[-1] < 1:
         line(accuracy, "metrics/accuracy_top5", "top-5", GREEN)
     top1, validation = columns["metrics/accuracy_top1"], columns["val/loss"]
     ranks = [(share, -nats) for share, nats in zip(top1, validation)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The range test: loss over the learning rate, from lr_find.csv."""
+"""The loss over the learning rate that --lr-find measured, from lr_find.csv."""
 
 from run_files import BLUE, GREY, ORANGE, Run, main, plt
 
@@ -9,9 +9,9 @@ def draw(run: Run):
     if not rows:
         return None
     rates, losses, smoothed = ([float(row[i]) for row in rows] for i in (1, 2, 3))
-    settled = len(smoothed) // 10  # the first few are means of few losses
+    settled = len(smoothed) // 10  # the first values are means of few losses
     least = smoothed.index(min(smoothed[settled:]), settled)
-    # Up to where the smoothed loss leaves the picture; a step alone may leave it before.
+    # The picture ends where the smoothed loss leaves it; a single step may leave it before.
     top = 1.15 * max(smoothed[:least + 1])
     end = next((i for i in range(least, len(rates)) if smoothed[i] > top), len(rates) - 1) + 1
     inside = sorted(losses[:end])
@@ -19,8 +19,10 @@ def draw(run: Run):
     figure, axes = plt.subplots(figsize=(7, 4.2))
     axes.plot(rates[:end], losses[:end], color=GREY, alpha=0.5, linewidth=1, label="loss of a step")
     axes.plot(rates[:end], smoothed[:end], color=BLUE, label="smoothed")
-    axes.plot(rates[least], smoothed[least], "o", color=ORANGE, label=f"least: {smoothed[least]:.3g} at {rates[least]:.1e}")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="learning rate range test",
+    axes.plot(rates[least], smoothed[least], "o", color=ORANGE,
+              label=f"least: {smoothed[least]:.3g} at {rates[least]:.1e}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss",
+             title="learning rate range test",
              ylim=(low - 0.05 * (top - low), top))
     axes.legend(loc="lower left")
     return figure

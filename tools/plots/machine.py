@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What training took of the machine, per epoch: throughput, waiting for data, GPU, CPU and memory."""
+"""What each epoch took of the machine: throughput, waiting for data, GPU, CPU and memory."""
 
 from run_files import BLUE, GREEN, ORANGE, PURPLE, RED, Run, epoch_axis, from_zero, main, plt
 
@@ -11,7 +11,8 @@ def draw(run: Run):
     epochs = columns["epoch"]
     marker = "o" if len(epochs) <= 30 else None
     has_gpu = "gpu/utilisation" in columns
-    figure, grid = plt.subplots(2, 3, figsize=(13, 6.4)) if has_gpu else plt.subplots(1, 3, figsize=(13, 3.6))
+    rows, height = (2, 6.4) if has_gpu else (1, 3.6)
+    figure, grid = plt.subplots(rows, 3, figsize=(13, height))
     panels = list(grid.flat)
 
     def panel(axes, title, unit, lines, factor=1.0, least_top=0.0):
@@ -28,7 +29,8 @@ def draw(run: Run):
         epoch_axis(axes, epochs)
 
     panel(panels[0], "training throughput", "images per second", [("images_per_second", "", BLUE)])
-    panel(panels[1], "time spent waiting for data", "% of the epoch", [("wait_share", "", RED)], 100, 5)
+    panel(panels[1], "time spent waiting for data", "% of the epoch",
+          [("wait_share", "", RED)], 100, 5)
     panel(panels[2], "CPU", "cores busy, this process", [("cpu/cores", "", GREEN)])
     memory = panels[2].twinx()
     memory.spines["right"].set_visible(True)
@@ -39,7 +41,8 @@ def draw(run: Run):
     memory.set_ylabel("resident memory, GiB (dashed)", color=PURPLE)
     from_zero(memory, resident)
     if has_gpu:
-        panel(panels[3], "GPU utilisation", "% of the time", [("gpu/utilisation", "", BLUE)], 100, 105)
+        panel(panels[3], "GPU utilisation", "% of the time",
+              [("gpu/utilisation", "", BLUE)], 100, 105)
         panel(panels[4], "GPU memory, fullest device", "GiB", [("gpu/memory_gib", "", PURPLE)])
         panel(panels[5], "GPU power, all devices, and temperature", "W, °C",
               [("gpu/watts", "power, W", ORANGE), ("gpu/celsius", "temperature, °C", RED)])

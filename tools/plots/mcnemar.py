@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Whether two runs, scored on the same images, differ by more than chance: McNemar's exact test.
+"""McNemar's exact test: do two runs, scored on the same images, differ by more than chance?
 
-Of the images that only one of the two gets right, each falls to either with probability one half if they
-are equally good; p is the two-sided binomial tail (McNemar, Psychometrika 1947).
+If the two are equally good, each image that only one of them gets right falls to either with
+probability one half; p is the two-sided binomial tail (McNemar, Psychometrika 1947).
 """
 
 import argparse
@@ -41,12 +41,15 @@ def main() -> None:
     result = {"images": len(both),
               "top1_first": sum(right[0][path] for path in both) / len(both),
               "top1_second": sum(right[1][path] for path in both) / len(both),
-              "only_first": only_first, "only_second": only_second, "p": exact_p(only_first, only_second)}
+              "only_first": only_first, "only_second": only_second,
+              "p": exact_p(only_first, only_second)}
     if options.json:
         print(json.dumps(result))
         return
-    print(f"{len(both)} images in both: top-1 {result['top1_first']:.4f} and {result['top1_second']:.4f}")
-    print(f"right in the first alone: {only_first}, in the second alone: {only_second}; p = {result['p']:.4g}")
+    print(f"{len(both)} images in both: top-1 {result['top1_first']:.4f} "
+          f"and {result['top1_second']:.4f}")
+    print(f"right in the first alone: {only_first}, in the second alone: {only_second}; "
+          f"p = {result['p']:.4g}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes RUN/report.html: one file with everything there is to see of a run, and each plot beside it as a PNG."""
+"""Writes RUN/report.html, one file with all there is to see of a run, and each plot beside it as a
+PNG."""
 
 import argparse
 import base64
@@ -19,7 +20,8 @@ from run_files import Run, plt
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1180px;
        margin: 2em auto; padding: 0 1.5em; }
-h1 { font-size: 1.5em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; padding-bottom: .2em; }
+h1 { font-size: 1.5em; }
+h2 { margin-top: 2em; border-bottom: 1px solid #ddd; padding-bottom: .2em; }
 table { border-collapse: collapse; margin: .8em 0; } caption { text-align: left; color: #555; }
 th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee; }
 th { border-bottom: 1px solid #999; } th:first-child, td:first-child { text-align: left; }
@@ -30,7 +32,7 @@ img { max-width: 100%; height: auto; } .side { display: flex; flex-wrap: wrap; g
 pre { background: #f5f5f5; padding: .8em; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
-TOTALS = [  # title, place in metrics.json, its interval, what it is
+TOTALS = [  # title, place in metrics.json, interval there, what it is
     ("top-1 accuracy", ("top1",), "top1", "share of images whose largest output is their class"),
     ("top-5 accuracy", ("top5",), None, "share whose class is among the five largest"),
     ("loss", ("loss",), None, "mean cross entropy, nats"),
@@ -51,19 +53,21 @@ def table(head: List[str], rows: List[List[str]], caption: str = "", text_from: 
     def cells(tag: str, values: List[str]) -> str:
         return "".join(f'<{tag}{" class=text" if i >= text_from else ""}>{escape(str(v))}</{tag}>'
                        for i, v in enumerate(values))
-    return (f"<div class=wide><table><caption>{escape(caption)}</caption><tr>{cells('th', head)}</tr>"
+    return (f"<div class=wide><table><caption>{escape(caption)}</caption>"
+            f"<tr>{cells('th', head)}</tr>"
             + "".join(f"<tr>{cells('td', row)}</tr>" for row in rows) + "</table></div>")
 
 
 def inlined(figure, alt: str, png_path: Path) -> str:
-    """SVG, as data: sharp at any size, and no file beside the report is needed."""
+    """The figure as SVG in the text, which is sharp at any size and needs no file."""
     if figure is None:
         return ""
     figure.savefig(png_path)
     svg = io.BytesIO()
     figure.savefig(svg, format="svg")
     plt.close(figure)
-    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.getvalue()).decode()}">'
+    data = base64.b64encode(svg.getvalue()).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def totals(score: Dict) -> str:
@@ -74,21 +78,25 @@ def totals(score: Dict) -> str:
         for key in place:
             value = value.get(key) if value is not None else None
         bounds = intervals.get(interval) if interval else None
-        rows.append([title, number(value), f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "", meaning])
+        rows.append([title, number(value),
+                     f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "", meaning])
     caption = f"{score['samples']} images"
     if intervals:
-        caption += f"; intervals: {100 * intervals['level']:.0f}%, bootstrap of {intervals['resamples']} resamples"
+        caption += (f"; intervals: {100 * intervals['level']:.0f}%, "
+                    f"bootstrap of {intervals['resamples']} resamples")
     return table(["measure", "value", "interval", "meaning"], rows, caption, text_from=3)
 
 
 def classes(score: Dict) -> str:
-    rows = [[c["name"], c["support"], number(c["precision"]), number(c["recall"]), number(c["specificity"]),
-             number(c["f1"]), number(c["auc"])] for c in score["classes"]]
+    rows = [[c["name"], c["support"], number(c["precision"]), number(c["recall"]),
+             number(c["specificity"]), number(c["f1"]), number(c["auc"])] for c in score["classes"]]
     for name, average, area in (("macro average", score["macro"], score["auc_macro"]),
                                 ("weighted average", score["weighted"], None)):
-        rows.append([name, score["samples"], number(average["precision"]), number(average["recall"]),
-                     number(average["specificity"]), number(average["f1"]), number(area)])
-    return table(["class", "images", "precision", "recall (sensitivity)", "specificity", "F1", "AUC"], rows)
+        rows.append([name, score["samples"], number(average["precision"]),
+                     number(average["recall"]), number(average["specificity"]),
+                     number(average["f1"]), number(area)])
+    head = ["class", "images", "precision", "recall (sensitivity)", "specificity", "F1", "AUC"]
+    return table(head, rows)
 
 
 def part_section(folder: Path, part: str, root: Optional[Path]) -> str:
@@ -96,9 +104,12 @@ def part_section(folder: Path, part: str, root: Optional[Path]) -> str:
     score = run.score()
     prefix = "test_" if part == "test" else ""
     html = f"<h2>{run.title().capitalize()}</h2>" + totals(score)
-    html += inlined(confusion.draw(run), f"confusion matrix, {run.title()}", folder / f"{prefix}confusion_matrix.png")
-    html += '<div class="side">' + inlined(roc.draw(run), f"ROC curves, {run.title()}", folder / f"{prefix}roc.png")
-    html += inlined(reliability.draw(run), f"reliability, {run.title()}", folder / f"{prefix}reliability.png")
+    html += inlined(confusion.draw(run), f"confusion matrix, {run.title()}",
+                    folder / f"{prefix}confusion_matrix.png")
+    html += '<div class="side">' + inlined(roc.draw(run), f"ROC curves, {run.title()}",
+                                           folder / f"{prefix}roc.png")
+    html += inlined(reliability.draw(run), f"reliability, {run.title()}",
+                    folder / f"{prefix}reliability.png")
     html += "</div><h3>Classes</h3>" + classes(score)
     sheet = top_losses.draw(run, root=root)
     if sheet is not None:
@@ -112,7 +123,8 @@ def part_section(folder: Path, part: str, root: Optional[Path]) -> str:
 
 def flat(value, name: str = "") -> List[List[str]]:
     if isinstance(value, dict):
-        return [row for key, inner in value.items() for row in flat(inner, f"{name}.{key}" if name else key)]
+        return [row for key, inner in value.items()
+                for row in flat(inner, f"{name}.{key}" if name else key)]
     if isinstance(value, list):
         return [row for i, inner in enumerate(value) for row in flat(inner, f"{name}[{i}]")]
     return [[name, f"{value:.4g}" if isinstance(value, float) else str(value)]]
@@ -121,7 +133,9 @@ def flat(value, name: str = "") -> List[List[str]]:
 def report(folder: Path, root: Optional[Path] = None) -> str:
     run = Run(folder)
     args, environment = run.json("args.json"), run.json("env.json")
-    title = f"{args['model']}: {folder.resolve().name}" if args.get("model") else folder.resolve().name
+    title = folder.resolve().name
+    if args.get("model"):
+        title = f"{args['model']}: {title}"
     html = f"<h1>{escape(title)}</h1>"
     command = folder / "command.txt"
     if command.exists():
@@ -131,9 +145,11 @@ def report(folder: Path, root: Optional[Path] = None) -> str:
         if part in run.metrics:
             score = run.metrics[part]
             summary.append([Run(folder, part).title(), score["samples"], number(score["top1"]),
-                            number(score["macro"]["f1"]), number(score["auc_macro"]), number(score["loss"])])
+                            number(score["macro"]["f1"]), number(score["auc_macro"]),
+                            number(score["loss"])])
     if summary:
-        html += table(["best weights on", "images", "top-1", "macro F1", "macro AUC", "loss"], summary)
+        html += table(["best weights on", "images", "top-1", "macro F1", "macro AUC", "loss"],
+                      summary)
     if run.results():
         html += "<h2>Training</h2>" + inlined(curves.draw(run), "accuracy, loss and learning rate",
                                               folder / "curves.png")
@@ -152,7 +168,8 @@ def report(folder: Path, root: Optional[Path] = None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="run directory, or --out of engine eval")
-    parser.add_argument("--root", type=Path, help="where relative image paths begin (default: here)")
+    parser.add_argument("--root", type=Path,
+                        help="where relative image paths begin (default: here)")
     options = parser.parse_args()
     out = options.run / "report.html"
     out.write_text(report(options.run, options.root), encoding="utf-8", errors="replace")

@@ -3,7 +3,7 @@
 
 from run_files import GREY, Run, main, plt, shorten
 
-NAMED = 10  # classes with a colour and a name of their own: all of them, or the smallest areas
+NAMED = 10  # the most classes with a colour and a name: those with the smallest areas
 
 
 def draw(run: Run):
@@ -23,7 +23,7 @@ def draw(run: Run):
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     for name in order[NAMED:]:
         axes.plot(*curves[name], color=GREY, linewidth=0.7, alpha=0.5)
-    # In the order of the classes, so that a class looks the same in the pictures of all parts.
+    # They stand in the order of the classes, so that a class looks the same in all pictures.
     colours = dict(zip((name for name in curves if name in named), plt.get_cmap("tab10").colors))
     for name in named:
         axes.plot(*curves[name], color=colours[name], linewidth=1.3,
@@ -32,11 +32,13 @@ def draw(run: Run):
         axes.plot(*micro, color="black", linewidth=2, linestyle="--",
                   label=f"micro average  {score.get('auc_micro') or float('nan'):.4f}")
     if order[NAMED:]:
-        axes.plot([], [], color=GREY, linewidth=0.7, label=f"{len(order) - NAMED} other classes, all larger")
+        axes.plot([], [], color=GREY, linewidth=0.7,
+                  label=f"{len(order) - NAMED} other classes, all larger")
     macro = score.get("auc_macro")
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (recall)",
              xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
-             title=f"ROC, {run.title()}" + (f": macro AUC {macro:.4f}" if macro is not None else ""))
+             title=f"ROC, {run.title()}"
+                   + (f": macro AUC {macro:.4f}" if macro is not None else ""))
     axes.legend(loc="lower right", title="area under the curve", fontsize=8)
     return figure
 

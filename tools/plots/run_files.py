@@ -1,7 +1,7 @@
 """A run directory as Python values, and what the plots share: style, palette, saving.
 
-Reads only the files that the run wrote: results.csv, metrics.json, confusion_matrix.csv, roc.csv,
-predictions.csv, args.json, env.json. What is not there is empty.
+Only the files that the run wrote are read: results.csv, metrics.json, confusion_matrix.csv,
+roc.csv, predictions.csv, args.json and env.json. What is not there is empty.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-# Okabe and Ito: told apart with every kind of colour vision, and in print.
+# The colours of Okabe and Ito differ with every kind of colour vision, and in print.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#777777")
 
@@ -27,7 +27,7 @@ plt.rcParams.update({
 
 
 class Run:
-    """`part` is "val", "test" or "eval": the member of metrics.json, and what its other files begin with."""
+    """`part` is "val", "test" or "eval": a member of metrics.json, and part of file names."""
 
     def __init__(self, folder, part: Optional[str] = None):
         self.folder = Path(folder)
@@ -72,7 +72,7 @@ class Run:
 
 
 def from_zero(axes, values: List[float]) -> None:
-    """The y axis from 0, with room above the largest of the values."""
+    """Lets the y axis begin at 0, with room above the largest of the values."""
     finite = [v for v in values if math.isfinite(v)]
     axes.set_ylim(0, 1.12 * max(finite, default=0) or 1)
 
@@ -89,12 +89,13 @@ def shorten(name: str, most: int = 24) -> str:
 
 
 def main(draw: Callable, description: str, name: str, parts: bool = True) -> None:
-    """The command line of a plot: draw(run) returns a figure, or nothing if the files are not there."""
+    """The command line of a plot. draw(run) returns a figure, or nothing if files are missing."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("run", type=Path, help="run directory, or --out of engine eval")
     parser.add_argument("--out", type=Path, help=f".png, .svg or .pdf (default: RUN/{name}.png)")
     if parts:
-        parser.add_argument("--part", choices=["val", "test", "eval"], help="default: what there is, val first")
+        parser.add_argument("--part", choices=["val", "test", "eval"],
+                            help="default: what there is, val first")
     options = parser.parse_args()
     run = Run(options.run, getattr(options, "part", None))
     figure = draw(run)

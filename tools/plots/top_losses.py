@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A contact sheet of the images with the largest losses: true class, prediction and its probability."""
+"""A contact sheet of the images with the largest losses, with true class and prediction."""
 
 import argparse
 import gzip
@@ -25,7 +25,7 @@ def idx_image(path: Path, position: int) -> Image.Image:
 
 
 def open_image(path: str, root: Optional[Path]) -> Optional[Image.Image]:
-    """`path` as predictions.csv has it, relative to where the run was started; "FILE#7" is of an idx file."""
+    """Opens a path of predictions.csv, relative to where the run started, or "FILE#7" of idx."""
     file, mark, position = path.rpartition("#")
     if not mark or not position.isdigit() or Path(path).exists():
         file, position = path, ""
@@ -41,14 +41,16 @@ def open_image(path: str, root: Optional[Path]) -> Optional[Image.Image]:
     return None
 
 
-def draw(run: Run, count: int = 40, columns: int = 8, root: Optional[Path] = None) -> Optional[Image.Image]:
+def draw(run: Run, count: int = 40, columns: int = 8,
+         root: Optional[Path] = None) -> Optional[Image.Image]:
     rows = sorted(run.of_part("predictions.csv"), key=lambda row: -float(row[5]))[:count]
     if not rows:
         return None
     font, small = ImageFont.truetype(FONT, 12), ImageFont.truetype(FONT, 11)
     columns = min(columns, len(rows))
     lines = -(-len(rows) // columns)
-    sheet = Image.new("RGB", (columns * (TILE + MARGIN) + MARGIN, lines * (TILE + CAPTION + MARGIN) + MARGIN),
+    sheet = Image.new("RGB", (columns * (TILE + MARGIN) + MARGIN,
+                              lines * (TILE + CAPTION + MARGIN) + MARGIN),
                       "white")
     pen = ImageDraw.Draw(sheet)
 
@@ -65,15 +67,17 @@ def draw(run: Run, count: int = 40, columns: int = 8, root: Optional[Path] = Non
             pen.rectangle((x, y, x + TILE, y + TILE), outline="#bbbbbb")
             text(x + 4, y + TILE // 2, shorten(Path(path).name), small, "#777777")
         else:
-            # Small pictures in whole pixels, so that one sees what the network sees.
+            # Small pictures are enlarged by whole pixels, so that one sees what the network sees.
             scale = min(TILE / picture.width, TILE / picture.height)
             size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
             picture = picture.resize(size, Image.NEAREST if scale > 2 else Image.BICUBIC)
             sheet.paste(picture, (x + (TILE - size[0]) // 2, y + (TILE - size[1]) // 2))
         right = label == prediction
         text(x, y + TILE + 2, f"true: {label}", font, "black")
-        text(x, y + TILE + 16, f"pred: {prediction}  {float(p_prediction):.2f}", font, BLUE if right else RED)
-        text(x, y + TILE + 31, f"loss {float(loss):.2f}, p(true) {float(p_label):.2g}", small, "#555555")
+        text(x, y + TILE + 16, f"pred: {prediction}  {float(p_prediction):.2f}", font,
+             BLUE if right else RED)
+        text(x, y + TILE + 31, f"loss {float(loss):.2f}, p(true) {float(p_label):.2g}", small,
+             "#555555")
     return sheet
 
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "tools/data/preprocess_options.h"
+#include "io/data/sample.h"
 
 namespace engine {
 

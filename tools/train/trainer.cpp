@@ -8,10 +8,10 @@
 
 #include "engine/error.h"
 #include "io/data/mix.h"
+#include "io/data/sample.h"
 #include "tools/cli/clock.h"
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
-#include "tools/data/preprocess_options.h"
 #include "tools/machine/device.h"
 #include "tools/train/training_plan.h"
 
@@ -266,7 +266,7 @@ std::vector<Mix> Trainer::draw_mixes_of(const Batch& batch) const {
   const RandomKey key{.seed = config_.seed,
                       .epoch = static_cast<uint32_t>(at_.epoch),
                       .position = static_cast<uint32_t>(batch.first)};
-  return draw_mixes(mixing, key, batch.count, preprocess_.crop, preprocess_.crop);
+  return sample_mixes(mixing, key, batch.count, preprocess_.crop, preprocess_.crop);
 }
 
 // Rank 0 decides, so that all ranks stop after the same step.

@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "io/images/preprocess.h"
 #include "io/weights/safetensors.h"
 #include "tools/cli/signals.h"
-#include "tools/data/preprocess_options.h"
 #include "tools/score/score.h"
 #include "tools/train/trainer.h"
 

@@ -17,8 +17,7 @@ void touch(const fs::path& file) {
   std::ofstream(file) << "x";
 }
 
-// The message of the Error that `action` must throw.
-// train/{a,b} and val/b, one image each.
+// Makes train/{a,b} and val/b with one image each.
 void small_data_set(const fs::path& root) {
   touch(root / "train/a/1.jpg");
   touch(root / "train/b/2.png");
@@ -38,10 +37,10 @@ TEST_CASE("image extensions are known in upper and lower case") {
 TEST_CASE("an image folder is read in torchvision's order") {
   TemporaryFolder folder;
   const fs::path root = folder.path();
-  // Bytes, not natural order and not letters: "10" < "2" < "B" < "a" < "é".
+  // Names are compared as bytes, not by numbers or letters: "10" < "2" < "B" < "a" < "é".
   for (const char* name : {"a", "B", "10", "2", "é"}) touch(root / name / "0.jpg");
-  // Folders by whole path ("sub-x" < "sub/deep"), a folder's own files first, hidden ones and other
-  // files left out.
+  // Folders are sorted by their whole path ("sub-x" < "sub/deep"), a folder's own files come first,
+  // and hidden and other files are left out.
   for (const char* name : {"z.jpg", "sub/y.jpg", "sub-x/w.PNG", "sub/deep/v.jpeg", "note.txt",
                            ".hidden.jpg", ".cache/u.jpg", "10.jpg", "9.jpg"})
     touch(root / "2" / name);
@@ -66,7 +65,7 @@ TEST_CASE("links are followed and loops are refused") {
   fs::create_directories(folder.path() / "b");
   fs::create_directory_symlink(elsewhere.path() / "pictures", folder.path() / "a");
   fs::create_symlink(elsewhere.path() / "pictures/1.jpg", folder.path() / "b/2.jpg");
-  fs::create_symlink("missing", folder.path() / "b/3.jpg");  // listed: reading it will name it
+  fs::create_symlink("missing", folder.path() / "b/3.jpg");  // listed, so that reading it names it
   const Dataset data = read_image_folder(folder.path());
   CHECK(data.classes == std::vector<std::string>{"a", "b"});
   CHECK(data.samples.size() == 3);

@@ -1,5 +1,5 @@
-// Records of a pack in device memory against the stages that edit the pixels on the CPU: the same
-// seed gives the same network input.
+// Compares records of a pack in device memory with the stages that edit the pixels on the CPU: the
+// same seed gives the same network input.
 #include "io/data/device_augment.h"
 
 #include <vector>
@@ -90,7 +90,7 @@ void check_equal_input(const AugmentConfig& config, int channels, int threads) {
       [&, stages = edit_stages(config, preprocess)](size_t index, const RandomKey& key) {
         const Image& packed = pictures.images[index];
         Rng rng(key);
-        const CropWindow window = draw_crop(config, packed.width, packed.height, kCrop, rng);
+        const CropWindow window = sample_crop(config, packed.width, packed.height, kCrop, rng);
         Image image = crop(packed, window.left, window.top, window.width, window.height);
         for (const Stage& stage : stages) stage(image, rng);
         return image;
@@ -100,8 +100,8 @@ void check_equal_input(const AugmentConfig& config, int channels, int threads) {
       pictures.data,
       [&](size_t index, const RandomKey& key) {
         const Image& image = pictures.images[index];
-        return draw_record(config, preprocess, pictures.offsets[index], image.width, image.height,
-                           key);
+        return sample_record(config, preprocess, pictures.offsets[index], image.width, image.height,
+                             key);
       },
       options);
   int batches = 0;

@@ -33,7 +33,7 @@ void write_gz(const fs::path& file, const std::string& bytes) {
   gzclose(out);
 }
 
-// `count` images of 2 rows and 3 columns, pixels 0, 1, 2, …
+// `count` images of 2 rows and 3 columns, with pixels 0, 1, 2, …
 std::string image_bytes(uint32_t count) {
   std::string bytes = big_endian({0x803, count, 2, 3});
   for (uint32_t i = 0; i < count * 6; ++i) bytes.push_back(static_cast<char>(i));
@@ -77,7 +77,7 @@ TEST_CASE("idx files, plain and gzip") {
   REQUIRE(data.validation.samples.size() == 1);
   CHECK(data.validation.samples[0].label == 1);
 
-  // The classes of a checkpoint, in an order of its own, with one more.
+  // The classes of a checkpoint have an order of their own, and one more class.
   CHECK(read_idx_validation(folder.path(), {"2", "7", "1"}).samples[0].label == 2);
   CHECK(error_of([&] { read_idx_validation(folder.path(), {"0"}); }).find("label 1") !=
         std::string::npos);
@@ -166,7 +166,7 @@ TEST_CASE("the real MNIST files") {
   CHECK(data.validation.images.size() == 10000);
   CHECK(data.train.classes.size() == 10);
   CHECK(data.train.images[0].width == 28);
-  // The first labels of both files, and the mean that PyTorch's MNIST example normalises with.
+  // These are the first labels of both files, and the mean with which PyTorch's example normalises.
   const std::vector<int> expected = {5, 0, 4, 1, 9};
   for (size_t i = 0; i < expected.size(); ++i) CHECK(data.train.samples[i].label == expected[i]);
   CHECK(data.validation.samples[0].label == 7);

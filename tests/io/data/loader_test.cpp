@@ -25,7 +25,7 @@ Dataset numbered(int samples) {
 
 constexpr int kWidth = 3, kHeight = 2;
 
-// Pixels say which sample and which random numbers made them.
+// The pixels say which sample and which random numbers made them.
 Image picture(size_t index, const RandomKey& key) {
   Image image(kWidth, kHeight, 3);
   Rng rng(key);
@@ -103,7 +103,7 @@ TEST_CASE(
   int rare = 0;
   for (uint32_t index : order) ++count[index], rare += index < 50;
   CHECK(std::abs(rare - 500) < 80);  // five standard deviations: √(1000·1/4) = 16
-  CHECK(count.size() < 600);         // of the usual ones about 950·(1 − e^(−500/950)) = 389
+  CHECK(count.size() < 600);         // about 950·(1 − e^(−500/950)) = 389 of the usual ones
 
   LoaderOptions o = options(10, 3);
   o.balanced = true;
@@ -123,7 +123,7 @@ TEST_CASE("shares: each position once, parts differ by at most one, equal steps 
   for (int ranks : {1, 2, 3, 4, 7})
     for (int batch : {1, 2, 3, 5})
       for (int64_t samples = 1; samples <= 3 * ranks * batch + 1; ++samples) {
-        int64_t position = 0;  // the next one that nobody has yet
+        int64_t position = 0;  // the next one that no rank has yet
         const int64_t steps = steps_per_epoch(samples, batch, {0, ranks});
         for (int64_t step = 0; step < steps; ++step) {
           int least = batch, most = 0, sum = 0;
@@ -227,7 +227,7 @@ TEST_CASE("records: the same for any number of threads, wherever an epoch is ent
     loader.start(3, 5);
     CHECK(rest(loader) == std::vector(expected.begin() + 5, expected.end()));
   }
-  // In the order, with the labels and keys that images have.
+  // Records have the order, the labels and the keys that images have.
   const std::vector<uint32_t> order = epoch_order(50, 7, 3, true);
   for (uint32_t at = 0; at < 50; ++at) {
     const ImageRecord r = record(order[at], {7, 3, at, purpose("augment")});
@@ -295,7 +295,7 @@ TEST_CASE("the error of a bad image reaches next(), after the batches before it"
     CHECK(loader.next() != nullptr);
     for (int again = 0; again < 2; ++again)
       CHECK_THROWS_WITH_AS(loader.next(), "image 9: truncated", Error);
-    loader.start(0, 3);  // beyond the bad ones
+    loader.start(0, 3);  // after the bad ones
     CHECK(rest_of_epoch(loader).size() == 2);
   }
 }
@@ -367,8 +367,8 @@ TEST_CASE("a loader can go at any time") {
     loader.start(0);
     for (int i = 0; i < batches; ++i) loader.next();
   }
-  // No further than `ahead` = 2 batches beyond what was asked for: Σ 4 · (2 + batches) over the
-  // eight runs.
+  // The threads go no further than `ahead` = 2 batches beyond what was asked for: Σ 4 · (2 +
+  // batches) over the eight runs.
   CHECK(prepared <= 4 * (2 * 8 + 28));
 }
 

@@ -61,7 +61,7 @@ void check_holds(const Pack& pack, const std::vector<PackSource>& sources, const
   }
 }
 
-// The lines that a call of open_or_build_pack() said.
+// Opens or builds the pack, checks it, and returns the lines that were said.
 std::vector<std::string> news(const Pictures& pictures, PackSpec spec = kSpec) {
   std::vector<std::string> lines;
   const auto pack = open_or_build_pack(
@@ -140,7 +140,7 @@ TEST_CASE("a pack on disk is used again, and made anew when it cannot serve") {
     const fs::path path = pictures.sources[4].path;
     Image image = read_image(path, 3);
     const auto size = fs::file_size(path);
-    // The last bytes of a PNG are the IEND chunk; what follows it is ignored.
+    // The last bytes of a PNG file are the IEND chunk, and what follows it is ignored.
     std::ofstream(path, std::ios::app | std::ios::binary) << "1";
     fs::remove(pictures.pack());
     CHECK(news(pictures).empty());
@@ -244,7 +244,7 @@ TEST_CASE("a process killed while it writes a pack harms nobody") {
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(WIFSIGNALED(status));
   CHECK_FALSE(fs::exists(pictures.pack()));
-  CHECK(fs::exists(pictures.pack().string() + ".tmp"));  // it died in the middle
+  CHECK(fs::exists(pictures.pack().string() + ".tmp"));  // it died while it wrote
   CHECK(news(pictures).empty());
   CHECK_FALSE(fs::exists(pictures.pack().string() + ".tmp"));
 }
@@ -266,7 +266,7 @@ TEST_CASE("a second writer waits, says so, and takes what the first one made") {
     open_or_build_pack(pictures.pack(), pictures.sources, kSpec, options);
   });
   while (!waiting) std::this_thread::yield();
-  // The first one's work, made elsewhere since this process's own lock is taken.
+  // What the first process would make, made elsewhere because the lock is taken.
   const fs::path elsewhere = pictures.folder.path() / "other.pack";
   open_or_build_pack(elsewhere, pictures.sources, kSpec, {});
   fs::rename(elsewhere, pictures.pack());

@@ -69,7 +69,7 @@ TEST_CASE("CSV: what is wrong is told with its line") {
   CHECK(mentions(error("a,b\n1,\"2\n3,4\n"), "t.csv, line 2: a quote is never closed"));
   CHECK(mentions(error("a,b\n1,\"2\"3\n"), "t.csv, line 2: text behind a closing quote"));
   CHECK(mentions(error("a,b\n1,2\"3\n"), "t.csv, line 2: a quote inside"));
-  // A lone continuation byte, an overlong slash, a surrogate, a cut character.
+  // They are a lone continuation byte, an overlong slash, a surrogate and a character that is cut.
   for (const char* bad : {"\x80", "\xC0\xAF", "\xED\xA0\x80", "\xE2\x82"})
     CHECK(mentions(error(std::string("a\nx\n") + bad), "t.csv, line 3: not UTF-8"));
 }
@@ -101,9 +101,9 @@ TEST_CASE("counts follow the largest remainders") {
 TEST_CASE("a drawn split covers every image once, by class, and depends on the seed alone") {
   const Dataset all = data_set({100, 30, 7, 1});
   const Shares shares = {0.63, 0.07, 0.30};
-  const auto parts = draw_split(all, shares, true, 5);
-  CHECK(draw_split(all, shares, true, 5) == parts);
-  CHECK(draw_split(all, shares, true, 6) != parts);
+  const auto parts = sample_split(all, shares, true, 5);
+  CHECK(sample_split(all, shares, true, 5) == parts);
+  CHECK(sample_split(all, shares, true, 6) != parts);
   const TrainingData data = apply_split(all, parts);
   REQUIRE(data.test.has_value());
   CHECK(counts_of(data.train) == std::vector<int64_t>{63, 19, 4, 1});
@@ -117,7 +117,7 @@ TEST_CASE("a drawn split covers every image once, by class, and depends on the s
   }
   CHECK(paths.size() == all.samples.size());
 
-  const TrainingData plain = apply_split(all, draw_split(all, {0.8, 0.2, 0}, false, 0));
+  const TrainingData plain = apply_split(all, sample_split(all, {0.8, 0.2, 0}, false, 0));
   CHECK(plain.train.samples.size() == 110);  // 110.4
   CHECK(plain.validation.samples.size() == 28);
   CHECK_FALSE(plain.test.has_value());
@@ -137,7 +137,7 @@ TEST_CASE("a split is written and read back as it was") {
        {"x, y/1.jpg", "x, y/2.jpg", "x, y/3.jpg", "z/1.jpg", "z/2.jpg", "z/3 \"q\".jpg"})
     write(root / name, "pixels");
   const Dataset all = read_image_folder(root);
-  const TrainingData data = apply_split(all, draw_split(all, {0.34, 0.33, 0.33}, true, 1));
+  const TrainingData data = apply_split(all, sample_split(all, {0.34, 0.33, 0.33}, true, 1));
   write(folder.path() / "split.csv", split_csv(data, root));
   const TrainingData again =
       training_data(read_labels(folder.path() / "split.csv", root), folder.path() / "split.csv");

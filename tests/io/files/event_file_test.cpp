@@ -13,7 +13,7 @@ using namespace engine::test;
 
 namespace {
 
-// The events of a file, their check sums compared on the way.
+// Reads the events of a file and compares their checksums.
 std::vector<std::string> records(const std::filesystem::path& path) {
   const std::vector<std::byte> bytes = read_file(path);
   ByteReader in(bytes, path.string());
@@ -30,7 +30,7 @@ std::vector<std::string> records(const std::filesystem::path& path) {
   return events;
 }
 
-// Without the time, which is the first field: a key byte and eight more.
+// An event without the time, which is the first field: a key of one byte and eight bytes more.
 std::string after_time(const std::string& event) {
   CHECK(event[0] == 0x09);
   return event.substr(9);

@@ -43,7 +43,7 @@ Image gray(int width, int height, std::vector<uint8_t> pixels) {
   return image;
 }
 
-// Without a change of size: the image's shorter side stays.
+// A preprocessing that keeps the size: the shorter side of the image stays.
 Stage crop_to(int size, int padding = 0) {
   return [=](Image& image, Rng& rng) {
     const Preprocess p{.resize_height = std::min(image.width, image.height), .crop = size};
@@ -251,7 +251,7 @@ TEST_CASE("every operation of RandAugment at every magnitude equals torchvision'
         const int channels = bin % 5 == 1 ? 1 : 3;
         Image image = wide ? noise_image(83, 50, channels, uint32_t(bin))
                            : noise_image(49, 64, channels, uint32_t(bin));
-        // A narrow range, so that stretching it does something.
+        // The range is narrow, so that stretching it changes something.
         for (uint8_t& value : image.pixels) value = uint8_t(40 + value * (100 + 3 * bin) / 255);
         cases.push_back({operation, bin, sign, std::move(image)});
       }
@@ -299,7 +299,7 @@ TEST_CASE("random crops with padding reach into the padding on every side") {
     CHECK(inside >= 4);
     darks.insert(16 - inside);
   }
-  // (4 − |x|) (4 − |y|) with |x|, |y| ≤ 2: 16, 12, 9, 8, 6 or 4 of the image's pixels.
+  // (4 − |x|) (4 − |y|) with |x|, |y| ≤ 2 is 16, 12, 9, 8, 6 or 4 of the image's pixels.
   CHECK(darks == std::set<int>{0, 4, 7, 8, 10, 12});
 }
 
@@ -358,7 +358,7 @@ TEST_CASE("the recipe applies RandAugment and erasing, with the mean as the colo
     CHECK(same_pixels(one, same));
     changed += !same_pixels(one, original);
   }
-  CHECK(changed > 40);  // twice identity, or a step that changes nothing, is rare
+  CHECK(changed > 40);  // identity twice, or a step that changes nothing, is rare
 }
 
 TEST_CASE("what comes from a pack is cropped as what was resized on the way") {
@@ -380,7 +380,7 @@ TEST_CASE("mixing pairs the samples of a batch from both ends, alike for the who
   int mixed = 0, cut = 0;
   double shares = 0;
   for (uint32_t i = 0; i < 2000; ++i) {
-    const auto mixes = draw_mixes(mixing, {.seed = 5, .epoch = 2, .position = i}, 7, 24, 32);
+    const auto mixes = sample_mixes(mixing, {.seed = 5, .epoch = 2, .position = i}, 7, 24, 32);
     REQUIRE(mixes.size() == 7);
     const Mix& first = mixes[0];
     for (int k = 0; k < 7; ++k) {
@@ -399,16 +399,16 @@ TEST_CASE("mixing pairs the samples of a batch from both ends, alike for the who
     cut += area > 0;
     if (area == 0) shares += first.share < 1 ? first.share : 0;
   }
-  // A box of no pixels, or a share that rounds to 1, counts as not mixed: a few of a hundred.
+  // A box of no pixels and a share that rounds to 1 count as not mixed: a few of a hundred.
   CHECK(mixed > 1450);
   CHECK(mixed < 1680);
   CHECK(cut > 500);
   CHECK(cut < 720);
   CHECK(shares / (mixed - cut) == doctest::Approx(0.5).epsilon(0.1));  // Beta(α, α) is symmetric
-  const auto again = draw_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
-  const auto once = draw_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
+  const auto again = sample_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
+  const auto once = sample_mixes(mixing, {.seed = 5, .epoch = 2, .position = 3}, 7, 24, 32);
   CHECK(again[0].share == once[0].share);
-  CHECK(draw_mixes({}, {.seed = 5}, 3, 24, 32)[1].share == 1);
+  CHECK(sample_mixes({}, {.seed = 5}, 3, 24, 32)[1].share == 1);
 }
 
 TEST_CASE("Beta numbers have the mean and variance of the distribution") {
@@ -417,7 +417,7 @@ TEST_CASE("Beta numbers have the mean and variance of the distribution") {
     constexpr int kCount = 40000;
     double sum = 0, squares = 0;
     for (int i = 0; i < kCount; ++i) {
-      const double x = draw_beta(alpha, rng);
+      const double x = sample_beta(alpha, rng);
       REQUIRE((x >= 0 && x <= 1));
       sum += x, squares += x * x;
     }

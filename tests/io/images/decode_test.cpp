@@ -65,7 +65,7 @@ void expect_data_error(const Bytes& file, std::string_view what) {
   }
 }
 
-// Width and height as a PNM header, a JPEG frame header and a PNG header have them.
+// The file with another width and height in its JPEG frame header or its PNG header.
 Bytes claim_size(Bytes file, std::string_view kind, int width, int height) {
   const auto put = [&](size_t at, int value, int count) {
     for (int i = 0; i < count; ++i) file[at + size_t(i)] = std::byte(value >> 8 * (count - 1 - i));

@@ -37,7 +37,7 @@ double squared_distance(const Colour& a, const Colour& b) {
   return sum;
 }
 
-// Name and content of every file below a folder.
+// The name and the content of every file below a folder.
 std::map<std::string, std::string> content(const fs::path& folder) {
   std::map<std::string, std::string> files;
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
@@ -74,7 +74,8 @@ TEST_CASE("digits are white on black, in the picture, and differ") {
 }
 
 TEST_CASE("objects cannot be told by their mean colour") {
-  // Means of 50 images a class, then 50 others a class are given to the nearest mean; chance is 10%.
+  // Each of 50 images a class is given to the nearest of the mean colours of 50 others a class;
+  // chance would find 10%.
   constexpr uint32_t kPerClass = 50;
   std::array<Colour, 10> mean{};
   for (uint32_t i = 0; i < 10 * kPerClass; ++i) {

@@ -1,8 +1,9 @@
 """What PIL makes of pictures, for the tests of io/. Usage: pillow.py VERB FOLDER
 
-cases   FOLDER/cases.txt has lines `input|output|operation|argument|...`; input is a raw picture or an
-        image file. Operations: `decode`, `resize|WIDTH|HEIGHT|FILTER`, `shorter|SIZE|FILTER|CROP`,
-        `jitter|BRIGHTNESS|CONTRAST|SATURATION|HUE`, `randaugment|NAME|BIN|SIGN` (torchvision's names).
+cases   FOLDER/cases.txt has lines `input|output|operation|argument|...`; the input is a raw picture
+        or an image file. The operations are `decode`, `resize|WIDTH|HEIGHT|FILTER`,
+        `shorter|SIZE|FILTER|CROP`, `jitter|BRIGHTNESS|CONTRAST|SATURATION|HUE` and
+        `randaugment|NAME|BIN|SIGN` (torchvision's names).
 corpus  writes image files of every odd kind, NAME.EXT, and what PIL reads in them, NAME.EXT.raw and
         NAME.EXT.gray.raw.
 golden  writes FOLDER/resize.bin, the few cases that are checked where PIL is missing.
@@ -53,7 +54,8 @@ def jitter(image, brightness, contrast, saturation, hue):
 
 def shorter(image, size, name, crop):
     from torchvision.transforms import functional
-    return functional.center_crop(functional.resize(image, size, functional.InterpolationMode(name)), crop)
+    resized = functional.resize(image, size, functional.InterpolationMode(name))
+    return functional.center_crop(resized, crop)
 
 
 def randaugment(image, name, bin_, sign):
@@ -82,7 +84,7 @@ def run_case(line):
 
 
 def smooth(width, height):
-    """Gradients with some noise: compresses like a photograph, and every corner differs."""
+    """Gradients with some noise, which compress like a photograph; every corner differs."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     waves = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x + 5 * y)], -1) * 230
     grain = np.random.RandomState(1).uniform(0, 25, waves.shape)
@@ -151,7 +153,7 @@ def corpus(folder):
 
 
 def golden(folder):
-    """Seed, then sizes (from, to), channels, filter, bytes; the picture is noise(…, seed)."""
+    """Writes for each case seed, sizes (from, to), channels, filter and bytes of noise(…, seed)."""
     cases = [(1, 1, 5, 3), (5, 3, 1, 1), (31, 17, 31, 17), (31, 17, 13, 17), (31, 17, 31, 40),
              (64, 48, 33, 25), (33, 25, 64, 48), (100, 7, 9, 30), (7, 100, 30, 9), (224, 3, 50, 2),
              (2, 130, 3, 64)]

@@ -28,7 +28,7 @@ struct Case {
   Interpolation interpolation;
 };
 
-// Ours beside PIL's, byte for byte.
+// Compares our pictures with PIL's, byte for byte.
 void compare_with_pillow(const std::vector<Case>& cases, const std::filesystem::path& folder) {
   std::ofstream list(folder / "cases.txt");
   for (size_t i = 0; i < cases.size(); ++i)
@@ -119,7 +119,7 @@ TEST_CASE("a window of a resized part, from no more pixels than it says it reads
     const int channels = round % 3 == 0 ? 1 : 3;
     const auto interpolation = round % 2 ? Interpolation::bilinear : Interpolation::bicubic;
     const Image picture = noise_image(draw(1, 60), draw(1, 60), channels, uint32_t(round));
-    Sampling s{};
+    Resampling s{};
     s.source.left = draw(0, picture.width - 1), s.source.top = draw(0, picture.height - 1);
     s.source.width = draw(1, picture.width - s.source.left);
     s.source.height = draw(1, picture.height - s.source.top);
@@ -130,10 +130,10 @@ TEST_CASE("a window of a resized part, from no more pixels than it says it reads
         crop(picture, s.source.left, s.source.top, s.source.width, s.source.height);
     const Image expected = crop(resize(source, s.width, s.height, interpolation), s.window.left,
                                 s.window.top, s.window.width, s.window.height);
-    REQUIRE(same_pixels(sample(view_of(picture), 0, 0, s, interpolation), expected));
+    REQUIRE(same_pixels(resample(view_of(picture), 0, 0, s, interpolation), expected));
     const CropWindow read = pixels_read(s, interpolation);
     const Image part = crop(picture, read.left, read.top, read.width, read.height);
-    REQUIRE(same_pixels(sample(view_of(part), read.left, read.top, s, interpolation), expected));
+    REQUIRE(same_pixels(resample(view_of(part), read.left, read.top, s, interpolation), expected));
   }
 }
 

@@ -1,10 +1,10 @@
-// Protocol buffers' bytes, and the structure of ONNX models in them.
+// The bytes of protocol buffers, and the structure of ONNX models in them.
 #include "io/weights/onnx.h"
 
 #include <bit>
 
 #include "engine/error.h"
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -34,7 +34,7 @@ std::vector<uint64_t> values(std::string_view message, int number) {
 
 }  // namespace
 
-// The bytes are those of the format's description (protobuf.dev, "Encoding").
+// The bytes are those in the description of the format (protobuf.dev, "Encoding").
 TEST_CASE("messages have protocol buffers' bytes") {
   ProtoWriter inner, w;
   inner.integer(1, 150);

@@ -1,4 +1,4 @@
-// Files of torch.save against values known in advance, and what a hostile one may try.
+// Files of torch.save, compared with values known in advance, and what a hostile file may try.
 #include "io/weights/pth.h"
 
 #include <doctest/doctest.h>
@@ -63,7 +63,7 @@ void check_goldens(const TensorFile& file) {
   }
 }
 
-// ---- pickles by hand, in the older container, which needs no archive around them
+// ---- pickles written by hand in the older container, which needs no archive around them
 
 std::string text(std::string_view value) {
   return fmt::format("X{}{}", little_endian(static_cast<uint32_t>(value.size())), value);

@@ -1,4 +1,4 @@
-// safetensors: round trips, a file opened by PyTorch, and every rule of the format broken once.
+// safetensors: round trips, a file that PyTorch opens, and every rule of the format broken once.
 #include "io/weights/safetensors.h"
 
 #include <doctest/doctest.h>
@@ -63,7 +63,8 @@ bool python_runs(const std::string& arguments) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-// Opens argv[1] without the safetensors module: header, then torch.frombuffer for each tensor.
+// Opens argv[1] without the safetensors module: parses the header, then calls torch.frombuffer for
+// each tensor.
 constexpr std::string_view kOpenWithTorch = R"(
 import json, sys, torch
 data = bytearray(open(sys.argv[1], 'rb').read())
@@ -81,8 +82,9 @@ for name, entry in header.items():
     tensor = torch.frombuffer(data, dtype=dtype, count=(end - begin) // width, offset=begin)
     tensor = tensor.reshape(entry['shape'])
     expected = [i % 2 if dtype == torch.bool else 11 * i % 64 for i in range(end - begin)]
-    assert tensor.contiguous().view(-1).numpy().tobytes() == bytes(expected) if dtype != torch.bfloat16 \
-        else data[begin:end] == bytes(expected), name
+    same = tensor.contiguous().view(-1).numpy().tobytes() == bytes(expected) \
+        if dtype != torch.bfloat16 else data[begin:end] == bytes(expected)
+    assert same, name
 assert len(header) == 10
 )";
 
@@ -122,7 +124,7 @@ TEST_CASE("PyTorch opens what is written") {
   const std::string script = (scratch.folder.path() / "open.py").string();
   write_bytes(script, kOpenWithTorch);
   CHECK(python_runs(fmt::format("{} {}", script, scratch.path.string())));
-  // Debian has no package of the module itself; where it was installed otherwise, it must agree.
+  // Debian has no package of the module itself; if it was installed otherwise it must agree.
   if (!python_runs("-c 'import safetensors.torch'")) return;
   write_bytes(script, kOpenWithSafetensors);
   CHECK(python_runs(fmt::format("{} {}", script, scratch.path.string())));
@@ -132,11 +134,13 @@ TEST_CASE("other writers' choices are accepted") {
   Scratch scratch;
   CHECK(scratch.read(container("{}")).tensors.empty());
   CHECK(scratch.read(container("{}    ")).tensors.empty());
-  // Not aligned, keys in another order, scalar, and two empty tensors at one offset.
-  const TensorFile file = scratch.read(container(
-      R"({"s":{"shape":[],"data_offsets":[0,4],"dtype":"F32"},"e":{"dtype":"I64","shape":[2,0],"data_offsets":[4,4]},)"
-      R"("f":{"dtype":"F16","shape":[0],"data_offsets":[0,0]}})",
-      little_endian(2.5f)));
+  // The data are not aligned, keys have another order, one tensor is a scalar, and two empty
+  // tensors have one offset.
+  const TensorFile file =
+      scratch.read(container(R"({"s":{"shape":[],"data_offsets":[0,4],"dtype":"F32"},)"
+                             R"("e":{"dtype":"I64","shape":[2,0],"data_offsets":[4,4]},)"
+                             R"("f":{"dtype":"F16","shape":[0],"data_offsets":[0,0]}})",
+                             little_endian(2.5f)));
   CHECK(file.tensors.at("s").as<float>()[0] == 2.5f);
   CHECK(file.tensors.at("e").shape == Shape{2, 0});
 }

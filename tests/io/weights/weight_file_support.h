@@ -1,4 +1,4 @@
-// What the tests of weight files share: writing bytes, and damaging them in every place.
+// What the tests of weight files share: they write bytes and damage them in every place.
 #pragma once
 
 #include <fstream>
@@ -30,7 +30,7 @@ std::string little_endian(T value) {
   return std::string(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
-// The message of the Error(weights) that `action` must throw; it is one line that names `path`.
+// The message of the Error(weights) that `action` must throw: one line that names `path`.
 inline std::string weights_error(const std::filesystem::path& path,
                                  const std::function<void()>& action) {
   try {
@@ -50,11 +50,11 @@ inline bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
 
-// Every shorter file must be refused; a file with any one byte changed is read or refused with an
-// Error, and nothing else happens (run with sanitizers to see that nothing else did).
+// Every shorter file must be refused. A file with any one byte changed is read or refused with an
+// Error, and nothing else may happen; sanitizers show whether anything else did.
 inline void damage_everywhere(const std::string& bytes, const std::function<void(Bytes)>& parse) {
   for (size_t length = 0; length < bytes.size(); ++length) {
-    // Its own allocation, so that AddressSanitizer sees the end.
+    // The bytes have an allocation of their own, so that AddressSanitizer sees their end.
     const std::string shorter = bytes.substr(0, length);
     CAPTURE(length);
     CHECK_THROWS_AS(parse(as_bytes(shorter)), Error);

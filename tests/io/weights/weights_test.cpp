@@ -1,4 +1,4 @@
-// Telling files apart, names, fit to a model, the manifest, checksums, and atomic writing.
+// How files are told apart, names, the fit to a model, the manifest, checksums, and atomic writing.
 #include "io/weights/weights.h"
 
 #include <doctest/doctest.h>
@@ -55,7 +55,7 @@ const ManifestEntry& entry_of(std::string_view model) {
   return manifest().front();
 }
 
-// The names timm gives to EfficientNet B3's tensors, from the network's table of repeats.
+// The names that timm gives to EfficientNet B3's tensors, made from the network's table of repeats.
 TensorFile timm_b3(const TensorFile& torchvision) {
   const auto renamed = [](std::string name) {
     const std::vector<std::pair<std::string, std::string>> first = {
@@ -129,7 +129,7 @@ TEST_CASE("a file is written completely or not at all") {
   fs::create_directories(folder.path() / "taken/inside");
   fails_untouched(folder.path() / "missing/file", "No such file or directory");
   fails_untouched(folder.path() / "taken", "directory");
-  // A full disk, as far as a test can have one: files may not grow beyond two bytes.
+  // This is as near as a test gets to a full disk: files may not grow beyond two bytes.
   rlimit before;
   getrlimit(RLIMIT_FSIZE, &before);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);

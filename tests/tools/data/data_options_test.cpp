@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/data/sample.h"
 #include "io/images/encode.h"
 #include "tests/support.h"
-#include "tools/data/preprocess_options.h"
 
 using namespace engine;
 using namespace engine::test;

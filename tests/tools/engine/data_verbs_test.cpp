@@ -15,6 +15,7 @@
 
 #include "io/data/loader.h"
 #include "io/data/mix.h"
+#include "io/data/sample.h"
 #include "io/files/csv.h"
 #include "io/images/contact_sheet.h"
 #include "io/images/decode.h"
@@ -25,6 +26,7 @@
 #include "tools/data/augment_options.h"
 #include "tools/data/data_options.h"
 #include "tools/data/preprocess_options.h"
+#include "tools/machine/environment.h"
 
 using namespace engine;
 using namespace engine::test;
@@ -145,7 +147,7 @@ TEST_CASE("show-batch: the sheet holds the batch of the loader, its labels and i
                           .string());
     }
     const auto mixes =
-        draw_mixes(augment.mixing, {.seed = 5, .epoch = 2, .position = uint32_t(kCount)}, kCount,
+        sample_mixes(augment.mixing, {.seed = 5, .epoch = 2, .position = uint32_t(kCount)}, kCount,
                    kSide, kSide);
     std::vector<Image> shown = pictures;
     std::vector<std::string> texts = names;
@@ -176,7 +178,8 @@ TEST_CASE("show-batch: the sheet holds the batch of the loader, its labels and i
       const int left = 4 + i % kColumns * (kSide + 4), top = 4 + i / kColumns * (kSide + line + 4);
       CHECK(same_pixels(part_of(sheet, left, top, kSide), shown[size_t(i)]));
     }
-    CHECK(same_pixels(sheet, contact_sheet(shown, texts, kColumns)));  // with the texts
+    CHECK(same_pixels(sheet, contact_sheet(shown, texts, shared_file("DejaVuSans.ttf"),
+                                           kColumns)));  // with the texts
   }
 }
 

@@ -10,11 +10,11 @@
 
 #include "engine/error.h"
 #include "io/data/mix.h"
+#include "io/data/sample.h"
 #include "io/images/draw.h"
 #include "tests/support.h"
 #include "tools/data/class_weights.h"
 #include "tools/data/data_options.h"
-#include "tools/data/preprocess_options.h"
 #include "tools/train/early_stop.h"
 
 using namespace engine;
@@ -49,7 +49,7 @@ std::vector<Step> batches(const TrainingData& data, const AugmentConfig& augment
       Step step{.images{b->images, b->images + size_t(b->count) * kSide * kSide * 3},
                 .labels{b->labels, b->labels + b->count}};
       const RandomKey key{.seed = 3, .epoch = epoch, .position = uint32_t(b->first)};
-      for (const Mix& mix : draw_mixes(augment.mixing, key, b->count, kSide, kSide))
+      for (const Mix& mix : sample_mixes(augment.mixing, key, b->count, kSide, kSide))
         step.mixes.push_back(numbers(mix));
       steps.push_back(std::move(step));
     }

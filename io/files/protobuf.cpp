@@ -1,4 +1,4 @@
-#include "io/weights/protobuf.h"
+#include "io/files/protobuf.h"
 
 #include <cstring>
 
@@ -70,7 +70,7 @@ void ProtoWriter::key(int field, int wire) {
 
 void ProtoWriter::integer(int field, int64_t value) {
   key(field, kVarint);
-  varint(static_cast<uint64_t>(value));  // negative ones take ten bytes, as the format wants
+  varint(static_cast<uint64_t>(value));  // a negative value takes ten bytes, as the format requires
 }
 
 void ProtoWriter::real(int field, float value) {

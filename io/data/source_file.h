@@ -1,4 +1,5 @@
-// The files that pictures come from: what tells whether one has changed, and what is in it.
+// The files that the pictures of a pack come from: what tells whether one has changed, and what is
+// in it.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +13,15 @@ struct SourceFile {
   uint64_t size = 0;     // bytes; 0 if there is no such file
   int64_t modified = 0;  // ns since 1970
 };
-SourceFile source_file(const PackSource& source);  // of a picture in memory: what is known of it
+// The file's size and time; of a picture in memory, the size of its pixels and no time.
+SourceFile source_file(const PackSource& source);
 
-// XXH64 of the file's bytes, of a picture in memory that of its pixels; 0 if it cannot be read.
+// XXH64 of the file's bytes, or of the pixels of a picture in memory; 0 if the file cannot be read.
 uint64_t content_hash(const PackSource& source);
 
 struct SourcePicture {
   Image image;
-  uint64_t content = 0;  // the hash
+  uint64_t content = 0;  // content_hash() of the source
 };
 SourcePicture read_source(const PackSource& source, int channels);
 

@@ -1,5 +1,5 @@
-// Protocol buffers' wire format, as far as ONNX models and event files need it. A message is its fields in order;
-// their numbers are those of the .proto file.
+// The wire format of protocol buffers, as far as ONNX models and event files need it. A message is
+// its fields in order; the field numbers are those of the .proto file.
 #pragma once
 
 #include <cstdint>
@@ -31,11 +31,11 @@ class ProtoWriter {
 // One field of a message as it stands in the bytes.
 struct ProtoField {
   int number = 0;
-  uint64_t value = 0;     // of a number; the bits of a float or double
-  std::string_view text;  // of a string, bytes or message; within the bytes that were parsed
+  uint64_t value = 0;     // a number, or the bits of a float or double
+  std::string_view text;  // a string, bytes or a message: a part of the bytes that were parsed
 };
 
-// Error(data) if the bytes are no message.
+// The fields of a message in their order. Error(data) if the bytes are no message.
 std::vector<ProtoField> parse_message(std::string_view bytes);
 
 }  // namespace engine

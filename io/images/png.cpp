@@ -1,0 +1,166 @@
+// PNG through libpng. Like libjpeg it reports errors by a jump, so the functions that call setjmp
+// own nothing that needs a destructor. Of the ancillary chunks only tRNS and eXIf are read.
+#include <png.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "engine/error.h"
+#include "io/images/decoders.h"
+#include "io/images/encode.h"
+#include "io/images/exif.h"
+
+namespace engine {
+namespace {
+
+// Steps return false after an error, whose text is then in error(). They are called in the order in
+// which they stand.
+class PngFile {
+ public:
+  explicit PngFile(std::span<const std::byte> file) : left_(file) {
+    png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, give_up, ignore);
+    info_ = png_ ? png_create_info_struct(png_) : nullptr;
+  }
+  ~PngFile() { png_destroy_read_struct(&png_, &info_, nullptr); }
+  PngFile(const PngFile&) = delete;
+  PngFile& operator=(const PngFile&) = delete;
+
+  const char* error() const { return error_; }
+  int64_t width() const { return png_get_image_width(png_, info_); }
+  int64_t height() const { return png_get_image_height(png_, info_); }
+  int depth() const { return png_get_bit_depth(png_, info_); }  // bits per sample
+  int channels() const { return has(PNG_COLOR_MASK_COLOR) ? 3 : 1; }
+  // Whether pixels have an alpha of their own or the palette has transparent colours.
+  bool alpha() const {
+    return has(PNG_COLOR_MASK_ALPHA) ||
+           (has(PNG_COLOR_MASK_PALETTE) && png_get_valid(png_, info_, PNG_INFO_tRNS) != 0);
+  }
+  // The orientation in the eXIf chunk, which may stand before or after the pixels, if it was read.
+  int orientation() const {
+    png_uint_32 size = 0;
+    png_bytep exif = nullptr;
+    if (png_get_eXIf_1(png_, info_, &size, &exif) == 0) return 1;
+    return tiff_orientation(std::as_bytes(std::span(exif, size)));
+  }
+
+  // Reads all that stands before the pixels.
+  bool read_header() {
+    if (!info_ || setjmp(png_jmpbuf(png_)) != 0) return false;
+    constexpr int kAllKnown = -1;
+    const auto* exif = reinterpret_cast<png_const_bytep>("eXIf");
+    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, kAllKnown);
+    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_AS_DEFAULT, exif, 1);
+    png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // check_image_size() has its own
+    png_set_read_fn(png_, this, take);
+    png_read_info(png_, info_);
+    return true;
+  }
+
+  // Reads the pixels as 8 bits of gray or RGB, and what stands after them. A colour that the
+  // palette lacks is black.
+  bool read_pixels(Image& image) {
+    if (setjmp(png_jmpbuf(png_)) != 0) return false;
+    png_set_palette_to_rgb(png_);
+    if (depth() < 8 && !has(PNG_COLOR_MASK_PALETTE)) png_set_expand_gray_1_2_4_to_8(png_);
+    png_set_strip_16(png_);
+    png_set_strip_alpha(png_);
+    const int passes = png_set_interlace_handling(png_);
+    png_read_update_info(png_, info_);
+    for (int pass = 0; pass < passes; ++pass)
+      for (int y = 0; y < image.height; ++y) png_read_row(png_, image.row(y), nullptr);
+    png_read_end(png_, info_);
+    return true;
+  }
+
+ private:
+  bool has(int color_mask) const { return (png_get_color_type(png_, info_) & color_mask) != 0; }
+
+  [[noreturn]] static void give_up(png_structp png, png_const_charp why) {
+    auto& file = *static_cast<PngFile*>(png_get_error_ptr(png));
+    std::snprintf(file.error_, sizeof file.error_, "%s", why);
+    png_longjmp(png, 1);
+  }
+  static void ignore(png_structp, png_const_charp) {}
+
+  static void take(png_structp png, png_bytep to, size_t size) {
+    auto& left = static_cast<PngFile*>(png_get_io_ptr(png))->left_;
+    if (left.size() < size) png_error(png, "the file is truncated");
+    std::memcpy(to, left.data(), size);
+    left = left.subspan(size);
+  }
+
+  std::span<const std::byte> left_;  // what libpng has not read yet
+  png_structp png_ = nullptr;
+  png_infop info_ = nullptr;
+  char error_[128] = "no memory for libpng";
+};
+
+// Owns the encoder and its output, so that the function with setjmp owns nothing.
+struct PngEncoder {
+  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
+  png_infop info = png ? png_create_info_struct(png) : nullptr;
+  std::vector<std::byte> file;
+
+  ~PngEncoder() { png_destroy_write_struct(&png, &info); }
+
+  bool run(const Image& image) {
+    if (!info || setjmp(png_jmpbuf(png)) != 0) return false;
+    const int type = image.channels == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY;
+    png_set_write_fn(png, &file, append, nullptr);
+    png_set_IHDR(png, info, png_uint_32(image.width), png_uint_32(image.height), 8, type,
+                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_BASE, PNG_FILTER_TYPE_BASE);
+    png_write_info(png, info);
+    for (int y = 0; y < image.height; ++y) png_write_row(png, image.row(y));
+    png_write_end(png, info);
+    return true;
+  }
+
+  static void append(png_structp png, png_bytep bytes, size_t size) {
+    auto& file = *static_cast<std::vector<std::byte>*>(png_get_io_ptr(png));
+    const auto* first = reinterpret_cast<const std::byte*>(bytes);
+    file.insert(file.end(), first, first + size);
+  }
+};
+
+void read_header(PngFile& png, std::span<const std::byte> file, std::string_view name) {
+  constexpr size_t kFirstType = 12;
+  const bool apple = file.size() > kFirstType && starts_with(file.subspan(kFirstType), "CgBI");
+  require(!apple, Failure::data, "{}: Apple's CgBI variant of PNG, which is not read", name);
+  require(png.read_header(), Failure::data, "{}: PNG: {}", name, png.error());
+}
+
+}  // namespace
+
+Image decode_png(std::span<const std::byte> file, std::string_view name) {
+  PngFile png(file);
+  read_header(png, file, name);
+  check_image_size(png.width(), png.height(), name);
+  Image image(int(png.width()), int(png.height()), png.channels());
+  require(png.read_pixels(image), Failure::data, "{}: PNG: {}", name, png.error());
+  return upright(std::move(image), png.orientation());
+}
+
+ImageInfo inspect_png(std::span<const std::byte> file, std::string_view name) {
+  PngFile png(file);
+  read_header(png, file, name);
+  return {.format = "png",
+          .width = static_cast<int>(png.width()),
+          .height = static_cast<int>(png.height()),
+          .channels = png.channels(),
+          .bits = png.depth() == 16 ? 16 : 8,
+          .alpha = png.alpha(),
+          .orientation = png.orientation()};
+}
+
+std::vector<std::byte> encode_png(const Image& image) {
+  PngEncoder encoder;
+  require(encoder.run(image), Failure::internal, "PNG encoding of {}x{} pixels failed", image.width,
+          image.height);
+  return std::move(encoder.file);
+}
+
+}  // namespace engine
