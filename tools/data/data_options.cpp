@@ -115,10 +115,12 @@ Candidate in_ram(uint64_t bytes) {
 }
 
 Candidate on_gpu(uint64_t bytes, const CacheLimits& limits) {
-  if (limits.device_bytes == 0) return {CacheKind::gpu, limits.no_gpu, "", Failure::usage};
+  if (const auto* obstacle = std::get_if<Obstacle>(&limits.device_bytes))
+    return {CacheKind::gpu, obstacle->why, "", Failure::usage};
+  const auto free = std::get<uint64_t>(limits.device_bytes);
   const std::string text =
-      fmt::format("{} of {} free device memory", size_text(bytes), size_text(limits.device_bytes));
-  if (bytes > limits.device_bytes) return {CacheKind::gpu, text, ""};
+      fmt::format("{} of {} free device memory", size_text(bytes), size_text(free));
+  if (bytes > free) return {CacheKind::gpu, text, ""};
   if (const Candidate host = in_ram(bytes); !host.no.empty())
     return {CacheKind::gpu, host.no + " on the way there", ""};
   return {CacheKind::gpu, "", text};

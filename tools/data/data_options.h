@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <variant>
 
 #include "io/data/dataset.h"
 #include "io/data/loader.h"
@@ -48,7 +49,8 @@ struct DataOptions {
     v.group("Data");
     v("--data DIR", data,
       "train/CLASS/…, val/CLASS/… and perhaps test/CLASS/…; with --split CLASS/…; or MNIST's idx "
-      "files");
+      "files",
+      kMayChange);
     v("--labels FILE", labels,
       "CSV: path (relative to the file), label (names, or indices throughout) and perhaps split");
     v("--split A/B/C", split,
@@ -65,9 +67,10 @@ struct DataOptions {
     v("--cache KIND", cache,
       "images decoded and resized once, kept in: a file (disk), ram, gpu; auto: the fastest that "
       "fits",
-      kCacheKinds);
+      kCacheKinds, kMayChange);
     v("--cache-dir DIR", cache_dir,
-      "of the files of --cache disk (default: $ENGINE_CACHE_DIR, else ~/.cache/engine)");
+      "of the files of --cache disk (default: $ENGINE_CACHE_DIR, else ~/.cache/engine)",
+      kMayChange);
     v("--cache-size N|HxW|full", cache_size,
       "shorter side, or both, in the cache; full: not resized (default: as the recipe resizes)");
   }
@@ -97,13 +100,18 @@ struct EvaluationData {
 EvaluationData load_evaluation_data(const DataOptions& options, std::optional<Part> part,
                                     const std::vector<std::string>& classes);
 
+// Why something cannot be had.
+struct Obstacle {
+  std::string why;
+};
+
 // What the cache may use, and what it must know of the run.
 struct CacheLimits {
   int threads = 1;
-  uint64_t device_bytes = 0;            // free on each device beside the run's own; 0: no gpu cache
-  std::string no_gpu = "not on a GPU";  // why there is none, if there is none
-  bool reused = true;                   // the run reads images more than once
-  std::function<bool()> stop;           // polled; ends the making of a cache with Error(preempted)
+  // What is free on each device beside the run's own, or why images cannot be kept there.
+  std::variant<uint64_t, Obstacle> device_bytes = Obstacle{"not on a GPU"};
+  bool reused = true;          // the run reads images more than once
+  std::function<bool()> stop;  // polled; ends the making of a cache with Error(preempted)
 };
 
 // The cache in use: for the run directory and the checkpoint.
@@ -132,6 +140,8 @@ std::string damage_of(const Dataset& data);
 // (else empty).
 struct ImageDigests {
   std::string sizes, contents;
+
+  bool operator==(const ImageDigests&) const = default;
 };
 ImageDigests image_digests(const TrainingData& data);
 

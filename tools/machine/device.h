@@ -30,25 +30,26 @@ struct DeviceOptions {
   // What every verb that computes has.
   void visit_device(auto& v) {
     v.group("Device");
-    v("--device NAME", device, "auto: cuda if a GPU answers, else cpu", kDevices);
+    v("--device NAME", device, "auto: cuda if a GPU answers, else cpu", kDevices, kMayChange);
     v("--precision P", precision,
       "fp32, tf32, fp16, bf16, fp64 (reference); auto: fp16 on cuda, fp32 elsewhere");
     v("--threads N", threads, "CPU cores to compute with; 0: all this process may use",
-      Within{0, 4096});
+      Within{0, 4096}, kMayChange);
     v("--conv FORM", conv, "convolutions: fused kernels, library calls, or the faster of both",
       kConvForms);
-    v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536});
+    v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536},
+      kMayChange);
     v("--deterministic", deterministic,
       "time nothing: the same algorithms, hence the same bits, in every run");
   }
   // What verbs with data sets and several ranks have besides.
   void visit_ranks(auto& v) {
-    v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
+    v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3", kMayChange);
     v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
-      Within{1, 1024});
+      Within{1, 1024}, kMayChange);
     v("--workers N", workers,
-      "threads that load images; 0: as many as cores (computing on the CPU: half)",
-      Within{0, 1024});
+      "threads that load images; 0: as many as cores (computing on the CPU: half)", Within{0, 1024},
+      kMayChange);
   }
 };
 

@@ -115,10 +115,10 @@ TEST_CASE("the fastest cache that fits is chosen, with a reason") {
   };
   const uint64_t enough = uint64_t{1} << 30;
   CHECK(open(CacheKind::automatic, {}).kind == CacheKind::ram);
-  CHECK(mentions(open(CacheKind::automatic, {.no_gpu = "no such device"}).reason,
+  CHECK(mentions(open(CacheKind::automatic, {.device_bytes = Obstacle{"no such device"}}).reason,
                  "not gpu: no such device"));
   CHECK(open(CacheKind::automatic, {.device_bytes = enough}).kind == CacheKind::gpu);
-  const Cache small = open(CacheKind::automatic, {.device_bytes = 1000});
+  const Cache small = open(CacheKind::automatic, {.device_bytes = uint64_t{1000}});
   CHECK(small.kind == CacheKind::ram);
   CHECK(mentions(small.reason, "free device memory"));
   CHECK(open(CacheKind::automatic, {.reused = false}).kind == CacheKind::none);
@@ -132,7 +132,8 @@ TEST_CASE("the fastest cache that fits is chosen, with a reason") {
   CHECK(other.kind == CacheKind::ram);
   CHECK(mentions(other.reason, "the run used gpu, but"));
   CHECK(mentions(open(CacheKind::ram, {}, CacheKind::disk).reason, "the run used disk until now"));
-  CHECK_THROWS_WITH_AS(open(CacheKind::gpu, {.no_gpu = "no GPU"}), "--cache gpu: no GPU", Error);
+  CHECK_THROWS_WITH_AS(open(CacheKind::gpu, {.device_bytes = Obstacle{"no GPU"}}),
+                       "--cache gpu: no GPU", Error);
 
   const auto json = to_json(open(CacheKind::disk, {}));
   CHECK(json["kind"] == "disk");
