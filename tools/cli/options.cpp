@@ -231,7 +231,7 @@ std::string text_of(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-// The file belongs into the message.
+// Puts the file into the message of an Error.
 bool with_origin(const std::string& from, const std::function<bool()>& body) {
   try {
     return body();

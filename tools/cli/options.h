@@ -67,8 +67,8 @@ struct Enumeration {
   std::function<std::optional<size_t>()> get;
 };
 
-// What a field may be. A bool is a flag without a value (or --flag=true|false); a vector takes every
-// positional argument that is left; an optional is empty until its flag is given.
+// What a field may be. A bool is a flag without a value (or --flag=true|false); a vector takes
+// every positional argument that is left; an optional is empty until its flag is given.
 using Field = std::variant<bool*, int*, int64_t*, uint64_t*, float*, double*, std::string*,
                            std::filesystem::path*, std::vector<std::string>*, std::optional<int>*,
                            std::optional<int64_t>*, std::optional<uint64_t>*, std::optional<float>*,
@@ -188,10 +188,10 @@ struct Config {
   std::string json, from;
 };
 
-// Sets the fields. Flags may be given in any order, as `--flag value` or `--flag=value`; the last of
-// several counts, and `--` ends them. The members of `config` are set first. Throws Error(usage),
-// one line that names the flag, the value and what is allowed, or all members of `config` that are
-// no flags.
+// Sets the fields. Flags may be given in any order, as `--flag value` or `--flag=value`; the last
+// of several counts, and `--` ends them. The members of `config` are set first. Throws
+// Error(usage), one line that names the flag, the value and what is allowed, or all members of
+// `config` that are no flags.
 void parse_flags(const Flags& flags, std::span<const std::string> arguments,
                  const std::optional<Config>& config = std::nullopt);
 

@@ -34,8 +34,8 @@ class Progress {
 
   // Counts a step: its images, of all ranks here, and the seconds spent waiting for data.
   void step(int64_t images, double waited_seconds);
-  // Counts the loss of a step, whenever it arrives. The line shows the mean of the last 20, the last
-  // line the mean of all.
+  // Counts the loss of a step, whenever it arrives. The line shows the mean of the last 20, the
+  // last line the mean of all.
   void loss(double value);
   // Makes room for other lines.
   void clear();

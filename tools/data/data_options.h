@@ -54,9 +54,9 @@ struct DataOptions {
     v("--labels FILE", labels,
       "CSV: path (relative to the file), label (names, or indices throughout) and perhaps split");
     v("--split A/B/C", split,
-      "draw training, validation and test images in these shares, like 0.63/0.07/0.30");
+      "choose training, validation and test images at random, in shares like 0.63/0.07/0.30");
     v("--stratify", stratify, "each class in those shares");
-    v("--split-seed N", split_seed, "of the draw");
+    v("--split-seed N", split_seed, "of the random choice");
     v("--split-file FILE", split_file, "split.csv of a former run, paths relative to --data");
     v("--class-order ORDER", class_order,
       "bytes: torchvision's; natural: numbers by value, case ignored, as timm's", kClassOrders);
@@ -76,7 +76,7 @@ struct DataOptions {
   }
 
   bool splits() const { return !(split.empty() && split_file.empty() && labels.empty()); }
-  // What relative paths of images begin at.
+  // The folder at which relative paths of images begin.
   std::filesystem::path root() const { return data.empty() ? labels.parent_path() : data; }
 };
 
@@ -86,17 +86,17 @@ TrainingData load_training_data(const DataOptions& options);
 inline constexpr Choice<Part> kPartNames[] = {
     {"train", Part::train}, {"val", Part::validation}, {"test", Part::test}};
 
-// One part of what the same flags would train with, and the images to train with beside it where they
-// are known and may be compared (--no-duplicate-check).
+// One part of what the same flags would train with. The images to train with stand beside it where
+// they are known and may be compared (--no-duplicate-check).
 struct EvaluationData {
   Dataset images;
   std::optional<Part> part = {};  // nothing: all images there are
   std::optional<Dataset> train = {};
 };
 
-// `part` as asked for, else the validation images; all images of folders without parts and of labels
-// without the column split. Labels are positions in `classes`, a weight file's; if these are empty, the
-// classes are the data's own.
+// The images of `part`, by default the validation images; of folders without parts and of labels
+// without the column split, all images. Labels are positions in `classes`, those of a weight file;
+// if these are empty, the classes are the data's own.
 EvaluationData load_evaluation_data(const DataOptions& options, std::optional<Part> part,
                                     const std::vector<std::string>& classes);
 
@@ -117,27 +117,28 @@ struct CacheLimits {
 // The cache in use: for the run directory and the checkpoint.
 struct Cache {
   CacheKind kind = CacheKind::none;  // never automatic
-  std::string reason;                // of the choice, for people
-  PackSpec spec;                     // of what is in it, unless none
+  std::string reason;                // why it was chosen, for people
+  PackSpec spec;                     // of the pack, unless there is none
   uint64_t bytes = 0, images = 0;
   std::filesystem::path file;  // of disk
 };
 nlohmann::ordered_json to_json(const Cache& cache);
 
 // Chooses the kind, says which and why, makes or opens the pack and attaches it to all the data
-// sets; with CacheKind::gpu the pack is in memory and the caller takes it to the devices. `before` is the kind
-// that the run to resume used: it is kept, or what is used instead is said.
+// sets. With CacheKind::gpu the pack is in memory, and the caller takes it to the devices. `before`
+// is the kind that the run to resume used: it is kept, or what is used instead is said.
 Cache open_cache(TrainingData& data, const DataOptions& options, const Preprocess& preprocess,
                  const CacheLimits& limits, std::optional<CacheKind> before = std::nullopt);
 Cache open_cache(std::span<Dataset* const> sets, const DataOptions& options,
                  const Preprocess& preprocess, const CacheLimits& limits,
                  std::optional<CacheKind> before = std::nullopt);
 
-// What is to be said of pictures that were found damaged in the pack of a data set; empty if none were.
+// What is to be said of the pictures in the pack of a data set that were found damaged; empty if
+// none were.
 std::string damage_of(const Dataset& data);
 
-// What tells whether images have changed: the files' sizes, and their contents where a pack knows them
-// (else empty).
+// SHA-256 that tell whether images have changed: of the files' sizes, and of their contents where a
+// pack knows them (else empty).
 struct ImageDigests {
   std::string sizes, contents;
 
@@ -151,9 +152,9 @@ struct NamedSet {
 };
 std::vector<NamedSet> parts_of(const TrainingData& data);
 
-// Looks for images with the same bytes in several parts: says how many there are, and names them in
-// duplicates.csv in `folder`, if that is not empty. Cheap once a pack is attached, which knows the
-// hashes. Returns their number.
+// Looks for images with the same bytes in several parts. Says how many there are, names them in
+// duplicates.csv in `folder` if that is not empty, and returns their number. This is cheap once a
+// pack is attached, which knows the hashes.
 size_t report_duplicates(std::span<const NamedSet> parts, const DataOptions& options,
                          const ParallelOptions& parallel, const std::filesystem::path& folder);
 

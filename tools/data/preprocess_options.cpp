@@ -50,8 +50,8 @@ Image read_sample(const Dataset& data, size_t index, int channels, DecodeOptions
 
 namespace {
 
-// The square that `choose` asks for of a sample of any size, by the shortest way there is: of a file
-// only the part that matters is decoded.
+// The square that `choose` asks for of a sample of any size, by the shortest way there is: of a
+// file only the part that matters is decoded.
 Image read_square(const Dataset& data, size_t index, const Preprocess& preprocess,
                   DecodeOptions decoding,
                   const std::function<Sampling(int width, int height)>& choose) {
@@ -92,7 +92,8 @@ Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess) {
 
 Prepare training_input(const Dataset& data, const Preprocess& preprocess,
                        const AugmentConfig& augment, bool fast_decode) {
-  // Whatever the resize needs; a random resized crop may use a small part of the image and gets twice that.
+  // Whatever the resize needs; a random resized crop may use a small part of the image and gets
+  // twice that.
   const int shorter = preprocess.resize_width > 0
                           ? std::max(preprocess.resize_height, preprocess.resize_width)
                           : preprocess.resize_height;

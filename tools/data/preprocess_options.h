@@ -1,5 +1,5 @@
-// From files to what the network sees: the preprocessing flags that verbs share, and the functions that prepare one
-// sample for training or evaluation.
+// From files to what the network sees: the preprocessing flags that verbs share, and the functions
+// that prepare one sample for training or evaluation.
 #pragma once
 
 #include <optional>
@@ -30,21 +30,22 @@ struct PreprocessOptions {
   }
 };
 
-// The same for another side of the crop: the resize scales with it.
+// The same preprocessing for another side of the crop; the resize scales with it.
 Preprocess with_crop(const Preprocess& preprocess, int crop);
 
-// Flags, then what the checkpoint says, then the model's default. `image_size` (0: not given) sets the crop and
-// scales the resize with it.
+// What the flags say, else what the checkpoint says, else the model's default. `image_size` (0: not
+// given) sets the crop and scales the resize with it.
 Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
                              const PreprocessOptions& options, int image_size);
 
-// `data` must outlive the function. With a pack, both start from its pictures; a resize that the pack has seen already
-// changes nothing.
+// `data` must outlive the function. With a pack, both start from its pictures; a resize that the
+// pack has seen already changes nothing.
 Prepare evaluation_input(const Dataset& data, const Preprocess& preprocess);
 Prepare training_input(const Dataset& data, const Preprocess& preprocess,
                        const AugmentConfig& augment, bool fast_decode);
 
-// For a data set whose pack is in device memory: what is done there with a sample. Evaluation is the preset `none`.
+// For a data set whose pack is in device memory: what is done there with a sample. Evaluation is
+// the preset `none`.
 PrepareRecord record_input(const Dataset& data, const Preprocess& preprocess,
                            const AugmentConfig& augment);
 

@@ -1,5 +1,5 @@
-// engine bench data: how many images per second the way from files to batches gives, step by step,
-// for every cache and number of threads, against what the model needs.
+// engine bench data: how many images per second come from files to batches, step by step and for
+// every cache and number of threads, against what the model needs.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -245,8 +245,8 @@ std::string table(std::span<const Row> rows) {
   return text;
 }
 
-// How many cores the model keeps busy, by the best rate per core of each cache: of whole loaders, or
-// of the steps where these were not measured.
+// How many cores the model keeps busy, by the best rate per core of each cache: that of whole
+// loaders, or of single steps where loaders were not measured.
 std::string needed(std::span<const Row> rows, double need, int cores) {
   std::string text;
   for (const CacheKind kind : {CacheKind::none, CacheKind::disk, CacheKind::ram}) {

@@ -47,7 +47,7 @@ std::optional<Checkpoint> find_checkpoint(TrainOptions& o) {
   return newest;
 }
 
-// What the flags name to begin with; neither, for a model that starts anew.
+// What the flags name to begin with. Neither a checkpoint nor weights: the model starts anew.
 struct Start {
   std::optional<Checkpoint> checkpoint;
   std::optional<ModelFile> weights;

@@ -1,5 +1,5 @@
-// The verbs that main.cpp's table lists, one source file each. A verb reads its own options from the
-// command and returns an exit code.
+// The verbs that main.cpp's table lists, one source file each. A verb reads its own options from
+// the command and returns an exit code.
 #pragma once
 
 #include "tools/cli/completion.h"

@@ -56,14 +56,14 @@ class CheckpointFolder {
   // Keeps the last `keep` files.
   CheckpointFolder(const std::filesystem::path& run, int keep);
 
-  // Removes older files when this one is safe, and returns its path. On failure, throws an Error that
-  // says which checkpoint stands.
+  // Removes older files when this one is safe, and returns its path. On failure, throws an Error
+  // that says which checkpoint stands.
   std::filesystem::path write(Checkpoint checkpoint, const std::string& state_digest) const;
 
   // The newest checkpoint that can be read; each damaged one is named to `say` and set aside as
   // FILE.damaged. Nothing if there is no file, an Error(weights) if all are damaged.
   std::optional<Checkpoint> newest(const std::function<void(const std::string&)>& say) const;
-  // Removes the temporaries of a process that was killed while it wrote.
+  // Removes the temporary files of a process that was killed while it wrote.
   void remove_leftovers() const;
 
  private:

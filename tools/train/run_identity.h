@@ -50,9 +50,9 @@ std::map<std::string, std::string> to_metadata(const RunIdentity& identity);
 RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata,
                               const std::filesystem::path& path);
 
-// Throws Error where a run with the identity `now` cannot go on from a checkpoint with `before`: the
-// classes or images are others or, `within_epoch`, the batches. Says which flags of the recipe have
-// another value.
+// Throws Error where a run with the identity `now` cannot go on from a checkpoint with `before`:
+// the classes or images are others or, `within_epoch`, the batches. Says which flags of the recipe
+// have another value.
 void check_same_run(const RunIdentity& before, const RunIdentity& now, bool within_epoch);
 
 }  // namespace engine

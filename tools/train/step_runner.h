@@ -1,5 +1,6 @@
-// The training steps of one rank: batches from the loader to the session, and results back. An update
-// is enqueued while those before it still compute; their results are counted when they arrive.
+// The training steps of one rank: batches from the loader to the session, and results back. An
+// update is enqueued while those before it still compute; their results are counted when they
+// arrive.
 #pragma once
 
 #include <atomic>
@@ -46,8 +47,8 @@ class StepRunner {
   void drain(bool wait);
   void forgive_overflows() { overflows_ = 0; }
 
-  // Gives every rank the others' sums. Each goes on with its own, so that meeting more often changes
-  // no bit.
+  // Gives every rank the others' sums. Each goes on with its own, so that meeting more often
+  // changes no bit.
   void gather_losses();
 
  private:

@@ -91,8 +91,8 @@ TrainConfig train_config(const TrainOptions& options, const Ranks& ranks);
 // The number that --batch-size gives, unless it is "auto".
 int parse_batch_size(const std::string& text);
 
-// Checks what can be told before anything that takes long. Error(usage) where the weights of growing
-// images would not stay the same, or where --freeze names no parameter.
+// Checks what can be told before anything that takes long. Error(usage) where the weights of
+// growing images would not stay the same, or where --freeze names no parameter.
 void check_model(const TrainConfig& config);
 
 }  // namespace engine

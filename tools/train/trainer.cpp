@@ -133,7 +133,7 @@ std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
 void Trainer::run() {
   communicator_.group->barrier();  // nobody steps before all are ready
   time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
-  // Where the interruption came before the last validation, this is made up for.
+  // An interruption may have come before the last validation, which is then made up for.
   if (at_.step > 0 && over() && at_.validated != at_.step) finish_epoch();
   while (!over()) train_epoch();
   if (should_stop(config_.early_stop, at_.early_stop))

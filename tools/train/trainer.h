@@ -1,7 +1,7 @@
-// The training loop: epochs, validation, schedule, checkpoints. There is one Trainer per rank, each on
-// its own thread; rank 0 also keeps the run directory. trainer.cpp trains, trainer_epoch_end.cpp
-// validates and saves weights, trainer_state.cpp saves and restores, trainer_lr_find.cpp looks for a
-// learning rate.
+// The training loop: epochs, validation, schedule, checkpoints. There is one Trainer per rank, each
+// on its own thread; rank 0 also keeps the run directory. trainer.cpp trains, trainer_epoch_end.cpp
+// validates and saves weights, trainer_state.cpp saves and restores, trainer_lr_find.cpp looks for
+// a learning rate.
 #pragma once
 
 #include <functional>
@@ -63,8 +63,8 @@ class Trainer {
   void share_statistics();
   // Swaps weights and averages, where there are averages: these are validated and kept.
   void exchange_averages();
-  // Fills shared_.evaluation with the logits of every sample. A request to stop calls `stop` on every
-  // rank.
+  // Fills shared_.evaluation with the logits of every sample. A request to stop calls `stop` on
+  // every rank.
   void evaluate_all(const char* title, Loader& loader, const Dataset& data,
                     const std::function<void()>& stop);
   void judge(const Metrics& metrics, bool whole);
@@ -76,8 +76,8 @@ class Trainer {
   void prepare(const std::string& what, double since);
   void restore(const Checkpoint& checkpoint);
   std::map<std::string, Tensor> averages() const;
-  // Begins to save, beside what follows. finish_saving() waits and reports, or throws what prevented
-  // it; report_saved() does so if saving is done.
+  // Begins to save, beside what follows. finish_saving() waits and reports, or throws what
+  // prevented it; report_saved() does so if saving is done.
   void save(bool weights);
   void finish_saving();
   void report_saved();

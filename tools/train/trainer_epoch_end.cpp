@@ -11,8 +11,8 @@
 
 namespace engine {
 
-// An epoch that is cut short by steps or time is validated and reported too, but it is not done: the
-// checkpoint stays in its middle, and a run that is resumed goes on from there.
+// An epoch that is cut short by steps or time is validated and reported too, but it is not done:
+// the checkpoint stays in its middle, and a run that is resumed goes on from there.
 //
 // The checkpoint is what commits: log lines come before it (a resumed run drops those of later
 // steps), weight files after it (a resumed run writes them again).
@@ -122,8 +122,8 @@ std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>
   };
 }
 
-// Scores the best weights on the validation images, with everything that is measured, and once on the
-// test images.
+// Scores the best weights on the validation images, with everything that is measured, and once on
+// the test images.
 void Trainer::score_best() {
   communicator_.group->barrier();  // rank 0 has written them
   if (!std::filesystem::exists(shared_.run.weights("best"))) return;

@@ -76,7 +76,8 @@ TEST_CASE("from a cache come the pixels that come from the files, bit for bit") 
       CHECK(fs::exists(cache.file) == (kind == CacheKind::disk));
       check_same_input(evaluation_input(files.validation, folder.preprocess),
                        evaluation_input(cached.validation, folder.preprocess), 2);
-      // A random resized crop takes its window from the picture in the cache: the same only if full.
+      // A random resized crop takes its window from the picture in the cache, which gives the same
+      // pixels only if that one is full.
       for (const Augment augment : {Augment::none, Augment::light, Augment::standard})
         if (full || augment != Augment::standard)
           check_same_input(training_input(files.train, folder.preprocess, preset(augment), false),
@@ -220,8 +221,9 @@ TEST_CASE("what an evaluation reads: one part, by the classes of the weights") {
   CHECK(mentions(message_of([&] { load(Part::test); }), "data/test: no such folder"));
   CHECK(mentions(message_of([&] { load_evaluation_data(options, Part::train, {"a"}); }),
                  "class \"b\""));
+  // For a file without classes they are the folder's own.
   CHECK(load_evaluation_data(options, std::nullopt, {}).images.classes ==
-        std::vector<std::string>{"b"});  // a file without classes: the folder's own
+        std::vector<std::string>{"b"});
   options.no_duplicate_check = true;
   CHECK_FALSE(load().train.has_value());
 

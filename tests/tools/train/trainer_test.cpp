@@ -39,8 +39,8 @@ TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at al
   CHECK(rules.at("features.7.0.block.3.0.weight").rate == 0.25);
   CHECK(rules.at("features.7.0.block.0.0.weight").rate == 0.25);
   CHECK(rules.at("features.6.3.block.0.0.weight").rate == 0.125);
-  CHECK(rules.at("features.2.0.block.0.0.weight").rate ==
-        std::pow(0.5, 16));  // 16 blocks, head, stem
+  // 16 blocks, head, stem
+  CHECK(rules.at("features.2.0.block.0.0.weight").rate == std::pow(0.5, 16));
   CHECK(rules.at("features.0.0.weight").rate == 0);
   CHECK(rules.at("features.1.0.block.0.0.weight").rate == 0);
   CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph), Error);
