@@ -1,6 +1,6 @@
-# Makes the bundle: one tar with the program, its CUDA module if there is one, and every library that they need beyond
-# the C and C++ run time and CUDA's, all found relative to themselves.
-# cmake -DBUILD=… -DSOURCE=… -DNAME=… -DSTRIP=… -P bundle.cmake
+# Makes the bundle: one tar with the program, its CUDA module if there is one, and every library
+# that they need beyond the C and C++ run time and CUDA's, all found relative to themselves.
+#   cmake -DBUILD=… -DSOURCE=… -DNAME=… -DSTRIP=… -P bundle.cmake
 find_program(PATCHELF patchelf)
 if(NOT PATCHELF)
   message(FATAL_ERROR "the bundle needs patchelf: apt-get install patchelf")
@@ -19,10 +19,12 @@ endif()
 file(COPY ${BUILD}/share DESTINATION ${root})
 file(COPY ${SOURCE}/LICENSE ${SOURCE}/README.md DESTINATION ${root})
 
-# glibc and the compiler's run time are the host's (Ubuntu 24.04's are newer), and so are CUDA's libraries and driver.
+# glibc and the compiler's run time are the host's (Ubuntu 24.04's are newer), and so are CUDA's
+# libraries and driver.
 file(GET_RUNTIME_DEPENDENCIES
   EXECUTABLES ${program} ${modules}
-  PRE_EXCLUDE_REGEXES "^ld-linux" "^lib(c|m|dl|rt|pthread|stdc\\+\\+|gcc_s)\\.so" "^lib(cuda|cudart|cudnn|cublas|nccl|nv)"
+  PRE_EXCLUDE_REGEXES "^ld-linux" "^lib(c|m|dl|rt|pthread|stdc\\+\\+|gcc_s)\\.so"
+    "^lib(cuda|cudart|cudnn|cublas|nccl|nv)"
   RESOLVED_DEPENDENCIES_VAR libraries)
 
 set(binaries ${program})
@@ -44,7 +46,8 @@ foreach(library ${libraries})
 endforeach()
 
 foreach(binary ${binaries})
-  file(CHMOD ${binary} PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+  file(CHMOD ${binary} PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
+    GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
   set(runpath $ORIGIN)
   if(binary STREQUAL program)
     set(runpath $ORIGIN/../lib)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a clone to trained networks: installs packages, builds, draws two small image sets and trains on them.
-# With --data DIR [--weights FILE], EfficientNet-B3 is trained on those images instead of drawn ones.
+# From a clone to trained networks: installs packages, builds, draws two small image sets and trains
+# on them. With --data DIR [--weights FILE], EfficientNet-B3 is trained on those images instead of
+# drawn ones.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/tools/setup.sh"
@@ -8,7 +9,8 @@ source "$root/tools/setup.sh"
 usage() {
   cat <<'END'
 usage: tools/quickstart.sh [--data DIR [--weights FILE]] [--out DIR]
-  --data DIR      train EfficientNet-B3 on DIR/train/CLASS/… and DIR/val/CLASS/… instead of drawn images
+  --data DIR      train EfficientNet-B3 on DIR/train/CLASS/… and DIR/val/CLASS/… instead of
+                  drawn images
   --weights FILE  start from these weights (.pth or .safetensors)
   --out DIR       where images and runs go (default: runs/quickstart-DATE-TIME)
 END
@@ -56,10 +58,11 @@ mkdir -p "$out"
 if [[ -z $data ]]; then
   heading "Digits: mnist_cnn"
   "$engine" draw digits --out "$out/digits" --train 600 --val 100
-  "$engine" train --data "$out/digits" --model mnist_cnn --augment none --schedule constant --epochs 4 \
-    --out "$out/mnist_cnn"
+  "$engine" train --data "$out/digits" --model mnist_cnn --augment none --schedule constant \
+    --epochs 4 --out "$out/mnist_cnn"
   top1=$(last_column "$out/mnist_cnn/results.csv" 4)
-  awk -v top1="$top1" 'BEGIN { exit !(top1 >= 0.97) }' || die "mnist_cnn reached a top-1 of $top1 only, not 0.97"
+  awk -v top1="$top1" 'BEGIN { exit !(top1 >= 0.97) }' ||
+    die "mnist_cnn reached a top-1 of $top1 only, not 0.97"
   say "mnist_cnn: validation top-1 $top1"
 
   heading "Objects: EfficientNet-B3 at 64 pixels"
@@ -76,7 +79,8 @@ run=$out/efficientnet_b3
 first=$(sed -n 2p "$run/results.csv" | cut -d , -f 3)
 last=$(last_column "$run/results.csv" 3)
 say "efficientnet_b3: training loss $first in the first epoch, $last in the last"
-awk -v first="$first" -v last="$last" 'BEGIN { exit !(last < first) }' || die "the training loss did not fall"
+awk -v first="$first" -v last="$last" 'BEGIN { exit !(last < first) }' ||
+  die "the training loss did not fall"
 
 heading "Evaluate and predict from the checkpoint"
 best=$run/weights/best.safetensors
@@ -85,7 +89,8 @@ mapfile -t images < <(find "$data/val" -type f | sort | awk 'NR % 23 == 1' | hea
 "$engine" predict --weights "$best" "${images[@]}"
 demo=$SECONDS
 
-heading "Done: installation $(duration $installing), build $(duration $building), demo $(duration $demo)"
+heading "Done: installation $(duration $installing), build $(duration $building)," \
+  "demo $(duration $demo)"
 cat <<END
 built for        $built_for
 run directory    $run

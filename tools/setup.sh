@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced by quickstart.sh, test.sh and .ci/run: the Debian packages the project needs, listed here and nowhere else,
-# and what the three scripts share.
+# Sourced by quickstart.sh, test.sh and .ci/run: the Debian packages that the project needs, listed
+# here and nowhere else, and what the three scripts share.
 
 build_packages=(
   cmake g++ ninja-build git
@@ -22,8 +22,9 @@ format_packages=(clang-format)
 # What a GPU user installs besides, from NVIDIA's repository: Debian has no such versions.
 gpu_packages="cuda-toolkit-13-0 libcudnn9-dev-cuda-13 libnccl2 libnccl-dev"
 
-# Threads that wait for each other spin for about 30 µs, not for the milliseconds of libgomp's default: where other
-# processes want the cores too, the thread that is waited for could not run meanwhile, and a step took ten times as long.
+# Threads that wait for each other spin for about 30 µs, not for the milliseconds of libgomp's
+# default: where other processes want the cores too, the thread that is waited for could not run
+# meanwhile, and a step took ten times as long.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
 
 say() { printf '%s\n' "$*"; }
@@ -38,11 +39,13 @@ install() {
   local package as_root=() missing=()
   command -v dpkg-query > /dev/null || { say "not a Debian system; needed are: $*"; return; }
   for package; do
-    [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2> /dev/null) == ii* ]] || missing+=("$package")
+    [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2> /dev/null) == ii* ]] ||
+      missing+=("$package")
   done
   if ((${#missing[@]} == 0)); then say "packages: all installed"; return; fi
   if ((EUID != 0)); then
-    command -v sudo > /dev/null || die "neither root nor sudo; as root: apt-get install --no-install-recommends ${missing[*]}"
+    command -v sudo > /dev/null ||
+      die "neither root nor sudo; as root: apt-get install --no-install-recommends ${missing[*]}"
     as_root=(sudo)
   fi
   say "packages: installing ${missing[*]}"
@@ -64,9 +67,10 @@ configure() {
 has_cuda() { [[ $built_for == CUDA* ]]; }
 
 explain_gpu() {
-  say "For NVIDIA GPUs: nvcc (on PATH, in \$CUDA_HOME/bin or in /usr/local/cuda/bin), cuDNN and NCCL must be there.
-  Debian's own CUDA packages are too old. Add NVIDIA's repository (https://developer.nvidia.com/cuda-downloads), then
+  say "For NVIDIA GPUs: nvcc (on PATH, in \$CUDA_HOME/bin or in /usr/local/cuda/bin), cuDNN and NCCL
+  must be there. Debian's own CUDA packages are too old. Add NVIDIA's repository
+  (https://developer.nvidia.com/cuda-downloads), then
     apt-get install $gpu_packages
-  and run this script again. If the repository has no NCCL for this distribution, take those two packages from
-  the one for Ubuntu 22.04, or unpack NCCL's tar archive into the CUDA folder."
+  and run this script again. If the repository has no NCCL for this distribution, take those two
+  packages from the one for Ubuntu 22.04, or unpack NCCL's tar archive into the CUDA folder."
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test this machine can run; says what it skipped and why.
-# The argument is a preset: release (default), cpu, asan or tsan. Further arguments go to CMake.
+# Installs what is missing, builds, and runs every test this machine can run; says what it skipped
+# and why. The argument is a preset: release (default), cpu, asan or tsan. Further arguments go to
+# CMake.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/setup.sh
@@ -32,11 +33,13 @@ status=0
 ctest --preset "$preset" -j "$(nproc)" 2>&1 | tee "$report" || status=$?
 testing=$SECONDS
 
-skipped=$(grep -a '^skipped: ' "$build/Testing/Temporary/LastTest.log" | sed 's/^skipped: /  /' | sort || true)
+skipped=$(grep -a '^skipped: ' "$build/Testing/Temporary/LastTest.log" |
+  sed 's/^skipped: /  /' | sort || true)
 heading "Skipped: $(grep -c . <<< "$skipped" || true) test cases"
 [[ -z $skipped ]] || say "$skipped"
 has_cuda || say "  everything of CUDA: $built_for"
 
-heading "Result: installation $(duration $installing), build $(duration $building), tests $(duration $testing)"
+heading "Result: installation $(duration $installing), build $(duration $building)," \
+  "tests $(duration $testing)"
 grep ' tests failed out of ' "$report" || true
 exit $status

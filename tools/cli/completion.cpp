@@ -128,8 +128,8 @@ std::string zsh_spec(const FlagFacts& flag) {
     value = fmt::format(":{}:{}", zsh_quoted(flag.placeholder), zsh_action(flag));
   std::string text;
   for (const std::string& name : flag.names) {
-    const char* equals =
-        flag.value != Value::none && name.starts_with("--") ? "=" : "";  // or the next word
+    // The value of a long name stands behind "=" or is the next word.
+    const char* equals = flag.value != Value::none && name.starts_with("--") ? "=" : "";
     text += fmt::format("{}'({}){}{}[{}]{}'", text.empty() ? "" : " \\\n          ",
                         joined(flag.names), name, equals, zsh_quoted(flag.help), value);
   }

@@ -1,4 +1,5 @@
-// Completion scripts for shells, made from the flags of all verbs. They call nothing: a list per verb.
+// Completion scripts for shells, made from the flags of all verbs. They hold a list per verb and
+// start no program.
 #pragma once
 
 #include <span>

@@ -23,51 +23,6 @@ struct Overloaded : Cases... {
   using Cases::operator()...;
 };
 
-// ---- texts
-
-std::string number_text(auto value) {
-  return fmt::format("{}", value);
-}
-
-std::string range_text(const Within& range) {
-  const bool least = std::isfinite(range.least), most = std::isfinite(range.most);
-  if (least && most) return fmt::format("{} to {}", range.least, range.most);
-  if (least) return fmt::format("at least {}", range.least);
-  if (most) return fmt::format("at most {}", range.most);
-  return "";
-}
-
-std::string text_of(bool value) {
-  return value ? "true" : "";
-}
-std::string text_of(const std::string& value) {
-  return value;
-}
-std::string text_of(const std::filesystem::path& value) {
-  return value.string();
-}
-std::string text_of(const std::vector<std::string>& value) {
-  return fmt::format("{}", fmt::join(value, " "));
-}
-template <class T>
-requires std::is_arithmetic_v<T> std::string text_of(T value) {
-  return number_text(value);
-}
-template <class T>
-std::string text_of(const std::optional<T>& value) {
-  return value ? text_of(*value) : "";
-}
-
-// As the help shows it; empty if there is nothing to show.
-std::string current_text(const Field& field) {
-  return std::visit(Overloaded{[](const Enumeration& e) {
-                                 const auto i = e.get();
-                                 return i ? e.names[*i] : std::string();
-                               },
-                               [](const auto* value) { return text_of(*value); }},
-                    field);
-}
-
 // ---- values
 
 // What is wrong with a value is reported by the caller, which knows the flag.
@@ -84,9 +39,9 @@ T parse_number(std::string_view text, const Within& range, const char* expected)
   const bool fits = error == std::errc() && std::isfinite(static_cast<double>(value));
   if (!fits || static_cast<double>(value) < range.least ||
       static_cast<double>(value) > range.most) {
-    const std::string allowed = range_text(range);
+    const std::string allowed = to_string(range);
     throw BadValue{allowed.empty()
-                       ? "does not fit, at most " + number_text(std::numeric_limits<T>::max())
+                       ? fmt::format("does not fit, at most {}", std::numeric_limits<T>::max())
                        : "allowed is " + allowed};
   }
   return value;
@@ -111,7 +66,7 @@ void parse_value(T& value, std::string_view text, const Within& range) {
   const double wide = parse_number<double>(text, range, "not a number");
   value = static_cast<T>(wide);
   if (!std::isfinite(value))
-    throw BadValue{"does not fit, at most " + number_text(std::numeric_limits<T>::max())};
+    throw BadValue{fmt::format("does not fit, at most {}", std::numeric_limits<T>::max())};
 }
 template <class T>
 requires std::is_integral_v<T>
@@ -140,14 +95,7 @@ void set(const Flag& flag, std::string_view text) {
   }
 }
 
-bool is_switch(const Flag& flag) {
-  return std::holds_alternative<bool*>(flag.field);
-}
-bool takes_all(const Flag& flag) {
-  return std::holds_alternative<std::vector<std::string>*>(flag.field);
-}
-
-// ---- the help's layout
+// ---- the placeholder of a value
 
 template <class T>
 constexpr const char* kPlaceholder = "N";
@@ -171,54 +119,6 @@ std::string default_placeholder(const Field& field) {
       Overloaded{[](const Enumeration& e) { return fmt::format("{}", fmt::join(e.names, "|")); },
                  []<class T>(const T*) { return std::string(kPlaceholder<T>); }},
       field);
-}
-
-constexpr size_t kHelpColumn = 32, kHelpWidth = 100;
-
-// Breaks `text` into lines that start at the help column; the first one continues a line of `used` characters.
-std::string wrapped(std::string_view text, size_t used) {
-  std::string out;
-  size_t column = used;
-  const auto new_line = [&] {
-    out += '\n';
-    out.append(kHelpColumn, ' ');
-    column = kHelpColumn;
-  };
-  if (column + 2 > kHelpColumn)
-    new_line();
-  else
-    out.append(kHelpColumn - column, ' '), column = kHelpColumn;
-  while (!text.empty()) {
-    const std::string_view word = text.substr(0, text.find(' '));
-    text.remove_prefix(std::min(text.size(), word.size() + 1));
-    if (word.empty()) continue;
-    if (column > kHelpColumn && column + 1 + word.size() > kHelpWidth) new_line();
-    if (column > kHelpColumn) out += ' ', ++column;
-    out += word;
-    column += word.size();
-  }
-  return out + '\n';
-}
-
-std::string notes(const Flag& flag) {
-  std::vector<std::string> parts;
-  const std::string text = current_text(flag.field);
-  if (flag.required)
-    parts.push_back("required");
-  else if (!text.empty())
-    parts.push_back("default " + text);
-  if (const std::string range = range_text(flag.range); !range.empty()) parts.push_back(range);
-  if (!flag.suggestions.empty())
-    parts.push_back(fmt::format("known: {}", fmt::join(flag.suggestions, ", ")));
-  return parts.empty() ? "" : fmt::format(" ({})", fmt::join(parts, "; "));
-}
-
-std::string help_line(const Flag& flag) {
-  std::string left = "  ";
-  if (!flag.positional() && flag.names.front().starts_with("--")) left += "    ";  // under "-b, "
-  left += fmt::format("{}", fmt::join(flag.names, ", "));
-  if (!flag.positional() && !flag.placeholder.empty()) left += ' ' + flag.placeholder;
-  return left + wrapped(flag.help + notes(flag), left.size());
 }
 
 // ---- parsing
@@ -276,8 +176,8 @@ class Parser {
     if (!flag) unknown_flag(flags_, name);
     given_.insert(flag);
     if (equals != std::string_view::npos) return set(*flag, word.substr(equals + 1));
-    if (is_switch(*flag)) return set(*flag, "true");
-    // A path or name may begin with a dash, but then it is more likely that the value was forgotten.
+    if (flag->is_switch()) return set(*flag, "true");
+    // A path or a name may begin with a dash, but it is more likely that the value was forgotten.
     require(!arguments_.empty() && !arguments_.front().starts_with("--"), Failure::usage,
             "{} needs a value: {} {}", flag->name(), flag->name(), flag->placeholder);
     set(*flag, take());
@@ -285,7 +185,7 @@ class Parser {
 
   void positional(std::string_view word) {
     for (const Flag& flag : flags_.list())
-      if (flag.positional() && (takes_all(flag) || !given_.contains(&flag))) {
+      if (flag.positional() && (flag.takes_all() || !given_.contains(&flag))) {
         const bool first = given_.insert(&flag).second;
         if (auto* all = std::get_if<std::vector<std::string>*>(&flag.field); all && first)
           (*all)->clear();
@@ -309,7 +209,7 @@ Json json_of(const std::filesystem::path& value) {
 }
 // The shortest decimal that is this float, not its double's 17 digits.
 Json json_of(float value) {
-  return std::stod(number_text(value));
+  return std::stod(fmt::format("{}", value));
 }
 template <class T>
 Json json_of(const std::optional<T>& value) {
@@ -325,21 +225,13 @@ Json json_value(const Field& field) {
                     field);
 }
 
-std::string json_key(std::string name) {
-  name.erase(0, name.find_first_not_of('-'));
-  std::replace(name.begin(), name.end(), '-', '_');
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return name;
-}
-
 // ---- a config file
 
 std::string text_of(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-// The file belongs into the message.
+// Puts the file into the message of an Error.
 bool with_origin(const std::string& from, const std::function<bool()>& body) {
   try {
     return body();
@@ -366,7 +258,7 @@ std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
   const Json json = Json::parse(config.json, nullptr, false);
   require(json.is_object(), Failure::usage, "{}: no JSON object", config.from);
   std::map<std::string, const Flag*> known;
-  for (const Flag& flag : flags.list()) known[json_key(flag.name())] = &flag;
+  for (const Flag& flag : flags.list()) known[flag.key()] = &flag;
   std::set<const Flag*> configured;
   std::vector<std::string> unknown;
   for (const auto& [key, value] : json.items()) {
@@ -397,10 +289,34 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+std::string to_string(const Within& range) {
+  const bool least = std::isfinite(range.least), most = std::isfinite(range.most);
+  if (least && most) return fmt::format("{} to {}", range.least, range.most);
+  if (least) return fmt::format("at least {}", range.least);
+  if (most) return fmt::format("at most {}", range.most);
+  return "";
+}
+
 const std::string& Flag::name() const {
   const auto is_long = [](const std::string& name) { return name.starts_with("--"); };
   const auto at = std::find_if(names.begin(), names.end(), is_long);
   return at == names.end() ? names.front() : *at;
+}
+
+std::string Flag::key() const {
+  std::string key = name().substr(name().find_first_not_of('-'));
+  std::replace(key.begin(), key.end(), '-', '_');
+  std::transform(key.begin(), key.end(), key.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  return key;
+}
+
+bool Flag::is_switch() const {
+  return std::holds_alternative<bool*>(field);
+}
+
+bool Flag::takes_all() const {
+  return std::holds_alternative<std::vector<std::string>*>(field);
 }
 
 Flag& Flags::add(std::string_view names, std::string_view help, Field field) {
@@ -443,15 +359,15 @@ std::vector<FlagFacts> facts_of(const Flags& flags) {
                     .placeholder = flag.placeholder,
                     .help = flag.help,
                     .positional = flag.positional(),
-                    .repeated = takes_all(flag)};
+                    .repeated = flag.takes_all()};
     const auto* choices = std::get_if<Enumeration>(&flag.field);
     const bool path = std::holds_alternative<std::filesystem::path*>(flag.field) ||
                       std::holds_alternative<std::optional<std::filesystem::path>*>(flag.field) ||
-                      takes_all(flag);
+                      flag.takes_all();
     if (choices) facts.choices = choices->names;
     if (!flag.suggestions.empty()) facts.choices = flag.suggestions;
     facts.value = !facts.choices.empty() ? Value::choice
-                  : is_switch(flag)      ? Value::none
+                  : flag.is_switch()     ? Value::none
                   : path                 ? Value::path
                                          : Value::other;
     all.push_back(std::move(facts));
@@ -459,30 +375,9 @@ std::vector<FlagFacts> facts_of(const Flags& flags) {
   return all;
 }
 
-std::string help_text(const Flags& flags, const Command& command) {
-  std::string usage = fmt::format("engine {}", command.verb), body;
-  for (const Flag& flag : flags.list())
-    if (flag.required && !flag.positional())
-      usage += fmt::format(" {} {}", flag.name(), flag.placeholder);
-  usage += " [--flag value]...";
-  for (const Flag& flag : flags.list())
-    if (flag.positional()) {
-      const std::string name = flag.name() + (takes_all(flag) ? "..." : "");
-      usage += flag.required ? ' ' + name : " [" + name + ']';
-    }
-  const std::string* group = nullptr;
-  for (const Flag& flag : flags.list()) {
-    if (!group || *group != flag.group)
-      body += fmt::format("\n{}\n", flag.group.empty() ? "Flags" : flag.group);
-    group = &flag.group;
-    body += help_line(flag);
-  }
-  return fmt::format("engine {}: {}\n\nusage: {}\n{}", command.verb, command.about, usage, body);
-}
-
 std::string to_json(const Flags& flags) {
   Json json = Json::object();
-  for (const Flag& flag : flags.list()) json[json_key(flag.name())] = json_value(flag.field);
+  for (const Flag& flag : flags.list()) json[flag.key()] = json_value(flag.field);
   return json.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -497,14 +392,6 @@ std::optional<std::string> nearest(std::string_view word, std::span<const std::s
       best = &candidate, least = distance;
   }
   return best ? std::optional(*best) : std::nullopt;
-}
-
-bool asks_for_help(const Command& command) {
-  for (const std::string& argument : command.arguments) {
-    if (argument == "--") return false;
-    if (argument == "--help" || argument == "-h") return true;
-  }
-  return false;
 }
 
 void print_to_stdout(std::string_view text) {

@@ -1,5 +1,5 @@
-// Command-line flags. A verb's options name their fields once, in visit(); that list gives the defaults, the
-// parsing, --help and args.json:
+// Command-line flags. A verb's options name their fields once, in visit(); that list gives the
+// defaults, the parsing, --help and args.json:
 //
 //   struct TrainOptions {
 //     std::string model = "efficientnet_b3";
@@ -29,18 +29,28 @@
 
 namespace engine {
 
-// Rules of a flag, in any order after its help text.
-struct Within {  // of a number, both ends allowed
+// Rules of a flag stand in any order after its help text.
+
+// The range of a number; both ends are allowed.
+struct Within {
   double least = -std::numeric_limits<double>::infinity();
   double most = std::numeric_limits<double>::infinity();
 };
+std::string to_string(const Within& range);  // "1 to 10", "at least 1"; empty without an end
+
 struct Required {};
 inline constexpr Required kRequired;
-struct Suggest {  // what shells offer; other values are allowed
+
+// A run that is resumed may have another value, and nothing is said of it.
+struct MayChange {};
+inline constexpr MayChange kMayChange;
+
+// Values that shells offer; others are allowed.
+struct Suggest {
   std::vector<std::string> values;
 };
 
-// One row of the table of names that an enum field needs; the table is a constant.
+// A row of the table of names that an enum field needs; the table is a constant.
 template <class Enum>
 struct Choice {
   std::string_view name;
@@ -50,15 +60,15 @@ struct Choice {
 inline constexpr Choice<ColourMode> kColourModes[] = {
     {"auto", ColourMode::automatic}, {"always", ColourMode::always}, {"never", ColourMode::never}};
 
-// An enum field behind its table: positions in `names`.
+// An enum field behind its table; its values are positions in `names`.
 struct Enumeration {
   std::vector<std::string> names;
   std::function<void(size_t)> set;
   std::function<std::optional<size_t>()> get;
 };
 
-// What a field may be. A bool is a flag without value (or --flag=true|false); a vector takes every positional
-// argument that is left; an optional is empty until its flag is given.
+// What a field may be. A bool is a flag without a value (or --flag=true|false); a vector takes
+// every positional argument that is left; an optional is empty until its flag is given.
 using Field = std::variant<bool*, int*, int64_t*, uint64_t*, float*, double*, std::string*,
                            std::filesystem::path*, std::vector<std::string>*, std::optional<int>*,
                            std::optional<int64_t>*, std::optional<uint64_t>*, std::optional<float>*,
@@ -71,14 +81,17 @@ struct Flag {
   std::string group, help;
   Field field;
   Within range{};
-  bool required = false;
+  bool required = false, may_change = false;
   std::vector<std::string> suggestions{};
 
-  const std::string& name() const;  // in messages and args.json: the first long one
+  const std::string& name() const;  // the first long name, which messages use
+  std::string key() const;          // in to_json(): "--batch-size" is "batch_size"
   bool positional() const { return names.front().front() != '-'; }
+  bool is_switch() const;  // takes no value
+  bool takes_all() const;  // takes every positional argument that is left
 };
 
-// The visitor: collects the flags of options structs, which must outlive it.
+// The visitor collects the flags of options structs, which must outlive it.
 class Flags {
  public:
   template <class... Options>
@@ -87,10 +100,11 @@ class Flags {
     (visit(options), ...);
   }
 
-  // Those that follow stand under this title in the help.
+  // The flags that follow stand under this title in the help.
   void group(std::string_view title) { group_ = title; }
 
-  // `names` is "-b, --batch-size N": short and long names, then the placeholder; "FILES" is positional.
+  // `names` is "-b, --batch-size N": short and long names, then the placeholder. "FILES" is
+  // positional.
   template <class T, class... Rules>
   void operator()(std::string_view names, T& field, std::string_view help, const Rules&... rules) {
     Flag& flag = add(names, help, &field);
@@ -128,6 +142,7 @@ class Flags {
 
   static void apply(Flag& flag, const Within& range) { flag.range = range; }
   static void apply(Flag& flag, const Required&) { flag.required = true; }
+  static void apply(Flag& flag, const MayChange&) { flag.may_change = true; }
   static void apply(Flag& flag, const Suggest& suggest) { flag.suggestions = suggest.values; }
   Flag& add(std::string_view names, std::string_view help, Field field);
 
@@ -150,7 +165,7 @@ std::vector<FlagFacts> facts_of(const Flags& flags);
 struct Command {
   std::string verb, about;                  // "train"; its line in `engine --help`
   std::vector<std::string> arguments;       // after the verb
-  std::vector<FlagFacts>* facts = nullptr;  // wanted instead of the verb's work
+  std::vector<FlagFacts>* facts = nullptr;  // if set, filled instead of doing the verb's work
 };
 
 // Flags of every verb.
@@ -168,13 +183,15 @@ struct GeneralOptions {
   }
 };
 
-// Sets the fields. Flags may be given in any order, `--flag value` or `--flag=value`, the last of several counts;
-// `--` ends them. The members of `config` (a JSON object as to_json() makes it; where it is from is for messages)
-// are set first. Throws Error(usage), one line that names the flag, the value and what is allowed; all members of
-// `config` that are no flags.
+// A JSON object as to_json() makes it; messages say where it is from.
 struct Config {
   std::string json, from;
 };
+
+// Sets the fields. Flags may be given in any order, as `--flag value` or `--flag=value`; the last
+// of several counts, and `--` ends them. The members of `config` are set first. Throws
+// Error(usage), one line that names the flag, the value and what is allowed, or all members of
+// `config` that are no flags.
 void parse_flags(const Flags& flags, std::span<const std::string> arguments,
                  const std::optional<Config>& config = std::nullopt);
 
@@ -184,7 +201,7 @@ std::optional<Config> read_config(std::span<const std::string> arguments);
 // Usage line and flags by group, with defaults and ranges.
 std::string help_text(const Flags& flags, const Command& command);
 
-// One object, a member per flag: "--batch-size" is "batch_size".
+// One object with a member per flag: Flag::key() and the value.
 std::string to_json(const Flags& flags);
 
 // The candidate a mistyped word most likely stands for, if any is near.
@@ -193,7 +210,8 @@ std::optional<std::string> nearest(std::string_view word, std::span<const std::s
 bool asks_for_help(const Command& command);
 void print_to_stdout(std::string_view text);
 
-// A verb's options; nothing if the command asked for help, which is then printed, or for the flags' facts.
+// A verb's options; nothing if the command asked for help, which is then printed, or for the flags'
+// facts.
 template <class Options>
 std::optional<Options> parse_options(const Command& command) {
   Options options;

@@ -11,7 +11,7 @@
 
 namespace engine {
 
-// Where progress goes and what time it is.
+// Where progress is written, and a clock for it.
 struct ProgressOutput {
   bool live = false;           // rewrites its line
   double interval = 5;         // seconds between lines
@@ -32,10 +32,10 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // After each step: its images, of all ranks here, and the seconds that were spent waiting for data.
+  // Counts a step: its images, of all ranks here, and the seconds spent waiting for data.
   void step(int64_t images, double waited_seconds);
-  // A step's loss, whenever it arrives. The line shows the mean of the last 20, the last line the
-  // mean of all.
+  // Counts the loss of a step, whenever it arrives. The line shows the mean of the last 20, the
+  // last line the mean of all.
   void loss(double value);
   // Makes room for other lines.
   void clear();

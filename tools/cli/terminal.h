@@ -14,9 +14,10 @@ bool can_rewrite(std::FILE* stream);
 int terminal_width(std::FILE* stream);
 
 enum class ColourMode { automatic, always, never };
-void set_colour(ColourMode mode);  // of all that follows
+void set_colour(ColourMode mode);  // for all that follows
 
-// Automatic: CLICOLOR_FORCE says yes; else NO_COLOR, TERM=dumb or anything but a terminal says no.
+// With ColourMode::automatic, CLICOLOR_FORCE says yes; else NO_COLOR, TERM=dumb or anything but a
+// terminal says no.
 bool use_colour(std::FILE* stream);
 
 enum class Colour { red, yellow, bold };

@@ -115,10 +115,12 @@ Candidate in_ram(uint64_t bytes) {
 }
 
 Candidate on_gpu(uint64_t bytes, const CacheLimits& limits) {
-  if (limits.device_bytes == 0) return {CacheKind::gpu, limits.no_gpu, "", Failure::usage};
+  if (const auto* obstacle = std::get_if<Obstacle>(&limits.device_bytes))
+    return {CacheKind::gpu, obstacle->why, "", Failure::usage};
+  const auto free = std::get<uint64_t>(limits.device_bytes);
   const std::string text =
-      fmt::format("{} of {} free device memory", size_text(bytes), size_text(limits.device_bytes));
-  if (bytes > limits.device_bytes) return {CacheKind::gpu, text, ""};
+      fmt::format("{} of {} free device memory", size_text(bytes), size_text(free));
+  if (bytes > free) return {CacheKind::gpu, text, ""};
   if (const Candidate host = in_ram(bytes); !host.no.empty())
     return {CacheKind::gpu, host.no + " on the way there", ""};
   return {CacheKind::gpu, "", text};
@@ -139,7 +141,7 @@ Candidate on_disk(uint64_t bytes, const fs::path& file) {
   return {CacheKind::disk, text, ""};
 }
 
-// What is used, with the reason in `why`.
+// The kind that is used, with the reason in `why`.
 CacheKind choose(const DataOptions& options, const CacheLimits& limits, uint64_t bytes,
                  const fs::path& file, bool in_memory, std::optional<CacheKind> before,
                  std::string& why) {
@@ -181,11 +183,11 @@ fs::path label_file(const DataOptions& o) {
   return o.labels.empty() ? o.split_file : o.labels;
 }
 
-std::vector<Part> draw(const DataOptions& o, const Dataset& all) {
+std::vector<Part> choose_parts(const DataOptions& o, const Dataset& all) {
   return sample_split(all, parse_shares(o.split), o.stratify, o.split_seed);
 }
 
-// Of --labels or --split-file, with the parts that --split draws.
+// Reads --labels or --split-file; the parts are the file's or those that --split chooses.
 Labels load_labels(const DataOptions& o, std::span<const std::string> classes = {}) {
   if (o.labels.empty()) return read_labels(o.split_file, o.data, o.class_order, classes);
   Labels labels = read_labels(o.labels, o.labels.parent_path(), o.class_order, classes);
@@ -194,11 +196,11 @@ Labels load_labels(const DataOptions& o, std::span<const std::string> classes = 
   if (o.split.empty()) return labels;
   require(labels.parts.empty(), Failure::usage,
           "--labels {}: it has a column split, which --split contradicts", o.labels.string());
-  labels.parts = draw(o, labels.all);
+  labels.parts = choose_parts(o, labels.all);
   return labels;
 }
 
-// Whether `folder` may be drawn from with --split.
+// Throws Error(usage) where `folder` is nothing that --split can split.
 void check_not_split(const fs::path& folder) {
   require(!has_idx_files(folder), Failure::usage, "--split is for folders, {} has idx files",
           folder.string());
@@ -269,7 +271,7 @@ TrainingData load_training_data(const DataOptions& o) {
   if (o.split.empty()) return read_training_data(o.data, o.class_order);
   check_not_split(o.data);
   Dataset all = read_image_folder(o.data, o.class_order);
-  const std::vector<Part> parts = draw(o, all);
+  const std::vector<Part> parts = choose_parts(o, all);
   return apply_split(std::move(all), parts);
 }
 
@@ -287,7 +289,7 @@ EvaluationData load_evaluation_data(const DataOptions& o, std::optional<Part> wa
   if (!o.split.empty()) {
     check_not_split(o.data);
     Dataset all = read_folder(o.data, o.class_order, classes);
-    const std::vector<Part> parts = draw(o, all);
+    const std::vector<Part> parts = choose_parts(o, all);
     return take_part(std::move(all), parts, part, o.data);
   }
   return has_idx_files(o.data) ? read_idx_part(o.data, part, classes)

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <variant>
 
 #include "io/data/dataset.h"
 #include "io/data/loader.h"
@@ -48,13 +49,14 @@ struct DataOptions {
     v.group("Data");
     v("--data DIR", data,
       "train/CLASS/…, val/CLASS/… and perhaps test/CLASS/…; with --split CLASS/…; or MNIST's idx "
-      "files");
+      "files",
+      kMayChange);
     v("--labels FILE", labels,
       "CSV: path (relative to the file), label (names, or indices throughout) and perhaps split");
     v("--split A/B/C", split,
-      "draw training, validation and test images in these shares, like 0.63/0.07/0.30");
+      "choose training, validation and test images at random, in shares like 0.63/0.07/0.30");
     v("--stratify", stratify, "each class in those shares");
-    v("--split-seed N", split_seed, "of the draw");
+    v("--split-seed N", split_seed, "of the random choice");
     v("--split-file FILE", split_file, "split.csv of a former run, paths relative to --data");
     v("--class-order ORDER", class_order,
       "bytes: torchvision's; natural: numbers by value, case ignored, as timm's", kClassOrders);
@@ -65,15 +67,16 @@ struct DataOptions {
     v("--cache KIND", cache,
       "images decoded and resized once, kept in: a file (disk), ram, gpu; auto: the fastest that "
       "fits",
-      kCacheKinds);
+      kCacheKinds, kMayChange);
     v("--cache-dir DIR", cache_dir,
-      "of the files of --cache disk (default: $ENGINE_CACHE_DIR, else ~/.cache/engine)");
+      "of the files of --cache disk (default: $ENGINE_CACHE_DIR, else ~/.cache/engine)",
+      kMayChange);
     v("--cache-size N|HxW|full", cache_size,
       "shorter side, or both, in the cache; full: not resized (default: as the recipe resizes)");
   }
 
   bool splits() const { return !(split.empty() && split_file.empty() && labels.empty()); }
-  // What relative paths of images begin at.
+  // The folder at which relative paths of images begin.
   std::filesystem::path root() const { return data.empty() ? labels.parent_path() : data; }
 };
 
@@ -83,55 +86,63 @@ TrainingData load_training_data(const DataOptions& options);
 inline constexpr Choice<Part> kPartNames[] = {
     {"train", Part::train}, {"val", Part::validation}, {"test", Part::test}};
 
-// One part of what the same flags would train with, and the images to train with beside it where they
-// are known and may be compared (--no-duplicate-check).
+// One part of what the same flags would train with. The images to train with stand beside it where
+// they are known and may be compared (--no-duplicate-check).
 struct EvaluationData {
   Dataset images;
   std::optional<Part> part = {};  // nothing: all images there are
   std::optional<Dataset> train = {};
 };
 
-// `part` as asked for, else the validation images; all images of folders without parts and of labels
-// without the column split. Labels are positions in `classes`, a weight file's; if these are empty, the
-// classes are the data's own.
+// The images of `part`, by default the validation images; of folders without parts and of labels
+// without the column split, all images. Labels are positions in `classes`, those of a weight file;
+// if these are empty, the classes are the data's own.
 EvaluationData load_evaluation_data(const DataOptions& options, std::optional<Part> part,
                                     const std::vector<std::string>& classes);
+
+// Why something cannot be had.
+struct Obstacle {
+  std::string why;
+};
 
 // What the cache may use, and what it must know of the run.
 struct CacheLimits {
   int threads = 1;
-  uint64_t device_bytes = 0;            // free on each device beside the run's own; 0: no gpu cache
-  std::string no_gpu = "not on a GPU";  // why there is none, if there is none
-  bool reused = true;                   // the run reads images more than once
-  std::function<bool()> stop;           // polled; ends the making of a cache with Error(preempted)
+  // What is free on each device beside the run's own, or why images cannot be kept there.
+  std::variant<uint64_t, Obstacle> device_bytes = Obstacle{"not on a GPU"};
+  bool reused = true;          // the run reads images more than once
+  std::function<bool()> stop;  // polled; ends the making of a cache with Error(preempted)
 };
 
 // The cache in use: for the run directory and the checkpoint.
 struct Cache {
   CacheKind kind = CacheKind::none;  // never automatic
-  std::string reason;                // of the choice, for people
-  PackSpec spec;                     // of what is in it, unless none
+  std::string reason;                // why it was chosen, for people
+  PackSpec spec;                     // of the pack, unless there is none
   uint64_t bytes = 0, images = 0;
   std::filesystem::path file;  // of disk
 };
 nlohmann::ordered_json to_json(const Cache& cache);
 
 // Chooses the kind, says which and why, makes or opens the pack and attaches it to all the data
-// sets; with CacheKind::gpu the pack is in memory and the caller takes it to the devices. `before` is the kind
-// that the run to resume used: it is kept, or what is used instead is said.
+// sets. With CacheKind::gpu the pack is in memory, and the caller takes it to the devices. `before`
+// is the kind that the run to resume used: it is kept, or what is used instead is said.
 Cache open_cache(TrainingData& data, const DataOptions& options, const Preprocess& preprocess,
                  const CacheLimits& limits, std::optional<CacheKind> before = std::nullopt);
 Cache open_cache(std::span<Dataset* const> sets, const DataOptions& options,
                  const Preprocess& preprocess, const CacheLimits& limits,
                  std::optional<CacheKind> before = std::nullopt);
 
-// What is to be said of pictures that were found damaged in the pack of a data set; empty if none were.
+// What is to be said of the pictures in the pack of a data set that were found damaged; empty if
+// none were.
 std::string damage_of(const Dataset& data);
 
-// What tells whether images have changed: the files' sizes, and their contents where a pack knows them
-// (else empty).
+// SHA-256 that tell whether images have changed: of the files' sizes, and of their contents where a
+// pack knows them (else empty).
 struct ImageDigests {
   std::string sizes, contents;
+
+  bool operator==(const ImageDigests&) const = default;
 };
 ImageDigests image_digests(const TrainingData& data);
 
@@ -141,9 +152,9 @@ struct NamedSet {
 };
 std::vector<NamedSet> parts_of(const TrainingData& data);
 
-// Looks for images with the same bytes in several parts: says how many there are, and names them in
-// duplicates.csv in `folder`, if that is not empty. Cheap once a pack is attached, which knows the
-// hashes. Returns their number.
+// Looks for images with the same bytes in several parts. Says how many there are, names them in
+// duplicates.csv in `folder` if that is not empty, and returns their number. This is cheap once a
+// pack is attached, which knows the hashes.
 size_t report_duplicates(std::span<const NamedSet> parts, const DataOptions& options,
                          const ParallelOptions& parallel, const std::filesystem::path& folder);
 

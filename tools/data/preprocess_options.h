@@ -25,8 +25,8 @@ struct PreprocessOptions {
   }
 };
 
-// The flags come first, then what the checkpoint says, then the model's default. `image_size` (0 if it
-// is not given) sets the crop, and the resize scales with it.
+// What the flags say, else what the checkpoint says, else the model's default. `image_size` (0: not
+// given) sets the crop and scales the resize with it.
 Preprocess choose_preprocess(const std::string& model, const std::optional<Preprocess>& checkpoint,
                              const PreprocessOptions& options, int image_size);
 

@@ -1,5 +1,5 @@
-// engine bench data: how many images per second the way from files to batches gives, step by step,
-// for every cache and number of threads, against what the model needs.
+// engine bench data: how many images per second come from files to batches, step by step and for
+// every cache and number of threads, against what the model needs.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -98,8 +98,8 @@ std::vector<Row> measure_steps(const BenchDataOptions& o, const Dataset& files,
   std::vector<std::vector<std::byte>> bytes(images);
   std::vector<Image> decoded(images), resized(images);
   std::vector<Row> rows;
-  rows.push_back(time_step(o, "read", images,
-                           [&](size_t i) { bytes[i] = read_file(files.samples[i].path); }));
+  rows.push_back(
+      time_step(o, "read", images, [&](size_t i) { bytes[i] = read_file(files.samples[i].path); }));
   rows.push_back(time_step(o, "decode", images, [&](size_t i) {
     decoded[i] = decode(bytes[i], files.samples[i].path, preprocess.channels);
   }));
@@ -247,8 +247,8 @@ std::string table(std::span<const Row> rows) {
   return text;
 }
 
-// How many cores the model keeps busy, by the best rate per core of each cache: of whole loaders, or
-// of the steps where these were not measured.
+// How many cores the model keeps busy, by the best rate per core of each cache: that of whole
+// loaders, or of single steps where loaders were not measured.
 std::string needed(std::span<const Row> rows, double need, int cores) {
   std::string text;
   for (const CacheKind kind : {CacheKind::none, CacheKind::disk, CacheKind::ram}) {

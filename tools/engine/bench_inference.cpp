@@ -1,4 +1,5 @@
-// engine bench inference: latency, rate and memory of a model's forward by batch size and precision.
+// engine bench inference: latency, rate and memory of a model's forward pass by batch size and
+// precision.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -33,7 +34,7 @@ struct BenchInferenceOptions : DeviceOptions {
   }
 };
 
-// The precisions of a list; those that auto stands for.
+// The precisions that a list names, or those that "auto" stands for.
 std::vector<std::string> precisions_of(const DeviceOptions& device) {
   if (device.precision == "auto")
     return choose_ranks(device).kind == BackendKind::cuda ? std::vector<std::string>{"fp32", "fp16"}

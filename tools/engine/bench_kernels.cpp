@@ -44,7 +44,7 @@ struct BenchKernelsOptions : DeviceOptions {
   }
 };
 
-// Steps of the same shape as one that failed, which is printed.
+// The steps that have the shape of one that failed; prints that one.
 std::vector<int> failing_steps(const BenchKernelsOptions& o, const Graph& graph,
                                const PlanOptions& plan, const Ranks& ranks) {
   const std::vector<StepShape> shapes = distinct_shapes(graph);

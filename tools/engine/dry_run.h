@@ -5,12 +5,12 @@
 
 #include "io/data/dataset.h"
 #include "tools/machine/device.h"
-#include "tools/train/trainer.h"
+#include "tools/train/train_config.h"
 
 namespace engine {
 
-// Plan, parameters, arithmetic, memory per rank, and a time estimate from a few steps that it measures on the
-// devices. A training that does not fit is part of the answer, not an Error.
+// Plan, parameters, arithmetic, memory per rank, and a time estimate from a few steps that are
+// measured on the devices. That a training does not fit is part of the answer, not an Error.
 std::string dry_run(const TrainConfig& config, const DeviceOptions& device,
                     const TrainingData& data);
 

@@ -1,4 +1,5 @@
-// engine eval: everything that is measured of a weight file on a data set, printed and, with --out, written.
+// engine eval: everything that is measured of a weight file on a data set, printed and, with --out,
+// written.
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -66,9 +67,10 @@ int eval(const Command& command) {
   say(fmt::format("{} images of {} classes ({})", data.samples.size(), data.classes.size(), part));
   const int threads = choose_ranks(o).workers;
   Dataset* const sets[] = {&data};
-  open_cache(
-      sets, o, preprocess,
-      {.threads = threads, .no_gpu = "an evaluation reads each image once", .reused = false});
+  open_cache(sets, o, preprocess,
+             {.threads = threads,
+              .device_bytes = Obstacle{"an evaluation reads each image once"},
+              .reused = false});
   if (evaluated.train) {
     const NamedSet parts[] = {{"train", &*evaluated.train}, {part, &data}};
     report_duplicates(parts, o, {.threads = threads}, o.out);

@@ -12,14 +12,6 @@
 namespace engine {
 namespace {
 
-constexpr Choice<Shell> kShells[] = {
-    {"bash", Shell::bash}, {"zsh", Shell::zsh}, {"fish", Shell::fish}};
-
-struct CompletionOptions {
-  Shell shell = Shell::bash;
-  void visit(auto& v) { v("SHELL", shell, "bash, zsh or fish", kShells, kRequired); }
-};
-
 struct Verb {
   std::string_view name, about;  // a name may be two words: "weights verify"
   int (*run)(const Command&);
@@ -110,12 +102,6 @@ std::vector<VerbFacts> all_verbs() {
     verbs.push_back(std::move(facts));
   }
   return verbs;
-}
-
-int completion(const Command& command) {
-  const auto options = parse_options<CompletionOptions>(command);
-  if (!options) return 0;
-  return print_to_stdout(completion_script(options->shell, all_verbs())), 0;
 }
 
 }  // namespace engine

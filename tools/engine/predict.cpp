@@ -60,7 +60,7 @@ std::string report(const std::string& path, std::span<const float> logits,
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
 }
 
-// Latency and memory, for people. The first batch warms caches up and counts only if it is the only one.
+// Says latency and memory. The first batch warms caches up and counts only if it is the only one.
 void say_costs(Session& session, std::span<const double> milliseconds, int batch) {
   const auto warm = milliseconds.subspan(milliseconds.size() > 1 ? 1 : 0);
   if (warm.empty()) return;
@@ -70,7 +70,7 @@ void say_costs(Session& session, std::span<const double> milliseconds, int batch
   say(fmt::format("memory: {:.0f} MiB planned, {:.0f} MiB {}", mib(session.allocated_bytes()),
                   mib(used_bytes(session.backend(), 0)),
                   session.backend().info().kind == BackendKind::cuda ? "in use on the device"
-                                                                : "resident in this process"));
+                                                                     : "resident in this process"));
 }
 
 }  // namespace

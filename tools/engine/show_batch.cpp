@@ -1,4 +1,5 @@
-// engine show-batch: the pictures of one training batch as the network gets them, with their labels.
+// engine show-batch: the pictures of one training batch as the network gets them, with their
+// labels.
 #include <algorithm>
 #include <cmath>
 
@@ -45,7 +46,7 @@ struct ShowBatchOptions : DataOptions, PreprocessOptions, AugmentOptions {
   }
 };
 
-// Before normalisation, where a blend is the same but for the rounding to bytes.
+// The mixture before normalisation, where a blend is the same but for the rounding to bytes.
 Image mixed(const Image& own, const Image& partner, const Mix& mix) {
   Image out = own;
   if (mix.right > mix.left && mix.bottom > mix.top) {

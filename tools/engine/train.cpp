@@ -1,27 +1,19 @@
 // engine train: a data set and a model in, a run directory out.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
 #include "io/data/device_augment.h"
 #include "io/data/pack.h"
 #include "io/data/split.h"
-#include "io/files/bytes.h"
-#include "io/files/checksum.h"
 #include "models/models.h"
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
-#include "tools/data/augment_options.h"
 #include "tools/data/class_weights.h"
-#include "tools/data/data_options.h"
-#include "tools/data/preprocess_options.h"
 #include "tools/engine/dry_run.h"
 #include "tools/engine/verbs.h"
-#include "tools/machine/device.h"
-#include "tools/train/recipe.h"
+#include "tools/train/train_options.h"
 #include "tools/train/trainer.h"
 #include "tools/train/training_plan.h"
 
@@ -30,108 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr Choice<bool> kSamplers[] = {{"shuffle", false}, {"balanced", true}};
-
-struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOptions {
-  fs::path out, weights;
-  std::string model = "efficientnet_b3", batch_size = "64", progressive_size, resume;
-  int image_size = 0, lr_find_steps = 100;
-  std::string weighting = "none";
-  bool lr_find = false, plan_only = false;
-  TrainConfig config;
-
-  void visit(auto& v) {
-    visit_data(v);
-    v("--fast-decode", config.fast_decode, "decode large JPEGs at reduced size, in training only");
-    v.group("Model");
-    v("--model NAME", model, "what to train", known_models());
-    v("--weights FILE", weights,
-      "safetensors or .pth to start from; a head of another size starts anew");
-    v("--image-size, --img-size N", image_size,
-      "side of the input; the resize scales with it (0: the model's)", Within{0, 4096});
-    v("--progressive-size A:B", progressive_size,
-      "images grow from A to B pixels over the run, in four stages");
-    v.group("Recipe");
-    v("--epochs N", config.epochs, "times through the training images", Within{1, 100000});
-    v("-b, --batch-size N|auto", batch_size,
-      "images per rank and step; auto: the most that memory holds");
-    v("--seed N", config.seed, "of initial values, shuffling, augmentation and dropout");
-    v("--loss-scale X", config.loss_scale, "initial loss scale of fp16", Within{1, 1 << 24});
-    v("--accumulate, --grad-accum-steps N", config.accumulate, "batches of each rank in one update",
-      Within{1, 1 << 20});
-    v("--sampler NAME", config.balanced,
-      "shuffle; balanced: draws every class equally often, with repetition", kSamplers);
-    v("--label-smoothing, --smoothing X", config.loss.smoothing, "as torch.nn.CrossEntropyLoss",
-      Within{0, 0.999});
-    v("--class-weights none|auto|FILE", weighting,
-      "of the loss; auto: images / (classes · images of the class); FILE: a CSV, class,weight");
-    v("--ema, --model-ema-decay X", config.ema_decay,
-      "average the weights with this decay; the averages are validated and kept (0: no)",
-      Within{0, 1});
-    v("--freeze-norms", config.frozen_norms, "batch norms use the running statistics, which stay");
-    visit_optimizer(v, config.optimizer, config.rules);
-    visit_schedule(v, config.schedule);
-    v("--lr-find", lr_find, "range test instead of training: lr_find.csv, and a rate to try");
-    v("--lr-find-steps N", lr_find_steps, "of the range test", Within{10, 100000});
-    visit_early_stop(v, config.early_stop);
-    v.group("Run");
-    v("--out, --output DIR", out, "run directory (default: runs/MODEL-DATE-TIME)");
-    v("--max-steps N", config.max_steps, "stop after that many steps (0: no limit)", Within{0});
-    v("--max-time MINUTES", config.max_minutes,
-      "stop after that much training, interruptions left out (0: no limit)", Within{0});
-    v("--checkpoint-every N", config.checkpoint_every,
-      "steps between checkpoints (0: one per epoch)", Within{0});
-    v("--keep N", config.keep, "checkpoints that are kept, the newest ones", Within{1, 1000000});
-    v("--log-every N", config.log_every, "steps between lines of metrics.jsonl",
-      Within{1, 1000000});
-    v("--resume auto|PATH", resume,
-      "auto: continue the run in --out if there is one; else a run's folder or a checkpoint");
-    v("--dry-run", plan_only, "print plan, arithmetic, memory and a time estimate; train nothing");
-    visit_augment(v);
-    visit_preprocess(v);
-    visit_device(v);
-    visit_ranks(v);
-  }
-};
-
-int parse_number(std::string_view flag, std::string_view whole, std::string_view text, int most) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require(error == std::errc() && end == text.data() + text.size() && value >= 1 && value <= most,
-          Failure::usage, "{} {}: '{}' is no number from 1 to {}", flag, whole, text, most);
-  return value;
-}
-
-SizeGrowth parse_growth(const std::string& text) {
-  if (text.empty()) return {};
-  const size_t colon = text.find(':');
-  require(colon != std::string::npos, Failure::usage, "--progressive-size {}: it is A:B", text);
-  const SizeGrowth growth{
-      parse_number("--progressive-size", text, std::string_view(text).substr(0, colon), 4096),
-      parse_number("--progressive-size", text, std::string_view(text).substr(colon + 1), 4096)};
-  require(growth.first <= growth.last, Failure::usage, "--progressive-size {}: images only grow",
-          text);
-  return growth;
-}
-
-// Before anything that takes long: the model exists at the size of the images, and where these grow with the same
-// weights; --freeze names some of them.
-void check_model(const TrainConfig& c) {
-  const auto of_size = [&](int size) {
-    return make_model(c.model, {.height = size, .width = size});
-  };
-  const Graph last = of_size(c.preprocess.crop);
-  parameter_rule(c.rules, last);
-  if (c.growth.last == 0) return;
-  const Graph first = of_size(c.growth.first);
-  for (size_t p = 0; p < last.parameters.size(); ++p)
-    require(first.parameters[p].shape == last.parameters[p].shape, Failure::usage,
-            "--progressive-size {}:{}: {} of {} is {} first and {} last", c.growth.first,
-            c.growth.last, last.parameters[p].name, c.model, to_string(first.parameters[p].shape),
-            to_string(last.parameters[p].shape));
-}
-
-// ---------------------------------------------------------------- resume
+// ---------------------------------------------------------------- where a run begins
 
 // The checkpoint to go on from, and in o.out the folder of its run.
 std::optional<Checkpoint> find_checkpoint(TrainOptions& o) {
@@ -156,99 +47,48 @@ std::optional<Checkpoint> find_checkpoint(TrainOptions& o) {
   return newest;
 }
 
-// Which images there are, by name and class; where the folder lies does not matter.
-std::string digest(const TrainingData& data) {
-  Sha256 hash;
-  for (const Dataset* part : {&data.train, &data.validation})
-    for (const Sample& sample : part->samples)
-      hash.update(as_bytes(
-          fmt::format("{}\n{}\n", fs::path(sample.path).filename().string(), sample.label)));
-  return hash.finish();
-}
+// What the flags name to begin with. Neither a checkpoint nor weights: the model starts anew.
+struct Start {
+  std::optional<Checkpoint> checkpoint;
+  std::optional<ModelFile> weights;
+  std::optional<Preprocess> preprocess;  // of either
+};
 
-// Flags that do not change what is computed.
-bool matters(std::string_view flag) {
-  static constexpr std::string_view kOthers[] = {
-      "data",   "out",   "resume",    "epochs",    "max_steps", "max_time",      "checkpoint_every",
-      "keep",   "gpus",  "ranks",     "workers",   "threads",   "weights",       "workspace",
-      "device", "cache", "cache_dir", "log_every", "lr_find",   "lr_find_steps", "config",
-      "color"};
-  return std::find(std::begin(kOthers), std::end(kOthers), flag) == std::end(kOthers);
-}
-
-nlohmann::json recipe(const Flags& flags) {
-  nlohmann::json all = nlohmann::json::parse(to_json(flags)), chosen;
-  for (const auto& [flag, value] : all.items())
-    if (matters(flag)) chosen[flag] = value;
-  return chosen;
-}
-
-std::map<std::string, std::string> facts_of(const TrainConfig& c, const TrainingData& data,
-                                            const Flags& flags, int ranks) {
-  return {{"model", c.model},
-          {"classes", to_json(data.train.classes)},
-          {"preprocess", to_json(c.preprocess)},
-          {"images", digest(data)},
-          {"batches", fmt::format("{} x {} x {}, seed {}{}", c.batch, ranks, c.accumulate, c.seed,
-                                  c.balanced ? ", balanced" : "")},
-          {"recipe", recipe(flags).dump()}};
-}
-
-void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, std::string>& ours) {
-  const auto& theirs = checkpoint.facts;
-  const auto same = [&](const char* fact) { return theirs.at(fact) == ours.at(fact); };
-  if (!same("classes")) {
-    const auto now = nlohmann::json::parse(ours.at("classes")),
-               then = nlohmann::json::parse(theirs.at("classes"));
-    size_t i = 0;
-    while (i < std::min(now.size(), then.size()) && now[i] == then[i]) ++i;
-    const auto name = [&](const nlohmann::json& names) {
-      return i < names.size() ? names[i].dump() : "none";
-    };
-    fail(Failure::data,
-         "the classes are not those of the run to resume: {} against {}, and number {} is {}, not "
-         "{}",
-         now.size(), then.size(), i, name(now), name(then));
+Start find_start(TrainOptions& o) {
+  Start start{.checkpoint = find_checkpoint(o)};
+  if (start.checkpoint) {
+    const RunIdentity& before = start.checkpoint->identity;
+    require(o.model == before.model, Failure::usage, "--model {}: the run to resume trains {}",
+            o.model, before.model);
+    start.preprocess = before.preprocess;
+  } else if (!o.weights.empty()) {
+    start.weights = read_model_file(o.weights, o.model);
+    start.preprocess = start.weights->preprocess;
   }
-  require(same("images"), Failure::data,
-          "the images are not those of the run to resume: some were added, removed or renamed");
-  require(same("batches") || checkpoint.at.epoch_step == 0, Failure::usage,
-          "the checkpoint is in the middle of an epoch of batches of {}; {} would see other images",
-          theirs.at("batches"), ours.at("batches"));
-  const auto before = nlohmann::json::parse(theirs.at("recipe")),
-             after = nlohmann::json::parse(ours.at("recipe"));
-  for (const auto& [flag, value] : after.items())
-    if (const auto was = before.value(flag, nlohmann::json()); was != value)
-      say(fmt::format("{}: {} until now, {} from here on", flag, was.dump(), value.dump()));
+  return start;
 }
 
-// Says so if a file that the run has read holds something else now.
-void note_images(TrainShared& shared) {
-  const ImageDigests now = image_digests(shared.data);
-  if (shared.checkpoint) {
-    const auto& before = shared.checkpoint->facts;
-    const std::string &sizes = before.at("image_sizes"), &contents = before.at("image_contents");
-    const bool known = !contents.empty() && !now.contents.empty();
-    if (known ? contents != now.contents : sizes != now.sizes) {
-      const std::string line =
-          "images have changed since the checkpoint was saved: from here on they are used as they "
-          "are now, and the run ends with other bits than an undisturbed one";
-      say(paint(line, Colour::yellow, stderr));
-      shared.run.note(line);
-    }
+// The data, and in `c` the batch and the class weights that they decide.
+TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks) {
+  TrainingData data = load_training_data(o);
+  stop_if_requested("reading the data set");
+  require(data.train.classes.size() > 1, Failure::data,
+          "the training images are all of one class, \"{}\"", data.train.classes.at(0));
+  c.loss.class_weights = class_weights(o.weighting, data.train);
+  c.batch =
+      o.batch_size == "auto" ? automatic_batch(c, data, ranks) : parse_batch_size(o.batch_size);
+  const int images = static_cast<int>(data.train.samples.size());
+  require(images >= ranks.count(), Failure::usage, "{} training images are fewer than {} ranks",
+          images, ranks.count());
+  const int most = (images + ranks.count() - 1) / ranks.count();
+  if (c.batch > most) {
+    say(fmt::format("batch size {}: with {} training images it is {}", c.batch, images, most));
+    c.batch = most;
   }
-  shared.facts["image_sizes"] = now.sizes;
-  shared.facts["image_contents"] = now.contents;
+  return data;
 }
 
-std::optional<CacheKind> cache_of(const std::optional<Checkpoint>& checkpoint) {
-  if (!checkpoint) return std::nullopt;
-  for (const auto& choice : kCacheKinds)
-    if (choice.name == checkpoint->facts.at("cache")) return choice.value;
-  return std::nullopt;
-}
-
-// ---------------------------------------------------------------- cache
+// ---------------------------------------------------------------- the images
 
 // What keeps the images from being cached on the devices; empty if nothing does.
 std::string gpu_cache_obstacle(const TrainConfig& c, const Ranks& ranks, const DataOptions& o) {
@@ -260,14 +100,57 @@ std::string gpu_cache_obstacle(const TrainConfig& c, const Ranks& ranks, const D
 
 CacheLimits cache_limits(const TrainConfig& c, const TrainingData& data, const Ranks& ranks,
                          const DataOptions& o) {
-  CacheLimits limits{.threads = ranks.workers * ranks.count(),
-                     .no_gpu = gpu_cache_obstacle(c, ranks, o),
-                     .reused = c.epochs > 1,
-                     .stop = [] { return stop_requested(); }};
-  if (!limits.no_gpu.empty()) return limits;
-  limits.device_bytes = bytes_beside_training(c, data, ranks);
-  limits.no_gpu = "the run itself needs the device's memory";
+  CacheLimits limits{.threads = ranks.workers * ranks.count(), .reused = c.epochs > 1, .stop = [] {
+                       return stop_requested();
+                     }};
+  if (std::string why = gpu_cache_obstacle(c, ranks, o); !why.empty())
+    limits.device_bytes = Obstacle{std::move(why)};
+  else if (const uint64_t bytes = bytes_beside_training(c, data, ranks); bytes > 0)
+    limits.device_bytes = bytes;
+  else
+    limits.device_bytes = Obstacle{"the run itself needs the device's memory"};
   return limits;
+}
+
+// Says so if a file that the run has read holds something else now.
+void compare_images(TrainShared& shared) {
+  const ImageDigests& now = shared.identity.images;
+  const ImageDigests& before = shared.checkpoint->identity.images;
+  const bool known = !before.contents.empty() && !now.contents.empty();
+  if (known ? before.contents == now.contents : before.sizes == now.sizes) return;
+  const std::string line =
+      "images have changed since the checkpoint was saved: from here on they are used as they are "
+      "now, and the run ends with other bits than an undisturbed one";
+  say(paint(line, Colour::yellow, stderr));
+  shared.run.note(line);
+}
+
+void prepare_images(TrainShared& shared, const TrainOptions& o, const Ranks& ranks) {
+  const CacheLimits limits = cache_limits(shared.config, shared.data, ranks, o);
+  std::optional<CacheKind> before;
+  if (shared.checkpoint) before = shared.checkpoint->identity.cache;
+  shared.cache = open_cache(shared.data, o, shared.config.preprocess, limits, before);
+  shared.identity.cache = shared.cache.kind;
+  shared.run.log("cache", to_json(shared.cache));
+  shared.identity.images = image_digests(shared.data);
+  if (shared.checkpoint) compare_images(shared);
+  report_duplicates(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
+                    shared.run.path());
+}
+
+// ---------------------------------------------------------------- the run
+
+// Notes what was asked for and what it runs on.
+void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
+               const Command& command, const Ranks& ranks) {
+  shared.run.write_args(flags);
+  shared.run.write_command(command);
+  shared.run.write_classes(shared.data.train.classes);
+  if (o.splits()) shared.run.write_split(split_csv(shared.data, o.root()));
+  shared.run.write_environment(describe_ranks(ranks));
+  say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
+                  shared.data.train.classes.size(), shared.data.train.samples.size(),
+                  shared.data.validation.samples.size(), describe(shared.config.preprocess)));
 }
 
 }  // namespace
@@ -279,81 +162,34 @@ int train(const Command& command) {
   const Flags flags(o);
   catch_stop_signals();
   const Ranks ranks = choose_ranks(o);
-  TrainConfig& c = o.config;
-  c.model = o.model;
-  c.augment = augment_config(o);
-  c.precision = ranks.precision;
-  c.conv = o.conv;
-  c.deterministic = o.deterministic;
-  c.workspace = size_t(o.workspace) << 20;
-  c.workers = ranks.workers;
-  c.on_bad_image = o.on_bad_image;
-  c.growth = parse_growth(o.progressive_size);
+  TrainConfig c = train_config(o, ranks);
 
   make_model(o.model, {});  // there is such a model
-  std::optional<Checkpoint> checkpoint = find_checkpoint(o);
-  std::optional<ModelFile> weights;
-  std::optional<Preprocess> stored;
-  if (checkpoint) {
-    require(o.model == checkpoint->facts.at("model"), Failure::usage,
-            "--model {}: the run to resume trains {}", o.model, checkpoint->facts.at("model"));
-    stored = preprocess_from_json(checkpoint->facts.at("preprocess"));
-  } else if (!o.weights.empty()) {
-    weights = read_model_file(o.weights, o.model);
-    stored = weights->preprocess;
-  }
-  c.preprocess =
-      choose_preprocess(o.model, stored, o, c.growth.last > 0 ? c.growth.last : o.image_size);
+  Start start = find_start(o);
+  c.preprocess = choose_preprocess(o.model, start.preprocess, o,
+                                   c.growth.last > 0 ? c.growth.last : o.image_size);
   check_model(c);
-  TrainingData data = load_training_data(o);
-  stop_if_requested("reading the data set");
-  require(data.train.classes.size() > 1, Failure::data,
-          "the training images are all of one class, \"{}\"", data.train.classes.at(0));
-  c.loss.class_weights = class_weights(o.weighting, data.train);
-  c.batch = o.batch_size == "auto"
-                ? automatic_batch(c, data, ranks)
-                : parse_number("--batch-size", o.batch_size, o.batch_size, 65536);
-  const int images = static_cast<int>(data.train.samples.size());
-  require(images >= ranks.count(), Failure::usage, "{} training images are fewer than {} ranks",
-          images, ranks.count());
-  const int most = (images + ranks.count() - 1) / ranks.count();
-  if (c.batch > most) {
-    say(fmt::format("batch size {}: with {} training images it is {}", c.batch, images, most));
-    c.batch = most;
-  }
-
+  TrainingData data = load_data(c, o, ranks);
   if (o.plan_only) return print_to_stdout(dry_run(c, o, data)), 0;
 
-  std::map<std::string, std::string> facts = facts_of(c, data, flags, ranks.count());
-  if (checkpoint) check_same_run(*checkpoint, facts);
-  TrainShared shared{.config = c,
+  RunIdentity identity = run_identity(c, data, flags, ranks.count());
+  if (start.checkpoint)
+    check_same_run(start.checkpoint->identity, identity, start.checkpoint->at.epoch_step != 0);
+  TrainShared shared{.config = std::move(c),
                      .data = std::move(data),
-                     .weights = std::move(weights),
-                     .checkpoint = std::move(checkpoint),
-                     .facts = std::move(facts),
+                     .weights = std::move(start.weights),
+                     .checkpoint = std::move(start.checkpoint),
+                     .identity = std::move(identity),
                      .run = RunDirectory::create(o.out, o.model, !o.resume.empty()),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
   if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
   try {
-    shared.run.write_args(flags);
-    shared.run.write_command(command);
-    shared.run.write_classes(shared.data.train.classes);
-    if (o.splits()) shared.run.write_split(split_csv(shared.data, o.root()));
-    shared.run.write_environment(describe_ranks(ranks));
-    say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
-                    shared.data.train.classes.size(), shared.data.train.samples.size(),
-                    shared.data.validation.samples.size(), describe(c.preprocess)));
-    const CacheLimits limits = cache_limits(c, shared.data, ranks, o);
-    shared.cache = open_cache(shared.data, o, c.preprocess, limits, cache_of(shared.checkpoint));
-    shared.facts["cache"] = to_string(shared.cache.kind);
-    shared.run.log("cache", to_json(shared.cache));
-    note_images(shared);
-    report_duplicates(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
-                      shared.run.path());
+    begin_run(shared, o, flags, command, ranks);
+    prepare_images(shared, o, ranks);
     on_every_rank(ranks, [&](int rank) {
       Trainer trainer(shared, ranks.kind, ranks.options[rank]);
-      o.lr_find ? trainer.find_rate(o.lr_find_steps) : trainer.run();
+      o.lr_find ? trainer.lr_find(o.lr_find_steps) : trainer.run();
     });
   } catch (...) {
     if (!shared.started && o.resume.empty()) fs::remove_all(shared.run.path());  // it holds nothing

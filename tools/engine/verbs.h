@@ -1,5 +1,5 @@
-// The verbs that main.cpp's table lists, one source file each (or a few of one kind). Each reads its own options
-// from the command and returns an exit code.
+// The verbs that main.cpp's table lists, one source file each. A verb reads its own options from
+// the command and returns an exit code.
 #pragma once
 
 #include "tools/cli/completion.h"
@@ -11,8 +11,8 @@ int bench_data(const Command& command);
 int bench_inference(const Command& command);
 int bench_kernels(const Command& command);
 int bench_step(const Command& command);
-int completion(const Command& command);
 int check_data(const Command& command);
+int completion(const Command& command);
 int convert_weights(const Command& command);
 int doctor(const Command& command);
 int draw(const Command& command);

@@ -1,4 +1,4 @@
-// Where a verb computes: the flags, and a backend per rank from them.
+// Where a verb computes: the flags, and the ranks and backends that they make.
 #pragma once
 
 #include <functional>
@@ -27,28 +27,29 @@ struct DeviceOptions {
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
 
-  // What every verb that computes has.
+  // The flags of every verb that computes.
   void visit_device(auto& v) {
     v.group("Device");
-    v("--device NAME", device, "auto: cuda if a GPU answers, else cpu", kDevices);
+    v("--device NAME", device, "auto: cuda if a GPU answers, else cpu", kDevices, kMayChange);
     v("--precision P", precision,
       "fp32, tf32, fp16, bf16, fp64 (reference); auto: fp16 on cuda, fp32 elsewhere");
     v("--threads N", threads, "CPU cores to compute with; 0: all this process may use",
-      Within{0, 4096});
+      Within{0, 4096}, kMayChange);
     v("--conv FORM", conv, "convolutions: fused kernels, library calls, or the faster of both",
       kConvForms);
-    v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536});
+    v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536},
+      kMayChange);
     v("--deterministic", deterministic,
       "time nothing: the same algorithms, hence the same bits, in every run");
   }
-  // What verbs with data sets and several ranks have besides.
+  // The further flags of verbs with data sets and several ranks.
   void visit_ranks(auto& v) {
-    v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
+    v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3", kMayChange);
     v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
-      Within{1, 1024});
+      Within{1, 1024}, kMayChange);
     v("--workers N", workers,
-      "threads that load images; 0: as many as cores (computing on the CPU: half)",
-      Within{0, 1024});
+      "threads that load images; 0: as many as cores (computing on the CPU: half)", Within{0, 1024},
+      kMayChange);
   }
 };
 
@@ -64,13 +65,14 @@ struct Ranks {
 
 Ranks choose_ranks(const DeviceOptions& options);
 
-// For Monitor: the PCI bus ids of the GPUs that these ranks compute on; none on a CPU.
+// The PCI bus ids of the GPUs that these ranks compute on, for Monitor; none on a CPU.
 std::vector<std::string> gpu_bus_ids(const Ranks& ranks);
-// For env.json: how many ranks, in which precision, on which devices, with which CUDA libraries and driver.
+// What env.json says: how many ranks, in which precision, on which devices, with which CUDA
+// libraries and driver.
 nlohmann::ordered_json describe_ranks(const Ranks& ranks);
 
-// Calls body(rank) on a thread for each rank. The first failure wakes the others out of their meetings and is
-// rethrown when all have ended.
+// Calls body(rank) on a thread for each rank. The first failure wakes the other ranks where they
+// wait for each other, and is rethrown when all have ended.
 void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body);
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);

@@ -10,7 +10,7 @@
 
 namespace engine {
 
-// What is known of a machine; sizes in bytes. The largest value of an integer: no limit.
+// What is known of a machine. Sizes are in bytes; the largest value of an integer means no limit.
 struct Machine {
   bool cuda_built = false;
   std::string cuda_error;     // why the CUDA module does not open; empty: it does

@@ -1,5 +1,4 @@
-// What a run was made with: the build and the machine. Written to env.json and printed by
-// `engine version`.
+// What a run was made with: the build and the machine, for env.json and `engine version`.
 #pragma once
 
 #include <filesystem>
@@ -29,7 +28,7 @@ Host this_host();
 // Name and version of each library the program was built with.
 std::vector<std::pair<std::string, std::string>> library_versions();
 
-// What a launcher or a user set: the variables of Slurm, torchrun, Open MPI, CUDA, NCCL and OpenMP.
+// The variables of Slurm, torchrun, Open MPI, CUDA, NCCL and OpenMP that a launcher or a user set.
 std::vector<std::pair<std::string, std::string>> launch_variables();
 
 // A file that comes with the program: share/engine/NAME beside its bin folder, built and installed

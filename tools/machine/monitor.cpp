@@ -29,7 +29,7 @@ double process_seconds(const std::filesystem::path& proc) {
   return (user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-// VmRSS of /proc/self/status, in KiB there.
+// Resident memory: VmRSS of /proc/self/status, which is in KiB.
 double resident_gib(const std::filesystem::path& proc) {
   std::ifstream in(proc / "self" / "status");
   for (std::string key; in >> key; in.ignore(1 << 16, '\n'))

@@ -1,5 +1,6 @@
-// What training takes of the machine between two calls of take(). CPU time and the GPUs' energy are counters; the
-// GPUs' utilisation and the memory are sampled on a thread of its own. GPUs by NVML, the rest by /proc.
+// What training takes of the machine between two calls of take(). CPU time and the GPUs' energy are
+// counters; the GPUs' utilisation and the memory are sampled on a thread of their own. NVML tells
+// of the GPUs, /proc of the rest.
 #pragma once
 
 #include <condition_variable>
@@ -19,8 +20,8 @@ struct MachineUse {
   double process_cores = 0;  // CPU cores that this process kept busy
   double host_cpu = 0;       // share of all cores of the host that were busy, 0 to 1
   double memory_gib = 0;     // resident memory of this process, the largest sample
-  // Over the devices: utilisation and temperature are means, memory is that of the fullest device,
-  // power the sum. Nothing without a GPU that NVML knows.
+  // All devices together: utilisation and temperature are means, memory is that of the fullest
+  // device, power the sum. Nothing without a GPU that NVML knows.
   std::optional<GpuReading> gpu;
 };
 
@@ -42,9 +43,9 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
-  // Means over the time since the last call, or since the beginning; then starts anew.
+  // Returns means over the time since the last call, or since the beginning, and starts anew.
   MachineUse take();
-  // What the thread does at every interval.
+  // Takes a sample, as the thread does at every interval.
   void sample();
   std::string driver() const { return nvml_ ? nvml_->driver() : ""; }
 

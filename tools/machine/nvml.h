@@ -21,8 +21,8 @@ struct GpuReading {
 
 class Nvml {
  public:
-  // The devices with these PCI bus ids ("0000:1B:00.0"), in this order. Nothing if the library cannot
-  // be opened, does not start or knows none of them.
+  // Opens the devices with these PCI bus ids ("0000:1B:00.0"), in this order. Nothing if the
+  // library cannot be opened, does not start or knows none of them.
   static std::optional<Nvml> open(std::span<const std::string> bus_ids,
                                   const char* library = "libnvidia-ml.so.1");
 

@@ -18,10 +18,10 @@ struct EvaluationResult {
   std::vector<uint8_t> counted;  // 0: a stand-in for an image that could not be read
 };
 
-// The programs an evaluation of `samples` images needs.
+// The programs that an evaluation of `samples` images needs.
 std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode);
 
-// What eval and predict do with a weight file and images: a session that holds the weights, and the loader.
+// What eval and predict run: a session that holds the weights of a file, and a loader of images.
 class Inference {
  public:
   // `data` must outlive it.
@@ -65,14 +65,14 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
   communicator.group->barrier();
 }
 
-// The logits and labels of the counted samples.
+// The logits and labels of the samples that count.
 struct CountedSamples {
   std::vector<float> logits;
   std::vector<int32_t> labels;
 };
 CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data);
 
-// Of the counted samples.
+// The metrics of the samples that count.
 Metrics metrics_of(const EvaluationResult& result, const Dataset& data);
 
 }  // namespace engine

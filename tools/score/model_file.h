@@ -1,5 +1,5 @@
-// Between weight files and sessions: which model and how many classes a file is for, loading it, and writing the
-// run's own files.
+// What lies between weight files and sessions: which model and how many classes a file is for,
+// loading it, and making the run's own files.
 #pragma once
 
 #include <filesystem>
@@ -14,7 +14,7 @@
 
 namespace engine {
 
-// What shells and the help offer for --model.
+// The names that shells and the help offer for --model.
 inline Suggest known_models() {
   return {model_names()};
 }
@@ -35,11 +35,13 @@ ModelFile read_model_file(const std::filesystem::path& path, const std::string& 
 // Throws Error(weights) if the file's tensors are not those of the graph.
 void check_model_file(const Graph& graph, const ModelFile& file);
 
-// Loads every tensor. `new_head` allows a head of another size, which is then initialised and listed in the result.
+// Loads every tensor. `new_head` allows a head of another size; its tensors are then initialised,
+// and the result lists them.
 std::vector<std::string> load_model_file(Session& session, const ModelFile& file, bool new_head,
                                          uint64_t seed);
 
-// Weights, running statistics and counters with torchvision's names, classes and preprocessing in the metadata.
+// A weight file: weights, running statistics and counters by torchvision's names, and the classes
+// and preprocessing in the metadata.
 TensorFile model_file(const std::string& model, std::map<std::string, Tensor> tensors,
                       const std::vector<std::string>& classes, const Preprocess& preprocess);
 

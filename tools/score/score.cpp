@@ -29,7 +29,7 @@ Json number_or_null(const std::optional<double>& value) {
   return value ? Json(*value) : Json();
 }
 
-// path, label, prediction and the numbers of each counted sample, in the order of the data set.
+// Path, label, prediction and numbers of each sample that counts, in the order of the data set.
 std::string predictions(const EvaluationResult& result, const Dataset& data, bool probabilities) {
   std::string text = "path,label,prediction,p_prediction,p_label,loss";
   const size_t classes = data.classes.size();

@@ -1,5 +1,5 @@
-// What an evaluation leaves behind: metrics with confidence intervals, printed as a table and written
-// to files that tools/plots and spreadsheets read.
+// What an evaluation leaves behind: metrics with confidence intervals, printed as a table and
+// written to files that tools/plots and spreadsheets read.
 #pragma once
 
 #include <filesystem>
@@ -28,17 +28,18 @@ struct Score {
   ScoreOptions options;
 };
 
-// Of the counted samples.
+// Scores the samples that count.
 Score score(const EvaluationResult& result, const Dataset& data, const ScoreOptions& options = {});
 
 nlohmann::ordered_json to_json(const Score& score, std::span<const std::string> classes);
 // Totals with intervals, then a line per class.
 std::string table(const Score& score, std::span<const std::string> classes);
 
-// Scores and writes into `folder`, which is made if it is not there. metrics.json: the member `part` is
-// set, others stay. Behind the prefix: predictions.csv (path, label, prediction, p_prediction, p_label,
-// loss), confusion_matrix.csv (a row per label, a column per prediction) and roc.csv (at most 200 points
-// per class, and "(micro)": all pairs of sample and class). Called once, by one rank.
+// Scores, and writes into `folder`, which is made if it is not there. In metrics.json the member
+// `part` is set and others stay. Behind the prefix stand predictions.csv (path, label, prediction,
+// p_prediction, p_label, loss), confusion_matrix.csv (a row per label, a column per prediction) and
+// roc.csv (at most 200 points per class, and "(micro)": all pairs of sample and class). One rank
+// calls it, once.
 Score write_score(const std::filesystem::path& folder, const EvaluationResult& result,
                   const Dataset& data, const ScoreOptions& options = {});
 

@@ -21,7 +21,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kPrefix = "step_", kSuffix = ".safetensors";
 constexpr char kPosition[] = "position", kSeconds[] = "seconds", kDigest[] = "state_sha256",
-               kFacts[] = "facts_sha256";
+               kFacts[] = "facts_sha256", kAlgorithms[] = "algorithms";
 
 Json to_json(const TrainPosition& p) {
   return {{"epoch", p.epoch},
@@ -99,7 +99,7 @@ std::vector<std::string> digests(const std::vector<Named>& tensors) {
 std::string facts_digest(const std::map<std::string, std::string>& metadata) {
   Sha256 hash;
   for (const auto& [name, text] : metadata) {
-    if (name == kFacts || name == "format") continue;  // itself; what write_safetensors adds
+    if (name == kFacts || name == "format") continue;  // write_safetensors adds "format"
     hash.update(as_bytes(fmt::format("{} {} ", name.size(), text.size())));
     hash.update(as_bytes(name));
     hash.update(as_bytes(text));
@@ -130,7 +130,7 @@ std::string state_digest(const Checkpoint& c) {
 }
 
 void write_checkpoint(const fs::path& path, Checkpoint c, const std::string& digest) {
-  TensorFile file{.metadata = std::move(c.facts)};
+  TensorFile file{.metadata = to_metadata(c.identity)};
   const auto add = [&](std::string_view group, std::map<std::string, Tensor>& tensors) {
     for (auto& [name, tensor] : tensors)
       file.tensors.emplace(fmt::format("{}/{}", group, name), std::move(tensor));
@@ -138,6 +138,7 @@ void write_checkpoint(const fs::path& path, Checkpoint c, const std::string& dig
   add("model", c.model);
   add("optimizer", c.optimizer);
   add("ema", c.ema);
+  file.metadata[kAlgorithms] = nlohmann::json(c.algorithms).dump();
   file.metadata[kPosition] = to_json(c.at).dump();
   file.metadata[kSeconds] = Json(c.at.seconds).dump();
   file.metadata[kDigest] = digest;
@@ -168,9 +169,8 @@ Checkpoint read_checkpoint(const fs::path& path) {
   c.digest = state_digest(c);
   require(text(kDigest) == c.digest, Failure::weights,
           "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
-  for (const char* name : {kPosition, kSeconds, kDigest, kFacts, "format"})
-    file.metadata.erase(name);
-  c.facts = std::move(file.metadata);
+  c.identity = run_identity_from(file.metadata, path);
+  c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
   return c;
 }
 

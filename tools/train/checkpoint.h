@@ -1,5 +1,5 @@
-// Checkpoints: everything a run needs to go on as if it had not been interrupted, one file per save in RUN/ckpt, written
-// atomically, checked by its SHA-256 when it is read.
+// Checkpoints: everything a run needs to go on as if it had not been interrupted. Each save is one
+// file in RUN/ckpt, written atomically and checked by its SHA-256 when it is read.
 #pragma once
 
 #include <filesystem>
@@ -12,27 +12,16 @@
 
 #include "engine/schedule.h"
 #include "engine/tensor.h"
+#include "tools/train/early_stop.h"
+#include "tools/train/run_identity.h"
 
 namespace engine {
-
-struct BestEpoch {
-  int epoch = 0;  // from 1; 0: none yet
-  int64_t step = 0;
-  int size = 0;  // of the images; figures of different sizes do not compare
-  double top1 = -1, loss = 0;
-};
-
-struct EarlyStopState {
-  double best = 0;
-  int size = 0;        // of the images, with which it was reached; 0: none yet
-  int bad_epochs = 0;  // in a row, without improvement
-};
 
 // Where training stands, in numbers.
 struct TrainPosition {
   int epoch = 0;  // epochs done, with their validation
-  int64_t epoch_step =
-      0;  // batches done in the epoch under way; all of them: only its validation is left
+  // Batches done in the epoch under way. Where that is all of them, only its validation is left.
+  int64_t epoch_step = 0;
   int64_t step = 0;               // updates attempted in all
   int64_t validated = -1;         // the step after which the weights were validated last
   std::vector<double> loss_sums;  // per rank, over its samples of the epoch under way
@@ -40,24 +29,25 @@ struct TrainPosition {
   ScheduleState schedule;
   EarlyStopState early_stop;
   BestEpoch best;
-  double seconds = 0;  // of training, all interruptions left out; no part of the digest
+  double seconds = 0;  // of training, without interruptions; no part of the digest
 };
 
 struct Checkpoint {
   TrainPosition at;
-  std::map<std::string, Tensor> model, optimizer,
-      ema;  // as the session gives them; ema may be empty
-  // Model, classes, what must be the same in a run that goes on, algorithms: texts by name.
-  std::map<std::string, std::string> facts;
-  std::string digest;  // state_digest() of the above, as read_checkpoint() found it
+  // As the session gives them; `ema` may be empty.
+  std::map<std::string, Tensor> model, optimizer, ema;
+  RunIdentity identity;
+  std::map<std::string, std::string> algorithms;  // of Backend::algorithms()
+  std::string digest;  // state_digest() of position and tensors, as read_checkpoint() found it
 };
 
-// SHA-256 of tensors and position: equal if and only if two runs stand at the same point with the same bits.
+// SHA-256 of tensors and position: equal if and only if two runs stand at the same point with the
+// same bits.
 std::string state_digest(const Checkpoint& checkpoint);
 
 void write_checkpoint(const std::filesystem::path& path, Checkpoint checkpoint,
                       const std::string& state_digest);
-// Throws Error(weights) where the file is damaged or none of ours.
+// Throws Error(weights) where the file is damaged or is no checkpoint.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
 // RUN/ckpt/step_NNNNNNNN.safetensors.
@@ -66,13 +56,15 @@ class CheckpointFolder {
   // Keeps the last `keep` files.
   CheckpointFolder(const std::filesystem::path& run, int keep);
 
-  // Older files go when this one is safe. Returns its path. On failure, an Error that says which checkpoint stands.
+  // Removes older files when this one is safe, and returns its path. On failure, throws an Error
+  // that says which checkpoint stands.
   std::filesystem::path write(Checkpoint checkpoint, const std::string& state_digest) const;
 
-  // The newest that can be read; each damaged one is named to `say` and set aside as FILE.damaged. Nothing if there
-  // is no file, an Error(weights) if all are damaged.
+  // The newest checkpoint that can be read; each damaged one is named to `say` and set aside as
+  // FILE.damaged. Nothing if there is no file, an Error(weights) if all are damaged.
   std::optional<Checkpoint> newest(const std::function<void(const std::string&)>& say) const;
-  void remove_leftovers() const;  // temporaries of a process that was killed while it wrote
+  // Removes the temporary files of a process that was killed while it wrote.
+  void remove_leftovers() const;
 
  private:
   std::vector<std::filesystem::path> files() const;  // oldest first

@@ -1,8 +1,9 @@
-// When an epoch counts as better: what decides the best weights and when training stops early.
+// When an epoch counts as better: this decides the best weights and when training stops early.
 #pragma once
 
+#include <cstdint>
+
 #include "engine/metrics.h"
-#include "tools/train/checkpoint.h"
 
 namespace engine {
 
@@ -14,7 +15,21 @@ struct EarlyStopConfig {
   Watched watched = Watched::top1;
 };
 
-// By what is watched, by the other of the two where that is equal. The first epoch of an image size is always better.
+struct EarlyStopState {
+  double best = 0;
+  int size = 0;        // of the images with which `best` was reached; 0: no epoch yet
+  int bad_epochs = 0;  // in a row, without improvement
+};
+
+struct BestEpoch {
+  int epoch = 0;  // from 1; 0: none yet
+  int64_t step = 0;
+  int size = 0;  // of the images; figures of different sizes do not compare
+  double top1 = -1, loss = 0;
+};
+
+// Compares what is watched, then the other of the two. The first epoch of an image size is always
+// better.
 bool is_better(Watched watched, const Metrics& metrics, int size, const BestEpoch& best);
 
 void count_epoch(const EarlyStopConfig& config, EarlyStopState& state, const Metrics& metrics,

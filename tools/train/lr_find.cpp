@@ -15,11 +15,11 @@ constexpr double kLeastFall = 0.02;
 
 }  // namespace
 
-double RangeTest::rate() const {
+double LrFind::rate() const {
   return kFirstRate * std::pow(kLastRate / kFirstRate, double(done()) / (steps_ - 1));
 }
 
-void RangeTest::add(double loss) {
+void LrFind::add(double loss) {
   over_ = !std::isfinite(loss);
   if (over_) return;
   mean_ = kSmoothing * mean_ + (1 - kSmoothing) * loss;
@@ -29,22 +29,22 @@ void RangeTest::add(double loss) {
   over_ = smoothed > kBlownUp * std::ranges::min(points_, lower).smoothed;
 }
 
-size_t RangeTest::least() const {
+size_t LrFind::least() const {
   size_t least = settled();
   for (size_t i = least; i < points_.size(); ++i)
     if (points_[i].smoothed < points_[least].smoothed) least = i;
   return least;
 }
 
-double RangeTest::fall() const {
+double LrFind::fall() const {
   return 1 - points_.at(least()).smoothed / points_.at(settled()).smoothed;
 }
 
-std::optional<double> RangeTest::best_rate() const {
+std::optional<double> LrFind::best_rate() const {
   return fall() < kLeastFall ? std::nullopt : std::optional(points_.at(least()).rate);
 }
 
-std::string RangeTest::csv() const {
+std::string LrFind::csv() const {
   std::string text = "step,lr,loss,smoothed_loss\n";
   for (size_t i = 0; i < points_.size(); ++i)
     text += fmt::format("{},{:.9g},{:.9g},{:.9g}\n", i, points_[i].rate, points_[i].loss,

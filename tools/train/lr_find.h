@@ -1,5 +1,6 @@
-// The learning rate range test: L. N. Smith, Cyclical learning rates for training neural networks, 2015. The rate rises
-// from step to step by one factor; the loss, smoothed as in fastai, falls and then blows up.
+// The learning rate range test of L. N. Smith, Cyclical learning rates for training neural
+// networks, 2015. The rate rises from step to step by one factor; the loss, smoothed as fastai
+// does, falls and then blows up.
 #pragma once
 
 #include <optional>
@@ -8,18 +9,19 @@
 
 namespace engine {
 
-class RangeTest {
+class LrFind {
  public:
-  explicit RangeTest(int steps) : steps_(steps) {}  // at least 2
+  explicit LrFind(int steps) : steps_(steps) {}  // at least 2
 
   bool over() const { return over_ || points_.size() == static_cast<size_t>(steps_); }
   double rate() const;  // of the next step: 1e-7 first, 10 last
-  void add(
-      double
-          loss);  // of that step; the test is over when it is not finite or the smoothed loss has blown up
+  // Takes the loss of that step. The search is over when the loss is not finite or when the
+  // smoothed one has blown up.
+  void add(double loss);
 
   int done() const { return static_cast<int>(points_.size()); }
-  // By what share the smoothed loss fell to its least, from where its mean had settled: after a tenth of the steps.
+  // The share by which the smoothed loss fell to its least, from where its mean had settled: after
+  // a tenth of the steps.
   double fall() const;
   // The rate of the least smoothed loss; nothing where it fell by less than 2%, which is noise.
   std::optional<double> best_rate() const;

@@ -30,7 +30,7 @@ std::string layer_of(const std::string& name) {
   return layer;
 }
 
-// By name of the parameter: layer_decay to the power of the layers above it.
+// The rates by parameter name: layer_decay to the power of the number of layers above.
 std::map<std::string, double> rates_by_layer(const Graph& graph, double layer_decay) {
   std::map<std::string, int> layers;
   for (const Parameter& p : graph.parameters)

@@ -9,13 +9,14 @@
 namespace engine {
 
 struct RuleOptions {
-  bool decay_all = true;  // false: norms and biases do not decay
-  std::string freeze;  // prefixes of names, separated by commas: these parameters stay as they are
-  double layer_decay = 1;  // factor on the rate per layer, counted from the head, as timm's
+  bool decay_all = true;   // false: norms and biases do not decay
+  std::string freeze;      // prefixes of names with commas between them: these parameters stay
+  double layer_decay = 1;  // factor on the rate per layer, counted from the head, as in timm
 };
 
-// One layer is a block (features.4.1, features.denseblock2.denselayer3), or a stem, transition or head; counted in the
-// order of the graph. A prefix that no parameter has is an Error(usage).
+// A layer is a block (features.4.1, features.denseblock2.denselayer3), or a stem, transition or
+// head; layers are counted in the order of the graph. A prefix that no parameter has is an
+// Error(usage).
 std::function<ParameterRule(const Parameter&)> parameter_rule(const RuleOptions& options,
                                                               const Graph& graph);
 

@@ -35,35 +35,35 @@ struct EpochResult {
 
 class RunDirectory {
  public:
-  // `out` as given; if empty, runs/<model>-<date>-<time>. A folder with something in it is an
-  // Error(usage) unless the run is resumed.
+  // Makes the folder `out`; if that is empty, runs/<model>-<date>-<time>. A folder with something
+  // in it is an Error(usage) unless the run is resumed.
   static RunDirectory create(const std::filesystem::path& out, std::string_view model, bool resume);
 
   const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path weights(
-      std::string_view name) const;  // "best" → …/weights/best.safetensors
+  // "best" → …/weights/best.safetensors
+  std::filesystem::path weights(std::string_view name) const;
 
   void write_args(const Flags& flags);
   void write_command(const Command& command);  // command.txt, quoted for a shell
-  // Build, libraries and host, and the caller's own facts (devices, driver, …).
+  // env.json: build, libraries and host, and the caller's own facts (devices, driver, …).
   void write_environment(const nlohmann::ordered_json& facts);
   void write_classes(std::span<const std::string> classes);
   void write_split(std::string_view csv);  // split.csv: which sample is in which part
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
 
-  // A run continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond
-  // them goes. Events "epoch" and "eval" belong to their member "epoch", others to their member
-  // "step", if they have it.
+  // Continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond them
+  // goes. Events "epoch" and "eval" belong to their member "epoch", others to their member "step",
+  // if they have it.
   void continue_after(int epochs, int64_t steps);
 
-  // One line of metrics.jsonl: schema, time, event, then `fields`. From any thread.
+  // Appends a line to metrics.jsonl: schema, time, event, then `fields`. Any thread may call it.
   void log(std::string_view event, const nlohmann::ordered_json& fields);
-  // An event "step" with `epoch`, `step` and `fields`; those of them that are finite numbers are
-  // TensorBoard's scalars too, as "train/<name>". Callers choose how often.
+  // Logs an event "step" with `epoch`, `step` and `fields`; those of them that are finite numbers
+  // are TensorBoard's scalars too, as "train/<name>". Callers choose how often.
   void log_step(int epoch, int64_t step, const nlohmann::ordered_json& fields);
-  // A row of results.csv, an event "epoch" and scalars.
+  // Logs a row of results.csv, an event "epoch" and scalars.
   void log_epoch(const EpochResult& result);
-  // A line of log.txt, with the time: what was said to the user.
+  // Appends a line to log.txt, with the time: what was said to the user.
   void note(std::string_view line);
 
   // `seconds` of the last row of results.csv, 0 without one.

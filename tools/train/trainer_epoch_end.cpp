@@ -7,31 +7,40 @@
 #include "io/images/preprocess.h"
 #include "io/weights/safetensors.h"
 #include "tools/cli/signals.h"
-#include "tools/score/score.h"
 #include "tools/train/trainer.h"
 
 namespace engine {
 
-// An epoch that is cut short by steps or time is validated and reported too, but it is not done: the checkpoint stays
-// in its middle, and a run that is resumed goes on from there.
+// An epoch that is cut short by steps or time is validated and reported too, but it is not done:
+// the checkpoint stays in its middle, and a run that is resumed goes on from there.
 //
-// The checkpoint is what commits: log lines come before it (a resumed run drops those of later steps), weight files
-// after it (a resumed run writes them again).
-void Trainer::finish_epoch(double rate, double wait_share) {
-  const bool whole = at_.epoch_step == train_loader_->steps();
+// The checkpoint is what commits: log lines come before it (a resumed run drops those of later
+// steps), weight files after it (a resumed run writes them again).
+void Trainer::finish_epoch() {
+  reporter_.end_epoch();
+  const bool whole = at_.epoch_step == runner_.loader().steps();
   const double learning_rate = schedule_.rate(std::max<int64_t>(0, at_.step - 1));
   double loss_sum = 0;
   for (double sum : at_.loss_sums) loss_sum += sum;
   const double train_loss = at_.weight > 0 ? loss_sum / at_.weight : 0;
 
-  const MachineUse use = leads() ? shared_.monitor.take() : MachineUse{};
   const Metrics m = validate();
   judge(m, whole);
-  if (leads()) log_epoch(m, train_loss, learning_rate, rate, wait_share, use);
+  reporter_.log_epoch({.epoch = at_.epoch_step == 0 ? at_.epoch : at_.epoch + 1,
+                       .seconds = seconds(),
+                       .train_loss = train_loss,
+                       .val_loss = m.loss,
+                       .top1 = m.top1,
+                       .top5 = m.top5,
+                       .auc_macro = m.auc_macro,
+                       .lr = learning_rate,
+                       .step = at_.step,
+                       .use = {}},
+                      runner_.loader().bad_images());
   save(true);
 }
 
-// What is decided on the validation, the same on every rank.
+// Decides what follows from the validation, the same on every rank.
 void Trainer::judge(const Metrics& m, bool whole) {
   const int epoch = at_.epoch + 1;
   at_.validated = at_.step;
@@ -45,31 +54,31 @@ void Trainer::judge(const Metrics& m, bool whole) {
   std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
   count_epoch(config_.early_stop, at_.early_stop, m, size);
   if (schedule_.epoch_done(m.loss))
-    say(fmt::format("no improvement: learning rate {:g}", schedule_.rate(at_.step)));
+    reporter_.say(fmt::format("no improvement: learning rate {:g}", schedule_.rate(at_.step)));
 }
 
 void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& data,
                            const std::function<void()>& stop) {
   if (leads()) {
-    shared_.evaluation.logits.assign(data.samples.size() * session_->graph().classes(), 0.f);
+    shared_.evaluation.logits.assign(data.samples.size() * session().graph().classes(), 0.f);
     shared_.evaluation.counted.assign(data.samples.size(), 0);
   }
   communicator_.group->barrier();
-  begin_progress(title, loader.steps());
-  evaluate(*session_, loader, communicator_, shared_.evaluation, [&](int images, double waited) {
-    if (progress_) progress_->step(images, waited);
+  reporter_.begin(title, loader.steps());
+  evaluate(session(), loader, communicator_, shared_.evaluation, [&](int images, double waited) {
+    reporter_.step(images, waited);
     if (wish() == Wish::leave) stop();
   });
-  if (progress_) progress_->finish();
-  progress_.reset();
+  reporter_.finish();
 }
 
-// What is validated is what is saved: rank 0's running statistics, as PyTorch's DistributedDataParallel has it.
+// What is validated is what is saved: rank 0's running statistics, as in PyTorch's
+// DistributedDataParallel.
 void Trainer::share_statistics() {
   if (communicator_.ranks() == 1) return;
-  std::vector<std::byte> values = session_->running_statistics();
+  std::vector<std::byte> values = session().running_statistics();
   communicator_.group->broadcast(communicator_.rank, values);
-  if (!leads()) session_->set_running_statistics(values);
+  if (!leads()) session().set_running_statistics(values);
 }
 
 Metrics Trainer::validate() {
@@ -91,48 +100,21 @@ Metrics Trainer::validate() {
   return m;
 }
 
-void Trainer::log_epoch(const Metrics& m, double train_loss, double learning_rate, double rate,
-                        double wait_share, const MachineUse& use) {
-  const int epoch = at_.epoch_step == 0 ? at_.epoch : at_.epoch + 1;
-  say(
-      fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, top-1 {:.4f}, top-5 {:.4f}, "
-                  "AUC {}, {:.0f} img/s, {:.1f}% waiting for data; {}",
-                  epoch, config_.epochs, train_loss, m.loss, m.top1, m.top5,
-                  m.auc_macro ? fmt::format("{:.4f}", *m.auc_macro) : "-", rate, 100 * wait_share,
-                  describe(use)));
-  for (const BadImage& bad : train_loader_->bad_images())
-    if (named_bad_images_.insert(bad.path).second) say("skipped " + bad.reason);
-  if (const std::string damage = damage_of(shared_.data.train); damage != named_damage_)
-    say(named_damage_ = damage);
-  shared_.run.log_epoch({.epoch = epoch,
-                         .seconds = seconds(),
-                         .train_loss = train_loss,
-                         .val_loss = m.loss,
-                         .top1 = m.top1,
-                         .top5 = m.top5,
-                         .auc_macro = m.auc_macro,
-                         .lr = learning_rate,
-                         .step = at_.step,
-                         .images_per_second = rate,
-                         .wait_share = wait_share,
-                         .use = use});
-}
-
 void Trainer::exchange_averages() {
-  if (config_.ema_decay > 0) session_->exchange_ema();
+  if (config_.ema_decay > 0) session().exchange_ema();
 }
 
-// Writes what was validated last, which is `trained` or its averages, as last.safetensors; if it is the best so far, as
-// best.safetensors, too. May be called on any thread.
+// Writes what was validated last, which is `trained` or its averages, as last.safetensors, and as
+// best.safetensors if it is the best so far. The result may be called on any thread.
 std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>& trained) {
   exchange_averages();
   TensorFile file =
-      model_file(session_->graph().model, config_.ema_decay > 0 ? session_->state() : trained,
+      model_file(session().graph().model, config_.ema_decay > 0 ? session().state() : trained,
                  shared_.data.train.classes, preprocess_);
   exchange_averages();
   std::optional<TensorFile> best;
   if (at_.best.step == at_.step)
-    best = model_file(session_->graph().model, file.tensors, shared_.data.train.classes,
+    best = model_file(session().graph().model, file.tensors, shared_.data.train.classes,
                       with_crop(config_.preprocess, at_.best.size));
   return [run = &shared_.run, file = std::move(file), best = std::move(best)] {
     write_safetensors(run->weights("last"), file);
@@ -140,18 +122,16 @@ std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>
   };
 }
 
-// The best weights on the validation images, with everything that is measured, and once on the test images.
+// Scores the best weights on the validation images, with everything that is measured, and once on
+// the test images.
 void Trainer::score_best() {
   communicator_.group->barrier();  // rank 0 has written them
   if (!std::filesystem::exists(shared_.run.weights("best"))) return;
-  load_model_file(*session_, read_model_file(shared_.run.weights("best"), config_.model), false, 0);
+  load_model_file(session(), read_model_file(shared_.run.weights("best"), config_.model), false, 0);
   const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
                               const Dataset& data) {
     evaluate_all(part, loader, data, [this] { leave("while scoring the best weights"); });
-    if (!leads()) return;
-    const Score scored = write_score(shared_.run.path(), shared_.evaluation, data,
-                                     {.part = part, .prefix = prefix, .seed = config_.seed});
-    say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));
+    reporter_.score(part, prefix, data);
   };
   score_part("val", "", *validation_loader_, shared_.data.validation);
   if (shared_.data.test && !shared_.data.test->samples.empty())

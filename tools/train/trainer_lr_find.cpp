@@ -1,21 +1,19 @@
-// Training steps of a learning rate range test.
-#include <fmt/format.h>
-
+// Training steps at rising learning rates, for --lr-find.
 #include <algorithm>
 #include <cmath>
 
 #include "engine/error.h"
-#include "io/files/atomic_file.h"
 #include "tools/cli/signals.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/trainer.h"
 
 namespace engine {
+namespace {
 
-// False where the loss is not finite any more.
-bool Trainer::try_drain() {
+// Waits for all results; false where the loss is not finite any more.
+bool drain_finite(StepRunner& runner) {
   try {
-    drain(true);
+    runner.drain(true);
   } catch (const Error& error) {
     if (error.kind != Failure::diverged) throw;
     return false;
@@ -23,42 +21,31 @@ bool Trainer::try_drain() {
   return true;
 }
 
-void Trainer::find_rate(int steps) {
+}  // namespace
+
+void Trainer::lr_find(int steps) {
   communicator_.group->barrier();
-  begin_progress("range test", steps);
-  at_.loss_sums.assign(communicator_.ranks(), 0.);
-  train_loader_->start(0);
-  RangeTest test(steps);
-  while (!test.over()) {
-    std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
+  reporter_.begin("--lr-find", steps);
+  runner_.loader().start(0);
+  LrFind find(steps);
+  while (!find.over()) {
+    at_.loss_sums.assign(communicator_.ranks(), 0.);
     at_.weight = 0;
-    if (!train_step(test.rate())) {
-      train_loader_->start(++at_.epoch);
-      if (!train_step(test.rate())) break;
+    if (!train_step(find.rate())) {
+      runner_.loader().start(++at_.epoch);
+      if (!train_step(find.rate())) break;
     }
-    overflows_ = 0;
-    const bool finite = try_drain();
-    if (!finite) at_.loss_sums[communicator_.rank] = NAN;
-    gather_losses();
+    runner_.forgive_overflows();
+    if (!drain_finite(runner_)) at_.loss_sums[communicator_.rank] = NAN;
+    runner_.gather_losses();
     double loss = 0;
     for (double sum : at_.loss_sums) loss += sum / at_.weight;
-    test.add(loss);
-    if (wish() == Wish::leave) stop_if_requested("testing rates");
+    find.add(loss);
+    if (wish() == Wish::leave) stop_if_requested("looking for a rate");
   }
-  if (progress_) progress_->finish();
-  progress_.reset();
-  require(test.done() > 2, Failure::usage, "--lr-find: only {} steps", test.done());
-  if (!leads()) return;
-  const std::filesystem::path file = shared_.run.path() / "lr_find.csv";
-  write_file_atomically(file, test.csv());
-  if (const std::optional<double> rate = test.best_rate())
-    say(fmt::format("least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a rate to try; {}",
-                    *rate, *rate / 10, file.string()));
-  else
-    say(
-        fmt::format("the loss fell by {:.1f}% only, too little to tell a rate: more "
-                    "--lr-find-steps or a larger batch may; {}",
-                    100 * test.fall(), file.string()));
+  reporter_.finish();
+  require(find.done() > 2, Failure::usage, "--lr-find: only {} steps", find.done());
+  reporter_.write_lr_find(find);
 }
 
 }  // namespace engine

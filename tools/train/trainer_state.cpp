@@ -17,7 +17,7 @@ namespace engine {
 
 namespace {
 
-// This thread, and those it starts, run where loading and computing leave room.
+// Lets this thread, and those it starts, run where loading and computing leave room.
 void give_way() {
   constexpr int kNice = 10;
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
@@ -29,28 +29,28 @@ void Trainer::load_state() {
   if (shared_.checkpoint) {
     restore(*shared_.checkpoint);
   } else if (shared_.weights) {
-    const auto fresh = load_model_file(*session_, *shared_.weights, true, config_.seed);
+    const auto fresh = load_model_file(session(), *shared_.weights, true, config_.seed);
     if (!fresh.empty())
-      say(fmt::format("{}: its head has {} classes, this data set {}: {} start anew",
-                      shared_.weights->path.string(), shared_.weights->class_count,
-                      session_->graph().classes(), fmt::join(fresh, ", ")));
+      reporter_.say(fmt::format("{}: its head has {} classes, this data set {}: {} start anew",
+                                shared_.weights->path.string(), shared_.weights->class_count,
+                                session().graph().classes(), fmt::join(fresh, ", ")));
   } else {
-    session_->initialise(config_.seed);
+    session().initialise(config_.seed);
   }
   prepare(backend_->info().description, began_);
-  if (leads()) shared_.run.write_algorithms(backend_->algorithms());
+  reporter_.write_algorithms(backend_->algorithms());
 }
 
 void Trainer::prepare(const std::string& what, double since) {
-  session_->prepare();
-  say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - since,
-                  session_->allocated_bytes() / 1048576.));
+  session().prepare();
+  reporter_.say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - since,
+                            session().allocated_bytes() / 1048576.));
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
-  session_->load(checkpoint.model);
-  session_->load_optimizer_state(checkpoint.optimizer);
-  if (config_.ema_decay > 0 && !checkpoint.ema.empty()) session_->load_ema_state(checkpoint.ema);
+  session().load(checkpoint.model);
+  session().load_optimizer_state(checkpoint.optimizer);
+  if (config_.ema_decay > 0 && !checkpoint.ema.empty()) session().load_ema_state(checkpoint.ema);
   const int ranks = communicator_.ranks();
   if (static_cast<int>(at_.loss_sums.size()) != ranks) {  // the run had more or fewer ranks
     double sum = 0;
@@ -58,32 +58,29 @@ void Trainer::restore(const Checkpoint& checkpoint) {
     at_.loss_sums.assign(ranks, 0.);
     at_.loss_sums[0] = sum;
   }
-  if (leads()) {
-    shared_.run.continue_after(at_.epoch, at_.step);
-    shared_.run.log("resume", {{"epoch", at_.epoch}, {"step", at_.step}});
-  }
-  say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
-                  checkpoint.digest));
+  reporter_.log_resume(at_);
+  reporter_.say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
+                            checkpoint.digest));
   if (!config_.deterministic && backend_->info().kind == BackendKind::cuda)
-    say("without --deterministic the last bits may differ from an undisturbed run's");
+    reporter_.say("without --deterministic the last bits may differ from an undisturbed run's");
   if (leads() && at_.validated == at_.step)  // the interruption may have come before that
     weight_writer(checkpoint.model)();
 }
 
 std::map<std::string, Tensor> Trainer::averages() const {
-  return config_.ema_decay > 0 ? session_->ema_state() : std::map<std::string, Tensor>();
+  return config_.ema_decay > 0 ? session().ema_state() : std::map<std::string, Tensor>();
 }
 
 void Trainer::save(bool weights) {
   if (!leads()) return;
   Checkpoint c{.at = at_,
-               .model = session_->state(),
-               .optimizer = session_->optimizer_state(),
+               .model = session().state(),
+               .optimizer = session().optimizer_state(),
                .ema = averages(),
-               .facts = shared_.facts};
+               .identity = shared_.identity,
+               .algorithms = backend_->algorithms()};
   c.at.schedule = schedule_.state();
   c.at.seconds = seconds();
-  c.facts["algorithms"] = nlohmann::json(backend_->algorithms()).dump();
   std::function<void()> write_weights;
   if (weights) write_weights = weight_writer(c.model);
   finish_saving();
@@ -105,7 +102,7 @@ void Trainer::save(bool weights) {
 void Trainer::finish_saving() {
   if (!saving_.valid()) return;
   const Saved saved = saving_.get();
-  say(fmt::format("step {}: state sha256 {}", saved.step, saved.digest));
+  reporter_.say(fmt::format("step {}: state sha256 {}", saved.step, saved.digest));
 }
 
 void Trainer::report_saved() {
@@ -113,24 +110,23 @@ void Trainer::report_saved() {
     finish_saving();
 }
 
-// Everything is saved, or on its way.
+// Ends the run; everything is saved, or on its way.
 void Trainer::leave(const std::string& when) {
   finish_saving();
   fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on", stop_signal_name(),
        when, shared_.run.path().string());
 }
 
-// The state moves over to a session of another image size.
+// Moves the state over to a session of another image size.
 void Trainer::change_size() {
   const double began = steady_seconds();
-  const auto model = session_->state(), optimizer = session_->optimizer_state(), ema = averages();
-  train_loader_.reset();
+  const auto model = session().state(), optimizer = session().optimizer_state(), ema = averages();
   validation_loader_.reset();
-  session_.reset();
+  runner_.release();
   build();
-  session_->load(model);
-  session_->load_optimizer_state(optimizer);
-  if (!ema.empty()) session_->load_ema_state(ema);
+  session().load(model);
+  session().load_optimizer_state(optimizer);
+  if (!ema.empty()) session().load_ema_state(ema);
   prepare(fmt::format("epoch {}: images of {} pixels", at_.epoch + 1, preprocess_.crop), began);
 }
 

@@ -4,8 +4,9 @@
 #include <cstdint>
 
 #include "engine/plan.h"
+#include "io/data/dataset.h"
 #include "tools/machine/device.h"
-#include "tools/train/trainer.h"
+#include "tools/train/train_config.h"
 
 namespace engine {
 
@@ -13,11 +14,11 @@ Graph training_graph(const TrainConfig& config, const TrainingData& data, int im
 PlanOptions plan_options(const TrainConfig& config, BackendKind kind, int batch);
 UpdateMemory update_memory(const TrainConfig& config);
 
-// The most images that rank 0's device holds, of all there are at most; a multiple of 8 where that is possible. Says
-// what was chosen. Error(memory) if not even one fits.
+// The largest batch that rank 0's device holds, at most all images of a rank; a multiple of 8 where
+// that is possible. Says what was chosen. Error(memory) if not even one image fits.
 int automatic_batch(const TrainConfig& config, const TrainingData& data, const Ranks& ranks);
 
-// Of the smallest device's memory, what the training leaves for images.
+// The bytes that the training leaves for images on the device with the least memory.
 uint64_t bytes_beside_training(const TrainConfig& config, const TrainingData& data,
                                const Ranks& ranks);
 

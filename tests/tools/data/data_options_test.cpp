@@ -76,7 +76,8 @@ TEST_CASE("from a cache come the pixels that come from the files, bit for bit") 
       CHECK(fs::exists(cache.file) == (kind == CacheKind::disk));
       check_same_input(evaluation_input(files.validation, folder.preprocess),
                        evaluation_input(cached.validation, folder.preprocess), 2);
-      // A random resized crop takes its window from the picture in the cache: the same only if full.
+      // A random resized crop takes its window from the picture in the cache, which gives the same
+      // pixels only if that one is full.
       for (const Augment augment : {Augment::none, Augment::light, Augment::standard})
         if (full || augment != Augment::standard)
           check_same_input(training_input(files.train, folder.preprocess, preset(augment), false),
@@ -115,10 +116,10 @@ TEST_CASE("the fastest cache that fits is chosen, with a reason") {
   };
   const uint64_t enough = uint64_t{1} << 30;
   CHECK(open(CacheKind::automatic, {}).kind == CacheKind::ram);
-  CHECK(mentions(open(CacheKind::automatic, {.no_gpu = "no such device"}).reason,
+  CHECK(mentions(open(CacheKind::automatic, {.device_bytes = Obstacle{"no such device"}}).reason,
                  "not gpu: no such device"));
   CHECK(open(CacheKind::automatic, {.device_bytes = enough}).kind == CacheKind::gpu);
-  const Cache small = open(CacheKind::automatic, {.device_bytes = 1000});
+  const Cache small = open(CacheKind::automatic, {.device_bytes = uint64_t{1000}});
   CHECK(small.kind == CacheKind::ram);
   CHECK(mentions(small.reason, "free device memory"));
   CHECK(open(CacheKind::automatic, {.reused = false}).kind == CacheKind::none);
@@ -132,7 +133,8 @@ TEST_CASE("the fastest cache that fits is chosen, with a reason") {
   CHECK(other.kind == CacheKind::ram);
   CHECK(mentions(other.reason, "the run used gpu, but"));
   CHECK(mentions(open(CacheKind::ram, {}, CacheKind::disk).reason, "the run used disk until now"));
-  CHECK_THROWS_WITH_AS(open(CacheKind::gpu, {.no_gpu = "no GPU"}), "--cache gpu: no GPU", Error);
+  CHECK_THROWS_WITH_AS(open(CacheKind::gpu, {.device_bytes = Obstacle{"no GPU"}}),
+                       "--cache gpu: no GPU", Error);
 
   const auto json = to_json(open(CacheKind::disk, {}));
   CHECK(json["kind"] == "disk");
@@ -219,8 +221,9 @@ TEST_CASE("what an evaluation reads: one part, by the classes of the weights") {
   CHECK(mentions(message_of([&] { load(Part::test); }), "data/test: no such folder"));
   CHECK(mentions(message_of([&] { load_evaluation_data(options, Part::train, {"a"}); }),
                  "class \"b\""));
+  // For a file without classes they are the folder's own.
   CHECK(load_evaluation_data(options, std::nullopt, {}).images.classes ==
-        std::vector<std::string>{"b"});  // a file without classes: the folder's own
+        std::vector<std::string>{"b"});
   options.no_duplicate_check = true;
   CHECK_FALSE(load().train.has_value());
 

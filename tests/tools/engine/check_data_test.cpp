@@ -35,7 +35,7 @@ void draw(const fs::path& path, int width, int height, int channels, uint8_t val
   write(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
-// 16-bit gray PNG header with the right checksum, and a PNM of 16 bits.
+// A gray PNM of 16 bits.
 const std::string kDeep("P5 2 2 65535\n\0\1\0\2\0\3\0\4", 13 + 8);
 
 }  // namespace

@@ -17,12 +17,22 @@ std::string read(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+void write_text(const std::filesystem::path& file, std::string_view text) {
+  std::ofstream(file, std::ios::binary) << text;
+}
+
 Outcome engine_cli(const std::string& arguments) {
   const TemporaryFolder folder;
   const std::string out = folder.path() / "out", err = folder.path() / "err";
   const std::string shell = fmt::format("{} {} >{} 2>{}", ENGINE_PROGRAM, arguments, out, err);
   const int status = std::system(shell.c_str());
   return {WEXITSTATUS(status), read(out), read(err)};
+}
+
+void check_fails(const Outcome& outcome, int code, const std::string& why) {
+  CHECK(outcome.code == code);
+  CHECK(mentions(outcome.err, why));
+  CHECK(outcome.out.empty());
 }
 
 std::vector<std::string> figures(const std::filesystem::path& run) {

@@ -1,8 +1,9 @@
-// The program as scripts see it.
+// The program as scripts see it: its exit code, and what it writes to stdout, stderr and files.
 #pragma once
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace engine::test {
@@ -12,10 +13,15 @@ struct Outcome {
   std::string out, err;
 };
 
-Outcome engine_cli(const std::string& arguments);  // as a shell reads them
-std::string read(const std::filesystem::path& file);
+// Starts the program; `arguments` as a shell reads them.
+Outcome engine_cli(const std::string& arguments);
+// CHECKs the exit code, that stderr mentions `why`, and that stdout is empty.
+void check_fails(const Outcome& outcome, int code, const std::string& why);
 
-// The columns of a run's results.csv that no clock and no machine has a part in.
+std::string read(const std::filesystem::path& file);
+void write_text(const std::filesystem::path& file, std::string_view text);
+
+// The columns of a run's results.csv that depend on no clock and no machine.
 std::vector<std::string> figures(const std::filesystem::path& run);
 
 }  // namespace engine::test

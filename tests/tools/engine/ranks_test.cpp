@@ -1,4 +1,4 @@
-// Several ranks are one run: the same weights and figures as of one rank with the whole batch.
+// Several ranks are one run: its weights and figures are those of one rank with the whole batch.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Of the mnist_cnn, which has no norms that would see other batches.
+// For runs of the mnist_cnn, which has no norms that would see other batches.
 void check_same_run(const fs::path& one, const fs::path& two) {
   const TensorFile a = read_safetensors(one / "weights/last.safetensors"),
                    b = read_safetensors(two / "weights/last.safetensors");
@@ -92,6 +92,7 @@ TEST_CASE("two ranks judge the running statistics that are saved, and go on from
   std::istringstream last(figures(calm).back());
   std::string val_loss;
   for (int column = 0; column < 5; ++column) std::getline(last, val_loss, ',');
+  // Six digits are written.
   CHECK(nlohmann::json::parse(scored.out)["loss"].get<double>() ==
-        doctest::Approx(std::stod(val_loss)).epsilon(1e-5));  // six digits are written
+        doctest::Approx(std::stod(val_loss)).epsilon(1e-5));
 }

@@ -1,5 +1,6 @@
-// A management library for tests, with nvml.h's names: three devices. Each utilisation that is asked for is ten points
-// above the last one; the second device does not know its power, only the third its energy: 50 J more, each time.
+// A management library for tests, with nvml.h's names and three devices. Each utilisation that is
+// asked for is ten points above the last one. The second device does not know its power; only the
+// third one knows its energy, which is 50 J more each time.
 #include <cstring>
 
 extern "C" {

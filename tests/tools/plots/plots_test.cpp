@@ -146,7 +146,8 @@ TEST_CASE("McNemar's exact test of two evaluations, on the images that both have
   std::ofstream first(a / "predictions.csv"), second(b / "predictions.csv");
   for (std::ofstream* file : {&first, &second})
     *file << "path,label,prediction,p_prediction,p_label,loss\n";
-  // Both right 20, only the first 10, only the second 2, neither 3; and one image that the second lacks.
+  // Both right 20, only the first 10, only the second 2, neither 3; and one image that the second
+  // lacks.
   for (int i = 0; i < 36; ++i) {
     const bool first_right = i < 30 || i == 35, second_right = i < 20 || (i >= 30 && i < 32);
     first << fmt::format("{}.jpg,x,{},1,1,0\n", i, first_right ? "x" : "y");

@@ -1,4 +1,7 @@
-"""What TensorBoard reads in a folder: {"tag": [[step, value], ...]} as JSON. Usage: read_events.py FOLDER"""
+"""Prints what TensorBoard reads in a folder, as JSON: {"tag": [[step, value], ...]}.
+
+Usage: read_events.py FOLDER
+"""
 import json
 import sys
 

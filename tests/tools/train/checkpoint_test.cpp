@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "io/weights/safetensors.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -37,7 +38,8 @@ Checkpoint example(int64_t step) {
   c.model["conv.weight"] = weight;
   c.optimizer["moment1.conv.weight"] = weight;
   c.ema["conv.weight"] = weight;
-  c.facts = {{"model", "m"}, {"classes", "[\"a\"]"}};
+  c.identity.model = "m";
+  c.identity.classes = {"a"};
   return c;
 }
 
@@ -79,7 +81,25 @@ TEST_CASE("a checkpoint comes back bit for bit") {
   CHECK(back.at.best.top1 == 0.7);
   CHECK(back.at.early_stop.bad_epochs == 1);
   CHECK(back.model.at("conv.weight").bytes == c.model.at("conv.weight").bytes);
-  CHECK(back.facts == c.facts);
+  CHECK(back.identity == c.identity);
+}
+
+TEST_CASE("a file holds the same texts by name as ever") {
+  const TemporaryFolder folder;
+  Checkpoint c = example(45);
+  c.algorithms = {{"cpu threads", "1"}};
+  const fs::path file = CheckpointFolder(folder.path(), 2).write(c, state_digest(c));
+  const std::map<std::string, std::string> texts = read_safetensors(file).metadata;
+  std::vector<std::string> names;
+  for (const auto& [name, text] : texts) names.push_back(name);
+  CHECK(names == std::vector<std::string>{"algorithms", "batches", "cache", "classes",
+                                          "facts_sha256", "format", "image_contents", "image_sizes",
+                                          "images", "model", "position", "preprocess", "recipe",
+                                          "seconds", "state_sha256"});
+  CHECK(texts.at("model") == "m");
+  CHECK(texts.at("classes") == "[\"a\"]");
+  CHECK(texts.at("algorithms") == R"({"cpu threads":"1"})");
+  CHECK(read_checkpoint(file).algorithms == c.algorithms);
 }
 
 TEST_CASE("the digest changes with every part of the state, not with the clock") {

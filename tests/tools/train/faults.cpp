@@ -59,7 +59,7 @@ Verdict judge(const char* call, int file) {
   return path.empty() ? Verdict::pass : judge(call, path);
 }
 
-// The C library's own.
+// The C library's own functions.
 template <class Function>
 Function* next(const char* name) {
   return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));

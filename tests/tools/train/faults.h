@@ -1,5 +1,6 @@
-// File calls that go wrong when told to. Linked into a test, or preloaded into a program as a library, they stand before
-// the C library's; $ENGINE_FAULT, "KIND ERROR AT PATH" in numbers and a text, arms them when the program starts.
+// File calls that go wrong when told to. Linked into a test, or preloaded into a program, they
+// stand in front of the C library's. $ENGINE_FAULT, "KIND ERROR AT PATH" in numbers and a text,
+// arms them when the program starts.
 #pragma once
 
 #include <string>
@@ -15,7 +16,8 @@ enum class FaultKind {
   kill,         // SIGKILL before the call
 };
 
-// Of the calls whose path contains `path`, and of those on files that were opened so, number `at` from 0.
+// The call that goes wrong is number `at`, from 0, of those whose path contains `path` and of those
+// on files that were opened so.
 struct Fault {
   FaultKind kind = FaultKind::none;
   int error = 0;  // errno

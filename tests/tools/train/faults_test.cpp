@@ -1,4 +1,5 @@
-// Whatever file call of a save goes wrong, and however, what was saved before or what was to be saved is there, whole.
+// Whichever file call of a save goes wrong, and however it does, what was saved before or what was
+// to be saved is there, whole.
 #include "tests/tools/train/faults.h"
 
 #include <doctest/doctest.h>
@@ -51,8 +52,8 @@ int in_child(const Fault& fault, const fs::path& folder, const Work& work) {
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-// Does the work with each of its calls below `path` going wrong in each way. `saved` says whether the former (false) or
-// the new state (true) is there, whole.
+// Does the work once for each of its calls below `path` and each way in which that call can go
+// wrong. `saved` says whether the former (false) or the new state (true) is there, whole.
 void try_every_fault(const std::string& path, const Work& prepare, const Work& work,
                      const std::function<bool(const fs::path&)>& saved) {
   std::vector<std::string> calls;

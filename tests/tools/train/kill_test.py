@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Kills a small training run at random moments and checks that it ends as the undisturbed run did.
 
-An undisturbed run is watched first: when it wrote the pack, trained, validated, saved checkpoints, wrote weights and
-scored them, as its own files say. Each trial begins the same run, waits for one of these phases, sends a signal at a
-random moment of it, resumes with --resume auto, and compares the SHA-256 of the last state, the weight files, the
-figures of results.csv and the test scores. The last trial is killed again and again until it gets through. Where each
-signal hit is counted at the end. Needs Python alone.
+An undisturbed run is watched first: when it wrote the pack, trained, validated, saved
+checkpoints, wrote weights and scored them, as its own files say. Each trial begins the same run,
+waits for one of these phases, sends a signal at a random moment of it, resumes with --resume auto,
+and compares the SHA-256 of the last state, the weight files, the figures of results.csv and the
+test scores. The last trial is killed again and again until it gets through. The end tells how often
+each phase was hit. Only Python is needed.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-// The batches of a run, from files to bytes: the same for any number of threads, for a cache that is made and one that
-// is found, and wherever an epoch is entered.
+// The batches of a run, from files to bytes: they are the same for any number of threads, for a
+// cache that is made and one that is found, and wherever an epoch is entered.
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-#include "tools/train/trainer.h"
+#include "tools/train/train_config.h"
 
 #include <doctest/doctest.h>
 
@@ -9,6 +9,7 @@
 #include "models/models.h"
 #include "tests/support.h"
 #include "tools/train/lr_find.h"
+#include "tools/train/parameter_rules.h"
 
 using namespace engine;
 
@@ -38,22 +39,23 @@ TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at al
   CHECK(rules.at("features.7.0.block.3.0.weight").rate == 0.25);
   CHECK(rules.at("features.7.0.block.0.0.weight").rate == 0.25);
   CHECK(rules.at("features.6.3.block.0.0.weight").rate == 0.125);
-  CHECK(rules.at("features.2.0.block.0.0.weight").rate ==
-        std::pow(0.5, 16));  // 16 blocks, head, stem
+  // 16 blocks, head, stem
+  CHECK(rules.at("features.2.0.block.0.0.weight").rate == std::pow(0.5, 16));
   CHECK(rules.at("features.0.0.weight").rate == 0);
   CHECK(rules.at("features.1.0.block.0.0.weight").rate == 0);
   CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph), Error);
 }
 
-TEST_CASE("a range test tells the rate of the least smoothed loss, or that there is none") {
-  // Flat, from a rate of 1e-4 falling by a tenth per decade, beyond 1e-1 ten times as high per decade.
+TEST_CASE("--lr-find tells the rate of the least smoothed loss, or that there is none") {
+  // Flat, from a rate of 1e-4 falling by a tenth per decade, beyond 1e-1 ten times as high per
+  // decade.
   const auto loss = [](double rate) {
     const double decades = std::log10(rate);
     return decades < -4   ? 2.0
            : decades < -1 ? 2 - 0.2 * (decades + 4)
                           : 1.4 * std::pow(10, decades + 1);
   };
-  RangeTest falling(200);
+  LrFind falling(200);
   CHECK(falling.rate() == doctest::Approx(1e-7));
   falling.add(1.5);  // by chance, before the mean settles
   while (!falling.over()) falling.add(loss(falling.rate()));
@@ -63,13 +65,13 @@ TEST_CASE("a range test tells the rate of the least smoothed loss, or that there
   CHECK(*falling.best_rate() < 5e-1);
   CHECK(falling.csv().starts_with("step,lr,loss,smoothed_loss\n0,1e-07,1.5,1.5\n"));
 
-  RangeTest flat(100);
+  LrFind flat(100);
   for (int i = 0; !flat.over(); ++i) flat.add(i % 2 ? 2.3 : 2.31);
   CHECK(flat.done() == 100);
   CHECK(!flat.best_rate());
   CHECK(flat.fall() < 0.01);
 
-  RangeTest lost(100);
+  LrFind lost(100);
   for (int i = 0; i < 3; ++i) lost.add(2);
   lost.add(NAN);
   CHECK(lost.over());

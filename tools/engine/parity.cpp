@@ -67,9 +67,10 @@ std::string summary_of(const std::string& title, const std::vector<ParityRow>& r
 bool check_step(const std::string& path, const TensorFile& file, Backend& backend,
                 const ParityOptions& options, bool all) {
   const ParityReport r = run_parity(file, backend, options);
-  std::string text = fmt::format(
-      "{}: {}, batch {}, {} on {}, reference {}\n  loss {:.8f}, reference {:.8f}\n", path, r.model,
-      r.batch, r.precision, backend.info().description, r.reference_precision, r.loss, r.reference_loss);
+  std::string text =
+      fmt::format("{}: {}, batch {}, {} on {}, reference {}\n  loss {:.8f}, reference {:.8f}\n",
+                  path, r.model, r.batch, r.precision, backend.info().description,
+                  r.reference_precision, r.loss, r.reference_loss);
   text +=
       row_line(r.logits) + summary_of("gradients", r.gradients) + summary_of("running", r.running);
   if (all)

@@ -1,0 +1,95 @@
+#include "tools/train/run_identity.h"
+
+#include <doctest/doctest.h>
+
+#include <set>
+
+#include "engine/error.h"
+#include "tests/support.h"
+#include "tools/train/train_options.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+// The texts of a checkpoint as they have always been written: a run that is resumed reads them, and
+// their SHA-256 stands in the file.
+const std::map<std::string, std::string> kMetadata = {
+    {"model", "mnist_cnn"},
+    {"classes", R"(["0","1","\"two\", 2"])"},
+    {"preprocess",
+     R"({"channels":1,"crop":28,"interpolation":"bilinear",)"
+     R"("mean":[0.1307000070810318,0.1307000070810318,0.1307000070810318],"resize":"28",)"
+     R"("std":[0.30809998512268066,0.30809998512268066,0.30809998512268066]})"},
+    {"images", "ec2f2445a8535949e40480645654a067646d0d987209a21e6592ee2f0ec30310"},
+    {"batches", "4 x 2 x 3, seed 18446744073709551615, balanced"},
+    {"recipe", R"({"accumulate":3,"batch_size":"4","crop":null,"eps":1e-08,"freeze":"","lr":0.001,)"
+               R"("warmup_factor":0.3333333333333333})"},
+    {"image_sizes", "d5f2c33161e5075b33a6d578020755d8164bf4d3bf693be31bb0a76d68a84f45"},
+    {"image_contents", ""},
+    {"cache", "disk"}};
+
+RunIdentity example() {
+  return run_identity_from(kMetadata, "step_00000003.safetensors");
+}
+
+}  // namespace
+
+TEST_CASE("the texts of a checkpoint are read, and written as they were") {
+  const RunIdentity identity = example();
+  CHECK(identity.model == "mnist_cnn");
+  CHECK(identity.classes == std::vector<std::string>{"0", "1", "\"two\", 2"});
+  CHECK(identity.preprocess.crop == 28);
+  CHECK(identity.batches == BatchOrder{4, 2, 3, UINT64_MAX, true});
+  CHECK(identity.recipe.at("lr") == "0.001");
+  CHECK(identity.recipe.at("crop") == "null");
+  CHECK(identity.cache == CacheKind::disk);
+  CHECK(to_metadata(identity) == kMetadata);
+
+  for (const auto& [name, text] : kMetadata) {
+    std::map<std::string, std::string> less = kMetadata;
+    less.erase(name);
+    CHECK_THROWS_WITH_AS(run_identity_from(less, "a.safetensors"),
+                         doctest::Contains((name + " is missing").c_str()), Error);
+  }
+}
+
+TEST_CASE("a run goes on with its own classes and images; its batches count within an epoch") {
+  const RunIdentity before = example();
+  check_same_run(before, before, true);
+  RunIdentity now = before;
+  now.model = "another";                               // compared by the verb, which names the flag
+  now.images.sizes = now.images.contents = "changed";  // said, but no obstacle
+  now.cache = CacheKind::ram;
+  check_same_run(before, now, true);
+
+  now = before;
+  now.batches.batch = 8;
+  check_same_run(before, now, false);
+  CHECK(mentions(message_of([&] { check_same_run(before, now, true); }, Failure::usage),
+                 "batches of 4 x 2 x 3, seed 18446744073709551615, balanced; 8 x 2 x 3"));
+  now = before;
+  now.image_names = "others";
+  CHECK(mentions(message_of([&] { check_same_run(before, now, false); }), "the images are not"));
+  now = before;
+  now.classes = {"0"};
+  CHECK(mentions(message_of([&] { check_same_run(before, now, false); }),
+                 "1 against 3, and number 1 is none, not \"1\""));
+}
+
+TEST_CASE("which flags a run that goes on may change without a word") {
+  TrainOptions options;
+  const Flags flags(options);
+  std::set<std::string> may_change;
+  for (const Flag& flag : flags.list())
+    if (flag.may_change) may_change.insert(flag.key());
+  CHECK(may_change ==
+        std::set<std::string>{"data",     "out",       "resume",  "epochs",    "max_steps",
+                              "max_time", "keep",      "gpus",    "ranks",     "checkpoint_every",
+                              "workers",  "threads",   "weights", "workspace", "device",
+                              "cache",    "cache_dir", "lr_find", "log_every", "lr_find_steps"});
+  const RunIdentity identity = run_identity({}, {}, flags, 1);
+  CHECK(identity.recipe.size() + may_change.size() == flags.list().size());
+  CHECK(identity.recipe.at("batch_size") == "\"64\"");
+}

@@ -1,0 +1,116 @@
+#include "tools/train/reporter.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "io/files/atomic_file.h"
+#include "tools/cli/terminal.h"
+#include "tools/score/score.h"
+
+namespace engine {
+
+void Reporter::say(const std::string& line) {
+  if (!shared_) return;
+  if (progress_) progress_->clear();
+  engine::say(line);
+  shared_->run.note(line);
+}
+
+// ---------------------------------------------------------------- loops
+
+void Reporter::begin(const std::string& title, int64_t steps, int64_t first_step) {
+  if (shared_) progress_.emplace(title, steps, first_step);
+}
+
+void Reporter::step(int64_t images, double waited_seconds) {
+  if (progress_) progress_->step(images, waited_seconds);
+}
+
+void Reporter::loss(double value) {
+  if (progress_) progress_->loss(value);
+}
+
+void Reporter::finish() {
+  if (progress_) progress_->finish();
+  progress_.reset();
+}
+
+// ---------------------------------------------------------------- epochs
+
+void Reporter::begin_epoch(int epoch, int64_t steps, int64_t first_step) {
+  if (!shared_) return;
+  begin(fmt::format("epoch {}/{}", epoch, shared_->config.epochs), steps, first_step);
+  shared_->monitor.take();  // what was used so far is not this epoch's
+}
+
+void Reporter::end_epoch() {
+  if (!shared_) return;
+  ended_ = {};
+  if (progress_) {
+    progress_->finish();
+    ended_.images_per_second = progress_->images_per_second();
+    ended_.wait_share = progress_->wait_share();
+    progress_.reset();
+  }
+  ended_.use = shared_->monitor.take();
+}
+
+void Reporter::update(int epoch, int64_t step, double loss, double rate, double scale) {
+  if (shared_ && step % shared_->config.log_every == 0)
+    shared_->run.log_step(epoch, step, {{"loss", loss}, {"lr", rate}, {"scale", scale}});
+}
+
+void Reporter::log_epoch(EpochResult r, const std::vector<BadImage>& bad_images) {
+  if (!shared_) return;
+  r.images_per_second = ended_.images_per_second;
+  r.wait_share = ended_.wait_share;
+  r.use = ended_.use;
+  say(
+      fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, top-1 {:.4f}, top-5 {:.4f}, "
+                  "AUC {}, {:.0f} img/s, {:.1f}% waiting for data; {}",
+                  r.epoch, shared_->config.epochs, r.train_loss, r.val_loss, r.top1, r.top5,
+                  r.auc_macro ? fmt::format("{:.4f}", *r.auc_macro) : "-", r.images_per_second,
+                  100 * r.wait_share, describe(r.use)));
+  for (const BadImage& bad : bad_images)
+    if (named_bad_images_.insert(bad.path).second) say("skipped " + bad.reason);
+  if (const std::string damage = damage_of(shared_->data.train); damage != named_damage_)
+    say(named_damage_ = damage);
+  shared_->run.log_epoch(r);
+}
+
+// ---------------------------------------------------------------- the run
+
+void Reporter::log_resume(const TrainPosition& at) {
+  if (!shared_) return;
+  shared_->run.continue_after(at.epoch, at.step);
+  shared_->run.log("resume", {{"epoch", at.epoch}, {"step", at.step}});
+}
+
+void Reporter::write_algorithms(const std::map<std::string, std::string>& algorithms) {
+  if (shared_) shared_->run.write_algorithms(algorithms);
+}
+
+void Reporter::score(std::string_view part, std::string_view prefix, const Dataset& data) {
+  if (!shared_) return;
+  const Score scored = write_score(
+      shared_->run.path(), shared_->evaluation, data,
+      {.part = std::string(part), .prefix = std::string(prefix), .seed = shared_->config.seed});
+  say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));
+}
+
+void Reporter::write_lr_find(const LrFind& found) {
+  if (!shared_) return;
+  const std::filesystem::path file = shared_->run.path() / "lr_find.csv";
+  write_file_atomically(file, found.csv());
+  if (const std::optional<double> rate = found.best_rate())
+    say(fmt::format("least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a rate to try; {}",
+                    *rate, *rate / 10, file.string()));
+  else
+    say(
+        fmt::format("the loss fell by {:.1f}% only, too little to tell a rate: more "
+                    "--lr-find-steps or a larger batch may; {}",
+                    100 * found.fall(), file.string()));
+}
+
+}  // namespace engine

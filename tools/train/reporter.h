@@ -1,0 +1,57 @@
+// What a run tells of itself: the progress line, lines on the screen and in log.txt, and the logs
+// of the run directory. Rank 0 reports; the reporter of every other rank does nothing.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/data/loader.h"
+#include "tools/cli/progress.h"
+#include "tools/train/lr_find.h"
+#include "tools/train/train_shared.h"
+
+namespace engine {
+
+class Reporter {
+ public:
+  Reporter(TrainShared& shared, int rank) : shared_(rank == 0 ? &shared : nullptr) {}
+
+  void say(const std::string& line);
+
+  // The progress line of a loop.
+  void begin(const std::string& title, int64_t steps, int64_t first_step = 0);
+  void step(int64_t images, double waited_seconds);
+  void loss(double value);
+  void finish();
+
+  // The same for an epoch of training, whose use of the machine is measured, too.
+  void begin_epoch(int epoch, int64_t steps, int64_t first_step);
+  void end_epoch();
+  // Logs an event "step", if it is one of those that --log-every keeps. `epoch` counts from 1.
+  void update(int epoch, int64_t step, double loss, double rate, double scale);
+  // Logs and says the epoch that ended; its rate and its use of the machine are filled in here.
+  // Names bad images and damage of the cache that were not named before.
+  void log_epoch(EpochResult result, const std::vector<BadImage>& bad_images);
+
+  // Notes that the run goes on from here; what was logged beyond goes.
+  void log_resume(const TrainPosition& at);
+  void write_algorithms(const std::map<std::string, std::string>& algorithms);
+  // Scores shared.evaluation, which holds the logits of `data`, and writes the files of
+  // write_score().
+  void score(std::string_view part, std::string_view prefix, const Dataset& data);
+  void write_lr_find(const LrFind& found);
+
+ private:
+  TrainShared* shared_;  // null: silent
+  std::optional<Progress> progress_;
+  EpochResult ended_;  // rate, waiting and use of the machine of the epoch that ended last
+  std::set<std::string> named_bad_images_;
+  std::string named_damage_;
+};
+
+}  // namespace engine

@@ -1,0 +1,141 @@
+#include "tools/train/run_identity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "engine/error.h"
+#include "io/files/bytes.h"
+#include "io/files/checksum.h"
+#include "tools/cli/terminal.h"
+#include "tools/score/model_file.h"
+
+namespace engine {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+std::string digest_of_names(const TrainingData& data) {
+  Sha256 hash;
+  for (const Dataset* part : {&data.train, &data.validation})
+    for (const Sample& sample : part->samples)
+      hash.update(as_bytes(
+          fmt::format("{}\n{}\n", fs::path(sample.path).filename().string(), sample.label)));
+  return hash.finish();
+}
+
+std::map<std::string, std::string> recipe_of(const Flags& flags) {
+  const Json values = Json::parse(to_json(flags));
+  std::map<std::string, std::string> recipe;
+  for (const Flag& flag : flags.list())
+    if (!flag.may_change) recipe[flag.key()] = values.at(flag.key()).dump();
+  return recipe;
+}
+
+std::string to_json(const std::map<std::string, std::string>& recipe) {
+  Json json;
+  for (const auto& [flag, value] : recipe) json[flag] = Json::parse(value);
+  return json.dump();
+}
+
+std::map<std::string, std::string> recipe_from_json(const std::string& text) {
+  std::map<std::string, std::string> recipe;
+  for (const auto& [flag, value] : Json::parse(text).items()) recipe[flag] = value.dump();
+  return recipe;
+}
+
+BatchOrder batch_order_from(const std::string& text, const fs::path& path) {
+  BatchOrder order;
+  const int fields = std::sscanf(text.c_str(), "%d x %d x %d, seed %" SCNu64, &order.batch,
+                                 &order.ranks, &order.accumulate, &order.seed);
+  order.balanced = text.ends_with(", balanced");
+  require(fields == 4, Failure::weights, "{}: '{}' is no order of batches", path.string(), text);
+  return order;
+}
+
+CacheKind cache_kind_from(const std::string& text, const fs::path& path) {
+  const auto at = std::ranges::find(kCacheKinds, text, &Choice<CacheKind>::name);
+  require(at != std::end(kCacheKinds), Failure::weights, "{}: '{}' is no kind of cache",
+          path.string(), text);
+  return at->value;
+}
+
+void check_classes(const std::vector<std::string>& before, const std::vector<std::string>& now) {
+  if (before == now) return;
+  const auto differ = std::ranges::mismatch(before, now);
+  const auto i = static_cast<size_t>(differ.in1 - before.begin());
+  const auto name = [&](const std::vector<std::string>& names) {
+    return i < names.size() ? Json(names[i]).dump() : "none";
+  };
+  fail(Failure::data,
+       "the classes are not those of the run to resume: {} against {}, and number {} is {}, not {}",
+       now.size(), before.size(), i, name(now), name(before));
+}
+
+}  // namespace
+
+std::string to_string(const BatchOrder& order) {
+  return fmt::format("{} x {} x {}, seed {}{}", order.batch, order.ranks, order.accumulate,
+                     order.seed, order.balanced ? ", balanced" : "");
+}
+
+RunIdentity run_identity(const TrainConfig& config, const TrainingData& data, const Flags& flags,
+                         int ranks) {
+  return {.model = config.model,
+          .classes = data.train.classes,
+          .preprocess = config.preprocess,
+          .image_names = digest_of_names(data),
+          .batches = {config.batch, ranks, config.accumulate, config.seed, config.balanced},
+          .recipe = recipe_of(flags),
+          .images = {}};
+}
+
+std::map<std::string, std::string> to_metadata(const RunIdentity& identity) {
+  return {{"model", identity.model},
+          {"classes", to_json(identity.classes)},
+          {"preprocess", to_json(identity.preprocess)},
+          {"images", identity.image_names},
+          {"batches", to_string(identity.batches)},
+          {"recipe", to_json(identity.recipe)},
+          {"image_sizes", identity.images.sizes},
+          {"image_contents", identity.images.contents},
+          {"cache", std::string(to_string(identity.cache))}};
+}
+
+RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata,
+                              const fs::path& path) {
+  const auto text = [&](const char* name) -> const std::string& {
+    const auto at = metadata.find(name);
+    require(at != metadata.end(), Failure::weights, "{}: no checkpoint of a run: {} is missing",
+            path.string(), name);
+    return at->second;
+  };
+  return {.model = text("model"),
+          .classes = names_from_json(text("classes"), path),
+          .preprocess = preprocess_from_json(text("preprocess")),
+          .image_names = text("images"),
+          .batches = batch_order_from(text("batches"), path),
+          .recipe = recipe_from_json(text("recipe")),
+          .images = {.sizes = text("image_sizes"), .contents = text("image_contents")},
+          .cache = cache_kind_from(text("cache"), path)};
+}
+
+void check_same_run(const RunIdentity& before, const RunIdentity& now, bool within_epoch) {
+  check_classes(before.classes, now.classes);
+  require(before.image_names == now.image_names, Failure::data,
+          "the images are not those of the run to resume: some were added, removed or renamed");
+  require(before.batches == now.batches || !within_epoch, Failure::usage,
+          "the checkpoint is in the middle of an epoch of batches of {}; {} would see other images",
+          to_string(before.batches), to_string(now.batches));
+  for (const auto& [flag, value] : now.recipe) {
+    const auto at = before.recipe.find(flag);
+    const std::string was = at == before.recipe.end() ? "null" : at->second;
+    if (was != value) say(fmt::format("{}: {} until now, {} from here on", flag, was, value));
+  }
+}
+
+}  // namespace engine

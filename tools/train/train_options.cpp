@@ -1,0 +1,66 @@
+#include "tools/train/train_options.h"
+
+#include <charconv>
+
+#include "engine/error.h"
+#include "models/models.h"
+
+namespace engine {
+namespace {
+
+int parse_number(std::string_view flag, std::string_view whole, std::string_view text, int most) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  require(error == std::errc() && end == text.data() + text.size() && value >= 1 && value <= most,
+          Failure::usage, "{} {}: '{}' is no number from 1 to {}", flag, whole, text, most);
+  return value;
+}
+
+SizeGrowth parse_growth(const std::string& text) {
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  require(colon != std::string::npos, Failure::usage, "--progressive-size {}: it is A:B", text);
+  const SizeGrowth growth{
+      parse_number("--progressive-size", text, std::string_view(text).substr(0, colon), 4096),
+      parse_number("--progressive-size", text, std::string_view(text).substr(colon + 1), 4096)};
+  require(growth.first <= growth.last, Failure::usage, "--progressive-size {}: images only grow",
+          text);
+  return growth;
+}
+
+}  // namespace
+
+TrainConfig train_config(const TrainOptions& o, const Ranks& ranks) {
+  TrainConfig c = o.config;
+  c.model = o.model;
+  c.augment = augment_config(o);
+  c.precision = ranks.precision;
+  c.conv = o.conv;
+  c.deterministic = o.deterministic;
+  c.workspace = size_t(o.workspace) << 20;
+  c.workers = ranks.workers;
+  c.on_bad_image = o.on_bad_image;
+  c.growth = parse_growth(o.progressive_size);
+  return c;
+}
+
+int parse_batch_size(const std::string& text) {
+  return parse_number("--batch-size", text, text, 65536);
+}
+
+void check_model(const TrainConfig& c) {
+  const auto of_size = [&](int size) {
+    return make_model(c.model, {.height = size, .width = size});
+  };
+  const Graph last = of_size(c.preprocess.crop);
+  parameter_rule(c.rules, last);
+  if (c.growth.last == 0) return;
+  const Graph first = of_size(c.growth.first);
+  for (size_t p = 0; p < last.parameters.size(); ++p)
+    require(first.parameters[p].shape == last.parameters[p].shape, Failure::usage,
+            "--progressive-size {}:{}: {} of {} is {} first and {} last", c.growth.first,
+            c.growth.last, last.parameters[p].name, c.model, to_string(first.parameters[p].shape),
+            to_string(last.parameters[p].shape));
+}
+
+}  // namespace engine

@@ -1,0 +1,32 @@
+// What the ranks of a run share. Rank 0 alone writes to it, but for the rows of `evaluation` that
+// each rank fills, and `started`.
+#pragma once
+
+#include <atomic>
+#include <optional>
+
+#include "io/data/dataset.h"
+#include "tools/data/data_options.h"
+#include "tools/machine/monitor.h"
+#include "tools/score/evaluation.h"
+#include "tools/score/model_file.h"
+#include "tools/train/checkpoint.h"
+#include "tools/train/run_directory.h"
+#include "tools/train/train_config.h"
+
+namespace engine {
+
+struct TrainShared {
+  TrainConfig config;
+  TrainingData data;
+  std::optional<ModelFile> weights;      // to start from
+  std::optional<Checkpoint> checkpoint;  // to resume from
+  RunIdentity identity;                  // of every checkpoint that is saved
+  RunDirectory run;
+  Cache cache;
+  Monitor monitor;
+  EvaluationResult evaluation;
+  std::atomic<bool> started = false;  // the first step is done
+};
+
+}  // namespace engine
