@@ -13,7 +13,7 @@ namespace engine {
 // Mixes a sample with a partner in the same rank's batch: mixup (Zhang et al.) if the box is empty,
 // share · own + (1 − share) · partner's in float after normalisation; else CutMix (Yun et al.): the
 // box of the network's input, in pixels, is the partner's. The loss mixes by `share` in both cases.
-// share 1 and an empty box: as it is.
+// With share 1 and an empty box the sample stays as it is.
 struct Mix {
   int32_t partner = 0;  // position in the batch
   float share = 1;      // of the sample itself, in the label and, in mixup, in the pixels

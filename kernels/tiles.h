@@ -17,6 +17,8 @@ struct DeviceLimits {
   int shared_bytes = 228 << 10;  // of a multiprocessor
   int reserved_bytes = 1 << 10;  // of those, what the system takes for each block
   int l2_bytes = 50 << 20;
+
+  bool operator==(const DeviceLimits&) const = default;
 };
 
 constexpr int kChannelsPerGroup = 64;  // channels that a thread block covers: 16 threads of four
@@ -31,8 +33,7 @@ inline int sweep_tiles(int64_t pixels, int channels) {
   return static_cast<int>(std::min<int64_t>({by_blocks, by_work, kMaxTiles}));
 }
 
-// The rows that the scratch of a step holds for (pixels, channels); no launcher cuts into more
-// tiles.
+// The rows that the scratch of a step holds for (pixels, channels); no launcher leaves more.
 inline int partial_rows(int64_t pixels, int channels) {
   return std::max(64, sweep_tiles(pixels, channels));
 }
@@ -88,7 +89,7 @@ constexpr int depthwise_blocks(int kernel) {
 inline DepthwiseTiles depthwise_tiles(int batch, int height, int width, int channels,
                                       int channels_per_thread, int kernel, int unit, int step,
                                       int reach, const DeviceLimits& limits) {
-  constexpr int kStagedColumns = 28;  // about; of a band
+  constexpr int kStagedColumns = 28;  // of a band, roughly
   const auto up = [](int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); };
   const int blocks = depthwise_blocks(kernel);
   DepthwiseTiles t{};

@@ -93,7 +93,7 @@ ENGINE_HOST_DEVICE void update(R& w, R (&moments)[1], R g, const SgdStep& s) {
   w = multiply_add(R(-s.learning_rate), s.nesterov ? multiply_add(R(s.momentum), m, g) : m, w);
 }
 
-// v: the exponential average of g². m = momentum·m + g/(√v + eps); w −= lr·m.
+// v is the exponential average of g². m = momentum·m + g/(√v + eps); w −= lr·m.
 template <class R, bool Momentum>
 ENGINE_HOST_DEVICE void update(R& w, R (&moments)[RmspropStep<Momentum>::kMoments], R g,
                                const RmspropStep<Momentum>& s) {
@@ -142,7 +142,7 @@ struct NormPartials {
 ENGINE_HOST_DEVICE double clip_factor(double norm, double limit) {
   if (limit <= 0) return 1;
   const double factor = limit / (norm + 1e-6);
-  return factor > 1 ? 1 : factor;  // of a NaN: NaN
+  return factor > 1 ? 1 : factor;  // a NaN stays
 }
 
 // decay·average + (1 − decay)·value, which stays put where the two are equal.

@@ -165,7 +165,7 @@ __device__ __forceinline__ void for_cells(const DepthwiseTiles& tiles, const Ope
 
 // Any shape and operand; nothing kept between pixels.
 template <class T, int Kernel>
-__global__ void __launch_bounds__(kDepthwiseThreads)
+__global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
     depthwise_backward_general_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
                                       const T* __restrict__ weight, Window window,
                                       DepthwiseTiles tiles, float* partials,

@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 // it is.
 struct MaxTiles {
   int side;                     // of a tile, in pixels of the operand
-  int windows_h, windows_w;     // that may touch a tile
+  int windows_h, windows_w;     // windows that may touch a tile
   int across, items, per_tile;  // tiles in a row of the image, in the batch, and per block
 };
 
@@ -151,9 +151,9 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
   extern __shared__ float shared[];
   __shared__ float buffer[V * kSweepThreads];
   const int c = first_channel<V>(), lane = threadIdx.x, packs = blockDim.x, lanes = packs * V;
-  float* gradients = shared;  // (windows, V, packs): dy
-  int* winners = reinterpret_cast<int*>(shared + tiles.windows_h * tiles.windows_w *
-                                                     lanes);  // position y·W + x
+  // dy and the positions y·W + x of the maxima: (windows, V, packs) each.
+  float* gradients = shared;
+  int* winners = reinterpret_cast<int*>(shared + tiles.windows_h * tiles.windows_w * lanes);
   GradientWriter<T, V> writer;
   const bool inside = c < in.channels;
   const OperandReader<T, V> reader(in, inside ? c : 0);
