@@ -84,10 +84,15 @@ const Rule kRules[] = {
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/.*", "kernels/[^/]*", "cuda.*|cooperative_groups.*|cub/.*|mma\\.h"},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
-    {"io/.*", "io/[^/]*|engine/(error|tensor|rng)\\.h|kernels/(color|image|random)\\.h",
-     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|jconfig\\.h|png\\.h|stb/.*|zlib\\.h|openssl/.*|"
-     "ft2build\\.h|freetype/.*|nlohmann/.*|unistd\\.h|"
-     "fcntl\\.h|sys/.*|immintrin\\.h"},
+    {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
+     "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h"},
+    {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
+     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|ft2build\\.h|freetype/.*|nlohmann/.*|"
+     "immintrin\\.h"},
+    {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|tensor)\\.h",
+     "fmt/.*|zlib\\.h|nlohmann/.*"},
+    {"io/data/.*", "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random)\\.h",
+     "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
 };
 
 }  // namespace

@@ -64,8 +64,7 @@ class PngFile {
   // palette lacks is black.
   bool read_pixels(Image& image) {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;
-    png_set_palette_to_rgb(png_);
-    if (depth() < 8 && !has(PNG_COLOR_MASK_PALETTE)) png_set_expand_gray_1_2_4_to_8(png_);
+    png_set_expand(png_);  // palettes to RGB, fewer than 8 bits to 8
     png_set_strip_16(png_);
     png_set_strip_alpha(png_);
     const int passes = png_set_interlace_handling(png_);

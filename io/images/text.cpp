@@ -11,6 +11,8 @@
 namespace engine {
 namespace {
 
+constexpr FT_Int32 kOutline = FT_LOAD_NO_BITMAP;  // a bitmap in the font may have another format
+
 // FreeType's metrics are in 64ths of a pixel; hinted advances are whole pixels.
 int advance(const FT_GlyphSlot glyph) {
   return static_cast<int>(glyph->advance.x / 64);
@@ -60,13 +62,13 @@ Font::Font(const std::filesystem::path& file, int size) {
 int Font::width(std::u32string_view text) const {
   int width = 0;
   for (const char32_t character : text)
-    if (FT_Load_Char(face_.get(), character, FT_LOAD_DEFAULT) == 0) width += advance(face_->glyph);
+    if (FT_Load_Char(face_.get(), character, kOutline) == 0) width += advance(face_->glyph);
   return width;
 }
 
 void Font::draw(Image& image, int left, int baseline, std::u32string_view text) const {
   for (const char32_t character : text) {
-    if (FT_Load_Char(face_.get(), character, FT_LOAD_RENDER) != 0) continue;
+    if (FT_Load_Char(face_.get(), character, kOutline | FT_LOAD_RENDER) != 0) continue;
     paint(image, left, baseline, face_->glyph);
     left += advance(face_->glyph);
   }
