@@ -2,7 +2,7 @@
 
 #include <oneapi/dnnl/dnnl_debug.h>
 
-#include "engine/cpu/steps.h"
+#include "engine/cpu/prepare.h"
 #include "engine/error.h"
 
 namespace engine::cpu {
