@@ -1,4 +1,5 @@
-// The first losses of a training against those that two implementations of PyTorch had (tools/compare/curve.py).
+// The first losses of a training against those that two implementations of PyTorch had
+// (tools/compare/curve.py).
 #pragma once
 
 #include <vector>
@@ -20,8 +21,8 @@ struct CurveRow {
 std::vector<CurveRow> run_curve(const TensorFile& reference, Backend& backend,
                                 const ParityOptions& options);
 
-// Step 1 within 1e-5; later ones within 3x the largest spread so far, since rounding grows from step to step. The
-// first step beyond, from 1; 0: none.
+// Step 1 within 1e-5; later ones within 3x the largest spread so far, since rounding grows from
+// step to step. The first step beyond, from 1; 0: none.
 int first_departure(const std::vector<CurveRow>& rows);
 
 }  // namespace engine

@@ -10,8 +10,8 @@
 
 namespace engine {
 
-// Multiply-accumulates of one image's forward: convolutions, linear layers, squeeze-excites. A training step takes
-// about three times as many.
+// Multiply-accumulates of one image's forward: convolutions, linear layers, squeeze-excites. A
+// training step takes about three times as many.
 int64_t multiply_accumulates(const Graph& graph);
 
 // The parts of a plan's memory by name, in bytes; those that it has.

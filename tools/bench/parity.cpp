@@ -86,7 +86,8 @@ Distance whole_distance(std::span<const double> ours, std::span<const double> th
   return {norm_of(difference) / std::max({b, floor, 1e-300}), 1 - dot / std::max(a * b, 1e-300)};
 }
 
-// From random-sign inner products, the norm and samples of the reference; see golden.py, "form digest".
+// From random-sign inner products, the norm and samples of the reference; see golden.py, "form
+// digest".
 Distance digest_distance(const std::string& name, std::span<const double> ours,
                          std::span<const double> digest, double floor, uint64_t seed) {
   const RandomKey key{.seed = seed, .purpose = purpose(name.c_str()) ^ kSignsPurpose};

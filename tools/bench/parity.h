@@ -1,5 +1,5 @@
-// One training step against what PyTorch recorded (tools/compare/golden.py, whose head defines the file): logits,
-// loss, every gradient and running statistic, layer by layer.
+// One training step against what PyTorch recorded (tools/compare/golden.py, whose head defines the
+// file): logits, loss, every gradient and running statistic, layer by layer.
 #pragma once
 
 #include <optional>

@@ -56,8 +56,8 @@ void wait_for(SyntheticSession& synthetic, uint64_t step) {
   }
 }
 
-// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere nothing
-// runs beside the host. A step ends when its result arrives.
+// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere
+// nothing runs beside the host. A step ends when its result arrives.
 std::vector<double> time_training(SyntheticSession& synthetic, int steps) {
   std::vector<double> samples;
   const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
