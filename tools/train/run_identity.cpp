@@ -43,8 +43,9 @@ std::string to_json(const std::map<std::string, std::string>& recipe) {
 }
 
 std::map<std::string, std::string> recipe_from_json(const std::string& text) {
+  const Json json = Json::parse(text);
   std::map<std::string, std::string> recipe;
-  for (const auto& [flag, value] : Json::parse(text).items()) recipe[flag] = value.dump();
+  for (const auto& [flag, value] : json.items()) recipe[flag] = value.dump();
   return recipe;
 }
 

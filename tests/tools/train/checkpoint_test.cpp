@@ -38,8 +38,7 @@ Checkpoint example(int64_t step) {
   c.model["conv.weight"] = weight;
   c.optimizer["moment1.conv.weight"] = weight;
   c.ema["conv.weight"] = weight;
-  c.identity.model = "m";
-  c.identity.classes = {"a"};
+  c.identity = {.model = "m", .classes = {"a"}};
   return c;
 }
 
