@@ -35,19 +35,19 @@ struct Untyped {
 };
 
 struct Arenas {
-  // Trained Reals, in backward order.
+  // Reals of the trained parameters, in backward order.
   Untyped parameters, gradients;
-  // Optimizer state: one or two arrays like the parameters.
+  // The optimizer's state: one or two arrays like the parameters, or none.
   Untyped moments;
-  // Gradients of Mode::accumulate, or null.
+  // The gradients that Mode::accumulate has added up, or null.
   Untyped accumulated;
-  // Averages of parameters and state, or null.
+  // The averages of parameters and state, or null.
   Untyped ema_parameters, ema_state;
   // The parameters in the storage type; may be `parameters`.
   Untyped weights;
-  // Running statistics.
+  // The running statistics.
   Untyped state;
-  // k0, k1, mean and variance of all buffers.
+  // The vectors k0, k1, mean and variance of all buffers, one after the other.
   Untyped channels;
   Untyped activations, workspace;
 
@@ -73,8 +73,8 @@ struct ArenaOptions {
   std::vector<double> class_weights;
 };
 
-// Owns the arenas. All is zero but activations, workspace and pack, so the padding between tensors
-// stays zero.
+// Owns the arenas. All but activations, workspace and pack begin as zero, so the padding between
+// tensors stays zero.
 class ArenaMemory {
  public:
   ArenaMemory() = default;
@@ -82,7 +82,7 @@ class ArenaMemory {
               const Plan::Totals& totals, const ArenaOptions& options);
 
   const Arenas& arenas() const { return arenas_; }
-  size_t bytes() const { return bytes_; }  // of the device
+  size_t bytes() const { return bytes_; }  // on the device
 
  private:
   template <class T>

@@ -17,8 +17,8 @@
 
 namespace engine {
 
-// A batch in host memory; what is null is what the slot holds already. Images, or records of the
-// session's pack; mixes only in training, with SessionOptions::mixing.
+// A batch in host memory: images, or records of the session's pack. A null pointer leaves what the
+// slot holds. Mixes are for training alone, with SessionOptions::mixing.
 struct HostBatch {
   const uint8_t* images = nullptr;  // (count, H, W, C)
   const int32_t* labels = nullptr;  // (count,)
@@ -27,26 +27,26 @@ struct HostBatch {
   const Mix* mixes = nullptr;            // (count,)
 };
 
-// What of a session's options decides how a program is prepared.
+// The options of a session that decide how a program is prepared.
 struct PrepareOptions {
-  bool timed = true;  // choose the fastest form and algorithm; else, at once, the same in every run
+  bool timed = true;  // choose the fastest form and algorithm; else the same ones in every run
   OptimizerConfig optimizer;
   double ema_decay = 0;
 };
 
 // Every launch of a program, by the part of a step that it belongs to; the session puts them in
-// order. A list is empty where the program has nothing of the kind to do.
+// order. A list is empty where the program has nothing of that kind to do.
 struct Prepared {
   Launches images;                        // staging slot → image buffer: see kernels/image.h
-  Launches clear;                         // gradients and the buffers' sums = 0
-  std::vector<StepExec> steps;            // one per step of the graph; none of a batch of 0
-  Launches running;                       // running statistics, once per norm, after forward
+  Launches clear;                         // the gradients and the buffers' sums = 0
+  std::vector<StepExec> steps;            // one per step of the graph; none in a batch of 0
+  Launches running;                       // moves the running statistics, once per norm
   std::vector<Launches> reduce;           // per bucket: starts its sum over the ranks
   Launches finish_reduce;                 // joins all of them
   std::vector<Launches> add_accumulated;  // per bucket: gradients += accumulated; accumulated = 0
   Launches accumulate;                    // accumulated += gradients
-  // Unscales, skips on overflow, clips, updates masters and storage copies, moves the averages where
-  // there are any, advances the loss scale, publishes the result.
+  // Unscales, skips on overflow, clips, updates masters and storage copies, moves the averages
+  // where there are any, advances the loss scale, publishes the result.
   Launches update;
   Launches publish;            // the result alone, where nothing is updated
   Launches copy_weights;       // masters → storage type
@@ -68,18 +68,18 @@ class Backend {
 
   virtual Memory allocate(size_t bytes) = 0;       // 256-byte aligned, contents undefined
   virtual Memory allocate_host(size_t bytes) = 0;  // host memory, pinned where that helps uploads
-  // In stream order; `from` stays valid until then.
+  // Copies in stream order; `from` stays valid until then.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;  // returns when it is done
-  virtual void clear(void* to, size_t bytes) = 0;  // zero bytes, in stream order
+  virtual void clear(void* to, size_t bytes) = 0;                       // to zero, in stream order
   virtual void synchronize() = 0;
 
-  // Chooses forms and algorithms that fit the planned workspace and closes over every address. Program
-  // and backend must outlive what it returns.
+  // Chooses forms and algorithms that fit the planned workspace and closes over every address.
+  // Program and backend must outlive what it returns. Throws Error(memory) where not even one fits.
   virtual Prepared prepare(const Program& program, const PrepareOptions& options) = 0;
 
-  // Uploads a batch into a staging slot, beside the running step where the device can; its memory
-  // may be reused when wait_uploaded(slot) returns.
+  // Uploads a batch into a staging slot, beside the running step where the device can. The batch's
+  // memory may be reused when wait_uploaded(slot) returns.
   virtual void upload_batch(const Program& program, int slot, const HostBatch& batch) = 0;
   virtual void wait_uploaded(int slot) = 0;
   virtual void set_params(const Program& program, const StepParams& params) = 0;  // starts a step
@@ -88,24 +88,24 @@ class Backend {
   // elsewhere.
   virtual std::function<void()> record(const std::function<void()>& body) = 0;
 
-  // Choices of forms and algorithms by key, for the run directory and the checkpoint; set before
-  // prepare to reuse them.
+  // The choices of forms and algorithms by key, for the run directory and the checkpoint. What is
+  // set before prepare is used again.
   virtual std::map<std::string, std::string> algorithms() const = 0;
   virtual void set_algorithms(const std::map<std::string, std::string>& chosen) = 0;
 };
 
 struct BackendOptions {
   int device = 0;   // CUDA: which GPU
-  int threads = 0;  // CPU: of this rank; 0: all in the affinity mask
+  int threads = 0;  // CPU: threads of this rank; 0: as many as the affinity mask has cores
   Precision precision = Precision::fp32;
   Communicator communicator;
 };
 
-// Opens the CUDA module; throws what is missing.
+// Opens the CUDA module; throws Error(usage), saying what is missing, where it cannot.
 std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options);
-// Computes in fp32.
+// Computes in fp32; throws Error(usage) for any other precision.
 std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
-// Plain loops, in fp32 or fp64.
+// Computes by plain loops, in fp32 or fp64; throws Error(usage) for any other precision.
 std::unique_ptr<Backend> make_reference_backend(const BackendOptions& options);
 
 }  // namespace engine

@@ -21,8 +21,8 @@ struct Measures {
   double top1 = 0, f1_macro = 0, auc_macro = kNone;
 };
 
-// Every class's samples in the order of their scores, once; a resample is then a count per sample,
-// and its area one sweep over that order.
+// The samples of every class are sorted by score once; a resample is then a count per sample, and
+// its area is one sweep over that order.
 class Resampler {
  public:
   Resampler(std::span<const float> logits, std::span<const int32_t> labels, int classes)

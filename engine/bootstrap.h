@@ -1,5 +1,5 @@
-// Confidence intervals by the bootstrap (Efron 1979, percentile method): the samples are drawn again with
-// replacement, as many as there are, and the measures of each resample are sorted.
+// Confidence intervals by the bootstrap (Efron 1979, percentile method): as many samples as there
+// are are drawn again with replacement, and the measures of all resamples are sorted.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +24,10 @@ struct ConfidenceIntervals {
   std::optional<ConfidenceInterval> auc_macro;  // nothing where no resample has an area
 };
 
-// Draw j of resample r is below(samples) of the stream {seed, epoch 0, position r, "bootstrap"}. Macro means
-// are taken in each resample over the classes that occur there, as in Metrics; bounds lie between two
-// resamples where they do in numpy.percentile. At least one sample and one resample.
+// Of logits (samples, classes). Draw j of resample r is below(samples) of the stream {seed, epoch
+// 0, position r, "bootstrap"}. Macro means are taken in each resample over the classes that occur
+// there, as in Metrics; bounds are interpolated between two resamples as numpy.percentile does.
+// There must be at least one sample and one resample.
 ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
                                         std::span<const int32_t> labels, int classes,
                                         const BootstrapOptions& options);

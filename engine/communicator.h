@@ -20,7 +20,7 @@ class Group {
   void barrier();  // throws Error(collective) if a rank has given up
   // Every rank gets rank 0's bytes.
   void broadcast(int rank, std::span<std::byte> bytes);
-  // Element-wise sum in rank order, the same bits on every rank. Float or double.
+  // Adds up element by element in rank order: the same bits on every rank. For float and double.
   template <class R>
   void sum(int rank, std::span<R> values);
   // Wakes every rank that waits, now or later, with `why`.

@@ -1,5 +1,5 @@
-// What a pass over a view moves, in bytes, and how the view's shape is written: the declared formulas
-// of every launch, for all backends.
+// The bytes that a pass over a view moves, and how its shape is written: the declared formulas of
+// every launch, for all backends.
 #pragma once
 
 #include <fmt/format.h>
@@ -19,7 +19,7 @@ double elements_of(const View& v) {
 
 // ---------------------------------------------------------------- bytes
 
-// The operand, and the norm's four vectors and the learned gate that its load reads.
+// A load reads the operand, the norm's four vectors and the learned gate.
 template <class T>
 double bytes_of(const OperandView<T>& v) {
   constexpr double kReal = sizeof(Real<T>);
@@ -27,13 +27,13 @@ double bytes_of(const OperandView<T>& v) {
          (v.gate ? kReal * v.batch * v.channels : 0);
 }
 
-// The output, and its mean and variance where they are taken.
+// A store writes the output, and its mean and variance where they are taken.
 template <class T>
 double bytes_of(const SliceView<T>& v) {
   return elements_of(v) * sizeof(T) + (v.mean ? 2. * sizeof(Real<T>) * v.channels : 0);
 }
 
-// G, and where a norm or a gate completes it, x and the vectors.
+// A load reads G; where a norm or a gate completes it, x and the vectors, too.
 template <class T>
 double bytes_of(const GradientView<T>& v) {
   constexpr double kReal = sizeof(Real<T>);
@@ -42,7 +42,7 @@ double bytes_of(const GradientView<T>& v) {
          (v.gated() ? 2 * kReal * v.batch * v.channels : 0);
 }
 
-// The operand's gradient, read too where it is accumulated, and the vectors of sums.
+// The operand's gradient is written, and read where it is accumulated; so are the vectors of sums.
 template <class T>
 double bytes_of(const GradientSink<T>& sink, const OperandView<T>& in) {
   const double sums = sink.gated() ? 3. * in.batch : sink.k0 ? 8 : 0;
@@ -50,13 +50,13 @@ double bytes_of(const GradientSink<T>& sink, const OperandView<T>& in) {
          sizeof(Real<T>) * sums * in.channels;
 }
 
-// What the epilogue of a backward reads of the operand.
+// The part of the operand that a backward's epilogue reads.
 template <class T>
 double epilogue_bytes(const OperandView<T>& in) {
   return in.norm.present() || in.act != Activation::none || in.gate ? bytes_of(in) : 0;
 }
 
-// ---------------------------------------------------------------- steps that are one launch everywhere
+// ---------------------------------------------------------------- one launch on every backend
 
 template <class T>
 Cost store_gradient_cost(const GradientSink<T>& sink, const OperandView<T>& in) {
@@ -68,7 +68,7 @@ Cost pool_cost(const SliceView<T>& out, const OperandView<T>& in) {
   return {bytes_of(in) + bytes_of(out), 0};
 }
 
-// A maximum is found again, so the operand is read.
+// A maximum is found again, so its operand is read.
 template <class T>
 Cost pool_backward_cost(const GradientSink<T>& sink, const GradientView<T>& dy,
                         const OperandView<T>& in, bool maximal) {
@@ -85,7 +85,7 @@ Cost add_backward_cost(const GradientView<T>& dy, const GradientSink<T>& sink_a,
   return cost;
 }
 
-// Beside the operand: four vectors of (N, C), two of (N, S) and the two matrices.
+// Beside the operand it moves four vectors of (N, C), two of (N, S) and the two matrices.
 template <class T>
 Cost squeeze_excite_cost(const OperandView<T>& in, int squeezed) {
   const double nc = double(in.batch) * in.channels, ns = double(in.batch) * squeezed;

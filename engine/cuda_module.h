@@ -16,7 +16,7 @@ struct GpuInfo {
   std::string bus_id;        // on the PCI bus: "0000:1B:00.0"
 };
 
-// All throw Error(usage), saying what is missing, where the module cannot be opened.
+// Both throw Error(usage), saying what is missing, where the module cannot be opened.
 std::vector<GpuInfo> cuda_devices();  // empty: no GPU, or no driver
 std::string cuda_versions();          // "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0, NCCL 2.28.9"
 

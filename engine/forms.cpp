@@ -14,13 +14,13 @@ namespace {
 constexpr std::pair<ConvForm, std::string_view> kFamilies[] = {
     {ConvForm::automatic, "auto"}, {ConvForm::fused, "fused"}, {ConvForm::library, "library"}};
 
-// One convolution, with what its forms want to know.
+// One convolution, and what its forms ask about it.
 struct Layer {
   const Conv& conv;
   const FormOptions& options;
   StepSizes sizes;
 
-  // Bytes of the tensors.
+  // The bytes of the tensors.
   size_t in() const { return sizes.dense(conv.in.at); }
   size_t out() const { return sizes.dense(conv.out); }
   size_t weight() const { return elements(memory()) * storage_size(options.precision); }
@@ -133,7 +133,7 @@ struct Row {
   Cost (*cost)(const Layer&, Direction);
 };
 
-// Of each backend in the order of preference.
+// The rows of each backend are in the order of preference.
 constexpr Row kRows[] = {
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},

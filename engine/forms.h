@@ -17,9 +17,9 @@ namespace engine {
 
 enum class BackendKind { reference, cpu, cuda };
 
-// What --conv asks for: a fused form transforms on load and reduces in its epilogue; a library form
-// makes the operand dense where it must, calls a library, and takes the epilogue in a sweep. Where a
-// convolution has no form of that family, the others serve.
+// The family of forms that --conv asks for. A fused form transforms on load and reduces in its
+// epilogue; a library form makes the operand dense where it must, calls a library, and takes the
+// epilogue in a sweep. Where a convolution has no form of that family, the others serve.
 enum class ConvForm { automatic, fused, library };
 
 ConvForm parse_conv_form(std::string_view name);  // throws Error(usage)
@@ -31,12 +31,12 @@ std::string_view name_of(Direction direction);
 
 enum class Form : uint8_t {
   fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
-  matrix_product,       // of a pointwise or linear layer
-  library_convolution,  // of dense tensors
+  matrix_product,       // for a pointwise or linear layer
+  library_convolution,  // for dense tensors
   loops,                // the reference
 };
 
-// Bytes of scratch for one direction of one step; 0: none.
+// The scratch of one direction of one step, in bytes; 0: none.
 struct Scratch {
   size_t operand = 0;   // f(x), dense; in backward its gradient df too, never both at once
   size_t output = 0;    // y, dense; in backward dy
@@ -58,14 +58,15 @@ struct FormOptions {
 
 struct Candidate {
   Form form = Form::loops;
-  // As summary, benchmarks and algorithms.json write it: "fused depthwise", "cuBLASLt", "cuDNN".
+  // The name in summary, benchmarks and algorithms.json: "fused depthwise", "cuBLASLt", "cuDNN".
   std::string_view name;
   Scratch scratch;
-  // Tensors alone: vectors of channels are left out, and a gradient counts as written once.
+  // The cost of the tensors: vectors of channels are left out; a gradient counts as written once.
   Cost cost;
 };
 
-// At least one. Deterministic mode takes the first; where timing may choose, it chooses among all.
+// At least one candidate. Deterministic mode takes the first; timing, where it may choose, chooses
+// among all of them.
 std::vector<Candidate> candidates(const Graph& graph, const Conv& conv, Direction direction,
                                   const FormOptions& options);
 

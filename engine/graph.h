@@ -15,19 +15,19 @@
 
 namespace engine {
 
-constexpr int kNone = -1;  // of an index: absent
+constexpr int kNone = -1;  // an index that points to nothing
 
-// Activation memory of one layer output, or the shared buffer of a dense block; raw, before its
-// norms.
+// The activation memory of one layer's raw output, before its norms, or of all outputs of a dense
+// block.
 struct Buffer {
   std::string name;
   int channels = 0, height = 0, width = 0;
   int placed = 0;       // channels given to producers so far
   bool normed = false;  // some norm reads it
-  double eps = 0;       // of those norms: they share statistics
+  double eps = 0;       // of those norms, which share statistics
 };
 
-// Channels [c0, c1) of a buffer: what a producer owns and what an operand reads.
+// The channels [c0, c1) of a buffer: those that a producer owns or an operand reads.
 struct Slice {
   int buffer = kNone, c0 = 0, c1 = 0;
   int channels() const { return c1 - c0; }
@@ -35,23 +35,18 @@ struct Slice {
 };
 
 struct Parameter {
-  enum class Kind {
-    weight,
-    gain,
-    offset,
-    running_mean,
-    running_var
-  };                 // gain: gamma; offset: beta and biases
+  // A gain is a norm's gamma; an offset is its beta, or a bias.
+  enum class Kind { weight, gain, offset, running_mean, running_var };
   std::string name;  // torchvision's
   Shape shape;       // torchvision's: OIHW, (out, C·H·W) of a linear layer, (C,)
   Kind kind = Kind::weight;
-  Shape memory;       // here: OHWI, so that NHWC operands meet contiguous channels; (C,)
-  bool head = false;  // re-initialised when a weight file has another number of classes
+  Shape memory;       // ours: OHWI, so that NHWC operands meet contiguous channels; (C,)
+  bool head = false;  // initialised anew when a weight file has another number of classes
   bool trained() const { return kind != Kind::running_mean && kind != Kind::running_var; }
 };
 
-// One batch-norm layer. Several may read one buffer: same statistics, own gamma, beta and running
-// values.
+// One batch-norm layer. Several may read one buffer: they share its statistics and have a gamma,
+// beta and running values of their own.
 struct Norm {
   std::string name;
   Slice at;
@@ -59,7 +54,8 @@ struct Norm {
   int gamma = kNone, beta = kNone, running_mean = kNone, running_var = kNone;  // parameters
 };
 
-// A factor of an operand: left by a squeeze-excite (N, C), or random: dropout, stochastic depth.
+// A factor of an operand: learned, which a squeeze-excite leaves as (N, C), or random, for dropout
+// and stochastic depth.
 struct Gate {
   std::string name;
   bool learned = false;
@@ -102,7 +98,8 @@ struct Conv {
   bool product() const { return kind == Kind::pointwise || kind == Kind::linear; }
 };
 
-// gate = sigmoid(expand · silu(reduce · mean(h))), after Hu et al., with the SiLU of EfficientNet.
+// gate = sigmoid(expand · silu(reduce · mean(h))), after Hu et al. (CVPR 2018), with the SiLU of
+// EfficientNet.
 struct SqueezeExcite {
   std::string name;
   Operand in;
@@ -110,8 +107,8 @@ struct SqueezeExcite {
   int reduce_weight = kNone, reduce_bias = kNone, expand_weight = kNone, expand_bias = kNone;
 };
 
-// Maximum or average; a window that overhangs is dropped, as in PyTorch. A global pool's window is
-// the image.
+// Takes the maximum or the average of each window; one that overhangs is dropped, as in PyTorch.
+// The window of a global pool is the image.
 struct Pool {
   std::string name;
   Operand in;
@@ -120,14 +117,15 @@ struct Pool {
   bool maximal = false;
 };
 
-// The sum must exist in memory: it is read plain, normalised elsewhere, and added to again.
+// The sum of two operands. It is in memory, because it is read plain, normalised and added to
+// again.
 struct Add {
   std::string name;
   Operand a, b;
   Slice out;
 };
 
-// Mean cross entropy of the logits; its forward writes their gradient too.
+// The mean cross entropy of the logits. Its forward writes their gradient, too.
 struct Loss {
   std::string name;
   Operand in;
@@ -138,7 +136,7 @@ using Step = std::variant<Conv, SqueezeExcite, Pool, Add, Loss>;
 const std::string& name_of(const Step& step);
 // The operands that a step reads, in a fixed order.
 std::vector<Operand> operands_of(const Step& step);
-// Where it writes; nothing for SqueezeExcite and Loss.
+// The slice that a step writes; null for SqueezeExcite and Loss.
 const Slice* output_of(const Step& step);
 
 // ---------------------------------------------------------------- the builder
@@ -147,10 +145,11 @@ struct ConvOptions {
   int out = 0, kernel = 1, stride = 1;
   int padding = kNone;  // none: kernel / 2
   bool depthwise = false, bias = false;
-  int into = kNone;  // shared buffer to place the output in
+  int into = kNone;  // the shared buffer that takes the output; none: one of its own
 };
 
-// How parameters start; the rules of the reference implementations. Gains start at 1, running variances too.
+// How parameters start, by the rules of the reference implementations. Gains and running variances
+// start at 1.
 struct Initialisation {
   enum class Weight { normal_fan_out, normal_fan_in, normal_small, uniform_fan_in, uniform_out };
   Weight conv = Weight::normal_fan_in;     // normal_fan_*: He et al., std √(2/fan); small: 0.01
@@ -164,8 +163,8 @@ class Graph {
       : model(std::move(model)), eps_(eps), momentum_(momentum) {}
 
   Value input(int height, int width, int channels);
-  int buffer(std::string name,
-             int channels);        // a shared buffer; its shape comes with the first slice
+  // A shared buffer, whose shape comes with its first slice.
+  int buffer(std::string name, int channels);
   Value placed(int buffer) const;  // all channels placed in it so far
 
   Value batch_norm(Value v, const std::string& name);
@@ -183,7 +182,7 @@ class Graph {
   Value average_pool(Value v, const std::string& name, int kernel);
   Value global_pool(Value v, const std::string& name);
   Value add(Value a, Value b, const std::string& name);
-  int squeeze_excite(Value v, const std::string& name, int squeezed);  // the gate
+  int squeeze_excite(Value v, const std::string& name, int squeezed);  // returns the gate
   void cross_entropy(Value logits);  // the last step; marks its layer's parameters as the head
 
   std::string model;

@@ -14,7 +14,7 @@
 
 namespace engine {
 
-// R: of gradients and masters.
+// R is the type of gradients and masters.
 template <class R>
 class HostBackend : public Backend {
  public:
@@ -80,7 +80,7 @@ class HostBackend : public Backend {
     std::atomic_ref(result.step).store(params.step, std::memory_order_release);
   }
 
-  // Calls body(first, last) for parts of [0, count) that make up the whole, side by side if it can.
+  // Calls body(first, last) for parts that make up [0, count), side by side where it can.
   virtual void for_parts(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
     body(0, count);
   }

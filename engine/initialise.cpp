@@ -11,7 +11,8 @@ namespace {
 
 using Weight = Initialisation::Weight;
 
-// Fans as PyTorch counts them: from the shape alone, so a depthwise kernel's fan_out is channels · k².
+// Fans are counted as in PyTorch, from the shape alone, so a depthwise kernel's fan_out is
+// channels · k².
 int64_t fan_in(const Shape& shape) {
   return elements(shape) / shape[0];
 }

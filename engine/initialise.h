@@ -5,7 +5,8 @@
 
 namespace engine {
 
-// In the reference's layout; drawn from (seed, name), so it depends on no other parameter.
+// Returns the value in the reference's layout. It is drawn from (seed, name) and depends on no
+// other parameter.
 Tensor initial_value(const Graph& graph, int parameter, uint64_t seed);
 
 }  // namespace engine

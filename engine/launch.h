@@ -1,5 +1,5 @@
-// A prepared step as the list of its launches: what runs, on what shape, and what it costs. The session
-// runs the list; benchmarks and profiles read it.
+// A prepared step as the list of its launches: what runs, on what shape, and what it costs. The
+// session runs the list; benchmarks and profiles read it.
 #pragma once
 
 #include <functional>
@@ -10,8 +10,8 @@
 
 namespace engine {
 
-// Declared: each operand is read once and each result written once, an accumulated one is read and
-// written; flops are two per multiply-add of products and convolutions, sweeps declare none.
+// The declared cost: each operand is read once and each result written once; an accumulated result
+// is read and written. Products and convolutions have two flops per multiply-add, sweeps have none.
 struct Cost {
   double bytes = 0, flops = 0;
   Cost& operator+=(const Cost& other) {
@@ -21,7 +21,8 @@ struct Cost {
   }
 };
 
-// One kernel or library call. A launcher of several kernels (a sweep and the merge of its sums) is one.
+// One kernel or library call. A launcher of several kernels, like a sweep and the merge of its
+// sums, is one launch.
 struct Launch {
   std::string_view kernel;        // a literal: "load_operand", "cuBLASLt wgrad"
   std::string shape;              // "128x56x56x192/192 norm silu gate"
@@ -43,8 +44,8 @@ struct StepExec {
   Launches forward, backward;
 };
 
-// A launch in the order of a whole step; `step` is the index of its step in the graph, -1 outside the
-// layers.
+// A launch in the order of a whole step. `step` is the index of its step in the graph, -1 outside
+// the layers.
 struct OrderedLaunch {
   const Launch* launch = nullptr;
   int step = -1;

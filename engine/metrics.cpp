@@ -13,7 +13,7 @@ double ratio(double part, double whole) {
   return whole > 0 ? part / whole : 0;
 }
 
-// Confusion matrix → what holds for each class.
+// The figures of each class, from the confusion matrix.
 std::vector<ClassMetrics> class_metrics(std::span<const int64_t> confusion, int classes,
                                         int64_t samples) {
   std::vector<ClassMetrics> all(classes);
@@ -36,7 +36,7 @@ std::vector<ClassMetrics> class_metrics(std::span<const int64_t> confusion, int 
   return all;
 }
 
-// Σ weight·m / Σ weight over the classes.
+// Σ weight·m / Σ weight over the classes, for every figure m.
 template <class Weight>
 Averages average(std::span<const ClassMetrics> classes, Weight weight) {
   Averages sum;

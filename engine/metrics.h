@@ -1,5 +1,6 @@
-// What an evaluation says, from the logits of every sample: accuracy, loss, what holds for each class,
-// averages, calibration. As scikit-learn defines them with zero_division=0; tests compare with it.
+// The figures of an evaluation, from the logits of every sample: accuracy, loss, a class's
+// precision and recall, averages, calibration. They are what scikit-learn defines with
+// zero_division=0; tests compare with it.
 #pragma once
 
 #include <array>
@@ -13,11 +14,11 @@ namespace engine {
 // One class against the rest. A ratio whose divisor is 0 is 0.
 struct ClassMetrics {
   int64_t support = 0, predicted = 0;  // samples with this label; samples given this class
-  double precision = 0;                // of those given the class, the share that have it
-  double recall = 0;                   // sensitivity: of those that have it, the share found
+  double precision = 0;                // the share of the predicted that have the class
+  double recall = 0;                   // sensitivity: the share of the support that is predicted
   double f1 = 0;                       // harmonic mean of the two
-  double specificity = 0;              // of those that do not have it, the share not given it
-  std::optional<double> auc;           // nothing where all or none have it
+  double specificity = 0;              // the share of the rest that is not predicted
+  std::optional<double> auc;           // nothing where all or none have the class
 };
 
 struct Averages {
@@ -35,7 +36,8 @@ struct Metrics {
   int64_t samples = 0;
   double loss = 0;            // mean cross entropy
   double top1 = 0, top5 = 0;  // shares, 0 to 1
-  // Macro: mean over the classes that have an area. Micro: one area over all pairs of sample and class.
+  // Macro: the mean over the classes that have an area. Micro: one area over all pairs of sample
+  // and class.
   std::optional<double> auc_macro, auc_micro;
   std::vector<ClassMetrics> classes;
   Averages macro;                  // means over the classes that occur as label or prediction
@@ -48,15 +50,15 @@ struct Metrics {
   std::array<CalibrationBin, kCalibrationBins> calibration;
 };
 
-// logits (samples, classes). Of equal logits the lower class counts as larger.
+// Takes logits (samples, classes). Of equal logits the one of the lower class counts as larger.
 Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> labels,
                         int classes);
 
-// log Σ exp − z of one row, and the softmax of it into `probabilities` if that is not empty.
+// Returns log Σ exp − z of one row, and writes its softmax to `probabilities` unless that is empty.
 double cross_entropy(std::span<const float> logits, int label,
                      std::span<double> probabilities = {});
 
-// Softmax of every row: (samples, classes).
+// The softmax of every row, (samples, classes).
 std::vector<double> softmax_rows(std::span<const float> logits, int classes);
 
 // The class of each row's largest logit.

@@ -11,11 +11,11 @@ struct StepNeeds {
   Scratch forward, backward;
 };
 
-// Of a convolution: the largest that any of its forms wants.
+// A convolution needs, part by part, the largest that any of its candidates wants.
 StepNeeds needs(const Graph& graph, const Step& step, const FormOptions& options);
 
-// Vectors that a learned gate keeps between its squeeze-excite and the end of its buffer's
-// backward, in Reals: those of a GateView, in its order.
+// The Reals that a learned gate keeps between its squeeze-excite and the end of its buffer's
+// backward: the vectors of a GateView, in its order.
 int64_t gate_elements(const Gate& gate, int batch);
 
 }  // namespace engine

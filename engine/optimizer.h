@@ -20,7 +20,7 @@ struct OptimizerConfig {
   double alpha = 0.99;                // RMSprop
   bool nesterov = false;              // SGD
   double weight_decay = 0;
-  // Largest L2 norm of all gradients together, after unscaling and all-reduce, as
+  // The largest L2 norm of all gradients together, after unscaling and all-reduce, as in
   // torch.nn.utils.clip_grad_norm_; 0: no limit.
   double clip_norm = 0;
 

@@ -21,7 +21,7 @@ I round_up(I n, I multiple) {
 
 // ---------------------------------------------------------------- the flat parameters
 
-// Per parameter: the step whose backward completes its gradient. A norm's is the first of its
+// Per parameter, the step whose backward completes its gradient: for a norm the first of its
 // readers.
 std::vector<int> completing_steps(const Graph& graph) {
   std::vector<int> ready(graph.parameters.size(), -1);

@@ -1,5 +1,5 @@
-// What a session computes in. Activations and the weight copies are stored in the storage type;
-// arithmetic, statistics, masters and optimizer state are float (double for fp64).
+// The types that a session computes in. Activations and the weight copies are stored in the storage
+// type; arithmetic, statistics, masters and optimizer state are float (double for fp64).
 #pragma once
 
 #include <string_view>

@@ -16,12 +16,12 @@
 
 namespace engine {
 
-// Preprocessing on the device: (u/255 − mean)/std per channel.
+// The preprocessing on the device: (u/255 − mean)/std per channel.
 struct Normalisation {
   float mean[3] = {0, 0, 0}, std[3] = {1, 1, 1};
 };
 
-// Of the session's options, what decides how a training program reads images and labels.
+// The options of a session that decide how a training program reads images and labels.
 struct ProgramInput {
   bool mixing = false;   // batches may come with mixes
   double smoothing = 0;  // of the labels
@@ -48,7 +48,8 @@ class Program {
   int batch() const { return plan.options.batch; }
   bool training() const { return plan.options.training; }
   Precision precision() const { return plan.options.precision; }
-  // Norms read the statistics of this very batch; else their running values, which have no gradient.
+  // Norms read the statistics of this very batch; else their running values, which have no
+  // gradient.
   bool batch_statistics() const { return training() && !plan.options.frozen_norms; }
 
   InputView images() const;
@@ -60,8 +61,8 @@ class Program {
   SliceView<T> output(const Slice& s) const;
   template <class T>
   GradientView<T> gradient(const Slice& s) const;
-  // Of operand `which` of step `step`. The norm's sums are left out for a learned-gated operand:
-  // the squeeze-excite adds them, through sums().
+  // Where operand `which` of step `step` takes its gradient. A learned-gated operand has no sums of
+  // the norm here: the squeeze-excite adds them, through sums().
   template <class T>
   GradientSink<T> sink(int step, int which, const Operand& o) const;
   template <class T>
@@ -87,7 +88,7 @@ class Program {
     return range.bytes ? placed<T>(range) : nullptr;
   }
   template <class T>
-  T* placed(const Range& range) const {  // of the activation arena
+  T* placed(const Range& range) const {  // in the activation arena
     return reinterpret_cast<T*>(arenas.activations.at + range.offset);
   }
 
@@ -236,8 +237,8 @@ GradientSink<T> Program::sums(const Operand& o) const {
   using R = Real<T>;
   if (o.norm == kNone) return {};
   const Norm& n = graph.norms[o.norm];
-  // Frozen statistics have no gradient: their k0 and k1 go where batch statistics would stand, which
-  // nobody reads then.
+  // Frozen statistics have no gradient: their k0 and k1 go where batch statistics would stand,
+  // which nobody reads then.
   return {.dgamma = dparameter<R>(n.gamma),
           .dbeta = dparameter<R>(n.beta),
           .k0 = channel<R>(batch_statistics() ? k0 : mean, o.at),

@@ -7,7 +7,7 @@
 namespace engine {
 namespace {
 
-// Samples with a score, from the largest on: how many positives and negatives are at least as large.
+// From the largest score on: how many positives and negatives have a score at least as large.
 struct Cumulated {
   double threshold = 0;
   int64_t positives = 0, negatives = 0;

@@ -1,4 +1,4 @@
-// Receiver operating characteristics of one class against the rest.
+// The receiver operating characteristic of one class against the rest.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,8 @@
 
 namespace engine {
 
-// Area under the curve: the share of (positive, negative) pairs in order, ties half. Needs one of each.
+// The area under the curve: the share of (positive, negative) pairs that are in order; a tie counts
+// half. Nothing where all or none are positive.
 std::optional<double> area_under_curve(std::span<const double> scores,
                                        std::span<const uint8_t> positive);
 
@@ -18,9 +19,9 @@ struct RocPoint {
   double false_positive_rate = 0, true_positive_rate = 0;
 };
 
-// From (0, 0) to (1, 1), a point per distinct score without those in the middle of equal steps, as
-// scikit-learn's roc_curve. More than `most` points are thinned evenly along the curve; the ends stay.
-// Nothing where all or none are positive.
+// The curve from (0, 0) to (1, 1), as scikit-learn's roc_curve: a point per distinct score, without
+// those between equal steps. More than `most` points are thinned evenly along the curve; the ends
+// stay. It is empty where all or none are positive.
 std::vector<RocPoint> roc_curve(std::span<const double> scores, std::span<const uint8_t> positive,
                                 size_t most);
 

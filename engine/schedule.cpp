@@ -13,7 +13,7 @@ namespace {
 using Kind = ScheduleConfig::Kind;
 using Unit = ScheduleConfig::Unit;
 
-// From `begin` to `end` while `part` goes from 0 to 1.
+// Falls or rises from `begin` to `end` while `part` goes from 0 to 1.
 double cosine(double begin, double end, double part) {
   return end + (begin - end) / 2 * (1 + std::cos(std::numbers::pi * part));
 }

@@ -1,5 +1,6 @@
-// The learning rate as a function of the steps attempted so far: a step that the loss scaler skips counts too. Formulas
-// are torch.optim.lr_scheduler's; a warm-up before them is its LinearLR in front by SequentialLR.
+// The learning rate as a function of the steps attempted so far; a step that the loss scaler skips
+// counts, too. The formulas are those of torch.optim.lr_scheduler; a warm-up is its LinearLR, put
+// in front by SequentialLR.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +17,13 @@ struct ScheduleConfig {
     one_cycle,    // OneCycleLR over the run, cosine annealing, the momentum left as it is
     plateau,      // ReduceLROnPlateau, mode min, relative threshold, no cooldown
   } kind = Kind::plateau;
-  // What cosine, step and exponential count, and a warm-up given in epochs. one_cycle always counts steps.
+  // What cosine, step and exponential count, and a warm-up given in epochs; one_cycle always counts
+  // steps.
   enum class Unit { epoch, step } unit = Unit::epoch;
   double learning_rate = 1e-3;  // where it begins; the peak of one_cycle
-  // Linear, from warmup_factor × the first rate to that rate; whichever of the two is set. The schedule itself begins
-  // with the first whole unit after it, and ends with the run.
+  // The warm-up is linear, from warmup_factor × the first rate to that rate, over whichever of the
+  // two is set. The schedule itself begins with the first whole unit after it, and ends with the
+  // run.
   double warmup_epochs = 0;
   int64_t warmup_steps = 0;
   double warmup_factor = 1. / 3;
@@ -32,9 +35,9 @@ struct ScheduleConfig {
   int patience = 2;  // plateau: epochs without improvement that are tolerated
 };
 
-// What a checkpoint keeps of it; the rest follows from the step.
+// The state that a checkpoint keeps; the rest follows from the step.
 struct ScheduleState {
-  double factor = 1;  // of plateau: all reductions so far
+  double factor = 1;  // plateau: the product of all reductions so far
   double best = std::numeric_limits<double>::infinity();
   int bad_epochs = 0;
 };
@@ -45,9 +48,9 @@ class Schedule {
   Schedule(const ScheduleConfig& config, int64_t steps_per_epoch, int epochs,
            const ScheduleState& state = {});
 
-  // Of a step, `attempted` steps after the run began.
+  // The rate of a step, `attempted` steps after the run began.
   double rate(int64_t attempted) const;
-  // After each epoch; true if plateau reduced the rate.
+  // Called after each epoch; true if plateau reduced the rate.
   bool epoch_done(double validation_loss);
   const ScheduleState& state() const { return state_; }
 

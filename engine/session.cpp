@@ -80,7 +80,8 @@ UpdateMemory Session::update_memory() const {
           .averages = options_.ema_decay > 0};
 }
 
-// Parameters with the same rule form a group. Below the first that is not frozen no update needs a backward.
+// Parameters with the same rule form a group. Below the first that is not frozen no update needs a
+// backward.
 void Session::make_groups() {
   std::vector<ParameterGroup> groups;
   std::vector<uint8_t> group_of(layout_.trained / kUpdateBlock);

@@ -41,9 +41,10 @@ struct SessionOptions {
   bool float_input = false;  // the image buffer is filled by set_input, not from staged bytes
   size_t workspace = size_t{256} << 20;
   OptimizerConfig optimizer;
-  std::function<ParameterRule(const Parameter&)> rule;  // of trained parameters; empty: defaults
-  // Averages of parameters and running statistics, as timm's ModelEmaV2: a copy where training
-  // starts, then decay·average + (1 − decay)·value after every update. 0: none.
+  // The rule of each trained parameter; empty: the defaults.
+  std::function<ParameterRule(const Parameter&)> rule;
+  // The decay of the averages of parameters and running statistics, as in timm's ModelEmaV2: a copy
+  // where training starts, then decay·average + (1 − decay)·value after every update. 0: none.
   double ema_decay = 0;
   bool accumulates = false;  // accumulate() will be called
   LossConfig loss;
@@ -58,7 +59,7 @@ struct SessionOptions {
 struct StepInput {
   uint32_t epoch = 0, position = 0;  // of this rank's first sample; they key the random gates
   double learning_rate = 0;
-  double divisor = 0;  // of the loss: the global batch's images, or target_weight(); 0: the count
+  double divisor = 0;  // of the loss: images of the global batch, or target_weight(); 0: count
 };
 
 class Session {
@@ -98,13 +99,14 @@ class Session {
   std::vector<float> evaluate(const HostBatch& batch, const StepInput& input,
                               StepResult* result = nullptr);
   std::vector<double> logits(int count) const;  // of the last step
-  // Kept for the last kResults steps. poll: nothing if the device is not there yet.
+  // Results are kept for the last kResults steps. poll() returns nothing where the device is not
+  // there yet.
   std::optional<StepResult> poll(uint64_t step) const;
   StepResult result(uint64_t step);  // waits
-  // Bytes of the pack from `offset` on; returns when they are there. The pack may be written in
-  // pieces, and must be whole before a batch of records.
+  // Writes bytes of the pack from `offset` on; returns when they are there. The pack may be written
+  // in pieces, and must be whole before a batch of records.
   void write_pack(size_t offset, std::span<const uint8_t> bytes);
-  // With float_input only; for the program of that many images.
+  // Fills the input of the program of that many images; with float_input only.
   void set_input(std::span<const double> nhwc);
 
   // ---- state, by the reference's names and in its layouts
@@ -116,27 +118,27 @@ class Session {
   std::map<std::string, Tensor> state() const;  // parameters, running statistics, counters
   std::map<std::string, Tensor> gradients() const;
   std::vector<double> input_gradient(int count) const;
-  // Moments by "<array>.<parameter>", the scaler and the step counters. Complete between updates:
-  // what accumulate() has gathered is not part of it.
+  // The moments by "<array>.<parameter>", the scaler and the step counters. They are complete
+  // between updates: what accumulate() has gathered is not part of them.
   std::map<std::string, Tensor> optimizer_state() const;
   void load_optimizer_state(const std::map<std::string, Tensor>& tensors);
 
-  // With ema_decay only. initialise() and load() start the averages as a copy.
+  // The averages, with ema_decay only; initialise() and load() start them as a copy.
   std::map<std::string, Tensor> ema_state() const;                    // named and shaped as state()
   void load_ema_state(const std::map<std::string, Tensor>& tensors);  // after load()
   // Swaps parameters and running statistics with their averages: evaluate() and state() then see
   // the averages, ema_state() the rest. A second call swaps back; no training in between.
   void exchange_ema();
 
-  // Bytes for another session of the same graph and precision. Ranks train on different images, so
-  // theirs differ.
+  // The running statistics as bytes for another session of the same graph and precision. Ranks
+  // train on different images, so theirs differ.
   std::vector<std::byte> running_statistics() const;
   void set_running_statistics(std::span<const std::byte> values);
 
   ScaleState scale() const;
 
  private:
-  // One program; recorded once `launch` is there.
+  // One program; it is recorded once `launch` is there.
   struct Running {
     ProgramSpec spec;
     Plan plan;

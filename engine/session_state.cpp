@@ -14,8 +14,8 @@ std::string counter_of(const Norm& norm) {
   return norm.name + ".num_batches_tracked";
 }
 
-// (O, KH, KW, I) in memory ↔ (O, I, KH, KW) in files; a linear layer's (O, C·H·W) is the same. Other
-// shapes stay as they are.
+// Permutes (O, KH, KW, I) of memory to (O, I, KH, KW) of files, or back; other shapes stay. A
+// linear layer, whose kernel is the image, is (O, C·H·W) in files.
 template <class R>
 void permute(R* to, const R* from, const Shape& memory, bool to_memory) {
   if (memory.size() != 4) {
@@ -90,7 +90,7 @@ void Session::load(const std::map<std::string, Tensor>& tensors) {
           static_cast<int64_t>(convert(it->second, DType::f64).as<double>()[0]);
 }
 
-// Those parameters that are among the tensors, their averages too.
+// Writes the parameters that are among the tensors, and their averages.
 void Session::write_model(const std::map<std::string, Tensor>& tensors) {
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
     const auto it = tensors.find(graph_.parameters[p].name);

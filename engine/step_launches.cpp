@@ -35,7 +35,7 @@ Launch clear_launch(size_t bytes, Enqueue enqueue) {
   return {"memset", fmt::format("{} bytes", bytes), {double(bytes), 0}, std::move(enqueue)};
 }
 
-// Per channel the two statistics are read, the running ones read and written.
+// Per channel the two statistics are read, and the running ones are read and written.
 Launch running_launch(const Program& program, Enqueue enqueue) {
   const double channels = double(program.plan.layout.state) / 2;
   return {"update_running",

@@ -1,5 +1,5 @@
-// The launches around the layers of a step: what they are called, on what shape, and what they cost,
-// for every backend, which says how they are enqueued.
+// The launches around the layers of a step: their names, shapes and costs, for every backend; the
+// backend says how they are enqueued.
 #pragma once
 
 #include <functional>
@@ -26,8 +26,8 @@ Launch finish_step_launch(Enqueue enqueue);
 Launch copy_weights_launch(const Program& program, Enqueue enqueue);
 Launch exchange_averages_launch(const Program& program, Enqueue enqueue);
 
-// Bytes of the buffers' channel vectors and of the gradients, which a training step begins with
-// clearing.
+// The bytes of the buffers' channel vectors and of the gradients, which a training step clears
+// first.
 size_t channel_bytes(const Program& program);
 size_t gradient_bytes(const Program& program);
 

@@ -1,4 +1,4 @@
-// Sizes that the steps of one graph and batch have in common, in bytes; for forms and needs.
+// Sizes in one graph and batch that forms and needs ask for, in elements or bytes.
 #pragma once
 
 #include <algorithm>
@@ -24,9 +24,9 @@ struct StepSizes {
     return size_t(partial_rows(pixels(s), s.channels())) * kPartialsPerChannel * s.channels() *
            real_size(precision);
   }
-  // The slice is its buffer.
+  // The slice is the whole of its buffer.
   bool whole(const Slice& s) const { return s.channels() == graph.buffers[s.buffer].channels; }
-  // The gradient of the slice is completed on load: from x, too.
+  // The gradient of the slice is completed on load, from x.
   bool completed_on_load(const Slice& s) const {
     return graph.buffers[s.buffer].normed || gated(s.buffer);
   }

@@ -21,7 +21,7 @@ using Shape = std::vector<int64_t>;
 int64_t elements(const Shape& shape);  // throws Error(internal) on overflow or a negative dimension
 std::string to_string(const Shape& shape);  // "[40, 3, 3, 3]"
 
-// Dense, row-major. `bytes.size() == elements(shape) * size_of(dtype)`.
+// Dense and row-major: `bytes.size() == elements(shape) * size_of(dtype)`.
 struct Tensor {
   DType dtype = DType::f32;
   Shape shape;
@@ -49,7 +49,7 @@ uint16_t float_to_half(float value);  // round to nearest even, overflow to infi
 float bfloat16_to_float(uint16_t bits);
 uint16_t float_to_bfloat16(float value);  // round to nearest even
 
-// What a weight file holds: tensors by name (sorted), and its free-text metadata.
+// The contents of a weight file: tensors, sorted by name, and its free-text metadata.
 struct TensorFile {
   std::map<std::string, Tensor> tensors;
   std::map<std::string, std::string> metadata;

@@ -1,4 +1,5 @@
-// The CPU backend: fp32, host memory, an own number of threads. Everything runs when it is called.
+// The CPU backend: fp32, host memory, a number of threads of its own. Everything runs when it is
+// called.
 #include <sys/sysinfo.h>
 
 #include <algorithm>
@@ -37,7 +38,7 @@ class CpuBackend final : public HostBackend<float> {
   }
 
   const BackendInfo& info() const override { return info_; }
-  // What the kernel says can be had without swapping.
+  // What the operating system says can be had without swapping.
   size_t free_bytes() const override {
     std::ifstream info("/proc/meminfo");
     for (std::string line; std::getline(info, line);)

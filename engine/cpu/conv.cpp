@@ -1,4 +1,4 @@
-// Which form a convolution takes: the first that engine/forms names.
+// Chooses the form of a convolution: the first that engine/forms names.
 #include "engine/cost.h"
 #include "engine/cpu/prepare.h"
 #include "engine/error.h"
@@ -22,20 +22,20 @@ ConvViews views_of(const Program& program, int index, const Conv& conv) {
   return c;
 }
 
-ConvWork prepare_form(Form form, const Threads& threads, const Program& program,
-                      const std::string& name, const ConvViews& c) {
+ConvWork prepare_form(Form form, const Threads& threads, const Workspace& workspace, bool training,
+                      const ConvViews& c) {
   switch (form) {
-    case Form::fused_depthwise: return prepare_fused(threads, program, name, c);
-    case Form::matrix_product: return prepare_matrix(threads, program, name, c);
-    case Form::library_convolution: return prepare_library(threads, program, name, c);
+    case Form::fused_depthwise: return prepare_fused(threads, workspace, training, c);
+    case Form::matrix_product: return prepare_matrix(threads, workspace, training, c);
+    case Form::library_convolution: return prepare_library(threads, workspace, training, c);
     case Form::loops: break;
   }
-  fail(Failure::internal, "{}: the CPU has no such form", name);
+  fail(Failure::internal, "{}: the CPU has no such form", workspace.step());
 }
 
 }  // namespace
 
-// A form prepares both directions; here each convolution has one form.
+// On the CPU a convolution has one form, which prepares both directions.
 StepExec prepare(const Threads& threads, const Program& program, int index, const Conv& conv) {
   const FormOptions options{.batch = program.batch(),
                             .precision = program.precision(),
@@ -46,7 +46,8 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
   };
   const Candidate forward = first(Direction::forward), backward = first(Direction::backward);
   const ConvViews c = views_of(program, index, conv);
-  ConvWork work = prepare_form(forward.form, threads, program, conv.name, c);
+  ConvWork work =
+      prepare_form(forward.form, threads, Workspace(program, conv.name), program.training(), c);
   const std::string shape =
       fmt::format("{} to {} {}", text_of(c.in), c.out.channels, text_of(c.window));
   StepExec exec;

@@ -1,7 +1,7 @@
-// Depthwise convolutions, fused: each worker walks down its images with a ring of loaded rows, so that x, y and their
-// gradients are touched once. (oneDNN's depthwise, with sweeps around it, moves several times the bytes.)
+// Depthwise convolutions, fused: each worker walks down its images with a ring of loaded rows, so
+// that x, y and their gradients are touched once. oneDNN's depthwise, with sweeps around it, moves
+// several times the bytes.
 #include <algorithm>
-#include <memory>
 
 #include "engine/cpu/prepare.h"
 #include "engine/cpu/sweeps.h"
@@ -11,7 +11,7 @@ namespace engine::cpu {
 
 namespace {
 
-constexpr int kMostTaps = 16;  // rows of a kernel
+constexpr int kMostTaps = 16;  // the most rows of a kernel
 
 struct Shape {
   int kernel, stride, padding;
@@ -23,7 +23,7 @@ Shape shape_of(const ConvViews& c) {
   return {c.window.kernel_h, c.window.stride, c.window.padding, padded(c.in.channels)};
 }
 
-// One tap of all channels, (C, K, K) → (C,).
+// Copies one tap of all channels, (C, K, K) → (C,).
 void take_tap(float* to, const float* weight, int channels, const Shape& s, int i, int k) {
   for (int c = 0; c < channels; ++c) to[c] = weight[int64_t{c} * s.taps() + i * s.kernel + k];
 }
@@ -37,12 +37,9 @@ class Ring {
         pixel_(pixel),
         row_floats_((width + 2 * margin) * pixel),
         base_(workspace.take<float>(rows * row_floats_)) {}
-  static size_t bytes(int rows, int width, int margin, int64_t pixel) {
-    return block_bytes<float>(rows * (width + 2 * margin) * pixel);
-  }
 
   void renew() { std::fill_n(base_, rows_ * row_floats_, 0.f); }
-  // Pixel `column` of image row `row`; column −margin is the first zero.
+  // The pixel `column` of image row `row`; column −margin is the first zero.
   float* at(int row, int column) {
     return base_ + (row % rows_) * row_floats_ + (column + margin_) * pixel_;
   }
@@ -53,58 +50,57 @@ class Ring {
   float* base_;
 };
 
-int most_workers(const Threads& threads, const ConvViews& c) {
-  return std::min(threads.count(), c.in.batch);
-}
-
 // ---------------------------------------------------------------- forward
 
 class DepthwiseForward {
  public:
-  DepthwiseForward(const Threads& threads, const Program& program, const std::string& name,
-                   const ConvViews& c)
-      : threads_(threads), c_(c), s_(shape_of(c)) {
-    Workspace workspace(program, name);
-    weight_ = workspace.take<float>(s_.taps() * s_.pixel);
+  DepthwiseForward(const Threads& threads, Workspace workspace, const ConvViews& c)
+      : threads_(threads),
+        c_(c),
+        s_(shape_of(c)),
+        weight_(workspace.take<float>(s_.taps() * s_.pixel)) {
     const int margin = s_.padding + s_.stride;  // what the last window may overhang
-    const int workers = workspace.workers(most_workers(threads, c),
-                                          OperandReader::bytes(c.in) + OutputWriter::bytes(c.out) +
-                                              Ring::bytes(s_.kernel, c.in.width, margin, s_.pixel));
-    for (int w = 0; w < workers; ++w) {
-      in_.emplace_back(c.in, workspace);
-      out_.emplace_back(c.out, c.bias, workspace);
-      ring_.emplace_back(s_.kernel, c.in.width, margin, s_.pixel, workspace);
-    }
+    workers_ = workspace.workers(threads.image_workers(c.in.batch), [&](Workspace& own) {
+      return Worker{
+          {c.in, own}, {c.out, c.bias, own}, {s_.kernel, c.in.width, margin, s_.pixel, own}};
+    });
   }
 
   void run() {
     for (int t = 0; t < s_.taps(); ++t)
       take_tap(weight_ + t * s_.pixel, c_.weight, c_.in.channels, s_, t / s_.kernel, t % s_.kernel);
-    const int workers = static_cast<int>(in_.size());
-    threads_.run(workers, [&](int w) {
-      in_[w].renew();
-      out_[w].renew();
-      ring_[w].renew();
-      const Share images = share_of(c_.in.batch, w, workers);
-      for (int64_t image = images.first; image < images.last; ++image) work(w, image);
-    });
-    OutputWriter::merge(out_);
+    const int workers = static_cast<int>(workers_.size());
+    threads_.run(workers, [&](int w) { work(workers_[w], share_of(c_.in.batch, w, workers)); });
+    OutputWriter::merge(workers_, &Worker::out);
   }
 
  private:
-  void work(int w, int64_t image) {
+  struct Worker {
+    OperandReader in;
+    OutputWriter out;
+    Ring ring;  // of the operand
+  };
+
+  void work(Worker& worker, Share images) const {
+    worker.in.renew();
+    worker.out.renew();
+    worker.ring.renew();
+    for (int64_t image = images.first; image < images.last; ++image) work_image(worker, image);
+  }
+
+  void work_image(Worker& worker, int64_t image) const {
     int loaded = 0;  // rows of the operand
     for (int row = 0; row < c_.out.height; ++row) {
       const int top = row * s_.stride - s_.padding,
                 bottom = std::min(top + s_.kernel, c_.in.height);
       for (; loaded < bottom; ++loaded) {
         const int64_t pixel = (image * c_.in.height + loaded) * c_.in.width;
-        in_[w].load(ring_[w].at(loaded, 0), s_.pixel, pixel, pixel + c_.in.width);
+        worker.in.load(worker.ring.at(loaded, 0), s_.pixel, pixel, pixel + c_.in.width);
       }
       const float *rows[kMostTaps], *taps[kMostTaps];
       int count = 0;
       for (int i = std::max(0, -top); i < bottom - top; ++i, ++count) {
-        rows[count] = ring_[w].at(top + i, -s_.padding);
+        rows[count] = worker.ring.at(top + i, -s_.padding);
         taps[count] = weight_ + i * s_.kernel * s_.pixel;
       }
       const int64_t pixel = (image * c_.out.height + row) * c_.out.width;
@@ -117,49 +113,40 @@ class DepthwiseForward {
                                .count = count,
                                .kernel = s_.kernel,
                                .stride = s_.stride});
-      out_[w].finish(pixel, pixel + c_.out.width);
+      worker.out.finish(pixel, pixel + c_.out.width);
     }
   }
 
   const Threads& threads_;
   ConvViews c_;
   Shape s_;
-  float* weight_;
-  std::vector<OperandReader> in_;
-  std::vector<OutputWriter> out_;
-  std::vector<Ring> ring_;
+  float* weight_;  // (K, K, pixel)
+  std::vector<Worker> workers_;
 };
 
 // ---------------------------------------------------------------- backward
 
-// Row by row of the operand: its gradient from the rows of dy above and below, then the epilogue, which leaves f too,
-// then what this row of f adds to dweight.
+// Goes down the rows of the operand: its gradient comes from the rows of dy above and below, then
+// the epilogue stores it and leaves f, too, and then this row of f adds to dweight.
 class DepthwiseBackward {
  public:
-  DepthwiseBackward(const Threads& threads, const Program& program, const std::string& name,
-                    const ConvViews& c)
-      : threads_(threads), c_(c), s_(shape_of(c)), phases_(phases_of(s_)) {
-    Workspace workspace(program, name);
-    weight_ = workspace.take<float>(s_.taps() * s_.pixel);
+  DepthwiseBackward(const Threads& threads, Workspace workspace, const ConvViews& c)
+      : threads_(threads),
+        c_(c),
+        s_(shape_of(c)),
+        phases_(phases_of(s_)),
+        weight_(workspace.take<float>(s_.taps() * s_.pixel)) {
     const int margin = s_.kernel + s_.stride;  // more than a window may overhang
-    const size_t buffers = Ring::bytes(s_.kernel, c.out.width, margin, s_.pixel) +
-                           Ring::bytes(1, c.in.width, margin, s_.pixel) +
-                           block_bytes<float>(c.in.width * s_.pixel) +
-                           2 * block_bytes<float>(s_.taps() * s_.pixel);
-    const int workers =
-        workspace.workers(most_workers(threads, c),
-                          GradientReader::bytes(c.dy) + GradientWriter::bytes(c.sink, c.in) +
-                              ColumnSums::bytes(c.out.channels) + buffers);
-    for (int w = 0; w < workers; ++w) {
-      dy_.emplace_back(c.dy, workspace);
-      writer_.emplace_back(c.sink, c.in, workspace);
-      bias_.emplace_back(c.out.channels, workspace);
-      dy_ring_.emplace_back(s_.kernel, c.out.width, margin, s_.pixel, workspace);
-      f_.emplace_back(1, c.in.width, margin, s_.pixel, workspace);
-      df_.push_back(workspace.take<float>(c.in.width * s_.pixel));
-      image_taps_.push_back(workspace.take<float>(s_.taps() * s_.pixel));
-      taps_.push_back(workspace.take<float>(s_.taps() * s_.pixel));
-    }
+    workers_ = workspace.workers(threads.image_workers(c.in.batch), [&](Workspace& own) {
+      return Worker{{c.dy, own},
+                    {c.sink, c.in, own},
+                    {c.out.channels, own},
+                    {s_.kernel, c.out.width, margin, s_.pixel, own},
+                    {1, c.in.width, margin, s_.pixel, own},
+                    own.take<float>(c.in.width * s_.pixel),
+                    own.take<float>(s_.taps() * s_.pixel),
+                    own.take<float>(s_.taps() * s_.pixel)};
+    });
   }
 
   void run() {
@@ -168,16 +155,25 @@ class DepthwiseBackward {
         for (int n = 0; n < phase.taps; ++n)
           take_tap(weight_ + (i * s_.kernel + phase.at + n) * s_.pixel, c_.weight, c_.in.channels,
                    s_, i, phase.first + s_.stride * (phase.taps - 1 - n));
-    const int workers = static_cast<int>(dy_.size());
-    threads_.run(workers, [&](int w) { work(w, share_of(c_.in.batch, w, workers)); });
-    GradientWriter::merge(writer_);
-    if (c_.dbias) ColumnSums::merge(c_.dbias, bias_);
+    const int workers = static_cast<int>(workers_.size());
+    threads_.run(workers, [&](int w) { work(workers_[w], share_of(c_.in.batch, w, workers)); });
+    GradientWriter::merge(workers_, &Worker::writer);
+    if (c_.dbias) ColumnSums::merge(c_.dbias, workers_, &Worker::bias);
     merge_taps();
   }
 
  private:
-  // Columns offset, offset + stride, … of the operand meet the taps first, first + stride, … of each kernel row:
-  // df[stride·j + offset] = Σ_n dy[j + column + n]·taps[at + n], the taps in reverse.
+  struct Worker {
+    GradientReader gradient;
+    GradientWriter writer;
+    ColumnSums bias;
+    Ring dy, f;                // f is one row
+    float* df;                 // (W, pixel)
+    float *image_taps, *taps;  // (K, K, pixel): the sums of an image, of this worker
+  };
+
+  // The columns offset, offset + stride, … of the operand meet the taps first, first + stride, … of
+  // each kernel row, in reverse: df[stride·j + offset] = Σ_n dy[j + column + n]·taps[at + n].
   struct Phase {
     int offset, first, taps, column, at;
   };
@@ -195,35 +191,35 @@ class DepthwiseBackward {
     return phases;
   }
 
-  void work(int w, Share images) {
-    dy_[w].renew();
-    writer_[w].renew();
-    bias_[w].renew();
-    dy_ring_[w].renew();
-    f_[w].renew();
-    std::fill_n(taps_[w], s_.taps() * s_.pixel, 0.f);
+  void work(Worker& worker, Share images) const {
+    worker.gradient.renew();
+    worker.writer.renew();
+    worker.bias.renew();
+    worker.dy.renew();
+    worker.f.renew();
+    std::fill_n(worker.taps, s_.taps() * s_.pixel, 0.f);
     for (int64_t image = images.first; image < images.last; ++image) {
-      std::fill_n(image_taps_[w], s_.taps() * s_.pixel, 0.f);
+      std::fill_n(worker.image_taps, s_.taps() * s_.pixel, 0.f);
       int loaded = 0;  // rows of dy
       for (int row = 0; row < c_.in.height; ++row) {
         for (; loaded < std::min((row + s_.padding) / s_.stride + 1, c_.out.height); ++loaded)
-          load_gradient(w, image, loaded);
-        work_row(w, image, row);
+          load_gradient(worker, image, loaded);
+        work_row(worker, image, row);
       }
-      row_kernels().add_scaled(taps_[w], image_taps_[w], 1, s_.taps() * s_.pixel);
+      row_kernels().add_scaled(worker.taps, worker.image_taps, 1, s_.taps() * s_.pixel);
     }
   }
 
-  void load_gradient(int w, int64_t image, int row) {
+  void load_gradient(Worker& worker, int64_t image, int row) const {
     const int64_t pixel = (image * c_.out.height + row) * c_.out.width;
-    float* dy = dy_ring_[w].at(row, 0);
-    dy_[w].load(dy, s_.pixel, pixel, pixel + c_.out.width);
-    if (c_.dbias) bias_[w].add(dy, s_.pixel, c_.out.width);
+    float* dy = worker.dy.at(row, 0);
+    worker.gradient.load(dy, s_.pixel, pixel, pixel + c_.out.width);
+    if (c_.dbias) worker.bias.add(dy, s_.pixel, c_.out.width);
   }
 
-  void work_row(int w, int64_t image, int row) {
-    int taps[kMostTaps], dy_rows[kMostTaps],
-        count = 0;  // rows of the kernel, and of dy, that meet this row
+  void work_row(Worker& worker, int64_t image, int row) const {
+    // The rows of the kernel, and of dy, that meet this row.
+    int taps[kMostTaps], dy_rows[kMostTaps], count = 0;
     for (int i = (row + s_.padding) % s_.stride; i < s_.kernel; i += s_.stride) {
       const int dy_row = (row + s_.padding - i) / s_.stride;
       if (row + s_.padding < i || dy_row >= c_.out.height) continue;
@@ -231,26 +227,27 @@ class DepthwiseBackward {
       dy_rows[count++] = dy_row;
     }
     const int64_t pixel = (image * c_.in.height + row) * c_.in.width;
-    float* f = f_[w].at(0, 0);
-    if (writer_[w].wanted()) {
-      for (const Phase& phase : phases_) correlate(w, phase, taps, dy_rows, count);
-      writer_[w].store(df_[w], s_.pixel, f, s_.pixel, pixel, pixel + c_.in.width);
+    float* f = worker.f.at(0, 0);
+    if (worker.writer.wanted()) {
+      for (const Phase& phase : phases_) correlate(worker, phase, taps, dy_rows, count);
+      worker.writer.store(worker.df, s_.pixel, f, s_.pixel, pixel, pixel + c_.in.width);
     } else {
-      writer_[w].operand().load(f, s_.pixel, pixel, pixel + c_.in.width);
+      worker.writer.operand().load(f, s_.pixel, pixel, pixel + c_.in.width);
     }
     for (int i = 0; i < count; ++i)
-      row_kernels().correlate_taps(image_taps_[w] + taps[i] * s_.kernel * s_.pixel,
-                                   f_[w].at(0, -s_.padding), dy_ring_[w].at(dy_rows[i], 0),
+      row_kernels().correlate_taps(worker.image_taps + taps[i] * s_.kernel * s_.pixel,
+                                   worker.f.at(0, -s_.padding), worker.dy.at(dy_rows[i], 0),
                                    c_.out.width, c_.in.channels, s_.kernel, s_.stride);
   }
 
-  void correlate(int w, const Phase& phase, const int* taps, const int* dy_rows, int count) {
+  void correlate(Worker& worker, const Phase& phase, const int* taps, const int* dy_rows,
+                 int count) const {
     const float *in[kMostTaps], *weights[kMostTaps];
     for (int i = 0; i < count; ++i) {
-      in[i] = dy_ring_[w].at(dy_rows[i], phase.column);
+      in[i] = worker.dy.at(dy_rows[i], phase.column);
       weights[i] = weight_ + (taps[i] * s_.kernel + phase.at) * s_.pixel;
     }
-    row_kernels().correlate({.out = df_[w] + phase.offset * s_.pixel,
+    row_kernels().correlate({.out = worker.df + phase.offset * s_.pixel,
                              .out_step = s_.stride * s_.pixel,
                              .width = (c_.in.width - phase.offset + s_.stride - 1) / s_.stride,
                              .channels = c_.in.channels,
@@ -262,11 +259,11 @@ class DepthwiseBackward {
   }
 
   void merge_taps() {
-    for (size_t w = 1; w < taps_.size(); ++w)
-      row_kernels().add_scaled(taps_[0], taps_[w], 1, s_.taps() * s_.pixel);
+    float* taps = workers_[0].taps;
+    for (size_t w = 1; w < workers_.size(); ++w)
+      row_kernels().add_scaled(taps, workers_[w].taps, 1, s_.taps() * s_.pixel);
     for (int c = 0; c < c_.in.channels; ++c)
-      for (int t = 0; t < s_.taps(); ++t)
-        c_.dweight[c * s_.taps() + t] = taps_[0][t * s_.pixel + c];
+      for (int t = 0; t < s_.taps(); ++t) c_.dweight[c * s_.taps() + t] = taps[t * s_.pixel + c];
   }
 
   const Threads& threads_;
@@ -274,28 +271,19 @@ class DepthwiseBackward {
   Shape s_;
   std::vector<Phase> phases_;
   float* weight_;  // (K, K, pixel), the taps of a kernel row by phase
-  std::vector<GradientReader> dy_;
-  std::vector<GradientWriter> writer_;
-  std::vector<ColumnSums> bias_;
-  std::vector<Ring> dy_ring_, f_;
-  std::vector<float*> df_, image_taps_,
-      taps_;  // (W, pixel), (K, K, pixel) twice: sums of an image, of a worker
+  std::vector<Worker> workers_;
 };
 
 }  // namespace
 
-ConvWork prepare_fused(const Threads& threads, const Program& program, const std::string& name,
+ConvWork prepare_fused(const Threads& threads, const Workspace& workspace, bool training,
                        const ConvViews& c) {
   require(c.window.kernel_h == c.window.kernel_w && c.window.kernel_h <= kMostTaps,
           Failure::internal, "{}: a depthwise kernel of {}x{}; square ones up to {} are known",
-          name, c.window.kernel_h, c.window.kernel_w, kMostTaps);
-  ConvWork exec;
-  exec.forward = [f = std::make_shared<DepthwiseForward>(threads, program, name, c)] { f->run(); };
-  if (program.training())
-    exec.backward = [b = std::make_shared<DepthwiseBackward>(threads, program, name, c)] {
-      b->run();
-    };
-  return exec;
+          workspace.step(), c.window.kernel_h, c.window.kernel_w, kMostTaps);
+  ConvWork work{runner<DepthwiseForward>(threads, workspace, c), {}};
+  if (training) work.backward = runner<DepthwiseBackward>(threads, workspace, c);
+  return work;
 }
 
 }  // namespace engine::cpu

@@ -1,10 +1,10 @@
-// Dense convolutions larger than 1×1 through oneDNN, some images at a time per worker, so that the materialised operand,
-// the output and their gradients stay in the cache. Activations are plain NHWC; the weights are reordered to what
-// oneDNN likes once per step (measured: with plain weights it falls back to a path many times slower).
+// Dense convolutions larger than 1×1 by oneDNN, a few images at a time per worker, so that the
+// materialised operand, the output and their gradients stay in the cache. Activations are plain
+// NHWC; the weights are reordered to what oneDNN likes once per step, because with plain weights it
+// falls back to a path that was measured many times slower.
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "engine/cpu/onednn.h"
 #include "engine/cpu/prepare.h"
@@ -17,7 +17,8 @@ namespace {
 using Tag = dnnl::memory::format_tag;
 using Desc = dnnl::memory::desc;
 
-// Images of one call: several where an image is small, so that a weight gradient is worth its sum.
+// The images of one call: several where an image is small, so that a weight gradient is worth its
+// sum.
 int images_per_call(int batch, int threads, int64_t pixels) {
   constexpr int64_t kPixels = 256;
   int images = 1;
@@ -26,7 +27,7 @@ int images_per_call(int batch, int threads, int64_t pixels) {
   return images;
 }
 
-// Descriptors of one call, made for one thread: workers run side by side.
+// The descriptors of one call, made for one thread, since workers run side by side.
 struct Dense {
   ConvViews c;
   int images;
@@ -96,10 +97,8 @@ int64_t floats_of(const Desc& desc) {
 
 class DenseForward {
  public:
-  DenseForward(const Threads& threads, const Program& program, const std::string& name,
-               const Dense& d)
+  DenseForward(const Threads& threads, Workspace workspace, const Dense& d)
       : threads_(threads), d_(d) {
-    Workspace workspace(program, name);
     const auto desc = for_one_thread([&] { return d.forward(); });
     const dnnl::convolution_forward primitive(desc);
     float* weight = workspace.take<float>(floats_of(desc.weights_desc()));
@@ -107,66 +106,63 @@ class DenseForward {
     const int64_t f_floats = d.c.in.dense() ? 0 : d.in_pixels() * d.c.in.channels;
     const int64_t y_floats = d.c.out.dense() ? 0 : d.out_pixels() * d.c.out.channels;
     const int64_t scratch = floats_of(desc.scratchpad_desc());
-    const int workers = workspace.workers(
-        d.most_workers(threads), OperandReader::bytes(d.c.in) + OutputWriter::bytes(d.c.out) +
-                                     block_bytes<float>(f_floats) + block_bytes<float>(y_floats) +
-                                     block_bytes<float>(scratch));
-    for (int w = 0; w < workers; ++w) {
-      in_.emplace_back(d.c.in, workspace);
-      out_.emplace_back(d.c.out, d.c.bias, workspace);
-      f_.push_back(workspace.take<float>(f_floats));
-      y_.push_back(workspace.take<float>(y_floats));
-      call_.push_back(
-          {primitive,
-           {{DNNL_ARG_SRC, d.x, nullptr},
-            {DNNL_ARG_WEIGHTS, desc.weights_desc(), weight},
-            {DNNL_ARG_DST, d.y, nullptr},
-            {DNNL_ARG_SCRATCHPAD, desc.scratchpad_desc(), workspace.take<float>(scratch)}}});
-    }
+    workers_ = workspace.workers(d.most_workers(threads), [&](Workspace& own) {
+      return Worker{{d.c.in, own},
+                    {d.c.out, d.c.bias, own},
+                    own.take<float>(f_floats),
+                    own.take<float>(y_floats),
+                    {primitive,
+                     {{DNNL_ARG_SRC, d.x, nullptr},
+                      {DNNL_ARG_WEIGHTS, desc.weights_desc(), weight},
+                      {DNNL_ARG_DST, d.y, nullptr},
+                      {DNNL_ARG_SCRATCHPAD, desc.scratchpad_desc(), own.take<float>(scratch)}}}};
+    });
   }
 
   void run() {
     threads_.run_library([&] { weight_[0].execute(); });
-    const int workers = static_cast<int>(in_.size());
-    threads_.run(workers, [&](int w) { work(w, share_of(d_.calls(), w, workers)); });
-    OutputWriter::merge(out_);
+    const int workers = static_cast<int>(workers_.size());
+    threads_.run(workers, [&](int w) { work(workers_[w], share_of(d_.calls(), w, workers)); });
+    OutputWriter::merge(workers_, &Worker::out);
   }
 
  private:
-  void work(int w, Share calls) {
+  struct Worker {
+    OperandReader in;
+    OutputWriter out;
+    float *f, *y;
+    Call call;
+  };
+
+  void work(Worker& worker, Share calls) const {
     const ConvViews& c = d_.c;
-    in_[w].renew();
-    out_[w].renew();
+    worker.in.renew();
+    worker.out.renew();
     for (int64_t call = calls.first; call < calls.last; ++call) {
       const int64_t in = call * d_.in_pixels(), out = call * d_.out_pixels();
-      if (!c.in.dense()) in_[w].load(f_[w], c.in.channels, in, in + d_.in_pixels());
-      call_[w].set(DNNL_ARG_SRC, c.in.dense() ? c.in.x + in * c.in.pitch : f_[w]);
-      call_[w].set(DNNL_ARG_DST, c.out.dense() ? c.out.y + out * c.out.pitch : y_[w]);
-      call_[w].execute();
+      if (!c.in.dense()) worker.in.load(worker.f, c.in.channels, in, in + d_.in_pixels());
+      worker.call.set(DNNL_ARG_SRC, c.in.dense() ? c.in.x + in * c.in.pitch : worker.f);
+      worker.call.set(DNNL_ARG_DST, c.out.dense() ? c.out.y + out * c.out.pitch : worker.y);
+      worker.call.execute();
       if (c.out.dense())
-        out_[w].finish(out, out + d_.out_pixels());
+        worker.out.finish(out, out + d_.out_pixels());
       else
-        out_[w].store(y_[w], c.out.channels, nullptr, 0, out, out + d_.out_pixels());
+        worker.out.store(worker.y, c.out.channels, nullptr, 0, out, out + d_.out_pixels());
     }
   }
 
   const Threads& threads_;
   Dense d_;
-  std::vector<Call> weight_;
-  std::vector<OperandReader> in_;
-  std::vector<OutputWriter> out_;
-  std::vector<float*> f_, y_;
-  std::vector<Call> call_;
+  std::vector<Call> weight_;  // to oneDNN's layout
+  std::vector<Worker> workers_;
 };
 
 // ---------------------------------------------------------------- backward
 
 class DenseBackward {
  public:
-  DenseBackward(const Threads& threads, const Program& program, const std::string& name,
-                const Dense& d)
+  DenseBackward(const Threads& threads, Workspace workspace, const Dense& d)
       : threads_(threads), d_(d) {
-    Workspace workspace(program, name);
     const ConvViews& c = d.c;
     const auto data = for_one_thread([&] { return d.backward_data(); });
     const auto weights = for_one_thread([&] { return d.backward_weights(); });
@@ -180,107 +176,97 @@ class DenseBackward {
                   y_floats = d.out_pixels() * c.out.channels;
     const int64_t scratch =
         std::max(floats_of(data.scratchpad_desc()), floats_of(weights.scratchpad_desc()));
-    const int workers = workspace.workers(
-        d.most_workers(threads),
-        GradientReader::bytes(c.dy) + GradientWriter::bytes(c.sink, c.in) +
-            ColumnSums::bytes(c.out.channels) + block_bytes<float>(y_floats) +
-            2 * block_bytes<float>(x_floats) + 2 * block_bytes<float>(dweight_floats_) +
-            block_bytes<float>(scratch));
-    for (int w = 0; w < workers; ++w) {
-      dy_.emplace_back(c.dy, workspace);
-      writer_.emplace_back(c.sink, c.in, workspace);
-      bias_.emplace_back(c.out.channels, workspace);
-      tiles_.push_back({.dy = workspace.take<float>(c.dy.dense() ? 0 : y_floats),
-                        .df = workspace.take<float>(c.sink.grad ? x_floats : 0),
-                        .f = workspace.take<float>(c.in.dense() ? 0 : x_floats),
-                        .part = workspace.take<float>(dweight_floats_),
-                        .dweight = workspace.take<float>(dweight_floats_)});
-      float* scratchpad = workspace.take<float>(scratch);
-      data_.push_back({data_primitive,
-                       {{DNNL_ARG_DIFF_DST, d.y, nullptr},
-                        {DNNL_ARG_WEIGHTS, weight_desc, weight},
-                        {DNNL_ARG_DIFF_SRC, d.x, nullptr},
-                        {DNNL_ARG_SCRATCHPAD, data.scratchpad_desc(), scratchpad}}});
-      weights_.push_back({weights_primitive,
-                          {{DNNL_ARG_DIFF_DST, d.y, nullptr},
-                           {DNNL_ARG_SRC, d.x, nullptr},
-                           {DNNL_ARG_DIFF_WEIGHTS, dweight_desc, tiles_[w].part},
-                           {DNNL_ARG_SCRATCHPAD, weights.scratchpad_desc(), scratchpad}}});
-    }
-    weight_.push_back(reorder(dweight_desc, tiles_[0].dweight, d.plain_weight, c.dweight));
+    workers_ = workspace.workers(d.most_workers(threads), [&](Workspace& own) {
+      float* part = own.take<float>(dweight_floats_);
+      float* scratchpad = own.take<float>(scratch);
+      return Worker{{c.dy, own},
+                    {c.sink, c.in, own},
+                    {c.out.channels, own},
+                    own.take<float>(y_floats),
+                    own.take<float>(x_floats),
+                    own.take<float>(x_floats),
+                    part,
+                    own.take<float>(dweight_floats_),
+                    {data_primitive,
+                     {{DNNL_ARG_DIFF_DST, d.y, nullptr},
+                      {DNNL_ARG_WEIGHTS, weight_desc, weight},
+                      {DNNL_ARG_DIFF_SRC, d.x, nullptr},
+                      {DNNL_ARG_SCRATCHPAD, data.scratchpad_desc(), scratchpad}}},
+                    {weights_primitive,
+                     {{DNNL_ARG_DIFF_DST, d.y, nullptr},
+                      {DNNL_ARG_SRC, d.x, nullptr},
+                      {DNNL_ARG_DIFF_WEIGHTS, dweight_desc, part},
+                      {DNNL_ARG_SCRATCHPAD, weights.scratchpad_desc(), scratchpad}}}};
+    });
+    weight_.push_back(reorder(dweight_desc, workers_[0].dweight, d.plain_weight, c.dweight));
   }
 
   void run() {
-    const int workers = static_cast<int>(dy_.size());
+    const int workers = static_cast<int>(workers_.size());
     if (d_.c.sink.grad) threads_.run_library([&] { weight_[0].execute(); });
-    threads_.run(workers, [&](int w) { work(w, share_of(d_.calls(), w, workers)); });
+    threads_.run(workers, [&](int w) { work(workers_[w], share_of(d_.calls(), w, workers)); });
     for (int w = 1; w < workers; ++w)
-      row_kernels().add_scaled(tiles_[0].dweight, tiles_[w].dweight, 1, dweight_floats_);
+      row_kernels().add_scaled(workers_[0].dweight, workers_[w].dweight, 1, dweight_floats_);
     threads_.run_library([&] { weight_[1].execute(); });
-    GradientWriter::merge(writer_);
-    if (d_.c.dbias) ColumnSums::merge(d_.c.dbias, bias_);
+    GradientWriter::merge(workers_, &Worker::writer);
+    if (d_.c.dbias) ColumnSums::merge(d_.c.dbias, workers_, &Worker::bias);
   }
 
  private:
-  struct Tiles {
+  struct Worker {
+    GradientReader gradient;
+    GradientWriter writer;
+    ColumnSums bias;
     float *dy, *df, *f;
     float *part, *dweight;  // of one call, of this worker; in oneDNN's layout
+    Call data, weights;
   };
 
-  void work(int w, Share calls) {
-    dy_[w].renew();
-    writer_[w].renew();
-    bias_[w].renew();
-    std::fill_n(tiles_[w].dweight, dweight_floats_, 0.f);
-    for (int64_t call = calls.first; call < calls.last; ++call) work_call(w, call);
+  void work(Worker& worker, Share calls) const {
+    worker.gradient.renew();
+    worker.writer.renew();
+    worker.bias.renew();
+    std::fill_n(worker.dweight, dweight_floats_, 0.f);
+    for (int64_t call = calls.first; call < calls.last; ++call) work_call(worker, call);
   }
 
-  void work_call(int w, int64_t call) {
+  void work_call(Worker& worker, int64_t call) const {
     const ConvViews& c = d_.c;
-    const Tiles& t = tiles_[w];
     const int64_t in = call * d_.in_pixels(), in_end = in + d_.in_pixels();
     const int64_t out = call * d_.out_pixels(), out_end = out + d_.out_pixels();
-    if (!c.dy.dense()) dy_[w].load(t.dy, c.out.channels, out, out_end);
-    const float* dy = c.dy.dense() ? c.dy.grad + out * c.dy.pitch : t.dy;
-    if (c.dbias) bias_[w].add(dy, c.out.channels, d_.out_pixels());
-    float* f = c.in.dense() ? nullptr : t.f;
+    if (!c.dy.dense()) worker.gradient.load(worker.dy, c.out.channels, out, out_end);
+    const float* dy = c.dy.dense() ? c.dy.grad + out * c.dy.pitch : worker.dy;
+    if (c.dbias) worker.bias.add(dy, c.out.channels, d_.out_pixels());
+    float* f = c.in.dense() ? nullptr : worker.f;
     if (c.sink.grad) {
-      data_[w].set(DNNL_ARG_DIFF_DST, dy);
-      data_[w].set(DNNL_ARG_DIFF_SRC, t.df);
-      data_[w].execute();
-      writer_[w].store(t.df, c.in.channels, f, c.in.channels, in, in_end);
+      worker.data.set(DNNL_ARG_DIFF_DST, dy);
+      worker.data.set(DNNL_ARG_DIFF_SRC, worker.df);
+      worker.data.execute();
+      worker.writer.store(worker.df, c.in.channels, f, c.in.channels, in, in_end);
     } else if (f) {
-      writer_[w].operand().load(f, c.in.channels, in, in_end);
+      worker.writer.operand().load(f, c.in.channels, in, in_end);
     }
-    weights_[w].set(DNNL_ARG_DIFF_DST, dy);
-    weights_[w].set(DNNL_ARG_SRC, f ? f : c.in.x + in * c.in.pitch);
-    weights_[w].execute();
-    row_kernels().add_scaled(t.dweight, t.part, 1, dweight_floats_);
+    worker.weights.set(DNNL_ARG_DIFF_DST, dy);
+    worker.weights.set(DNNL_ARG_SRC, f ? f : c.in.x + in * c.in.pitch);
+    worker.weights.execute();
+    row_kernels().add_scaled(worker.dweight, worker.part, 1, dweight_floats_);
   }
 
   const Threads& threads_;
   Dense d_;
   int64_t dweight_floats_ = 0;
   std::vector<Call> weight_;  // to oneDNN's layout, and back
-  std::vector<GradientReader> dy_;
-  std::vector<GradientWriter> writer_;
-  std::vector<ColumnSums> bias_;
-  std::vector<Tiles> tiles_;
-  std::vector<Call> data_, weights_;
+  std::vector<Worker> workers_;
 };
 
 }  // namespace
 
-ConvWork prepare_library(const Threads& threads, const Program& program, const std::string& name,
+ConvWork prepare_library(const Threads& threads, const Workspace& workspace, bool training,
                          const ConvViews& c) {
   const Dense dense(c, threads.count());
-  ConvWork exec;
-  exec.forward = [f = std::make_shared<DenseForward>(threads, program, name, dense)] { f->run(); };
-  if (program.training())
-    exec.backward = [b = std::make_shared<DenseBackward>(threads, program, name, dense)] {
-      b->run();
-    };
-  return exec;
+  ConvWork work{runner<DenseForward>(threads, workspace, dense), {}};
+  if (training) work.backward = runner<DenseBackward>(threads, workspace, dense);
+  return work;
 }
 
 }  // namespace engine::cpu

@@ -6,7 +6,7 @@
 namespace engine::cpu {
 namespace {
 
-// Every value that a byte can have, per channel: a lookup instead of two divisions per element.
+// The normalised value of every byte, per channel: a lookup instead of two divisions per element.
 template <int C>
 struct NormalisedBytes {
   explicit NormalisedBytes(const InputView& view) {
@@ -17,7 +17,7 @@ struct NormalisedBytes {
   float of[C][256];
 };
 
-// The bytes as they are: no record, no mix.
+// Normalises the bytes as they are: there is no record and no mix.
 template <int C>
 void normalise(const Threads& threads, float* image, const InputView& view, const uint8_t* bytes) {
   const NormalisedBytes<C> table(view);

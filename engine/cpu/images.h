@@ -1,4 +1,5 @@
-// The staging slot, or the records of the pack that it holds, to the network's input.
+// Turns the bytes of the staging slot, or the records of the pack that it holds, into the network's
+// input.
 #pragma once
 
 #include "engine/cpu/threads.h"
@@ -6,6 +7,7 @@
 
 namespace engine::cpu {
 
-void load_images(const Threads& threads, float* image, const InputView& view);  // (batch, H, W, C)
+// Writes image, (batch, H, W, C).
+void load_images(const Threads& threads, float* image, const InputView& view);
 
 }  // namespace engine::cpu

@@ -1,4 +1,4 @@
-// Cross entropy.
+// Cross entropy: the loss, and the gradient of the logits.
 #include <algorithm>
 #include <cmath>
 
@@ -9,7 +9,7 @@ namespace engine::cpu {
 
 namespace {
 
-// Cross entropy of one image; dlogits null: not wanted.
+// Adds the cross entropy of one image to the result. dlogits is null where it is not wanted.
 void cross_entropy(StepResult& result, float* dlogits, const float* logits, int classes,
                    const TargetRow& target, double divisor, double scale) {
   const int label = target.label;

@@ -1,4 +1,5 @@
-// What the CPU backend uses of oneDNN 2.6: plain descriptors, and primitives that execute without allocating.
+// The part of oneDNN 2.6 that the CPU backend uses: plain descriptors, and primitives that execute
+// without allocating.
 #pragma once
 
 #include <dnnl.hpp>
@@ -9,7 +10,7 @@
 
 namespace engine::cpu {
 
-// One for the process; it has no state.
+// The one engine of the process; it has no state.
 const dnnl::engine& dnnl_engine();
 
 dnnl::memory::desc dnnl_desc(const dnnl::memory::dims& dims, dnnl::memory::format_tag tag);

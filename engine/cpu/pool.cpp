@@ -1,7 +1,6 @@
-// Pooling, by maximum or average, image by image.
+// Pooling, by maximum or average, one image at a time.
 #include <algorithm>
 #include <limits>
-#include <memory>
 
 #include "engine/cost.h"
 #include "engine/cpu/prepare.h"
@@ -21,8 +20,15 @@ struct Pooling {
 
   int64_t in_floats() const { return int64_t{in.height} * in.width * in.channels; }
   int64_t out_floats() const { return int64_t{out.height} * out.width * out.channels; }
+  Share in_pixels(int64_t image) const {
+    return pixels_of({image, image + 1}, int64_t{in.height} * in.width);
+  }
+  Share out_pixels(int64_t image) const {
+    return pixels_of({image, image + 1}, int64_t{out.height} * out.width);
+  }
 
-  // Calls body(output offset, input offset) for every tap of an image, in scan order for each output.
+  // Calls body(output offset, input offset) for every tap of an image, in scan order for each
+  // output.
   template <class Body>
   void for_taps(const Body& body) const {
     for (int oh = 0; oh < out.height; ++oh)
@@ -36,7 +42,7 @@ struct Pooling {
       }
   }
 
-  // y of one image from its f.
+  // Makes y of one image from its f.
   void forward(float* y, const float* f) const {
     const float weight =
         1 / (static_cast<float>(window.kernel_h) * static_cast<float>(window.kernel_w));
@@ -49,7 +55,7 @@ struct Pooling {
     });
   }
 
-  // df of one image; dy is used up. The maximum is found again: the first in scan order.
+  // Makes df of one image and uses dy up. The maximum is found again: the first in scan order.
   void backward(float* df, float* dy, const float* f, const float* y) const {
     const float weight =
         1 / (static_cast<float>(window.kernel_h) * static_cast<float>(window.kernel_w));
@@ -65,101 +71,90 @@ struct Pooling {
 
 class PoolForward {
  public:
-  PoolForward(const Threads& threads, const Program& program, const std::string& name,
-              const Pooling& p)
-      : threads_(threads), p_(p) {
-    Workspace workspace(program, name);
-    const int workers = workspace.workers(threads.image_workers(p.in.batch),
-                                          OperandReader::bytes(p.in) + OutputWriter::bytes(p.out) +
-                                              block_bytes<float>(p.in_floats()) +
-                                              block_bytes<float>(p.out_floats()));
-    for (int w = 0; w < workers; ++w) {
-      in_.emplace_back(p.in, workspace);
-      out_.emplace_back(p.out, nullptr, workspace);
-      f_.push_back(workspace.take<float>(p.in_floats()));
-      y_.push_back(workspace.take<float>(p.out_floats()));
-    }
-  }
+  PoolForward(const Threads& threads, Workspace workspace, const Pooling& p)
+      : threads_(threads),
+        p_(p),
+        workers_(workspace.workers(threads.image_workers(p.in.batch), [&](Workspace& own) {
+          return Worker{{p.in, own},
+                        {p.out, nullptr, own},
+                        own.take<float>(p.in_floats()),
+                        own.take<float>(p.out_floats())};
+        })) {}
 
   void run() {
-    const int workers = static_cast<int>(in_.size());
-    threads_.run(workers, [&](int w) {
-      in_[w].renew();
-      out_[w].renew();
-      const Share images = share_of(p_.in.batch, w, workers);
-      for (int64_t image = images.first; image < images.last; ++image) {
-        const Share in = pixels_of({image, image + 1}, int64_t{p_.in.height} * p_.in.width);
-        const Share out = pixels_of({image, image + 1}, int64_t{p_.out.height} * p_.out.width);
-        in_[w].load(f_[w], p_.in.channels, in.first, in.last);
-        p_.forward(y_[w], f_[w]);
-        out_[w].store(y_[w], p_.out.channels, nullptr, 0, out.first, out.last);
-      }
-    });
-    OutputWriter::merge(out_);
+    const int workers = static_cast<int>(workers_.size());
+    threads_.run(workers, [&](int w) { work(workers_[w], share_of(p_.in.batch, w, workers)); });
+    OutputWriter::merge(workers_, &Worker::out);
   }
 
  private:
+  struct Worker {
+    OperandReader in;
+    OutputWriter out;
+    float *f, *y;  // of one image
+  };
+
+  void work(Worker& worker, Share images) {
+    worker.in.renew();
+    worker.out.renew();
+    for (int64_t image = images.first; image < images.last; ++image) {
+      const Share in = p_.in_pixels(image), out = p_.out_pixels(image);
+      worker.in.load(worker.f, p_.in.channels, in.first, in.last);
+      p_.forward(worker.y, worker.f);
+      worker.out.store(worker.y, p_.out.channels, nullptr, 0, out.first, out.last);
+    }
+  }
+
   const Threads& threads_;
   Pooling p_;
-  std::vector<OperandReader> in_;
-  std::vector<OutputWriter> out_;
-  std::vector<float*> f_, y_;  // of one image
+  std::vector<Worker> workers_;
 };
 
 class PoolBackward {
  public:
-  PoolBackward(const Threads& threads, const Program& program, const std::string& name,
-               const Pooling& p)
-      : threads_(threads), p_(p) {
-    Workspace workspace(program, name);
-    const int workers = workspace.workers(
-        threads.image_workers(p.in.batch),
-        GradientReader::bytes(p.dy) + GradientWriter::bytes(p.sink, p.in) +
-            2 * block_bytes<float>(p.in_floats()) + 2 * block_bytes<float>(p.out_floats()));
-    for (int w = 0; w < workers; ++w) {
-      dy_.emplace_back(p.dy, workspace);
-      writer_.emplace_back(p.sink, p.in, workspace);
-      image_.push_back({.f = workspace.take<float>(p.in_floats()),
-                        .df = workspace.take<float>(p.in_floats()),
-                        .y = workspace.take<float>(p.out_floats()),
-                        .dy = workspace.take<float>(p.out_floats())});
-    }
-  }
+  PoolBackward(const Threads& threads, Workspace workspace, const Pooling& p)
+      : threads_(threads),
+        p_(p),
+        workers_(workspace.workers(threads.image_workers(p.in.batch), [&](Workspace& own) {
+          return Worker{{p.dy, own},
+                        {p.sink, p.in, own},
+                        own.take<float>(p.in_floats()),
+                        own.take<float>(p.in_floats()),
+                        own.take<float>(p.out_floats()),
+                        own.take<float>(p.out_floats())};
+        })) {}
 
   void run() {
-    const int workers = static_cast<int>(dy_.size());
-    threads_.run(workers, [&](int w) {
-      dy_[w].renew();
-      writer_[w].renew();
-      const Share images = share_of(p_.in.batch, w, workers);
-      for (int64_t image = images.first; image < images.last; ++image) work(w, image);
-    });
-    GradientWriter::merge(writer_);
+    const int workers = static_cast<int>(workers_.size());
+    threads_.run(workers, [&](int w) { work(workers_[w], share_of(p_.in.batch, w, workers)); });
+    GradientWriter::merge(workers_, &Worker::writer);
   }
 
  private:
-  struct Image {
-    float *f, *df, *y, *dy;
+  struct Worker {
+    GradientReader gradient;
+    GradientWriter writer;
+    float *f, *df, *y, *dy;  // of one image
   };
 
-  void work(int w, int64_t image) {
-    const Image& m = image_[w];
-    const Share in = pixels_of({image, image + 1}, int64_t{p_.in.height} * p_.in.width);
-    const Share out = pixels_of({image, image + 1}, int64_t{p_.out.height} * p_.out.width);
-    dy_[w].load(m.dy, p_.out.channels, out.first, out.last);
-    if (p_.maximal) {
-      writer_[w].operand().load(m.f, p_.in.channels, in.first, in.last);
-      p_.forward(m.y, m.f);
+  void work(Worker& worker, Share images) {
+    worker.gradient.renew();
+    worker.writer.renew();
+    for (int64_t image = images.first; image < images.last; ++image) {
+      const Share in = p_.in_pixels(image), out = p_.out_pixels(image);
+      worker.gradient.load(worker.dy, p_.out.channels, out.first, out.last);
+      if (p_.maximal) {
+        worker.writer.operand().load(worker.f, p_.in.channels, in.first, in.last);
+        p_.forward(worker.y, worker.f);
+      }
+      p_.backward(worker.df, worker.dy, worker.f, worker.y);
+      worker.writer.store(worker.df, p_.in.channels, nullptr, 0, in.first, in.last);
     }
-    p_.backward(m.df, m.dy, m.f, m.y);
-    writer_[w].store(m.df, p_.in.channels, nullptr, 0, in.first, in.last);
   }
 
   const Threads& threads_;
   Pooling p_;
-  std::vector<GradientReader> dy_;
-  std::vector<GradientWriter> writer_;
-  std::vector<Image> image_;
+  std::vector<Worker> workers_;
 };
 
 }  // namespace
@@ -171,16 +166,15 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
             .maximal = pool.maximal};
   const std::string shape = text_of(pool, p.in);
   StepExec exec;
-  exec.forward =
-      one_launch("pool_forward", shape, pool_cost(p.out, p.in),
-                 [f = std::make_shared<PoolForward>(threads, program, pool.name, p)] { f->run(); });
+  exec.forward = one_launch("pool_forward", shape, pool_cost(p.out, p.in),
+                            runner<PoolForward>(threads, Workspace(program, pool.name), p));
   if (!program.training()) return exec;
   p.dy = program.gradient<float>(pool.out);
   p.sink = program.sink<float>(index, 0, pool.in);
   if (!p.sink.grad) return exec;
-  exec.backward = one_launch(
-      "pool_backward", shape, pool_backward_cost(p.sink, p.dy, p.in, p.maximal),
-      [b = std::make_shared<PoolBackward>(threads, program, pool.name, p)] { b->run(); });
+  exec.backward =
+      one_launch("pool_backward", shape, pool_backward_cost(p.sink, p.dy, p.in, p.maximal),
+                 runner<PoolBackward>(threads, Workspace(program, pool.name), p));
   return exec;
 }
 

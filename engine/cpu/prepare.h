@@ -1,9 +1,14 @@
-// One function per kind of step: it closes over every address of step `index` of a program. Steps never
-// overlap, so each takes the workspace from its start.
+// One function per kind of step, which closes over every address of step `index` of a program.
 #pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
 
 #include "engine/backend.h"
 #include "engine/cpu/threads.h"
+#include "engine/cpu/workspace.h"
 
 namespace engine::cpu {
 
@@ -14,7 +19,15 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
 StepExec prepare(const Threads& threads, const Program& program, int index, const Add& add);
 StepExec prepare(const Threads& threads, const Program& program, int index, const Loss& loss);
 
-// What both directions of a convolution touch.
+// Makes the forward or backward pass of a step, with its workers, and returns what runs it.
+template <class Pass, class... Arguments>
+std::function<void()> runner(const Threads& threads, Arguments&&... arguments) {
+  return [pass = std::make_shared<Pass>(threads, std::forward<Arguments>(arguments)...)] {
+    pass->run();
+  };
+}
+
+// The views and addresses that both directions of a convolution touch.
 struct ConvViews {
   OperandView<float> in;
   SliceView<float> out;
@@ -25,20 +38,21 @@ struct ConvViews {
   Window window;
 };
 
-// A prepared form; no backward without training.
+// A prepared form; it has no backward without training.
 struct ConvWork {
   std::function<void()> forward, backward;
 };
 
-// The forms, one file each: conv_matrix.cpp, conv_library.cpp, conv_fused.cpp.
-ConvWork prepare_matrix(const Threads& threads, const Program& program, const std::string& name,
+// The forms, one file each: conv_matrix.cpp, conv_library.cpp, conv_fused.cpp. Each direction takes
+// the workspace from its start.
+ConvWork prepare_matrix(const Threads& threads, const Workspace& workspace, bool training,
                         const ConvViews& c);
-ConvWork prepare_library(const Threads& threads, const Program& program, const std::string& name,
+ConvWork prepare_library(const Threads& threads, const Workspace& workspace, bool training,
                          const ConvViews& c);
-ConvWork prepare_fused(const Threads& threads, const Program& program, const std::string& name,
+ConvWork prepare_fused(const Threads& threads, const Workspace& workspace, bool training,
                        const ConvViews& c);
 
-// C (m × n, row-major) = A·B + beta·C, with A or B transposed in memory or not; through oneDNN.
+// C (m × n, row-major) = A·B + beta·C by oneDNN; A and B may be transposed in memory.
 void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float* a,
               int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
 

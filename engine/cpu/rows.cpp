@@ -1,5 +1,6 @@
-// Compiled once per instruction set (CMakeLists.txt) with ENGINE_ROW_KERNELS naming its table. Everything else is in an
-// unnamed namespace and calls no inline function of other headers.
+// This file is compiled once per instruction set, with ENGINE_ROW_KERNELS naming its table, see
+// CMakeLists.txt. Everything else is in an unnamed namespace and calls no inline function of other
+// headers.
 #include "engine/cpu/rows.h"
 
 namespace engine::cpu {
@@ -70,16 +71,16 @@ template <class Body>
 
 // ---------------------------------------------------------------- formulas
 
-// e^x to 2 ulp in [−87, 88], saturated outside: 2^n·p(r) with r = x − n·ln 2 in [−0.35, 0.35] and p the Taylor
-// polynomial of degree 7 (remainder 5e-9). NaN stays NaN.
+// e^x to 2 ulp in [−87, 88], saturated outside: 2^n·p(r), where r = x − n·ln 2 lies in [−0.35,
+// 0.35] and p is the Taylor polynomial of degree 7, with a remainder of 5e-9. NaN stays NaN.
 [[gnu::always_inline]] inline Lanes exp(Lanes x) {
   const Lanes low = Lanes{} - 87.f, high = Lanes{} + 88.f;
   x = x < low ? low : x;
   x = x > high ? high : x;
   const Lanes magic = Lanes{} + 0x1.8p23f;  // adding it rounds to an integer, in the low bits
   const Lanes shifted = x * 0x1.715476p0f + magic, n = shifted - magic;
-  const Lanes r = (x - n * 0x1.62e4p-1f) -
-                  n * 0x1.7f7d1cp-20f;  // ln 2 in two parts; the first product is exact
+  // ln 2 is in two parts, so that the first product is exact.
+  const Lanes r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
   Lanes p = r * (1.f / 5040) + 1.f / 720;
   p = p * r + 1.f / 120;
   p = p * r + 1.f / 24;
@@ -140,7 +141,8 @@ template <class Body>
   }
 }
 
-// A few pixels at a time, so that the constants of a vector of channels are loaded once for them.
+// Takes a few pixels at a time, so that the constants of a vector of channels are loaded once for
+// them.
 constexpr int kPixels = 8;
 
 template <class Body>

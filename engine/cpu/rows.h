@@ -1,6 +1,7 @@
-// The innermost loops of the CPU backend: one thread, some pixels of one image, vectors over channels. rows.cpp is
-// compiled once per instruction set; row_kernels() picks the table that this processor can run. Plain pointers only,
-// so that nothing compiled for a newer processor leaks into code that every processor runs.
+// The innermost loops of the CPU backend: one thread, some pixels of one image, vectors over
+// channels. rows.cpp is compiled once per instruction set; row_kernels() picks the table that this
+// processor can run. The loops take plain pointers alone, so that nothing compiled for a newer
+// processor leaks into code that every processor runs.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,12 @@
 
 namespace engine::cpu {
 
-constexpr int kVector = 16;  // channels in scratch are padded to a multiple: the widest vector
+constexpr int kVector = 16;  // the widest vector; channels in scratch are padded to a multiple
 constexpr int64_t padded(int64_t channels) {
   return (channels + kVector - 1) / kVector * kVector;
 }
 
-// Constants of a norm, hoisted out of the loops; each padded(channels) long.
+// The constants of a norm, hoisted out of the loops; each is padded(channels) long.
 // xhat = (x − mean)·inv_std, u = (x − mean)·scale + beta, scale = gamma·inv_std.
 struct NormRow {
   const float *mean, *inv_std, *scale, *beta;
@@ -40,7 +41,8 @@ struct GradientRows {
   Activation act;
 };
 
-// t = df·gate·act'; grad = (or +=) scale·t; sums: Σt, Σt·xhat. Gated: grad = (or +=) df; Σdf·h, Σdf·act', Σdf·act'·xhat.
+// With t = df·gate·act', grad = (or +=) scale·t, and the sums are Σt and Σt·xhat. If gated, grad =
+// (or +=) df, and the sums are Σdf·h, Σdf·act' and Σdf·act'·xhat.
 struct SinkRows {
   float* grad;  // (pixels, pitch); null: only f is wanted
   int64_t pitch;
@@ -63,7 +65,7 @@ struct OutputRows {
   int channels;
 };
 
-// out[o] = Σ rows[i][o·in_step + k]·taps[i][k]: one row of a depthwise map, or of its transpose.
+// out[o] = Σ rows[i][o·stride + k]·taps[i][k]: one row of a depthwise map, or of its transpose.
 struct CorrelateRows {
   float* out;  // (width, out_step)
   int64_t out_step;
@@ -84,18 +86,20 @@ struct RowKernels {
   void (*squeeze)(float* const sums[3], const OperandRows& in, int64_t pixels);
   void (*column_sums)(float* sums, const float* x, int64_t pitch, int64_t pixels, int channels);
   void (*correlate)(const CorrelateRows& rows);
-  // taps[k] (kernel, padded) += Σ_j f[j·stride + k]·dy[j], over `width` pixels j; rows (columns, padded).
+  // taps[k] (kernel, padded) += Σ_j f[j·stride + k]·dy[j], over `width` pixels j; the rows f and dy
+  // are (columns, padded).
   void (*correlate_taps)(float* taps, const float* f, const float* dy, int width, int channels,
                          int kernel, int stride);
   void (*add_scaled)(float* y, const float* x, float factor, int64_t n);  // y += factor·x
   void (*maximum)(float* y, const float* x, int64_t n);                   // y = max(y, x)
-  // Where f is the maximum, df += what is left of dy, and nothing is left.
+  // Where f is the maximum, df += what is left of dy, of which then nothing is left.
   void (*route_maximum)(float* df, float* left, const float* f, const float* best, int64_t n);
 };
 
+// The best table that this processor can run.
 const RowKernels& row_kernels();
 
-// ---- the tables; the last two only where their instructions exist
+// ---- the tables; the last two run only where their instructions exist
 const RowKernels& row_kernels_v2();
 const RowKernels& row_kernels_v3();
 const RowKernels& row_kernels_v4();

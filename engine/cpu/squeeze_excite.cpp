@@ -1,7 +1,6 @@
-// Squeeze-excite: one sweep over the operand, the rest is (N, C) and (N, S) vectors.
+// Squeeze-excite: one sweep over the operand; the rest works on (N, C) and (N, S) vectors.
 #include <algorithm>
 #include <cmath>
-#include <memory>
 
 #include "engine/cost.h"
 #include "engine/cpu/prepare.h"
@@ -20,41 +19,40 @@ struct Squeeze {
   float *dreduce, *dreduce_bias, *dexpand, *dexpand_bias;
 };
 
-// One sweep for the means of h and the sums of its slope; the rest is (N, C) vectors.
+// One sweep takes the means of h and the sums of its slope.
 class SqueezeForward {
  public:
-  SqueezeForward(const Threads& threads, const Program& program, const std::string& name,
-                 const Squeeze& s)
-      : threads_(threads), s_(s) {
-    Workspace workspace(program, name);
-    const size_t sums = 3 * block_bytes<float>(padded(s.in.channels));
-    const int workers =
-        workspace.workers(threads.image_workers(s.in.batch), OperandReader::bytes(s.in) + sums);
-    for (int w = 0; w < workers; ++w) {
-      in_.emplace_back(s.in, workspace);
-      float* tile = workspace.take<float>(3 * padded(s.in.channels));
-      tile_.push_back(tile);
-    }
-  }
+  SqueezeForward(const Threads& threads, Workspace workspace, const Squeeze& s)
+      : threads_(threads),
+        s_(s),
+        workers_(workspace.workers(threads.image_workers(s.in.batch), [&](Workspace& own) {
+          return Worker{{s.in, own}, own.take<float>(3 * padded(s.in.channels))};
+        })) {}
 
   void run() {
-    const int workers = static_cast<int>(in_.size());
+    const int workers = static_cast<int>(workers_.size());
     threads_.run(workers, [&](int w) {
-      in_[w].renew();
+      workers_[w].in.renew();
       const Share images = share_of(s_.in.batch, w, workers);
-      for (int64_t image = images.first; image < images.last; ++image) sum(w, image);
+      for (int64_t image = images.first; image < images.last; ++image) sum(workers_[w], image);
     });
     threads_.run_library([&] { excite(); });
   }
 
  private:
-  void sum(int w, int64_t image) {
+  struct Worker {
+    OperandReader in;
+    float* sums;  // (3, padded(C)), of one piece
+  };
+
+  void sum(Worker& worker, int64_t image) {
     const int64_t channels = s_.in.channels, pixels = int64_t{s_.in.height} * s_.in.width;
-    float* const tile[3] = {tile_[w], tile_[w] + padded(channels), tile_[w] + 2 * padded(channels)};
+    float* const tile[3] = {worker.sums, worker.sums + padded(channels),
+                            worker.sums + 2 * padded(channels)};
     float* const totals[3] = {s_.gate.pooled, s_.gate.slope, s_.gate.slope_xhat};
     const float factors[3] = {1 / static_cast<float>(pixels), 1, 1};
     for (float* total : totals) std::fill_n(total + image * channels, channels, 0.f);
-    in_[w].for_pieces(
+    worker.in.for_pieces(
         image * pixels, (image + 1) * pixels, [&](const OperandRows& rows, int64_t count, int64_t) {
           std::fill_n(tile[0], 3 * padded(channels), 0.f);
           row_kernels().squeeze(tile, rows, count);
@@ -82,22 +80,20 @@ class SqueezeForward {
 
   const Threads& threads_;
   Squeeze s_;
-  std::vector<OperandReader> in_;
-  std::vector<float*> tile_;
+  std::vector<Worker> workers_;
 };
 
-// From the sums that the gated reader left; see squeeze_excite_backward of kernels/kernels.h.
+// Starts from the sums that the gated reader left; see squeeze_excite_backward of
+// kernels/kernels.h.
 class SqueezeBackward {
  public:
-  SqueezeBackward(const Threads& threads, const Program& program, const std::string& name,
-                  const Squeeze& s)
-      : threads_(threads), s_(s) {
-    Workspace workspace(program, name);
-    d2_ = workspace.take<float>(int64_t{s.in.batch} * s.in.channels);
-    d1_ = workspace.take<float>(int64_t{s.in.batch} * s.squeezed);
-    sum_t_ = workspace.take<double>(s.in.channels);
-    sum_t_xhat_ = workspace.take<double>(s.in.channels);
-  }
+  SqueezeBackward(const Threads& threads, Workspace workspace, const Squeeze& s)
+      : threads_(threads),
+        s_(s),
+        d2_(workspace.take<float>(int64_t{s.in.batch} * s.in.channels)),
+        d1_(workspace.take<float>(int64_t{s.in.batch} * s.squeezed)),
+        sum_t_(workspace.take<double>(s.in.channels)),
+        sum_t_xhat_(workspace.take<double>(s.in.channels)) {}
 
   void run() {
     threads_.run_library([&] { excite(); });
@@ -156,18 +152,17 @@ StepExec prepare(const Threads& threads, const Program& program, int,
             .expand_bias = program.master<float>(squeeze.expand_bias)};
   const std::string shape = fmt::format("{} to {}", text_of(s.in), s.squeezed);
   StepExec exec;
-  exec.forward = one_launch(
-      "squeeze_excite_forward", shape, squeeze_excite_cost(s.in, s.squeezed),
-      [f = std::make_shared<SqueezeForward>(threads, program, squeeze.name, s)] { f->run(); });
+  exec.forward = one_launch("squeeze_excite_forward", shape, squeeze_excite_cost(s.in, s.squeezed),
+                            runner<SqueezeForward>(threads, Workspace(program, squeeze.name), s));
   if (!program.training()) return exec;
   s.sums = program.sums<float>(squeeze.in);
   s.dreduce = program.dparameter<float>(squeeze.reduce_weight);
   s.dreduce_bias = program.dparameter<float>(squeeze.reduce_bias);
   s.dexpand = program.dparameter<float>(squeeze.expand_weight);
   s.dexpand_bias = program.dparameter<float>(squeeze.expand_bias);
-  exec.backward = one_launch(
-      "squeeze_excite_backward", shape, squeeze_excite_backward_cost(s.in, s.squeezed),
-      [b = std::make_shared<SqueezeBackward>(threads, program, squeeze.name, s)] { b->run(); });
+  exec.backward =
+      one_launch("squeeze_excite_backward", shape, squeeze_excite_backward_cost(s.in, s.squeezed),
+                 runner<SqueezeBackward>(threads, Workspace(program, squeeze.name), s));
   return exec;
 }
 

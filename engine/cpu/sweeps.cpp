@@ -40,12 +40,6 @@ void NormConstants::renew() {
 
 // ---------------------------------------------------------------- operands
 
-size_t OperandReader::bytes(const OperandView<float>& view) {
-  const bool mask = view.random.present() && !view.random.whole_image;
-  return NormConstants::bytes(view.channels) + block_bytes<float>(padded(view.channels)) +
-         (mask ? block_bytes<float>(kTilePixels * view.channels) : 0);
-}
-
 OperandReader::OperandReader(const OperandView<float>& view, Workspace& workspace)
     : view_(view),
       norm_(view.norm, view.channels, workspace),
@@ -88,10 +82,6 @@ void OperandReader::load(float* f, int64_t f_pitch, int64_t first, int64_t last)
 
 // ---------------------------------------------------------------- gradients
 
-size_t GradientReader::bytes(const GradientView<float>& view) {
-  return NormConstants::bytes(view.channels) + 4 * block_bytes<float>(padded(view.channels));
-}
-
 GradientReader::GradientReader(const GradientView<float>& view, Workspace& workspace)
     : view_(view), norm_(view.norm, view.channels, workspace) {
   for (float** row : {&k0_, &k1_, &gate_, &q_}) *row = workspace.take<float>(padded(view.channels));
@@ -124,11 +114,6 @@ void GradientReader::load(float* dy, int64_t dy_pitch, int64_t first, int64_t la
     }
     kernels().load_gradient(dy + (from - first) * dy_pitch, dy_pitch, rows, to - from);
   });
-}
-
-size_t GradientWriter::bytes(const GradientSink<float>&, const OperandView<float>& in) {
-  return OperandReader::bytes(in) + 3 * block_bytes<float>(padded(in.channels)) +
-         2 * block_bytes<double>(in.channels);
 }
 
 GradientWriter::GradientWriter(const GradientSink<float>& sink, const OperandView<float>& in,
@@ -192,18 +177,6 @@ void GradientWriter::merge_tile() {
   image_begun_ = true;
 }
 
-void GradientWriter::merge(std::vector<GradientWriter>& workers) {
-  const GradientWriter& all = workers.front();
-  if (!all.wanted() || !all.takes_sums()) return;
-  for (GradientWriter& w : workers) w.merge_tile();
-  if (all.sink_.gated()) return;
-  const int channels = all.in_.view().channels;
-  for (size_t w = 1; w < workers.size(); ++w)
-    for (int s = 0; s < 2; ++s)
-      for (int c = 0; c < channels; ++c) all.sums_[s][c] += workers[w].sums_[s][c];
-  add_sums(all.sink_, all.in_.view(), all.sums_[0], all.sums_[1]);
-}
-
 void add_sums(const GradientSink<float>& sink, const OperandView<float>& in, const double* sum_t,
               const double* sum_t_xhat) {
   for (int c = 0; c < in.channels; ++c) {
@@ -216,10 +189,6 @@ void add_sums(const GradientSink<float>& sink, const OperandView<float>& in, con
 }
 
 // ---------------------------------------------------------------- outputs
-
-size_t OutputWriter::bytes(const SliceView<float>& out) {
-  return 4 * block_bytes<float>(padded(out.channels)) + 2 * block_bytes<double>(out.channels);
-}
 
 OutputWriter::OutputWriter(const SliceView<float>& out, const float* bias, Workspace& workspace)
     : out_(out), bias_(bias) {
@@ -269,7 +238,8 @@ void OutputWriter::finish(int64_t first, int64_t last) {
   if (bias_ || out_.mean) store(out_.y + first * out_.pitch, out_.pitch, nullptr, 0, first, last);
 }
 
-// Chan, Golub & LeVeque: two sets of n and m values, means apart by d, have Σ(y − mean)² = M2 + M2' + d²·nm/(n + m).
+// Chan, Golub & LeVeque (1983): two sets of n and m values, whose means are d apart, have together
+// Σ(y − mean)² = M2 + M2' + d²·nm/(n + m).
 void OutputWriter::merge_tile() {
   if (tile_pixels_ == 0) return;
   const double n = static_cast<double>(count_), m = static_cast<double>(tile_pixels_),
@@ -282,24 +252,6 @@ void OutputWriter::merge_tile() {
   }
   count_ += tile_pixels_;
   tile_pixels_ = 0;
-}
-
-void OutputWriter::merge(std::vector<OutputWriter>& workers) {
-  const SliceView<float>& out = workers.front().out_;
-  if (!out.mean) return;
-  for (OutputWriter& w : workers) w.merge_tile();
-  for (int c = 0; c < out.channels; ++c) {
-    double mean = 0, m2 = 0, n = 0;
-    for (const OutputWriter& w : workers) {
-      if (w.count_ == 0) continue;
-      const double m = static_cast<double>(w.count_), d = w.mean_[c] - mean;
-      m2 += w.m2_[c] + d * d * n * m / (n + m);
-      mean += d * m / (n + m);
-      n += m;
-    }
-    out.mean[c] = static_cast<float>(mean);
-    out.var[c] = static_cast<float>(std::max(m2 / n, 0.));
-  }
 }
 
 // ---------------------------------------------------------------- column sums
@@ -320,11 +272,6 @@ void ColumnSums::add(const float* x, int64_t pitch, int64_t pixels) {
                           channels_);
     for (int c = 0; c < channels_; ++c) sums_[c] += tile_[c];
   }
-}
-
-void ColumnSums::merge(float* to, const std::vector<ColumnSums>& workers) {
-  for (const ColumnSums& w : workers)
-    for (int c = 0; c < w.channels_; ++c) to[c] += static_cast<float>(w.sums_[c]);
 }
 
 }  // namespace engine::cpu

@@ -1,5 +1,5 @@
-// The backend's own threads: OpenMP's, as oneDNN's are, with an own number of them, so that several backends can live
-// in one process, each called by its own thread.
+// The backend's threads are OpenMP's, as oneDNN's are, but their number is the backend's own, so
+// that several backends can live in one process, each called by a thread of its own.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ struct Share {
   int64_t size() const { return last - first; }
 };
 
-// Part `index` of `parts` nearly equal, consecutive parts of [0, n).
+// Part `index` of the `parts` nearly equal, consecutive parts of [0, n).
 inline Share share_of(int64_t n, int index, int parts) {
   return {n * index / parts, n * (index + 1) / parts};
 }
@@ -27,10 +27,11 @@ class Threads {
   explicit Threads(int count);  // 0: as many as the affinity mask has cores
 
   int count() const { return count_; }
-  // body(worker) for every worker in [0, workers), workers ≤ count; returns when all are done. What oneDNN does inside
-  // stays on the worker's thread. The first exception is thrown again here.
+  // Calls body(worker) for every worker in [0, workers), workers ≤ count, and returns when all are
+  // done. What oneDNN does inside stays on the worker's thread. The first exception is thrown again
+  // here.
   void run(int workers, const std::function<void(int)>& body) const;
-  // How many workers share `images` images, each at least one of them.
+  // How many workers share `images` images, if each takes at least one.
   int image_workers(int images) const { return count_ < images ? count_ : images; }
   // Runs body on this thread; oneDNN inside may use all threads.
   void run_library(const std::function<void()>& body) const;

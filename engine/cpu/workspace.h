@@ -1,18 +1,15 @@
-// Hands out the plan's workspace to one step: every step uses it from the start, since steps never overlap.
+// Hands out the plan's workspace to one step. Steps never overlap, so each takes it from the start.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/program.h"
 
 namespace engine::cpu {
-
-// Bytes of T, padded so that what follows starts on a cache line of its own.
-template <class T>
-constexpr size_t block_bytes(int64_t count) {
-  return (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
-}
 
 class Workspace {
  public:
@@ -21,18 +18,32 @@ class Workspace {
   Workspace(const Program& program, std::string step)
       : Workspace(program.arenas.workspace.at, program.plan.options.workspace, std::move(step)) {}
 
-  // `count` elements, 64-byte aligned. Throws Error(memory), with the numbers, beyond the cap.
+  const std::string& step() const { return step_; }  // whose it is, for messages
+
+  // `count` elements on cache lines of their own. Throws Error(memory), with the numbers, beyond
+  // the cap.
   template <class T>
   T* take(int64_t count) {
-    return reinterpret_cast<T*>(take_bytes(block_bytes<T>(count)));
+    return reinterpret_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
   }
-  // How many of `wanted` workers fit if each takes that much; at least 1, whose take then fails.
-  int workers(int wanted, size_t bytes_each) const;
+
+  // As many workers as fit, `wanted` at most, each made by make(workspace). The first is made
+  // twice: without memory, to measure what one takes. Where not even one fits, making it throws.
+  template <class Make>
+  auto workers(int wanted, const Make& make) {
+    Workspace measured(nullptr, SIZE_MAX, step_);
+    make(measured);
+    std::vector<decltype(make(*this))> made;
+    for (int left = fitting(wanted, measured.used_); left > 0; --left) made.push_back(make(*this));
+    return made;
+  }
 
  private:
   std::byte* take_bytes(size_t bytes);
+  // How many of `wanted` workers fit if each takes that much; at least 1.
+  int fitting(int wanted, size_t bytes_each) const;
 
-  std::byte* base_;
+  std::byte* base_;  // null: nothing is handed out, only counted
   size_t cap_, used_ = 0;
   std::string step_;
 };

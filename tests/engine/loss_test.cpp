@@ -1,5 +1,5 @@
-// The loss against values of torch.nn.CrossEntropyLoss, recorded by tools/compare/losses.py, and its
-// gradient against differences; what a session makes of a LossConfig and of mixes.
+// The loss against values of torch.nn.CrossEntropyLoss, recorded by tools/compare/losses.py, and
+// its gradient against differences; what a session makes of a LossConfig and of mixes.
 #include "engine/loss.h"
 
 #include <cmath>

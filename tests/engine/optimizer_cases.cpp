@@ -34,7 +34,7 @@ OptimizerConfig config_of(const json& recipe) {
   return c;
 }
 
-// No steps: the traces have gradients of their own.
+// There are no steps: the traces have gradients of their own.
 Graph image_alone() {
   Graph graph("none", 0, 0);
   graph.logits = static_cast<const Operand&>(graph.input(1, 1, 1)).at;
@@ -76,7 +76,7 @@ class Rig {
     backend_.synchronize();
   }
 
-  // One step of the trace; the largest difference after it.
+  // Takes one step of the trace and returns the largest difference after it.
   double step(const json& record, size_t t) {
     const json skipped = recipe_.value("skipped", json::array());
     const bool skip = std::find(skipped.begin(), skipped.end(), t) != skipped.end();
@@ -138,10 +138,10 @@ class Rig {
     backend_.synchronize();
   }
 
-  // After step t, relative to the value: the updates round where PyTorch's do. A clip factor of ours
-  // comes from a norm in double, so behind one the measure is the largest value so far where that
-  // exceeds one: an element that was at 1e6 and comes back keeps the rounding it had there. Also
-  // CHECKs that what pads the tensor is still zero.
+  // The difference after step t, relative to the value, since the updates round where PyTorch's do.
+  // A clip factor of ours comes from a norm in double, so behind one the measure is the largest
+  // value so far where that exceeds one: an element that was at 1e6 and comes back keeps the
+  // rounding it had there. Also CHECKs that what pads the tensor is still zero.
   double compare(Untyped arena, size_t block, const json& theirs, size_t t) {
     Tensor tensor(real_, {kUpdateBlock});
     backend_.download(tensor.bytes.data(), arena.at + block * kUpdateBlock * size_of(real_),

@@ -15,8 +15,8 @@ void check_optimizer_traces(Backend& backend, Precision precision);
 // (relative L2 of all parameters), and that the shares leave nothing behind.
 void check_accumulation(Backend& backend, Precision precision, double tolerance);
 
-// CHECKs that ranks that each take their images in two shares train as one rank on the whole, clipped
-// by the norm of the sum.
+// CHECKs that ranks that each take their images in two shares train as one rank on the whole,
+// clipped by the norm of the sum.
 void check_accumulation_in_parallel(int ranks, const MakeBackend& make_backend);
 
 // CHECKs that a training of the head alone moves it as a training of everything would, without a

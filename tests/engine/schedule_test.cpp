@@ -1,4 +1,5 @@
-// Learning rates against traces of torch.optim.lr_scheduler, recorded by tools/compare/schedules.py.
+// Learning rates against traces of torch.optim.lr_scheduler, recorded by
+// tools/compare/schedules.py.
 #include "engine/schedule.h"
 
 #include <algorithm>

@@ -392,7 +392,7 @@ TEST_CASE("a fixed loss scale stays") {
   CHECK(state.optimizer_steps == 2999);
 }
 
-// The optimizer alone, on arenas made by hand.
+// This runs the optimizer alone, on arenas made by hand.
 TEST_CASE("a step that overflows is skipped; the next one divides by the halved scale") {
   const Graph graph = small_graph();
   const Plan plan = make_plan(graph, {.batch = 2, .backend = BackendKind::reference});

@@ -1,5 +1,5 @@
-// The step table: every kind of step in every form, as graphs of a few layers, and what one training
-// step of such a graph leaves. Backends are compared on it, with the reference in double.
+// The step table: every kind of step in every form, as graphs of a few layers, and what one
+// training step of such a graph leaves. Backends are compared on it, with the reference in double.
 #pragma once
 
 #include <functional>

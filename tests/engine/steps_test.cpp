@@ -1,5 +1,5 @@
-// Every step kind and form: the reference in double against finite differences, the reference in
-// float against it.
+// Every kind and form of step: the reference in double is compared with finite differences, and the
+// reference in float with it.
 #include <algorithm>
 #include <cmath>
 

@@ -1,4 +1,4 @@
-// Ranks on the CPU backend: N with batch B against one with N·B.
+// Ranks on the CPU backend: N with batch B are compared with one with N·B.
 #include "tests/engine/ranks.h"
 #include "tests/support.h"
 

@@ -5,8 +5,8 @@
 using namespace engine;
 using namespace engine::test;
 
-// As for the reference in float: rounding at 6e-8 and short sums. The library adds up in another
-// order, which is no less accurate.
+// The limit is that of the reference in float: rounding at 6e-8 and short sums. The library adds up
+// in another order, which is no less accurate.
 TEST_CASE("every step on the CPU agrees with the reference in double") {
   for (int threads : {1, 2}) {
     const auto backend = make_cpu_backend({.threads = threads});

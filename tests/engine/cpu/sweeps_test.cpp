@@ -1,5 +1,5 @@
-// The CPU backend's own loops: every instruction set that this processor has against the formulas of operand.h, sums
-// that must not cancel, edges of slices, memory caps, equal bits.
+// The CPU backend's own loops: every instruction set that this processor has is compared with the
+// formulas of operand.h; sums must not cancel, slices have edges, memory has caps, bits repeat.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -27,7 +27,7 @@ std::vector<const RowKernels*> runnable_kernels() {
   return tables;
 }
 
-// In [low, high), reproducible.
+// Reproducible values in [low, high).
 std::vector<float> random_values(size_t count, uint64_t seed, float low = -2, float high = 2) {
   std::vector<float> values(count);
   for (size_t i = 0; i < count; ++i)
@@ -36,7 +36,7 @@ std::vector<float> random_values(size_t count, uint64_t seed, float low = -2, fl
   return values;
 }
 
-// One norm and factors of `channels` channels, and what the loops want of them.
+// One norm and factors of `channels` channels, as the loops read them.
 struct Constants {
   explicit Constants(int channels)
       : mean(random_values(padded(channels), 1)),

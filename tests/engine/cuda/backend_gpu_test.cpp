@@ -12,7 +12,7 @@ using namespace engine::test;
 
 namespace {
 
-// Null, and counted as skipped, where there is no module or no device.
+// Null, which counts as skipped, where there is no module or no device.
 std::unique_ptr<Backend> cuda_backend(Precision precision) {
   try {
     return make_cuda_backend({.precision = precision});

@@ -1,4 +1,4 @@
-// Two GPUs with batch B against one with 2·B.
+// Two GPUs with batch B are compared with one with 2·B.
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "tests/engine/optimizer_cases.h"
@@ -10,7 +10,7 @@ using namespace engine::test;
 
 namespace {
 
-// False, and counted as skipped, where there are fewer.
+// False, which counts as skipped, where there are fewer.
 bool has_two_gpus() {
   try {
     const size_t found = cuda_devices().size();

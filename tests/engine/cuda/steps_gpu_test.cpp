@@ -8,7 +8,7 @@ using namespace engine::test;
 
 namespace {
 
-// Null, and counted as skipped, where there is no module or no device.
+// Null, which counts as skipped, where there is no module or no device.
 std::unique_ptr<Backend> cuda_backend(Precision precision) {
   try {
     return make_cuda_backend({.precision = precision});
@@ -18,10 +18,10 @@ std::unique_ptr<Backend> cuda_backend(Precision precision) {
   }
 }
 
-// Per type: some ten stored tensors between image and gradient, each rounded (2⁻¹¹ in fp16, 2⁻⁸ in
-// bf16), with the amplification of norms over a few dozen pixels. Near a kink a share of the values
-// of about that rounding lands on the other side, and the error is the root of that share: √2⁻¹¹ =
-// 2e-2, √2⁻⁸ = 6e-2, times the same amplification.
+// The limit of a type: some ten stored tensors between image and gradient, each rounded (2⁻¹¹ in
+// fp16, 2⁻⁸ in bf16), with the amplification of norms over a few dozen pixels. Near a kink a share
+// of the values of about that rounding lands on the other side, and the error is the root of that
+// share: √2⁻¹¹ = 2e-2, √2⁻⁸ = 6e-2, times the same amplification.
 void check_form(Precision precision, ConvForm conv, bool deterministic, const Limits& limits) {
   const auto backend = cuda_backend(precision);
   if (!backend) return;

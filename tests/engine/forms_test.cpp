@@ -1,0 +1,198 @@
+// Which forms a convolution has on each backend, in which order, with which scratch and cost.
+#include "engine/forms.h"
+
+#include "engine/needs.h"
+#include "models/models.h"
+#include "tests/support.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+constexpr int kBatch = 4, kSize = 12, kChannels = 16;
+constexpr FormOptions kCuda{.batch = kBatch, .backend = BackendKind::cuda};
+constexpr FormOptions kCpu{.batch = kBatch, .backend = BackendKind::cpu};
+constexpr FormOptions kReference{.batch = kBatch, .backend = BackendKind::reference};
+constexpr size_t kDense = size_t{kBatch} * kSize * kSize * kChannels * sizeof(float);
+
+// A convolution of every kind. All but the first two read a norm with an activation.
+Graph kinds() {
+  Graph g("kinds", 1e-5, 0.1);
+  Value v = g.conv(g.input(kSize, kSize, 3), "stem", {.out = kChannels, .kernel = 3});
+  v = g.conv(v, "plain pointwise", {.out = kChannels});
+  const auto layer = [&](const std::string& name, ConvOptions options) {
+    options.out = kChannels;
+    v = g.conv(g.silu(g.batch_norm(v, name + ".norm")), name, options);
+  };
+  layer("pointwise", {});
+  layer("pointwise, stride 2", {.stride = 2});
+  layer("dense", {.kernel = 3, .bias = true});
+  for (int kernel : {3, 5, 7})
+    layer("depthwise " + std::to_string(kernel), {.kernel = kernel, .depthwise = true});
+  layer("depthwise, bias", {.kernel = 3, .depthwise = true, .bias = true});
+  const int shared = g.buffer("shared", 2 * kChannels);
+  for (const char* name : {"first slice", "second slice"})
+    g.conv(v, name, {.out = kChannels, .kernel = 3, .into = shared});
+  g.cross_entropy(g.linear(g.relu(g.placed(shared)), "linear", 10));
+  return g;
+}
+
+const Conv& conv_of(const Graph& graph, const std::string& name) {
+  for (const Step& step : graph.steps)
+    if (const auto* conv = std::get_if<Conv>(&step); conv && conv->name == name) return *conv;
+  FAIL("no convolution " << name);
+  std::abort();
+}
+
+FormOptions with(FormOptions options, ConvForm conv) {
+  options.conv = conv;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("the forms of a convolution, in the order of preference") {
+  const Graph graph = kinds();
+  struct Row {
+    std::string name;
+    std::string_view cuda, cpu;
+  };
+  const Row rows[] = {
+      {"stem", "cuDNN", "oneDNN"},
+      {"dense", "cuDNN", "oneDNN"},
+      {"pointwise, stride 2", "cuDNN", "oneDNN"},
+      {"plain pointwise", "cuBLASLt", "sgemm tiles"},
+      {"pointwise", "cuBLASLt", "sgemm tiles"},
+      {"linear", "cuBLASLt", "sgemm tiles"},
+      {"depthwise 3", "fused depthwise | cuDNN", "fused depthwise"},
+      {"depthwise 5", "fused depthwise | cuDNN", "fused depthwise"},
+      {"depthwise 7", "cuDNN", "fused depthwise"},
+      {"depthwise, bias", "cuDNN", "fused depthwise"},
+  };
+  for (const Row& row : rows)
+    for (Direction direction : {Direction::forward, Direction::backward}) {
+      CAPTURE(row.name);
+      const auto names = [&](const FormOptions& options) {
+        return names_of(candidates(graph, conv_of(graph, row.name), direction, options));
+      };
+      CHECK(names(kCuda) == row.cuda);
+      CHECK(names(kCpu) == row.cpu);
+      CHECK(names(kReference) == "loops");
+    }
+  const auto found = candidates(graph, conv_of(graph, "depthwise 3"), Direction::forward, kCuda);
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].form == Form::fused_depthwise);
+  CHECK(found[1].form == Form::library_convolution);
+}
+
+TEST_CASE("--conv restricts the forms to a family, where there is one of it") {
+  const Graph graph = kinds();
+  const auto names = [&](const std::string& name, const FormOptions& options, ConvForm conv) {
+    return names_of(
+        candidates(graph, conv_of(graph, name), Direction::backward, with(options, conv)));
+  };
+  CHECK(names("depthwise 3", kCuda, ConvForm::fused) == "fused depthwise");
+  CHECK(names("depthwise 3", kCuda, ConvForm::library) == "cuDNN");
+  CHECK(names("dense", kCuda, ConvForm::fused) == "cuDNN");
+  CHECK(names("pointwise", kCuda, ConvForm::fused) == "cuBLASLt");
+  CHECK(names("depthwise 3", kCpu, ConvForm::library) == "fused depthwise");
+  CHECK(names("pointwise", kReference, ConvForm::fused) == "loops");
+  for (ConvForm form : {ConvForm::automatic, ConvForm::fused, ConvForm::library})
+    CHECK(parse_conv_form(name_of(form)) == form);
+  CHECK(message_of([] { parse_conv_form("fast"); }, Failure::usage).find("fast") !=
+        std::string::npos);
+}
+
+TEST_CASE("each form asks for the scratch that it uses") {
+  const Graph graph = kinds();
+  const auto scratch = [&](const std::string& name, Direction direction, FormOptions options,
+                           std::string_view form) {
+    for (const Candidate& c : candidates(graph, conv_of(graph, name), direction, options))
+      if (c.name == form) return c.scratch;
+    FAIL(name << " has no form " << form);
+    return Scratch{};
+  };
+  // A product reads a plain operand where it lies and accumulates the operand's gradient.
+  for (Direction direction : {Direction::forward, Direction::backward}) {
+    CHECK(scratch("plain pointwise", direction, kCuda, "cuBLASLt").operand == 0);
+    CHECK(scratch("pointwise", direction, kCuda, "cuBLASLt").operand == kDense);
+  }
+  // The output is normed: its gradient is completed before the library reads it.
+  CHECK(scratch("pointwise", Direction::forward, kCuda, "cuBLASLt").output == 0);
+  CHECK(scratch("pointwise", Direction::backward, kCuda, "cuBLASLt").output == kDense);
+  // cuDNN writes dense tensors, so a slice is copied.
+  CHECK(scratch("stem", Direction::forward, kCuda, "cuDNN").output == 0);
+  CHECK(scratch("first slice", Direction::forward, kCuda, "cuDNN").output > 0);
+  // The gradient of the weights is float; cuDNN leaves it in the storage type.
+  FormOptions half = kCuda;
+  half.precision = Precision::fp16;
+  const size_t weights = size_t{kChannels} * kChannels * 9;
+  CHECK(scratch("dense", Direction::backward, kCuda, "cuDNN").weight == 0);
+  CHECK(scratch("dense", Direction::backward, half, "cuDNN").weight == weights * 2);
+  CHECK(scratch("pointwise", Direction::backward, half, "cuBLASLt").weight == 0);
+  // The fused form keeps partial sums alone.
+  for (Direction direction : {Direction::forward, Direction::backward}) {
+    const Scratch fused = scratch("depthwise 3", direction, kCuda, "fused depthwise");
+    CHECK(fused.operand == 0);
+    CHECK(fused.output == 0);
+    CHECK(fused.partials > 0);
+    CHECK((fused.weight > 0) == (direction == Direction::backward));
+  }
+  // The other backends work in memory of their own.
+  for (const FormOptions& options : {kCpu, kReference})
+    for (Direction direction : {Direction::forward, Direction::backward})
+      CHECK(candidates(graph, conv_of(graph, "dense"), direction, options)[0].scratch.total() == 0);
+}
+
+TEST_CASE("a step needs the largest scratch of its candidates") {
+  const Graph graph = make_model("efficientnet_b0", {.classes = 10, .height = 64, .width = 64});
+  for (Precision precision : {Precision::fp32, Precision::fp16})
+    for (ConvForm conv : {ConvForm::automatic, ConvForm::fused, ConvForm::library}) {
+      FormOptions options = with(kCuda, conv);
+      options.precision = precision;
+      for (const Step& step : graph.steps) {
+        const auto* layer = std::get_if<Conv>(&step);
+        if (!layer) continue;
+        const StepNeeds needed = needs(graph, step, options);
+        for (Direction direction : {Direction::forward, Direction::backward}) {
+          const Scratch& ours = direction == Direction::forward ? needed.forward : needed.backward;
+          Scratch largest;
+          for (const Candidate& c : candidates(graph, *layer, direction, options)) {
+            largest = larger(largest, c.scratch);
+            CHECK(ours.total() >= c.scratch.total());
+          }
+          CHECK(ours.operand == largest.operand);
+          CHECK(ours.output == largest.output);
+          CHECK(ours.weight == largest.weight);
+          CHECK(ours.partials == largest.partials);
+        }
+      }
+    }
+  for (const FormOptions& options : {kCpu, kReference})
+    for (const Step& step : graph.steps) {
+      const StepNeeds needed = needs(graph, step, options);
+      CHECK(needed.forward.total() + needed.backward.total() == 0);
+    }
+}
+
+TEST_CASE("every form has a cost, and a backward is two products") {
+  for (const char* name : {"mnist_cnn", "efficientnet_b0", "densenet121"}) {
+    const Graph graph = make_model(name, {.classes = 10, .height = 64, .width = 64});
+    for (const FormOptions& options : {kCuda, kCpu, kReference})
+      for (const Step& step : graph.steps) {
+        const auto* layer = std::get_if<Conv>(&step);
+        if (!layer) continue;
+        const auto forward = candidates(graph, *layer, Direction::forward, options),
+                   backward = candidates(graph, *layer, Direction::backward, options);
+        for (const Candidate& c : forward) {
+          CHECK_MESSAGE(c.cost.bytes > 0, layer->name);
+          CHECK_MESSAGE(c.cost.flops == forward[0].cost.flops, layer->name);
+        }
+        for (const Candidate& c : backward) {
+          CHECK_MESSAGE(c.cost.bytes > forward[0].cost.bytes, layer->name);
+          CHECK_MESSAGE(c.cost.flops == 2 * forward[0].cost.flops, layer->name);
+        }
+      }
+  }
+}

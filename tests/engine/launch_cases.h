@@ -1,0 +1,14 @@
+// A session's list of launches, for every backend: what it names, and that it is the step.
+#pragma once
+
+#include "engine/backend.h"
+
+namespace engine::test {
+
+// CHECKs that the launches of a training step of mnist_cnn, efficientnet_b0 and densenet121 at 64
+// pixels have a name, a shape and bytes, and list the forward of every step in the graph's order
+// and the backward in reverse; that an evaluation has the forward alone; and that enqueuing the
+// launches by hand leaves the bits that Session::train leaves.
+void check_launches(Backend& backend);
+
+}  // namespace engine::test
