@@ -1,5 +1,5 @@
 // A sweep over the pixels of NHWC memory: the grid is (channel groups, tiles of pixels), a block is
-// (packs of V channels, rows of pixels). Every kernel over activations has that shape: threadIdx.x
+// (vectors of V channels, rows of pixels). Every kernel over activations has that shape: threadIdx.x
 // is a place in the channels, threadIdx.y a place in the pixels, and sums run over threadIdx.y.
 #pragma once
 
@@ -7,15 +7,15 @@
 #include <cstdint>
 
 #include "kernels/device.cuh"
-#include "kernels/pack.cuh"
 #include "kernels/tiles.h"
+#include "kernels/vector.cuh"
 
 namespace engine::kernels {
 
 constexpr int kSweepThreads = 256;
 // Channels of a thread. Four keep the norm and the sums of a thread in 64 registers, so four blocks
-// share a multiprocessor; wider packs cost more threads than they save loads.
-constexpr int kSweepPack = 4;
+// share a multiprocessor; wider vectors cost more threads than they save loads.
+constexpr int kSweepVector = 4;
 
 struct Sweep {
   int pixels, groups, lanes, rows, tiles, per_tile;
@@ -45,7 +45,7 @@ __device__ __forceinline__ int first_channel() {
   return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * V;
 }
 
-// The pixels in flight of a sweep that loads two packs for each: 64 bytes a thread.
+// The pixels in flight of a sweep that loads two vectors for each: 64 bytes a thread.
 template <class T>
 constexpr int kPairsInFlight = 8 / static_cast<int>(sizeof(T));
 

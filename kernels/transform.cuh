@@ -38,8 +38,8 @@ __device__ __forceinline__ void load_values(Loaded<float> (&out)[V], const float
 // Whether threads can take V channels of the operand at a time: a gate of single elements is drawn
 // one by one.
 template <int V, class T>
-bool packs_fit(const OperandView<T>& in) {
-  return packs_fit<V>(in.x, in.channels, in.pitch) &&
+bool vectors_fit(const OperandView<T>& in) {
+  return vectors_fit<V>(in.x, in.channels, in.pitch) &&
          (in.gate || !in.random.present() || in.random.whole_image);
 }
 
@@ -68,10 +68,10 @@ struct OperandReader {
     load_norm(norm, in.norm, c, in.channels);
   }
 
-  __device__ __forceinline__ void load(Loaded<float> (&out)[V], const Pack<T, V>& x,
+  __device__ __forceinline__ void load(Loaded<float> (&out)[V], const Vector<T, V>& x,
                                        const OperandView<T>& in) const {
     float raw[V];
-    unpack(raw, x);
+    to_floats(raw, x);
     load_values<kFast<T>>(out, raw, norm, in.act);
   }
 
@@ -92,7 +92,7 @@ struct OperandReader {
   }
 
   // f at pixel p of the whole batch.
-  __device__ __forceinline__ void value(float (&f)[V], const Pack<T, V>& x,
+  __device__ __forceinline__ void value(float (&f)[V], const Vector<T, V>& x,
                                         const OperandView<T>& in, int p) const {
     Loaded<float> loaded[V];
     load(loaded, x, in);
@@ -119,7 +119,7 @@ struct GradientReader {
   int c;
 
   struct Raw {
-    Pack<T, V> grad, x;
+    Vector<T, V> grad, x;
   };
 
   __device__ __forceinline__ GradientReader(const GradientView<T>& in, int c) : c(c) {
@@ -150,18 +150,18 @@ struct GradientReader {
   __device__ __forceinline__ Raw read(const GradientView<T>& in, int64_t pixel) const {
     Raw raw;
     const int64_t at = pixel * in.pitch + c;
-    raw.grad = load_pack<V>(in.grad + at);
-    if (in.normed() || in.gated()) raw.x = load_pack<V>(in.x + at);
+    raw.grad = load_vector<V>(in.grad + at);
+    if (in.normed() || in.gated()) raw.x = load_vector<V>(in.x + at);
     return raw;
   }
 
   // n is the image of the pixel.
   __device__ __forceinline__ void value(float (&dy)[V], const Raw& raw, const GradientView<T>& in,
                                         int n) const {
-    unpack(dy, raw.grad);
+    to_floats(dy, raw.grad);
     if (!in.normed() && !in.gated()) return;
     float x[V];
-    unpack(x, raw.x);
+    to_floats(x, raw.x);
     if (in.gated()) {
       Loaded<float> of_gate[V];
       load_values<kFast<T>>(of_gate, x, norm, in.act);
@@ -190,11 +190,11 @@ struct OutputWriter {
   // y, at the first of the channels, = value.
   __device__ __forceinline__ void store(T* y, const float (&value)[V], bool counts = true,
                                         bool writes = true) {
-    const Pack<T, V> stored = pack_of<T>(value);
-    if (writes) store_pack(y, stored);
+    const Vector<T, V> stored = vector_of<T>(value);
+    if (writes) store_vector(y, stored);
     if (!counts) return;
     float rounded[V];
-    unpack(rounded, stored);
+    to_floats(rounded, stored);
     statistics.add(rounded);
   }
 };
@@ -227,11 +227,11 @@ struct GradientWriter {
     }
     if (how == Write::add) {
       float old[V];
-      unpack(old, load_pack<V>(to));
+      to_floats(old, load_vector<V>(to));
 #pragma unroll
       for (int k = 0; k < V; ++k) t[k] += old[k];
     }
-    store_pack(to, pack_of<T>(t));
+    store_vector(to, vector_of<T>(t));
   }
 
   // The same from df at pixel p of the whole batch.

@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
 
   for_stages(tiles, [&](const Stage& stage) {
     __syncthreads();  // the last stage may still be read
-    using Gradient = GradientReader<T, kStagedPack, true>;
+    using Gradient = GradientReader<T, kStagedVector, true>;
     Gradient gradient(dy, staging.channel(tiles));
     for (int i = 0; i < stage.images; ++i) {
       gradient.enter(dy, stage.n + i);
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
           staged + i * image_size, tiles, stage.rows + kReach<Kernel, Stride> - 1, dy, stage.n + i,
           stage.row + kFirst, stage.unit * kUnit<Stride> + kFirst,
           [&](int p) { return gradient.read(dy, p); },
-          [&](float(&value)[kStagedPack], const typename Gradient::Raw& raw) {
+          [&](float(&value)[kStagedVector], const typename Gradient::Raw& raw) {
             gradient.value(value, raw, dy, stage.n + i);
           });
     }
@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
     const GradientReader<T, 1> gradient(dy, c);
     for_cells(tiles, in, window.stride, [&](int n, int y, int x) {
       const int p = (n * in.height + y) * in.width + x;
-      const Pack<T, 1> raw = load_pack<1>(in.x + int64_t{p} * in.pitch + c);
+      const Vector<T, 1> raw = load_vector<1>(in.x + int64_t{p} * in.pitch + c);
       float f[1], df[1] = {};
       reader.value(f, raw, in, p);
 #pragma unroll
@@ -221,8 +221,8 @@ void DepthwiseBackward<T>::run(const GradientSink<T>& sink, float* dweight,
     launch_depthwise(kernel, tiles, taps, taps, stream, sink, dy, in, weight, more..., tiles,
                      partials, weight_partials);
   };
-  const bool tuned = packs_fit<kStagedPack>(dy.grad, dy.channels, dy.pitch) &&
-                     packs_fit<kStagedPack>(dy.x, dy.channels, dy.pitch) &&
+  const bool tuned = vectors_fit<kStagedVector>(dy.grad, dy.channels, dy.pitch) &&
+                     vectors_fit<kStagedVector>(dy.x, dy.channels, dy.pitch) &&
                      window.padding == window.kernel_h / 2 && !in.gate && !in.random.present();
   if (tuned && window.kernel_h == 3 && window.stride == 1)
     launch(depthwise_backward_kernel<T, 3, 1>);

@@ -7,14 +7,14 @@
 namespace engine::kernels {
 namespace {
 
-constexpr int kForwardPack = 2;
+constexpr int kForwardVector = 2;
 
 // Padding is Kernel / 2. The operand has no gate.
 template <class T, int Kernel, int Stride>
 __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
     depthwise_forward_kernel(SliceView<T> out, OperandView<T> in, const T* __restrict__ weight,
                              DepthwiseTiles tiles, float* partials) {
-  constexpr int V = kForwardPack, kPadding = Kernel / 2, kTaps = Kernel * Kernel;
+  constexpr int V = kForwardVector, kPadding = Kernel / 2, kTaps = Kernel * Kernel;
   constexpr int kColumns = (kUnit<Stride> - 1) * Stride + Kernel;  // of the operand
   extern __shared__ float shared[];
   float* staged = shared + kTaps * kDepthwisePitch;
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
   OutputWriter<T, V> writer;
 
   const StagingThread staging(tiles);
-  const OperandReader<T, kStagedPack> reader(in, staging.channel(tiles));
+  const OperandReader<T, kStagedVector> reader(in, staging.channel(tiles));
   stage_weights<kTaps>(shared, weight, tiles, out.channels);
 
   for_stages(tiles, [&](const Stage& stage) {
@@ -32,12 +32,14 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
       staging.stage(
           staged + i * image_size, tiles, (stage.rows - 1) * Stride + Kernel, in, stage.n + i,
           stage.row * Stride - kPadding, stage.unit * kUnit<Stride> * Stride - kPadding,
-          [&](int p) { return load_pack<kStagedPack>(in.x + int64_t{p} * in.pitch + reader.c); },
-          [&](float(&f)[kStagedPack], const Pack<T, kStagedPack>& raw) {
-            Loaded<float> loaded[kStagedPack];
+          [&](int p) {
+            return load_vector<kStagedVector>(in.x + int64_t{p} * in.pitch + reader.c);
+          },
+          [&](float(&f)[kStagedVector], const Vector<T, kStagedVector>& raw) {
+            Loaded<float> loaded[kStagedVector];
             reader.load(loaded, raw, in);
 #pragma unroll
-            for (int k = 0; k < kStagedPack; ++k) f[k] = loaded[k].h;
+            for (int k = 0; k < kStagedVector; ++k) f[k] = loaded[k].h;
           });
     __syncthreads();
     if (c >= out.channels) return;
@@ -49,14 +51,14 @@ __global__ void __launch_bounds__(kDepthwiseThreads, depthwise_blocks(Kernel))
       float sum[kUnit<Stride>][V] = {};
 #pragma unroll
       for (int ky = 0; ky < Kernel; ++ky) {
-        Pack<float, V> f[kColumns];
+        Vector<float, V> f[kColumns];
 #pragma unroll
         for (int i = 0; i < kColumns; ++i)
-          f[i] = load_pack<V>(from + (ky * tiles.staged_columns + i) * kDepthwisePitch);
+          f[i] = load_vector<V>(from + (ky * tiles.staged_columns + i) * kDepthwisePitch);
 #pragma unroll
         for (int kx = 0; kx < Kernel; ++kx) {
-          const Pack<float, V> w =
-              load_pack<V>(shared + (ky * Kernel + kx) * kDepthwisePitch + lane);
+          const Vector<float, V> w =
+              load_vector<V>(shared + (ky * Kernel + kx) * kDepthwisePitch + lane);
 #pragma unroll
           for (int x = 0; x < kUnit<Stride>; ++x)
 #pragma unroll
@@ -101,7 +103,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
             if (from_y < 0 || from_y >= in.height || from_x < 0 || from_x >= in.width) continue;
             const int p = (n * in.height + from_y) * in.width + from_x;
             float f[1];
-            reader.value(f, load_pack<1>(in.x + int64_t{p} * in.pitch + c), in, p);
+            reader.value(f, load_vector<1>(in.x + int64_t{p} * in.pitch + c), in, p);
             sum[0] =
                 fmaf(f[0], to_float(weight[int64_t{c} * window.kernel_h * window.kernel_h + tap]),
                      sum[0]);
@@ -129,17 +131,17 @@ void DepthwiseForward<T>::run(const SliceView<T>& out, const OperandView<T>& in,
     const TileCounts counts{t.height, out.width, t.rows, t.strips, t.items, t.per_tile};
     merge_statistics(out.mean, out.var, partials, counts, out.channels, stream);
   };
-  const bool tuned = packs_fit<kStagedPack>(in.x, in.channels, in.pitch) &&
-                     packs_fit<kForwardPack>(out.y, out.channels, out.pitch) &&
+  const bool tuned = vectors_fit<kStagedVector>(in.x, in.channels, in.pitch) &&
+                     vectors_fit<kForwardVector>(out.y, out.channels, out.pitch) &&
                      window.padding == window.kernel_h / 2 && !in.gate && !in.random.present();
   if (tuned && window.kernel_h == 3 && window.stride == 1)
-    launch(depthwise_forward_kernel<T, 3, 1>, kForwardPack, 9);
+    launch(depthwise_forward_kernel<T, 3, 1>, kForwardVector, 9);
   else if (tuned && window.kernel_h == 3 && window.stride == 2)
-    launch(depthwise_forward_kernel<T, 3, 2>, kForwardPack, 9);
+    launch(depthwise_forward_kernel<T, 3, 2>, kForwardVector, 9);
   else if (tuned && window.kernel_h == 5 && window.stride == 1)
-    launch(depthwise_forward_kernel<T, 5, 1>, kForwardPack, 25);
+    launch(depthwise_forward_kernel<T, 5, 1>, kForwardVector, 25);
   else if (tuned && window.kernel_h == 5 && window.stride == 2)
-    launch(depthwise_forward_kernel<T, 5, 2>, kForwardPack, 25);
+    launch(depthwise_forward_kernel<T, 5, 2>, kForwardVector, 25);
   else
     launch(depthwise_forward_general_kernel<T>, 1, 0, window);
 }

@@ -11,7 +11,7 @@ namespace engine::kernels {
 
 template <int Stride>
 constexpr int kUnit = depthwise_unit(Stride);
-constexpr int kStagedPack = 4;  // channels that a thread stages at a time
+constexpr int kStagedVector = 4;  // channels that a thread stages at a time
 
 // One step of a block: `rows` rows of positions of `images` whole images or of a strip of one, and
 // some units of each.
@@ -62,19 +62,19 @@ __device__ __forceinline__ void for_units(const Stage& stage, Use use) {
   }
 }
 
-// A thread's place while the block stages: a pack of channels and every `pixels`-th pixel.
+// A thread's place while the block stages: a vector of channels and every `pixels`-th pixel.
 struct StagingThread {
-  int pack, pixel, pixels;
+  int vector, pixel, pixels;
 
   __device__ __forceinline__ explicit StagingThread(const DepthwiseTiles& t) {
-    const int packs = t.channels / kStagedPack, me = threadIdx.y * blockDim.x + threadIdx.x;
-    pack = me % packs * kStagedPack;
-    pixel = me / packs;
-    pixels = static_cast<int>(blockDim.x * blockDim.y) / packs;
+    const int vectors = t.channels / kStagedVector, me = threadIdx.y * blockDim.x + threadIdx.x;
+    vector = me % vectors * kStagedVector;
+    pixel = me / vectors;
+    pixels = static_cast<int>(blockDim.x * blockDim.y) / vectors;
   }
   // Its first channel; may lie beyond the last one.
   __device__ __forceinline__ int channel(const DepthwiseTiles& t) const {
-    return static_cast<int>(blockIdx.x) * t.channels + pack;
+    return static_cast<int>(blockIdx.x) * t.channels + vector;
   }
 
   // staged (rows, staged_columns, kDepthwisePitch) = value(load(pixel)) at rows [top, …) and
@@ -99,9 +99,9 @@ struct StagingThread {
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
         if (place + i * pixels >= rows * t.staged_columns) break;
-        Pack<float, kStagedPack> stored = {};
+        Vector<float, kStagedVector> stored = {};
         if (inside[i]) value(stored.at, raw[i]);
-        store_pack(staged + (place + i * pixels) * kDepthwisePitch + pack, stored);
+        store_vector(staged + (place + i * pixels) * kDepthwisePitch + vector, stored);
       }
     }
   }

@@ -15,14 +15,14 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
   OutputWriter<T, V> writer;
   if (c < out.channels) {
     struct Raw {
-      Pack<T, V> a, b;
+      Vector<T, V> a, b;
     };
     const OperandReader<T, V> read_a(a, c), read_b(b, c);
     for_pixels<kPairsInFlight<T>>(
         sweep,
         [&](int p) {
-          return Raw{load_pack<V>(a.x + int64_t{p} * a.pitch + c),
-                     load_pack<V>(b.x + int64_t{p} * b.pitch + c)};
+          return Raw{load_vector<V>(a.x + int64_t{p} * a.pitch + c),
+                     load_vector<V>(b.x + int64_t{p} * b.pitch + c)};
         },
         [&](int p, const Raw& raw) {
           float sum[V], other[V];
@@ -41,14 +41,14 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
 template <class T>
 void Addition<T>::forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
                           float* partials, cudaStream_t stream) {
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, a, b, sweep, partials);
     if (out.mean)
       merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
   };
-  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(a) && packs_fit<V>(b))
+  if (vectors_fit<V>(out.y, out.channels, out.pitch) && vectors_fit<V>(a) && vectors_fit<V>(b))
     launch(add_forward_kernel<T, V>, V);
   else
     launch(add_forward_kernel<T, 1>, 1);

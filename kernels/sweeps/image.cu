@@ -2,7 +2,7 @@
 // thing that a step does on the device.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
-#include "kernels/pack.cuh"
+#include "kernels/vector.cuh"
 
 namespace engine::kernels {
 namespace {
@@ -37,10 +37,10 @@ __global__ void __launch_bounds__(kThreads)
   if constexpr (V == 8 && sizeof(T) == 4) {
     const float low[4] = {value[0], value[1], value[2], value[3]},
                 high[4] = {value[4], value[5], value[6], value[7]};
-    store_pack(image + first, pack_of<T>(low));
-    store_pack(image + first + 4, pack_of<T>(high));
+    store_vector(image + first, vector_of<T>(low));
+    store_vector(image + first + 4, vector_of<T>(high));
   } else {
-    store_pack(image + first, pack_of<T>(value));
+    store_vector(image + first, vector_of<T>(value));
   }
 }
 
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) input_kernel(T* image, InputView vie
     float part[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) part[j] = value[k + j];
-    store_pack(to + k, pack_of<T>(part));
+    store_vector(to + k, vector_of<T>(part));
   }
 }
 

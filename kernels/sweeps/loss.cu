@@ -2,7 +2,7 @@
 // logits is a warp's work, and the rows' losses are added in a fixed order.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
-#include "kernels/pack.cuh"
+#include "kernels/vector.cuh"
 
 namespace engine::kernels {
 namespace {

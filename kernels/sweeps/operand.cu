@@ -13,11 +13,11 @@ __global__ void __launch_bounds__(kSweepThreads, 4)
   if (c >= in.channels) return;
   const OperandReader<T, V> reader(in, c);
   for_pixels(
-      sweep, [&](int p) { return load_pack<V>(in.x + int64_t{p} * in.pitch + c); },
-      [&](int p, const Pack<T, V>& x) {
+      sweep, [&](int p) { return load_vector<V>(in.x + int64_t{p} * in.pitch + c); },
+      [&](int p, const Vector<T, V>& x) {
         float value[V];
         reader.value(value, x, in, p);
-        store_pack(f + int64_t{p} * in.channels + c, pack_of<T>(value));
+        store_vector(f + int64_t{p} * in.channels + c, vector_of<T>(value));
       });
 }
 
@@ -38,10 +38,10 @@ __global__ void __launch_bounds__(kSweepThreads, 4)
     const bool in_place = dense == out.y, writes = bias || !in_place;
     const int64_t pitch = in_place ? out.pitch : out.channels;
     for_pixels(
-        sweep, [&](int p) { return load_pack<V>(dense + p * pitch + c); },
-        [&](int p, const Pack<T, V>& x) {
+        sweep, [&](int p) { return load_vector<V>(dense + p * pitch + c); },
+        [&](int p, const Vector<T, V>& x) {
           float value[V];
-          unpack(value, x);
+          to_floats(value, x);
 #pragma unroll
           for (int k = 0; k < V; ++k) value[k] += offset[k];
           writer.store(out.y + int64_t{p} * out.pitch + c, value, out.mean != nullptr, writes);
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
       [&](int p, const typename GradientReader<T, V>::Raw& raw) {
         float value[V];
         reader.value(value, raw, in, in.gated() ? p / area : 0);
-        store_pack(dy + int64_t{p} * in.channels + c, pack_of<T>(value));
+        store_vector(dy + int64_t{p} * in.channels + c, vector_of<T>(value));
       });
 }
 
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
   GradientWriter<T, V> writer;
   if (c < in.channels) {
     struct Raw {
-      Pack<T, V> df, x;
+      Vector<T, V> df, x;
     };
     const OperandReader<T, V> reader(in, c);
     const bool reads_x = writer.reads_x(sink, in);
@@ -83,14 +83,14 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
         sweep,
         [&](int p) {
           Raw raw;
-          raw.df = load_pack<V>(df + int64_t{p} * in.channels + c);
-          if (reads_x) raw.x = load_pack<V>(in.x + int64_t{p} * in.pitch + c);
+          raw.df = load_vector<V>(df + int64_t{p} * in.channels + c);
+          if (reads_x) raw.x = load_vector<V>(in.x + int64_t{p} * in.pitch + c);
           return raw;
         },
         [&](int p, const Raw& raw) {
           float value[V];
           Loaded<float> x[V];
-          unpack(value, raw.df);
+          to_floats(value, raw.df);
           if (reads_x) reader.load(x, raw.x, in);
           writer.store(sink, in, reader, value, x, p);
         });
@@ -106,10 +106,10 @@ __global__ void __launch_bounds__(kSweepThreads, 4)
   float sum[V] = {};
   if (c < channels) {
     for_pixels(
-        sweep, [&](int p) { return load_pack<V>(dy + int64_t{p} * channels + c); },
-        [&](int, const Pack<T, V>& pack) {
+        sweep, [&](int p) { return load_vector<V>(dy + int64_t{p} * channels + c); },
+        [&](int, const Vector<T, V>& vector) {
           float value[V];
-          unpack(value, pack);
+          to_floats(value, vector);
 #pragma unroll
           for (int k = 0; k < V; ++k) sum[k] += value[k];
         });
@@ -121,12 +121,12 @@ __global__ void __launch_bounds__(kSweepThreads, 4)
 
 template <class T>
 void Sweeps<T>::load_operand(T* f, const OperandView<T>& in, cudaStream_t stream) {
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(f, in, sweep);
   };
-  if (packs_fit<V>(in) && packs_fit<V>(f, in.channels, in.channels))
+  if (vectors_fit<V>(in) && vectors_fit<V>(f, in.channels, in.channels))
     launch(load_operand_kernel<T, V>, V);
   else
     launch(load_operand_kernel<T, 1>, 1);
@@ -136,15 +136,15 @@ template <class T>
 void Sweeps<T>::store_output(const SliceView<T>& out, const T* dense, const float* bias,
                              float* partials, cudaStream_t stream) {
   if (dense == out.y && !bias && !out.mean) return;
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, dense, bias, sweep, partials);
     if (out.mean)
       merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
   };
-  if (packs_fit<V>(out.y, out.channels, out.pitch) &&
-      packs_fit<V>(dense, out.channels, out.channels))
+  if (vectors_fit<V>(out.y, out.channels, out.pitch) &&
+      vectors_fit<V>(dense, out.channels, out.channels))
     launch(store_output_kernel<T, V>, V);
   else
     launch(store_output_kernel<T, 1>, 1);
@@ -152,14 +152,14 @@ void Sweeps<T>::store_output(const SliceView<T>& out, const T* dense, const floa
 
 template <class T>
 void Sweeps<T>::load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream) {
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(gradient.pixels(), gradient.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, gradient, sweep);
   };
-  if (packs_fit<V>(gradient.grad, gradient.channels, gradient.pitch) &&
-      packs_fit<V>(gradient.x, gradient.channels, gradient.pitch) &&
-      packs_fit<V>(dy, gradient.channels, gradient.channels))
+  if (vectors_fit<V>(gradient.grad, gradient.channels, gradient.pitch) &&
+      vectors_fit<V>(gradient.x, gradient.channels, gradient.pitch) &&
+      vectors_fit<V>(dy, gradient.channels, gradient.channels))
     launch(load_gradient_kernel<T, V>, V);
   else
     launch(load_gradient_kernel<T, 1>, 1);
@@ -171,15 +171,15 @@ void Sweeps<T>::store_gradient(const GradientSink<T>& sink, const T* df, const O
   if (!sink.grad) return;
   const bool in_place = df == sink.grad && sink.how == Write::assign;
   if (!in_place || !(in.plain() || sink.gated())) {
-    constexpr int V = kSweepPack;
+    constexpr int V = kSweepVector;
     const auto launch = [&](auto kernel, int v) {
       const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
       kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sink, df, in, sweep, partials);
       if (takes_sums(sink))
         merge_norm_sums(norm_sums(sink, in), partials, sweep.tiles, in.channels, stream);
     };
-    if (packs_fit<V>(sink.grad, in.channels, sink.pitch) && packs_fit<V>(in) &&
-        packs_fit<V>(df, in.channels, in.channels))
+    if (vectors_fit<V>(sink.grad, in.channels, sink.pitch) && vectors_fit<V>(in) &&
+        vectors_fit<V>(df, in.channels, in.channels))
       launch(store_gradient_kernel<T, V>, V);
     else
       launch(store_gradient_kernel<T, 1>, 1);
@@ -190,13 +190,13 @@ void Sweeps<T>::store_gradient(const GradientSink<T>& sink, const T* df, const O
 template <class T>
 void Sweeps<T>::bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels,
                               float* partials, cudaStream_t stream) {
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(pixels, channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, channels, sweep, partials);
     merge_rows(dbias, partials, sweep.tiles, 1, kPartialsPerChannel, channels, true, stream);
   };
-  if (packs_fit<V>(dy, channels, channels))
+  if (vectors_fit<V>(dy, channels, channels))
     launch(bias_gradient_kernel<T, V>, V);
   else
     launch(bias_gradient_kernel<T, 1>, 1);

@@ -35,11 +35,11 @@ __device__ __forceinline__ void for_taps(const Taps& taps, const OperandView<T>&
   for (int y = taps.top; y < taps.bottom; ++y)
     for (int left = taps.left; left < taps.right; left += kTogether) {
       const int at = y * in.width + left, p = n * in.height * in.width + at;
-      Pack<T, V> raw[kTogether];
+      Vector<T, V> raw[kTogether];
 #pragma unroll
       for (int i = 0; i < kTogether; ++i)
         if (left + i < taps.right)
-          raw[i] = load_pack<V>(in.x + int64_t{p + i} * in.pitch + reader.c);
+          raw[i] = load_vector<V>(in.x + int64_t{p + i} * in.pitch + reader.c);
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
         if (left + i >= taps.right) break;
@@ -102,11 +102,11 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
     for_pixels<2>(
         sweep,
         [&](int p) {
-          Pack<T, V> raw;
-          if (reads_x) raw = load_pack<V>(in.x + int64_t{p} * in.pitch + c);
+          Vector<T, V> raw;
+          if (reads_x) raw = load_vector<V>(in.x + int64_t{p} * in.pitch + c);
           return raw;
         },
-        [&](int p, const Pack<T, V>& raw) {
+        [&](int p, const Vector<T, V>& raw) {
           const int area = in.height * in.width, n = p / area;
           const Covering rows(p % area / in.width, window.kernel_h, window, dy.height);
           const Covering columns(p % area % in.width, window.kernel_w, window, dy.width);
@@ -150,8 +150,8 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
                         MaxTiles tiles, float* partials) {
   extern __shared__ float shared[];
   __shared__ float buffer[V * kSweepThreads];
-  const int c = first_channel<V>(), lane = threadIdx.x, packs = blockDim.x, lanes = packs * V;
-  // dy and the positions y·W + x of the maxima: (windows, V, packs) each.
+  const int c = first_channel<V>(), lane = threadIdx.x, vectors = blockDim.x, lanes = vectors * V;
+  // dy and the positions y·W + x of the maxima: (windows, V, vectors) each.
   float* gradients = shared;
   int* winners = reinterpret_cast<int*>(shared + tiles.windows_h * tiles.windows_w * lanes);
   GradientWriter<T, V> writer;
@@ -191,8 +191,8 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
         gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x), dy, n);
 #pragma unroll
         for (int k = 0; k < V; ++k) {
-          gradients[i * lanes + k * packs + lane] = d[k];
-          winners[i * lanes + k * packs + lane] = winner[k];
+          gradients[i * lanes + k * vectors + lane] = d[k];
+          winners[i * lanes + k * vectors + lane] = winner[k];
         }
       }
     }
@@ -209,11 +209,11 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
           const int at = ((wy - window_top) * window_columns + wx - window_left) * lanes + lane;
 #pragma unroll
           for (int k = 0; k < V; ++k)
-            if (winners[at + k * packs] == y * in.width + x) df[k] += gradients[at + k * packs];
+            if (winners[at + k * vectors] == y * in.width + x) df[k] += gradients[at + k * vectors];
         }
       Loaded<float> loaded[V];
       if (writer.reads_x(sink, in))
-        reader.load(loaded, load_pack<V>(in.x + int64_t{p} * in.pitch + c), in);
+        reader.load(loaded, load_vector<V>(in.x + int64_t{p} * in.pitch + c), in);
       writer.store(sink, in, reader, df, loaded, p);
     }
   }
@@ -241,14 +241,14 @@ MaxTiles max_tiles(const OperandView<T>& in, const Window& window, int lanes, in
 template <class T>
 void Pooling<T>::forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
                          bool maximal, float* partials, cudaStream_t stream) {
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto launch = [&](auto kernel, int v) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, in, window, maximal, sweep, partials);
     if (out.mean)
       merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
   };
-  if (packs_fit<V>(out.y, out.channels, out.pitch) && packs_fit<V>(in))
+  if (vectors_fit<V>(out.y, out.channels, out.pitch) && vectors_fit<V>(in))
     launch(pool_forward_kernel<T, V>, V);
   else
     launch(pool_forward_kernel<T, 1>, 1);
@@ -259,7 +259,7 @@ void Pooling<T>::backward(const GradientSink<T>& sink, const GradientView<T>& dy
                           const OperandView<T>& in, Window window, bool maximal, float* partials,
                           cudaStream_t stream) {
   if (!sink.grad) return;
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto finish = [&](int tiles) {
     if (takes_sums(sink))
       merge_norm_sums(norm_sums(sink, in), partials, tiles, in.channels, stream);
@@ -280,14 +280,14 @@ void Pooling<T>::backward(const GradientSink<T>& sink, const GradientView<T>& dy
                                                                          tiles, partials);
     finish(blocks);
   };
-  const bool packs = packs_fit<V>(sink.grad, in.channels, sink.pitch) && packs_fit<V>(in) &&
-                     packs_fit<V>(dy.grad, dy.channels, dy.pitch) &&
-                     packs_fit<V>(dy.x, dy.channels, dy.pitch);
-  if (maximal && packs)
+  const bool vectors = vectors_fit<V>(sink.grad, in.channels, sink.pitch) && vectors_fit<V>(in) &&
+                       vectors_fit<V>(dy.grad, dy.channels, dy.pitch) &&
+                       vectors_fit<V>(dy.x, dy.channels, dy.pitch);
+  if (maximal && vectors)
     launch_max(max_backward_kernel<T, V>, V);
   else if (maximal)
     launch_max(max_backward_kernel<T, 1>, 1);
-  else if (packs)
+  else if (vectors)
     launch_average(average_backward_kernel<T, V>, V);
   else
     launch_average(average_backward_kernel<T, 1>, 1);

@@ -20,22 +20,22 @@ __global__ void __launch_bounds__(kImageThreads, 2)
   float sum[3 * V] = {};  // Σ dz·h, Σ dz·h', Σ dz·h'·xhat
   if (c < in.channels) {
     struct Raw {
-      Pack<T, V> x, dz;
+      Vector<T, V> x, dz;
     };
     const OperandReader<T, V> reader(in, c);
     for_pixels<kPairsInFlight<T>>(
         sweep,
         [&](int p) {
           Raw raw;
-          raw.x = load_pack<V>(in.x + int64_t{p} * in.pitch + c);
-          if (dz) raw.dz = load_pack<V>(dz + int64_t{p} * dz_pitch + c);
+          raw.x = load_vector<V>(in.x + int64_t{p} * in.pitch + c);
+          if (dz) raw.dz = load_vector<V>(dz + int64_t{p} * dz_pitch + c);
           return raw;
         },
         [&](int, const Raw& raw) {
           Loaded<float> x[V];
           reader.load(x, raw.x, in);
           float factor[V];
-          if (dz) unpack(factor, raw.dz);
+          if (dz) to_floats(factor, raw.dz);
 #pragma unroll
           for (int k = 0; k < V; ++k) {
             const float d = dz ? factor[k] : 1.f, t = d * x[k].slope;
@@ -88,11 +88,11 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
   float sum[kImages] = {};
 #pragma unroll 4
   for (int c = lane * V; c < size.channels; c += kWarp * V) {
-    const auto w = load_pack<V>(weights.reduce + int64_t{s} * size.channels + c);
+    const auto w = load_vector<V>(weights.reduce + int64_t{s} * size.channels + c);
 #pragma unroll
     for (int i = 0; i < kImages; ++i) {
       const int n = min(n0 + i, size.batch - 1);
-      const auto pooled = load_pack<V>(gate.pooled + int64_t{n} * size.channels + c);
+      const auto pooled = load_vector<V>(gate.pooled + int64_t{n} * size.channels + c);
 #pragma unroll
       for (int k = 0; k < V; ++k) sum[i] = fmaf(w.at[k], pooled.at[k], sum[i]);
     }
@@ -300,7 +300,7 @@ unsigned blocks_of(int count, int each) {
 template <class T>
 void ImageSums<T>::take(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz,
                         int dz_pitch, const OperandView<T>& in, cudaStream_t stream) {
-  constexpr int V = kSweepPack;
+  constexpr int V = kSweepVector;
   const auto launch = [&](auto kernel, int v) {
     Sweep sweep = make_sweep(in.pixels(), in.channels, v);
     sweep.per_tile = in.height * in.width;  // a tile is an image
@@ -309,8 +309,8 @@ void ImageSums<T>::take(float* sum_h, float* sum_slope, float* sum_slope_xhat, c
     kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sum_h, sum_slope, sum_slope_xhat, dz,
                                                        dz_pitch, in, sweep);
   };
-  if (packs_fit<V>(in.x, in.channels, in.pitch) &&
-      packs_fit<V>(dz, in.channels, dz ? dz_pitch : in.channels))
+  if (vectors_fit<V>(in.x, in.channels, in.pitch) &&
+      vectors_fit<V>(dz, in.channels, dz ? dz_pitch : in.channels))
     launch(image_sums_kernel<T, V>, V);
   else
     launch(image_sums_kernel<T, 1>, 1);
@@ -326,8 +326,8 @@ void SqueezeExcitation<T>::forward(const GateView<float>& gate, const OperandVie
     kernel<<<dim3(blocks_of(squeezed, kVectorThreads / kWarp), blocks_of(in.batch, kImages)),
              kVectorThreads, 0, stream>>>(gate, weights, size);
   };
-  if (packs_fit<4>(gate.pooled, in.channels, in.channels) &&
-      packs_fit<4>(weights.reduce, in.channels, in.channels))
+  if (vectors_fit<4>(gate.pooled, in.channels, in.channels) &&
+      vectors_fit<4>(weights.reduce, in.channels, in.channels))
     launch_hidden(hidden_kernel<4>);
   else
     launch_hidden(hidden_kernel<1>);

@@ -2,21 +2,21 @@
 // the running statistics.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
-#include "kernels/pack.cuh"
+#include "kernels/vector.cuh"
 
 namespace engine::kernels {
 namespace {
 
 constexpr int kThreads = 256;
 
-// Calls use(i) for packs of V elements [i, i + V), then for the rest of n one by one as single(i).
+// Calls use(i) for vectors of V elements [i, i + V), then for the rest of n one by one as single(i).
 template <int V, class Use, class Single>
 __device__ __forceinline__ void for_elements(int64_t n, Use use, Single single) {
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x,
                 threads = int64_t{gridDim.x} * blockDim.x;
-  const int64_t packs = n / V;
-  for (int64_t i = thread; i < packs; i += threads) use(i * V);
-  for (int64_t i = packs * V + thread; i < n; i += threads) single(i);
+  const int64_t vectors = n / V;
+  for (int64_t i = thread; i < vectors; i += threads) use(i * V);
+  for (int64_t i = vectors * V + thread; i < n; i += threads) single(i);
 }
 
 unsigned flat_blocks(int64_t n, int each) {
@@ -24,9 +24,9 @@ unsigned flat_blocks(int64_t n, int each) {
   return static_cast<unsigned>(std::clamp<int64_t>(blocks, 1, blocks_of_device()));
 }
 
-// Calls use(i) for packs of four elements [i, i + 4) of n.
+// Calls use(i) for vectors of four elements [i, i + 4) of n.
 template <class Use>
-__device__ __forceinline__ void for_packs(int64_t n, Use use) {
+__device__ __forceinline__ void for_vectors(int64_t n, Use use) {
   for_elements<4>(n, use, [](int64_t) {});
 }
 
@@ -51,9 +51,9 @@ __global__ void __launch_bounds__(kThreads)
                          GroupTable groups, int64_t n) {
   __shared__ bool last;
   double sum = 0;
-  for_packs(n, [&](int64_t i) {
+  for_vectors(n, [&](int64_t i) {
     if (groups.groups[groups.of[i / kUpdateBlock]].rate == 0) return;
-    const Pack<float, 4> g = load_pack<4>(gradients + i);
+    const Vector<float, 4> g = load_vector<4>(gradients + i);
 #pragma unroll
     for (int k = 0; k < 4; ++k) sum += double(g.at[k]) * double(g.at[k]);
   });
@@ -91,15 +91,15 @@ __global__ void __launch_bounds__(kThreads)
   step = begun;
   const float factor = static_cast<float>(1. / scale->scale) *
                        static_cast<float>(clip_factor(scale->gradient_norm, clip_norm));
-  for_packs(n, [&](int64_t i) {
+  for_vectors(n, [&](int64_t i) {
     const ParameterGroup group = groups.groups[groups.of[i / kUpdateBlock]];
-    Pack<float, V> w = load_pack<V>(arrays.weights + i);
+    Vector<float, V> w = load_vector<V>(arrays.weights + i);
     if (group.rate != 0) {
       const Step s = of_group(step, group);
-      const Pack<float, V> g = load_pack<V>(arrays.gradients + i);
-      Pack<float, V> m[M];
+      const Vector<float, V> g = load_vector<V>(arrays.gradients + i);
+      Vector<float, V> m[M];
 #pragma unroll
-      for (int j = 0; j < M; ++j) m[j] = load_pack<V>(arrays.moments + j * n + i);
+      for (int j = 0; j < M; ++j) m[j] = load_vector<V>(arrays.moments + j * n + i);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         float of[M];
@@ -109,16 +109,16 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int j = 0; j < M; ++j) m[j].at[k] = of[j];
       }
-      store_pack(arrays.weights + i, w);
+      store_vector(arrays.weights + i, w);
 #pragma unroll
-      for (int j = 0; j < M; ++j) store_pack(arrays.moments + j * n + i, m[j]);
-      if (arrays.copies) store_pack(arrays.copies + i, pack_of<T>(w.at));
+      for (int j = 0; j < M; ++j) store_vector(arrays.moments + j * n + i, m[j]);
+      if (arrays.copies) store_vector(arrays.copies + i, vector_of<T>(w.at));
     }
     if (!arrays.averages) return;
-    Pack<float, V> average = load_pack<V>(arrays.averages + i);
+    Vector<float, V> average = load_vector<V>(arrays.averages + i);
 #pragma unroll
     for (int k = 0; k < V; ++k) average.at[k] = averaged(average.at[k], w.at[k], ema_decay);
-    store_pack(arrays.averages + i, average);
+    store_vector(arrays.averages + i, average);
   });
 }
 
@@ -138,12 +138,12 @@ __global__ void finish_step_kernel(ScaleState* scale, StepResult* results, const
 // changed.
 template <bool WriteB, class Change>
 __device__ __forceinline__ void change_pairs(float* a, float* b, int64_t n, Change change) {
-  for_packs(n, [&](int64_t i) {
-    Pack<float, 4> first = load_pack<4>(a + i), second = load_pack<4>(b + i);
+  for_vectors(n, [&](int64_t i) {
+    Vector<float, 4> first = load_vector<4>(a + i), second = load_vector<4>(b + i);
 #pragma unroll
     for (int k = 0; k < 4; ++k) change(first.at[k], second.at[k]);
-    store_pack(a + i, first);
-    if constexpr (WriteB) store_pack(b + i, second);
+    store_vector(a + i, first);
+    if constexpr (WriteB) store_vector(b + i, second);
   });
 }
 
@@ -186,8 +186,8 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* to, const From* from
       n,
       [&](int64_t i) {
         float value[V];
-        unpack(value, load_pack<V>(from + i));
-        store_pack(to + i, pack_of<To>(value));
+        to_floats(value, load_vector<V>(from + i));
+        store_vector(to + i, vector_of<To>(value));
       },
       [&](int64_t i) { to[i] = from_float<To>(to_float(from[i])); });
 }
@@ -207,7 +207,7 @@ bool aligned(const T* pointer) {
 
 template <class To, class From>
 void launch_cast(To* to, const From* from, int64_t n, cudaStream_t stream) {
-  constexpr int V = std::min(kPack<To>, kPack<From>);
+  constexpr int V = std::min(kFullVector<To>, kFullVector<From>);
   if (n == 0) return;
   if (aligned<V>(to) && aligned<V>(from))
     cast_kernel<To, From, V><<<flat_blocks(n, V), kThreads, 0, stream>>>(to, from, n);

@@ -1,8 +1,12 @@
 #include "tools/machine/environment.h"
 
 #include <fmt/format.h>
+#include <ft2build.h>
+#include FT_FREETYPE_H
 #include <jconfig.h>
 #include <oneapi/dnnl/dnnl_version.h>
+#include <openssl/opensslv.h>
+#include <png.h>
 #include <sched.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -57,7 +61,10 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
   return {{"oneDNN", dotted(DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH)},
           {"OpenCV", CV_VERSION},
           {"libjpeg-turbo", dotted(jpeg / 1'000'000, jpeg / 1000 % 1000, jpeg % 1000)},
+          {"libpng", PNG_LIBPNG_VER_STRING},
           {"zlib", zlibVersion()},
+          {"FreeType", dotted(FREETYPE_MAJOR, FREETYPE_MINOR, FREETYPE_PATCH)},
+          {"OpenSSL", OPENSSL_VERSION_STR},
           {"fmt", dotted(FMT_VERSION / 10'000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
           {"nlohmann_json", dotted(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
                                    NLOHMANN_JSON_VERSION_PATCH)}};

@@ -29,26 +29,26 @@ struct Word<16> {
 };
 
 template <class T, int V>
-struct alignas(sizeof(T) * V) Pack {
+struct alignas(sizeof(T) * V) Vector {
   T at[V];
 };
 
 // The channels of a full 16-byte access.
 template <class T>
-constexpr int kPack = 16 / static_cast<int>(sizeof(T));
+constexpr int kFullVector = 16 / static_cast<int>(sizeof(T));
 
 template <int V, class T>
-__device__ __forceinline__ Pack<T, V> load_pack(const T* from) {
+__device__ __forceinline__ Vector<T, V> load_vector(const T* from) {
   using Bits = typename Word<sizeof(T) * V>::type;
-  Pack<T, V> pack;
-  *reinterpret_cast<Bits*>(&pack) = *reinterpret_cast<const Bits*>(from);
-  return pack;
+  Vector<T, V> vector;
+  *reinterpret_cast<Bits*>(&vector) = *reinterpret_cast<const Bits*>(from);
+  return vector;
 }
 
 template <class T, int V>
-__device__ __forceinline__ void store_pack(T* to, const Pack<T, V>& pack) {
+__device__ __forceinline__ void store_vector(T* to, const Vector<T, V>& vector) {
   using Bits = typename Word<sizeof(T) * V>::type;
-  *reinterpret_cast<Bits*>(to) = *reinterpret_cast<const Bits*>(&pack);
+  *reinterpret_cast<Bits*>(to) = *reinterpret_cast<const Bits*>(&vector);
 }
 
 __device__ __forceinline__ float to_float(float x) {
@@ -77,34 +77,34 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
 }
 
 template <class T, int V>
-__device__ __forceinline__ void unpack(float (&out)[V], const Pack<T, V>& pack) {
+__device__ __forceinline__ void to_floats(float (&out)[V], const Vector<T, V>& vector) {
 #pragma unroll
-  for (int k = 0; k < V; ++k) out[k] = to_float(pack.at[k]);
+  for (int k = 0; k < V; ++k) out[k] = to_float(vector.at[k]);
 }
 
 // Rounds to the storage type, two values per instruction where there are two.
 template <class T, int V>
-__device__ __forceinline__ Pack<T, V> pack_of(const float (&in)[V]) {
-  Pack<T, V> pack;
+__device__ __forceinline__ Vector<T, V> vector_of(const float (&in)[V]) {
+  Vector<T, V> vector;
   if constexpr (sizeof(T) == 2 && V % 2 == 0) {
 #pragma unroll
     for (int k = 0; k < V; k += 2) {
       if constexpr (std::is_same_v<T, __half>)
-        *reinterpret_cast<__half2*>(&pack.at[k]) = __floats2half2_rn(in[k], in[k + 1]);
+        *reinterpret_cast<__half2*>(&vector.at[k]) = __floats2half2_rn(in[k], in[k + 1]);
       else
-        *reinterpret_cast<__nv_bfloat162*>(&pack.at[k]) = __floats2bfloat162_rn(in[k], in[k + 1]);
+        *reinterpret_cast<__nv_bfloat162*>(&vector.at[k]) = __floats2bfloat162_rn(in[k], in[k + 1]);
     }
   } else {
 #pragma unroll
-    for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(in[k]);
+    for (int k = 0; k < V; ++k) vector.at[k] = from_float<T>(in[k]);
   }
-  return pack;
+  return vector;
 }
 
-// Whether packs of V lie on their own size's boundary in (pixels, pitch) memory; a null pointer
+// Whether vectors of V lie on their own size's boundary in (pixels, pitch) memory; a null pointer
 // does not matter.
 template <int V, class T>
-bool packs_fit(const T* pointer, int channels, int pitch) {
+bool vectors_fit(const T* pointer, int channels, int pitch) {
   return channels % V == 0 && pitch % V == 0 &&
          reinterpret_cast<uintptr_t>(pointer) % (sizeof(T) * V) == 0;
 }
