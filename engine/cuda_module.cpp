@@ -16,8 +16,8 @@ namespace {
 
 constexpr const char* kFile = "libengine_cuda.so";
 
-// In lib/ beside the bin/ of this program, or right beside it: the build tree, an installation
-// and a bundle all look so.
+// The module is in lib/ beside the bin/ of this program, or right beside the program: so it is in
+// the build tree, in an installation and in a bundle.
 std::filesystem::path find_module() {
   const auto here = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   for (const auto& folder : {here.parent_path() / "lib", here})
@@ -37,7 +37,7 @@ const cuda::Module* open_module() {
   return reinterpret_cast<cuda::ModuleEntry>(entry)();
 }
 
-// Never closed: what its libraries leave behind at exit refers to it.
+// The module is never closed: what its libraries leave behind at exit refers to it.
 const cuda::Module& opened_module() {
   static const cuda::Module* const opened = open_module();
   return *opened;

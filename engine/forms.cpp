@@ -80,7 +80,7 @@ Scratch library_scratch(const Layer& l, Direction direction) {
     return scratch;
   }
   // A product accumulates where it must; a convolution writes df to a place of its own, unless the
-  // operand is plain and the step the first writer, which the plan decides later.
+  // operand is plain and the step is the first writer, which the plan decides later.
   if (!product || !l.operand_in_place()) scratch.operand = l.in();
   if (!l.gradient_in_place()) scratch.output = l.out();
   if (!product && !weights_are_masters(l.options.precision)) scratch.weight = l.weight();

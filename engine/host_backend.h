@@ -94,7 +94,7 @@ class HostBackend : public Backend {
     };
     clear_bytes(program.arenas.channels, channel_bytes(program));
     clear_bytes(program.arenas.gradients, gradient_bytes(program));
-    if (program.batch() > 0 && program.batch_statistics())
+    if (program.batch() > 0 && program.batch_statistics() && !program.graph.norms.empty())
       p.running.push_back(running_launch(program, [this, &program] { update_running(program); }));
     for (const Bucket& bucket : program.plan.buckets) {
       p.reduce.push_back({reduce_launch(bucket, communicator_.ranks(), [this, &program, &bucket] {

@@ -20,7 +20,7 @@ int64_t fan_out(const Shape& shape) {
   return elements(shape) / shape[1];
 }
 
-// The weight whose bias this is stands right before it.
+// The weight that a bias belongs to comes right before it.
 const Shape& weight_of_bias(const Graph& graph, int bias) {
   return graph.parameters[bias - 1].shape;
 }

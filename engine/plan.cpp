@@ -81,7 +81,7 @@ struct Tenant {
   void use(int time) { from = std::min(from, time), to = std::max(to, time); }
 };
 
-// Largest first, each at the lowest offset that is free for its whole life.
+// Places the largest first, each at the lowest offset that is free for its whole life.
 size_t assign_offsets(std::vector<Tenant>& tenants) {
   std::erase_if(tenants, [](const Tenant& t) { return t.range->bytes == 0 || t.to < 0; });
   std::stable_sort(tenants.begin(), tenants.end(), [](const Tenant& a, const Tenant& b) {

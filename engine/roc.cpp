@@ -66,7 +66,7 @@ std::vector<RocPoint> roc_curve(std::span<const double> scores, std::span<const 
                       static_cast<double>(steps[i].positives) / p});
   }
   if (points.size() <= most) return points;
-  // Along the curve, which rises in both coordinates, from 0 to 2.
+  // The way along the curve, which rises in both coordinates, goes from 0 to 2.
   std::vector<RocPoint> kept;
   const double stride = 2. / static_cast<double>(most - 1);
   for (const RocPoint& point : points) {

@@ -200,7 +200,7 @@ const Prepared& Session::first_prepared() {
 
 // ---------------------------------------------------------------- steps
 
-// A kernel would follow a wrong number out of its memory.
+// A wrong number would lead a kernel out of its memory.
 void Session::check_batch(const HostBatch& batch, Mode mode) const {
   require(!batch.mixes || (options_.mixing && mode != Mode::evaluate), Failure::internal,
           "mixes in a session or a mode without mixing");

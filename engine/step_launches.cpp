@@ -76,8 +76,8 @@ Launch gradient_norm_launch(const Program& program, Enqueue enqueue) {
           std::move(enqueue)};
 }
 
-// Weights and moments are read and written, gradients read, copies written, averages read and
-// written. Flops are not counted: an update waits for memory.
+// Weights, moments and averages are read and written, gradients are read, copies are written. Flops
+// are not counted: an update waits for memory.
 Launch update_launch(const Program& program, const OptimizerConfig& optimizer, Enqueue enqueue) {
   const Precision precision = program.precision();
   const double copy = weights_are_masters(precision) ? 0 : double(storage_size(precision));

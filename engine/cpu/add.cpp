@@ -15,7 +15,7 @@ class AddForward {
              const OperandView<float>& b, const SliceView<float>& out)
       : threads_(threads),
         pixels_(out.pixels()),
-        workers_(workspace.workers(threads.count(), [&](Workspace& own) {
+        workers_(workspace.workers(threads.count(), [&](Workspace& own, int) {
           const int64_t tile = kTilePixels * out.channels;
           return Worker{{a, own},
                         {b, own},
@@ -74,7 +74,7 @@ class AddBackward {
               const OperandView<float>& b, const GradientSink<float>& sink_b)
       : threads_(threads), dy_(dy), whole_images_(sink_a.gated() || sink_b.gated()) {
     const int most = whole_images_ ? threads.image_workers(dy.batch) : threads.count();
-    workers_ = workspace.workers(most, [&](Workspace& own) {
+    workers_ = workspace.workers(most, [&](Workspace& own, int) {
       return Worker{{dy, own},
                     {sink_a, a, own},
                     {sink_b, b, own},

@@ -60,7 +60,7 @@ class DepthwiseForward {
         s_(shape_of(c)),
         weight_(workspace.take<float>(s_.taps() * s_.pixel)) {
     const int margin = s_.padding + s_.stride;  // what the last window may overhang
-    workers_ = workspace.workers(threads.image_workers(c.in.batch), [&](Workspace& own) {
+    workers_ = workspace.workers(threads.image_workers(c.in.batch), [&](Workspace& own, int) {
       return Worker{
           {c.in, own}, {c.out, c.bias, own}, {s_.kernel, c.in.width, margin, s_.pixel, own}};
     });
@@ -137,7 +137,7 @@ class DepthwiseBackward {
         phases_(phases_of(s_)),
         weight_(workspace.take<float>(s_.taps() * s_.pixel)) {
     const int margin = s_.kernel + s_.stride;  // more than a window may overhang
-    workers_ = workspace.workers(threads.image_workers(c.in.batch), [&](Workspace& own) {
+    workers_ = workspace.workers(threads.image_workers(c.in.batch), [&](Workspace& own, int) {
       return Worker{{c.dy, own},
                     {c.sink, c.in, own},
                     {c.out.channels, own},

@@ -106,7 +106,7 @@ class DenseForward {
     const int64_t f_floats = d.c.in.dense() ? 0 : d.in_pixels() * d.c.in.channels;
     const int64_t y_floats = d.c.out.dense() ? 0 : d.out_pixels() * d.c.out.channels;
     const int64_t scratch = floats_of(desc.scratchpad_desc());
-    workers_ = workspace.workers(d.most_workers(threads), [&](Workspace& own) {
+    workers_ = workspace.workers(d.most_workers(threads), [&](Workspace& own, int) {
       return Worker{{d.c.in, own},
                     {d.c.out, d.c.bias, own},
                     own.take<float>(f_floats),
@@ -176,7 +176,7 @@ class DenseBackward {
                   y_floats = d.out_pixels() * c.out.channels;
     const int64_t scratch =
         std::max(floats_of(data.scratchpad_desc()), floats_of(weights.scratchpad_desc()));
-    workers_ = workspace.workers(d.most_workers(threads), [&](Workspace& own) {
+    workers_ = workspace.workers(d.most_workers(threads), [&](Workspace& own, int) {
       float* part = own.take<float>(dweight_floats_);
       float* scratchpad = own.take<float>(scratch);
       return Worker{{c.dy, own},

@@ -56,7 +56,7 @@ class MatrixForward {
       : threads_(threads),
         m_(m),
         tile_(tile_rows(m.k + m.outs, m.rows)),
-        workers_(workspace.workers(m.most_workers(threads), [&](Workspace& own) {
+        workers_(workspace.workers(m.most_workers(threads), [&](Workspace& own, int) {
           return Worker{{m.c.in, own},
                         {m.c.out, m.c.bias, own},
                         own.take<float>(m.direct() ? 0 : tile_ * m.k)};
@@ -104,17 +104,15 @@ class MatrixBackward {
       : threads_(threads),
         m_(m),
         tile_(tile_rows(2 * m.k + m.outs, m.rows)),
-        workers_(workspace.workers(m.most_workers(threads), [&](Workspace& own) {
+        workers_(workspace.workers(m.most_workers(threads), [&](Workspace& own, int w) {
           return Worker{{m.c.dy, own},
                         {m.c.sink, m.c.in, own},
                         {static_cast<int>(m.outs), own},
                         own.take<float>(tile_ * m.outs),
                         own.take<float>(tile_ * m.k),
                         own.take<float>(tile_ * m.k),
-                        own.take<float>(m.outs * m.k)};
-        })) {
-    workers_[0].dweight = m.c.dweight;  // where the other workers' shares are added
-  }
+                        w == 0 ? m.c.dweight : own.take<float>(m.outs * m.k)};
+        })) {}
 
   void run() {
     const int workers = static_cast<int>(workers_.size());

@@ -74,7 +74,7 @@ class PoolForward {
   PoolForward(const Threads& threads, Workspace workspace, const Pooling& p)
       : threads_(threads),
         p_(p),
-        workers_(workspace.workers(threads.image_workers(p.in.batch), [&](Workspace& own) {
+        workers_(workspace.workers(threads.image_workers(p.in.batch), [&](Workspace& own, int) {
           return Worker{{p.in, own},
                         {p.out, nullptr, own},
                         own.take<float>(p.in_floats()),
@@ -115,7 +115,7 @@ class PoolBackward {
   PoolBackward(const Threads& threads, Workspace workspace, const Pooling& p)
       : threads_(threads),
         p_(p),
-        workers_(workspace.workers(threads.image_workers(p.in.batch), [&](Workspace& own) {
+        workers_(workspace.workers(threads.image_workers(p.in.batch), [&](Workspace& own, int) {
           return Worker{{p.dy, own},
                         {p.sink, p.in, own},
                         own.take<float>(p.in_floats()),

@@ -25,7 +25,7 @@ class SqueezeForward {
   SqueezeForward(const Threads& threads, Workspace workspace, const Squeeze& s)
       : threads_(threads),
         s_(s),
-        workers_(workspace.workers(threads.image_workers(s.in.batch), [&](Workspace& own) {
+        workers_(workspace.workers(threads.image_workers(s.in.batch), [&](Workspace& own, int) {
           return Worker{{s.in, own}, own.take<float>(3 * padded(s.in.channels))};
         })) {}
 

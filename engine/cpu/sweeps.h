@@ -59,7 +59,6 @@ class GradientReader {
   GradientReader(const GradientView<float>& view, Workspace& workspace);
   void renew();
   void load(float* dy, int64_t dy_pitch, int64_t first, int64_t last);
-  const GradientView<float>& view() const { return view_; }
   // The gradient itself is dy.
   bool direct() const { return !view_.normed() && !view_.gated(); }
 

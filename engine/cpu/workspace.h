@@ -27,14 +27,16 @@ class Workspace {
     return reinterpret_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
   }
 
-  // As many workers as fit, `wanted` at most, each made by make(workspace). The first is made
-  // twice: without memory, to measure what one takes. Where not even one fits, making it throws.
+  // As many workers as fit, `wanted` at most, each made by make(workspace, index). What one takes is
+  // measured on one of index 1, made without memory: the first may take less. Where not even one
+  // fits, making it throws.
   template <class Make>
   auto workers(int wanted, const Make& make) {
     Workspace measured(nullptr, SIZE_MAX, step_);
-    make(measured);
-    std::vector<decltype(make(*this))> made;
-    for (int left = fitting(wanted, measured.used_); left > 0; --left) made.push_back(make(*this));
+    make(measured, 1);
+    std::vector<decltype(make(*this, 0))> made;
+    const int count = fitting(wanted, measured.used_);
+    for (int w = 0; w < count; ++w) made.push_back(make(*this, w));
     return made;
   }
 

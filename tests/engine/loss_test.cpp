@@ -157,7 +157,7 @@ TEST_CASE("mixes change pixels and labels alike, from step to step in one progra
   std::vector<Mix> boxes = swapped;
   for (Mix& mix : boxes) mix.right = mix.bottom = kSide;
   CHECK(loss(boxes, kLabels) == doctest::Approx(plain).epsilon(1e-12));
-  // Of the same image, but not of the same label.
+  // The images are the same, but not the labels.
   const double other = loss({}, {1, 3, 0, 4});
   CHECK(loss({{0, 0}, {1, 0}, {2, 0}, {3, 0}}, kLabels) == plain);
   CHECK(other != plain);

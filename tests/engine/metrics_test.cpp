@@ -35,7 +35,7 @@ std::vector<Case> cases() {
   return all;
 }
 
-// Numbers and nulls, in order.
+// CHECKs that numbers and nulls are the same, in order.
 void expect_same(std::vector<std::optional<double>> ours, const json& theirs, const char* what) {
   REQUIRE(ours.size() == theirs.size());
   std::vector<double> a, b;

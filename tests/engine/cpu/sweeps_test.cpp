@@ -242,6 +242,31 @@ TEST_CASE("statistics do not cancel when the mean is 10,000 standard deviations 
   }
 }
 
+TEST_CASE("a workspace makes as many workers as fit") {
+  struct Worker {
+    float* tile;
+    double* sums;
+  };
+  const auto make = [](Workspace& own, int) {
+    return Worker{own.take<float>(17), own.take<double>(3)};
+  };
+  constexpr size_t kEach = 128 + 64;  // in cache lines
+  std::vector<std::byte> memory(4 * kEach);
+  const auto made = [&](size_t cap, int wanted) {
+    return Workspace(memory.data(), cap, "test").workers(wanted, make);
+  };
+  CHECK(made(4 * kEach, 3).size() == 3);
+  CHECK(made(3 * kEach, 3).size() == 3);
+  CHECK(made(3 * kEach - 1, 3).size() == 2);
+  const std::vector<Worker> workers = made(2 * kEach, 7);
+  REQUIRE(workers.size() == 2);
+  const auto* first = reinterpret_cast<float*>(memory.data());
+  CHECK(workers[0].tile == first);
+  CHECK(workers[1].tile == first + kEach / sizeof(float));
+  CHECK(message_of([&] { made(kEach - 1, 7); }, Failure::memory) ==
+        "test: needs 0.0 MiB of workspace, the cap is 0.0 MiB");
+}
+
 TEST_CASE("the CPU backend gives the same bits twice") {
   for (const StepCase& row : step_cases()) {
     const Graph graph = make_graph(row, {.channels = 8, .batch = 5, .height = 6, .width = 6});
