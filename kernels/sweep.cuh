@@ -1,6 +1,7 @@
 // A sweep over the pixels of NHWC memory: the grid is (channel groups, tiles of pixels), a block is
-// (vectors of V channels, rows of pixels). Every kernel over activations has that shape: threadIdx.x
-// is a place in the channels, threadIdx.y a place in the pixels, and sums run over threadIdx.y.
+// (vectors of V channels, rows of pixels). Every kernel over activations has that shape:
+// threadIdx.x is a place in the channels, threadIdx.y a place in the pixels, and sums run over
+// threadIdx.y.
 #pragma once
 
 #include <algorithm>

@@ -27,8 +27,8 @@ class Workspace {
     return reinterpret_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
   }
 
-  // As many workers as fit, `wanted` at most, each made by make(workspace, index). What one takes is
-  // measured on one of index 1, made without memory: the first may take less. Where not even one
+  // As many workers as fit, `wanted` at most, each made by make(workspace, index). What one takes
+  // is measured on one of index 1, made without memory: the first may take less. Where not even one
   // fits, making it throws.
   template <class Make>
   auto workers(int wanted, const Make& make) {

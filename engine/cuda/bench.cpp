@@ -3,7 +3,10 @@
 #include "engine/cuda/bench.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
+#include <numeric>
+#include <thread>
 
 #include "engine/cuda/context.h"
 #include "engine/cuda/cublas.h"
@@ -139,10 +142,15 @@ double product_flops_per_s(Cuda& gpu, Timer& timer, Precision precision) {
 
 // ---------------------------------------------------------------- the step
 
-// The median of `rounds` times between two events around `run`, which may enqueue much.
-double median_ms(cudaStream_t stream, int rounds, const std::function<void()>& run) {
+double median(std::vector<float>& ms) {
+  std::nth_element(ms.begin(), ms.begin() + ms.size() / 2, ms.end());
+  return ms[ms.size() / 2];
+}
+
+// The median of kRounds times between two events around `run`, which may enqueue much.
+double median_ms(cudaStream_t stream, const std::function<void()>& run) {
   const Event start = make_event(cudaEventDefault), stop = make_event(cudaEventDefault);
-  std::vector<float> ms(rounds);
+  std::vector<float> ms(kRounds);
   for (float& round : ms) {
     check(cudaEventRecord(start.get(), stream));
     run();
@@ -150,31 +158,61 @@ double median_ms(cudaStream_t stream, int rounds, const std::function<void()>& r
     check(cudaEventSynchronize(stop.get()));
     check(cudaEventElapsedTime(&round, start.get(), stop.get()));
   }
-  std::nth_element(ms.begin(), ms.begin() + rounds / 2, ms.end());
-  return ms[rounds / 2];
+  return median(ms);
 }
 
-// Of each launch in the order of the step: the median over the rounds.
-std::vector<double> times_in_order(std::span<const OrderedLaunch> launches, cudaStream_t stream) {
-  std::vector<Event> events(launches.size() + 1);
-  for (Event& event : events) event = make_event(cudaEventDefault);
+// Runs launches that are enqueued while the stream is held, so that the device does not wait for
+// the host. Of `marks` the first is recorded before the first launch; the others behind each
+// launch, if there are enough, else the last behind the last.
+void run_held(std::span<const OrderedLaunch> launches, cudaStream_t stream,
+              std::span<const Event> marks) {
+  std::atomic<bool> open = false;
+  const auto hold = [](void* open) {
+    while (!static_cast<std::atomic<bool>*>(open)->load()) std::this_thread::yield();
+  };
+  check(cudaLaunchHostFunc(stream, hold, &open));
+  const bool each = marks.size() > launches.size();
+  check(cudaEventRecord(marks.front().get(), stream));
+  for (size_t i = 0; i < launches.size(); ++i) {
+    launches[i].launch->enqueue();
+    if (each) check(cudaEventRecord(marks[i + 1].get(), stream));
+  }
+  if (!each) check(cudaEventRecord(marks.back().get(), stream));
+  open = true;
+  check(cudaStreamSynchronize(stream));
+}
+
+float milliseconds(const Event& from, const Event& to) {
+  float ms = 0;
+  check(cudaEventElapsedTime(&ms, from.get(), to.get()));
+  return ms;
+}
+
+// The times of the launches in the order of the step, medians over the rounds: of each, with an
+// event between any two, or (`each` false) of a few together, as the first of them. A stream takes
+// only so many launches without blocking the host: they are enqueued a few at a time.
+std::vector<double> times_in_order(std::span<const OrderedLaunch> launches, cudaStream_t stream,
+                                   bool each) {
+  constexpr size_t kFew = 128;
+  std::vector<Event> marks(each ? kFew + 1 : 2);
+  for (Event& mark : marks) mark = make_event(cudaEventDefault);
   std::vector<std::vector<float>> ms(launches.size(), std::vector<float>(kRounds));
   for (int round = 0; round < kRounds; ++round) {
-    check(cudaEventRecord(events[0].get(), stream));
-    for (size_t i = 0; i < launches.size(); ++i) {
-      launches[i].launch->enqueue();
-      check(cudaEventRecord(events[i + 1].get(), stream));
+    for (size_t first = 0; first < launches.size(); first += kFew) {
+      const auto few = launches.subspan(first, std::min(kFew, launches.size() - first));
+      const std::span marked = std::span<const Event>(marks).first(each ? few.size() + 1 : 2);
+      run_held(few, stream, marked);
+      for (size_t i = 0; i + 1 < marked.size(); ++i)
+        ms[first + i][round] = milliseconds(marked[i], marked[i + 1]);
     }
-    check(cudaStreamSynchronize(stream));
-    for (size_t i = 0; i < launches.size(); ++i)
-      check(cudaEventElapsedTime(&ms[i][round], events[i].get(), events[i + 1].get()));
   }
   std::vector<double> medians;
-  for (std::vector<float>& rounds : ms) {
-    std::nth_element(rounds.begin(), rounds.begin() + kRounds / 2, rounds.end());
-    medians.push_back(rounds[kRounds / 2]);
-  }
+  for (std::vector<float>& rounds : ms) medians.push_back(median(rounds));
   return medians;
+}
+
+double sum_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.);
 }
 
 // ---------------------------------------------------------------- the launches alone
@@ -221,19 +259,17 @@ KernelTimes time_kernels(Backend& backend, const KernelBench& bench) {
     return product_flops_per_s<T>(gpu, timer, bench.precision);
   });
 
-  const auto all = [&](size_t count) {
-    for (const OrderedLaunch& l : bench.launches.first(count)) l.launch->enqueue();
-  };
-  times.captured_ms = median_ms(stream, kRounds,
+  times.captured_ms = median_ms(stream,
                                 [&] {
                                   for (int i = 0; i < kSteps; ++i) bench.step();
                                 }) /
                       kSteps;
-  times.enqueued_ms = median_ms(stream, kRounds, [&] { all(bench.launches.size()); });
-  const std::vector<double> in_order = times_in_order(bench.launches, stream);
-  for (double ms : in_order) times.in_order_ms += ms;
+  times.enqueued_ms = sum_of(times_in_order(bench.launches, stream, false));
+  const std::vector<double> in_order = times_in_order(bench.launches, stream, true);
+  times.in_order_ms = sum_of(in_order);
   for (Distinct& d : distinct_launches(bench, in_order)) {
-    all(d.first);  // memory holds what it holds in the step
+    // Memory then holds what it holds in the step.
+    for (const OrderedLaunch& l : bench.launches.first(d.first)) l.launch->enqueue();
     d.time.ms = timer.time(bench.launches[d.first].launch->enqueue, bench.runs);
     times.kernels.push_back(std::move(d.time));
   }

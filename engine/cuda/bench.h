@@ -35,7 +35,7 @@ struct KernelTimes {
   double copy_bytes_per_s = 0;     // device copy of 512 MiB, read and write counted
   double product_flops_per_s = 0;  // 8192³ product of random numbers in the precision
   double captured_ms = 0;          // the step, as the session runs it
-  double enqueued_ms = 0;          // its launches one after the other, without a captured graph
+  double enqueued_ms = 0;          // its launches one after the other, never waiting for the host
   double in_order_ms = 0;          // the sum of the launches, an event between any two
   std::vector<KernelTime> kernels;
 };

@@ -9,7 +9,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Calls use(i) for vectors of V elements [i, i + V), then for the rest of n one by one as single(i).
+// Calls use(i) for vectors of V elements [i, i + V), then for the rest of n one by one as
+// single(i).
 template <int V, class Use, class Single>
 __device__ __forceinline__ void for_elements(int64_t n, Use use, Single single) {
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x,
