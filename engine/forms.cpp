@@ -1,8 +1,6 @@
 #include "engine/forms.h"
 
 #include <algorithm>
-#include <iterator>
-#include <utility>
 
 #include "engine/error.h"
 #include "engine/step_sizes.h"
@@ -10,9 +8,6 @@
 namespace engine {
 
 namespace {
-
-constexpr std::pair<ConvForm, std::string_view> kFamilies[] = {
-    {ConvForm::automatic, "auto"}, {ConvForm::fused, "fused"}, {ConvForm::library, "library"}};
 
 // One convolution, and what its forms ask about it.
 struct Layer {
@@ -152,18 +147,6 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
-
-ConvForm parse_conv_form(std::string_view name) {
-  for (const auto& [form, known] : kFamilies)
-    if (name == known) return form;
-  fail(Failure::usage, "--conv {}: known are auto, fused, library", name);
-}
-
-std::string_view name_of(ConvForm form) {
-  for (const auto& [known, name] : kFamilies)
-    if (form == known) return name;
-  return "?";
-}
 
 std::string_view name_of(Direction direction) {
   return direction == Direction::forward ? "forward" : "backward";

@@ -22,8 +22,15 @@ enum class BackendKind { reference, cpu, cuda };
 // epilogue in a sweep. Where a convolution has no form of that family, the others serve.
 enum class ConvForm { automatic, fused, library };
 
-ConvForm parse_conv_form(std::string_view name);  // throws Error(usage)
-std::string_view name_of(ConvForm form);
+// As --conv spells it.
+constexpr std::string_view name_of(ConvForm form) {
+  switch (form) {
+    case ConvForm::automatic: return "auto";
+    case ConvForm::fused: return "fused";
+    case ConvForm::library: return "library";
+  }
+  return "?";
+}
 
 enum class Direction : uint8_t { forward, backward };
 

@@ -98,10 +98,6 @@ TEST_CASE("--conv restricts the forms to a family, where there is one of it") {
   CHECK(names("pointwise", kCuda, ConvForm::fused) == "cuBLASLt");
   CHECK(names("depthwise 3", kCpu, ConvForm::library) == "fused depthwise");
   CHECK(names("pointwise", kReference, ConvForm::fused) == "loops");
-  for (ConvForm form : {ConvForm::automatic, ConvForm::fused, ConvForm::library})
-    CHECK(parse_conv_form(name_of(form)) == form);
-  CHECK(message_of([] { parse_conv_form("fast"); }, Failure::usage).find("fast") !=
-        std::string::npos);
 }
 
 TEST_CASE("each form asks for the scratch that it uses") {

@@ -18,7 +18,9 @@ inline constexpr Choice<Device> kDevices[] = {{"auto", Device::automatic},
                                               {"cuda", Device::cuda},
                                               {"reference", Device::reference}};
 inline constexpr Choice<ConvForm> kConvForms[] = {
-    {"auto", ConvForm::automatic}, {"fused", ConvForm::fused}, {"library", ConvForm::library}};
+    {name_of(ConvForm::automatic), ConvForm::automatic},
+    {name_of(ConvForm::fused), ConvForm::fused},
+    {name_of(ConvForm::library), ConvForm::library}};
 
 struct DeviceOptions {
   Device device = Device::automatic;

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/error.h"
+#include "tests/engine/cuda/cuda_backend.h"
 #include "tests/engine/step_cases.h"
 #include "tests/support.h"
 
@@ -11,16 +11,6 @@ using namespace engine;
 using namespace engine::test;
 
 namespace {
-
-// Null, which counts as skipped, where there is no module or no device.
-std::unique_ptr<Backend> cuda_backend(Precision precision) {
-  try {
-    return make_cuda_backend({.precision = precision});
-  } catch (const Error& error) {
-    note_skipped(error.what());
-    return nullptr;
-  }
-}
 
 constexpr StepSize kSize{.channels = 24, .batch = 5, .height = 14, .width = 14};
 

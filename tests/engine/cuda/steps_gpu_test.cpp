@@ -1,5 +1,5 @@
 // The step table on the CUDA backend against the reference in double, in every precision and form.
-#include "engine/error.h"
+#include "tests/engine/cuda/cuda_backend.h"
 #include "tests/engine/step_cases.h"
 #include "tests/support.h"
 
@@ -7,16 +7,6 @@ using namespace engine;
 using namespace engine::test;
 
 namespace {
-
-// Null, which counts as skipped, where there is no module or no device.
-std::unique_ptr<Backend> cuda_backend(Precision precision) {
-  try {
-    return make_cuda_backend({.precision = precision});
-  } catch (const Error& error) {
-    note_skipped(error.what());
-    return nullptr;
-  }
-}
 
 // The limit of a type: some ten stored tensors between image and gradient, each rounded (2⁻¹¹ in
 // fp16, 2⁻⁸ in bf16), with the amplification of norms over a few dozen pixels. Near a kink a share
