@@ -17,11 +17,12 @@ Graph model(const std::string& name) {
   return make_model(name, {.classes = kClasses, .height = kSize, .width = kSize});
 }
 
-// The steps of the layers' launches, in order.
+// The steps of the layers' launches, in order; a step's own launches follow one another.
 std::vector<int> steps_of(std::span<const OrderedLaunch> launches) {
   std::vector<int> steps;
   for (const OrderedLaunch& launch : launches)
-    if (launch.step != kNone) steps.push_back(launch.step);
+    if (launch.step != kNone && (steps.empty() || steps.back() != launch.step))
+      steps.push_back(launch.step);
   return steps;
 }
 
