@@ -13,6 +13,7 @@
 #include "engine/cuda/module.h"
 #include "engine/cuda/storage.h"
 #include "engine/rng.h"
+#include "kernels/kernels.h"
 
 namespace engine::cuda {
 
@@ -40,14 +41,20 @@ DeviceMemory device_memory(size_t bytes) {
 
 // ---------------------------------------------------------------- time
 
+double median(std::vector<float>& ms) {
+  std::nth_element(ms.begin(), ms.begin() + ms.size() / 2, ms.end());
+  return ms[ms.size() / 2];
+}
+
+float milliseconds(const Event& from, const Event& to) {
+  float ms = 0;
+  check(cudaEventElapsedTime(&ms, from.get(), to.get()));
+  return ms;
+}
+
 class Timer {
  public:
-  Timer(int device, cudaStream_t stream) : stream_(stream) {
-    int l2 = 0;
-    check(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, device));
-    flushed_ = size_t(l2) * 5 / 2;
-    flush_ = device_memory(flushed_);
-  }
+  explicit Timer(cudaStream_t stream) : stream_(stream), flush_(device_memory(flushed_)) {}
 
   // Milliseconds of each run. Enqueued without waiting, so that the host's launches hide behind the
   // writes that empty the cache.
@@ -65,20 +72,18 @@ class Timer {
     }
     check(cudaStreamSynchronize(stream_));
     std::vector<float> ms(runs);
-    for (int i = 0; i < runs; ++i)
-      check(cudaEventElapsedTime(&ms[i], start_[i].get(), stop_[i].get()));
+    for (int i = 0; i < runs; ++i) ms[i] = milliseconds(start_[i], stop_[i]);
     return ms;
   }
 
   double median_seconds(const std::function<void()>& run, int runs) {
     std::vector<float> ms = time(run, runs);
-    std::nth_element(ms.begin(), ms.begin() + runs / 2, ms.end());
-    return 1e-3 * ms[runs / 2];
+    return 1e-3 * median(ms);
   }
 
  private:
   cudaStream_t stream_;
-  size_t flushed_ = 0;
+  size_t flushed_ = size_t(kernels::device_limits().l2_bytes) * 5 / 2;
   DeviceMemory flush_;
   std::vector<Event> start_, stop_;
 };
@@ -142,11 +147,6 @@ double product_flops_per_s(Cuda& gpu, Timer& timer, Precision precision) {
 
 // ---------------------------------------------------------------- the step
 
-double median(std::vector<float>& ms) {
-  std::nth_element(ms.begin(), ms.begin() + ms.size() / 2, ms.end());
-  return ms[ms.size() / 2];
-}
-
 // The median of kRounds times between two events around `run`, which may enqueue much.
 double median_ms(cudaStream_t stream, const std::function<void()>& run) {
   const Event start = make_event(cudaEventDefault), stop = make_event(cudaEventDefault);
@@ -156,21 +156,44 @@ double median_ms(cudaStream_t stream, const std::function<void()>& run) {
     run();
     check(cudaEventRecord(stop.get(), stream));
     check(cudaEventSynchronize(stop.get()));
-    check(cudaEventElapsedTime(&round, start.get(), stop.get()));
+    round = milliseconds(start, stop);
   }
   return median(ms);
 }
+
+// A stream that runs nothing of what is enqueued until it is released, which waits for all of it. A
+// launch that fails releases it too: the stream must not wait for a flag that is gone.
+class HeldStream {
+ public:
+  explicit HeldStream(cudaStream_t stream) : stream_(stream) {
+    const auto hold = [](void* open) {
+      while (!static_cast<std::atomic<bool>*>(open)->load()) std::this_thread::yield();
+    };
+    check(cudaLaunchHostFunc(stream, hold, &open_));
+  }
+  ~HeldStream() {
+    open_ = true;
+    cudaStreamSynchronize(stream_);
+  }
+  HeldStream(const HeldStream&) = delete;
+  HeldStream& operator=(const HeldStream&) = delete;
+
+  void release() {
+    open_ = true;
+    check(cudaStreamSynchronize(stream_));
+  }
+
+ private:
+  cudaStream_t stream_;
+  std::atomic<bool> open_ = false;
+};
 
 // Runs launches that are enqueued while the stream is held, so that the device does not wait for
 // the host. Of `marks` the first is recorded before the first launch; the others behind each
 // launch, if there are enough, else the last behind the last.
 void run_held(std::span<const OrderedLaunch> launches, cudaStream_t stream,
               std::span<const Event> marks) {
-  std::atomic<bool> open = false;
-  const auto hold = [](void* open) {
-    while (!static_cast<std::atomic<bool>*>(open)->load()) std::this_thread::yield();
-  };
-  check(cudaLaunchHostFunc(stream, hold, &open));
+  HeldStream held(stream);
   const bool each = marks.size() > launches.size();
   check(cudaEventRecord(marks.front().get(), stream));
   for (size_t i = 0; i < launches.size(); ++i) {
@@ -178,14 +201,7 @@ void run_held(std::span<const OrderedLaunch> launches, cudaStream_t stream,
     if (each) check(cudaEventRecord(marks[i + 1].get(), stream));
   }
   if (!each) check(cudaEventRecord(marks.back().get(), stream));
-  open = true;
-  check(cudaStreamSynchronize(stream));
-}
-
-float milliseconds(const Event& from, const Event& to) {
-  float ms = 0;
-  check(cudaEventElapsedTime(&ms, from.get(), to.get()));
-  return ms;
+  held.release();
 }
 
 // The times of the launches in the order of the step, medians over the rounds: of each, with an
@@ -250,7 +266,7 @@ std::vector<Distinct> distinct_launches(const KernelBench& bench,
 KernelTimes time_kernels(Backend& backend, const KernelBench& bench) {
   Cuda& gpu = cuda_of(backend);
   const cudaStream_t stream = gpu.stream.get();
-  Timer timer(gpu.device, stream);
+  Timer timer(stream);
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, gpu.device));
   KernelTimes times{.gpu = properties.name};
