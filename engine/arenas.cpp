@@ -21,9 +21,18 @@ T* ArenaMemory::take_zeroed(size_t count) {
   return at;
 }
 
+template <class T>
+T* ArenaMemory::take_visible(size_t count) {
+  if (count == 0) return nullptr;
+  memory_.push_back(backend_->allocate_host(count * sizeof(T)));
+  T* at = reinterpret_cast<T*>(memory_.back().get());
+  std::fill_n(at, count, T{});
+  return at;
+}
+
 ArenaMemory::ArenaMemory(Backend& backend, const Graph& graph, const ParameterLayout& layout,
                          const Plan::Totals& t, const ArenaOptions& options)
-    : backend_(&backend) {
+    : backend_(&backend), buckets_(options.buckets) {
   Arenas& a = arenas_;
   const auto zeroed = [&](size_t bytes) { return Untyped{take_zeroed<std::byte>(bytes)}; };
   a.parameters = zeroed(t.parameters);
@@ -59,9 +68,8 @@ ArenaMemory::ArenaMemory(Backend& backend, const Graph& graph, const ParameterLa
     backend.upload(a.class_weights, weights.data(), weights.size() * sizeof(double));
   a.params = take_zeroed<StepParams>(1);
   a.scale = take_zeroed<ScaleState>(1);
-  memory_.push_back(backend.allocate_host(sizeof(StepResult) * kResults));
-  a.results = reinterpret_cast<StepResult*>(memory_.back().get());
-  std::fill_n(a.results, kResults, StepResult{});
+  a.results = take_visible<StepResult>(kResults);
+  a.collectives = take_visible<CollectiveMark>(options.buckets);
   backend.synchronize();
 }
 

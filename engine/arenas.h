@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/plan.h"
@@ -63,12 +64,14 @@ struct Arenas {
   double* class_weights = nullptr;  // (classes,); null: all 1
   StepParams* params = nullptr;
   ScaleState* scale = nullptr;
-  StepResult* results = nullptr;  // (kResults,), visible to the host
+  StepResult* results = nullptr;          // (kResults,), visible to the host
+  CollectiveMark* collectives = nullptr;  // (buckets,), visible to the host
 };
 
 // What the arenas hold beside a plan's totals.
 struct ArenaOptions {
   int capacity = 1;       // images per staging slot
+  size_t buckets = 0;     // of the gradients
   size_t pack_bytes = 0;  // of the pack in device memory
   std::vector<double> class_weights;
 };
@@ -83,17 +86,20 @@ class ArenaMemory {
 
   const Arenas& arenas() const { return arenas_; }
   size_t bytes() const { return bytes_; }  // on the device
+  std::span<const CollectiveMark> collectives() const { return {arenas_.collectives, buckets_}; }
 
  private:
   template <class T>
   T* take(size_t count);
   template <class T>
   T* take_zeroed(size_t count);
+  template <class T>
+  T* take_visible(size_t count);  // to the host; value-initialised
 
   Backend* backend_ = nullptr;
   std::vector<Memory> memory_;
   Arenas arenas_;
-  size_t bytes_ = 0;
+  size_t bytes_ = 0, buckets_ = 0;
 };
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 // backend come from one thread.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -29,7 +30,11 @@ struct HostBatch {
 
 // The options of a session that decide how a program is prepared.
 struct PrepareOptions {
-  bool timed = true;  // choose the fastest form and algorithm; else the same ones in every run
+  bool timed = true;   // choose the fastest form and algorithm; else the same ones in every run
+  bool marks = false;  // note the time at every Mark
+  // Batch statistics, and the sums of their gradients, are those of all ranks' images.
+  bool sync_norms = false;
+  Precision buckets = Precision::fp32;  // in which gradients travel: fp32, fp16 or bf16
   OptimizerConfig optimizer;
   double ema_decay = 0;
 };
@@ -37,6 +42,7 @@ struct PrepareOptions {
 // Every launch of a program, by the part of a step that it belongs to; the session puts them in
 // order. A list is empty where the program has nothing of that kind to do.
 struct Prepared {
+  std::array<Launches, kMarks> marks;     // by Mark; empty without PrepareOptions::marks
   Launches images;                        // staging slot → image buffer: see kernels/image.h
   Launches clear;                         // the gradients and the buffers' sums = 0
   std::vector<StepExec> steps;            // one per step of the graph; none in a batch of 0
@@ -56,6 +62,7 @@ struct Prepared {
 struct BackendInfo {
   BackendKind kind = BackendKind::reference;
   std::string description;  // device and library versions, one line
+  int ranks = 1;            // of its communicator
   DeviceLimits limits;
 };
 

@@ -1,22 +1,53 @@
 #include "engine/communicator.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "engine/error.h"
 
 namespace engine {
 
-Group::Group(int ranks) : ranks_(ranks), shared_(ranks) {}
+namespace {
 
-void Group::barrier() {
-  if (ranks_ == 1) return;
+void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
+  const uint64_t size = bytes.size();
+  const auto header = std::as_bytes(std::span(&size, 1));
+  to.insert(to.end(), header.begin(), header.end());
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
+
+// Gathers what every rank of every process brings: a process sends its ranks' bytes one after the
+// other, each behind its length.
+std::vector<std::vector<std::byte>> gather_ranks(
+    Wire& wire, const std::vector<std::span<const std::byte>>& here) {
+  std::vector<std::byte> joined;
+  for (const auto& bytes : here) append(joined, bytes);
+  std::vector<std::vector<std::byte>> all;
+  for (const std::vector<std::byte>& process : wire.gather(joined))
+    for (auto at = process.begin(); at != process.end();) {
+      uint64_t size = 0;
+      std::memcpy(&size, &*at, sizeof size);
+      at += sizeof size;
+      all.emplace_back(at, at + static_cast<ptrdiff_t>(size));
+      at += static_cast<ptrdiff_t>(size);
+    }
+  return all;
+}
+
+}  // namespace
+
+Group::Group(int local, std::shared_ptr<Wire> wire)
+    : local_(local), wire_(std::move(wire)), shared_(local), brought_(local) {}
+
+void Group::meet() {
+  if (local_ == 1 && !wire_) return;
   std::unique_lock lock(mutex_);
   const auto check = [&] {
     require(aborted_.empty(), Failure::collective, "another rank stopped: {}", aborted_);
   };
   check();
   const uint64_t generation = generation_;
-  if (++arrived_ == ranks_) {
+  if (++arrived_ == local_) {
     arrived_ = 0;
     ++generation_;
     changed_.notify_all();
@@ -26,37 +57,74 @@ void Group::barrier() {
   if (generation_ == generation) check();
 }
 
+void Group::barrier(int rank) {
+  meet();
+  if (!wire_) return;
+  if (leads(rank)) wire_->barrier();
+  meet();
+}
+
 void Group::abort(const std::string& why) {
-  const std::lock_guard lock(mutex_);
-  if (aborted_.empty()) aborted_ = why;
-  changed_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!aborted_.empty()) return;
+    aborted_ = why;
+    changed_.notify_all();
+  }
+  if (wire_) wire_->abort(why);
 }
 
 void Group::broadcast(int rank, std::span<std::byte> bytes) {
-  if (ranks_ == 1) return;
-  if (rank == 0) shared_[0] = bytes.data();
-  barrier();
-  if (rank != 0) std::copy_n(static_cast<const std::byte*>(shared_[0]), bytes.size(), bytes.data());
-  barrier();
+  if (ranks() == 1) return;
+  if (leads(rank)) {
+    if (wire_) wire_->broadcast(bytes);
+    shared_[0] = bytes.data();
+  }
+  meet();
+  if (!leads(rank)) std::memcpy(bytes.data(), shared_[0], bytes.size());
+  meet();
 }
 
-// Every rank adds up one share of the elements, in rank order, and then copies the other shares.
+std::vector<std::vector<std::byte>> Group::gather(int rank, std::span<const std::byte> bytes) {
+  brought_[rank - first()] = bytes;
+  meet();
+  if (leads(rank)) {
+    if (wire_) {
+      gathered_ = gather_ranks(*wire_, brought_);
+    } else {
+      gathered_.clear();
+      for (const auto& one : brought_) gathered_.emplace_back(one.begin(), one.end());
+    }
+  }
+  meet();
+  std::vector<std::vector<std::byte>> all = gathered_;
+  meet();
+  return all;
+}
+
+// Every rank adds up one share of the elements, in rank order; then the processes add up, and every
+// rank copies the whole.
 template <class R>
 void Group::sum(int rank, std::span<R> values) {
-  if (ranks_ == 1) return;
-  shared_[rank] = values.data();
-  if (rank == 0) result_.resize(std::max(result_.size(), values.size_bytes()));
-  barrier();
+  if (ranks() == 1) return;
+  const int index = rank - first();
+  shared_[index] = values.data();
+  if (index == 0) result_.resize(std::max(result_.size(), values.size_bytes()));
+  meet();
   R* result = reinterpret_cast<R*>(result_.data());
-  const size_t first = values.size() * rank / ranks_, last = values.size() * (rank + 1) / ranks_;
-  std::copy_n(static_cast<const R*>(shared_[0]) + first, last - first, result + first);
-  for (int r = 1; r < ranks_; ++r) {
+  const size_t begin = values.size() * index / local_, end = values.size() * (index + 1) / local_;
+  std::copy_n(static_cast<const R*>(shared_[0]) + begin, end - begin, result + begin);
+  for (int r = 1; r < local_; ++r) {
     const R* other = static_cast<const R*>(shared_[r]);
-    for (size_t i = first; i < last; ++i) result[i] += other[i];
+    for (size_t i = begin; i < end; ++i) result[i] += other[i];
   }
-  barrier();
+  meet();
+  if (wire_) {
+    if (index == 0) wire_->sum(std::span<R>(result, values.size()));
+    meet();
+  }
   std::copy_n(result, values.size(), values.data());
-  barrier();
+  meet();
 }
 
 template void Group::sum<float>(int, std::span<float>);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <new>
@@ -54,6 +55,9 @@ class HostBackend : public Backend {
     }
     const Arenas& arenas = program.arenas;
     if (program.training()) prepare_training(p, program, options);
+    for (int mark = 0; options.marks && mark < static_cast<int>(Mark::end); ++mark)
+      p.marks[mark].push_back(mark_launch(Mark{static_cast<uint8_t>(mark)},
+                                          [&program, mark] { note_time(program, mark); }));
     p.publish.push_back(finish_step_launch([&program] { finish_step(program, false); }));
     if (arenas.ema_parameters)
       p.exchange_averages.push_back(
@@ -72,11 +76,18 @@ class HostBackend : public Backend {
     return {program.arenas.gradients.as<R>(), static_cast<size_t>(program.plan.layout.trained)};
   }
 
+  static void note_time(const Program& program, int mark) {
+    using namespace std::chrono;
+    program.arenas.results[program.arenas.params->result].times[mark] = static_cast<uint64_t>(
+        duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count());
+  }
+
   // Advances the loss scale and fills the step's entry of the result ring, its number last.
   static void finish_step(const Program& program, bool updated) {
     const StepParams& params = *program.arenas.params;
     StepResult& result = program.arenas.results[params.result];
     engine::finish_step(*program.arenas.scale, result, updated);
+    note_time(program, static_cast<int>(Mark::end));
     std::atomic_ref(result.step).store(params.step, std::memory_order_release);
   }
 
@@ -97,10 +108,15 @@ class HostBackend : public Backend {
     if (program.batch() > 0 && program.batch_statistics() && !program.graph.norms.empty())
       p.running.push_back(running_launch(program, [this, &program] { update_running(program); }));
     for (const Bucket& bucket : program.plan.buckets) {
-      p.reduce.push_back({reduce_launch(bucket, communicator_.ranks(), [this, &program, &bucket] {
+      CollectiveMark& mark = program.arenas.collectives[p.reduce.size()];
+      const auto reduce = [this, &program, &bucket, &mark] {
+        const uint64_t step = program.arenas.params->step;
+        std::atomic_ref(mark.began).store(step);
         communicator_.group->sum(communicator_.rank,
                                  gradients(program).subspan(bucket.first, bucket.elements));
-      })});
+        std::atomic_ref(mark.ended).store(step);
+      };
+      p.reduce.push_back({reduce_launch(bucket, communicator_.ranks(), reduce)});
       p.add_accumulated.push_back({add_accumulated_launch(
           bucket, sizeof(R), [this, &program, &bucket] { add_accumulated(program, bucket); })});
     }

@@ -17,7 +17,7 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
       layout_(lay_out_parameters(graph_)) {
   assert(!options_.programs.empty());
   Plan::Totals largest{};
-  size_t staging = 0;
+  size_t staging = 0, buckets = 0;
   for (const ProgramSpec& spec : options_.programs) {
     auto running = std::make_unique<Running>();
     running->spec = spec;
@@ -26,6 +26,7 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
     if (spec.mode != Mode::evaluate || programs_.empty()) largest = t;
     activations_ = std::max(activations_, t.activations);
     staging = std::max(staging, t.staging);
+    buckets = std::max(buckets, running->plan.buckets.size());
     capacity_ = std::max(capacity_, spec.batch);
     programs_.push_back(std::move(running));
   }
@@ -52,6 +53,7 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
   }
   memory_ = ArenaMemory(backend_, graph_, layout_, largest,
                         {.capacity = capacity_,
+                         .buckets = buckets,
                          .pack_bytes = options_.pack_bytes,
                          .class_weights = loss.class_weights});
   const bool scaled = options_.precision == Precision::fp16;
@@ -71,7 +73,8 @@ PlanOptions Session::plan_options(const ProgramSpec& spec) const {
           .backend = backend_.info().kind,
           .conv = options_.conv,
           .limits = backend_.info().limits,
-          .workspace = options_.workspace};
+          .workspace = options_.workspace,
+          .bucket_elements = options_.bucket_elements};
 }
 
 UpdateMemory Session::update_memory() const {
@@ -143,6 +146,9 @@ void Session::record(Running& r) {
   // Timing takes seconds; the odd batch at an epoch's end comes too rarely to repay them.
   r.prepared =
       backend_.prepare(*r.program, {.timed = !options_.deterministic && r.spec.batch == capacity_,
+                                    .marks = options_.marks,
+                                    .sync_norms = options_.sync_norms,
+                                    .buckets = options_.buckets,
                                     .optimizer = options_.optimizer,
                                     .ema_decay = options_.ema_decay});
   r.order = order_of(r);
@@ -159,6 +165,8 @@ std::vector<OrderedLaunch> Session::order_of(const Running& r) const {
   };
   const Prepared& p = r.prepared;
   const Mode mode = r.spec.mode;
+  const auto mark = [&](Mark at) { put(p.marks[static_cast<int>(at)]); };
+  mark(Mark::begin);
   if (!options_.float_input) put(p.images);
   put(p.clear);
   const int steps = static_cast<int>(p.steps.size());
@@ -168,6 +176,7 @@ std::vector<OrderedLaunch> Session::order_of(const Running& r) const {
     return order;
   }
   put(p.running);
+  mark(Mark::forward);
   size_t bucket = 0;
   for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
     if (i < steps && (i >= first_backward_ || mode == Mode::gradients)) put(p.steps[i].backward, i);
@@ -177,12 +186,14 @@ std::vector<OrderedLaunch> Session::order_of(const Running& r) const {
       put(p.reduce[bucket]);
     }
   }
+  mark(Mark::backward);
   if (mode == Mode::accumulate) {
     put(p.accumulate);
     put(p.publish);
     return order;
   }
   put(p.finish_reduce);
+  mark(Mark::reduced);
   put(mode == Mode::gradients ? p.publish : p.update);
   return order;
 }
@@ -245,7 +256,9 @@ uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode)
                        .learning_rate = input.learning_rate,
                        .divisor = input.divisor > 0 ? input.divisor : double(batch.count),
                        .packed = slots_[slot].packed,
-                       .mixed = slots_[slot].mixed});
+                       .mixed = slots_[slot].mixed,
+                       .total = static_cast<uint32_t>(
+                           input.total > 0 ? input.total : batch.count * backend_.info().ranks)});
   r.launch();
   backend_.wait_uploaded(slot);
   if (mode != Mode::evaluate) ++batches_tracked_;
@@ -275,6 +288,10 @@ StepResult Session::result(uint64_t step) {
   const auto there = poll(step);
   require(there.has_value(), Failure::internal, "step {} left no result", step);
   return *there;
+}
+
+std::span<const CollectiveMark> Session::collectives() const {
+  return memory_.collectives();
 }
 
 void Session::write_pack(size_t offset, std::span<const uint8_t> bytes) {

@@ -53,13 +53,19 @@ struct SessionOptions {
   Normalisation normalisation;
   float loss_scale = 65536;  // fp16: the initial scale; fixed_loss_scale keeps it
   bool fixed_loss_scale = false;
-  uint64_t seed = 0;  // of the random gates
+  uint64_t seed = 0;   // of the random gates
+  bool marks = false;  // StepResult::times are noted in training steps
+  // Ranks share batch statistics, as torch.nn.SyncBatchNorm does.
+  bool sync_norms = false;
+  Precision buckets = Precision::fp32;  // in which gradients travel: fp32, fp16 or bf16
+  int64_t bucket_elements = PlanOptions{}.bucket_elements;  // gradients that travel together
 };
 
 struct StepInput {
   uint32_t epoch = 0, position = 0;  // of this rank's first sample; they key the random gates
   double learning_rate = 0;
   double divisor = 0;  // of the loss: images of the global batch, or target_weight(); 0: count
+  int total = 0;       // images of the step over all ranks; 0: as many as here on each
 };
 
 class Session {
@@ -103,6 +109,8 @@ class Session {
   // there yet.
   std::optional<StepResult> poll(uint64_t step) const;
   StepResult result(uint64_t step);  // waits
+  // How far the device is with the sums over the ranks, by bucket; any thread may ask.
+  std::span<const CollectiveMark> collectives() const;
   // Writes bytes of the pack from `offset` on; returns when they are there. The pack may be written
   // in pieces, and must be whole before a batch of records.
   void write_pack(size_t offset, std::span<const uint8_t> bytes);

@@ -22,6 +22,11 @@ std::string count(int64_t elements) {
 
 }  // namespace
 
+Launch mark_launch(Mark mark, Enqueue enqueue) {
+  constexpr std::string_view kNames[] = {"begin", "forward", "backward", "reduced", "end"};
+  return {"note_time", std::string(kNames[static_cast<int>(mark)]), {8, 0}, std::move(enqueue)};
+}
+
 Launch images_launch(const Program& program, Enqueue enqueue) {
   const Buffer& b = program.graph.buffers[program.graph.image.buffer];
   const double elements = double(program.batch()) * b.height * b.width * b.channels;

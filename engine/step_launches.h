@@ -12,6 +12,7 @@ namespace engine {
 
 using Enqueue = std::function<void()>;
 
+Launch mark_launch(Mark mark, Enqueue enqueue);
 Launch images_launch(const Program& program, Enqueue enqueue);
 Launch clear_launch(size_t bytes, Enqueue enqueue);
 Launch running_launch(const Program& program, Enqueue enqueue);

@@ -173,9 +173,14 @@ void add_accumulated(float* values, float* sums, int64_t n, cudaStream_t stream)
 // Swaps a and b.
 void exchange(float* a, float* b, int64_t n, cudaStream_t stream);
 // Counts the update, grows or backs off the scale, and fills in what results[params->result] says
-// of them: overflow, scale, gradient_norm and, last, step.
+// of them: overflow, scale, gradient_norm, the time of Mark::end and, last, step.
 void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated,
                  cudaStream_t stream);
+
+// results[params->result].times[mark] = the device's clock.
+void note_time(StepResult* results, const StepParams* params, Mark mark, cudaStream_t stream);
+// *step = params->step, in host-visible memory.
+void note_step(uint64_t* step, const StepParams* params, cudaStream_t stream);
 
 // One entry per norm; the table lives in device memory.
 struct RunningNorm {

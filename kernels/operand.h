@@ -46,6 +46,7 @@ struct StepParams {
   double divisor = 1;   // of the global batch: the loss and its gradient divide by it
   uint32_t packed = 0;  // the slot holds records of the pack, not images
   uint32_t mixed = 0;   // the slot holds mixes
+  uint32_t total = 0;   // images of the step over all ranks
 };
 
 // Device state that outlives a step. PyTorch GradScaler: scale ×2 after `interval` steps in a row
@@ -59,6 +60,11 @@ struct ScaleState {
   double gradient_norm = 0;     // of this step, as StepResult's
 };
 
+// The points in a training step at which the device notes the time, in their order. `reduced` is
+// when the sums over the ranks have arrived, `end` when the parameters are updated.
+enum class Mark : uint8_t { begin, forward, backward, reduced, end };
+constexpr int kMarks = 5;
+
 // What a step reports, without a synchronisation, through a ring in host-visible memory.
 struct StepResult {
   double loss = 0;  // this rank's share of the mean loss of the global batch (unscaled)
@@ -66,7 +72,14 @@ struct StepResult {
   int32_t overflow = 0;
   float scale = 1;
   double gradient_norm = 0;  // L2 over all that is updated, unscaled, before clipping; 0: no update
-  uint64_t step = 0;         // written last: number of the step that filled this entry, from 1
+  // Nanoseconds of the device's clock, whose origin is arbitrary; 0: not noted. By Mark.
+  uint64_t times[kMarks] = {};
+  uint64_t step = 0;  // written last: number of the step that filled this entry, from 1
+};
+
+// The last step in which the device began and ended a sum over the ranks, in host-visible memory.
+struct CollectiveMark {
+  uint64_t began = 0, ended = 0;
 };
 
 // ---------------------------------------------------------------- activations

@@ -34,7 +34,8 @@ class CpuBackend final : public HostBackend<float> {
     info_ = {.kind = BackendKind::cpu,
              .description = fmt::format("{}, {} thread{}, {}, oneDNN {}.{}.{}", cpu_model(),
                                         threads_.count(), threads_.count() == 1 ? "" : "s",
-                                        cpu::row_kernels().name, v.major, v.minor, v.patch)};
+                                        cpu::row_kernels().name, v.major, v.minor, v.patch),
+             .ranks = options.communicator.ranks()};
   }
 
   const BackendInfo& info() const override { return info_; }

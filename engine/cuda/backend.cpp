@@ -154,7 +154,6 @@ class CudaBackend final : public Backend {
 
   Cuda gpu_;
   GradientSum sum_;
-  int ranks_;
   std::array<Slot, kSlots> slots_;
   int active_slot_ = kNone;  // read by the step that was started last
   Memory pinned_params_;
@@ -173,9 +172,9 @@ std::string describe(int device) {
 CudaBackend::CudaBackend(const BackendOptions& options)
     : gpu_(options.device),
       sum_(options.communicator),
-      ranks_(options.communicator.ranks()),
       pinned_params_(allocate_host(sizeof(StepParams) * kResults)),
-      info_{BackendKind::cuda, describe(options.device), kernels::device_limits()} {
+      info_{BackendKind::cuda, describe(options.device), options.communicator.ranks(),
+            kernels::device_limits()} {
   auto* params = reinterpret_cast<StepParams*>(pinned_params_.get());
   for (ParamUpload& upload : param_uploads_) upload.params = params++;
 }
@@ -272,6 +271,11 @@ void CudaBackend::prepare_around(Prepared& p, const Program& program,
           kernels::exchange(a.parameters.as<float>(), a.ema_parameters.as<float>(), trained, s);
           kernels::exchange(a.state.as<float>(), a.ema_state.as<float>(), state, s);
         }));
+  for (int i = 0; options.marks && i < static_cast<int>(Mark::end); ++i) {
+    const Mark mark{static_cast<uint8_t>(i)};
+    p.marks[i].push_back(
+        mark_launch(mark, [a, mark, s] { kernels::note_time(a.results, a.params, mark, s); }));
+  }
   if (program.training()) {
     p.clear.push_back(clear_launch(a.channels, channel_bytes(program)));
     p.clear.push_back(clear_launch(a.gradients, gradient_bytes(program)));
@@ -300,11 +304,13 @@ void CudaBackend::prepare_reduce(Prepared& p, const Program& program) {
           bucket, sizeof(float),
           [=, n = bucket.elements] { kernels::add_accumulated(gradients, sums, n, s); }));
     p.reduce.emplace_back();
-    if (ranks_ > 1)
-      p.reduce.back().push_back(reduce_launch(
-          bucket, ranks_, [=, this, n = bucket.elements] { sum_.start(gradients, n, s); }));
+    if (info_.ranks > 1)
+      p.reduce.back().push_back(
+          reduce_launch(bucket, info_.ranks,
+                        [=, this, n = bucket.elements, mark = a.collectives + p.reduce.size() - 1,
+                         params = a.params] { sum_.start(gradients, n, mark, params, s); }));
   }
-  if (ranks_ > 1) p.finish_reduce.push_back(finish_reduce_launch([this, s] { sum_.join(s); }));
+  if (info_.ranks > 1) p.finish_reduce.push_back(finish_reduce_launch([this, s] { sum_.join(s); }));
   if (a.accumulated)
     p.accumulate.push_back(accumulate_launch(program, [a, n = program.plan.layout.trained, s] {
       kernels::accumulate(a.accumulated.as<float>(), a.gradients.as<float>(), n, s);

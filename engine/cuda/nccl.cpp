@@ -4,6 +4,8 @@
 #include <exception>
 #include <span>
 
+#include "kernels/kernels.h"
+
 namespace engine::cuda {
 
 namespace {
@@ -40,11 +42,14 @@ GradientSum::~GradientSum() {
   if (nccl_ && std::uncaught_exceptions() > 0) ncclCommAbort(nccl_.release());
 }
 
-void GradientSum::start(float* values, int64_t count, cudaStream_t stream) {
+void GradientSum::start(float* values, int64_t count, CollectiveMark* mark,
+                        const StepParams* params, cudaStream_t stream) {
   if (!nccl_) return;
   check(cudaEventRecord(ready_.get(), stream));
   check(cudaStreamWaitEvent(stream_.get(), ready_.get(), 0));
+  kernels::note_step(&mark->began, params, stream_.get());
   check(ncclAllReduce(values, values, count, ncclFloat, ncclSum, nccl_.get(), stream_.get()));
+  kernels::note_step(&mark->ended, params, stream_.get());
   ++started_;
   pending_ = true;
 }
@@ -58,7 +63,7 @@ void GradientSum::join(cudaStream_t stream) {
 
 void GradientSum::meet() {
   if (!nccl_ || met_) return;
-  communicator_.group->barrier();
+  communicator_.group->barrier(communicator_.rank);
   met_ = true;
 }
 

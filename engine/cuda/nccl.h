@@ -5,6 +5,7 @@
 
 #include "engine/communicator.h"
 #include "engine/cuda/handles.h"
+#include "kernels/operand.h"
 
 namespace engine::cuda {
 
@@ -15,8 +16,10 @@ class GradientSum {
   GradientSum(const GradientSum&) = delete;
   GradientSum& operator=(const GradientSum&) = delete;
 
-  // In place, after what `stream` holds already and beside what follows. Nothing in a world of one.
-  void start(float* values, int64_t count, cudaStream_t stream);
+  // In place, after what `stream` holds already and beside what follows; `mark` gets the step's
+  // number before and after. Nothing in a world of one.
+  void start(float* values, int64_t count, CollectiveMark* mark, const StepParams* params,
+             cudaStream_t stream);
   void join(cudaStream_t stream);               // what follows on `stream` sees the sums
   int64_t started() const { return started_; }  // sums so far
 

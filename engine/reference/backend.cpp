@@ -142,7 +142,9 @@ class ReferenceBackend final : public HostBackend<Real<T>> {
 
  public:
   explicit ReferenceBackend(const BackendOptions& options)
-      : HostBackend<Real<T>>(options.communicator) {}
+      : HostBackend<Real<T>>(options.communicator) {
+    info_.ranks = options.communicator.ranks();
+  }
 
   const BackendInfo& info() const override { return info_; }
   size_t free_bytes() const override { return SIZE_MAX; }

@@ -123,14 +123,29 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
+__device__ __forceinline__ uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+}
+
 __global__ void finish_step_kernel(ScaleState* scale, StepResult* results, const StepParams* params,
                                    bool updated) {
   StepResult& result = results[params->result];
   ScaleState s = *scale;
   engine::finish_step(s, result, updated);
   if (updated) *scale = s;
+  result.times[static_cast<int>(Mark::end)] = nanoseconds();
   __threadfence_system();  // the host takes the step's number as the sign that the rest is there
   *static_cast<volatile uint64_t*>(&result.step) = params->step;
+}
+
+__global__ void note_time_kernel(StepResult* results, const StepParams* params, Mark mark) {
+  results[params->result].times[static_cast<int>(mark)] = nanoseconds();
+}
+
+__global__ void note_step_kernel(uint64_t* step, const StepParams* params) {
+  *static_cast<volatile uint64_t*>(step) = params->step;
 }
 
 // ---------------------------------------------------------------- other arenas
@@ -254,6 +269,14 @@ void exchange(float* a, float* b, int64_t n, cudaStream_t stream) {
 void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated,
                  cudaStream_t stream) {
   finish_step_kernel<<<1, 1, 0, stream>>>(scale, results, params, updated);
+}
+
+void note_time(StepResult* results, const StepParams* params, Mark mark, cudaStream_t stream) {
+  note_time_kernel<<<1, 1, 0, stream>>>(results, params, mark);
+}
+
+void note_step(uint64_t* step, const StepParams* params, cudaStream_t stream) {
+  note_step_kernel<<<1, 1, 0, stream>>>(step, params);
 }
 
 template <class T>

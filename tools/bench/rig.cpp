@@ -37,7 +37,7 @@ Rig::Rig(const Graph& graph, Backend& backend, const PlanOptions& options)
       backend_(backend),
       plan_(make_plan(graph, options)),
       memory_(backend, graph, plan_.layout, plan_.totals(graph, {.moments = 0}),
-              {.capacity = options.batch}),
+              {.capacity = options.batch, .buckets = plan_.buckets.size()}),
       program_(graph_, plan_, memory_.arenas(),
                {.mean = {0.5, 0.5, 0.5}, .std = {0.25, 0.25, 0.25}}, options.batch),
       prepared_(backend.prepare(program_, {.timed = false})) {

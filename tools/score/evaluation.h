@@ -62,7 +62,7 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
     progress(batch->total, loader.wait_seconds() - waited);
     waited = loader.wait_seconds();
   }
-  communicator.group->barrier();
+  communicator.group->barrier(communicator.rank);
 }
 
 // The logits and labels of the samples that count.

@@ -87,7 +87,8 @@ void StepRunner::enqueue(const Part& part, bool update, double divisor, double r
   const StepInput input{.epoch = static_cast<uint32_t>(at_.epoch),
                         .position = static_cast<uint32_t>(b.first),
                         .learning_rate = rate,
-                        .divisor = divisor};
+                        .divisor = divisor,
+                        .total = static_cast<int>(b.total)};
   const uint64_t step = update ? session_->train(host, input) : session_->accumulate(host, input);
   pending_.push_back({step, update, part.weight, divisor, rate});
 }

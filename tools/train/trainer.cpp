@@ -131,7 +131,7 @@ std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
 // ---------------------------------------------------------------- the loop
 
 void Trainer::run() {
-  communicator_.group->barrier();  // nobody steps before all are ready
+  communicator_.group->barrier(communicator_.rank);  // nobody steps before all are ready
   time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
   // An interruption may have come before the last validation, which is then made up for.
   if (at_.step > 0 && over() && at_.validated != at_.step) finish_epoch();

@@ -63,7 +63,7 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
     shared_.evaluation.logits.assign(data.samples.size() * session().graph().classes(), 0.f);
     shared_.evaluation.counted.assign(data.samples.size(), 0);
   }
-  communicator_.group->barrier();
+  communicator_.group->barrier(communicator_.rank);
   reporter_.begin(title, loader.steps());
   evaluate(session(), loader, communicator_, shared_.evaluation, [&](int images, double waited) {
     reporter_.step(images, waited);
@@ -125,7 +125,7 @@ std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>
 // Scores the best weights on the validation images, with everything that is measured, and once on
 // the test images.
 void Trainer::score_best() {
-  communicator_.group->barrier();  // rank 0 has written them
+  communicator_.group->barrier(communicator_.rank);  // rank 0 has written them
   if (!std::filesystem::exists(shared_.run.weights("best"))) return;
   load_model_file(session(), read_model_file(shared_.run.weights("best"), config_.model), false, 0);
   const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
