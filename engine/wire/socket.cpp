@@ -74,6 +74,22 @@ Descriptor try_to_connect(const addrinfo& a, Moment deadline, std::string& why) 
   return socket;
 }
 
+// Null is every address of this host; messages say `name`.
+Descriptor bind_to(const char* address, const std::string& name, int port) {
+  std::string why;
+  const Addresses found = resolve(address, port, AI_PASSIVE, why);
+  require(bool(found), Failure::usage, "{}: {}", name, why);
+  for (const addrinfo* a = found.get(); a; a = a->ai_next) {
+    Descriptor socket = make_socket(*a);
+    const int on = 1;
+    if (socket) setsockopt(socket.number(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (socket && bind(socket.number(), a->ai_addr, a->ai_addrlen) == 0) return socket;
+    why = std::strerror(errno);
+  }
+  fail(Failure::usage, "cannot listen at {}:{}: {}; another MASTER_PORT may be free", name, port,
+       why);
+}
+
 }  // namespace
 
 Descriptor::~Descriptor() {
@@ -106,26 +122,21 @@ void Waker::clear() noexcept {
 // ---------------------------------------------------------------- connections
 
 Descriptor listen_at(const std::string& address, int port, bool everywhere) {
-  std::string why;
-  const Addresses found = resolve(everywhere ? nullptr : address.c_str(), port, AI_PASSIVE, why);
-  require(bool(found), Failure::usage, "{}: {}", address, why);
-  for (const addrinfo* a = found.get(); a; a = a->ai_next) {
-    Descriptor socket = make_socket(*a);
-    const int on = 1;
-    if (socket) setsockopt(socket.number(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (socket && bind(socket.number(), a->ai_addr, a->ai_addrlen) == 0 &&
-        listen(socket.number(), SOMAXCONN) == 0)
-      return socket;
-    why = std::strerror(errno);
-  }
-  fail(Failure::usage, "cannot listen at {}:{}: {}; another MASTER_PORT may be free", address, port,
-       why);
+  Descriptor socket = bind_to(everywhere ? nullptr : address.c_str(), address, port);
+  require(listen(socket.number(), SOMAXCONN) == 0, Failure::usage,
+          "cannot listen at {}:{}: {}; another MASTER_PORT may be free", address, port,
+          std::strerror(errno));
+  return socket;
 }
 
-int port_of(const Descriptor& listener) {
+Descriptor reserve_port(const std::string& address) {
+  return bind_to(address.c_str(), address, 0);
+}
+
+int port_of(const Descriptor& socket) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
-  getsockname(listener.number(), reinterpret_cast<sockaddr*>(&address), &size);
+  getsockname(socket.number(), reinterpret_cast<sockaddr*>(&address), &size);
   return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
                                              : reinterpret_cast<sockaddr_in&>(address).sin_port);
 }

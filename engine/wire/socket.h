@@ -51,7 +51,9 @@ class Waker {
 // Listens at the address, or at all of this host's with `everywhere`; port 0 is any that is free.
 // Throws Error(usage), naming both, where that is refused.
 Descriptor listen_at(const std::string& address, int port, bool everywhere);
-int port_of(const Descriptor& listener);
+// Keeps a free port at the address from others, until somebody listens there.
+Descriptor reserve_port(const std::string& address);
+int port_of(const Descriptor& socket);
 // A connection that somebody has begun; empty if nobody came by then.
 Descriptor accept_before(const Descriptor& listener, Moment deadline);
 // Empty, with the reason in `why`, where nobody listens or the address is not known.

@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <climits>
+#include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "engine/error.h"
 
@@ -38,10 +41,9 @@ int parse(std::string_view name, std::string_view text, int least, int most) {
 
 // The first of these variables that is set.
 std::optional<Value> number_of(const Variables& v, std::initializer_list<const char*> names,
-                               int least = 0) {
+                               int least = 0, int most = kMostProcesses) {
   for (const char* name : names)
-    if (const auto text = text_of(v, name))
-      return Value{name, parse(name, *text, least, kMostProcesses)};
+    if (const auto text = text_of(v, name)) return Value{name, parse(name, *text, least, most)};
   return std::nullopt;
 }
 
@@ -130,6 +132,18 @@ void check_contradictions(const Variables& v, const std::vector<Said>& found) {
   }
 }
 
+// What the innermost launcher does not tell of this host, another that describes the same processes
+// may tell.
+Said complete(const std::vector<Said>& found) {
+  Said said = found.front();
+  for (const Said& other : found) {
+    if (other.size.number != said.size.number || other.rank.number != said.rank.number) continue;
+    if (!said.local_rank) said.local_rank = other.local_rank;
+    if (!said.local_size) said.local_size = other.local_size;
+  }
+  return check(said);
+}
+
 std::optional<int> count_nodes(const Variables& v, const Said& said) {
   const char* name = said.launcher == Launcher::torchrun ? "GROUP_WORLD_SIZE"
                      : said.launcher == Launcher::slurm  ? "SLURM_STEP_NUM_NODES"
@@ -142,42 +156,44 @@ bool is_loopback(std::string_view address) {
   return address == "localhost" || address == "::1" || address.starts_with("127.");
 }
 
-void place(const Variables& v, const Said& said, Launch& launch) {
+void locate(const Variables& v, const Said& said, Place& place) {
   const auto address = text_of(v, "MASTER_ADDR");
   // Without local numbers: all on this host if process 0 listens to no other, else one on each.
   const bool here = !address || is_loopback(*address);
-  launch.local_processes = said.local_size ? said.local_size->number : here ? launch.processes : 1;
-  launch.local_process = said.local_rank                              ? said.local_rank->number
-                         : launch.local_processes == launch.processes ? launch.process
-                                                                      : 0;
-  require(launch.local_process < launch.local_processes, Failure::usage,
+  place.local_processes = said.local_size ? said.local_size->number : here ? place.processes : 1;
+  place.local_process = said.local_rank                            ? said.local_rank->number
+                        : place.local_processes == place.processes ? place.process
+                                                                   : 0;
+  require(place.local_process < place.local_processes, Failure::usage,
           "{}={}: of how many on this host is not told", said.local_rank->name,
-          launch.local_process);
-  launch.nodes = count_nodes(v, said).value_or((launch.processes + launch.local_processes - 1) /
-                                               launch.local_processes);
+          place.local_process);
+  place.nodes = count_nodes(v, said).value_or((place.processes + place.local_processes - 1) /
+                                              place.local_processes);
   if (address) {
-    launch.address = *address;
-  } else if (launch.nodes > 1) {
-    launch.address.clear();
+    place.address = *address;
+  } else if (place.nodes > 1) {
+    place.address.clear();
     for (const char* name : {"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"})
-      if (const auto list = text_of(v, name); list && launch.address.empty())
-        launch.address = first_host(*list);
+      if (const auto list = text_of(v, name); list && place.address.empty())
+        place.address = first_host(*list);
   }
 }
 
 // torchrun itself listens at MASTER_PORT where it says so.
-int choose_port(const Variables& v, const Launch& launch) {
+int choose_port(const Variables& v, const Place& place) {
   const auto given = text_of(v, "MASTER_PORT");
   if (given) {
     const int port = parse("MASTER_PORT", *given, 1, 65535);
     const bool taken = text_of(v, "TORCHELASTIC_USE_AGENT_STORE") == "True";
     return taken ? port % 65535 + 1 : port;
   }
-  if (launch.launcher != Launcher::slurm) return 29500;
+  if (place.launcher != Launcher::slurm) return 29500;
   // Below the ports that systems hand out, and another one for each step of a job.
-  const auto job = number_of(v, {"SLURM_JOB_ID", "SLURM_JOBID"});
-  const auto step = number_of(v, {"SLURM_STEP_ID"});
-  return 12000 + (7 * job.value_or(Value{}).number + step.value_or(Value{}).number) % 20000;
+  const auto number = [&](std::initializer_list<const char*> names) -> int64_t {
+    return number_of(v, names, 0, INT_MAX).value_or(Value{}).number;
+  };
+  const int64_t job = number({"SLURM_JOB_ID", "SLURM_JOBID"}), step = number({"SLURM_STEP_ID"});
+  return 12000 + static_cast<int>((7 * job + step) % 20000);
 }
 
 std::string name_run(const Variables& v) {
@@ -210,7 +226,7 @@ std::string_view name_of(Launcher launcher) {
   return "none";
 }
 
-Launch read_launch(const Variables& v) {
+Place read_place(const Variables& v) {
   std::vector<Said> found;
   const auto add = [&](std::optional<Said> said) {
     if (said) found.push_back(std::move(*said));
@@ -223,16 +239,16 @@ Launch read_launch(const Variables& v) {
   add(read_slurm(v));
   if (found.empty()) return {};
   check_contradictions(v, found);
-  const Said& said = found.front();
-  Launch launch{.launcher = said.launcher,
-                .process = said.rank.number,
-                .processes = said.size.number,
-                .run = name_run(v)};
-  place(v, said, launch);
-  launch.port = choose_port(v, launch);
-  launch.mpi = said.launcher == Launcher::openmpi || said.launcher == Launcher::pmi ||
-               (said.launcher == Launcher::slurm && text_of(v, "PMIX_RANK"));
-  return launch;
+  const Said said = complete(found);
+  Place place{.launcher = said.launcher,
+              .process = said.rank.number,
+              .processes = said.size.number,
+              .run = name_run(v)};
+  locate(v, said, place);
+  place.port = choose_port(v, place);
+  place.mpi = said.launcher == Launcher::openmpi || said.launcher == Launcher::pmi ||
+              (said.launcher == Launcher::slurm && text_of(v, "PMIX_RANK"));
+  return place;
 }
 
 // ---------------------------------------------------------------- Slurm's lists
@@ -266,11 +282,12 @@ int tasks_of_node(std::string_view list, int node) {
     const size_t comma = std::min(list.find(','), list.size());
     const std::string_view part = list.substr(0, comma);
     const size_t open = part.find("(x");
-    const int tasks = parse(whole, part.substr(0, open), 1, kMostProcesses);
+    const int tasks = parse("SLURM_TASKS_PER_NODE", part.substr(0, open), 1, kMostProcesses);
     int times = 1;
     if (open != std::string_view::npos) {
       require(part.ends_with(')'), Failure::usage, "'{}' is no list of Slurm's tasks", whole);
-      times = parse(whole, part.substr(open + 2, part.size() - open - 3), 1, kMostProcesses);
+      times = parse("SLURM_TASKS_PER_NODE", part.substr(open + 2, part.size() - open - 3), 1,
+                    kMostProcesses);
     }
     if (node < at + times) return tasks;
     at += times;

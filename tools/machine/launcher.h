@@ -13,7 +13,8 @@ Variables environment_variables();
 enum class Launcher { none, torchrun, openmpi, pmi, slurm };
 std::string_view name_of(Launcher launcher);
 
-struct Launch {
+// Where this process stands among all.
+struct Place {
   Launcher launcher = Launcher::none;
   int process = 0, processes = 1;
   int local_process = 0, local_processes = 1;  // among those on this host
@@ -33,7 +34,7 @@ struct Launch {
 // is not below the number of processes, and two launchers that describe the same processes in
 // different ways. One launcher may start another; they describe the same processes unless torchrun
 // or Slurm says so, or the outer one has started a single process.
-Launch read_launch(const Variables& variables);
+Place read_place(const Variables& variables);
 
 // The first host of Slurm's list: "node[007-010,12],other" begins with node007. Throws Error(usage)
 // for what is no list.
