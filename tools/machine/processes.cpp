@@ -134,19 +134,20 @@ std::vector<std::string> from_every_process(const Ranks& ranks, const std::strin
 }
 
 // The others hear every second that process 0 is still at work, so that none takes it for lost.
-void process_0_first(const Ranks& ranks, const std::function<void()>& work) {
+std::string made_by_process_0(const Ranks& ranks, const std::function<std::string()>& work) {
   if (!ranks.wire) return work();
-  std::future<void> done;
-  if (ranks.leads()) done = std::async(std::launch::async, work);
-  const auto is_done = [&] {
-    return done.wait_for(std::chrono::seconds(1)) == std::future_status::ready;
-  };
-  while (from_process_0(ranks, ranks.leads() && is_done() ? "done" : "") != "done") {
+  constexpr char kWorking = '-', kDone = '+';  // a message's first character
+  if (!ranks.leads()) {
+    std::string heard;
+    while (!heard.starts_with(kDone)) heard = from_process_0(ranks, "");
+    return heard.substr(1);
   }
-  if (ranks.leads())
-    done.get();
-  else
-    work();
+  std::future<std::string> made = std::async(std::launch::async, work);
+  while (made.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
+    from_process_0(ranks, {kWorking});
+  const std::string text = made.get();
+  from_process_0(ranks, kDone + text);
+  return text;
 }
 
 }  // namespace engine

@@ -24,12 +24,12 @@ void tell_others(const Ranks& ranks, const std::exception& why);
 
 // The text that process 0 brings, in every process.
 std::string from_process_0(const Ranks& ranks, const std::string& text);
-// What every process brings, by process. These two are for the time before the ranks begin.
+// What every process brings, by process. These are for the time before the ranks begin.
 std::vector<std::string> from_every_process(const Ranks& ranks, const std::string& text);
 
-// Calls `work` in process 0, then in the others, however long it takes there: what process 0 makes
-// the others find.
-void process_0_first(const Ranks& ranks, const std::function<void()>& work);
+// Calls `work` in process 0 alone, however long it takes there, and returns its text in every
+// process.
+std::string made_by_process_0(const Ranks& ranks, const std::function<std::string()>& work);
 
 // ---- how ranks are chosen; choose_ranks() and join_ranks() consist of these
 
