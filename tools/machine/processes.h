@@ -14,8 +14,8 @@ namespace engine {
 
 // The ranks of this process among those of all; without a launcher they are all there are. A rank's
 // number is process · ranks of a process + its place in the process, so every process must have as
-// many, on the same kind of device: else Error(usage). `stop` is polled while the others are awaited
-// and ends that with Error(preempted).
+// many, on the same kind of device: else Error(usage). `stop` is polled while the others are
+// awaited and ends that with Error(preempted).
 Ranks join_ranks(const DeviceOptions& options, const std::function<bool()>& stop);
 
 // Wakes the other processes with the reason why this one ends. One that a signal stopped says

@@ -13,9 +13,9 @@
 
 namespace engine {
 
-// Compares the trained parameters of all ranks by their digests; `state` is Session::state() and may
-// be empty in a world of one. Running statistics are each rank's own. Throws Error(collective), which
-// names the ranks that differ from rank 0. Every rank calls it.
+// Compares the trained parameters of all ranks by their digests; `state` is Session::state() and
+// may be empty in a world of one. Running statistics are each rank's own. Throws Error(collective),
+// which names the ranks that differ from rank 0. Every rank calls it.
 void check_equal_weights(const Communicator& communicator, const Graph& graph,
                          const std::map<std::string, Tensor>& state, int64_t step);
 
