@@ -120,6 +120,8 @@ const Rule kRules[] = {
      "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|sched\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
     {"engine/wire/.*", "engine/(wire/)?[^/]*",
      "fmt/.*|unistd\\.h|fcntl\\.h|poll\\.h|netdb\\.h|netinet/.*|sys/.*"},
+    {"engine/mpi/.*", "engine/[^/]*|engine/mpi/.*", "fmt/.*|mpi\\.h"},
+    {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*|dlfcn\\.h"},
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench)\\.h", "fmt/.*|dlfcn\\.h"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},

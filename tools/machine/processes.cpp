@@ -4,11 +4,13 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <future>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "engine/mpi_module.h"
 #include "engine/wire/rendezvous.h"
 #include "tools/machine/environment.h"
 
@@ -29,20 +31,54 @@ std::vector<int> own_cores() {
   return cores;
 }
 
+// Where MPI has found all processes, process 0 tells the others through it where it listens.
+bool meet_through_mpi(const Place& place, Rendezvous& r, Descriptor& listener, std::string& why) {
+  const std::optional<MpiPlace> found = begin_mpi(why);
+  if (!found) return false;
+  if (found->processes != place.processes || found->process != place.process) {
+    why = fmt::format("it sees process {} of {}, {} says {} of {}", found->process,
+                      found->processes, name_of(place.launcher), place.process, place.processes);
+    return false;
+  }
+  if (r.address.empty()) r.address = this_host_name();
+  if (place.process == 0) {
+    listener = listen_at(r.address, 0, !r.one_host);
+    r.port = port_of(listener);
+  }
+  std::array<char, 256> address{};
+  r.address.copy(address.data(), address.size() - 1);
+  const WireWatch watch{.timeout = r.timeout};
+  mpi_broadcast(std::as_writable_bytes(std::span(address)), watch);
+  mpi_broadcast(std::as_writable_bytes(std::span(&r.port, 1)), watch);
+  r.address = address.data();
+  return true;
+}
+
 Connection connect(const Place& place, const DeviceOptions& o, const std::function<bool()>& stop) {
-  require(!place.address.empty(), Failure::usage,
+  Rendezvous r{.process = place.process,
+               .processes = place.processes,
+               .address = place.address,
+               .port = place.port,
+               .one_host = place.nodes == 1,
+               .run = fmt::format("engine {} {} {}", kBuild.version, kBuild.git, place.run),
+               .timeout = double(o.collective_timeout),
+               .stop = stop};
+  Descriptor listener;
+  std::string why = "it was not started so";
+  const bool mpi = place.mpi && meet_through_mpi(place, r, listener, why);
+  require(!r.address.empty(), Failure::usage,
           "{} started processes on {} hosts and does not tell where process 0 is: set MASTER_ADDR "
-          "to its host",
-          name_of(place.launcher), place.nodes);
-  return connect_processes(
-      {.process = place.process,
-       .processes = place.processes,
-       .address = place.address,
-       .port = place.port,
-       .one_host = place.nodes == 1,
-       .run = fmt::format("engine {} {} {}", kBuild.version, kBuild.git, place.run),
-       .timeout = double(o.collective_timeout),
-       .stop = stop});
+          "to its host (MPI is not used: {})",
+          name_of(place.launcher), place.nodes, why);
+  Connection connection = connect_processes(r, std::move(listener));
+  if (mpi) {
+    const auto lifeline = connection.lifeline;
+    connection.wire = make_mpi_wire(
+        {.timeout = r.timeout,
+         .trouble = [lifeline] { return lifeline->trouble(); },
+         .abort = [lifeline](const std::string& reason) { lifeline->abort(reason); }});
+  }
+  return connection;
 }
 
 // The flag's name of what a kind runs on.

@@ -117,6 +117,8 @@ void Trainer::report_saved() {
 // Ends the run; everything is saved, or on its way.
 void Trainer::leave(const std::string& when) {
   finish_saving();
+  // A launcher may end all processes with the first: none goes before everything is saved.
+  communicator_.group->barrier(communicator_.rank);
   fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on",
        stop_requested() ? stop_signal_name() : "another process", when,
        shared_.run.path().string());
