@@ -48,7 +48,7 @@ Image environment_of(int rank, int count, int port) {
   const std::string size = std::to_string(count), number = std::to_string(rank);
   v["RANK"] = v["LOCAL_RANK"] = number;
   v["WORLD_SIZE"] = v["LOCAL_WORLD_SIZE"] = size;
-  v["GROUP_WORLD_SIZE"] = "1";
+  v["GROUP_WORLD_SIZE"] = std::to_string(1);
   v["MASTER_ADDR"] = kLoopback;
   v["MASTER_PORT"] = std::to_string(port);
   v["TORCHELASTIC_RUN_ID"] = fmt::format("process {} at {}", getpid(), std::time(nullptr));

@@ -1,6 +1,6 @@
 #include "tools/train/equal_ranks.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -31,12 +31,11 @@ void check_equal_weights(const Communicator& c, const Graph& graph,
                          const std::map<std::string, Tensor>& state, int64_t step) {
   if (c.ranks() == 1) return;
   const auto all = c.group->gather(c.rank, as_bytes(digest(graph, state)));
-  std::vector<int> others;
+  std::string others;
   for (int rank = 1; rank < c.ranks(); ++rank)
-    if (all[rank] != all[0]) others.push_back(rank);
+    if (all[rank] != all[0]) others += fmt::format(" {}", rank);
   require(others.empty(), Failure::collective,
-          "step {}: the weights of rank{} {} are not those of rank 0", step,
-          others.size() > 1 ? "s" : "", fmt::join(others, ", "));
+          "step {}: these ranks have other weights than rank 0:{}", step, others);
 }
 
 void check_equal_runs(const Ranks& ranks, const RunIdentity& identity,
