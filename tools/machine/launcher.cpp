@@ -246,8 +246,10 @@ Place read_place(const Variables& v) {
               .run = name_run(v)};
   locate(v, said, place);
   place.port = choose_port(v, place);
-  place.mpi = said.launcher == Launcher::openmpi || said.launcher == Launcher::pmi ||
-              (said.launcher == Launcher::slurm && text_of(v, "PMIX_RANK"));
+  // Slurm without PMIx starts processes that Open MPI refuses to begin in.
+  place.mpi = said.launcher != Launcher::torchrun &&
+              (said.launcher == Launcher::openmpi || text_of(v, "PMIX_RANK") ||
+               (said.launcher == Launcher::pmi && !text_of(v, "SLURM_STEP_ID")));
   return place;
 }
 

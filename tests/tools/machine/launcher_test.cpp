@@ -130,6 +130,7 @@ TEST_CASE("PMI's variables") {
   CHECK(slurm.local_process == 0);
   CHECK(slurm.local_processes == 1);
   CHECK(slurm.address == "gpu07");
+  CHECK_FALSE(slurm.mpi);
 }
 
 TEST_CASE("a task of srun's") {
