@@ -80,7 +80,7 @@ void check_stop(const Rendezvous& r) {
 // Process 0's guest book.
 struct Guests {
   std::vector<std::string> hosts;
-  std::array<std::vector<Descriptor>, kPurposes> sockets;
+  std::array<std::vector<Handle>, kPurposes> sockets;
   std::string last_refused;  // what was said to whom
   int missing = 0;           // connections
 
@@ -105,7 +105,7 @@ std::string objection(const Rendezvous& r, const Guests& guests, const Letter& l
   return {};
 }
 
-void admit(const Rendezvous& r, Guests& guests, Descriptor socket) {
+void admit(const Rendezvous& r, Guests& guests, Handle socket) {
   const Moment deadline = after(std::min(kHello, r.timeout));
   Letter letter;
   if (receive_letter(socket.number(), letter, deadline) != Read::whole) {
@@ -134,26 +134,26 @@ void admit(const Rendezvous& r, Guests& guests, Descriptor socket) {
       fmt::format("of {} processes {} did not come to {}:{} within {:g} s{}", r.processes,
                   fmt::join(absent, ", "), r.address, r.port, r.timeout, guests.last_refused);
   for (const auto& purpose : guests.sockets)
-    for (const Descriptor& socket : purpose)
+    for (const Handle& socket : purpose)
       if (socket) send_letter(socket.number(), {.text = why}, after(1));
   throw Error(Failure::collective, why);
 }
 
-Guests receive_guests(const Rendezvous& r, const Descriptor& listener) {
+Guests receive_guests(const Rendezvous& r, const Handle& listener) {
   const Moment deadline = after(r.timeout);
   Guests guests(r.processes);
   guests.hosts[0] = this_host_name();
   while (guests.missing > 0) {
     if (Clock::now() >= deadline) give_up(r, guests);
     check_stop(r);
-    if (Descriptor socket = accept_before(listener, std::min(deadline, after(kGlance))))
+    if (Handle socket = accept_before(listener, std::min(deadline, after(kGlance))))
       admit(r, guests, std::move(socket));
   }
   const Letter welcome{.greeting = {.processes = r.processes, .welcome = 1},
                        .run = r.run,
                        .text = fmt::format("{}", fmt::join(guests.hosts, "\n"))};
   for (const auto& purpose : guests.sockets)
-    for (const Descriptor& socket : purpose)
+    for (const Handle& socket : purpose)
       if (socket) send_letter(socket.number(), welcome, after(kHello));
   return guests;
 }
@@ -161,10 +161,10 @@ Guests receive_guests(const Rendezvous& r, const Descriptor& listener) {
 // ---------------------------------------------------------------- the others
 
 // One attempt; an empty socket, with the reason in `why`, where there is no answer.
-Descriptor knock(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& answer,
-                 std::string& why) {
+Handle knock(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& answer,
+             std::string& why) {
   const Moment soon = std::min(deadline, after(kHello));
-  Descriptor socket = connect_before(r.address, r.port, soon, why);
+  Handle socket = connect_before(r.address, r.port, soon, why);
   if (!socket) return {};
   Letter hello{.greeting = {.process = r.process, .processes = r.processes, .purpose = purpose},
                .run = r.run,
@@ -179,14 +179,14 @@ Descriptor knock(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& 
   const Read read = receive_letter(socket.number(), answer, after(kHello));
   require(read != Read::stranger, Failure::usage,
           "what listens at {}:{} is no process of a run, or of another version", r.address, r.port);
-  return read == Read::whole ? std::move(socket) : Descriptor();
+  return read == Read::whole ? std::move(socket) : Handle();
 }
 
-Descriptor reach(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& answer) {
+Handle reach(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& answer) {
   std::string why;
   for (double pause = 0.01;; pause = std::min(2 * pause, 0.5)) {
     check_stop(r);
-    if (Descriptor socket = knock(r, purpose, deadline, answer, why)) {
+    if (Handle socket = knock(r, purpose, deadline, answer, why)) {
       require(answer.greeting.welcome != 0, Failure::collective,
               "process {} was refused by process 0 at {}:{}: {}", r.process, r.address, r.port,
               answer.text);
@@ -235,7 +235,7 @@ Guests visit(const Rendezvous& r) {
 
 }  // namespace
 
-Connection connect_processes(const Rendezvous& r, Descriptor listener) {
+Connection connect_processes(const Rendezvous& r, Handle listener) {
   if (r.process == 0 && !listener) listener = listen_at(r.address, r.port, !r.one_host);
   Guests guests = r.process == 0 ? receive_guests(r, listener) : visit(r);
   std::vector<LifelinePeer> peers;

@@ -30,6 +30,6 @@ struct Connection {
 // Returns when all processes are there. Process 0 may bring the socket that listens. Throws
 // Error(usage) for a process that is refused, and where process 0 cannot listen; Error(collective)
 // where not everybody came.
-Connection connect_processes(const Rendezvous& rendezvous, Descriptor listener = {});
+Connection connect_processes(const Rendezvous& rendezvous, Handle listener = {});
 
 }  // namespace engine

@@ -36,13 +36,12 @@ Addresses resolve(const char* address, int port, int flags, std::string& why) {
   return Addresses(error == 0 ? found : nullptr);
 }
 
-Descriptor make_socket(const addrinfo& a) {
-  return Descriptor(
-      socket(a.ai_family, a.ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a.ai_protocol));
+Handle make_socket(const addrinfo& a) {
+  return Handle(socket(a.ai_family, a.ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a.ai_protocol));
 }
 
 // Small messages leave at once.
-void set_up(const Descriptor& socket) {
+void set_up(const Handle& socket) {
   const int on = 1;
   setsockopt(socket.number(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
@@ -56,8 +55,8 @@ bool would_block(int error) {
   return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
-Descriptor try_to_connect(const addrinfo& a, Moment deadline, std::string& why) {
-  Descriptor socket = make_socket(a);
+Handle try_to_connect(const addrinfo& a, Moment deadline, std::string& why) {
+  Handle socket = make_socket(a);
   int error = socket && connect(socket.number(), a.ai_addr, a.ai_addrlen) == 0 ? 0 : errno;
   if (error == EINPROGRESS) {
     socklen_t size = sizeof error;
@@ -75,12 +74,12 @@ Descriptor try_to_connect(const addrinfo& a, Moment deadline, std::string& why) 
 }
 
 // Null is every address of this host; messages say `name`.
-Descriptor bind_to(const char* address, const std::string& name, int port) {
+Handle bind_to(const char* address, const std::string& name, int port) {
   std::string why;
   const Addresses found = resolve(address, port, AI_PASSIVE, why);
   require(bool(found), Failure::usage, "{}: {}", name, why);
   for (const addrinfo* a = found.get(); a; a = a->ai_next) {
-    Descriptor socket = make_socket(*a);
+    Handle socket = make_socket(*a);
     const int on = 1;
     if (socket) setsockopt(socket.number(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (socket && bind(socket.number(), a->ai_addr, a->ai_addrlen) == 0) return socket;
@@ -92,7 +91,7 @@ Descriptor bind_to(const char* address, const std::string& name, int port) {
 
 }  // namespace
 
-Descriptor::~Descriptor() {
+Handle::~Handle() {
   if (number_ >= 0) close(number_);
 }
 
@@ -121,19 +120,19 @@ void Waker::clear() noexcept {
 
 // ---------------------------------------------------------------- connections
 
-Descriptor listen_at(const std::string& address, int port, bool everywhere) {
-  Descriptor socket = bind_to(everywhere ? nullptr : address.c_str(), address, port);
+Handle listen_at(const std::string& address, int port, bool everywhere) {
+  Handle socket = bind_to(everywhere ? nullptr : address.c_str(), address, port);
   require(listen(socket.number(), SOMAXCONN) == 0, Failure::usage,
           "cannot listen at {}:{}: {}; another MASTER_PORT may be free", address, port,
           std::strerror(errno));
   return socket;
 }
 
-Descriptor reserve_port(const std::string& address) {
+Handle reserve_port(const std::string& address) {
   return bind_to(address.c_str(), address, 0);
 }
 
-int port_of(const Descriptor& socket) {
+int port_of(const Handle& socket) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   getsockname(socket.number(), reinterpret_cast<sockaddr*>(&address), &size);
@@ -141,9 +140,9 @@ int port_of(const Descriptor& socket) {
                                              : reinterpret_cast<sockaddr_in&>(address).sin_port);
 }
 
-Descriptor accept_before(const Descriptor& listener, Moment deadline) {
+Handle accept_before(const Handle& listener, Moment deadline) {
   for (;;) {
-    Descriptor socket(accept4(listener.number(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    Handle socket(accept4(listener.number(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (socket) {
       set_up(socket);
       return socket;
@@ -152,10 +151,10 @@ Descriptor accept_before(const Descriptor& listener, Moment deadline) {
   }
 }
 
-Descriptor connect_before(const std::string& address, int port, Moment deadline, std::string& why) {
+Handle connect_before(const std::string& address, int port, Moment deadline, std::string& why) {
   const Addresses found = resolve(address.c_str(), port, 0, why);
   for (const addrinfo* a = found.get(); a; a = a->ai_next)
-    if (Descriptor socket = try_to_connect(*a, deadline, why)) return socket;
+    if (Handle socket = try_to_connect(*a, deadline, why)) return socket;
   return {};
 }
 

@@ -11,16 +11,16 @@
 namespace engine {
 
 // A file descriptor, closed with its owner.
-class Descriptor {
+class Handle {
  public:
-  Descriptor() = default;
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
+  Handle() = default;
+  explicit Handle(int number) : number_(number) {}
+  Handle(Handle&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  Handle& operator=(Handle&& other) noexcept {
     std::swap(number_, other.number_);
     return *this;
   }
-  ~Descriptor();
+  ~Handle();
 
   int number() const { return number_; }
   explicit operator bool() const { return number_ >= 0; }
@@ -43,21 +43,21 @@ class Waker {
   int number() const { return event_.number(); }
 
  private:
-  Descriptor event_;
+  Handle event_;
 };
 
 // ---- connections, which do not block
 
 // Listens at the address, or at all of this host's with `everywhere`; port 0 is any that is free.
 // Throws Error(usage), naming both, where that is refused.
-Descriptor listen_at(const std::string& address, int port, bool everywhere);
+Handle listen_at(const std::string& address, int port, bool everywhere);
 // Keeps a free port at the address from others, until somebody listens there.
-Descriptor reserve_port(const std::string& address);
-int port_of(const Descriptor& socket);
+Handle reserve_port(const std::string& address);
+int port_of(const Handle& socket);
 // A connection that somebody has begun; empty if nobody came by then.
-Descriptor accept_before(const Descriptor& listener, Moment deadline);
+Handle accept_before(const Handle& listener, Moment deadline);
 // Empty, with the reason in `why`, where nobody listens or the address is not known.
-Descriptor connect_before(const std::string& address, int port, Moment deadline, std::string& why);
+Handle connect_before(const std::string& address, int port, Moment deadline, std::string& why);
 
 // ---- bytes
 

@@ -223,7 +223,7 @@ void SocketLifeline::take(int from, const Header& header, std::span<const std::b
 // The connection to a process has ended: as it should after its good-bye, or after ours.
 void SocketLifeline::close(int process) {
   Peer& peer = peers_[process];
-  peer.socket = Descriptor();
+  peer.socket = Handle();
   peer.outgoing.clear();
   peer.incoming.clear();
   if (peer.status.left || leaving_) return;

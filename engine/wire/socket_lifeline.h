@@ -15,7 +15,7 @@ namespace engine {
 // A peer, and the connection to it if there is one.
 struct LifelinePeer {
   std::string host;
-  Descriptor socket;
+  Handle socket;
 };
 
 class SocketLifeline final : public Lifeline {
@@ -50,7 +50,7 @@ class SocketLifeline final : public Lifeline {
   struct Peer {
     PeerStatus status;
     Moment heard;
-    Descriptor socket;
+    Handle socket;
     std::vector<std::byte> outgoing, incoming;
   };
 

@@ -18,7 +18,7 @@ constexpr double kAfterthought = 1;  // seconds in which the lifeline may say wh
 
 }  // namespace
 
-SocketWire::SocketWire(std::shared_ptr<SocketLifeline> lifeline, std::vector<Descriptor> peers,
+SocketWire::SocketWire(std::shared_ptr<SocketLifeline> lifeline, std::vector<Handle> peers,
                        double timeout)
     : lifeline_(std::move(lifeline)), peers_(std::move(peers)), timeout_(timeout) {}
 

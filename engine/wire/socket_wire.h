@@ -17,8 +17,7 @@ class SocketWire final : public Wire {
   // `peers` by process: process 0 brings a connection to each other process, the others one to
   // process 0. An operation ends with Error(collective) where a peer moves no byte for `timeout`
   // seconds.
-  SocketWire(std::shared_ptr<SocketLifeline> lifeline, std::vector<Descriptor> peers,
-             double timeout);
+  SocketWire(std::shared_ptr<SocketLifeline> lifeline, std::vector<Handle> peers, double timeout);
 
   int process() const override { return lifeline_->process(); }
   int processes() const override { return lifeline_->processes(); }
@@ -55,7 +54,7 @@ class SocketWire final : public Wire {
   void exchange(std::span<std::byte> values, size_t chunk);
 
   std::shared_ptr<SocketLifeline> lifeline_;
-  std::vector<Descriptor> peers_;
+  std::vector<Handle> peers_;
   double timeout_;
   uint32_t number_ = 0;
   std::vector<std::byte> chunk_;

@@ -32,7 +32,7 @@ std::vector<int> own_cores() {
 }
 
 // Where MPI has found all processes, process 0 tells the others through it where it listens.
-bool meet_through_mpi(const Place& place, Rendezvous& r, Descriptor& listener, std::string& why) {
+bool meet_through_mpi(const Place& place, Rendezvous& r, Handle& listener, std::string& why) {
   const std::optional<MpiPlace> found = begin_mpi(why);
   if (!found) return false;
   if (found->processes != place.processes || found->process != place.process) {
@@ -63,7 +63,7 @@ Connection connect(const Place& place, const DeviceOptions& o, const std::functi
                .run = fmt::format("engine {} {} {}", kBuild.version, kBuild.git, place.run),
                .timeout = double(o.collective_timeout),
                .stop = stop};
-  Descriptor listener;
+  Handle listener;
   std::string why = "it was not started so";
   const bool mpi = place.mpi && meet_through_mpi(place, r, listener, why);
   require(!r.address.empty(), Failure::usage,

@@ -143,7 +143,7 @@ int run_processes(int count, const std::vector<std::string>& arguments) {
   const sigset_t signals = signals_to_wait_for();
   sigset_t before;
   sigprocmask(SIG_BLOCK, &signals, &before);
-  const Descriptor port = reserve_port(kLoopback);
+  const Handle port = reserve_port(kLoopback);
   std::vector<Child> children;
   try {
     for (int rank = 0; rank < count; ++rank)

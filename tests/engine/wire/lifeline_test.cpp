@@ -29,10 +29,10 @@ std::vector<std::byte> bytes(const std::string& text) {
 }
 
 // Two ends of a connection.
-std::pair<Descriptor, Descriptor> make_pair() {
+std::pair<Handle, Handle> make_pair() {
   int ends[2];
   REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
-  return {Descriptor(ends[0]), Descriptor(ends[1])};
+  return {Handle(ends[0]), Handle(ends[1])};
 }
 
 }  // namespace
@@ -106,7 +106,7 @@ TEST_CASE("a connection that closes without a good-bye is a loss, which process 
   at_1.push_back({"c", {}});
   SocketLifeline zero(0, std::move(at_0)), one(1, std::move(at_1));
   CHECK_FALSE(zero.trouble());
-  there2 = Descriptor();  // process 2 dies
+  there2 = Handle();  // process 2 dies
   for (SocketLifeline* lifeline : {&zero, &one}) {
     CHECK(comes_true([&] { return lifeline->peers()[2].lost; }));
     CHECK(lifeline->trouble() == "process 2 (host c) was lost");
@@ -121,7 +121,7 @@ TEST_CASE("the loss of process 0 is noticed by the others") {
   at_1.push_back({"a", std::move(here)});
   at_1.push_back({"b", {}});
   SocketLifeline one(1, std::move(at_1));
-  there = Descriptor();
+  there = Handle();
   CHECK(comes_true([&] { return one.trouble().has_value(); }));
   CHECK(one.trouble() == "process 0 (host a) was lost");
 }

@@ -14,7 +14,7 @@ Rendezvous rendezvous(int process, int processes, int port, double timeout) {
 std::vector<std::string> run_processes(
     int processes, const std::function<void(int process, Connection& connection)>& body,
     double timeout) {
-  Descriptor listener = listen_at("127.0.0.1", 0, false);
+  Handle listener = listen_at("127.0.0.1", 0, false);
   const int port = port_of(listener);
   std::vector<std::string> messages(processes);
   {
@@ -23,7 +23,7 @@ std::vector<std::string> run_processes(
       threads.emplace_back([&, p] {
         try {
           Connection connection = connect_processes(rendezvous(p, processes, port, timeout),
-                                                    p == 0 ? std::move(listener) : Descriptor());
+                                                    p == 0 ? std::move(listener) : Handle());
           body(p, connection);
         } catch (const Error& error) {
           messages[p] = error.what();

@@ -20,7 +20,7 @@ struct Told {
 };
 
 Told visit_a_run_of_two(Rendezvous visitor, Failure kind = Failure::collective) {
-  Descriptor listener = listen_at("127.0.0.1", 0, false);
+  Handle listener = listen_at("127.0.0.1", 0, false);
   visitor.port = port_of(listener);
   Told told;
   std::jthread zero([&, own = rendezvous(0, 2, visitor.port, 1.5)] {
@@ -55,10 +55,10 @@ TEST_CASE("a number that is none of the others' is refused") {
 }
 
 TEST_CASE("a stranger at the port does not keep the processes from meeting") {
-  Descriptor listener = listen_at("127.0.0.1", 0, false);
+  Handle listener = listen_at("127.0.0.1", 0, false);
   const int port = port_of(listener);
   std::string why;
-  const Descriptor stranger = connect_before("127.0.0.1", port, after(20), why);
+  const Handle stranger = connect_before("127.0.0.1", port, after(20), why);
   REQUIRE(bool(stranger));
   const std::string text = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: everything\r\n\r\n";
   REQUIRE(send_before(stranger.number(), std::as_bytes(std::span(text)), after(20)));
@@ -71,10 +71,10 @@ TEST_CASE("a stranger at the port does not keep the processes from meeting") {
 }
 
 TEST_CASE("what listens there and is no process of a run is said to be none") {
-  const Descriptor listener = listen_at("127.0.0.1", 0, false);
+  const Handle listener = listen_at("127.0.0.1", 0, false);
   std::jthread server([&] {
     for (int i = 0; i < 2; ++i) {  // the two connections of a process
-      const Descriptor guest = accept_before(listener, after(20));
+      const Handle guest = accept_before(listener, after(20));
       std::array<std::byte, 64> answer{};
       send_before(guest.number(), answer, after(20));
       receive_before(guest.number(), answer, after(0.2));
@@ -97,7 +97,7 @@ TEST_CASE("where nobody listens, or not everybody comes, the wait ends") {
 }
 
 TEST_CASE("two runs cannot listen at one port") {
-  const Descriptor listener = listen_at("127.0.0.1", 0, false);
+  const Handle listener = listen_at("127.0.0.1", 0, false);
   const std::string message =
       message_of([&] { connect_processes(rendezvous(0, 2, port_of(listener))); }, Failure::usage);
   CHECK(mentions(message, std::to_string(port_of(listener))));
@@ -107,7 +107,7 @@ TEST_CASE("two runs cannot listen at one port") {
 TEST_CASE("a request to stop ends the wait for the others") {
   for (int process : {0, 1}) {
     Rendezvous mine = rendezvous(process, 2, 0);
-    const Descriptor nobody = reserve_port("127.0.0.1");
+    const Handle nobody = reserve_port("127.0.0.1");
     mine.port = port_of(nobody);
     mine.stop = [] { return true; };
     message_of([&] { connect_processes(mine); }, Failure::preempted);
@@ -115,7 +115,7 @@ TEST_CASE("a request to stop ends the wait for the others") {
 }
 
 TEST_CASE("a reserved port is free for who listens there") {
-  const Descriptor reserved = reserve_port("127.0.0.1");
-  const Descriptor listener = listen_at("127.0.0.1", port_of(reserved), false);
+  const Handle reserved = reserve_port("127.0.0.1");
+  const Handle listener = listen_at("127.0.0.1", port_of(reserved), false);
   CHECK(port_of(listener) == port_of(reserved));
 }

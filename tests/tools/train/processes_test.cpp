@@ -73,7 +73,7 @@ int shell(const std::string& script, std::string& err) {
 
 // As a launcher does: a process per rank, with the variables of torchrun.
 int start_with_variables(int processes, const std::string& arguments, std::string& err) {
-  const Descriptor port = reserve_port("127.0.0.1");
+  const Handle port = reserve_port("127.0.0.1");
   return shell(fmt::format("export WORLD_SIZE={} MASTER_ADDR=127.0.0.1 MASTER_PORT={}\n"
                            "for ((r = 0; r < WORLD_SIZE; ++r)); do\n"
                            "  RANK=$r LOCAL_RANK=$r \"$engine\" {} & pids+=($!)\n"
@@ -171,7 +171,7 @@ TEST_CASE("what one process cannot do ends all of them, with its code") {
   // Process 1 alone sees another data set.
   std::string err;
   const OddSet other;
-  const Descriptor port = reserve_port("127.0.0.1");
+  const Handle port = reserve_port("127.0.0.1");
   fs::remove(fs::path(other.set) / "train/3/00000.png");
   const int code =
       shell(fmt::format("export WORLD_SIZE=2 MASTER_PORT={}\n"
