@@ -8,6 +8,8 @@
 #include <array>
 #include <cstring>
 
+#include "engine/error.h"
+
 namespace engine {
 
 namespace {
@@ -48,6 +50,7 @@ SocketLifeline::~SocketLifeline() {
 }
 
 void SocketLifeline::publish(std::span<const std::byte> status) {
+  require(status.size() <= kLargest, Failure::internal, "a status of {} bytes", status.size());
   {
     const std::lock_guard lock(mutex_);
     peers_[process_].status.status.assign(status.begin(), status.end());
