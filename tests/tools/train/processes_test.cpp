@@ -200,7 +200,8 @@ TEST_CASE("only process 0 says what happens") {
 
 TEST_CASE("a verb that runs in one process says so under a launcher of several") {
   std::string err;
-  CHECK(shell("RANK=0 WORLD_SIZE=2 \"$engine\" parity --model mnist_cnn --device cpu", err) == 2);
+  CHECK(shell("RANK=0 WORLD_SIZE=2 \"$engine\" parity reference.safetensors --device cpu", err) ==
+        2);
   CHECK(mentions(err, "torchrun started this as one of 2 processes, but it runs in one"));
   CHECK(shell("RANK=2 WORLD_SIZE=2 \"$engine\" train --data /nowhere", err) == 2);
   CHECK(mentions(err, "RANK=2 contradicts WORLD_SIZE=2"));
