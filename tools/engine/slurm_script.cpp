@@ -95,7 +95,9 @@ done
 )";
 
 constexpr std::string_view kRequeue = R"(if ((code == 75)); then
-  scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+  job=$SLURM_JOB_ID
+  [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  scontrol requeue "$job"
 fi
 )";
 
