@@ -115,7 +115,10 @@ SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                 .precision = options.precision,
                 .conv = bench.conv,
                 .deterministic = bench.deterministic,
-                .workspace = bench.workspace}) {
+                .workspace = bench.workspace,
+                .sync_norms = bench.exchange.sync_norms,
+                .buckets = bench.exchange.buckets,
+                .bucket_elements = bench.exchange.bucket_elements()}) {
   session_.initialise(1);
   session_.prepare();
   const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);
