@@ -266,6 +266,63 @@ TEST_CASE("ranks together see every sample once per epoch, in equal numbers of s
   }
 }
 
+namespace {
+
+struct World {
+  int ranks, batch;
+};
+
+// The batches of all ranks of a world that enters an epoch at `position` and takes `steps` steps,
+// or all; by step, then by rank.
+std::vector<Copy> taken(const Dataset& data, World world, int64_t position, int64_t steps) {
+  std::vector<std::unique_ptr<Loader>> loaders;
+  for (int rank = 0; rank < world.ranks; ++rank) {
+    LoaderOptions o = options(world.batch, 2);
+    o.share = {rank, world.ranks};
+    loaders.push_back(std::make_unique<Loader>(data, picture, o));
+    loaders.back()->start(6, position);
+  }
+  std::vector<Copy> batches;
+  for (int64_t step = 0; step < steps; ++step)
+    for (const auto& loader : loaders) {
+      const Batch* batch = loader->next();
+      if (!batch) {
+        CHECK(batches.size() % world.ranks == 0);  // all ranks end after the same step
+        return batches;
+      }
+      batches.push_back(copy(*batch));
+    }
+  return batches;
+}
+
+}  // namespace
+
+TEST_CASE("an epoch that goes on with other ranks and batches has every sample once, as it was") {
+  for (int samples : {1, 7, 23, 24, 25, 101}) {
+    CAPTURE(samples);
+    const Dataset data = numbered(samples);
+    const std::vector<uint32_t> order = epoch_order(size_t(samples), 7, 6, true);
+    for (int64_t steps : {0, 1, 2}) {
+      int64_t position = 0;
+      for (const World world : {World{2, 4}, {3, 3}, {1, 5}, {5, 1}, {2, 3}}) {
+        const bool last = world.ranks == 2 && world.batch == 3;
+        for (const Copy& batch : taken(data, world, position, last ? samples + 1 : steps)) {
+          REQUIRE(batch.first == position);
+          for (size_t i = 0; i < batch.indices.size(); ++i, ++position) {
+            REQUIRE(batch.indices[i] == order[position]);
+            const Image image =
+                picture(order[position], {7, 6, uint32_t(position), purpose("augment")});
+            REQUIRE(std::ranges::equal(
+                image.pixels,
+                std::span(batch.images).subspan(i * image.pixels.size(), image.pixels.size())));
+          }
+        }
+      }
+      CHECK(position == samples);
+    }
+  }
+}
+
 TEST_CASE("`keep` batches stay as they are") {
   const Dataset data = numbered(60);
   LoaderOptions o = options(2, 4);
