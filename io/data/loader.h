@@ -113,9 +113,8 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  // Begins to prepare an epoch from any of its positions: another number of ranks, or another batch,
-  // goes on where the last one stopped. What was being prepared is dropped, and no batch that was
-  // given out is valid any more.
+  // Begins to prepare an epoch from any of its positions, which another number of ranks may have
+  // reached. What was being prepared is dropped, and no batch that was given out is valid any more.
   void start(uint32_t epoch, int64_t position = 0);
 
   // The next step's batch, or null after the last one. It is valid until start() or `keep` further

@@ -28,7 +28,7 @@ Trained train_whole(const SplitTraining& training, const MakeBackend& make_backe
 
 // CHECKs small models and random graphs, several optimizers, accumulation, averages, and uneven
 // batches in which ranks have no images: `ranks` end within `limit` (relative L2 of every kind) of
-// one rank, and farther than that where they do not share their statistics.
+// one rank, and farther off than ten times that where they do not share their statistics.
 void check_synced_ranks(int ranks, Precision precision, double limit,
                         const MakeBackend& make_backend);
 
