@@ -26,9 +26,9 @@ using Trained = std::map<std::string, std::vector<double>>;
 Trained train_split(const SplitTraining& training, const MakeBackend& make_backend);
 Trained train_whole(const SplitTraining& training, const MakeBackend& make_backend);
 
-// CHECKs small models and random graphs, several optimizers, accumulation, averages, and uneven
-// batches in which ranks have no images: `ranks` end within `limit` (relative L2 of every kind) of
-// one rank, and farther off than ten times that where they do not share their statistics.
+// CHECKs small models and random graphs, several optimizers, accumulation, averages, frozen norms,
+// and uneven batches in which ranks have no images: `ranks` end within `limit` (relative L2 of
+// every kind) of one rank, and farther off than ten times that where statistics are not shared.
 void check_synced_ranks(int ranks, Precision precision, double limit,
                         const MakeBackend& make_backend);
 
