@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <span>
 
 #include "io/data/sample.h"
@@ -42,8 +43,9 @@ SessionOptions session_options(const TrainShared& shared, const Graph& graph,
                    .bucket_elements = c.exchange.bucket_elements()};
   const auto samples = static_cast<int64_t>(shared.data.train.samples.size());
   o.programs = programs_for(samples, c.batch, share, Mode::train);
-  const auto rest = programs_for(samples - position, c.batch, share, Mode::train);
-  o.programs.insert(o.programs.end(), rest.begin(), rest.end());
+  for (const ProgramSpec& rest : programs_for(samples - position, c.batch, share, Mode::train))
+    if (std::ranges::find(o.programs, rest.batch, &ProgramSpec::batch) == o.programs.end())
+      o.programs.push_back(rest);
   if (c.accumulate > 1) o.programs.push_back({o.programs.front().batch, Mode::accumulate});
   for (const Dataset* data :
        {&shared.data.validation, shared.data.test ? &*shared.data.test : nullptr}) {
