@@ -31,8 +31,8 @@ class Nvml {
   GpuReading read(size_t device) const;
   std::string driver() const;  // "580.82.07"; empty if it does not say
   // What two of the devices speak through: "NVLink", else the lowest part of the PCI bus that they
-  // share: "PCIe switch(es)", "PCIe host bridge", "PCIe, one socket", "PCIe, two sockets"; "unknown" if
-  // it does not say.
+  // share: "PCIe switch(es)", "PCIe host bridge", "PCIe, one socket", "PCIe, two sockets";
+  // "unknown" if it does not say.
   std::string link(size_t a, size_t b) const;
 
  private:

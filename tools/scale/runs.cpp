@@ -64,7 +64,8 @@ std::string runs_header() {
   std::string line;
   const RunRow row;
   visit_columns(row, [&](std::string_view name, const auto&) {
-    line += (line.empty() ? "" : ",") + std::string(name);
+    if (!line.empty()) line += ',';
+    line += name;
   });
   return line + '\n';
 }
@@ -72,7 +73,8 @@ std::string runs_header() {
 std::string to_csv(const RunRow& row) {
   std::string line;
   visit_columns(row, [&](std::string_view name, const auto& value) {
-    line += (name == "system" ? "" : ",") + to_field(value);
+    if (name != "system") line += ',';
+    line += to_field(value);
   });
   return line + '\n';
 }

@@ -145,7 +145,7 @@ std::string summary_csv(std::span<const Summary> summaries) {
                                m.optimizer_ms,     m.memory_mib_per_rank,
                                m.gpu_utilisation,  m.watts,
                                m.joules_per_image, s.hours_per_epoch})
-      text += ',' + csv_number(value);
+      text.append(",").append(csv_number(value));
     text +=
         fmt::format(",{},{},{}\n", s.best ? 1 : 0, csv_field(s.superlinear), csv_field(m.status));
   }

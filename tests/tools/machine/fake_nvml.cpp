@@ -1,7 +1,7 @@
 // A management library for tests, with nvml.h's names and three devices. Each utilisation that is
 // asked for is ten points above the last one. The second device does not know its power; only the
-// third one knows its energy, which is 50 J more each time. NVLink connects the first two; the third
-// hangs on another host bridge, and is unknown to the second.
+// third one knows its energy, which is 50 J more each time. NVLink connects the first two; the
+// third hangs on another host bridge, and does not know the second one.
 #include <cstring>
 
 extern "C" {
