@@ -46,8 +46,14 @@ def rank_axis(study: Study, axes, ranks) -> None:
     axes.set_xticks(sorted(set(ranks)))
 
 
-def from_zero(axes) -> None:
-    axes.set_ylim(bottom=0, top=1.08 * axes.get_ylim()[1])
+def legend_above(axes, columns: int = 1) -> None:
+    """The y axis from zero, with room for the legend above what is drawn."""
+    handles, labels = axes.get_legend_handles_labels()
+    if max(len(label) for label in labels) > 20:
+        columns = 1
+    lines = math.ceil(len(labels) / columns)
+    axes.set_ylim(0, axes.get_ylim()[1] * (1.04 + 0.085 * lines))
+    axes.legend(handles, labels, loc="upper left", ncols=columns, columnspacing=1.2)
 
 
 def name(panel, series) -> str:
@@ -72,8 +78,11 @@ def lines(study: Study, column: str, ylabel: str, extra):
         extra(axes, panel)
         rank_axis(study, axes, ranks)
         axes.set(title=panel.title, ylabel=ylabel)
-        from_zero(axes)
-        axes.legend()
+        if column == "efficiency":  # nothing is drawn near zero
+            axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
+            axes.legend(loc="lower left")
+        else:
+            legend_above(axes, columns=1 + (len(panel.series) > 2))
     return finish(study, figure)
 
 
@@ -85,9 +94,7 @@ def throughput(study: Study):
             rate = first.images_per_second / first.ranks
             axes.plot([1, most], [rate, rate * most], color=GREY, linewidth=0.8, linestyle=":",
                       label="ideal" if i == 0 else None)  # fmt: skip
-        batches = {series.batch for series in panel.series}
-        others = [row for row in study.beside(panel)
-                  if row["batch_per_rank"] in batches and row["ranks"] <= most]  # fmt: skip
+        others = [row for row in study.beside(panel) if row["ranks"] <= most]
         for i, system in enumerate(dict.fromkeys(f"{r['system']}, {r['hardware']}"
                                                  for r in others)):  # fmt: skip
             mine = [r for r in others if f"{r['system']}, {r['hardware']}" == system]
@@ -156,8 +163,7 @@ def components(study: Study):
         axes.set(title=panel.title, ylabel="ms per step")
         axes.set_xlabel(f"{study.unit}s, by batch", labelpad=26)
         axes.grid(axis="x", visible=False)
-        from_zero(axes)
-        axes.legend(*[part[::-1] for part in axes.get_legend_handles_labels()], ncols=2)
+        legend_above(axes, columns=3)
     return finish(study, figure)
 
 
@@ -182,8 +188,7 @@ def by_batch(study: Study, column: str, ylabel: str, keys, label):
         axes.set_xticks(batches, [str(batch) for batch in batches])
         axes.set_xticks([], minor=True)
         axes.set(title=model, xlabel=f"images per {study.unit}", ylabel=ylabel)
-        from_zero(axes)
-        axes.legend()
+        legend_above(axes, columns=2)
     return finish(study, figure)
 
 
@@ -211,11 +216,17 @@ def memory(study: Study):
         if lost:
             axes.plot([r.batch_per_rank for r in lost], [r.memory_mib_per_rank for r in lost],
                       color=RED, linestyle="none", marker="X", label="does not fit")  # fmt: skip
-            axes.legend()
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:,.0f}")
+            batches = sorted({r.batch_per_rank for r in study.rows
+                              if r.model == axes.get_title()})  # fmt: skip
+            axes.set_xticks(batches, [str(batch) for batch in batches])
+            axes.autoscale()
+            axes.legend(loc="upper left")
     return figure
 
 
-def bars(study: Study, groups, keys, label, value, ylabel, titles):
+def bars(study: Study, groups, keys, label, value, xlabel, titles):
     """Grouped bars with intervals: for each title its groups of bars, a bar for each key."""
     figure, grids = grid(len(titles), width=5.2)
     for axes, title in zip(grids, titles):
@@ -231,13 +242,13 @@ def bars(study: Study, groups, keys, label, value, ylabel, titles):
                      linewidth=0.5, label=label(key))  # fmt: skip
             for at, row in drawn:
                 axes.annotate(f"{row.images_per_second:,.0f}", (at, row.images_per_second),
-                              xytext=(0, 5), textcoords="offset points", ha="center",
-                              fontsize=7)  # fmt: skip
+                              xytext=(0, 7), textcoords="offset points", ha="center",
+                              fontsize=7, rotation=90 if len(names) > 4 else 0)  # fmt: skip
         axes.set_xticks(range(len(names)), names)
-        axes.set(title=title, ylabel=ylabel)
+        axes.set(title=title, ylabel="images per second", xlabel=xlabel)
         axes.grid(axis="x", visible=False)
-        from_zero(axes)
-        axes.legend()
+        axes.margins(y=0.15)
+        legend_above(axes, columns=3)
     return finish(study, figure)
 
 
@@ -291,7 +302,7 @@ def precision(study: Study):
         return find(rows, model=model, batch_per_rank=batch, ranks=ranks, precision=wanted)
 
     return bars(study, groups, precisions, str, value,
-                f"images per second, by batch × {study.unit}s", study.models)  # fmt: skip
+                f"images per {study.unit} × {study.unit}s", study.models)  # fmt: skip
 
 
 def workers(study: Study):
@@ -308,8 +319,8 @@ def workers(study: Study):
         return find(study.ok(), model=model, ranks=int(group.split()[0]), loader_threads=wanted)
 
     return bars(study, groups, loading,
-                lambda key: f"{key} loading thread{'s' if key > 1 else ''}", value,
-                "images per second", study.models)  # fmt: skip
+                lambda key: f"{key} loading thread{'s' if key > 1 else ''}", value, "",
+                study.models)  # fmt: skip
 
 
 PLOTS = {"throughput": throughput, "speed_up": speed_up, "efficiency": efficiency,

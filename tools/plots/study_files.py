@@ -135,6 +135,10 @@ class Study:
         return panels
 
     def beside(self, panel: Panel) -> List[Dict]:
-        """What others published of the panel's model and precision."""
+        """What others published of the panel's configurations, on GPUs and for each a batch."""
+        batches = {series.batch for series in panel.series}
+        if self.unit != "GPU" or panel.scaling != "weak":
+            return []
         return [row for row in self.published
-                if row["model"] == panel.model and row["precision"] == panel.precision]  # fmt: skip
+                if row["model"] == panel.model and row["precision"] == panel.precision
+                and row["batch_per_rank"] in batches]  # fmt: skip
