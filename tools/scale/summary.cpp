@@ -65,6 +65,7 @@ Losses losses_of(const RunRow& one, const RunRow& many, double efficiency) {
 std::string superlinear(const Summary& one, const Summary& many) {
   const Interval& e = *many.efficiency;
   if (!(e.value > 1)) return "";
+  if (std::isnan(e.half)) return "unsure: a single repeat has no interval";
   if (!(e.low() > 1))
     return fmt::format("noise: the repeats of one rank differ by ±{:.1f}%",
                        100 * one.rate.half / one.rate.value);
@@ -76,10 +77,10 @@ std::string superlinear(const Summary& one, const Summary& many) {
 }
 
 void compare(Summary& many, const Summary& one) {
-  many.speed_up = ratio(many.rate, one.rate);
-  many.efficiency =
-      Interval{many.speed_up->value / many.mean.ranks, many.speed_up->half / many.mean.ranks};
-  if (many.mean.ranks == 1) return;
+  const int ranks = many.mean.ranks;
+  many.speed_up = ranks == 1 ? Interval{1, 0} : ratio(many.rate, one.rate);
+  many.efficiency = Interval{many.speed_up->value / ranks, many.speed_up->half / ranks};
+  if (ranks == 1) return;
   many.losses = losses_of(one.mean, many.mean, many.efficiency->value);
   many.superlinear = superlinear(one, many);
 }

@@ -89,6 +89,9 @@ TEST_CASE("more than the ideal is explained") {
   };
   CHECK(mentions(verdict(10, "weak", 32), "noise: the repeats of one rank differ by ±24.8%"));
   CHECK(mentions(verdict(0.1, "weak", 32), "baseline"));
+  const std::vector<RunRow> single{measured_row(1, 32, 32, "weak", 100),
+                                   measured_row(2, 32, 64, "weak", 210)};
+  CHECK(mentions(summarise(single, 0)[1].superlinear, "unsure"));
   CHECK(mentions(verdict(0.1, "strong", 16), "cache: a rank works on 16 MiB, one alone on 32 MiB"));
 }
 
