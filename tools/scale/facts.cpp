@@ -124,8 +124,9 @@ void check_study(const std::filesystem::path& folder, const StudyFacts& facts) {
   const std::filesystem::path file = folder / "study.json";
   if (!std::filesystem::exists(file)) return;
   try {
-    const Json before = Json::parse(as_text(read_file(file))).at("fingerprint");
-    for (const auto& [name, value] : Json::parse(facts.fingerprint).items())
+    const Json before = Json::parse(as_text(read_file(file))).at("fingerprint"),
+               now = Json::parse(facts.fingerprint);
+    for (const auto& [name, value] : now.items())
       require(before.at(name) == value, Failure::usage,
               "--resume: {} was measured with {} {}, this is {}", folder.string(), name,
               before.at(name).dump(), value.dump());
