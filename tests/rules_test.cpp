@@ -147,6 +147,8 @@ const Rule kRules[] = {
      kText},
     {"tools/train/.*", "tools/(cli|machine|data|score|train)/.*|io/.*|engine/[^/]*|models/.*",
      kText},
+    {"tools/scale/.*",
+     "tools/(cli|machine|data|score|train|bench|scale)/.*|io/.*|engine/[^/]*|models/.*", kText},
     {"tools/engine/.*", "tools/.*|io/.*|engine/[^/]*|models/.*", kText},
 };
 

@@ -7,7 +7,9 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <numeric>
 #include <thread>
+#include <utility>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
@@ -47,89 +49,132 @@ double milliseconds_since(Clock::time_point start) {
   return 1e3 * seconds_since(start);
 }
 
-void wait_for(SyntheticSession& synthetic, uint64_t step) {
+StepResult wait_for(SyntheticSession& synthetic, uint64_t step) {
   Session& session = synthetic.session();
   const auto start = Clock::now();
-  while (!session.poll(step)) {
-    if (Clock::now() - start > kLost) session.result(step);  // throws what went wrong
+  while (true) {
+    if (const auto result = session.poll(step)) return *result;
+    if (Clock::now() - start > kLost) return session.result(step);  // throws what went wrong
     std::this_thread::yield();
   }
 }
 
+struct Steps {
+  std::vector<double> samples_ms;
+  std::vector<StepResult> results;
+};
+
 // A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere
 // nothing runs beside the host. A step ends when its result arrives.
-std::vector<double> time_training(SyntheticSession& synthetic, int steps) {
-  std::vector<double> samples;
+Steps time_training(SyntheticSession& synthetic, int steps, const Feed& feed) {
+  Steps timed;
   const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
   const uint64_t first = synthetic.last() + 1, end = first + steps;
   auto before = Clock::now();
   for (uint64_t step = first; step < end; ++step) {
-    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead) synthetic.enqueue();
-    wait_for(synthetic, step);
+    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead)
+      feed ? synthetic.enqueue(feed()) : synthetic.enqueue();
+    timed.results.push_back(wait_for(synthetic, step));
     const auto now = Clock::now();
-    samples.push_back(std::chrono::duration<double, std::milli>(now - before).count());
+    timed.samples_ms.push_back(std::chrono::duration<double, std::milli>(now - before).count());
     before = now;
   }
-  return samples;
+  return timed;
 }
 
-std::vector<double> time_evaluation(SyntheticSession& synthetic, int steps) {
-  std::vector<double> samples;
+Steps time_evaluation(SyntheticSession& synthetic, int steps) {
+  Steps timed;
   for (int i = 0; i < steps; ++i) {
     const auto start = Clock::now();
     synthetic.enqueue();
-    samples.push_back(milliseconds_since(start));
+    timed.samples_ms.push_back(milliseconds_since(start));
   }
-  return samples;
+  return timed;
 }
 
-void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& times) {
+double mean_of(std::span<const double> values) {
+  return std::accumulate(values.begin(), values.end(), 0.) / double(values.size());
+}
+
+struct Measurement {
+  const StepBench& bench;
+  const Ranks& ranks;
+  const MakeFeed& make_feed;
+  Monitor* monitor;  // null: the GPUs are not watched
+  StepTimes times;
+};
+
+void run_rank(Measurement& m, int rank) {
   const auto start = Clock::now();
-  const BackendOptions& options = ranks.options[rank];
-  SyntheticSession synthetic(bench, ranks.kind, options);
-  options.communicator.group->barrier(options.communicator.rank);
+  const StepBench& bench = m.bench;
+  const BackendOptions& options = m.ranks.options[rank];
+  const Communicator& communicator = options.communicator;
+  SyntheticSession synthetic(bench, m.ranks.kind, options);
+  const Feed feed = m.make_feed ? m.make_feed(synthetic.backend(), communicator) : Feed();
+  if (feed) time_training(synthetic, std::max(1, bench.warmup), feed);
+  communicator.group->barrier(communicator.rank);
   const double warmup_s = seconds_since(start);
-  std::vector<double> samples =
-      bench.train ? time_training(synthetic, bench.steps) : time_evaluation(synthetic, bench.steps);
-  options.communicator.group->barrier(options.communicator.rank);
+  if (rank == 0 && m.monitor) m.monitor->take();
+  const Steps timed = bench.train ? time_training(synthetic, bench.steps, feed)
+                                  : time_evaluation(synthetic, bench.steps);
+  communicator.group->barrier(communicator.rank);
   if (rank > 0) return;
-  times = {.hardware = hardware_of(ranks.kind, options.device),
-           .samples_ms = std::move(samples),
-           .warmup_s = warmup_s};
-  times.images_per_second = 1e3 * bench.batch * ranks.count() / quantile(times.samples_ms, 0.5);
+  StepTimes& times = m.times;
+  if (m.monitor) times.gpus = m.monitor->take().gpu;
+  times.hardware = hardware_of(m.ranks.kind, options.device);
+  times.samples_ms = timed.samples_ms;
+  times.warmup_s = warmup_s;
+  times.images_per_second = 1e3 * double(images_per_step(bench, communicator.ranks())) /
+                            (feed ? mean_of(timed.samples_ms) : quantile(timed.samples_ms, 0.5));
+  times.parts = parts_of(timed.results);
   times.planned_bytes = synthetic.session().allocated_bytes();
   times.context_bytes = synthetic.context_bytes();
   times.used_bytes = used_bytes(synthetic.backend(), options.device) - synthetic.context_bytes();
   times.loss = synthetic.loss();
+  times.algorithms = synthetic.backend().algorithms();
+}
+
+StepBench of_rank(StepBench bench, const Communicator& communicator) {
+  bench.batch = batch_of(bench, communicator.rank, communicator.ranks());
+  return bench;
+}
+
+std::unique_ptr<Backend> open_backend(const StepBench& bench, BackendKind kind,
+                                      const BackendOptions& options) {
+  auto backend = make_backend(kind, options);
+  if (!bench.algorithms.empty()) backend->set_algorithms(bench.algorithms);
+  return backend;
 }
 
 }  // namespace
 
 SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                                    const BackendOptions& options)
-    : bench_(bench),
-      backend_(make_backend(kind, options)),
+    : bench_(of_rank(bench, options.communicator)),
+      backend_(open_backend(bench, kind, options)),
       context_bytes_(used_bytes(*backend_, options.device)),
       session_(graph_of(bench), *backend_,
-               {.programs = {{bench.batch, bench.train ? Mode::train : Mode::evaluate}},
+               {.programs = {{bench_.batch, bench.train ? Mode::train : Mode::evaluate}},
                 .precision = options.precision,
                 .conv = bench.conv,
                 .deterministic = bench.deterministic,
                 .workspace = bench.workspace,
+                .marks = bench.parts && bench.train,
                 .sync_norms = bench.exchange.sync_norms,
                 .buckets = bench.exchange.buckets,
                 .bucket_elements = bench.exchange.bucket_elements()}) {
   session_.initialise(1);
   session_.prepare();
-  const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);
+  const SyntheticBatch batch(session_.graph(), bench_.batch, options.communicator.rank);
   for (int slot = 0; slot < kSlots; ++slot)
-    enqueue({batch.images.data(), batch.labels.data(), bench.batch});
+    enqueue({batch.images.data(), batch.labels.data(), bench_.batch});
   for (int i = kSlots; i < bench.warmup; ++i) enqueue();
   backend_->synchronize();
 }
 
 void SyntheticSession::enqueue(const HostBatch& batch) {
-  const StepInput input{.learning_rate = 1e-4};
+  const StepInput input{
+      .learning_rate = 1e-4, .divisor = double(bench_.total), .total = bench_.total};
   if (bench_.train)
     last_ = session_.train(batch, input);
   else
@@ -161,10 +206,43 @@ Graph graph_of(const StepBench& bench) {
       {.classes = bench.classes, .height = bench.image_size, .width = bench.image_size});
 }
 
-StepTimes measure_step(const StepBench& bench, const Ranks& ranks) {
-  StepTimes times;
-  on_every_rank(ranks, [&](int rank) { run_rank(bench, ranks, rank, times); });
-  return times;
+int batch_of(const StepBench& bench, int rank, int ranks) {
+  return bench.total > 0 ? bench.total / ranks + (rank < bench.total % ranks) : bench.batch;
+}
+
+int64_t images_per_step(const StepBench& bench, int ranks) {
+  return bench.total > 0 ? bench.total : int64_t{bench.batch} * ranks;
+}
+
+StepParts parts_of(std::span<const StepResult> steps) {
+  std::vector<double> durations[kMarks];  // by the mark that ends them; of the first: the pauses
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const auto& at = steps[i].times;
+    const auto add = [&](int mark, uint64_t from) {
+      durations[mark].push_back(1e-6 * double(int64_t(at[mark] - from)));
+    };
+    if (i > 0) add(0, steps[i - 1].times[kMarks - 1]);
+    for (int mark = 1; mark < kMarks; ++mark) add(mark, at[mark - 1]);
+  }
+  if (steps.empty()) return {};
+  const auto median = [&](Mark end) { return quantile(durations[static_cast<int>(end)], 0.5); };
+  return {.data = durations[0].empty() ? 0 : mean_of(durations[0]),
+          .forward = median(Mark::forward),
+          .backward = median(Mark::backward),
+          .all_reduce = median(Mark::reduced),
+          .optimizer = median(Mark::end)};
+}
+
+StepTimes measure_step(const StepBench& bench, const Ranks& ranks, const MakeFeed& feed) {
+  for (int rank = 0; rank < ranks.count(); ++rank)
+    require(batch_of(bench, rank, ranks.count()) > 0, Failure::usage,
+            "a step of {} images leaves none for rank {} of {}", bench.total, rank, ranks.count());
+  std::optional<Monitor> monitor;
+  if (bench.parts && ranks.kind == BackendKind::cuda)
+    monitor.emplace(MonitorOptions{.bus_ids = gpu_bus_ids(ranks)});
+  Measurement measurement{bench, ranks, feed, monitor ? &*monitor : nullptr, {}};
+  on_every_rank(ranks, [&](int rank) { run_rank(measurement, rank); });
+  return std::move(measurement.times);
 }
 
 double quantile(std::span<const double> values, double p) {

@@ -22,7 +22,7 @@ struct BenchStepOptions : DeviceOptions {
   std::string models = "efficientnet_b3,densenet121", batches = "128";
   StepBench bench;
   Phase phase = Phase::train;
-  bool scaling = false, gradients = false, json = false;
+  bool gradients = false, json = false;
   std::optional<std::filesystem::path> against;
 
   void visit(auto& v) {
@@ -40,7 +40,6 @@ struct BenchStepOptions : DeviceOptions {
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
     v("--ranks N", ranks, "data-parallel ranks on the CPU", Within{1, 1024});
     visit_exchange(v, bench.exchange);
-    v("--scaling", scaling, "also one rank alone, and the efficiency of all");
     v.group("Output");
     v("--against FILE", against, "rates to stand beside ours: tools/compare/reference/*.json");
     v("--json", json, "one JSON object per line instead of the table");
@@ -78,11 +77,9 @@ struct Measured {
   StepBench bench;
   Ranks ranks;
   StepTimes times;
-  std::optional<double> alone;  // images per second of one rank
-  std::vector<Rate> rates;      // of the same model, batch, precision and number of GPUs
+  std::vector<Rate> rates;  // of the same model, batch, precision and number of GPUs
 
   double ms(double p) const { return quantile(times.samples_ms, p); }
-  double efficiency() const { return times.images_per_second / (*alone * ranks.count()); }
 };
 
 std::vector<Rate> same_configuration(const std::vector<Rate>& rates, const StepBench& bench,
@@ -127,10 +124,6 @@ nlohmann::ordered_json to_json(const Measured& m) {
                                  {"context_mib", mib(m.times.context_bytes)},
                                  {"warmup_s", m.times.warmup_s},
                                  {"loss", m.times.loss}};
-  if (m.alone) {
-    json["images_per_second_alone"] = *m.alone;
-    json["efficiency"] = m.efficiency();
-  }
   for (const Rate& rate : m.rates)
     json["against"].push_back({{"hardware", rate.hardware},
                                {"system", rate.system},
@@ -155,9 +148,6 @@ std::string table_rows(const Measured& m) {
       fmt::format("{:.2f}", m.ms(0.5)), fmt::format("{:.2f}-{:.2f}", m.ms(0.1), m.ms(0.9)),
       fmt::format("{:.1f}", m.times.images_per_second), whole(mib(m.times.planned_bytes)),
       whole(mib(m.times.used_bytes)), whole(mib(m.times.context_bytes)));
-  if (m.alone)
-    text += fmt::format("  {:.1f}% of {} times one rank's {:.1f} img/s\n", 100 * m.efficiency(),
-                        m.ranks.count(), *m.alone);
   for (const Rate& rate : m.rates)
     text += fmt::format("  {:.2f} x {:.1f} img/s: {}, {}, {}{}\n",
                         m.times.images_per_second / rate.images_per_second, rate.images_per_second,
@@ -166,18 +156,13 @@ std::string table_rows(const Measured& m) {
   return text;
 }
 
-Measured measure(const BenchStepOptions& o, const StepBench& bench, const DeviceOptions& device,
+Measured measure(const StepBench& bench, const DeviceOptions& device,
                  const std::vector<Rate>& rates) {
   const Ranks ranks = choose_ranks(device);
-  Measured m{.bench = bench,
-             .ranks = ranks,
-             .times = {},
-             .alone = {},
-             .rates = same_configuration(rates, bench, ranks)};
-  if (o.scaling && ranks.count() > 1)
-    m.alone = measure_step(bench, choose_ranks(alone(device))).images_per_second;
-  m.times = measure_step(bench, ranks);
-  return m;
+  return {.bench = bench,
+          .ranks = ranks,
+          .times = measure_step(bench, ranks),
+          .rates = same_configuration(rates, bench, ranks)};
 }
 
 // ---------------------------------------------------------------- the batch norm's correction
@@ -255,7 +240,7 @@ int bench_step(const Command& command) {
           print_gradient_stats(o, bench, device);
           continue;
         }
-        const Measured m = measure(o, bench, device, rates);
+        const Measured m = measure(bench, device, rates);
         if (o.json)
           print_to_stdout(to_json(m).dump() + '\n');
         else

@@ -33,6 +33,7 @@ constexpr Verb kVerbs[] = {
     {"doctor", "what this machine lacks or limits", doctor},
     {"version", "the build, its libraries and this machine", version},
     {"show-batch", "a picture of a training batch as the network gets it", show_batch},
+    {"scale", "a study of data parallelism: ranks, batches, precisions, with repeats", scale},
     {"bench data", "images per second from files to batches, against what the model needs",
      bench_data},
     {"bench step", "time and memory of whole training steps", bench_step},

@@ -3,15 +3,14 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "io/images/draw.h"
 #include "io/images/encode.h"
 #include "tests/io/images/pillow.h"
 #include "tests/support.h"
+#include "tests/tools/plots/python.h"
 #include "tools/score/score.h"
 #include "tools/train/run_directory.h"
 
@@ -21,21 +20,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string read(const fs::path& file) {
-  std::ostringstream text;
-  text << std::ifstream(file, std::ios::binary).rdbuf();
-  return text.str();
-}
-
-int python(const std::string& arguments, const fs::path& out) {
-  const char* chosen = std::getenv("ENGINE_PYTHON");
-  const std::string command =
-      fmt::format("PYTHONDONTWRITEBYTECODE=1 {} {} >'{}' 2>&1",
-                  chosen ? chosen : "/usr/bin/python3", arguments, out.string());
-  INFO(command);
-  return std::system(command.c_str());
-}
 
 // A run of three epochs on images of `classes` classes, one of which could not be found any more.
 void make_run(const fs::path& folder, int classes, bool gpu) {
@@ -70,11 +54,6 @@ void make_run(const fs::path& folder, int classes, bool gpu) {
   }
   write_score(folder, result, data, {.resamples = 50});
   write_score(folder, result, data, {.part = "test", .prefix = "test_", .resamples = 0});
-}
-
-void check_png(const fs::path& file) {
-  INFO(file.string());
-  CHECK(read(file).starts_with("\x89PNG\r\n"));
 }
 
 }  // namespace
