@@ -26,10 +26,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::string hardware_of(BackendKind kind, int device) {
-  return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
-}
-
 // Random bytes and labels; every rank has its own.
 struct SyntheticBatch {
   SyntheticBatch(const Graph& graph, int batch, int rank) : labels(batch) {
@@ -47,29 +43,19 @@ double milliseconds_since(Clock::time_point start) {
   return 1e3 * seconds_since(start);
 }
 
-void wait_for(SyntheticSession& synthetic, uint64_t step) {
+StepResult wait_for(SyntheticSession& synthetic, uint64_t step) {
   Session& session = synthetic.session();
   const auto start = Clock::now();
-  while (!session.poll(step)) {
-    if (Clock::now() - start > kLost) session.result(step);  // throws what went wrong
+  while (true) {
+    if (const auto result = session.poll(step)) return *result;
+    if (Clock::now() - start > kLost) return session.result(step);  // throws what went wrong
     std::this_thread::yield();
   }
 }
 
-// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere
-// nothing runs beside the host. A step ends when its result arrives.
-std::vector<double> time_training(SyntheticSession& synthetic, int steps) {
+std::vector<double> time_steps(SyntheticSession& synthetic, int steps) {
   std::vector<double> samples;
-  const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
-  const uint64_t first = synthetic.last() + 1, end = first + steps;
-  auto before = Clock::now();
-  for (uint64_t step = first; step < end; ++step) {
-    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead) synthetic.enqueue();
-    wait_for(synthetic, step);
-    const auto now = Clock::now();
-    samples.push_back(std::chrono::duration<double, std::milli>(now - before).count());
-    before = now;
-  }
+  for (const TimedStep& step : time_training(synthetic, steps)) samples.push_back(step.ms);
   return samples;
 }
 
@@ -90,7 +76,7 @@ void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& t
   options.communicator.group->barrier(rank);
   const double warmup_s = seconds_since(start);
   std::vector<double> samples =
-      bench.train ? time_training(synthetic, bench.steps) : time_evaluation(synthetic, bench.steps);
+      bench.train ? time_steps(synthetic, bench.steps) : time_evaluation(synthetic, bench.steps);
   options.communicator.group->barrier(rank);
   if (rank > 0) return;
   times = {.hardware = hardware_of(ranks.kind, options.device),
@@ -115,7 +101,9 @@ SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                 .precision = options.precision,
                 .conv = bench.conv,
                 .deterministic = bench.deterministic,
-                .workspace = bench.workspace}) {
+                .workspace = bench.workspace,
+                .marks = bench.marks}) {
+  if (!bench.algorithms.empty()) backend_->set_algorithms(bench.algorithms);
   session_.initialise(1);
   session_.prepare();
   const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);
@@ -135,6 +123,27 @@ void SyntheticSession::enqueue(const HostBatch& batch) {
 
 double SyntheticSession::loss() {
   return bench_.train ? session_.result(last_).loss : evaluated_.loss;
+}
+
+std::vector<TimedStep> time_training(SyntheticSession& synthetic, int steps) {
+  std::vector<TimedStep> timed;
+  const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
+  const uint64_t first = synthetic.last() + 1, end = first + steps;
+  auto before = Clock::now();
+  for (uint64_t step = first; step < end; ++step) {
+    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead) synthetic.enqueue();
+    const StepResult result = wait_for(synthetic, step);
+    const auto now = Clock::now();
+    timed.push_back({std::chrono::duration<double, std::milli>(now - before).count(),
+                     static_cast<uint64_t>(before.time_since_epoch() / std::chrono::nanoseconds(1)),
+                     result});
+    before = now;
+  }
+  return timed;
+}
+
+std::string hardware_of(BackendKind kind, int device) {
+  return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
 }
 
 size_t used_bytes(const Backend& backend, int device) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,6 +23,8 @@ struct StepBench {
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
+  bool marks = false;                             // StepResult::times are noted
+  std::map<std::string, std::string> algorithms;  // chosen before; empty: chosen now
 };
 
 // Fills in image_size and classes: the classes are those of the stored reference rates.
@@ -53,6 +57,20 @@ class SyntheticSession {
   uint64_t last_ = 0;
   StepResult evaluated_;
 };
+
+// Of a training step: from the result before to its own, by std::chrono::steady_clock.
+struct TimedStep {
+  double ms = 0;
+  uint64_t began_ns = 0;  // where `ms` begins
+  StepResult result;
+};
+
+// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere
+// nothing runs beside the host. A step ends when its result arrives.
+std::vector<TimedStep> time_training(SyntheticSession& synthetic, int steps);
+
+// The name of the GPU, or of the CPU.
+std::string hardware_of(BackendKind kind, int device);
 
 // All but the rate are rank 0's.
 struct StepTimes {
