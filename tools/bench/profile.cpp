@@ -291,7 +291,7 @@ std::vector<size_t> middle_half(std::span<const double> values) {
   std::iota(places.begin(), places.end(), size_t{0});
   std::stable_sort(places.begin(), places.end(),
                    [&](size_t a, size_t b) { return values[a] < values[b]; });
-  const size_t cut = (places.size() - std::min<size_t>(places.size(), 1)) / 4;
+  const auto cut = static_cast<ptrdiff_t>(places.size() / 4);
   return {places.begin() + cut, places.end() - cut};
 }
 

@@ -38,7 +38,7 @@ Order order_of(std::span<const OrderedLaunch> launches, const std::vector<Device
     order.is_beside[r.launch] = beside;
     std::vector<Expected>& stream = beside ? order.beside : order.layers;
     require(stream.empty() || stream.back().launch <= r.launch, Failure::internal,
-            "a trace of single launches: {} runs before {}", text_of(launches, r.launch),
+            "a trace of single launches: {} runs after {}", text_of(launches, r.launch),
             text_of(launches, stream.empty() ? 0 : stream.back().launch));
     stream.push_back({r.launch, r.name});
   }

@@ -20,6 +20,7 @@ int eval(const Command& command);
 int export_model(const Command& command);
 int parity(const Command& command);
 int predict(const Command& command);
+int profile(const Command& command);
 int show_batch(const Command& command);
 int summary(const Command& command);
 int train(const Command& command);
