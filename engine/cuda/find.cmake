@@ -1,5 +1,5 @@
-# Finds nvcc, cuBLASLt, cuDNN, NCCL and the headers of CUPTI and NVTX; sets ENGINE_WITH_CUDA, or ENGINE_NO_CUDA_REASON.
-# ENGINE_CUDA=ON makes a missing piece an error.
+# Finds nvcc, cuBLASLt, cuDNN, NCCL and the headers of CUPTI and NVTX; sets ENGINE_WITH_CUDA, or
+# ENGINE_NO_CUDA_REASON. ENGINE_CUDA=ON makes a missing piece an error.
 set(ENGINE_NO_CUDA_REASON "")
 find_program(ENGINE_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin)
 if(NOT ENGINE_NVCC)
