@@ -77,9 +77,9 @@ class HostBackend : public Backend {
   }
 
   static void note_time(const Program& program, int mark) {
-    using namespace std::chrono;
-    program.arenas.results[program.arenas.params->result].times[mark] = static_cast<uint64_t>(
-        duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count());
+    const std::chrono::nanoseconds now = std::chrono::steady_clock::now().time_since_epoch();
+    program.arenas.results[program.arenas.params->result].times[mark] =
+        static_cast<uint64_t>(now.count());
   }
 
   // Advances the loss scale and fills the step's entry of the result ring, its number last.

@@ -152,7 +152,7 @@ class RankProfile {
  private:
   bool host() const { return ranks_.kind != BackendKind::cuda; }
   int traced_steps() const { return std::min(bench_.steps, kMostTraced); }
-  void meet() { options_.communicator.group->barrier(rank_); }
+  void meet() { options_.communicator.group->barrier(options_.communicator.rank); }
 
   std::span<const OrderedLaunch> launches(SyntheticSession& synthetic) const {
     return synthetic.session().launches(bench_.batch, Mode::train);
@@ -163,7 +163,7 @@ class RankProfile {
     SyntheticSession synthetic(bench_, ranks_.kind, options_);
     profile_ = {.hardware = hardware_of(ranks_.kind, options_.device),
                 .backend = ranks_.kind,
-                .ranks = ranks_.count(),
+                .ranks = options_.communicator.ranks(),
                 .threads = options_.threads,
                 .precision = ranks_.precision,
                 .bench = bench_};
@@ -182,7 +182,7 @@ class RankProfile {
       profile_.traced = summarise(launches(synthetic), synthetic.session().graph(), matched);
     }
     profile_.untraced = untraced.mean();
-    if (ranks_.count() > 1) time_buckets(synthetic);
+    if (profile_.ranks > 1) time_buckets(synthetic);
     meet();
     profile_.ceilings = measure_ceilings(synthetic.backend(), options_);
     bench_.algorithms = synthetic.backend().algorithms();

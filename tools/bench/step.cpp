@@ -73,11 +73,11 @@ void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& t
   const auto start = Clock::now();
   const BackendOptions& options = ranks.options[rank];
   SyntheticSession synthetic(bench, ranks.kind, options);
-  options.communicator.group->barrier(rank);
+  options.communicator.group->barrier(options.communicator.rank);
   const double warmup_s = seconds_since(start);
   std::vector<double> samples =
       bench.train ? time_steps(synthetic, bench.steps) : time_evaluation(synthetic, bench.steps);
-  options.communicator.group->barrier(rank);
+  options.communicator.group->barrier(options.communicator.rank);
   if (rank > 0) return;
   times = {.hardware = hardware_of(ranks.kind, options.device),
            .samples_ms = std::move(samples),
