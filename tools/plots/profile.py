@@ -57,10 +57,10 @@ def parts(axes, gaps: Dict) -> None:
                       fontsize=9, bbox=box)
         left += max(value, 0)
     axes.axvline(step, color="black", linewidth=1)
-    axes.set(title=f"the step: {step:.4g} ms", xlabel="ms", yticks=[], ylim=(-0.5, 0.5),
+    axes.set(title=f"the step, in ms: {step:.4g}", yticks=[], ylim=(-0.5, 0.5),
              xlim=(0, 1.02 * max(step, left)))
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.45), ncol=3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncol=3)
 
 
 def layers(axes, worst: List[Dict], step: float) -> None:
