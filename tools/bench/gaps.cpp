@@ -48,8 +48,8 @@ std::string step_text(const StepProfile& p, const StepGaps& g) {
       p.bench.model, p.bench.batch, name_of(p.precision), p.ranks, p.ranks == 1 ? "" : "s",
       p.hardware, p.ceilings.copy_bytes_per_s / 1e9, p.ceilings.product_flops_per_s / 1e12,
       "the gap of a step", "ms", "share");
-  text += row("roofline", g.roofline_ms, g.step_ms, "bytes and flops of the launches at these");
-  text += row("inefficiency", g.inefficiency_ms, g.step_ms, "launches beyond that");
+  text += row("roofline", g.roofline_ms, g.step_ms, "bytes and flops at these ceilings");
+  text += row("inefficiency", g.inefficiency_ms, g.step_ms, "busy beyond that");
   text += row("gaps between launches", g.gaps_ms, g.step_ms,
               p.backend == BackendKind::cuda
                   ? fmt::format("less {:.3f} ms that tracing adds to a step", g.tracing_ms)
