@@ -19,6 +19,10 @@ PARTS = [  # member of "gaps", name, colour, hatch: told apart without colour to
 ]
 
 
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def bars(axes, names: List[str], values: List[float], texts: List[str]) -> None:
     axes.barh(names[::-1], values[::-1], color=BLUE)
     for i, (value, text) in enumerate(zip(values[::-1], texts[::-1])):
@@ -32,13 +36,13 @@ def kinds(panels, groups: List[Dict]) -> None:
     total = sum(group["ms"] for group in groups) or 1
     times = [group["ms"] for group in groups]
     bars(panels[0], names, times,
-         [f"{ms:.3g} ms, {100 * ms / total:.1f}%" for ms in times])  # fmt: skip
+         [f"{number(ms)} ms, {100 * ms / total:.1f}%" for ms in times])  # fmt: skip
     panels[0].set(title="time by kind", xlabel="ms of a step")
     counts = [group["launches"] for group in groups]
     bars(panels[1], names, counts, [str(count) for count in counts])
     panels[1].set(title="launches by kind", xlabel="launches of a step")
     means = [group["mean_us"] for group in groups]
-    bars(panels[2], names, means, [f"{mean:.3g}" for mean in means])
+    bars(panels[2], names, means, [number(mean) for mean in means])
     panels[2].set(title="mean duration of a launch", xlabel="µs")
     for axes in panels[1:]:
         axes.tick_params(labelleft=False)
@@ -48,7 +52,7 @@ def parts(axes, gaps: Dict) -> None:
     step, left = gaps["step_ms"], 0.0
     for member, name, colour, hatch in PARTS:
         value = gaps[member]
-        label = f"{name}: {value:.3g} ms"
+        label = f"{name}: {number(value)} ms"
         axes.barh(0, max(value, 0), left=left, color=colour, hatch=hatch, edgecolor="white",
                   label=label)
         if value > 0.04 * step:
@@ -72,7 +76,7 @@ def layers(axes, worst: List[Dict], step: float) -> None:
     axes.barh(places, beyond, left=least, color=ORANGE, hatch="//", edgecolor="white",
               label="beyond it")
     for i, (low, lost) in enumerate(zip(least, beyond)):
-        axes.text(low + lost, i, f" {lost:.3g} ms, {100 * lost / step:.1f}% of the step",
+        axes.text(low + lost, i, f" {number(lost)} ms, {100 * lost / step:.1f}% of the step",
                   va="center", fontsize=8)
     axes.set_yticks(places, names, fontsize=8)
     axes.margins(x=0.25)
