@@ -77,8 +77,9 @@ std::string sums_text(const StepProfile& p) {
   };
   return fmt::format("\n  {:<26}{:>10}{:>9}\n", "all-reduce alone", "ms", "share") +
          part("at the bus rate", s.at_rate_ms,
-              fmt::format("{:.1f} MiB in {} buckets, {:.2f} GB/s in the fastest", s.bytes / 0x1p20,
-                          p.buckets.size(), s.bus_bytes_per_s / 1e9)) +
+              fmt::format("{:.1f} MiB in {} bucket{}, {:.2f} GB/s in the fastest", s.bytes / 0x1p20,
+                          p.buckets.size(), p.buckets.size() == 1 ? "" : "s",
+                          s.bus_bytes_per_s / 1e9)) +
          part("latency, slower buckets", s.alone_ms - s.at_rate_ms, "") +
          part("alone", s.alone_ms, "one after the other") +
          part("hidden by the backward", std::max(0., s.alone_ms - s.exposed_ms), "") +

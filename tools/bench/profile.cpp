@@ -177,7 +177,7 @@ class RankProfile {
       MatchedSteps matched{.beside = std::vector<char>(launches(synthetic).size()), .steps = {}};
       for (int i = 0; i < bench_.steps; ++i) {
         for (const TimedStep& step : time_training(synthetic, 1)) untraced.add(step);
-        if (i < kMostTraced) matched.steps.push_back(run_with_clock(launches(synthetic)));
+        matched.steps.push_back(run_with_clock(launches(synthetic)));
       }
       profile_.traced = summarise(launches(synthetic), synthetic.session().graph(), matched);
     }

@@ -81,7 +81,8 @@ std::vector<size_t> middle_half(std::span<const double> values);
 TracedSteps summarise(std::span<const OrderedLaunch> launches, const Graph& graph,
                       const MatchedSteps& matched);
 
-// `bench.steps` steps untraced, and as many, but at most 20, launch by launch; figures of rank 0.
+// `bench.steps` steps untraced, and as many launch by launch, on a GPU at most 20; figures of rank
+// 0.
 StepProfile profile_step(StepBench bench, const Ranks& ranks);
 
 // Runs `bench.steps` steps launch by launch, not captured, each layer in an NVTX range, for a

@@ -28,7 +28,7 @@ struct ProfileOptions : DeviceOptions {
       Within{0, 4096});
     v("--classes N", bench.classes, "outputs of the head (0: 35 for efficientnet_*, else 10)",
       Within{0, 1'000'000});
-    v("--steps N", bench.steps, "measured untraced; at most 20 of as many are traced",
+    v("--steps N", bench.steps, "measured untraced; as many are traced, on a GPU at most 20",
       Within{1, 100'000});
     v("--warmup N", bench.warmup, "before, not measured", Within{0, 100'000});
     v("--nvtx", nvtx,
