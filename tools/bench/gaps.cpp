@@ -189,7 +189,7 @@ std::string loader_text(const LoaderRates& r) {
   text += row("one thread, file to crop", whole, whole);
   const double ideal = r.one_thread * r.threads;
   const auto rate_row = [](std::string_view name, double rate, std::string_view note) {
-    return fmt::format("  {:<26}{:>10.0f}            {}\n", name, rate, note);
+    return fmt::format("  {:<26}{:>10.0f}{}{}\n", name, rate, note.empty() ? "" : "   ", note);
   };
   text += fmt::format("\n  {:<26}{:>10}\n", "", "images/s");
   text += rate_row(fmt::format("{} times one thread", r.threads), ideal, "");

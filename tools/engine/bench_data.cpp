@@ -291,28 +291,30 @@ double measure_need(const BenchDataOptions& o, const Ranks& ranks, int image_siz
 }
 
 // Of files, not of a cache: the steps are those of one core, the loader has all of them.
-LoaderRates loader_rates(std::span<const Row> rows, double need, int cores) {
+LoaderRates loader_rates(const BenchDataOptions& o, std::span<const Row> rows, double need,
+                         int cores) {
   LoaderRates rates{.threads = cores, .need = need};
   for (const Row& r : rows) {
     if (r.cache != to_string(CacheKind::none)) continue;
     if (r.group == "step" && !r.what.starts_with("file to crop"))
       rates.stages.push_back({r.what, r.per_core});
-    if (r.what == "file to crop") rates.one_thread = r.per_core;
+    if (r.what == (o.fast_decode ? "file to crop, fast decode" : "file to crop"))
+      rates.one_thread = r.per_core;
     if (r.group == "loader" && r.threads == cores) rates.loader = std::max(rates.loader, r.total);
   }
   return rates;
 }
 
-std::string gaps_of(std::span<const Row> rows, double need, int cores, const Ranks& ranks,
-                    const Preprocess& preprocess, int batch) {
-  LoaderRates rates = loader_rates(rows, need, cores);
+std::string gaps_of(const BenchDataOptions& o, std::span<const Row> rows, double need, int cores,
+                    const Ranks& ranks, const Preprocess& preprocess) {
+  LoaderRates rates = loader_rates(o, rows, need, cores);
   require(rates.loader > 0, Failure::usage,
           "--gaps: no loader of {} threads on files was measured; see --counts, --caches, "
           "--steps-only",
           cores);
   const size_t bytes = size_t(preprocess.crop) * preprocess.crop * preprocess.channels;
   const auto backend = make_backend(ranks.kind, ranks.options[0]);
-  rates.upload = upload_bytes_per_s(*backend, bytes * batch) / double(bytes);
+  rates.upload = upload_bytes_per_s(*backend, bytes * o.batch) / double(bytes);
   return loader_text(rates);
 }
 
@@ -376,7 +378,7 @@ int bench_data(const Command& command) {
     print_to_stdout(to_json(rows, need, cores));
   else
     print_to_stdout(table(rows) + (need > 0 ? needed(rows, need, cores) : "") +
-                    (o.gaps ? gaps_of(rows, need, cores, ranks, preprocess, o.batch) : ""));
+                    (o.gaps ? gaps_of(o, rows, need, cores, ranks, preprocess) : ""));
   if (!o.out.empty()) write_csv(o.out, rows, need);
   return 0;
 }
