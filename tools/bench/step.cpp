@@ -102,7 +102,10 @@ SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                 .conv = bench.conv,
                 .deterministic = bench.deterministic,
                 .workspace = bench.workspace,
-                .marks = bench.marks}) {
+                .marks = bench.marks,
+                .sync_norms = bench.exchange.sync_norms,
+                .buckets = bench.exchange.buckets,
+                .bucket_elements = bench.exchange.bucket_elements()}) {
   if (!bench.algorithms.empty()) backend_->set_algorithms(bench.algorithms);
   session_.initialise(1);
   session_.prepare();

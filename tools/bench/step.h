@@ -12,6 +12,7 @@
 #include "engine/graph.h"
 #include "engine/session.h"
 #include "tools/machine/device.h"
+#include "tools/machine/exchange.h"
 
 namespace engine {
 
@@ -23,6 +24,7 @@ struct StepBench {
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
+  Exchange exchange;
   bool marks = false;                             // StepResult::times are noted
   std::map<std::string, std::string> algorithms;  // chosen before; empty: chosen now
 };
