@@ -13,8 +13,8 @@ namespace {
 
 constexpr double kAllowed = 0.03;  // of the step, that the parts may miss
 
-bool sums_ranks(const ProfiledLaunch& l) {
-  return l.kind == "all-reduce";
+bool is_of_ranks(const ProfiledLaunch& l) {
+  return l.kind == "all-reduce" || l.kind == "shared norms";
 }
 
 // The wait for the sums is in front of the mark behind it.
@@ -24,9 +24,9 @@ bool follows_sums(const ProfiledLaunch& l) {
 
 double exposed_ms(const StepProfile& p) {
   if (p.ranks == 1) return 0;
-  if (p.backend == BackendKind::cuda) return p.untraced.joining_ms;
-  double ms = 0;  // a host's sums stand between the layers
-  for (const ProfiledLaunch& l : p.traced.launches) ms += sums_ranks(l) ? l.ms : 0;
+  // What is not beside the layers stands between them: on a host all of it.
+  double ms = p.backend == BackendKind::cuda ? p.untraced.joining_ms : 0;
+  for (const ProfiledLaunch& l : p.traced.launches) ms += is_of_ranks(l) && !l.beside ? l.ms : 0;
   return ms;
 }
 
@@ -99,7 +99,7 @@ StepGaps step_gaps(const StepProfile& p) {
              .tracing_ms = std::max(0., p.traced.ms - p.untraced.marked_ms)};
   double busy = 0, idle = 0;
   for (const ProfiledLaunch& l : p.traced.launches) {
-    if (l.beside || sums_ranks(l)) continue;
+    if (l.beside || is_of_ranks(l)) continue;
     g.roofline_ms += least_ms(p.ceilings, l.cost);
     busy += l.ms;
     if (p.ranks == 1 || !follows_sums(l)) idle += l.gap_ms;
@@ -112,7 +112,7 @@ StepGaps step_gaps(const StepProfile& p) {
 std::vector<LayerGap> worst_layers(const StepProfile& p, size_t count) {
   std::map<std::string, LayerGap> sums;
   for (const ProfiledLaunch& l : p.traced.launches) {
-    if (l.beside || sums_ranks(l)) continue;
+    if (l.beside || is_of_ranks(l)) continue;
     LayerGap& sum = sums[l.layer];
     sum.layer = l.layer;
     sum.ms += l.ms;

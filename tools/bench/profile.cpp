@@ -59,7 +59,13 @@ Span span_of(const LaunchRecords& step) {
   return span;
 }
 
-// Adds `weight` times what the launches of a step took.
+bool is_beside(const std::vector<DeviceRecord>& records) {
+  return !records.empty() && std::all_of(records.begin(), records.end(),
+                                         [](const auto& r) { return r.stream == kBesideStream; });
+}
+
+// Adds `weight` times what the launches of a step took. Of a launch that is not beside the layers,
+// they wait for all of its kernels.
 void add_step(std::vector<ProfiledLaunch>& launches, const LaunchRecords& step, double weight) {
   std::optional<uint64_t> busy_until;
   for (size_t i = 0; i < step.size(); ++i)
@@ -79,6 +85,7 @@ std::vector<TimelineSlice> timeline_of(const LaunchRecords& step) {
     for (const DeviceRecord& r : step[i])
       slices.push_back({.launch = static_cast<int>(i),
                         .name = r.name,
+                        .beside = r.stream == kBesideStream,
                         .start_ms = double(r.start - start) * kMs,
                         .ms = double(r.end - r.start) * kMs});
   return slices;
@@ -174,12 +181,12 @@ class RankProfile {
     if (!host()) {
       for (const TimedStep& step : time_training(synthetic, bench_.steps + 1)) untraced.add(step);
     } else {
-      MatchedSteps matched{.beside = std::vector<char>(launches(synthetic).size()), .steps = {}};
+      std::vector<LaunchRecords> traced;
       for (int i = 0; i < bench_.steps; ++i) {
         for (const TimedStep& step : time_training(synthetic, 1)) untraced.add(step);
-        matched.steps.push_back(run_with_clock(launches(synthetic)));
+        traced.push_back(run_with_clock(launches(synthetic)));
       }
-      profile_.traced = summarise(launches(synthetic), synthetic.session().graph(), matched);
+      profile_.traced = summarise(launches(synthetic), synthetic.session().graph(), traced);
     }
     profile_.untraced = untraced.mean();
     if (profile_.ranks > 1) time_buckets(synthetic);
@@ -207,9 +214,13 @@ class RankProfile {
         synthetic.backend().synchronize();
         best = std::min(best, double(now_ns() - start) * kMs / kInARow);
       }
-      profile_.buckets.push_back(
-          {double(bucket.elements) * double(real_size(ranks_.precision)), best});
+      profile_.buckets.push_back({double(bucket.elements) * double(bucket_real()), best});
     }
+  }
+
+  size_t bucket_real() const {
+    const Precision buckets = bench_.exchange.buckets;
+    return buckets == Precision::fp32 ? real_size(ranks_.precision) : storage_size(buckets);
   }
 
   // A session of its own, whose graphs are captured under the tracer, with the same algorithms.
@@ -265,6 +276,7 @@ std::string_view kind_of_kernel(std::string_view kernel) {
       {"pool", "pool"},
       {"all_reduce", "all-reduce"},
       {"join all_reduce", "all-reduce"},
+      {"share_", "shared norms"},
       {"memset", "memset"},
       {"note_time", "marks"},
       {"load_", "sweeps"},
@@ -296,7 +308,7 @@ std::vector<size_t> middle_half(std::span<const double> values) {
 }
 
 TracedSteps summarise(std::span<const OrderedLaunch> launches, const Graph& graph,
-                      const MatchedSteps& matched) {
+                      std::span<const LaunchRecords> steps) {
   TracedSteps traced;
   const std::vector<StepPhase> phases = phases_of(launches);
   for (size_t i = 0; i < launches.size(); ++i)
@@ -306,15 +318,14 @@ TracedSteps summarise(std::span<const OrderedLaunch> launches, const Graph& grap
                                .kind = kind_of_kernel(launches[i].launch->kernel),
                                .phase = phases[i],
                                .cost = launches[i].launch->cost,
-                               .kernels = static_cast<int>(matched.steps.front()[i].size()),
-                               .beside = matched.beside[i] != 0});
+                               .kernels = static_cast<int>(steps.front()[i].size()),
+                               .beside = is_beside(steps.front()[i])});
   std::vector<double> lengths;
-  for (const LaunchRecords& step : matched.steps) lengths.push_back(span_of(step).ms());
+  for (const LaunchRecords& step : steps) lengths.push_back(span_of(step).ms());
   const std::vector<size_t> middle = middle_half(lengths);
-  for (const size_t i : middle)
-    add_step(traced.launches, matched.steps[i], 1. / double(middle.size()));
+  for (const size_t i : middle) add_step(traced.launches, steps[i], 1. / double(middle.size()));
   traced.ms = mean_of(lengths, middle);
-  traced.timeline = timeline_of(matched.steps[middle[middle.size() / 2]]);
+  traced.timeline = timeline_of(steps[middle[middle.size() / 2]]);
   return traced;
 }
 

@@ -25,16 +25,17 @@ struct ProfiledLaunch {
   std::string_view kind;  // "depthwise", "cuBLASLt", "sweeps", …: see kind_of_kernel()
   StepPhase phase = StepPhase::forward;
   Cost cost;
-  double ms = 0;        // busy: the sum of its kernels
+  double ms = 0;        // busy: the sum of its kernels, on either stream
   double gap_ms = 0;    // its stream is idle before its kernels
   int kernels = 0;      // of a step; a launch on the host is one
-  bool beside = false;  // on a stream beside that of the layers
+  bool beside = false;  // nothing of it is on the stream of the layers
 };
 
 // A kernel of one step, for a timeline; ms from the start of the step.
 struct TimelineSlice {
   int launch = 0;
   std::string name;
+  bool beside = false;
   double start_ms = 0, ms = 0;
 };
 
@@ -79,7 +80,7 @@ std::vector<size_t> middle_half(std::span<const double> values);
 
 // Means over the middle half of the steps by length. `launches` are those of a session with marks.
 TracedSteps summarise(std::span<const OrderedLaunch> launches, const Graph& graph,
-                      const MatchedSteps& matched);
+                      std::span<const LaunchRecords> steps);
 
 // `bench.steps` steps untraced, and as many launch by launch, on a GPU at most 20; figures of rank
 // 0.

@@ -79,8 +79,8 @@ void add_layer_slices(nlohmann::ordered_json& events, const StepProfile& p) {
           slice(layers, fmt::format("{}, {}", open->layer, name_of(open->phase)), start, end));
   };
   for (const TimelineSlice& s : p.traced.timeline) {
+    if (s.beside) continue;
     const ProfiledLaunch& l = p.traced.launches[s.launch];
-    if (l.beside) continue;
     if (!open || open->layer != l.layer || open->phase != l.phase) {
       close();
       open = &l;
@@ -170,9 +170,9 @@ std::string chrome_trace(const StepProfile& p) {
   bool beside = false;
   for (const TimelineSlice& s : p.traced.timeline) {
     const ProfiledLaunch& l = p.traced.launches[s.launch];
-    beside |= l.beside;
+    beside |= s.beside;
     nlohmann::ordered_json event =
-        slice(l.beside ? beside_stream : launches_stream, s.name, s.start_ms, s.start_ms + s.ms);
+        slice(s.beside ? beside_stream : launches_stream, s.name, s.start_ms, s.start_ms + s.ms);
     event["args"] = {{"launch", s.launch}, {"kernel", l.kernel},    {"shape", l.shape},
                      {"layer", l.layer},   {"bytes", l.cost.bytes}, {"flops", l.cost.flops}};
     events.push_back(std::move(event));

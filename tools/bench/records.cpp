@@ -22,20 +22,14 @@ struct Expected {
 // The kernels of a step on each of its streams, as the launches showed them one by one.
 struct Order {
   std::vector<Expected> layers, beside;
-  std::vector<char> is_beside;  // per launch
 };
 
 Order order_of(std::span<const OrderedLaunch> launches, const std::vector<DeviceRecord>& records) {
-  Order order{.layers = {}, .beside = {}, .is_beside = std::vector<char>(launches.size())};
-  std::vector<char> seen(launches.size());
+  Order order;
   for (const DeviceRecord& r : records) {
     require(r.launch >= 0 && r.launch < static_cast<int>(launches.size()), Failure::internal,
             "a trace of single launches: no launch enqueued {}", r.name);
     const bool beside = r.stream != records.front().stream;
-    require(!seen[r.launch] || order.is_beside[r.launch] == beside, Failure::internal,
-            "a trace of single launches: {} runs on two streams", text_of(launches, r.launch));
-    seen[r.launch] = true;
-    order.is_beside[r.launch] = beside;
     std::vector<Expected>& stream = beside ? order.beside : order.layers;
     require(stream.empty() || stream.back().launch <= r.launch, Failure::internal,
             "a trace of single launches: {} runs after {}", text_of(launches, r.launch),
@@ -49,6 +43,7 @@ Order order_of(std::span<const OrderedLaunch> launches, const std::vector<Device
 // One stream of a step, as far as its records have come.
 struct Cursor {
   const std::vector<Expected>& expected;
+  TraceStream stream;
   size_t at = 0;
 
   bool done() const { return at == expected.size(); }
@@ -62,26 +57,28 @@ struct Cursor {
 
 }  // namespace
 
-MatchedSteps match_records(std::span<const OrderedLaunch> launches, const DeviceTrace& trace,
-                           int steps) {
+std::vector<LaunchRecords> match_records(std::span<const OrderedLaunch> launches,
+                                         const DeviceTrace& trace, int steps) {
   const Order order = order_of(launches, trace.one_by_one);
-  MatchedSteps matched{.beside = order.is_beside, .steps = {}};
-  Cursor layers{order.layers}, beside{order.beside};
+  std::vector<LaunchRecords> matched;
+  Cursor layers{order.layers, kLayersStream}, beside{order.beside, kBesideStream};
   LaunchRecords step(launches.size());
   for (const DeviceRecord& r : trace.steps) {
     if (!r.captured) continue;
     Cursor* cursor = layers.takes(r) ? &layers : beside.takes(r) ? &beside : nullptr;
     require(cursor != nullptr, Failure::internal,
             "step {} of the trace: {} ran where {} was to come, or beside the layers {}",
-            matched.steps.size(), r.name, layers.next(launches), beside.next(launches));
-    step[cursor->expected[cursor->at++].launch].push_back(r);
+            matched.size(), r.name, layers.next(launches), beside.next(launches));
+    std::vector<DeviceRecord>& of_launch = step[cursor->expected[cursor->at++].launch];
+    of_launch.push_back(r);
+    of_launch.back().stream = cursor->stream;
     if (!layers.done() || !beside.done()) continue;
-    matched.steps.push_back(std::exchange(step, LaunchRecords(launches.size())));
+    matched.push_back(std::exchange(step, LaunchRecords(launches.size())));
     layers.at = beside.at = 0;
   }
-  require(layers.at == 0 && beside.at == 0 && static_cast<int>(matched.steps.size()) == steps,
+  require(layers.at == 0 && beside.at == 0 && static_cast<int>(matched.size()) == steps,
           Failure::internal, "the trace of {} steps ends in step {}, where {} was to come", steps,
-          matched.steps.size(), layers.next(launches));
+          matched.size(), layers.next(launches));
   return matched;
 }
 

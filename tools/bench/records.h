@@ -8,18 +8,16 @@
 
 namespace engine {
 
-using LaunchRecords = std::vector<std::vector<DeviceRecord>>;  // per launch, by start
+// Of a matched record: that of the layers, and that of the sums over the ranks beside it.
+enum TraceStream : uint32_t { kLayersStream, kBesideStream };
 
-struct MatchedSteps {
-  std::vector<char> beside;  // per launch: it ran on a stream beside that of the layers
-  std::vector<LaunchRecords> steps;
-};
+using LaunchRecords = std::vector<std::vector<DeviceRecord>>;  // of a step: per launch, by start
 
 // A captured step shows kernels without the launches that they belong to. Enqueued one by one each
-// launch showed its kernels and its stream, and the graph keeps both their order on each of the two
-// streams and their names. Records outside a graph, as uploads are, belong to no launch. Throws
+// launch showed its kernels and their streams, and the graph keeps their names, and their order on
+// each of the two streams. Records outside a graph, as uploads are, belong to no launch. Throws
 // Error(internal), saying where, if the steps are not those kernels in that order.
-MatchedSteps match_records(std::span<const OrderedLaunch> launches, const DeviceTrace& trace,
-                           int steps);
+std::vector<LaunchRecords> match_records(std::span<const OrderedLaunch> launches,
+                                         const DeviceTrace& trace, int steps);
 
 }  // namespace engine

@@ -37,6 +37,7 @@ struct ProfileOptions : DeviceOptions {
     visit_device(v);
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
     v("--ranks N", ranks, "data-parallel ranks on the CPU", Within{1, 1024});
+    visit_exchange(v, bench.exchange);
     v.group("Output");
     v("--out DIR", out,
       "profile.csv (a row per launch), profile.json, and trace.json for Perfetto; "
