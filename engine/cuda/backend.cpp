@@ -461,7 +461,8 @@ Backend* make_backend(const BackendOptions& options) {
   return std::make_unique<CudaBackend>(options).release();
 }
 
-constexpr Module kModule{make_backend, devices, versions, time_kernels};
+constexpr Module kModule{make_backend,     devices,    versions,   time_kernels,
+                         measure_ceilings, open_trace, trace_step, in_range};
 
 }  // namespace
 

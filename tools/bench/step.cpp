@@ -28,10 +28,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::string hardware_of(BackendKind kind, int device) {
-  return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
-}
-
 // Random bytes and labels; every rank has its own.
 struct SyntheticBatch {
   SyntheticBatch(const Graph& graph, int batch, int rank) : labels(batch) {
@@ -59,35 +55,12 @@ StepResult wait_for(SyntheticSession& synthetic, uint64_t step) {
   }
 }
 
-struct Steps {
-  std::vector<double> samples_ms;
-  std::vector<StepResult> results;
-};
-
-// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere
-// nothing runs beside the host. A step ends when its result arrives.
-Steps time_training(SyntheticSession& synthetic, int steps, const Feed& feed) {
-  Steps timed;
-  const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
-  const uint64_t first = synthetic.last() + 1, end = first + steps;
-  auto before = Clock::now();
-  for (uint64_t step = first; step < end; ++step) {
-    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead)
-      feed ? synthetic.enqueue(feed()) : synthetic.enqueue();
-    timed.results.push_back(wait_for(synthetic, step));
-    const auto now = Clock::now();
-    timed.samples_ms.push_back(std::chrono::duration<double, std::milli>(now - before).count());
-    before = now;
-  }
-  return timed;
-}
-
-Steps time_evaluation(SyntheticSession& synthetic, int steps) {
-  Steps timed;
-  for (int i = 0; i < steps; ++i) {
+std::vector<TimedStep> time_evaluation(SyntheticSession& synthetic, int steps) {
+  std::vector<TimedStep> timed(steps);
+  for (TimedStep& step : timed) {
     const auto start = Clock::now();
     synthetic.enqueue();
-    timed.samples_ms.push_back(milliseconds_since(start));
+    step.ms = milliseconds_since(start);
   }
   return timed;
 }
@@ -115,18 +88,22 @@ void run_rank(Measurement& m, int rank) {
   communicator.group->barrier(communicator.rank);
   const double warmup_s = seconds_since(start);
   if (rank == 0 && m.monitor) m.monitor->take();
-  const Steps timed = bench.train ? time_training(synthetic, bench.steps, feed)
-                                  : time_evaluation(synthetic, bench.steps);
+  const std::vector<TimedStep> timed = bench.train ? time_training(synthetic, bench.steps, feed)
+                                                   : time_evaluation(synthetic, bench.steps);
   communicator.group->barrier(communicator.rank);
   if (rank > 0) return;
   StepTimes& times = m.times;
   if (m.monitor) times.gpus = m.monitor->take().gpu;
   times.hardware = hardware_of(m.ranks.kind, options.device);
-  times.samples_ms = timed.samples_ms;
+  std::vector<StepResult> results;
+  for (const TimedStep& step : timed) {
+    times.samples_ms.push_back(step.ms);
+    results.push_back(step.result);
+  }
   times.warmup_s = warmup_s;
   times.images_per_second = 1e3 * double(images_per_step(bench, communicator.ranks())) /
-                            (feed ? mean_of(timed.samples_ms) : quantile(timed.samples_ms, 0.5));
-  times.parts = parts_of(timed.results);
+                            (feed ? mean_of(times.samples_ms) : quantile(times.samples_ms, 0.5));
+  if (bench.marks && bench.train) times.parts = parts_of(results);
   times.planned_bytes = synthetic.session().allocated_bytes();
   times.context_bytes = synthetic.context_bytes();
   times.used_bytes = used_bytes(synthetic.backend(), options.device) - synthetic.context_bytes();
@@ -159,7 +136,7 @@ SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                 .conv = bench.conv,
                 .deterministic = bench.deterministic,
                 .workspace = bench.workspace,
-                .marks = bench.parts && bench.train,
+                .marks = bench.marks && bench.train,
                 .sync_norms = bench.exchange.sync_norms,
                 .buckets = bench.exchange.buckets,
                 .bucket_elements = bench.exchange.bucket_elements()}) {
@@ -183,6 +160,28 @@ void SyntheticSession::enqueue(const HostBatch& batch) {
 
 double SyntheticSession::loss() {
   return bench_.train ? session_.result(last_).loss : evaluated_.loss;
+}
+
+std::vector<TimedStep> time_training(SyntheticSession& synthetic, int steps, const Feed& feed) {
+  std::vector<TimedStep> timed;
+  const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
+  const uint64_t first = synthetic.last() + 1, end = first + steps;
+  auto before = Clock::now();
+  for (uint64_t step = first; step < end; ++step) {
+    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead)
+      feed ? synthetic.enqueue(feed()) : synthetic.enqueue();
+    const StepResult result = wait_for(synthetic, step);
+    const auto now = Clock::now();
+    timed.push_back({std::chrono::duration<double, std::milli>(now - before).count(),
+                     static_cast<uint64_t>(before.time_since_epoch() / std::chrono::nanoseconds(1)),
+                     result});
+    before = now;
+  }
+  return timed;
+}
+
+std::string hardware_of(BackendKind kind, int device) {
+  return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
 }
 
 size_t used_bytes(const Backend& backend, int device) {
@@ -238,7 +237,7 @@ StepTimes measure_step(const StepBench& bench, const Ranks& ranks, const MakeFee
     require(batch_of(bench, rank, ranks.count()) > 0, Failure::usage,
             "a step of {} images leaves none for rank {} of {}", bench.total, rank, ranks.count());
   std::optional<Monitor> monitor;
-  if (bench.parts && ranks.kind == BackendKind::cuda)
+  if (bench.marks && ranks.kind == BackendKind::cuda)
     monitor.emplace(MonitorOptions{.bus_ids = gpu_bus_ids(ranks)});
   Measurement measurement{bench, ranks, feed, monitor ? &*monitor : nullptr, {}};
   on_every_rank(ranks, [&](int rank) { run_rank(measurement, rank); });

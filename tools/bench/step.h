@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -29,8 +30,9 @@ struct StepBench {
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
   Exchange exchange;
-  bool parts = false;  // StepTimes::parts and use are measured as well; training only
-  std::map<std::string, std::string> algorithms;  // that a backend chose before; they are kept
+  bool marks =
+      false;  // StepResult::times are noted, hence StepTimes::parts and gpus; training only
+  std::map<std::string, std::string> algorithms;  // chosen before; empty: chosen now
 };
 
 // Fills in image_size and classes: the classes are those of the stored reference rates.
@@ -85,6 +87,21 @@ struct StepParts {
 // Of consecutive steps whose times are noted; zeros without any.
 StepParts parts_of(std::span<const StepResult> steps);
 
+// Of a training step: from the result before to its own, by std::chrono::steady_clock.
+struct TimedStep {
+  double ms = 0;
+  uint64_t began_ns = 0;  // where `ms` begins
+  StepResult result;
+};
+
+// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere
+// nothing runs beside the host. A step ends when its result arrives. Without a feed, steps take the
+// batch that lies there.
+std::vector<TimedStep> time_training(SyntheticSession& synthetic, int steps, const Feed& feed = {});
+
+// The name of the GPU, or of the CPU.
+std::string hardware_of(BackendKind kind, int device);
+
 // All but the rate are rank 0's.
 struct StepTimes {
   std::string hardware;
@@ -95,7 +112,7 @@ struct StepTimes {
   size_t planned_bytes = 0;        // what the arenas allocate
   size_t used_bytes = 0;           // what the session took: arenas, graphs, late library memory
   size_t context_bytes = 0;        // taken before: context, module code, handles, NCCL
-  StepParts parts;                 // with StepBench::parts
+  StepParts parts;                 // with StepBench::marks
   std::optional<GpuReading> gpus;  // likewise, of all ranks' GPUs while the steps ran
   std::map<std::string, std::string> algorithms;  // that the backend chose
 };

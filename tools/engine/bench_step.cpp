@@ -6,6 +6,7 @@
 
 #include "engine/error.h"
 #include "models/models.h"
+#include "tools/bench/gaps.h"
 #include "tools/bench/gradient_stats.h"
 #include "tools/bench/rates.h"
 #include "tools/bench/step.h"
@@ -22,7 +23,7 @@ struct BenchStepOptions : DeviceOptions {
   std::string models = "efficientnet_b3,densenet121", batches = "128";
   StepBench bench;
   Phase phase = Phase::train;
-  bool gradients = false, json = false;
+  bool gradients = false, gaps = false, json = false;
   std::optional<std::filesystem::path> against;
 
   void visit(auto& v) {
@@ -43,6 +44,7 @@ struct BenchStepOptions : DeviceOptions {
     v.group("Output");
     v("--against FILE", against, "rates to stand beside ours: tools/compare/reference/*.json");
     v("--json", json, "one JSON object per line instead of the table");
+    v("--gaps", gaps, "also what stands between a training step and the hardware");
     v("--gradients-stats", gradients,
       "time nothing; how large the batch-norm correction k0 is beside the gradient, per buffer");
   }
@@ -221,6 +223,8 @@ int bench_step(const Command& command) {
   const auto options = parse_options<BenchStepOptions>(command);
   if (!options) return 0;
   const BenchStepOptions& o = *options;
+  require(!o.gaps || o.phase == Phase::train, Failure::usage,
+          "--gaps is of training steps: not with --mode eval");
   const std::vector<Rate> rates = o.against ? read_rates(*o.against) : std::vector<Rate>();
   bool first = true;
   for (const std::string& model : split(o.models))
@@ -241,10 +245,14 @@ int bench_step(const Command& command) {
           continue;
         }
         const Measured m = measure(bench, device, rates);
-        if (o.json)
-          print_to_stdout(to_json(m).dump() + '\n');
-        else
-          print_to_stdout((first ? table_head() : "") + table_rows(m));
+        nlohmann::ordered_json json = to_json(m);
+        std::string text = (first ? table_head() : "") + table_rows(m);
+        if (o.gaps) {
+          const StepProfile profile = profile_step(bench, m.ranks);
+          json["gaps"] = gap_json(profile);
+          text += '\n' + gap_text(profile) + '\n';
+        }
+        print_to_stdout(o.json ? json.dump() + '\n' : text);
         flush_stdout();
         first = false;
       }

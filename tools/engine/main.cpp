@@ -24,6 +24,8 @@ constexpr Verb kVerbs[] = {
     {"summary", "layers, parameters and memory plan of a model", summary},
     {"export", "a weight file as an ONNX model", export_model},
     {"parity", "training steps against what PyTorch recorded", parity},
+    {"profile", "where the time of a training step goes, and what keeps it from the hardware's",
+     profile},
     {"check-data", "what is in an image set and what is wrong with it", check_data},
     {"convert", "any weight file to safetensors with torchvision's or timm's names",
      convert_weights},

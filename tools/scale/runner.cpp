@@ -77,7 +77,7 @@ StepBench StudyRunner::bench_of(const Configuration& c) const {
                   .conv = study_.conv,
                   .deterministic = study_.deterministic,
                   .workspace = size_t(study_.workspace) << 20,
-                  .parts = true};
+                  .marks = true};
   return with_defaults(bench);
 }
 

@@ -11,6 +11,7 @@
 #include "tests/io/images/pillow.h"
 #include "tests/support.h"
 #include "tests/tools/plots/python.h"
+#include "tools/bench/profile_report.h"
 #include "tools/score/score.h"
 #include "tools/train/run_directory.h"
 
@@ -108,11 +109,33 @@ TEST_CASE("each plot is a command, and says where there is nothing to plot") {
   check_png(run / "lr_find.png");
   const fs::path empty = folder.path() / "empty";
   fs::create_directory(empty);
-  for (const char* name :
-       {"curves", "machine", "confusion", "roc", "reliability", "top_losses", "lr_find"}) {
+  for (const char* name : {"curves", "machine", "confusion", "roc", "reliability", "top_losses",
+                           "lr_find", "profile"}) {
     CAPTURE(name);
     CHECK(python(fmt::format("'{}{}.py' '{}'", plots, name, empty.string()), log) != 0);
     CHECK(read(log).find("Traceback") == std::string::npos);
+  }
+}
+
+TEST_CASE("a profile is drawn, also one whose parts are more than the step") {
+  if (!has_python_module("matplotlib")) return note_skipped("plots need matplotlib");
+  const TemporaryFolder folder;
+  const fs::path log = folder.path() / "log";
+  json profile = json::parse(
+      profile_json(
+          profile_step(with_defaults({.model = "mnist_cnn", .batch = 4, .steps = 2, .warmup = 1}),
+                       choose_ranks({.device = Device::cpu, .threads = 1})))
+          .dump());
+  for (const double missed : {0.2, -0.2}) {
+    CAPTURE(missed);
+    profile["gaps"]["not_accounted_ms"] = missed * profile["gaps"]["step_ms"].get<double>();
+    std::ofstream(folder.path() / "profile.json") << profile;
+    const int status = python(fmt::format("-W error '{}/tools/plots/profile.py' '{}'",
+                                          ENGINE_SOURCE_DIR, folder.path().string()),
+                              log);
+    INFO(read(log));
+    REQUIRE(status == 0);
+    check_png(folder.path() / "profile.png");
   }
 }
 
