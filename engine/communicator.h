@@ -38,6 +38,7 @@ class Wire {
 // How far a rank is with what it does together with others: what it has begun so far, and ended.
 struct Reached {
   uint64_t begun = 0, ended = 0;
+  bool operator==(const Reached&) const = default;
 };
 
 // All ranks call the same operations in the same order. Where those of one process do not, each

@@ -120,6 +120,8 @@ const Rule kRules[] = {
      "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|sched\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench)\\.h", "fmt/.*|dlfcn\\.h"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
+    {"engine/wire/.*", "(engine|kernels)/[^/]*|engine/wire/.*", "fmt/.*"},
+    {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
     {"kernels/depthwise/.*", "kernels/(depthwise/)?[^/]*", kDevice},

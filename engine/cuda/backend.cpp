@@ -6,6 +6,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "engine/cuda/context.h"
 #include "engine/cuda/module.h"
@@ -90,7 +91,7 @@ CapturedGraph capture(cudaStream_t stream, const std::function<void()>& body) {
   return CapturedGraph(graph);
 }
 
-std::shared_ptr<CUgraphExec_st> instantiate(const CapturedGraph& graph, cudaStream_t stream) {
+GraphExec instantiate(const CapturedGraph& graph, cudaStream_t stream) {
   cudaGraphExec_t instance = nullptr;
   check(cudaGraphInstantiate(&instance, graph.get(), 0ull));
   GraphExec exec(instance);
@@ -115,7 +116,7 @@ class CudaBackend final : public Backend {
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   void clear(void* to, size_t bytes) override;
-  void synchronize() override { check(cudaStreamSynchronize(stream())); }
+  void synchronize() override { sum_.wait(stream()); }
 
   Prepared prepare(const Program& program, const PrepareOptions& options) override;
 
@@ -151,9 +152,12 @@ class CudaBackend final : public Backend {
   void prepare_reduce(Prepared& prepared, const Program& program);
   Launches prepare_running(const Program& program);
   Launch clear_launch(Untyped arena, size_t bytes);
+  void release(std::byte* memory, cudaError_t (*free)(void*));
+  void give_up() noexcept;
 
   Cuda gpu_;
   GradientSum sum_;
+  std::vector<std::weak_ptr<GraphExec>> graphs_;  // what record() returned owns them
   std::array<Slot, kSlots> slots_;
   int active_slot_ = kNone;  // read by the step that was started last
   Memory pinned_params_;
@@ -201,14 +205,27 @@ Memory CudaBackend::allocate(size_t bytes) {
          gpu_.device, free_bytes() / kMiB);
   }
   check(e);
-  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFree(p); });
+  return Memory(static_cast<std::byte*>(memory), [this](std::byte* p) { release(p, cudaFree); });
 }
 
 // Visible to kernels at the same address: result rings live here too.
 Memory CudaBackend::allocate_host(size_t bytes) {
   void* memory = nullptr;
   check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped));
-  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFreeHost(p); });
+  return Memory(static_cast<std::byte*>(memory),
+                [this](std::byte* p) { release(p, cudaFreeHost); });
+}
+
+// To free memory CUDA waits for the device, which after a failure may wait for other ranks.
+void CudaBackend::release(std::byte* memory, cudaError_t (*free)(void*)) {
+  if (sum_.met() && std::uncaught_exceptions() > 0) give_up();
+  free(memory);
+}
+
+void CudaBackend::give_up() noexcept {
+  for (const auto& graph : std::exchange(graphs_, {}))
+    if (const auto held = graph.lock()) held->reset();
+  sum_.abort();
 }
 
 void CudaBackend::upload(void* to, const void* from, size_t bytes) {
@@ -384,11 +401,12 @@ Launches CudaBackend::prepare_running(const Program& program) {
 
 std::function<void()> CudaBackend::record(const std::function<void()>& body) {
   const int64_t sums_before = sum_.started();
-  const auto exec = instantiate(capture(stream(), body), stream());
+  const auto exec = std::make_shared<GraphExec>(instantiate(capture(stream(), body), stream()));
+  graphs_.push_back(exec);
   const bool collective = sum_.started() > sums_before;
   return [this, exec, collective] {
     if (collective) sum_.meet();
-    check(cudaGraphLaunch(exec.get(), stream()));
+    check(cudaGraphLaunch(exec->get(), stream()));
   };
 }
 
@@ -415,7 +433,7 @@ void CudaBackend::upload_batch(const Program& program, int slot, const HostBatch
 }
 
 void CudaBackend::wait_uploaded(int slot) {
-  check(cudaEventSynchronize(slots_[slot].uploaded.get()));
+  sum_.wait(slots_[slot].uploaded.get());
 }
 
 // Starts a step: what is enqueued before it was the last to read the slot of the step before.
@@ -425,7 +443,7 @@ void CudaBackend::set_params(const Program& program, const StepParams& params) {
   check(cudaStreamWaitEvent(stream(), slots_[active_slot_].uploaded.get(), 0));
   ParamUpload& next = param_uploads_[next_params_];
   next_params_ = (next_params_ + 1) % kResults;
-  check(cudaEventSynchronize(next.copied.get()));
+  sum_.wait(next.copied.get());
   *next.params = params;
   upload(program.arenas.params, next.params, sizeof params);
   check(cudaEventRecord(next.copied.get(), stream()));

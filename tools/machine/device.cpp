@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <exception>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -124,6 +125,30 @@ nlohmann::ordered_json describe_ranks(const Ranks& ranks) {
   return json;
 }
 
+namespace {
+
+bool is_preemption(const std::exception& error) {
+  const auto* known = dynamic_cast<const Error*>(&error);
+  return known && known->kind == Failure::preempted;
+}
+
+// Rethrows what ended the rank.
+[[noreturn]] void rethrow(const std::exception_ptr& error, const Communicator& of) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& e) {
+    if (e.kind != Failure::internal || of.ranks() == 1) throw;
+    fail(Failure::collective, "rank {}: {}", of.rank, e.what());
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    if (of.ranks() == 1) throw;
+    fail(Failure::collective, "rank {}: {}", of.rank, e.what());
+  }
+}
+
+}  // namespace
+
 void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body) {
   std::vector<std::exception_ptr> errors(ranks.count());
   {
@@ -134,23 +159,24 @@ void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body
           body(rank);
         } catch (const std::exception& error) {
           errors[rank] = std::current_exception();
+          if (is_preemption(error)) return;
           ranks.options[rank].communicator.group->abort(
               fmt::format("rank {}: {}", rank, error.what()));
         }
       });
   }
-  std::exception_ptr first;
-  for (const std::exception_ptr& error : errors) {
-    if (!error) continue;
+  int first = kNone;
+  for (int rank = 0; rank < ranks.count(); ++rank) {
+    if (!errors[rank]) continue;
     try {
-      std::rethrow_exception(error);
+      std::rethrow_exception(errors[rank]);
     } catch (const Error& e) {
-      if (!first || e.kind != Failure::collective) first = error;  // the cause, not its echo
+      if (first == kNone || e.kind != Failure::collective) first = rank;  // no echo
     } catch (...) {
-      first = error;
+      first = rank;
     }
   }
-  if (first) std::rethrow_exception(first);
+  if (first != kNone) rethrow(errors[first], ranks.options[first].communicator);
 }
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options) {

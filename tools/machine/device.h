@@ -28,6 +28,7 @@ struct DeviceOptions {
   int ranks = 1, threads = 0, workers = 0, workspace = 256;
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
+  double collective_timeout = 300;
 
   // The flags of every verb that computes.
   void visit_device(auto& v) {
@@ -49,6 +50,9 @@ struct DeviceOptions {
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3", kMayChange);
     v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
       Within{1, 1024}, kMayChange);
+    v("--collective-timeout SECONDS", collective_timeout,
+      "that ranks wait for one before it is named and the run ends with 7", Within{1, 86400},
+      kMayChange);
     v("--workers N", workers,
       "threads that load images; 0: as many as cores (computing on the CPU: half)", Within{0, 1024},
       kMayChange);
@@ -74,7 +78,9 @@ std::vector<std::string> gpu_bus_ids(const Ranks& ranks);
 nlohmann::ordered_json describe_ranks(const Ranks& ranks);
 
 // Calls body(rank) on a thread for each rank. The first failure wakes the other ranks where they
-// wait for each other, and is rethrown when all have ended.
+// wait for each other, and is rethrown when all have ended. Among several ranks one that tells no
+// more than that something went wrong is an Error(collective) that names the rank. A request to
+// stop is none: it reaches every rank by itself.
 void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body);
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);

@@ -14,6 +14,7 @@
 #include "io/images/preprocess.h"
 #include "tools/train/early_stop.h"
 #include "tools/train/parameter_rules.h"
+#include "tools/train/test_fault.h"
 
 namespace engine {
 
@@ -56,6 +57,7 @@ struct TrainConfig {
   size_t workspace = size_t{256} << 20;  // bytes
   float loss_scale = 65536;
   int workers = 1;  // loading threads of each rank
+  TestFault fault;  // what a test makes go wrong
 };
 
 }  // namespace engine
