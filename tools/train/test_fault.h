@@ -9,10 +9,10 @@ namespace engine {
 
 enum class FaultKind : uint8_t {
   none,
-  throws,  // an exception
-  stalls,  // the rank's thread does nothing for ever
-  skips,   // the rank goes on without the step
-  loads,   // an image takes `seconds`
+  throws,        // an exception
+  stalls,        // the rank's thread does nothing for ever
+  skips,         // the rank goes on without the step
+  loads_slowly,  // an image takes `seconds`
   is_killed,
   is_stopped,
 };
@@ -30,8 +30,8 @@ struct TestFault {
 };
 
 // Of $ENGINE_TEST_FAULT, "rank=1,step=5,kind=stall"; null: none. Kinds are throw, stall, skip, kill
-// and stop (the rank's process gets SIGKILL or SIGSTOP), and slow-loader with seconds=S. Error(usage)
-// for anything else.
+// and stop (the rank's process gets SIGKILL or SIGSTOP), and slow-loader with seconds=S. Anything
+// else is an Error(usage).
 TestFault parse_test_fault(const char* text);
 
 }  // namespace engine
