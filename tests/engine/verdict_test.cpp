@@ -16,7 +16,7 @@ namespace {
 
 constexpr double kTimeout = 300, kLong = 301, kShort = 299;
 constexpr int kBuckets = 8;
-constexpr uint64_t kNumber = 639 * kBuckets + 5;  // bucket 4 of step 640
+constexpr uint64_t kNumber = 639 * kBuckets + 1;  // the first sum of step 640
 
 using World = std::vector<RankView>;
 
@@ -78,7 +78,7 @@ TEST_CASE("a rank that waits for data while the others wait for it is named, wit
   for (int r : {0, 1, 2}) wait_in_sum(world[r], kLong);
   do_for(world[3], Doing::loading, 300.4, "train/3/0002.png");
   CHECK(*judge(world, kTimeout) ==
-        "rank 3 (host x, GPU 3) never entered all-reduce #5117 (step 640, bucket 4): it has been "
+        "rank 3 (host x, GPU 3) never entered all-reduce #5113 (step 640, bucket 0): it has been "
         "waiting for data for 300 s in step 640: train/3/0002.png; ranks 0, 1, 2 wait in it");
 }
 
@@ -114,10 +114,19 @@ TEST_CASE("whoever is late is named, in worlds of one to eight, as threads and a
             REQUIRE(verdict);
             CHECK(
                 verdict->starts_with(fmt::format("rank {} (host x, GPU {}) never entered {}", late,
-                                                 late, sum ? "all-reduce #5117" : "meeting #640")));
+                                                 late, sum ? "all-reduce #5113" : "meeting #640")));
             CHECK(mentions(*verdict, fmt::format("it has been {} for 30", text)));
             CHECK(mentions(*verdict, ranks == 2 ? "waits in it" : "wait in it"));
           }
+}
+
+TEST_CASE("a device that hangs within a step is known by the next sum") {
+  World world = world_of(3, true);
+  for (int r : {0, 2}) wait_in_sum(world[r], kLong, kNumber + 4);
+  world[1].status.sums = {kNumber + 3, kNumber + 3};
+  do_for(world[1], Doing::computing, kLong);
+  check_names(world, {"rank 1 (host x, GPU 1) never entered all-reduce #5117 (step 640, bucket 4)",
+                      "it has been computing for 302 s", "ranks 0, 2 wait in it"});
 }
 
 TEST_CASE("several that are late are all named, and only they") {
@@ -179,7 +188,7 @@ TEST_CASE("steps in flight, slow ranks and long waits within the timeout are no 
   }
   World world = world_of(2, false);  // a rank's device is ahead in the same step
   world[0].status.sums = {kNumber + 2, kNumber + 1};
-  world[1].status.sums = {kNumber + 1, kNumber};
+  world[1].status.sums = {kNumber + 1, kNumber + 1};
   check_calm(world);
 }
 
@@ -195,7 +204,7 @@ TEST_CASE("a validation that one rank hangs in") {
 TEST_CASE("a sum that every rank has entered and none leaves") {
   World world = world_of(2, true);
   for (RankView& view : world) wait_in_sum(view, kLong);
-  check_names(world, {"all-reduce #5117 (step 640, bucket 4) does not end, though every rank",
+  check_names(world, {"all-reduce #5113 (step 640, bucket 0) does not end, though every rank",
                       "ranks 0, 1 wait in it for 301 s"});
 }
 
@@ -207,8 +216,8 @@ TEST_CASE("a rank that has left a sum out is known by the sum that it has ended 
     const auto verdict = judge(world, kTimeout);
     REQUIRE(verdict);
     CHECK(verdict->starts_with(
-        "rank 1 (host x, GPU 1) has left a sum of gradients out: it has ended all-reduce #5125 "
-        "(step 641, bucket 4), which rank 0 "));
+        "rank 1 (host x, GPU 1) has left a sum of gradients out: it has ended all-reduce #5121 "
+        "(step 641, bucket 0), which rank 0 "));
   }
   SUBCASE("between processes once all stand still, since one's numbers may be old") {
     World world = world_of(2, true);
@@ -223,7 +232,7 @@ TEST_CASE("a rank that has left a sum out is known by the sum that it has ended 
     World world = world_of(2, true);
     wait_in_sum(world[0], kLong);
     wait_in_operation(world[1], kLong);
-    check_names(world, {"rank 1 (host x, GPU 1) waits elsewhere and never entered all-reduce #5117",
+    check_names(world, {"rank 1 (host x, GPU 1) waits elsewhere and never entered all-reduce #5113",
                         "rank 0 waits in it"});
   }
 }

@@ -1,4 +1,4 @@
-// Two GPUs with batch B are compared with one with 2·B.
+// Two GPUs with batch B are compared with one with 2·B; and one of them is left alone.
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "tests/engine/optimizer_cases.h"
