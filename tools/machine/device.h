@@ -28,7 +28,7 @@ struct DeviceOptions {
   int ranks = 1, threads = 0, workers = 0, workspace = 256;
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
-  double collective_timeout = 300;
+  int collective_timeout = 300;
 
   // The flags of every verb that computes.
   void visit_device(auto& v) {
@@ -51,8 +51,7 @@ struct DeviceOptions {
     v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
       Within{1, 1024}, kMayChange);
     v("--collective-timeout SECONDS", collective_timeout,
-      "that ranks wait for one before it is named and the run ends with 7", Within{1, 86400},
-      kMayChange);
+      "how long ranks wait for one that does not take part", Within{1, 86400}, kMayChange);
     v("--workers N", workers,
       "threads that load images; 0: as many as cores (computing on the CPU: half)", Within{0, 1024},
       kMayChange);
@@ -77,11 +76,11 @@ std::vector<std::string> gpu_bus_ids(const Ranks& ranks);
 // libraries and driver.
 nlohmann::ordered_json describe_ranks(const Ranks& ranks);
 
-// Calls body(rank) on a thread for each rank. The first failure wakes the other ranks where they
-// wait for each other, and is rethrown when all have ended. Among several ranks one that tells no
-// more than that something went wrong is an Error(collective) that names the rank. A request to
-// stop is none: it reaches every rank by itself.
-void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body);
+// Calls body(i) on a thread for each rank of this process, that of ranks.options[i]. The first
+// failure wakes the other ranks, of all processes, where they wait for each other, and is rethrown
+// when those of this process have ended. Error(preempted) is no failure: ranks agree on it. Among
+// several ranks, what is Error(internal) or no Error is thrown as Error(collective) with the rank.
+void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body);
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);
 int available_cores();  // in this process's affinity mask
