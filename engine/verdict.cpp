@@ -44,12 +44,12 @@ std::string text_of(Doing doing) {
   return "";
 }
 
-// "it has been waiting for data for 300 s in step 640: images/a.jpg"
+// "it has been waiting for data for 300 s at step 640: images/a.jpg"
 std::string story_of(const RankView& view) {
   const RankStatus& s = view.status;
   std::string text =
       fmt::format("it has been {} for {:.0f} s", text_of(s.doing), s.doing_for + view.age);
-  if (s.update > 0 && s.doing != Doing::ended) text += fmt::format(" in step {}", s.update);
+  if (s.update > 0 && s.doing != Doing::ended) text += fmt::format(" at step {}", s.update);
   if (s.detail[0]) text += fmt::format(": {}", s.detail.data());
   if (view.age > kFresh) text += fmt::format(", as far as known {:.0f} s ago", view.age);
   return text;

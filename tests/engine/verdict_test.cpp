@@ -79,7 +79,7 @@ TEST_CASE("a rank that waits for data while the others wait for it is named, wit
   do_for(world[3], Doing::loading, 300.4, "train/3/0002.png");
   CHECK(*judge(world, kTimeout) ==
         "rank 3 (host x, GPU 3) never entered all-reduce #5113 (step 640, bucket 0): it has been "
-        "waiting for data for 300 s in step 640: train/3/0002.png; ranks 0, 1, 2 wait in it");
+        "waiting for data for 300 s at step 640: train/3/0002.png; ranks 0, 1, 2 wait in it");
 }
 
 TEST_CASE("whoever is late is named, in worlds of one to eight, as threads and as processes") {
@@ -247,7 +247,7 @@ TEST_CASE("a process that is gone is named at once, unless its ranks had ended")
       const auto verdict = judge(world, kTimeout);
       REQUIRE(verdict);
       CHECK(*verdict == fmt::format("rank {0} (host x, GPU {0}) is lost, its process is gone: it "
-                                    "has been waiting for data for 2 s in step 640: c.png",
+                                    "has been waiting for data for 2 s at step 640: c.png",
                                     gone));
       do_for(world[gone], Doing::ended, 2);
       check_calm(world);

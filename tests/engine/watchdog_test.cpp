@@ -116,7 +116,7 @@ TEST_CASE("the rank that does not come is named, and the others are woken") {
     }));
   const std::string verdict = await(record.verdict);
   CHECK(verdict.starts_with("rank 1 (host here) never entered meeting #1: it has been waiting"));
-  CHECK(mentions(verdict, "in step 7: images/late.png; ranks 0, 2 wait in it"));
+  CHECK(mentions(verdict, "at step 7: images/late.png; ranks 0, 2 wait in it"));
   for (auto& other : others) CHECK(mentions(await(other), verdict));
   CHECK(await(record.end) == verdict);  // the rank never came, and the process did not end
 }
@@ -144,7 +144,7 @@ TEST_CASE("a sum is told by step and bucket, from the marks that the device writ
   watchdog.activity(1).set(Doing::computing, 5);
   CHECK(await(record.verdict)
             .starts_with("rank 1 (host here) never entered all-reduce #14 (step 5, bucket 1): it "
-                         "has been computing for 0 s in step 5; rank 0 waits in it"));
+                         "has been computing for 0 s at step 5; rank 0 waits in it"));
 }
 
 TEST_CASE("sums of steps long past still count, and those of a new session go on from there") {

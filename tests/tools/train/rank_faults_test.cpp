@@ -85,7 +85,7 @@ TEST_CASE("whatever a rank does wrong, it is named, the run ends with 7, and goe
         "ranks 0, 1, 2 wait in it"}},
       {"rank=0,step=5,kind=slow-loader,seconds=3600",
        true,
-       {"rank 0 ", "never entered all-reduce", "waiting for data for", "in step 5", "/train/",
+       {"rank 0 ", "never entered all-reduce", "waiting for data for", "at step 5", "/train/",
         ".png", "ranks 1, 2, 3 wait in it"}}};
   for (const Case& c : cases) {
     CAPTURE(c.fault);
