@@ -75,11 +75,14 @@ int64_t steps_per_epoch(int64_t samples, int batch, Share share) {
 }
 
 StepShare share_of_step(int64_t samples, int batch, Share share, int64_t step) {
-  const int64_t begin = step * batch * share.ranks;
-  const int64_t total = std::min(int64_t{batch} * share.ranks, samples - begin);
+  return share_from(samples, batch, share, step * batch * share.ranks);
+}
+
+StepShare share_from(int64_t samples, int batch, Share share, int64_t position) {
+  const int64_t total = std::min(int64_t{batch} * share.ranks, samples - position);
   const int64_t base = total / share.ranks,
                 longer = total % share.ranks;  // that many of the first ranks have one more
-  return {.first = begin + share.rank * base + std::min<int64_t>(share.rank, longer),
+  return {.first = position + share.rank * base + std::min<int64_t>(share.rank, longer),
           .count = static_cast<int>(base + (share.rank < longer)),
           .total = static_cast<int>(total)};
 }
@@ -127,7 +130,7 @@ Loader::Slot Loader::make_slot() const {
   return slot;
 }
 
-void Loader::start(uint32_t epoch, int64_t first_step) {
+void Loader::start(uint32_t epoch, int64_t position) {
   std::unique_lock lock(mutex_);
   left_ = 0;
   end_ = opened_;
@@ -137,8 +140,11 @@ void Loader::start(uint32_t epoch, int64_t first_step) {
                ? balanced_order(dataset_, options_.seed, epoch)
                : epoch_order(dataset_.samples.size(), options_.seed, epoch, options_.shuffle);
   for (Slot& slot : slots_) slot.error = nullptr;
-  given_ = opened_ = first_step;
-  end_ = steps_;
+  position_ = position;
+  first_step_ = position / (int64_t{options_.batch} * options_.share.ranks);
+  given_ = opened_ = first_step_;
+  end_ = first_step_ + steps_per_epoch(static_cast<int64_t>(order_.size()) - position,
+                                       options_.batch, options_.share);
   work_.notify_all();
 }
 
@@ -201,8 +207,9 @@ void Loader::work(std::stop_token stop) {
 
 void Loader::open_step() {
   Slot& slot = slot_of(opened_);
-  const StepShare part =
-      share_of_step(static_cast<int64_t>(order_.size()), options_.batch, options_.share, opened_);
+  const int64_t per_step = int64_t{options_.batch} * options_.share.ranks;
+  const StepShare part = share_from(static_cast<int64_t>(order_.size()), options_.batch,
+                                    options_.share, position_ + (opened_ - first_step_) * per_step);
   const size_t count = part.count;
   slot.batch = {.images = slot.images,
                 .records = slot.records,

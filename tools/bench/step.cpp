@@ -87,11 +87,11 @@ void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& t
   const auto start = Clock::now();
   const BackendOptions& options = ranks.options[rank];
   SyntheticSession synthetic(bench, ranks.kind, options);
-  options.communicator.group->barrier(communicator.rank);
+  options.communicator.group->barrier(options.communicator.rank);
   const double warmup_s = seconds_since(start);
   std::vector<double> samples =
       bench.train ? time_training(synthetic, bench.steps) : time_evaluation(synthetic, bench.steps);
-  options.communicator.group->barrier(communicator.rank);
+  options.communicator.group->barrier(options.communicator.rank);
   if (rank > 0) return;
   times = {.hardware = hardware_of(ranks.kind, options.device),
            .samples_ms = std::move(samples),
@@ -115,7 +115,10 @@ SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                 .precision = options.precision,
                 .conv = bench.conv,
                 .deterministic = bench.deterministic,
-                .workspace = bench.workspace}) {
+                .workspace = bench.workspace,
+                .sync_norms = bench.exchange.sync_norms,
+                .buckets = bench.exchange.buckets,
+                .bucket_elements = bench.exchange.bucket_elements()}) {
   session_.initialise(1);
   session_.prepare();
   const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);

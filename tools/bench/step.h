@@ -10,6 +10,7 @@
 #include "engine/graph.h"
 #include "engine/session.h"
 #include "tools/machine/device.h"
+#include "tools/machine/exchange.h"
 
 namespace engine {
 
@@ -21,6 +22,7 @@ struct StepBench {
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
+  Exchange exchange;
 };
 
 // Fills in image_size and classes: the classes are those of the stored reference rates.

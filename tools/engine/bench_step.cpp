@@ -39,6 +39,7 @@ struct BenchStepOptions : DeviceOptions {
     visit_device(v);
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
     v("--ranks N", ranks, "data-parallel ranks on the CPU", Within{1, 1024});
+    visit_exchange(v, bench.exchange);
     v("--scaling", scaling, "also one rank alone, and the efficiency of all");
     v.group("Output");
     v("--against FILE", against, "rates to stand beside ours: tools/compare/reference/*.json");
@@ -112,6 +113,9 @@ nlohmann::ordered_json to_json(const Measured& m) {
                                  {"classes", m.bench.classes},
                                  {"ranks", m.ranks.count()},
                                  {"threads", m.ranks.options[0].threads},
+                                 {"sync_bn", m.bench.exchange.sync_norms},
+                                 {"bucket_precision", name_of(m.bench.exchange.buckets)},
+                                 {"bucket_mib", m.bench.exchange.bucket_mib},
                                  {"steps", m.bench.steps},
                                  {"warmup", m.bench.warmup},
                                  {"ms_median", m.ms(0.5)},

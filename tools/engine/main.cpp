@@ -27,6 +27,7 @@ constexpr Verb kVerbs[] = {
     {"check-data", "what is in an image set and what is wrong with it", check_data},
     {"convert", "any weight file to safetensors with torchvision's or timm's names",
      convert_weights},
+    {"slurm", "the script of a job on one or several machines of a Slurm cluster", slurm},
     {"draw", "an image set to try training with", draw},
     {"completion", "what bash, zsh or fish must know to complete this command line", completion},
     {"doctor", "what this machine lacks or limits", doctor},

@@ -202,7 +202,7 @@ int train(const Command& command) {
 
   RunIdentity identity = run_identity(c, data, flags, ranks.count());
   if (start.checkpoint)
-    check_same_run(start.checkpoint->identity, identity, start.checkpoint->at.epoch_step != 0);
+    check_same_run(start.checkpoint->identity, identity, start.checkpoint->at.position != 0);
   TrainShared shared{.config = std::move(c),
                      .data = std::move(data),
                      .weights = std::move(start.weights),

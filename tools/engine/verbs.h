@@ -21,6 +21,7 @@ int export_model(const Command& command);
 int parity(const Command& command);
 int predict(const Command& command);
 int show_batch(const Command& command);
+int slurm(const Command& command);
 int summary(const Command& command);
 int train(const Command& command);
 int verify_weights(const Command& command);

@@ -57,8 +57,9 @@ std::optional<StepRunner::Taken> StepRunner::step(double rate) {
     communicator_.group->sum(communicator_.rank, std::span(&divisor, 1));
   if (!config_.fault.in_step(communicator_.rank, update))
     for (const Part& part : parts) enqueue(part, &part == &parts.back(), divisor, rate);
-  at_.epoch_step += static_cast<int64_t>(parts.size());
+  at_.position += images;
   ++at_.step;
+  ++at_.scheduled;
   drain(false);
   return Taken{images, loader_->wait_seconds() - waited};
 }

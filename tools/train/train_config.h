@@ -12,6 +12,7 @@
 #include "io/data/loader.h"
 #include "io/images/augment.h"
 #include "io/images/preprocess.h"
+#include "tools/machine/exchange.h"
 #include "tools/train/early_stop.h"
 #include "tools/train/parameter_rules.h"
 #include "tools/train/test_fault.h"
@@ -50,6 +51,7 @@ struct TrainConfig {
   RuleOptions rules;
   double ema_decay = 0;  // 0: no averages; else these are validated and kept as weights
   bool frozen_norms = false;
+  Exchange exchange;
   LossConfig loss;
   Precision precision = Precision::fp32;
   ConvForm conv = ConvForm::automatic;

@@ -45,6 +45,8 @@ class Trainer {
   bool leads() const { return communicator_.rank == 0; }
   Session& session() const { return runner_.session(); }
   double seconds() const;
+  int64_t batch_of_all() const { return int64_t{config_.batch} * communicator_.ranks(); }
+  int64_t updates_per_epoch() const;
 
   // ---- what depends on the image size
   void build();

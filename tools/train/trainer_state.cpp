@@ -61,6 +61,9 @@ void Trainer::restore(const Checkpoint& checkpoint) {
     at_.loss_sums.assign(ranks, 0.);
     at_.loss_sums[0] = sum;
   }
+  if (checkpoint.identity.batches != shared_.identity.batches)
+    at_.scheduled =
+        at_.epoch * updates_per_epoch() + at_.position / (batch_of_all() * config_.accumulate);
   reporter_.log_resume(at_);
   reporter_.say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
                             checkpoint.digest));
