@@ -164,7 +164,7 @@ std::unique_ptr<Watchdog> make_watchdog(RunDirectory& run, const TrainOptions& o
                                         const Ranks& ranks) {
   WatchdogOptions options{.group = ranks.options[0].communicator.group,
                           .host = this_host().name,
-                          .timeout = o.collective_timeout};
+                          .timeout = double(o.collective_timeout)};
   if (ranks.kind == BackendKind::cuda)
     for (const BackendOptions& rank : ranks.options) options.devices.push_back(rank.device);
   options.tell = [&run](const std::string& verdict) {
