@@ -124,6 +124,8 @@ const Rule kRules[] = {
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
      "fmt/.*|dlfcn\\.h"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
+    {"engine/wire/.*", "(engine|kernels)/[^/]*|engine/wire/.*", "fmt/.*"},
+    {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
     {"kernels/depthwise/.*", "kernels/(depthwise/)?[^/]*", kDevice},

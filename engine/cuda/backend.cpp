@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 
+#include "engine/cuda/capture.h"
 #include "engine/cuda/context.h"
 #include "engine/cuda/module.h"
 #include "engine/cuda/nccl.h"
@@ -75,32 +76,6 @@ void name_after(const std::string& step, Launches& launches) {
                       enqueue = std::move(launch.enqueue)] { in_step(name, enqueue); };
 }
 
-// ---------------------------------------------------------------- capture
-
-CapturedGraph capture(cudaStream_t stream, const std::function<void()>& body) {
-  // Thread-local: other ranks of this process allocate and capture as they like.
-  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  cudaGraph_t graph = nullptr;
-  try {
-    body();
-  } catch (...) {
-    cudaStreamEndCapture(stream, &graph);
-    const CapturedGraph unfinished(graph);
-    throw;
-  }
-  check(cudaStreamEndCapture(stream, &graph));
-  return CapturedGraph(graph);
-}
-
-std::shared_ptr<CUgraphExec_st> instantiate(const CapturedGraph& graph, cudaStream_t stream) {
-  cudaGraphExec_t instance = nullptr;
-  check(cudaGraphInstantiate(&instance, graph.get(), 0ull));
-  GraphExec exec(instance);
-  check(cudaGraphUpload(exec.get(), stream));
-  check(cudaStreamSynchronize(stream));
-  return exec;
-}
-
 // ---------------------------------------------------------------- the backend
 
 class CudaBackend final : public Backend {
@@ -117,7 +92,7 @@ class CudaBackend final : public Backend {
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   void clear(void* to, size_t bytes) override;
-  void synchronize() override { check(cudaStreamSynchronize(stream())); }
+  void synchronize() override { sum_.wait(stream()); }
 
   Prepared prepare(const Program& program, const PrepareOptions& options) override;
 
@@ -154,9 +129,12 @@ class CudaBackend final : public Backend {
   Launches prepare_running(const Program& program, bool shared);
   BucketFormat bucket_format(Precision precision, const std::vector<Bucket>& buckets);
   Launch clear_launch(Untyped arena, size_t bytes);
+  void release(std::byte* memory, cudaError_t (*free)(void*));
+  void give_up() noexcept;
 
   Cuda gpu_;
   GradientSum sum_;
+  Captures captures_;
   std::array<Slot, kSlots> slots_;
   int active_slot_ = kNone;  // read by the step that was started last
   Memory pinned_params_;
@@ -178,6 +156,7 @@ std::string describe(int device) {
 CudaBackend::CudaBackend(const BackendOptions& options)
     : gpu_(options.device),
       sum_(options.communicator),
+      captures_(stream()),
       pinned_params_(allocate_host(sizeof(StepParams) * kResults)),
       info_{BackendKind::cuda, describe(options.device), options.communicator.ranks(),
             kernels::device_limits()} {
@@ -207,14 +186,26 @@ Memory CudaBackend::allocate(size_t bytes) {
          gpu_.device, free_bytes() / kMiB);
   }
   check(e);
-  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFree(p); });
+  return Memory(static_cast<std::byte*>(memory), [this](std::byte* p) { release(p, cudaFree); });
 }
 
 // Visible to kernels at the same address: result rings live here too.
 Memory CudaBackend::allocate_host(size_t bytes) {
   void* memory = nullptr;
   check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped));
-  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFreeHost(p); });
+  return Memory(static_cast<std::byte*>(memory),
+                [this](std::byte* p) { release(p, cudaFreeHost); });
+}
+
+// To free memory CUDA waits for the device, which after a failure may wait for other ranks.
+void CudaBackend::release(std::byte* memory, cudaError_t (*free)(void*)) {
+  if (sum_.met() && std::uncaught_exceptions() > 0) give_up();
+  free(memory);
+}
+
+void CudaBackend::give_up() noexcept {
+  captures_.destroy();
+  sum_.abort();
 }
 
 void CudaBackend::upload(void* to, const void* from, size_t bytes) {
@@ -409,11 +400,11 @@ Launches CudaBackend::prepare_running(const Program& program, bool shared) {
 
 std::function<void()> CudaBackend::record(const std::function<void()>& body) {
   const int64_t sums_before = sum_.started();
-  const auto exec = instantiate(capture(stream(), body), stream());
+  const auto graph = captures_.record(body);
   const bool collective = sum_.started() > sums_before;
-  return [this, exec, collective] {
+  return [this, graph, collective] {
     if (collective) sum_.meet();
-    check(cudaGraphLaunch(exec.get(), stream()));
+    check(cudaGraphLaunch(graph->get(), stream()));
   };
 }
 
@@ -440,7 +431,7 @@ void CudaBackend::upload_batch(const Program& program, int slot, const HostBatch
 }
 
 void CudaBackend::wait_uploaded(int slot) {
-  check(cudaEventSynchronize(slots_[slot].uploaded.get()));
+  sum_.wait(slots_[slot].uploaded.get());
 }
 
 // Starts a step: what is enqueued before it was the last to read the slot of the step before.
@@ -450,7 +441,7 @@ void CudaBackend::set_params(const Program& program, const StepParams& params) {
   check(cudaStreamWaitEvent(stream(), slots_[active_slot_].uploaded.get(), 0));
   ParamUpload& next = param_uploads_[next_params_];
   next_params_ = (next_params_ + 1) % kResults;
-  check(cudaEventSynchronize(next.copied.get()));
+  sum_.wait(next.copied.get());
   *next.params = params;
   upload(program.arenas.params, next.params, sizeof params);
   check(cudaEventRecord(next.copied.get(), stream()));

@@ -1,8 +1,10 @@
 #include "engine/cuda/nccl.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <span>
+#include <thread>
 #include <type_traits>
 
 #include "engine/cuda/storage.h"
@@ -29,6 +31,21 @@ NcclComm connect(const Communicator& communicator) {
   return create<NcclComm>(ncclCommInitRank, communicator.ranks(), id, communicator.rank);
 }
 
+// Calls `query` until it says that the device is there; before it sleeps it looks more often.
+template <class Query>
+void poll(const Group& group, Query query) {
+  constexpr int kEager = 200;
+  for (int round = 0;; ++round) {
+    const cudaError_t state = query();
+    if (state != cudaErrorNotReady) return check(state);
+    group.check();
+    if (round < kEager)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+}
+
 }  // namespace
 
 GradientSum::GradientSum(const Communicator& communicator)
@@ -42,12 +59,17 @@ GradientSum::GradientSum(const Communicator& communicator)
 
 // A rank that fails does not wait for its peers.
 GradientSum::~GradientSum() {
-  if (nccl_ && std::uncaught_exceptions() > 0) ncclCommAbort(nccl_.release());
+  if (std::uncaught_exceptions() > 0) abort();
+}
+
+void GradientSum::abort() noexcept {
+  if (nccl_) ncclCommAbort(nccl_.release());
 }
 
 void GradientSum::start(float* values, int64_t count, const BucketFormat& format,
                         CollectiveMark* mark, const StepParams* params, cudaStream_t stream) {
-  if (!nccl_) return;
+  if (communicator_.ranks() == 1) return;
+  require(nccl_ != nullptr, Failure::internal, "a sum over ranks after its abort");
   check(cudaEventRecord(ready_.get(), stream));
   check(cudaStreamWaitEvent(stream_.get(), ready_.get(), 0));
   kernels::note_step(&mark->began, params, stream_.get());
@@ -93,6 +115,16 @@ void GradientSum::meet() {
   if (!nccl_ || met_) return;
   communicator_.group->barrier(communicator_.rank);
   met_ = true;
+}
+
+void GradientSum::wait(cudaStream_t stream) const {
+  if (!nccl_) return check(cudaStreamSynchronize(stream));
+  poll(*communicator_.group, [=] { return cudaStreamQuery(stream); });
+}
+
+void GradientSum::wait(cudaEvent_t event) const {
+  if (!nccl_) return check(cudaEventSynchronize(event));
+  poll(*communicator_.group, [=] { return cudaEventQuery(event); });
 }
 
 }  // namespace engine::cuda

@@ -134,7 +134,7 @@ void Loader::start(uint32_t epoch, int64_t position) {
   std::unique_lock lock(mutex_);
   left_ = 0;
   end_ = opened_;
-  ready_.wait(lock, [this] { return busy_ == 0; });
+  ready_.wait(lock, [this] { return busy_.empty(); });
   epoch_ = epoch;
   order_ = options_.balanced
                ? balanced_order(dataset_, options_.seed, epoch)
@@ -168,6 +168,11 @@ std::vector<BadImage> Loader::bad_images() const {
   return list;
 }
 
+std::string Loader::under_way() const {
+  const std::lock_guard lock(mutex_);
+  return busy_.empty() ? "" : dataset_.samples[order_[*busy_.begin()]].path;
+}
+
 // What every thread does: takes the next sample of the step opened last, or opens the next step
 // once the consumer is less than `ahead` batches behind.
 void Loader::work(std::stop_token stop) {
@@ -181,7 +186,8 @@ void Loader::work(std::stop_token stop) {
     }
     Slot& slot = slot_of(opened_ - 1);
     const int i = slot.batch.count - left_--;
-    ++busy_;
+    const int64_t position = slot.batch.first + i;
+    busy_.insert(position);
     lock.unlock();
     std::exception_ptr error;
     try {
@@ -194,8 +200,8 @@ void Loader::work(std::stop_token stop) {
     if (error && (!slot.error || i < slot.error_at))
       slot.error = std::exchange(error, nullptr), slot.error_at = i;
     --slot.remaining;
-    --busy_;
-    if (slot.remaining == 0 || busy_ == 0) ready_.notify_all();
+    busy_.erase(position);
+    if (slot.remaining == 0 || busy_.empty()) ready_.notify_all();
   }
 }
 

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -125,6 +126,9 @@ class Loader {
   int64_t steps() const { return steps_; }               // the steps of an epoch
   double wait_seconds() const { return wait_seconds_; }  // the time spent in next() so far
   std::vector<BadImage> bad_images() const;              // each once, in the order of the data set
+  // The first image in the order of the epoch that is being prepared; empty if none is. Any thread
+  // may ask.
+  std::string under_way() const;
 
  private:
   using Memory = std::unique_ptr<void, std::function<void(void*)>>;
@@ -173,7 +177,7 @@ class Loader {
   int64_t opened_ = 0;                   // steps whose samples threads take or have taken
   int64_t end_ = 0;                      // steps to open
   int left_ = 0;                         // samples of the step opened last that no thread has taken
-  int busy_ = 0;                         // threads preparing a sample
+  std::set<int64_t> busy_;               // positions in the epoch of the samples being prepared
   std::map<uint32_t, std::string> bad_;  // the reason for each bad sample
 
   std::vector<std::jthread> threads_;  // last, so that they end before anything else is destroyed

@@ -1,9 +1,12 @@
 // engine train: a data set and a model in, a run directory out.
 #include <fmt/format.h>
 
+#include <cstdlib>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "engine/watchdog.h"
 #include "io/data/device_augment.h"
 #include "io/data/pack.h"
 #include "io/data/split.h"
@@ -13,6 +16,8 @@
 #include "tools/data/class_weights.h"
 #include "tools/engine/dry_run.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/environment.h"
+#include "tools/train/test_fault.h"
 #include "tools/train/train_options.h"
 #include "tools/train/trainer.h"
 #include "tools/train/training_plan.h"
@@ -153,6 +158,27 @@ void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
                   shared.data.validation.samples.size(), describe(shared.config.preprocess)));
 }
 
+// Tells of a rank that is lost on the screen and in the run's folder, and ends the process where
+// the verdict does not: then what is being saved is given up, and the last checkpoint stands.
+std::unique_ptr<Watchdog> make_watchdog(RunDirectory& run, const TrainOptions& o,
+                                        const Ranks& ranks) {
+  WatchdogOptions options{.group = ranks.options[0].communicator.group,
+                          .host = this_host().name,
+                          .timeout = double(o.collective_timeout)};
+  if (ranks.kind == BackendKind::cuda)
+    for (const BackendOptions& rank : ranks.options) options.devices.push_back(rank.device);
+  options.tell = [&run](const std::string& verdict) {
+    say(fmt::format("{} {}", paint("watchdog:", Colour::red, stderr), verdict));
+    run.note(verdict);
+    run.log("watchdog", {{"verdict", verdict}});
+  };
+  options.end = [](const std::string& why) {
+    say(fmt::format("watchdog: not every rank comes to its end by itself after this: {}", why));
+    std::_Exit(static_cast<int>(Failure::collective));
+  };
+  return std::make_unique<Watchdog>(std::move(options));
+}
+
 }  // namespace
 
 int train(const Command& command) {
@@ -163,6 +189,8 @@ int train(const Command& command) {
   catch_stop_signals();
   const Ranks ranks = choose_ranks(o);
   TrainConfig c = train_config(o, ranks);
+
+  c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
 
   make_model(o.model, {});  // there is such a model
   Start start = find_start(o);
@@ -187,6 +215,7 @@ int train(const Command& command) {
   try {
     begin_run(shared, o, flags, command, ranks);
     prepare_images(shared, o, ranks);
+    shared.watchdog = make_watchdog(shared.run, o, ranks);
     on_every_rank(ranks, [&](int rank) {
       Trainer trainer(shared, ranks.kind, ranks.options[rank]);
       o.lr_find ? trainer.lr_find(o.lr_find_steps) : trainer.run();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <exception>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -124,33 +125,55 @@ nlohmann::ordered_json describe_ranks(const Ranks& ranks) {
   return json;
 }
 
-void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body) {
+namespace {
+
+// Rethrows what ended a rank. Among several ranks, one that tells no more than that something went
+// wrong is a rank that is lost.
+[[noreturn]] void rethrow(const std::exception_ptr& error, const Communicator& c) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& e) {
+    if (c.ranks() == 1 || e.kind != Failure::internal) throw;
+    fail(Failure::collective, "rank {}: {}", c.rank, e.what());
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    if (c.ranks() == 1) throw;
+    fail(Failure::collective, "rank {}: {}", c.rank, e.what());
+  }
+}
+
+}  // namespace
+
+void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body) {
   std::vector<std::exception_ptr> errors(ranks.count());
   {
     std::vector<std::jthread> threads;
-    for (int rank = 0; rank < ranks.count(); ++rank)
-      threads.emplace_back([&, rank] {
+    for (int i = 0; i < ranks.count(); ++i)
+      threads.emplace_back([&, i] {
         try {
-          body(rank);
+          body(i);
         } catch (const std::exception& error) {
-          errors[rank] = std::current_exception();
-          ranks.options[rank].communicator.group->abort(
-              fmt::format("rank {}: {}", rank, error.what()));
+          errors[i] = std::current_exception();
+          const auto* ours = dynamic_cast<const Error*>(&error);
+          const Communicator& c = ranks.options[i].communicator;
+          if (!ours || ours->kind != Failure::preempted)
+            c.group->abort(fmt::format("rank {}: {}", c.rank, error.what()));
         }
       });
   }
-  std::exception_ptr first;
-  for (const std::exception_ptr& error : errors) {
-    if (!error) continue;
+  int first = kNone;
+  for (int i = 0; i < ranks.count(); ++i) {
+    if (!errors[i]) continue;
     try {
-      std::rethrow_exception(error);
+      std::rethrow_exception(errors[i]);
     } catch (const Error& e) {
-      if (!first || e.kind != Failure::collective) first = error;  // the cause, not its echo
+      if (first == kNone || e.kind != Failure::collective) first = i;  // the cause, not its echo
     } catch (...) {
-      first = error;
+      first = i;
     }
   }
-  if (first) std::rethrow_exception(first);
+  if (first != kNone) rethrow(errors[first], ranks.options[first].communicator);
 }
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options) {

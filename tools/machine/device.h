@@ -28,6 +28,7 @@ struct DeviceOptions {
   int ranks = 1, threads = 0, workers = 0, workspace = 256;
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
+  int collective_timeout = 300;
 
   // The flags of every verb that computes.
   void visit_device(auto& v) {
@@ -49,6 +50,8 @@ struct DeviceOptions {
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3", kMayChange);
     v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
       Within{1, 1024}, kMayChange);
+    v("--collective-timeout SECONDS", collective_timeout,
+      "how long ranks wait for one that does not take part", Within{1, 86400}, kMayChange);
     v("--workers N", workers,
       "threads that load images; 0: as many as cores (computing on the CPU: half)", Within{0, 1024},
       kMayChange);
@@ -73,9 +76,11 @@ std::vector<std::string> gpu_bus_ids(const Ranks& ranks);
 // libraries and driver.
 nlohmann::ordered_json describe_ranks(const Ranks& ranks);
 
-// Calls body(rank) on a thread for each rank. The first failure wakes the other ranks where they
-// wait for each other, and is rethrown when all have ended.
-void on_every_rank(const Ranks& ranks, const std::function<void(int rank)>& body);
+// Calls body(i) on a thread for each rank of this process, that of ranks.options[i]. The first
+// failure wakes the other ranks, of all processes, where they wait for each other, and is rethrown
+// when those of this process have ended. Error(preempted) is no failure: ranks agree on it. Among
+// several ranks, what is Error(internal) or no Error is thrown as Error(collective) with the rank.
+void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body);
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);
 int available_cores();  // in this process's affinity mask

@@ -15,6 +15,7 @@
 #include "tools/machine/exchange.h"
 #include "tools/train/early_stop.h"
 #include "tools/train/parameter_rules.h"
+#include "tools/train/test_fault.h"
 
 namespace engine {
 
@@ -58,6 +59,7 @@ struct TrainConfig {
   size_t workspace = size_t{256} << 20;  // bytes
   float loss_scale = 65536;
   int workers = 1;  // loading threads of each rank
+  TestFault fault;  // what a test makes go wrong
 };
 
 }  // namespace engine

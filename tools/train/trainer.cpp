@@ -85,7 +85,8 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
       at_(shared.checkpoint ? shared.checkpoint->at : TrainPosition{}),
       schedule_(config_.schedule, updates_per_epoch(), config_.epochs, at_.schedule),
       reporter_(shared, communicator_.rank),
-      runner_(config_, communicator_, at_, reporter_, shared.started),
+      activity_(shared.watchdog->activity(communicator_.local())),
+      runner_(config_, communicator_, at_, reporter_, activity_, shared.started),
       began_(steady_seconds()) {
   if (shared_.checkpoint) backend_->set_algorithms(shared_.checkpoint->algorithms);
   build();
@@ -123,8 +124,9 @@ std::unique_ptr<Loader> Trainer::training_loader() {
   if (packed_on_device())
     return std::make_unique<Loader>(data, record_input(data, preprocess_, config_.augment),
                                     loading);
+  Prepare prepare = training_input(data, preprocess_, config_.augment, config_.fast_decode);
   return std::make_unique<Loader>(
-      data, training_input(data, preprocess_, config_.augment, config_.fast_decode), loading);
+      data, config_.fault.in_loading(std::move(prepare), config_.batch, loading.share), loading);
 }
 
 std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
@@ -139,7 +141,6 @@ std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
 // ---------------------------------------------------------------- the loop
 
 void Trainer::run() {
-  communicator_.group->barrier(communicator_.rank);  // nobody steps before all are ready
   time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
   // An interruption may have come before the last validation, which is then made up for.
   if (at_.step > 0 && over() && at_.validated != at_.step) finish_epoch();

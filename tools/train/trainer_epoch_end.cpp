@@ -64,6 +64,7 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
     shared_.evaluation.logits.assign(data.samples.size() * session().graph().classes(), 0.f);
     shared_.evaluation.counted.assign(data.samples.size(), 0);
   }
+  activity_.set(Doing::validating);
   communicator_.group->barrier(communicator_.rank);
   reporter_.begin(title, loader.steps());
   evaluate(session(), loader, communicator_, shared_.evaluation, [&](int images, double waited) {

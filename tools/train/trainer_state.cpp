@@ -41,10 +41,13 @@ void Trainer::load_state() {
   reporter_.write_algorithms(backend_->algorithms());
 }
 
+// Nobody steps before all are ready: where one rank launches a sum, no other may still allocate or
+// load code.
 void Trainer::prepare(const std::string& what, double since) {
   session().prepare();
   reporter_.say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - since,
                             session().allocated_bytes() / 1048576.));
+  communicator_.group->barrier(communicator_.rank);
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
@@ -76,6 +79,7 @@ std::map<std::string, Tensor> Trainer::averages() const {
 
 void Trainer::save(bool weights) {
   if (!leads()) return;
+  activity_.set(Doing::saving);
   Checkpoint c{.at = at_,
                .model = session().state(),
                .optimizer = session().optimizer_state(),
@@ -122,6 +126,7 @@ void Trainer::leave(const std::string& when) {
 
 // Moves the state over to a session of another image size.
 void Trainer::change_size() {
+  activity_.set(Doing::starting);
   const double began = steady_seconds();
   const auto model = session().state(), optimizer = session().optimizer_state(), ema = averages();
   validation_loader_.reset();

@@ -1,4 +1,4 @@
-// Two GPUs with batch B are compared with one with 2·B.
+// Two GPUs with batch B are compared with one with 2·B; and one of them is left alone.
 #include <algorithm>
 #include <utility>
 
@@ -37,6 +37,21 @@ MakeBackend backends_in(Precision precision) {
 
 std::unique_ptr<Backend> backend_of(const Communicator& communicator) {
   return backends_in(Precision::fp32)(communicator);
+}
+
+// Steps of a rank of two until it gives up, or waits for the other that has.
+void train_until_left(const Communicator& communicator, int steps) {
+  const Graph graph = make_model("efficientnet_b0", {.classes = 7, .height = 32, .width = 32});
+  const auto backend = backend_of(communicator);
+  Session session(graph, *backend, {.programs = {{2, Mode::train}, {1, Mode::train}}});
+  session.load(random_state(graph, 1));
+  session.prepare();
+  const auto images = random_bytes(2 * 32 * 32 * 3, 3);
+  const auto labels = random_labels(2, 7, 4);
+  for (int step = 0; step < steps; ++step)
+    session.train({images.data(), labels.data(), 2}, {.learning_rate = 0.01});
+  if (communicator.rank == 1) fail(Failure::data, "no more data");
+  session.result(session.started());
 }
 
 // The summed gradients of a step in fp16, all together.
@@ -133,4 +148,25 @@ TEST_CASE("a sum that overflows in 16 bits skips the step") {
   CHECK(overflows_by(Precision::fp16, kSumOverflows));
   CHECK(!overflows_by(Precision::fp32, kSumOverflows));
   CHECK(!overflows_by(Precision::bf16, kSumOverflows));
+}
+
+// Rank 0's device waits in a sum that never comes. Its thread is woken, the captured graphs go, and
+// NCCL gives up the sum, before the memory under it is freed.
+TEST_CASE("a GPU that waits in a sum for a rank that gave up is freed") {
+  if (!has_two_gpus()) return;
+  std::string told;
+  const std::string cause = message_of(
+      [&] {
+        run_ranks(2, [&](const Communicator& communicator) {
+          try {
+            train_until_left(communicator, communicator.rank == 0 ? 3 : 2);
+          } catch (const Error& error) {
+            if (communicator.rank == 0) told = error.what();
+            throw;
+          }
+        });
+      },
+      Failure::data);
+  CHECK(cause == "no more data");
+  CHECK(told == "another rank stopped: no more data");
 }

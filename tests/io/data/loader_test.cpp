@@ -463,6 +463,29 @@ TEST_CASE("slots come from the caller's allocator, once, and go back to it") {
                        doctest::Contains("no memory for a batch of 4 images"), Error);
 }
 
+TEST_CASE("a loader tells which image it is at: the first of those that are being prepared") {
+  const Dataset data = numbered(12);
+  std::atomic<bool> open = false;
+  std::atomic<int> held = 0;
+  const auto prepare = [&](size_t index, const RandomKey& key) {
+    if (key.position == 5 || key.position == 7) {
+      ++held;
+      while (!open) std::this_thread::yield();
+    }
+    return picture(index, key);
+  };
+  Loader loader(data, prepare, options(4, 3));
+  CHECK(loader.under_way().empty());
+  loader.start(0);
+  while (held < 2) std::this_thread::yield();
+  const uint32_t index = epoch_order(12, 7, 0, true)[5];
+  CHECK(loader.under_way() == data.samples[index].path);
+  open = true;
+  while (loader.next()) {
+  }
+  CHECK(loader.under_way().empty());
+}
+
 TEST_CASE("waiting for data is counted") {
   const Dataset data = numbered(4);
   const auto slow = [](size_t index, const RandomKey& key) {
