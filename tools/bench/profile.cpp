@@ -6,7 +6,6 @@
 #include <chrono>
 #include <limits>
 #include <numeric>
-#include <optional>
 
 #include "engine/cuda_module.h"
 #include "tools/bench/ceilings.h"
@@ -67,14 +66,13 @@ bool is_beside(const std::vector<DeviceRecord>& records) {
 // Adds `weight` times what the launches of a step took. Of a launch that is not beside the layers,
 // they wait for all of its kernels.
 void add_step(std::vector<ProfiledLaunch>& launches, const LaunchRecords& step, double weight) {
-  std::optional<uint64_t> busy_until;
+  uint64_t busy_until = span_of(step).first;
   for (size_t i = 0; i < step.size(); ++i)
     for (const DeviceRecord& r : step[i]) {
       launches[i].ms += weight * double(r.end - r.start) * kMs;
       if (launches[i].beside) continue;
-      if (busy_until && r.start > *busy_until)
-        launches[i].gap_ms += weight * double(r.start - *busy_until) * kMs;
-      busy_until = r.end;
+      if (r.start > busy_until) launches[i].gap_ms += weight * double(r.start - busy_until) * kMs;
+      busy_until = std::max(busy_until, r.end);
     }
 }
 
