@@ -179,9 +179,8 @@ def by_batch(study: Study, column: str, ylabel: str, keys, label):
             model=model)
         for i, key in enumerate(dict.fromkeys(keys(row) for row in rows)):
             mine = sorted((r for r in rows if keys(r) == key), key=lambda r: r.batch_per_rank)
-            half = [getattr(r, column + "_ci95", math.nan) for r in mine]
             axes.errorbar([r.batch_per_rank for r in mine], [getattr(r, column) for r in mine],
-                          [0 if math.isnan(h) else h for h in half], label=label(key),
+                          [getattr(r, column + "_ci95", 0) for r in mine], label=label(key),
                           **style(i))  # fmt: skip
         batches = sorted({row.batch_per_rank for row in rows})
         axes.set_xscale("log", base=2)
