@@ -243,8 +243,9 @@ def bars(study: Study, groups, keys, label, value, xlabel, titles):
                      linewidth=0.5, label=label(key))  # fmt: skip
             for at, row in drawn:
                 top = row.images_per_second + row.images_per_second_ci95
-                axes.annotate(f"{row.images_per_second:,.0f}", (at, top), xytext=(0, 4), textcoords="offset points", ha="center",
-                              fontsize=7, rotation=90 if len(names) > 4 else 0)  # fmt: skip
+                axes.annotate(f"{row.images_per_second:,.0f}", (at, top), xytext=(0, 6),
+                              textcoords="offset points", ha="center", fontsize=7,
+                              rotation=90 if len(names) > 4 else 0)  # fmt: skip
         axes.set_xticks(range(len(names)), names)
         axes.set(title=title, ylabel="images per second", xlabel=xlabel)
         axes.grid(axis="x", visible=False)
