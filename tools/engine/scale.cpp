@@ -23,7 +23,7 @@ struct ScaleOptions : StudyFlags {
     v("--out DIR", out, "runs.csv, summary.csv, study.json and report.txt", kRequired);
     v("--resume", resume, "go on with the study in --out: only what is missing there runs");
     v("--against DIR", against,
-      "published rates, *.json, to stand beside ours (default: those that come with the program)");
+      "published rates, *.json, to stand beside ours (default: of GPUs, those of the program)");
   }
 };
 
@@ -47,6 +47,13 @@ void run_all(const Study& study, StudyRunner& runner, RunsFile& runs) {
     }
 }
 
+// Those that come with the program are of GPUs.
+std::vector<Rate> published_rates(const ScaleOptions& o, const Study& study) {
+  if (o.against) return read_published(*o.against);
+  if (study.device != Device::cuda) return {};
+  return read_published(shared_file("reference"));
+}
+
 }  // namespace
 
 int scale(const Command& command) {
@@ -54,8 +61,7 @@ int scale(const Command& command) {
   if (!options) return 0;
   const ScaleOptions& o = *options;
   const Study study = study_of(o, {.automatic = choose_ranks({}).kind, .cores = available_cores()});
-  const std::vector<Rate> published =
-      read_published(o.against ? *o.against : shared_file("reference"));
+  const std::vector<Rate> published = published_rates(o, study);
   StudyRunner runner(study);
   const StudyFacts facts = facts_of(study, runner.hardware(), runner.classes());
   std::filesystem::create_directories(o.out);

@@ -30,6 +30,8 @@ def grid(count: int, width: float = 4.6, height: float = 3.6):
     figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows),
                                 squeeze=False)  # fmt: skip
     axes = list(axes.flat)
+    for one in axes:
+        one.set_axisbelow(True)
     for spare in axes[count:]:
         spare.set_visible(False)
     return figure, axes[:count]
@@ -179,9 +181,8 @@ def by_batch(study: Study, column: str, ylabel: str, keys, label):
             model=model)
         for i, key in enumerate(dict.fromkeys(keys(row) for row in rows)):
             mine = sorted((r for r in rows if keys(r) == key), key=lambda r: r.batch_per_rank)
-            half = [getattr(r, column + "_ci95", math.nan) for r in mine]
             axes.errorbar([r.batch_per_rank for r in mine], [getattr(r, column) for r in mine],
-                          [0 if math.isnan(h) else h for h in half], label=label(key),
+                          [getattr(r, column + "_ci95", 0) for r in mine], label=label(key),
                           **style(i))  # fmt: skip
         batches = sorted({row.batch_per_rank for row in rows})
         axes.set_xscale("log", base=2)
@@ -241,9 +242,10 @@ def bars(study: Study, groups, keys, label, value, xlabel, titles):
                      color=COLOURS[i % 6], hatch=HATCHES[i % 6], edgecolor="white",
                      linewidth=0.5, label=label(key))  # fmt: skip
             for at, row in drawn:
-                axes.annotate(f"{row.images_per_second:,.0f}", (at, row.images_per_second),
-                              xytext=(0, 7), textcoords="offset points", ha="center",
-                              fontsize=7, rotation=90 if len(names) > 4 else 0)  # fmt: skip
+                top = row.images_per_second + row.images_per_second_ci95
+                axes.annotate(f"{row.images_per_second:,.0f}", (at, top), xytext=(0, 6),
+                              textcoords="offset points", ha="center", fontsize=7,
+                              rotation=90 if len(names) > 4 else 0)  # fmt: skip
         axes.set_xticks(range(len(names)), names)
         axes.set(title=title, ylabel="images per second", xlabel=xlabel)
         axes.grid(axis="x", visible=False)
@@ -271,7 +273,7 @@ def best(study: Study):
                   color=[GREEN if r.images_per_second == top else BLUE for r in mine])  # fmt: skip
         for place, r in zip(places, mine):
             axes.annotate(f"{r.images_per_second:,.1f}: {r.precision}, batch {r.batch_per_rank}",
-                          (r.images_per_second, place), xytext=(6, 0),
+                          (r.images_per_second + r.images_per_second_ci95, place), xytext=(6, 0),
                           textcoords="offset points", va="center", fontsize=8)  # fmt: skip
         axes.set_yticks(places, [f"{r.ranks} {study.unit}{'s' if r.ranks > 1 else ''}"
                                  for r in mine])  # fmt: skip

@@ -22,13 +22,16 @@ def number(text: str) -> float:
 
 @dataclass
 class Row:
-    """A configuration; numbers that were not measured are NaN."""
+    """A configuration; numbers that were not measured are NaN, intervals of one repeat 0."""
 
     text: Dict[str, str]
     value: Dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         self.value = {name: number(self.text[name]) for name in NUMBERS}
+        for name in NUMBERS:
+            if name.endswith("_ci95") and math.isnan(self.value[name]):
+                self.value[name] = 0.0
         self.value.update({name: int(self.text[name]) for name in COUNTS})
 
     def __getattr__(self, name):
