@@ -121,10 +121,13 @@ const Rule kRules[] = {
      ".*"},
     {"engine/cpu/.*", "(engine|kernels)/[^/]*|engine/cpu/.*",
      "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|sched\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
+    {"engine/wire/.*", "engine/(wire/)?[^/]*",
+     "fmt/.*|unistd\\.h|fcntl\\.h|poll\\.h|netdb\\.h|netinet/.*|sys/.*"},
+    {"engine/mpi/.*", "engine/[^/]*|engine/mpi/.*", "fmt/.*|mpi\\.h"},
+    {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*|dlfcn\\.h"},
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
      "fmt/.*|dlfcn\\.h"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
-    {"engine/wire/.*", "(engine|kernels)/[^/]*|engine/wire/.*", "fmt/.*"},
     {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
@@ -142,8 +145,8 @@ const Rule kRules[] = {
      "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
     // The floors of tools, from below.
     {"tools/cli/.*", "tools/cli/.*|engine/error\\.h", kText},
-    {"tools/machine/.*", "tools/(cli|machine)/.*|engine/[^/]*",
-     "fmt/.*|nlohmann/.*|unistd\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
+    {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*",
+     "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
      "dnnl_version\\.h|"
      "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|ft2build\\.h|freetype/.*"},
     {"tools/data/.*", "tools/(cli|data)/.*|io/.*|engine/error\\.h", kText},

@@ -11,10 +11,12 @@ build_packages=(
   zlib1g-dev libssl-dev                        # weight files and their checksums
   libfmt-dev nlohmann-json3-dev
   doctest-dev
+  libopenmpi-dev                               # CPU ranks on several machines, through MPI
 )
 test_packages=(                                # what our images and files are compared with
   python3-numpy python3-pil python3-torch python3-torchvision
   python3-matplotlib                           # tools/plots; nothing else needs it
+  openmpi-bin                                  # mpirun
 )
 bundle_packages=(patchelf)
 format_packages=(clang-format)

@@ -11,6 +11,7 @@ namespace engine {
 namespace {
 
 ColourMode colour_mode = ColourMode::automatic;
+bool silent = false;
 
 std::string_view environment(const char* name) {
   const char* value = std::getenv(name);
@@ -46,6 +47,18 @@ std::string paint(std::string_view text, Colour colour, std::FILE* stream) {
 }
 
 void say(std::string_view line) {
+  if (!silent) say_error(line);
+}
+
+void fall_silent() {
+  silent = true;
+}
+
+bool is_silent() {
+  return silent;
+}
+
+void say_error(std::string_view line) {
   fmt::print(stderr, "{}\n", line);
 }
 

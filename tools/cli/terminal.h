@@ -25,8 +25,12 @@ enum class Colour { red, yellow, bold };
 // `text` in a colour if `stream` shows colours, else as it is.
 std::string paint(std::string_view text, Colour colour, std::FILE* stream);
 
-// A line of human text to stderr.
+// A line of human text to stderr, unless another process speaks for this one.
 void say(std::string_view line);
+// From here on this process says nothing but why it fails.
+void fall_silent();
+bool is_silent();
+void say_error(std::string_view line);
 
 // Makes sure that what was printed to stdout arrived; throws Error(internal), for instance when a
 // disk is full.

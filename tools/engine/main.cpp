@@ -115,7 +115,7 @@ int main(int argc, char** argv) {
   std::string verb;
   const auto report = [&](Failure kind, std::string_view message) {
     const std::string who = verb.empty() ? "engine:" : "engine " + verb + ":";
-    say(fmt::format("{} {}", paint(who, Colour::red, stderr), message));
+    say_error(fmt::format("{} {}", paint(who, Colour::red, stderr), message));
     return static_cast<int>(kind);
   };
   try {

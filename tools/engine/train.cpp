@@ -1,6 +1,7 @@
 // engine train: a data set and a model in, a run directory out.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,9 @@
 #include "tools/engine/dry_run.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/environment.h"
+#include "tools/machine/processes.h"
+#include "tools/machine/spawn.h"
+#include "tools/train/equal_ranks.h"
 #include "tools/train/test_fault.h"
 #include "tools/train/train_options.h"
 #include "tools/train/trainer.h"
@@ -59,8 +63,17 @@ struct Start {
   std::optional<Preprocess> preprocess;  // of either
 };
 
-Start find_start(TrainOptions& o) {
-  Start start{.checkpoint = find_checkpoint(o)};
+// Process 0 chooses the checkpoint, and sets aside what is damaged; the others read the same file.
+std::optional<Checkpoint> find_checkpoint(TrainOptions& o, const Ranks& ranks) {
+  std::optional<Checkpoint> found;
+  if (ranks.leads()) found = find_checkpoint(o);
+  const std::string file = from_process_0(ranks, found ? fs::absolute(found->file).string() : "");
+  if (!ranks.leads() && !file.empty()) found = read_checkpoint(file);
+  return found;
+}
+
+Start find_start(TrainOptions& o, const Ranks& ranks) {
+  Start start{.checkpoint = find_checkpoint(o, ranks)};
   if (start.checkpoint) {
     const RunIdentity& before = start.checkpoint->identity;
     require(o.model == before.model, Failure::usage, "--model {}: the run to resume trains {}",
@@ -73,6 +86,13 @@ Start find_start(TrainOptions& o) {
   return start;
 }
 
+// What suits every process.
+int least_of(const Ranks& ranks, int value) {
+  for (const std::string& text : from_every_process(ranks, std::to_string(value)))
+    value = std::min(value, std::stoi(text));
+  return value;
+}
+
 // The data, and in `c` the batch and the class weights that they decide.
 TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks) {
   TrainingData data = load_training_data(o);
@@ -80,12 +100,12 @@ TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks
   require(data.train.classes.size() > 1, Failure::data,
           "the training images are all of one class, \"{}\"", data.train.classes.at(0));
   c.loss.class_weights = class_weights(o.weighting, data.train);
-  c.batch =
-      o.batch_size == "auto" ? automatic_batch(c, data, ranks) : parse_batch_size(o.batch_size);
+  c.batch = o.batch_size == "auto" ? least_of(ranks, automatic_batch(c, data, ranks))
+                                   : parse_batch_size(o.batch_size);
   const int images = static_cast<int>(data.train.samples.size());
-  require(images >= ranks.count(), Failure::usage, "{} training images are fewer than {} ranks",
-          images, ranks.count());
-  const int most = (images + ranks.count() - 1) / ranks.count();
+  require(images >= ranks.world(), Failure::usage, "{} training images are fewer than {} ranks",
+          images, ranks.world());
+  const int most = (images + ranks.world() - 1) / ranks.world();
   if (c.batch > most) {
     say(fmt::format("batch size {}: with {} training images it is {}", c.batch, images, most));
     c.batch = most;
@@ -130,8 +150,7 @@ void compare_images(TrainShared& shared) {
   shared.run.note(line);
 }
 
-void prepare_images(TrainShared& shared, const TrainOptions& o, const Ranks& ranks) {
-  const CacheLimits limits = cache_limits(shared.config, shared.data, ranks, o);
+void prepare_images(TrainShared& shared, const TrainOptions& o, const CacheLimits& limits) {
   std::optional<CacheKind> before;
   if (shared.checkpoint) before = shared.checkpoint->identity.cache;
   shared.cache = open_cache(shared.data, o, shared.config.preprocess, limits, before);
@@ -143,7 +162,28 @@ void prepare_images(TrainShared& shared, const TrainOptions& o, const Ranks& ran
                     shared.run.path());
 }
 
+// Process 0 chooses the cache and makes its file; the others use the same kind.
+void prepare_images(TrainShared& shared, const TrainOptions& o, const Ranks& ranks) {
+  const CacheLimits limits = cache_limits(shared.config, shared.data, ranks, o);
+  const std::string kind = made_by_process_0(ranks, [&] {
+    prepare_images(shared, o, limits);
+    return std::string(to_string(shared.cache.kind));
+  });
+  if (ranks.leads()) return;
+  DataOptions same = o;
+  same.cache = std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::name)->value;
+  shared.cache = open_cache(shared.data, same, shared.config.preprocess, limits);
+}
+
 // ---------------------------------------------------------------- the run
+
+// Process 0 makes the folder, whose name may hold the time.
+RunDirectory open_run(const TrainOptions& o, const Ranks& ranks) {
+  if (!ranks.leads()) return RunDirectory::kept_elsewhere(from_process_0(ranks, ""));
+  RunDirectory run = RunDirectory::create(o.out, o.model, !o.resume.empty());
+  from_process_0(ranks, fs::absolute(run.path()).string());
+  return run;
+}
 
 // Notes what was asked for and what it runs on.
 void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
@@ -163,6 +203,7 @@ void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
 std::unique_ptr<Watchdog> make_watchdog(RunDirectory& run, const TrainOptions& o,
                                         const Ranks& ranks) {
   WatchdogOptions options{.group = ranks.options[0].communicator.group,
+                          .lifeline = ranks.lifeline,
                           .host = this_host().name,
                           .timeout = double(o.collective_timeout)};
   if (ranks.kind == BackendKind::cuda)
@@ -179,28 +220,19 @@ std::unique_ptr<Watchdog> make_watchdog(RunDirectory& run, const TrainOptions& o
   return std::make_unique<Watchdog>(std::move(options));
 }
 
-}  // namespace
-
-int train(const Command& command) {
-  auto options = parse_options<TrainOptions>(command);
-  if (!options) return 0;
-  TrainOptions& o = *options;
-  const Flags flags(o);
-  catch_stop_signals();
-  const Ranks ranks = choose_ranks(o);
+void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Command& command) {
   TrainConfig c = train_config(o, ranks);
-
   c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
-
   make_model(o.model, {});  // there is such a model
-  Start start = find_start(o);
+  Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);
   check_model(c);
   TrainingData data = load_data(c, o, ranks);
-  if (o.plan_only) return print_to_stdout(dry_run(c, o, data)), 0;
+  if (o.plan_only) return print_to_stdout(dry_run(c, o, data));
 
-  RunIdentity identity = run_identity(c, data, flags, ranks.count());
+  RunIdentity identity = run_identity(c, data, flags, ranks.world());
+  check_equal_runs(ranks, identity, start.checkpoint);
   if (start.checkpoint)
     check_same_run(start.checkpoint->identity, identity, start.checkpoint->at.position != 0);
   TrainShared shared{.config = std::move(c),
@@ -208,7 +240,7 @@ int train(const Command& command) {
                      .weights = std::move(start.weights),
                      .checkpoint = std::move(start.checkpoint),
                      .identity = std::move(identity),
-                     .run = RunDirectory::create(o.out, o.model, !o.resume.empty()),
+                     .run = open_run(o, ranks),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
   if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
@@ -216,18 +248,46 @@ int train(const Command& command) {
     begin_run(shared, o, flags, command, ranks);
     prepare_images(shared, o, ranks);
     shared.watchdog = make_watchdog(shared.run, o, ranks);
-    on_every_rank(ranks, [&](int rank) {
-      Trainer trainer(shared, ranks.kind, ranks.options[rank]);
+    on_every_rank(ranks, [&](int i) {
+      Trainer trainer(shared, ranks.kind, ranks.options[i]);
       o.lr_find ? trainer.lr_find(o.lr_find_steps) : trainer.run();
     });
   } catch (...) {
-    if (!shared.started && o.resume.empty()) fs::remove_all(shared.run.path());  // it holds nothing
+    const bool holds_nothing = ranks.leads() && !shared.started && o.resume.empty();
+    if (holds_nothing) fs::remove_all(shared.run.path());
     throw;
   }
-  if (o.lr_find) return 0;
+  if (o.lr_find) return;
   say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
                   (shared.run.path() / "results.csv").string(),
                   shared.run.weights("best").string()));
+}
+
+std::vector<std::string> words_of(const Command& command) {
+  std::vector<std::string> words = {command.verb};
+  words.insert(words.end(), command.arguments.begin(), command.arguments.end());
+  return words;
+}
+
+}  // namespace
+
+int train(const Command& command) {
+  auto options = parse_options<TrainOptions>(command);
+  if (!options) return 0;
+  TrainOptions& o = *options;
+  if (o.plan_only) o.launch = RankLaunch::thread;
+  if (const int processes = processes_to_start(o); processes > 1)
+    return run_processes(processes, words_of(command));
+  const Flags flags(o);
+  catch_stop_signals();
+  const Ranks ranks = o.plan_only ? choose_ranks(o) : join_ranks(o, stop_requested);
+  if (!ranks.leads()) fall_silent();
+  try {
+    train_on(ranks, o, flags, command);
+  } catch (const std::exception& error) {
+    tell_others(ranks, error);
+    throw;
+  }
   return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "tools/machine/nvml.h"
+#include "tools/machine/processes.h"
 
 namespace engine {
 
@@ -58,6 +59,38 @@ std::vector<int> parse_gpus(const std::string& text) {
   return gpus;
 }
 
+// The ranks of this process on CPUs.
+int cpu_ranks(const DeviceOptions& o, const Place& place) {
+  if (o.launch == RankLaunch::thread || place.launcher == Launcher::none) return o.ranks;
+  require(o.ranks == place.local_processes, Failure::usage,
+          "--ranks {} --launch process: {} processes run on this host", o.ranks,
+          place.local_processes);
+  return 1;
+}
+
+// A count of GPUs is that of each process, which takes those behind its neighbours' unless it sees
+// no others. A list, and every choice with --launch process, is that of the host.
+std::vector<int> choose_gpus(const DeviceOptions& o, const Place& place) {
+  std::vector<int> gpus = parse_gpus(o.gpus);
+  const int present = static_cast<int>(cuda_devices().size());
+  const int processes = place.local_processes, number = place.local_process;
+  if (processes > 1 && o.launch == RankLaunch::thread && o.gpus.find(',') == std::string::npos) {
+    const int count = static_cast<int>(gpus.size());
+    if (present > count)
+      for (int& gpu : gpus) gpu += number * count;
+  } else if (processes > 1) {
+    require(gpus.size() % static_cast<size_t>(processes) == 0, Failure::usage,
+            "--gpus {}: {} processes on this host cannot share them evenly", o.gpus, processes);
+    const auto count = static_cast<ptrdiff_t>(gpus.size()) / processes;
+    gpus = {gpus.begin() + number * count, gpus.begin() + (number + 1) * count};
+  }
+  const int highest = *std::max_element(gpus.begin(), gpus.end());
+  require(highest < present, Failure::usage,
+          "--gpus {}: this machine has {}; process {} of {} here would use number {}", o.gpus,
+          present, number, processes, highest);
+  return gpus;
+}
+
 BackendKind choose_kind(Device device) {
   switch (device) {
     case Device::cpu: return BackendKind::cpu;
@@ -71,6 +104,19 @@ BackendKind choose_kind(Device device) {
 }  // namespace
 
 Ranks choose_ranks(const DeviceOptions& o) {
+  const Place place = read_place(environment_variables());
+  require(place.processes == 1, Failure::usage,
+          "{} started this as one of {} processes, but it runs in one: of the verbs only train "
+          "uses several",
+          name_of(place.launcher), place.processes);
+  require(o.launch == RankLaunch::thread, Failure::usage, "--launch process is for train alone");
+  Ranks ranks = plan_ranks(o, place);
+  const int cores = available_cores();
+  complete_ranks(ranks, o, {.threads = o.threads > 0 ? o.threads : cores, .cores = cores});
+  return ranks;
+}
+
+Ranks plan_ranks(const DeviceOptions& o, const Place& place) {
   Ranks ranks{.kind = choose_kind(o.device)};
   const bool cuda = ranks.kind == BackendKind::cuda;
   ranks.precision = o.precision != "auto" ? parse_precision(o.precision)
@@ -81,25 +127,26 @@ Ranks choose_ranks(const DeviceOptions& o) {
   require(cuda || o.gpus == "1", Failure::usage, "--gpus {} needs --device cuda", o.gpus);
   require(!cuda || o.ranks == 1, Failure::usage, "--ranks {} is for the CPU; --gpus chooses GPUs",
           o.ranks);
-
-  std::vector<int> devices(o.ranks, 0);
-  if (cuda) {
-    devices = parse_gpus(o.gpus);
-    const int present = static_cast<int>(cuda_devices().size());
-    const int highest = *std::max_element(devices.begin(), devices.end());
-    require(highest < present, Failure::usage, "--gpus {}: this machine has {}", o.gpus, present);
-  }
-  const int count = static_cast<int>(devices.size()), cores = available_cores();
-  const int threads = o.threads > 0 ? o.threads : cores;
-  const auto group = std::make_shared<Group>(count);
-  for (int rank = 0; rank < count; ++rank)
-    ranks.options.push_back({.device = devices[rank],
-                             .threads = std::max(1, threads / count),
-                             .precision = ranks.precision,
-                             .communicator = {rank, group}});
-  const int loading = o.workers > 0 ? o.workers : cuda ? cores : std::max(1, cores / 2);
-  ranks.workers = std::max(1, loading / count);
+  for (int device : cuda ? choose_gpus(o, place) : std::vector<int>(cpu_ranks(o, place), 0))
+    ranks.options.push_back({.device = device, .precision = ranks.precision});
   return ranks;
+}
+
+void complete_ranks(Ranks& ranks, const DeviceOptions& o, const CoreShare& share) {
+  const int count = ranks.count();
+  const auto group = std::make_shared<Group>(count, ranks.wire);
+  for (int i = 0; i < count; ++i) {
+    ranks.options[i].threads = std::max(1, share.threads / count);
+    ranks.options[i].communicator = {group->first() + i, group};
+  }
+  const int loading = o.workers > 0                     ? std::max(1, o.workers / share.processes)
+                      : ranks.kind == BackendKind::cuda ? share.cores
+                                                        : std::max(1, share.cores / 2);
+  ranks.workers = std::max(1, loading / count);
+}
+
+int count_gpus(const DeviceOptions& o) {
+  return static_cast<int>(parse_gpus(o.gpus).size());
 }
 
 std::vector<std::string> gpu_bus_ids(const Ranks& ranks) {
@@ -111,7 +158,8 @@ std::vector<std::string> gpu_bus_ids(const Ranks& ranks) {
 }
 
 nlohmann::ordered_json describe_ranks(const Ranks& ranks) {
-  nlohmann::ordered_json json = {{"ranks", ranks.count()},
+  nlohmann::ordered_json json = {{"ranks", ranks.world()},
+                                 {"processes", ranks.world() / ranks.count()},
                                  {"precision", std::string(name_of(ranks.precision))}};
   if (ranks.kind != BackendKind::cuda) return json;
   const std::vector<GpuInfo> devices = cuda_devices();

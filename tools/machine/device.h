@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/wire/lifeline.h"
 #include "tools/cli/options.h"
 
 namespace engine {
@@ -22,12 +23,18 @@ inline constexpr Choice<ConvForm> kConvForms[] = {
     {name_of(ConvForm::fused), ConvForm::fused},
     {name_of(ConvForm::library), ConvForm::library}};
 
+// Whether the ranks of a command are threads of one process or processes of their own.
+enum class RankLaunch { thread, process };
+inline constexpr Choice<RankLaunch> kRankLaunches[] = {{"thread", RankLaunch::thread},
+                                                       {"process", RankLaunch::process}};
+
 struct DeviceOptions {
   Device device = Device::automatic;
   std::string precision = "auto", gpus = "1";
   int ranks = 1, threads = 0, workers = 0, workspace = 256;
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
+  RankLaunch launch = RankLaunch::thread;
   int collective_timeout = 300;
 
   // The flags of every verb that computes.
@@ -50,25 +57,36 @@ struct DeviceOptions {
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3", kMayChange);
     v("--ranks N", ranks, "data-parallel ranks on the CPU, each with its share of the cores",
       Within{1, 1024}, kMayChange);
-    v("--collective-timeout SECONDS", collective_timeout,
-      "how long ranks wait for one that does not take part", Within{1, 86400}, kMayChange);
     v("--workers N", workers,
       "threads that load images; 0: as many as cores (computing on the CPU: half)", Within{0, 1024},
       kMayChange);
+    v("--launch HOW", launch,
+      "thread: the ranks are threads of each process; process: --gpus, --ranks and --threads are "
+      "those of the host, with a process for each rank",
+      kRankLaunches, kMayChange);
+    v("--collective-timeout SECONDS", collective_timeout,
+      "how long ranks wait for one that does not take part", Within{1, 86400}, kMayChange);
   }
 };
 
-// The devices chosen, one entry per rank, all in one group.
+// The devices chosen, one entry per rank of this process, all in one group.
 struct Ranks {
   BackendKind kind = BackendKind::cpu;
   Precision precision = Precision::fp32;
   std::vector<BackendOptions> options;
-  int workers = 1;  // loading threads of each rank
+  int workers = 1;                     // loading threads of each rank
+  std::shared_ptr<Wire> wire;          // to the other processes; null: there are none
+  std::shared_ptr<Lifeline> lifeline;  // beside the wire
 
-  int count() const { return static_cast<int>(options.size()); }
+  int count() const { return static_cast<int>(options.size()); }  // in this process
+  int world() const { return options.front().communicator.ranks(); }
+  bool leads() const { return options.front().communicator.rank == 0; }  // rank 0 is here
 };
 
+// The ranks of a verb that runs in one process. Error(usage) under a launcher of several.
 Ranks choose_ranks(const DeviceOptions& options);
+
+int count_gpus(const DeviceOptions& options);  // that --gpus names
 
 // The PCI bus ids of the GPUs that these ranks compute on, for Monitor; none on a CPU.
 std::vector<std::string> gpu_bus_ids(const Ranks& ranks);

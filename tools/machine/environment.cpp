@@ -83,9 +83,10 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
 
 std::vector<std::pair<std::string, std::string>> launch_variables() {
   constexpr std::string_view kBeginnings[] = {
-      "SLURM_", "OMPI_COMM_WORLD_", "TORCHELASTIC_", "CUDA_", "NCCL_", "OMP_"};
-  constexpr std::string_view kNames[] = {"RANK",        "WORLD_SIZE",  "LOCAL_RANK",
-                                         "MASTER_ADDR", "MASTER_PORT", "GOMP_SPINCOUNT"};
+      "SLURM_", "OMPI_COMM_WORLD_", "PMI_", "TORCHELASTIC_", "CUDA_", "NCCL_", "OMP_"};
+  constexpr std::string_view kNames[] = {
+      "RANK",        "WORLD_SIZE",  "LOCAL_RANK",    "LOCAL_WORLD_SIZE",
+      "MASTER_ADDR", "MASTER_PORT", "GOMP_SPINCOUNT"};
   std::vector<std::pair<std::string, std::string>> found;
   for (char** entry = environ; *entry; ++entry) {
     const std::string_view text = *entry, name = text.substr(0, text.find('='));

@@ -1,6 +1,7 @@
 #include "tools/score/evaluation.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 #include "io/data/sample.h"
@@ -57,6 +58,51 @@ HostAllocator batch_memory(Backend& backend) {
                 return at;
               },
           .free = [blocks](void* at) { blocks->erase(at); }};
+}
+
+namespace {
+
+// One after the other: place and number of the rows, their logits, whether they count.
+std::vector<std::byte> pack(int classes, const std::vector<EvaluatedRows>& rows,
+                            const EvaluationResult& result) {
+  std::vector<std::byte> packed;
+  const auto add = [&](const auto& values) {
+    const auto bytes = std::as_bytes(std::span(values));
+    packed.insert(packed.end(), bytes.begin(), bytes.end());
+  };
+  for (const EvaluatedRows& r : rows) {
+    add(std::span(&r, 1));
+    add(std::span(result.logits).subspan(size_t(r.first * classes), size_t(r.count * classes)));
+    add(std::span(result.counted).subspan(size_t(r.first), size_t(r.count)));
+  }
+  return packed;
+}
+
+void unpack(int classes, std::span<const std::byte> packed, EvaluationResult& result) {
+  const auto take = [&](const auto& values) {
+    const auto bytes = std::as_writable_bytes(std::span(values));
+    std::memcpy(bytes.data(), packed.data(), bytes.size());
+    packed = packed.subspan(bytes.size());
+  };
+  while (!packed.empty()) {
+    EvaluatedRows r;
+    take(std::span(&r, 1));
+    take(std::span(result.logits).subspan(size_t(r.first * classes), size_t(r.count * classes)));
+    take(std::span(result.counted).subspan(size_t(r.first), size_t(r.count)));
+  }
+}
+
+}  // namespace
+
+void share_rows(const Communicator& c, int classes, const std::vector<EvaluatedRows>& rows,
+                EvaluationResult& result) {
+  const int first = c.group->first(), local = c.group->local();
+  if (local == c.ranks()) return;
+  const auto all = c.group->gather(c.rank, pack(classes, rows, result));
+  if (c.local() == 0)
+    for (int rank = 0; rank < c.ranks(); ++rank)
+      if (rank < first || rank >= first + local) unpack(classes, all[rank], result);
+  c.group->barrier(c.rank);
 }
 
 CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data) {

@@ -12,7 +12,7 @@
 
 namespace engine {
 
-// Shared by the ranks of a group: each fills the rows of its samples.
+// Shared by the ranks of a process: each fills the rows of its samples.
 struct EvaluationResult {
   std::vector<float> logits;     // (samples, classes), in the order of the data set
   std::vector<uint8_t> counted;  // 0: a stand-in for an image that could not be read
@@ -40,7 +40,17 @@ class Inference {
 // Pinned memory for a loader; the backend must outlive it.
 HostAllocator batch_memory(Backend& backend);
 
-// Every rank calls it with the same, sized result; it returns when all have filled it.
+// Rows of the results, by position in the data set: `count` from `first` on.
+struct EvaluatedRows {
+  int64_t first = 0, count = 0;
+};
+
+// Gives every process the rows that ranks of the others have filled; `rows` are this rank's.
+void share_rows(const Communicator& communicator, int classes,
+                const std::vector<EvaluatedRows>& rows, EvaluationResult& result);
+
+// Every rank calls it with a sized result, the same within a process; it returns when all ranks of
+// all processes have filled it.
 // `progress(images, seconds waited for data)` is called after each batch.
 template <class Progress>
 void evaluate(Session& session, Loader& loader, const Communicator& communicator,
@@ -48,6 +58,7 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
   const int classes = session.graph().classes();
   loader.start(0);
   double waited = loader.wait_seconds();
+  std::vector<EvaluatedRows> rows;
   while (const Batch* batch = loader.next()) {
     if (batch->count > 0) {
       const std::vector<float> logits = session.evaluate({.images = batch->images,
@@ -58,11 +69,13 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
       std::copy(logits.begin(), logits.end(), result.logits.begin() + batch->first * classes);
       for (int i = 0; i < batch->count; ++i)
         result.counted[batch->first + i] = !batch->substituted[i];
+      rows.push_back({batch->first, batch->count});
     }
     progress(batch->total, loader.wait_seconds() - waited);
     waited = loader.wait_seconds();
   }
   communicator.group->barrier(communicator.rank);
+  share_rows(communicator, classes, rows, result);
 }
 
 // The logits and labels of the samples that count.

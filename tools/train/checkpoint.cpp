@@ -173,6 +173,7 @@ Checkpoint read_checkpoint(const fs::path& path) {
           "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
   c.identity = run_identity_from(file.metadata, path);
   c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
+  c.file = path;
   return c;
 }
 

@@ -42,7 +42,9 @@ struct Checkpoint {
   std::map<std::string, Tensor> model, optimizer, ema;
   RunIdentity identity;
   std::map<std::string, std::string> algorithms;  // of Backend::algorithms()
-  std::string digest;  // state_digest() of position and tensors, as read_checkpoint() found it
+  // As read_checkpoint() found them: state_digest() of position and tensors, and the file.
+  std::string digest;
+  std::filesystem::path file;
 };
 
 // SHA-256 of tensors and position: equal if and only if two runs stand at the same point with the

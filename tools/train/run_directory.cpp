@@ -95,10 +95,16 @@ RunDirectory RunDirectory::create(const fs::path& out, std::string_view model, b
           path.string());
   fs::create_directories(path / "weights", error);
   require(!error, Failure::usage, "--out {}: cannot create it: {}", path.string(), error.message());
-  return RunDirectory(path);
+  return RunDirectory(path, true);
 }
 
-RunDirectory::RunDirectory(fs::path path) : path_(std::move(path)), events_(path_) {
+RunDirectory RunDirectory::kept_elsewhere(const fs::path& path) {
+  return RunDirectory(path, false);
+}
+
+RunDirectory::RunDirectory(fs::path path, bool keeps) : path_(std::move(path)), keeps_(keeps) {
+  if (!keeps_) return;
+  events_.emplace(path_);
   if (!fs::exists(path_ / kResults)) replace(kResults, fmt::format("{}\n", kHeader));
   open_logs();
 }
@@ -149,6 +155,7 @@ void RunDirectory::write_algorithms(const std::map<std::string, std::string>& al
 }
 
 void RunDirectory::continue_after(int epochs, int64_t steps) {
+  if (!keeps_) return;
   metrics_.close();
   results_.close();
   std::vector<std::string> events, rows = {kHeader};
@@ -163,7 +170,7 @@ void RunDirectory::continue_after(int epochs, int64_t steps) {
   }
   replace(kMetrics, join_lines(events));
   replace(kResults, join_lines(rows));
-  events_.restart(steps + 1);
+  events_->restart(steps + 1);
   open_logs();
 }
 
@@ -177,14 +184,16 @@ void RunDirectory::log_step(int epoch, int64_t step, const Json& fields) {
   Json json = {{"epoch", epoch}, {"step", step}};
   json.update(fields);
   log("step", json);
+  if (!keeps_) return;
   std::vector<Scalar> scalars;
   for (const auto& [name, value] : fields.items())
     if (value.is_number() && std::isfinite(value.get<double>()))
       scalars.push_back({"train/" + name, value.get<double>()});
-  events_.write(step, scalars);
+  events_->write(step, scalars);
 }
 
 void RunDirectory::log_epoch(const EpochResult& r) {
+  if (!keeps_) return;
   const double auc = r.auc_macro.value_or(NAN);
   std::string row =
       fmt::format("{},{:.3f},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{},{:.6g},{:.6g}", r.epoch,
@@ -218,7 +227,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
   std::erase_if(scalars, [](const Scalar& s) { return !std::isfinite(s.value); });
   append(results_, kResults, row);
   log("epoch", event);
-  events_.write(r.step, scalars);
+  events_->write(r.step, scalars);
 }
 
 void RunDirectory::note(std::string_view line) {
@@ -234,10 +243,12 @@ void RunDirectory::open_logs() {
 }
 
 void RunDirectory::replace(const char* name, std::string_view text) const {
+  if (!keeps_) return;
   write_file_atomically(path_ / name, text);
 }
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {
+  if (!keeps_) return;
   const std::scoped_lock lock(*appending_);
   log << line << '\n' << std::flush;
   require(log.good(), Failure::data, "{}: cannot write: {}", (path_ / name).string(),

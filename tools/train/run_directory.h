@@ -38,6 +38,8 @@ class RunDirectory {
   // Makes the folder `out`; if that is empty, runs/<model>-<date>-<time>. A folder with something
   // in it is an Error(usage) unless the run is resumed.
   static RunDirectory create(const std::filesystem::path& out, std::string_view model, bool resume);
+  // The folder that another process keeps: it has paths, and writes nothing.
+  static RunDirectory kept_elsewhere(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
   // "best" → …/weights/best.safetensors
@@ -70,14 +72,15 @@ class RunDirectory {
   double seconds_before() const { return seconds_before_; }
 
  private:
-  explicit RunDirectory(std::filesystem::path path);
+  RunDirectory(std::filesystem::path path, bool keeps);
   void open_logs();
   void replace(const char* name, std::string_view text) const;
   void append(std::ofstream& log, const char* name, std::string_view line);
 
   std::filesystem::path path_;
+  bool keeps_;  // else nothing is written
   std::ofstream metrics_, results_, notes_;
-  EventFile events_;
+  std::optional<EventFile> events_;  // with keeps_
   std::unique_ptr<std::mutex> appending_ = std::make_unique<std::mutex>();
   double seconds_before_ = 0;
 };

@@ -1,5 +1,6 @@
-// What the ranks of a run share. Rank 0 alone writes to it, but for the rows of `evaluation` that
-// each rank fills, and `started`.
+// What the ranks of a process share. Its first rank alone writes to it, but for the rows of
+// `evaluation` that each rank fills, and `started`. Process 0 keeps the run directory; every other
+// holds its paths alone.
 #pragma once
 
 #include <atomic>

@@ -9,6 +9,7 @@
 #include "tools/cli/clock.h"
 #include "tools/cli/signals.h"
 #include "tools/machine/device.h"
+#include "tools/train/equal_ranks.h"
 #include "tools/train/training_plan.h"
 
 namespace engine {
@@ -141,6 +142,8 @@ std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
 // ---------------------------------------------------------------- the loop
 
 void Trainer::run() {
+  // Nobody steps before all are ready.
+  check_equal_weights(communicator_, session().graph(), session().state(), at_.step);
   time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
   // An interruption may have come before the last validation, which is then made up for.
   if (at_.step > 0 && over() && at_.validated != at_.step) finish_epoch();
@@ -199,15 +202,13 @@ bool Trainer::train_step(double rate) {
   return true;
 }
 
-// Rank 0 decides, so that all ranks stop after the same step.
+// All ranks decide together, so that they stop after the same step: one that was asked to leave is
+// enough; rank 0's clock counts.
 Trainer::Wish Trainer::wish() {
-  Wish wish = Wish::go_on;
-  if (stop_requested())
-    wish = Wish::leave;
-  else if (config_.max_minutes > 0 && seconds() >= 60 * config_.max_minutes)
-    wish = Wish::end;
-  communicator_.group->broadcast(communicator_.rank, std::as_writable_bytes(std::span(&wish, 1)));
-  return wish;
+  const bool late = config_.max_minutes > 0 && seconds() >= 60 * config_.max_minutes;
+  double votes[] = {stop_requested() ? 1. : 0., leads() && late ? 1. : 0.};
+  communicator_.group->sum<double>(communicator_.rank, votes);
+  return votes[0] > 0 ? Wish::leave : votes[1] > 0 ? Wish::end : Wish::go_on;
 }
 
 }  // namespace engine

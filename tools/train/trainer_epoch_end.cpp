@@ -60,7 +60,7 @@ void Trainer::judge(const Metrics& m, bool whole) {
 
 void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& data,
                            const std::function<void()>& stop) {
-  if (leads()) {
+  if (communicator_.local() == 0) {
     shared_.evaluation.logits.assign(data.samples.size() * session().graph().classes(), 0.f);
     shared_.evaluation.counted.assign(data.samples.size(), 0);
   }
@@ -127,8 +127,10 @@ std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>
 // Scores the best weights on the validation images, with everything that is measured, and once on
 // the test images.
 void Trainer::score_best() {
-  communicator_.group->barrier(communicator_.rank);  // rank 0 has written them
-  if (!std::filesystem::exists(shared_.run.weights("best"))) return;
+  uint8_t written = leads() && std::filesystem::exists(shared_.run.weights("best"));
+  communicator_.group->broadcast(communicator_.rank,
+                                 std::as_writable_bytes(std::span(&written, 1)));
+  if (!written) return;
   load_model_file(session(), read_model_file(shared_.run.weights("best"), config_.model), false, 0);
   const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
                               const Dataset& data) {

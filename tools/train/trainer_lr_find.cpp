@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "engine/error.h"
-#include "tools/cli/signals.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/trainer.h"
 
@@ -40,7 +39,7 @@ void Trainer::lr_find(int steps) {
     double loss = 0;
     for (double sum : at_.loss_sums) loss += sum / at_.weight;
     find.add(loss);
-    if (wish() == Wish::leave) stop_if_requested("looking for a rate");
+    if (wish() == Wish::leave) fail(Failure::preempted, "stopped while looking for a rate");
   }
   reporter_.finish();
   require(find.done() > 2, Failure::usage, "--lr-find: only {} steps", find.done());

@@ -11,6 +11,7 @@
 #include "engine/error.h"
 #include "tools/cli/clock.h"
 #include "tools/cli/signals.h"
+#include "tools/train/equal_ranks.h"
 #include "tools/train/trainer.h"
 
 namespace engine {
@@ -78,10 +79,13 @@ std::map<std::string, Tensor> Trainer::averages() const {
 }
 
 void Trainer::save(bool weights) {
+  std::map<std::string, Tensor> model;
+  if (leads() || communicator_.ranks() > 1) model = session().state();
+  check_equal_weights(communicator_, session().graph(), model, at_.step);
   if (!leads()) return;
   activity_.set(Doing::saving);
   Checkpoint c{.at = at_,
-               .model = session().state(),
+               .model = std::move(model),
                .optimizer = session().optimizer_state(),
                .ema = averages(),
                .identity = shared_.identity,
@@ -120,8 +124,11 @@ void Trainer::report_saved() {
 // Ends the run; everything is saved, or on its way.
 void Trainer::leave(const std::string& when) {
   finish_saving();
-  fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on", stop_signal_name(),
-       when, shared_.run.path().string());
+  // A launcher may end all processes with the first: none goes before everything is saved.
+  communicator_.group->barrier(communicator_.rank);
+  fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on",
+       stop_requested() ? stop_signal_name() : "another process", when,
+       shared_.run.path().string());
 }
 
 // Moves the state over to a session of another image size.

@@ -35,10 +35,12 @@ UpdateMemory update_memory(const TrainConfig& c) {
 
 int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
   constexpr double kUse = 0.9;  // the rest is for what libraries allocate themselves
-  const auto backend = make_backend(ranks.kind, ranks.options[0]);
+  BackendOptions alone = ranks.options[0];
+  alone.communicator = {};  // the other ranks do not take part
+  const auto backend = make_backend(ranks.kind, alone);
   const auto free = static_cast<size_t>(kUse * static_cast<double>(backend->free_bytes()));
   const Graph graph = training_graph(c, data, std::max(c.preprocess.crop, c.growth.last));
-  const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.count();
+  const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.world();
   const int most = static_cast<int>(std::clamp<int64_t>(images, 1, 65536));
   const int batch =
       largest_batch(graph, plan_options(c, ranks.kind, most + 1), update_memory(c), free);

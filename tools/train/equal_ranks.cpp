@@ -1,0 +1,57 @@
+#include "tools/train/equal_ranks.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "engine/error.h"
+#include "io/files/bytes.h"
+#include "io/files/checksum.h"
+#include "tools/machine/processes.h"
+
+namespace engine {
+
+namespace {
+
+// Of fast checksums of the tensors: ranks differ by accident, not on purpose.
+std::string digest(const Graph& graph, const std::map<std::string, Tensor>& state) {
+  Sha256 hash;
+  for (const Parameter& p : graph.parameters) {
+    if (!p.trained()) continue;
+    const uint64_t sum = xxh64(state.at(p.name).bytes);
+    hash.update(std::as_bytes(std::span(&sum, 1)));
+  }
+  return hash.finish();
+}
+
+}  // namespace
+
+void check_equal_weights(const Communicator& c, const Graph& graph,
+                         const std::map<std::string, Tensor>& state, int64_t step) {
+  if (c.ranks() == 1) return;
+  const auto all = c.group->gather(c.rank, as_bytes(digest(graph, state)));
+  std::string others;
+  for (int rank = 1; rank < c.ranks(); ++rank)
+    if (all[rank] != all[0]) others += fmt::format(" {}", rank);
+  require(others.empty(), Failure::collective,
+          "step {}: these ranks have other weights than rank 0:{}", step, others);
+}
+
+void check_equal_runs(const Ranks& ranks, const RunIdentity& identity,
+                      const std::optional<Checkpoint>& checkpoint) {
+  if (!ranks.wire) return;
+  auto facts = to_metadata(identity);
+  facts["checkpoint"] = checkpoint ? checkpoint->digest : "none";
+  const auto all = from_every_process(ranks, nlohmann::json(facts).dump());
+  const auto first = nlohmann::json::parse(all[0]);
+  for (size_t process = 1; process < all.size(); ++process) {
+    const auto other = nlohmann::json::parse(all[process]);
+    for (const auto& [name, value] : first.items())
+      require(other.at(name) == value, Failure::usage,
+              "process {} does not do what process 0 does: {} is {}, not {}", process, name,
+              other.at(name).dump(), value.dump());
+  }
+}
+
+}  // namespace engine
