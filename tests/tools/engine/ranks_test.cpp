@@ -210,8 +210,10 @@ TEST_CASE("--sync-bn: ranks with norms end as one rank with the whole batch") {
   };
   const std::vector<float> one = train("one", 1, ""), shared = train("shared", 2, "--sync-bn"),
                            apart = train("apart", 2, "");
-  CHECK(relative_error(shared, one) <= 1e-5);
-  CHECK(relative_error(apart, one) > 1e-3);
+  const double error = relative_error(shared, one), without = relative_error(apart, one);
+  MESSAGE("--sync-bn: weights " << error << " from one rank's, without " << without);
+  CHECK(error <= 1e-4);
+  CHECK(error <= without / 100);
 }
 
 TEST_CASE("gradients travel in 16 bits between GPUs alone") {
