@@ -147,7 +147,7 @@ void draw_odd_set(const fs::path& folder) {
 }  // namespace
 
 // The weights stand still at a rate of 0, so the training loss is the mean over the images that the
-// epoch has seen, and one image more or less would move it by about a hundredth of itself.
+// epoch has seen, and one image more or less would show in its third or fourth digit.
 TEST_CASE("a run that goes on with other ranks sees each image once per epoch") {
   const TemporaryFolder folder;
   draw_odd_set(folder.path());
@@ -189,18 +189,20 @@ TEST_CASE("the schedule follows the images, whatever batches they come in") {
     CHECK(figure(run, epoch, kRate) == doctest::Approx(figure(calm, epoch, kRate)).epsilon(1e-5));
 }
 
+// What rounding alone makes of three steps of an untrained network, one rank shows with another
+// number of threads.
 TEST_CASE("--sync-bn: ranks with norms end as one rank with the whole batch") {
   const TemporaryFolder folder;
   const std::string set = folder.path() / "set";
   REQUIRE(engine_cli(fmt::format("draw objects --out {} --size 64 --train 3 --val 1", set)).code ==
           0);
-  const auto train = [&](const char* name, int ranks, const char* more) {
+  const auto train = [&](const char* name, int ranks, int threads, const char* more) {
     const fs::path out = folder.path() / name;
     const Outcome outcome = engine_cli(
         fmt::format("train --data {} --out {} --model efficientnet_b0 --image-size 64 --device cpu "
-                    "--cache none --epochs 1 --optimizer sgd --lr 0.01 --ranks {} --threads {} "
+                    "--cache none --epochs 1 --optimizer sgd --lr 0.001 --ranks {} --threads {} "
                     "--batch-size {} {}",
-                    set, out.string(), ranks, ranks, 12 / ranks, more));
+                    set, out.string(), ranks, threads, 12 / ranks, more));
     REQUIRE_MESSAGE(outcome.code == 0, outcome.err);
     std::vector<float> weights;
     for (const auto& [key, tensor] : read_safetensors(out / "weights/last.safetensors").tensors)
@@ -208,12 +210,14 @@ TEST_CASE("--sync-bn: ranks with norms end as one rank with the whole batch") {
         weights.insert(weights.end(), tensor.as<float>().begin(), tensor.as<float>().end());
     return weights;
   };
-  const std::vector<float> one = train("one", 1, ""), shared = train("shared", 2, "--sync-bn"),
-                           apart = train("apart", 2, "");
-  const double error = relative_error(shared, one), without = relative_error(apart, one);
-  MESSAGE("--sync-bn: weights " << error << " from one rank's, without " << without);
-  CHECK(error <= 1e-4);
-  CHECK(error <= without / 100);
+  const std::vector<float> one = train("one", 1, 1, "");
+  const double rounding = relative_error(train("threads", 1, 2, ""), one),
+               shared = relative_error(train("shared", 2, 2, "--sync-bn"), one),
+               apart = relative_error(train("apart", 2, 2, ""), one);
+  MESSAGE("weights from one rank's: threads " << rounding << ", --sync-bn " << shared
+                                              << ", without " << apart);
+  CHECK(shared <= 10 * rounding);
+  CHECK(shared <= apart / 50);
 }
 
 TEST_CASE("gradients travel in 16 bits between GPUs alone") {
