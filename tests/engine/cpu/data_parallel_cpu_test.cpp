@@ -13,9 +13,11 @@ TEST_CASE("ranks on the CPU train as one") {
     });
 }
 
+// Most cases differ by 3e-6. The bound leaves room for a value that rounding puts on the other side
+// of a ReLU's kink, which misplaces its gradient; in double, on the reference, none is.
 TEST_CASE("ranks on the CPU that share statistics train as one") {
   for (int ranks : {2, 3})
-    check_synced_ranks(ranks, Precision::fp32, 1e-4, [](const Communicator& communicator) {
+    check_synced_ranks(ranks, Precision::fp32, 1e-3, [](const Communicator& communicator) {
       return make_cpu_backend({.threads = 1, .communicator = communicator});
     });
 }
