@@ -144,13 +144,12 @@ std::optional<std::string> Watchdog::judge_now() {
 
 // A process may be seen to be gone on one connection before it is on the other.
 std::optional<std::string> Watchdog::conclude() {
-  constexpr auto kAfterthought = std::chrono::seconds(2);
+  constexpr auto kAfterthought = std::chrono::seconds(1);
   stop();
   const auto until = std::chrono::steady_clock::now() + kAfterthought;
-  while (!verdict_ && options_.lifeline) {
+  while (!verdict_ && options_.lifeline && std::chrono::steady_clock::now() < until) {
     verdict_ = judge_now();
-    if (options_.lifeline->aborted() || std::chrono::steady_clock::now() > until) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (!verdict_) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   return verdict_;
 }

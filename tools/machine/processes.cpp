@@ -54,7 +54,7 @@ bool meet_through_mpi(const Place& place, Rendezvous& r, Handle& listener, std::
   return true;
 }
 
-// Seconds that the wire waits. A verdict of the watchdog comes before: it knows who is late, and why.
+// Seconds that the wire waits. A verdict of the watchdog, which knows more, comes before.
 double patience_of_wire(const DeviceOptions& o) {
   return 5 + 1.5 * o.collective_timeout;
 }
