@@ -61,6 +61,14 @@ std::string name_of_sum(uint64_t number, int buckets) {
                      before % per_update);
 }
 
+// The same of a rank that is out of reach, with the last sum that it is known to have begun.
+std::string last_story_of(const RankView& view) {
+  const RankStatus& s = view.status;
+  if (s.sums.begun == 0) return story_of(view);
+  return fmt::format("{}; the last that it began is {}", story_of(view),
+                     name_of_sum(s.sums.begun, s.buckets));
+}
+
 // Each view in a text of its own.
 template <class Text>
 std::string list(const Views& views, Text text) {
@@ -87,7 +95,7 @@ std::optional<std::string> find_lost(std::span<const RankView> ranks) {
   const Views lost = those(ranks, [](const RankView& v) { return v.lost && !ended(v); });
   if (lost.empty()) return std::nullopt;
   return list(lost, [](const RankView& v) {
-    return fmt::format("{} is lost, its process is gone: {}", name_of(v), story_of(v));
+    return fmt::format("{} is lost, its process is gone: {}", name_of(v), last_story_of(v));
   });
 }
 
@@ -103,7 +111,7 @@ std::optional<std::string> find_silent(std::span<const RankView> ranks, double t
     return fmt::format(
         "{} has given no sign of life for {:.0f} s, its process is stopped or cut "
         "off: {}",
-        name_of(v), v.age, story_of(v));
+        name_of(v), v.age, last_story_of(v));
   });
 }
 

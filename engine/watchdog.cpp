@@ -101,6 +101,10 @@ Watchdog::Watchdog(WatchdogOptions options)
 }
 
 Watchdog::~Watchdog() {
+  stop();
+}
+
+void Watchdog::stop() {
   note(&Watchdog::leaving_, true);
   if (thread_.joinable()) thread_.join();
 }
@@ -122,20 +126,37 @@ void Watchdog::note(bool Watchdog::*flag, bool value) {
 void Watchdog::watch() {
   const double period = std::clamp(options_.timeout / 20, 0.02, 1.);
   while (wait(period)) {
-    if (options_.lifeline)
-      if (const auto why = options_.lifeline->aborted()) return act(*why);
     if (const auto why = options_.group->aborted()) {
       if (wait(options_.timeout)) options_.end(*why);
       return;
     }
-    const std::vector<RankStatus> here = statuses();
-    if (options_.lifeline) options_.lifeline->publish(std::as_bytes(std::span(here)));
-    if (const auto verdict = judge(views(here), options_.timeout)) return act(*verdict);
+    if (const auto verdict = judge_now()) return act(*verdict);
+    if (options_.lifeline)
+      if (const auto why = options_.lifeline->aborted()) return act(*why);
   }
+}
+
+std::optional<std::string> Watchdog::judge_now() {
+  const std::vector<RankStatus> here = statuses();
+  if (options_.lifeline) options_.lifeline->publish(std::as_bytes(std::span(here)));
+  return judge(views(here), options_.timeout);
+}
+
+// A process may be seen to be gone on one connection before it is on the other.
+std::optional<std::string> Watchdog::conclude() {
+  constexpr auto kAfterthought = std::chrono::seconds(1);
+  stop();
+  const auto until = std::chrono::steady_clock::now() + kAfterthought;
+  while (!verdict_ && options_.lifeline && std::chrono::steady_clock::now() < until) {
+    verdict_ = judge_now();
+    if (!verdict_) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return verdict_;
 }
 
 // What tells or aborts may hang as well: the process ends all the same.
 void Watchdog::act(const std::string& verdict) {
+  verdict_ = verdict;
   note(&Watchdog::telling_, true);
   std::thread last([&] {
     if (wait(options_.grace)) options_.end(verdict);

@@ -79,6 +79,10 @@ class Watchdog {
 
   Activity& activity(int local) { return *activities_[local]; }  // of a rank of this process
 
+  // Ends the watch, once the ranks of this process have ended. What is known to be wrong, also
+  // where something that knows less, like a wire, was faster to wake them.
+  std::optional<std::string> conclude();
+
  private:
   // The numbers of a rank, and when they were seen to change.
   struct Seen {
@@ -86,6 +90,8 @@ class Watchdog {
     double operations_at = 0, sums_at = 0;
   };
   void watch();
+  void stop();
+  std::optional<std::string> judge_now();
   void act(const std::string& verdict);
   bool wait(double seconds);  // false once there is nothing to wait for any more
   void note(bool Watchdog::*flag, bool value);
@@ -98,6 +104,7 @@ class Watchdog {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool leaving_ = false, telling_ = false;
+  std::optional<std::string> verdict_;  // the thread's; once it has ended, anybody's
   std::thread thread_;
 };
 

@@ -247,7 +247,8 @@ TEST_CASE("a process that is gone is named at once, unless its ranks had ended")
       const auto verdict = judge(world, kTimeout);
       REQUIRE(verdict);
       CHECK(*verdict == fmt::format("rank {0} (host x, GPU {0}) is lost, its process is gone: it "
-                                    "has been waiting for data for 2 s at step 640: c.png",
+                                    "has been waiting for data for 2 s at step 640: c.png; the "
+                                    "last that it began is all-reduce #5113 (step 640, bucket 0)",
                                     gone));
       do_for(world[gone], Doing::ended, 2);
       check_calm(world);

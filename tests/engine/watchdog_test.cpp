@@ -254,6 +254,36 @@ TEST_CASE("ranks of other processes are judged by what their lifeline brings") {
   CHECK(!wire->aborted.empty());
 }
 
+TEST_CASE("a loss that a wire was faster to notice is told by the watchdog") {
+  Record record;
+  const auto lifeline = std::make_shared<FakeLifeline>(2);
+  const auto group = std::make_shared<Group>(1, std::make_shared<FakeWire>(2));
+  WatchdogOptions options = options_of(group, record);
+  options.lifeline = lifeline;
+  options.timeout = 30;
+  Watchdog watchdog(std::move(options));
+  watchdog.activity(0).set(Doing::ended);
+  group->abort("process 1 (host there): it has ended");
+  PeerStatus gone = published({.rank = 1, .doing = Doing::computing, .update = 3});
+  const auto later = std::async(std::launch::async, [&] {
+    std::this_thread::sleep_for(100ms);
+    gone.lost = true;
+    lifeline->change(1, gone);
+  });
+  const auto verdict = watchdog.conclude();
+  REQUIRE(verdict.has_value());
+  CHECK(verdict->starts_with("rank 1 (host there) is lost, its process is gone: it has been comp"));
+  CHECK(watchdog.conclude() == verdict);
+  CHECK(none(record.end));
+}
+
+TEST_CASE("a watchdog that knows of nothing wrong says nothing") {
+  Record record;
+  const auto group = std::make_shared<Group>(2);
+  Watchdog watchdog(options_of(group, record));
+  CHECK(!watchdog.conclude());
+}
+
 TEST_CASE("a process that left, or has told nothing yet, is no failure; its own ranks are told") {
   Record record;
   const auto lifeline = std::make_shared<FakeLifeline>(2);

@@ -214,10 +214,26 @@ std::unique_ptr<Watchdog> make_watchdog(RunDirectory& run, const TrainOptions& o
     run.log("watchdog", {{"verdict", verdict}});
   };
   options.end = [](const std::string& why) {
-    say(fmt::format("watchdog: not every rank comes to its end by itself after this: {}", why));
+    say_error(
+        fmt::format("watchdog: not every rank comes to its end by itself after this: {}", why));
     std::_Exit(static_cast<int>(Failure::collective));
   };
   return std::make_unique<Watchdog>(std::move(options));
+}
+
+// A rank that is lost is told as the watchdog tells it.
+void train_ranks(TrainShared& shared, const Ranks& ranks, const TrainOptions& o) {
+  shared.watchdog = make_watchdog(shared.run, o, ranks);
+  try {
+    on_every_rank(ranks, [&](int i) {
+      Trainer trainer(shared, ranks.kind, ranks.options[i]);
+      o.lr_find ? trainer.lr_find(o.lr_find_steps) : trainer.run();
+    });
+  } catch (const Error& error) {
+    if (error.kind != Failure::collective) throw;
+    if (const auto verdict = shared.watchdog->conclude()) fail(Failure::collective, "{}", *verdict);
+    throw;
+  }
 }
 
 void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Command& command) {
@@ -247,11 +263,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   try {
     begin_run(shared, o, flags, command, ranks);
     prepare_images(shared, o, ranks);
-    shared.watchdog = make_watchdog(shared.run, o, ranks);
-    on_every_rank(ranks, [&](int i) {
-      Trainer trainer(shared, ranks.kind, ranks.options[i]);
-      o.lr_find ? trainer.lr_find(o.lr_find_steps) : trainer.run();
-    });
+    train_ranks(shared, ranks, o);
   } catch (...) {
     const bool holds_nothing = ranks.leads() && !shared.started && o.resume.empty();
     if (holds_nothing) fs::remove_all(shared.run.path());

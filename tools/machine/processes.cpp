@@ -54,6 +54,11 @@ bool meet_through_mpi(const Place& place, Rendezvous& r, Handle& listener, std::
   return true;
 }
 
+// Seconds that the wire waits. A verdict of the watchdog, which knows more, comes before.
+double patience_of_wire(const DeviceOptions& o) {
+  return 5 + 1.5 * o.collective_timeout;
+}
+
 Connection connect(const Place& place, const DeviceOptions& o, const std::function<bool()>& stop) {
   Rendezvous r{.process = place.process,
                .processes = place.processes,
@@ -61,7 +66,7 @@ Connection connect(const Place& place, const DeviceOptions& o, const std::functi
                .port = place.port,
                .one_host = place.nodes == 1,
                .run = fmt::format("engine {} {} {}", kBuild.version, kBuild.git, place.run),
-               .timeout = double(o.collective_timeout),
+               .timeout = patience_of_wire(o),
                .stop = stop};
   Handle listener;
   std::string why = "it was not started so";

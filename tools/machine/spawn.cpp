@@ -21,7 +21,7 @@ namespace engine {
 namespace {
 
 constexpr int kPassedOn[] = {SIGTERM, SIGINT, SIGUSR1};
-constexpr double kGrace = 60;  // seconds that the rest has to end after a failure
+constexpr double kGrace = 20;  // seconds that the rest has to end after a failure
 constexpr char kLoopback[] = "127.0.0.1";
 
 sigset_t signals_to_wait_for() {
