@@ -36,28 +36,86 @@ std::vector<std::vector<std::byte>> gather_ranks(
 
 }  // namespace
 
+// A rank's part in one operation, from its call to its end.
+class Group::Operation {
+ public:
+  Operation(Group& group, int rank, const Errand& errand)
+      : group_(group), index_(rank - group.first()) {
+    group_.errands_[index_] = errand;
+    ++group_.begun_[index_];
+  }
+  ~Operation() { ++group_.ended_[index_]; }
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+
+ private:
+  Group& group_;
+  int index_;
+};
+
 Group::Group(int local, std::shared_ptr<Wire> wire)
-    : local_(local), wire_(std::move(wire)), shared_(local), brought_(local) {}
+    : local_(local),
+      wire_(std::move(wire)),
+      shared_(local),
+      errands_(local),
+      begun_(local),
+      ended_(local),
+      brought_(local) {}
+
+std::optional<std::string> Group::aborted() const {
+  const std::lock_guard lock(mutex_);
+  return aborted_.empty() ? std::nullopt : std::optional(aborted_);
+}
+
+void Group::check() const {
+  const std::lock_guard lock(mutex_);
+  check_locked();
+}
+
+void Group::check_locked() const {
+  require(aborted_.empty(), Failure::collective, "another rank stopped: {}", aborted_);
+}
+
+Reached Group::reached(int rank) const {
+  return {.begun = begun_[rank - first()], .ended = ended_[rank - first()]};
+}
+
+// What to say if the ranks of this process have come to different operations, else nothing. Most of
+// them are right.
+std::string Group::disagreement() const {
+  const auto alike = [&](const Errand& errand) { return std::ranges::count(errands_, errand); };
+  const auto usual = std::ranges::max_element(errands_, {}, alike);
+  const auto odd = std::ranges::find_if(errands_, [&](const Errand& e) { return e != *usual; });
+  if (odd == errands_.end()) return "";
+  const auto text = [&](auto at) {
+    const std::string size = at->bytes > 0 ? fmt::format(" of {} bytes", at->bytes) : "";
+    return fmt::format("rank {} came to a {}{}", first() + (at - errands_.begin()), at->name, size);
+  };
+  return fmt::format("{} where {}: one has left something out", text(odd), text(usual));
+}
 
 void Group::meet() {
   if (local_ == 1 && !wire_) return;
   std::unique_lock lock(mutex_);
-  const auto check = [&] {
-    require(aborted_.empty(), Failure::collective, "another rank stopped: {}", aborted_);
-  };
-  check();
+  check_locked();
   const uint64_t generation = generation_;
   if (++arrived_ == local_) {
+    if (std::string found = disagreement(); !found.empty()) {
+      lock.unlock();
+      abort(found);
+      fail(Failure::collective, "{}", found);
+    }
     arrived_ = 0;
     ++generation_;
     changed_.notify_all();
     return;
   }
   changed_.wait(lock, [&] { return generation_ != generation || !aborted_.empty(); });
-  if (generation_ == generation) check();
+  if (generation_ == generation) check_locked();
 }
 
 void Group::barrier(int rank) {
+  const Operation operation(*this, rank, {"barrier"});
   meet();
   if (!wire_) return;
   if (leads(rank)) wire_->barrier();
@@ -76,6 +134,7 @@ void Group::abort(const std::string& why) {
 
 void Group::broadcast(int rank, std::span<std::byte> bytes) {
   if (ranks() == 1) return;
+  const Operation operation(*this, rank, {"broadcast", bytes.size()});
   if (leads(rank)) {
     if (wire_) wire_->broadcast(bytes);
     shared_[0] = bytes.data();
@@ -86,6 +145,7 @@ void Group::broadcast(int rank, std::span<std::byte> bytes) {
 }
 
 std::vector<std::vector<std::byte>> Group::gather(int rank, std::span<const std::byte> bytes) {
+  const Operation operation(*this, rank, {"gathering"});
   brought_[rank - first()] = bytes;
   meet();
   if (leads(rank)) {
@@ -107,6 +167,7 @@ std::vector<std::vector<std::byte>> Group::gather(int rank, std::span<const std:
 template <class R>
 void Group::sum(int rank, std::span<R> values) {
   if (ranks() == 1) return;
+  const Operation operation(*this, rank, {"sum", values.size_bytes()});
   const int index = rank - first();
   shared_[index] = values.data();
   if (index == 0) result_.resize(std::max(result_.size(), values.size_bytes()));

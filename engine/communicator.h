@@ -2,11 +2,13 @@
 // add up; a world of one is the same code with nobody to wait for.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,6 +35,14 @@ class Wire {
   virtual void abort(const std::string& why) noexcept = 0;
 };
 
+// How far a rank is with what it does together with others: what it has begun so far, and ended.
+struct Reached {
+  uint64_t begun = 0, ended = 0;
+  bool operator==(const Reached&) const = default;
+};
+
+// All ranks call the same operations in the same order. Where those of one process do not, each
+// gets an Error(collective) that says who came to what.
 class Group {
  public:
   // `local` ranks in this process, and as many in every other that `wire` leads to.
@@ -53,17 +63,33 @@ class Group {
   // Wakes every rank that waits, now or later, with `why`.
   void abort(const std::string& why);
 
+  // ---- any thread may ask
+  std::optional<std::string> aborted() const;  // the first `why`
+  void check() const;                          // throws Error(collective) once a rank gave up
+  Reached reached(int rank) const;             // of the operations; a rank of this process
+
  private:
+  class Operation;
+  // What a rank came to.
+  struct Errand {
+    const char* name = "";
+    size_t bytes = 0;
+    bool operator==(const Errand&) const = default;
+  };
   void meet();  // of the ranks of this process
+  void check_locked() const;
+  std::string disagreement() const;
   bool leads(int rank) const { return rank == first(); }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   int local_, arrived_ = 0;
   std::shared_ptr<Wire> wire_;  // null: one process
   uint64_t generation_ = 0;
   std::string aborted_;
   std::vector<void*> shared_;  // one address per rank of this process
+  std::vector<Errand> errands_;
+  std::vector<std::atomic<uint64_t>> begun_, ended_;
   std::vector<std::span<const std::byte>> brought_;
   std::vector<std::vector<std::byte>> gathered_;
   std::vector<std::byte> result_;

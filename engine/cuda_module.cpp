@@ -61,4 +61,20 @@ KernelTimes time_cuda_kernels(Backend& backend, const KernelBench& bench) {
   return opened_module().time_kernels(backend, bench);
 }
 
+Ceilings cuda_ceilings(Backend& backend, Precision precision) {
+  return opened_module().measure_ceilings(backend, precision);
+}
+
+std::shared_ptr<cuda::Tracer> open_cuda_trace() {
+  return opened_module().open_trace();
+}
+
+DeviceTrace trace_cuda_step(cuda::Tracer& tracer, Backend& backend, const TraceRun& run) {
+  return opened_module().trace_step(tracer, backend, run);
+}
+
+void in_cuda_range(const std::string& name, const std::function<void()>& body) {
+  opened_module().in_range(name, body);
+}
+
 }  // namespace engine

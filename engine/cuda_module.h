@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "engine/cuda/bench.h"
+#include "engine/cuda/trace.h"
 
 namespace engine {
 
@@ -22,5 +25,10 @@ std::string cuda_versions();          // "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1
 
 // `backend` is one that make_cuda_backend() made.
 KernelTimes time_cuda_kernels(Backend& backend, const KernelBench& bench);
+Ceilings cuda_ceilings(Backend& backend, Precision precision);
+// See engine/cuda/trace.h.
+std::shared_ptr<cuda::Tracer> open_cuda_trace();
+DeviceTrace trace_cuda_step(cuda::Tracer& tracer, Backend& backend, const TraceRun& run);
+void in_cuda_range(const std::string& name, const std::function<void()>& body);
 
 }  // namespace engine

@@ -11,6 +11,7 @@
 
 #include "engine/backend.h"
 #include "engine/step_launches.h"
+#include "engine/sync_norms.h"
 #include "kernels/update.h"
 
 namespace engine {
@@ -48,11 +49,16 @@ class HostBackend : public Backend {
   }
 
   Prepared prepare(const Program& program, const PrepareOptions& options) override {
+    check_buckets(options.buckets, program.precision(), info().kind);
     Prepared p;
     if (program.batch() > 0) {
       p.images.push_back(images_launch(program, [this, &program] { load_images(program); }));
       p.steps = prepare_steps(program);
     }
+    if (shares_statistics(program, options, communicator_.ranks()))
+      add_merges<R>(p.steps, program, communicator_.ranks(), [&](const NormedSlice<R>& slice) {
+        return merge_in_host_memory(communicator_, slice, program.batch());
+      });
     const Arenas& arenas = program.arenas;
     if (program.training()) prepare_training(p, program, options);
     for (int mark = 0; options.marks && mark < static_cast<int>(Mark::end); ++mark)
@@ -70,16 +76,17 @@ class HostBackend : public Backend {
  protected:
   virtual std::vector<StepExec> prepare_steps(const Program& program) = 0;
   virtual void load_images(const Program& program) = 0;
-  virtual void update_running(const Program& program) = 0;
+  // The statistics of the step are those of `images` images.
+  virtual void update_running(const Program& program, int64_t images) = 0;
 
   static std::span<R> gradients(const Program& program) {
     return {program.arenas.gradients.as<R>(), static_cast<size_t>(program.plan.layout.trained)};
   }
 
   static void note_time(const Program& program, int mark) {
-    using namespace std::chrono;
-    program.arenas.results[program.arenas.params->result].times[mark] = static_cast<uint64_t>(
-        duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count());
+    const std::chrono::nanoseconds now = std::chrono::steady_clock::now().time_since_epoch();
+    program.arenas.results[program.arenas.params->result].times[mark] =
+        static_cast<uint64_t>(now.count());
   }
 
   // Advances the loss scale and fills the step's entry of the result ring, its number last.
@@ -105,8 +112,12 @@ class HostBackend : public Backend {
     };
     clear_bytes(program.arenas.channels, channel_bytes(program));
     clear_bytes(program.arenas.gradients, gradient_bytes(program));
-    if (program.batch() > 0 && program.batch_statistics() && !program.graph.norms.empty())
-      p.running.push_back(running_launch(program, [this, &program] { update_running(program); }));
+    const bool shared = shares_statistics(program, options, communicator_.ranks());
+    if ((shared || program.batch() > 0) && program.batch_statistics() &&
+        !program.graph.norms.empty())
+      p.running.push_back(running_launch(program, [this, &program, shared] {
+        update_running(program, shared ? program.arenas.params->total : program.batch());
+      }));
     for (const Bucket& bucket : program.plan.buckets) {
       CollectiveMark& mark = program.arenas.collectives[p.reduce.size()];
       const auto reduce = [this, &program, &bucket, &mark] {

@@ -157,7 +157,8 @@ void Session::record(Running& r) {
   });
 }
 
-// A rank without samples takes the step all the same: its zeros join the all-reduce.
+// A rank without samples takes the step all the same: its zeros join the all-reduce. Where nothing
+// runs beside the backward, the sums over the ranks follow it, so that the marks tell them apart.
 std::vector<OrderedLaunch> Session::order_of(const Running& r) const {
   std::vector<OrderedLaunch> order;
   const auto put = [&](const Launches& launches, int step = kNone) {
@@ -177,13 +178,14 @@ std::vector<OrderedLaunch> Session::order_of(const Running& r) const {
   }
   put(p.running);
   mark(Mark::forward);
+  const bool beside = backend_.info().kind == BackendKind::cuda;
   size_t bucket = 0;
   for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
     if (i < steps && (i >= first_backward_ || mode == Mode::gradients)) put(p.steps[i].backward, i);
     for (; bucket < r.plan.buckets.size() && r.plan.buckets[bucket].after_step == i; ++bucket) {
       if (mode == Mode::accumulate) continue;
       if (mode == Mode::train && options_.accumulates) put(p.add_accumulated[bucket]);
-      put(p.reduce[bucket]);
+      if (beside) put(p.reduce[bucket]);
     }
   }
   mark(Mark::backward);
@@ -192,6 +194,8 @@ std::vector<OrderedLaunch> Session::order_of(const Running& r) const {
     put(p.publish);
     return order;
   }
+  if (!beside)
+    for (const Launches& reduce : p.reduce) put(reduce);
   put(p.finish_reduce);
   mark(Mark::reduced);
   put(mode == Mode::gradients ? p.publish : p.update);

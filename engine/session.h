@@ -108,7 +108,8 @@ class Session {
   // Results are kept for the last kResults steps. poll() returns nothing where the device is not
   // there yet.
   std::optional<StepResult> poll(uint64_t step) const;
-  StepResult result(uint64_t step);  // waits
+  StepResult result(uint64_t step);           // waits
+  uint64_t started() const { return step_; }  // the number of the last step
   // How far the device is with the sums over the ranks, by bucket; any thread may ask.
   std::span<const CollectiveMark> collectives() const;
   // Writes bytes of the pack from `offset` on; returns when they are there. The pack may be written

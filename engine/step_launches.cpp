@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "engine/error.h"
+
 namespace engine {
 
 namespace {
@@ -117,6 +119,18 @@ Launch exchange_averages_launch(const Program& program, Enqueue enqueue) {
           count(layout.trained + layout.state),
           {4 * real(program) * double(layout.trained + layout.state), 0},
           std::move(enqueue)};
+}
+
+void check_buckets(Precision buckets, Precision storage, BackendKind kind) {
+  if (buckets == Precision::fp32) return;
+  const std::string_view name = name_of(buckets);
+  require(buckets == Precision::fp16 || buckets == Precision::bf16, Failure::usage,
+          "--bucket-precision {}: gradients travel in fp32, fp16 or bf16", name);
+  require(kind == BackendKind::cuda, Failure::usage,
+          "--bucket-precision {}: only between GPUs do gradients travel in 16 bits", name);
+  require(buckets != Precision::fp16 || storage == Precision::fp16, Failure::usage,
+          "--bucket-precision fp16 needs the loss scale of --precision fp16, not {}",
+          name_of(storage));
 }
 
 size_t channel_bytes(const Program& program) {

@@ -27,6 +27,10 @@ Launch finish_step_launch(Enqueue enqueue);
 Launch copy_weights_launch(const Program& program, Enqueue enqueue);
 Launch exchange_averages_launch(const Program& program, Enqueue enqueue);
 
+// Throws Error(usage) where a backend of that kind, with activations in `storage`, has no sums of
+// gradients in the precision `buckets`.
+void check_buckets(Precision buckets, Precision storage, BackendKind kind);
+
 // The bytes of the buffers' channel vectors and of the gradients, which a training step clears
 // first.
 size_t channel_bytes(const Program& program);

@@ -15,6 +15,7 @@
 #include "kernels/image.h"
 #include "kernels/loss.h"
 #include "kernels/operand.h"
+#include "kernels/sync_norms.h"
 #include "kernels/tiles.h"
 #include "kernels/update.h"
 
@@ -187,9 +188,23 @@ struct RunningNorm {
   float *running_mean, *running_var;
   const float *mean, *var;  // biased, of this step
   int channels;
-  float momentum, unbias;  // unbias: M / (M − 1)
+  int pixels;  // of an image
+  int images;  // whose statistics these are; 0: those of all ranks in this step
+  float momentum;
 };
-void update_running(const RunningNorm* norms, int count, int max_channels, cudaStream_t stream);
+// The variance is made unbiased: times M / (M − 1), M = images · pixels.
+void update_running(const RunningNorm* norms, int count, int max_channels, const StepParams* params,
+                    cudaStream_t stream);
+
+// ---------------------------------------------------------------- sweeps/sync_norms.cu
+
+// This rank's row of rows = {images, first, second}.
+void pack_rank_row(const RankRows<float>& rows, int rank, const float* first, const float* second,
+                   int images, cudaStream_t stream);
+// mean, var = those of all ranks' rows; the same for k0 and k1. See kernels/sync_norms.h.
+void merge_rank_statistics(float* mean, float* var, const RankRows<float>& rows,
+                           cudaStream_t stream);
+void merge_rank_sums(float* k0, float* k1, const RankRows<float>& rows, cudaStream_t stream);
 
 // ---------------------------------------------------------------- sweeps/image.cu
 

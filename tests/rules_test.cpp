@@ -113,17 +113,22 @@ const Rule kRules[] = {
     {"engine/(error|tensor|rng)\\..*", "engine/(error|tensor|rng)\\.h|kernels/random\\.h",
      "fmt/.*"},
     // What the module shows of itself is free of CUDA.
-    {"engine/cuda/(module|bench)\\.h", "engine/[^/]*|engine/cuda/(module|bench)\\.h", "fmt/.*"},
+    {"engine/cuda/(module|bench|trace)\\.h", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
+     "fmt/.*"},
     {"engine/cuda/.*", "(engine|kernels)/[^/]*|engine/cuda/.*",
-     "fmt/.*|cuda.*|library_types\\.h|cudnn.*|cublas.*|nccl\\.h|dlfcn\\.h"},
+     "fmt/"
+     ".*|cuda.*|library_types\\.h|cudnn.*|cublas.*|nccl\\.h|dlfcn\\.h|cupti\\.h|cxxabi\\.h|nvtx3/"
+     ".*"},
     {"engine/cpu/.*", "(engine|kernels)/[^/]*|engine/cpu/.*",
      "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|sched\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
     {"engine/wire/.*", "engine/(wire/)?[^/]*",
      "fmt/.*|unistd\\.h|fcntl\\.h|poll\\.h|netdb\\.h|netinet/.*|sys/.*"},
     {"engine/mpi/.*", "engine/[^/]*|engine/mpi/.*", "fmt/.*|mpi\\.h"},
     {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*|dlfcn\\.h"},
-    {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench)\\.h", "fmt/.*|dlfcn\\.h"},
+    {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
+     "fmt/.*|dlfcn\\.h"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
+    {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
     {"kernels/depthwise/.*", "kernels/(depthwise/)?[^/]*", kDevice},
@@ -147,10 +152,13 @@ const Rule kRules[] = {
     {"tools/data/.*", "tools/(cli|data)/.*|io/.*|engine/error\\.h", kText},
     {"tools/score/.*", "tools/(cli|machine|data|score)/.*|io/.*|engine/[^/]*|models/.*", kText},
     {"tools/bench/.*",
-     "tools/(cli|machine|bench)/.*|engine/[^/]*|engine/cuda/bench\\.h|kernels/[^/]*|models/.*",
+     "tools/(cli|machine|bench)/.*|engine/[^/]*|engine/cuda/(bench|trace)\\.h|kernels/[^/]*|models/"
+     ".*",
      kText},
     {"tools/train/.*", "tools/(cli|machine|data|score|train)/.*|io/.*|engine/[^/]*|models/.*",
      kText},
+    {"tools/scale/.*",
+     "tools/(cli|machine|data|score|train|bench|scale)/.*|io/.*|engine/[^/]*|models/.*", kText},
     {"tools/engine/.*", "tools/.*|io/.*|engine/[^/]*|models/.*", kText},
 };
 

@@ -71,12 +71,12 @@ class CpuBackend final : public HostBackend<float> {
     cpu::load_images(threads_, program.output<float>(program.graph.image).y, program.images());
   }
 
-  void update_running(const Program& program) override {
+  void update_running(const Program& program, int64_t images) override {
     for (const Norm& norm : program.graph.norms) {
       const auto now = program.output<float>(norm.at);
       float* mean = program.master<float>(norm.running_mean);
       float* var = program.master<float>(norm.running_var);
-      const double count = static_cast<double>(now.pixels());
+      const double count = static_cast<double>(images * now.height * now.width);
       const float unbias = count > 1 ? static_cast<float>(count / (count - 1)) : 1.f;
       for (int c = 0; c < now.channels; ++c) {
         mean[c] += norm.momentum * (now.mean[c] - mean[c]);

@@ -7,12 +7,15 @@
 #include <map>
 #include <memory>
 
+#include "engine/cuda/capture.h"
 #include "engine/cuda/context.h"
 #include "engine/cuda/module.h"
 #include "engine/cuda/nccl.h"
 #include "engine/cuda/prepare.h"
 #include "engine/cuda/storage.h"
+#include "engine/cuda/sync_norms.h"
 #include "engine/step_launches.h"
+#include "engine/sync_norms.h"
 #include "kernels/kernels.h"
 
 namespace engine::cuda {
@@ -73,32 +76,6 @@ void name_after(const std::string& step, Launches& launches) {
                       enqueue = std::move(launch.enqueue)] { in_step(name, enqueue); };
 }
 
-// ---------------------------------------------------------------- capture
-
-CapturedGraph capture(cudaStream_t stream, const std::function<void()>& body) {
-  // Thread-local: other ranks of this process allocate and capture as they like.
-  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  cudaGraph_t graph = nullptr;
-  try {
-    body();
-  } catch (...) {
-    cudaStreamEndCapture(stream, &graph);
-    const CapturedGraph unfinished(graph);
-    throw;
-  }
-  check(cudaStreamEndCapture(stream, &graph));
-  return CapturedGraph(graph);
-}
-
-std::shared_ptr<CUgraphExec_st> instantiate(const CapturedGraph& graph, cudaStream_t stream) {
-  cudaGraphExec_t instance = nullptr;
-  check(cudaGraphInstantiate(&instance, graph.get(), 0ull));
-  GraphExec exec(instance);
-  check(cudaGraphUpload(exec.get(), stream));
-  check(cudaStreamSynchronize(stream));
-  return exec;
-}
-
 // ---------------------------------------------------------------- the backend
 
 class CudaBackend final : public Backend {
@@ -115,7 +92,7 @@ class CudaBackend final : public Backend {
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   void clear(void* to, size_t bytes) override;
-  void synchronize() override { check(cudaStreamSynchronize(stream())); }
+  void synchronize() override { sum_.wait(stream()); }
 
   Prepared prepare(const Program& program, const PrepareOptions& options) override;
 
@@ -148,17 +125,24 @@ class CudaBackend final : public Backend {
   void prepare_around(Prepared& prepared, const Program& program, const PrepareOptions& options);
   template <class T>
   Launches prepare_update(const Program& program, const PrepareOptions& options);
-  void prepare_reduce(Prepared& prepared, const Program& program);
-  Launches prepare_running(const Program& program);
+  void prepare_reduce(Prepared& prepared, const Program& program, const PrepareOptions& options);
+  Launches prepare_running(const Program& program, bool shared);
+  BucketFormat bucket_format(Precision precision, const std::vector<Bucket>& buckets);
   Launch clear_launch(Untyped arena, size_t bytes);
+  void release(std::byte* memory, cudaError_t (*free)(void*));
+  void give_up() noexcept;
 
   Cuda gpu_;
   GradientSum sum_;
+  Captures captures_;
   std::array<Slot, kSlots> slots_;
   int active_slot_ = kNone;  // read by the step that was started last
   Memory pinned_params_;
   std::array<ParamUpload, kResults> param_uploads_;
   int next_params_ = 0;
+  // Buckets cast to 16 bits; what a recorded step uses stays when a larger one is needed.
+  std::vector<Memory> travelling_;
+  size_t travelling_bytes_ = 0;  // of the last
   BackendInfo info_;
 };
 
@@ -172,6 +156,7 @@ std::string describe(int device) {
 CudaBackend::CudaBackend(const BackendOptions& options)
     : gpu_(options.device),
       sum_(options.communicator),
+      captures_(stream()),
       pinned_params_(allocate_host(sizeof(StepParams) * kResults)),
       info_{BackendKind::cuda, describe(options.device), options.communicator.ranks(),
             kernels::device_limits()} {
@@ -201,14 +186,26 @@ Memory CudaBackend::allocate(size_t bytes) {
          gpu_.device, free_bytes() / kMiB);
   }
   check(e);
-  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFree(p); });
+  return Memory(static_cast<std::byte*>(memory), [this](std::byte* p) { release(p, cudaFree); });
 }
 
 // Visible to kernels at the same address: result rings live here too.
 Memory CudaBackend::allocate_host(size_t bytes) {
   void* memory = nullptr;
   check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped));
-  return Memory(static_cast<std::byte*>(memory), [](std::byte* p) { cudaFreeHost(p); });
+  return Memory(static_cast<std::byte*>(memory),
+                [this](std::byte* p) { release(p, cudaFreeHost); });
+}
+
+// To free memory CUDA waits for the device, which after a failure may wait for other ranks.
+void CudaBackend::release(std::byte* memory, cudaError_t (*free)(void*)) {
+  if (sum_.met() && std::uncaught_exceptions() > 0) give_up();
+  free(memory);
+}
+
+void CudaBackend::give_up() noexcept {
+  captures_.destroy();
+  sum_.abort();
 }
 
 void CudaBackend::upload(void* to, const void* from, size_t bytes) {
@@ -232,16 +229,16 @@ Prepared CudaBackend::prepare(const Program& program, const PrepareOptions& opti
   visit_storage(program.precision(),
                 [&]<class T>() { prepare_around<T>(prepared, program, options); });
   const std::vector<Step>& steps = program.graph.steps;
-  for (int i = 0; program.batch() > 0 && i < static_cast<int>(steps.size()); ++i) {
-    const std::string& name = name_of(steps[i]);
-    StepExec exec;
-    in_step(name, [&] {
-      exec = std::visit([&](const auto& step) { return cuda::prepare(gpu_, program, i, step); },
-                        steps[i]);
+  for (int i = 0; program.batch() > 0 && i < static_cast<int>(steps.size()); ++i)
+    in_step(name_of(steps[i]), [&] {
+      prepared.steps.push_back(std::visit(
+          [&](const auto& step) { return cuda::prepare(gpu_, program, i, step); }, steps[i]));
     });
-    name_after(name, exec.forward);
-    name_after(name + ", backward", exec.backward);
-    prepared.steps.push_back(std::move(exec));
+  if (shares_statistics(program, options, info_.ranks))
+    share_norms(prepared.steps, program, *this, sum_, stream());
+  for (size_t i = 0; i < prepared.steps.size(); ++i) {
+    name_after(name_of(steps[i]), prepared.steps[i].forward);
+    name_after(name_of(steps[i]) + ", backward", prepared.steps[i].backward);
   }
   gpu_.algorithms.end();
   return prepared;
@@ -279,8 +276,10 @@ void CudaBackend::prepare_around(Prepared& p, const Program& program,
   if (program.training()) {
     p.clear.push_back(clear_launch(a.channels, channel_bytes(program)));
     p.clear.push_back(clear_launch(a.gradients, gradient_bytes(program)));
-    if (program.batch() > 0 && program.batch_statistics()) p.running = prepare_running(program);
-    prepare_reduce(p, program);
+    const bool shared = shares_statistics(program, options, info_.ranks);
+    if ((shared || program.batch() > 0) && program.batch_statistics())
+      p.running = prepare_running(program, shared);
+    prepare_reduce(p, program, options);
     p.update = prepare_update<T>(program, options);
   }
   for (Launches* launches : {&p.images, &p.publish, &p.copy_weights, &p.exchange_averages,
@@ -292,9 +291,12 @@ Launch CudaBackend::clear_launch(Untyped arena, size_t bytes) {
   return engine::clear_launch(bytes, [this, arena, bytes] { clear(arena.at, bytes); });
 }
 
-void CudaBackend::prepare_reduce(Prepared& p, const Program& program) {
+void CudaBackend::prepare_reduce(Prepared& p, const Program& program,
+                                 const PrepareOptions& options) {
+  check_buckets(options.buckets, program.precision(), info_.kind);
   const Arenas& a = program.arenas;
   const cudaStream_t s = stream();
+  const BucketFormat format = bucket_format(options.buckets, program.plan.buckets);
   for (const Bucket& bucket : program.plan.buckets) {
     float* gradients = a.gradients.as<float>() + bucket.first;
     float* sums = a.accumulated ? a.accumulated.as<float>() + bucket.first : nullptr;
@@ -305,16 +307,29 @@ void CudaBackend::prepare_reduce(Prepared& p, const Program& program) {
           [=, n = bucket.elements] { kernels::add_accumulated(gradients, sums, n, s); }));
     p.reduce.emplace_back();
     if (info_.ranks > 1)
-      p.reduce.back().push_back(
-          reduce_launch(bucket, info_.ranks,
-                        [=, this, n = bucket.elements, mark = a.collectives + p.reduce.size() - 1,
-                         params = a.params] { sum_.start(gradients, n, mark, params, s); }));
+      p.reduce.back().push_back(reduce_launch(
+          bucket, info_.ranks,
+          [=, this, n = bucket.elements, mark = a.collectives + p.reduce.size() - 1,
+           params = a.params] { sum_.start(gradients, n, format, mark, params, s); }));
   }
   if (info_.ranks > 1) p.finish_reduce.push_back(finish_reduce_launch([this, s] { sum_.join(s); }));
   if (a.accumulated)
     p.accumulate.push_back(accumulate_launch(program, [a, n = program.plan.layout.trained, s] {
       kernels::accumulate(a.accumulated.as<float>(), a.gradients.as<float>(), n, s);
     }));
+}
+
+// The scratch is the backend's: buckets, of whichever program, travel one after the other.
+BucketFormat CudaBackend::bucket_format(Precision precision, const std::vector<Bucket>& buckets) {
+  if (info_.ranks == 1 || precision == Precision::fp32) return {};
+  int64_t largest = 0;
+  for (const Bucket& bucket : buckets) largest = std::max(largest, bucket.elements);
+  const size_t bytes = storage_size(precision) * static_cast<size_t>(largest);
+  if (bytes > travelling_bytes_) {
+    travelling_.push_back(allocate(bytes));
+    travelling_bytes_ = bytes;
+  }
+  return {precision, travelling_.back().get()};
 }
 
 template <class T>
@@ -349,8 +364,9 @@ Launches CudaBackend::prepare_update(const Program& program, const PrepareOption
   return launches;
 }
 
-// The launch owns the table of norms that the kernel reads.
-Launches CudaBackend::prepare_running(const Program& program) {
+// The launch owns the table of norms that the kernel reads; `shared`: their statistics are those of
+// all ranks.
+Launches CudaBackend::prepare_running(const Program& program, bool shared) {
   std::vector<kernels::RunningNorm> entries;
   int most = 0;
   const Graph& graph = program.graph;
@@ -358,14 +374,14 @@ Launches CudaBackend::prepare_running(const Program& program) {
     const Norm& norm = graph.norms[n];
     const Operand normed{.at = norm.at, .norm = n};
     const OperandView<float> view = program.operand<float>(normed);
-    const auto count = static_cast<float>(view.pixels());
     entries.push_back({.running_mean = program.master<float>(norm.running_mean),
                        .running_var = program.master<float>(norm.running_var),
                        .mean = view.norm.mean,
                        .var = view.norm.var,
                        .channels = view.channels,
-                       .momentum = static_cast<float>(norm.momentum),
-                       .unbias = count > 1 ? count / (count - 1) : 1});
+                       .pixels = view.height * view.width,
+                       .images = shared ? 0 : view.batch,
+                       .momentum = static_cast<float>(norm.momentum)});
     most = std::max(most, view.channels);
   }
   Launches launches;
@@ -374,21 +390,21 @@ Launches CudaBackend::prepare_running(const Program& program) {
   const std::shared_ptr<std::byte> table = allocate(bytes);
   upload(table.get(), entries.data(), bytes);
   synchronize();
-  launches.push_back(running_launch(
-      program, [table, count = static_cast<int>(entries.size()), most, s = stream()] {
-        kernels::update_running(reinterpret_cast<const kernels::RunningNorm*>(table.get()), count,
-                                most, s);
-      }));
+  launches.push_back(running_launch(program, [table, count = static_cast<int>(entries.size()), most,
+                                              params = program.arenas.params, s = stream()] {
+    kernels::update_running(reinterpret_cast<const kernels::RunningNorm*>(table.get()), count, most,
+                            params, s);
+  }));
   return launches;
 }
 
 std::function<void()> CudaBackend::record(const std::function<void()>& body) {
   const int64_t sums_before = sum_.started();
-  const auto exec = instantiate(capture(stream(), body), stream());
+  const auto graph = captures_.record(body);
   const bool collective = sum_.started() > sums_before;
-  return [this, exec, collective] {
+  return [this, graph, collective] {
     if (collective) sum_.meet();
-    check(cudaGraphLaunch(exec.get(), stream()));
+    check(cudaGraphLaunch(graph->get(), stream()));
   };
 }
 
@@ -415,7 +431,7 @@ void CudaBackend::upload_batch(const Program& program, int slot, const HostBatch
 }
 
 void CudaBackend::wait_uploaded(int slot) {
-  check(cudaEventSynchronize(slots_[slot].uploaded.get()));
+  sum_.wait(slots_[slot].uploaded.get());
 }
 
 // Starts a step: what is enqueued before it was the last to read the slot of the step before.
@@ -425,7 +441,7 @@ void CudaBackend::set_params(const Program& program, const StepParams& params) {
   check(cudaStreamWaitEvent(stream(), slots_[active_slot_].uploaded.get(), 0));
   ParamUpload& next = param_uploads_[next_params_];
   next_params_ = (next_params_ + 1) % kResults;
-  check(cudaEventSynchronize(next.copied.get()));
+  sum_.wait(next.copied.get());
   *next.params = params;
   upload(program.arenas.params, next.params, sizeof params);
   check(cudaEventRecord(next.copied.get(), stream()));
@@ -436,7 +452,8 @@ Backend* make_backend(const BackendOptions& options) {
   return std::make_unique<CudaBackend>(options).release();
 }
 
-constexpr Module kModule{make_backend, devices, versions, time_kernels};
+constexpr Module kModule{make_backend,     devices,    versions,   time_kernels,
+                         measure_ceilings, open_trace, trace_step, in_range};
 
 }  // namespace
 

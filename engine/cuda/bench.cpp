@@ -2,6 +2,9 @@
 // with.
 #include "engine/cuda/bench.h"
 
+#include <cuda_profiler_api.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -246,6 +249,8 @@ std::vector<Distinct> distinct_launches(const KernelBench& bench,
     const auto& [launch, step] = bench.launches[i];
     if (std::find(bench.left_out.begin(), bench.left_out.end(), step) != bench.left_out.end())
       continue;
+    if (fmt::format("{} {}", launch->kernel, launch->shape).find(bench.filter) == std::string::npos)
+      continue;
     auto known = std::find_if(found.begin(), found.end(), [&](const Distinct& d) {
       return d.time.kernel == launch->kernel && d.time.shape == launch->shape;
     });
@@ -261,7 +266,43 @@ std::vector<Distinct> distinct_launches(const KernelBench& bench,
   return found;
 }
 
+// Memory then holds what it holds in the step.
+void run_before(const KernelBench& bench, const Distinct& distinct) {
+  for (const OrderedLaunch& l : bench.launches.first(distinct.first)) l.launch->enqueue();
+}
+
+std::vector<float> times_alone(const KernelBench& bench, const Distinct& distinct, Timer& timer) {
+  return timer.time(bench.launches[distinct.first].launch->enqueue, bench.runs);
+}
+
+std::vector<KernelTime> time_filtered(const KernelBench& bench, Timer& timer) {
+  std::vector<KernelTime> kernels;
+  for (Distinct& d : distinct_launches(bench, std::vector<double>(bench.launches.size()))) {
+    run_before(bench, d);
+    check(cudaDeviceSynchronize());
+    check(cudaProfilerStart());
+    d.time.ms = times_alone(bench, d, timer);
+    check(cudaProfilerStop());
+    kernels.push_back(std::move(d.time));
+  }
+  require(!kernels.empty(), Failure::usage, "--filter '{}': no launch of the step has that text",
+          bench.filter);
+  return kernels;
+}
+
+Ceilings ceilings_of(Cuda& gpu, Timer& timer, Precision precision) {
+  return {copy_bytes_per_s(timer, gpu.stream.get()), visit_storage(precision, [&]<class T>() {
+            return product_flops_per_s<T>(gpu, timer, precision);
+          })};
+}
+
 }  // namespace
+
+Ceilings measure_ceilings(Backend& backend, Precision precision) {
+  Cuda& gpu = cuda_of(backend);
+  Timer timer(gpu.stream.get());
+  return ceilings_of(gpu, timer, precision);
+}
 
 KernelTimes time_kernels(Backend& backend, const KernelBench& bench) {
   Cuda& gpu = cuda_of(backend);
@@ -270,11 +311,11 @@ KernelTimes time_kernels(Backend& backend, const KernelBench& bench) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, gpu.device));
   KernelTimes times{.gpu = properties.name};
-  times.copy_bytes_per_s = copy_bytes_per_s(timer, stream);
-  times.product_flops_per_s = visit_storage(bench.precision, [&]<class T>() {
-    return product_flops_per_s<T>(gpu, timer, bench.precision);
-  });
-
+  if (!bench.filter.empty()) {
+    times.kernels = time_filtered(bench, timer);
+    return times;
+  }
+  times.ceilings = ceilings_of(gpu, timer, bench.precision);
   times.captured_ms = median_ms(stream,
                                 [&] {
                                   for (int i = 0; i < kSteps; ++i) bench.step();
@@ -284,9 +325,8 @@ KernelTimes time_kernels(Backend& backend, const KernelBench& bench) {
   const std::vector<double> in_order = times_in_order(bench.launches, stream, true);
   times.in_order_ms = sum_of(in_order);
   for (Distinct& d : distinct_launches(bench, in_order)) {
-    // Memory then holds what it holds in the step.
-    for (const OrderedLaunch& l : bench.launches.first(d.first)) l.launch->enqueue();
-    d.time.ms = timer.time(bench.launches[d.first].launch->enqueue, bench.runs);
+    run_before(bench, d);
+    d.time.ms = times_alone(bench, d, timer);
     times.kernels.push_back(std::move(d.time));
   }
   return times;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/ceilings.h"
 #include "engine/launch.h"
 #include "engine/precision.h"
 
@@ -19,6 +20,9 @@ struct KernelBench {
   std::vector<int> left_out;                // steps of the graph whose launches are not measured
   Precision precision = Precision::fp32;
   int runs = 20;  // of each kernel and shape alone, every one on a cold L2
+  // Only the launches whose "kernel shape" holds this text, and nothing else: for a profiler
+  // outside, which is told to record while they run alone. Empty: all.
+  std::string filter;
 };
 
 // The launches of one kernel and shape.
@@ -32,18 +36,20 @@ struct KernelTime {
 
 struct KernelTimes {
   std::string gpu;
-  double copy_bytes_per_s = 0;     // device copy of 512 MiB, read and write counted
-  double product_flops_per_s = 0;  // 8192³ product of random numbers in the precision
-  double captured_ms = 0;          // the step, as the session runs it
-  double enqueued_ms = 0;          // its launches one after the other, never waiting for the host
-  double in_order_ms = 0;          // the sum of the launches, an event between any two
+  Ceilings ceilings;
+  double captured_ms = 0;  // the step, as the session runs it
+  double enqueued_ms = 0;  // its launches one after the other, never waiting for the host
+  double in_order_ms = 0;  // the sum of the launches, an event between any two
   std::vector<KernelTime> kernels;
 };
 
 namespace cuda {
 
+// A copy of 512 MiB, and an 8192³ product of random numbers.
+Ceilings measure_ceilings(Backend& backend, Precision precision);
+
 // Runs the ceilings, then the step, then every launch of it. The session that made the launches is
-// idle.
+// idle. Throws Error(usage) where the filter lets nothing through.
 KernelTimes time_kernels(Backend& backend, const KernelBench& bench);
 
 }  // namespace cuda

@@ -1,5 +1,5 @@
-# Finds nvcc, cuBLASLt, cuDNN and NCCL; sets ENGINE_WITH_CUDA, or ENGINE_NO_CUDA_REASON.
-# ENGINE_CUDA=ON makes a missing piece an error.
+# Finds nvcc, cuBLASLt, cuDNN, NCCL and the headers of CUPTI and NVTX; sets ENGINE_WITH_CUDA, or
+# ENGINE_NO_CUDA_REASON. ENGINE_CUDA=ON makes a missing piece an error.
 set(ENGINE_NO_CUDA_REASON "")
 find_program(ENGINE_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin)
 if(NOT ENGINE_NVCC)
@@ -30,10 +30,15 @@ else()
   find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib lib64)
   find_path(NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
   find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib lib64)
+  find_path(CUPTI_INCLUDE cupti.h HINTS ${CUDAToolkit_INCLUDE_DIRS}
+    ${CUDAToolkit_TARGET_DIR}/extras/CUPTI/include ${CUDAToolkit_ROOT}/extras/CUPTI/include)
+  find_path(NVTX_INCLUDE nvtx3/nvToolsExt.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
   if(NOT CUDNN_INCLUDE OR NOT CUDNN_LIBRARY)
     set(ENGINE_NO_CUDA_REASON "cuDNN was not found")
   elseif(NOT NCCL_INCLUDE OR NOT NCCL_LIBRARY)
     set(ENGINE_NO_CUDA_REASON "NCCL was not found")
+  elseif(NOT CUPTI_INCLUDE OR NOT NVTX_INCLUDE)
+    set(ENGINE_NO_CUDA_REASON "the headers of CUPTI and NVTX were not found")
   else()
     set(ENGINE_WITH_CUDA ON)
   endif()

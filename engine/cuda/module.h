@@ -6,6 +6,7 @@
 
 #include "engine/backend.h"
 #include "engine/cuda/bench.h"
+#include "engine/cuda/trace.h"
 #include "engine/cuda_module.h"
 
 namespace engine::cuda {
@@ -15,6 +16,10 @@ struct Module {
   std::vector<GpuInfo> (*devices)();
   std::string (*versions)();
   KernelTimes (*time_kernels)(Backend& backend, const KernelBench& bench);
+  Ceilings (*measure_ceilings)(Backend& backend, Precision precision);
+  std::shared_ptr<Tracer> (*open_trace)();
+  DeviceTrace (*trace_step)(Tracer& tracer, Backend& backend, const TraceRun& run);
+  void (*in_range)(const std::string& name, const std::function<void()>& body);
 };
 
 using ModuleEntry = const Module* (*)();

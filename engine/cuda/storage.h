@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cudnn.h>
 #include <library_types.h>
+#include <nccl.h>
 
 #include "engine/error.h"
 #include "engine/precision.h"
@@ -31,16 +32,19 @@ template <>
 struct Storage<float> {
   static constexpr cudaDataType_t matrix = CUDA_R_32F;
   static constexpr cudnnDataType_t tensor = CUDNN_DATA_FLOAT;
+  static constexpr ncclDataType_t sum = ncclFloat;
 };
 template <>
 struct Storage<__half> {
   static constexpr cudaDataType_t matrix = CUDA_R_16F;
   static constexpr cudnnDataType_t tensor = CUDNN_DATA_HALF;
+  static constexpr ncclDataType_t sum = ncclHalf;
 };
 template <>
 struct Storage<__nv_bfloat16> {
   static constexpr cudaDataType_t matrix = CUDA_R_16BF;
   static constexpr cudnnDataType_t tensor = CUDNN_DATA_BFLOAT16;
+  static constexpr ncclDataType_t sum = ncclBfloat16;
 };
 
 }  // namespace engine::cuda

@@ -168,11 +168,12 @@ class ReferenceBackend final : public HostBackend<Real<T>> {
     reference::load_images(program.output<T>(program.graph.image).y, program.images());
   }
 
-  void update_running(const Program& program) override {
+  void update_running(const Program& program, int64_t images) override {
     for (const Norm& n : program.graph.norms) {
       const auto now = program.output<T>(n.at);
       reference::update_running(program.master<R>(n.running_mean), program.master<R>(n.running_var),
-                                now.mean, now.var, now.channels, R(n.momentum), now.pixels());
+                                now.mean, now.var, now.channels, R(n.momentum),
+                                images * now.height * now.width);
     }
   }
 

@@ -75,11 +75,14 @@ int64_t steps_per_epoch(int64_t samples, int batch, Share share) {
 }
 
 StepShare share_of_step(int64_t samples, int batch, Share share, int64_t step) {
-  const int64_t begin = step * batch * share.ranks;
-  const int64_t total = std::min(int64_t{batch} * share.ranks, samples - begin);
+  return share_from(samples, batch, share, step * batch * share.ranks);
+}
+
+StepShare share_from(int64_t samples, int batch, Share share, int64_t position) {
+  const int64_t total = std::min(int64_t{batch} * share.ranks, samples - position);
   const int64_t base = total / share.ranks,
                 longer = total % share.ranks;  // that many of the first ranks have one more
-  return {.first = begin + share.rank * base + std::min<int64_t>(share.rank, longer),
+  return {.first = position + share.rank * base + std::min<int64_t>(share.rank, longer),
           .count = static_cast<int>(base + (share.rank < longer)),
           .total = static_cast<int>(total)};
 }
@@ -127,18 +130,21 @@ Loader::Slot Loader::make_slot() const {
   return slot;
 }
 
-void Loader::start(uint32_t epoch, int64_t first_step) {
+void Loader::start(uint32_t epoch, int64_t position) {
   std::unique_lock lock(mutex_);
   left_ = 0;
   end_ = opened_;
-  ready_.wait(lock, [this] { return busy_ == 0; });
+  ready_.wait(lock, [this] { return busy_.empty(); });
   epoch_ = epoch;
   order_ = options_.balanced
                ? balanced_order(dataset_, options_.seed, epoch)
                : epoch_order(dataset_.samples.size(), options_.seed, epoch, options_.shuffle);
   for (Slot& slot : slots_) slot.error = nullptr;
-  given_ = opened_ = first_step;
-  end_ = steps_;
+  position_ = position;
+  first_step_ = position / (int64_t{options_.batch} * options_.share.ranks);
+  given_ = opened_ = first_step_;
+  end_ = first_step_ + steps_per_epoch(static_cast<int64_t>(order_.size()) - position,
+                                       options_.batch, options_.share);
   work_.notify_all();
 }
 
@@ -162,6 +168,11 @@ std::vector<BadImage> Loader::bad_images() const {
   return list;
 }
 
+std::string Loader::under_way() const {
+  const std::lock_guard lock(mutex_);
+  return busy_.empty() ? "" : dataset_.samples[order_[*busy_.begin()]].path;
+}
+
 // What every thread does: takes the next sample of the step opened last, or opens the next step
 // once the consumer is less than `ahead` batches behind.
 void Loader::work(std::stop_token stop) {
@@ -175,7 +186,8 @@ void Loader::work(std::stop_token stop) {
     }
     Slot& slot = slot_of(opened_ - 1);
     const int i = slot.batch.count - left_--;
-    ++busy_;
+    const int64_t position = slot.batch.first + i;
+    busy_.insert(position);
     lock.unlock();
     std::exception_ptr error;
     try {
@@ -188,15 +200,16 @@ void Loader::work(std::stop_token stop) {
     if (error && (!slot.error || i < slot.error_at))
       slot.error = std::exchange(error, nullptr), slot.error_at = i;
     --slot.remaining;
-    --busy_;
-    if (slot.remaining == 0 || busy_ == 0) ready_.notify_all();
+    busy_.erase(position);
+    if (slot.remaining == 0 || busy_.empty()) ready_.notify_all();
   }
 }
 
 void Loader::open_step() {
   Slot& slot = slot_of(opened_);
-  const StepShare part =
-      share_of_step(static_cast<int64_t>(order_.size()), options_.batch, options_.share, opened_);
+  const int64_t per_step = int64_t{options_.batch} * options_.share.ranks;
+  const StepShare part = share_from(static_cast<int64_t>(order_.size()), options_.batch,
+                                    options_.share, position_ + (opened_ - first_step_) * per_step);
   const size_t count = part.count;
   slot.batch = {.images = slot.images,
                 .records = slot.records,

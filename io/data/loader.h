@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -48,6 +49,8 @@ struct StepShare {
 // only if fewer samples than ranks are left.
 int64_t steps_per_epoch(int64_t samples, int batch, Share share);
 StepShare share_of_step(int64_t samples, int batch, Share share, int64_t step);
+// The share of the step that begins at a position, whatever steps came before it.
+StepShare share_from(int64_t samples, int batch, Share share, int64_t position);
 
 // Prepares sample `index` of the data set; all images of a loader have one size. Several threads
 // call it at once. An Error of kind data means that the image is bad; any other exception ends the
@@ -89,7 +92,7 @@ struct Batch {
   std::span<const uint32_t> indices;     // (count) positions in the data set
   // (count) 1 where another sample stands in for a bad one, which evaluation does not count.
   std::span<const uint8_t> substituted;
-  int64_t step = 0;
+  int64_t step = 0;   // of the epoch, in steps of this loader's size
   int64_t first = 0;  // the position in the epoch of the first sample
   // The samples of this rank. A rank with none takes the step too: it adds zeros to the all-reduce.
   int count = 0;
@@ -111,9 +114,9 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  // Begins to prepare an epoch from any of its steps. What was being prepared is dropped, and no
-  // batch that was given out is valid any more.
-  void start(uint32_t epoch, int64_t first_step = 0);
+  // Begins to prepare an epoch from any of its positions, which another number of ranks may have
+  // reached. What was being prepared is dropped, and no batch that was given out is valid any more.
+  void start(uint32_t epoch, int64_t position = 0);
 
   // The next step's batch, or null after the last one. It is valid until start() or `keep` further
   // calls (by default until the next call). Throws what a sample of the batch threw, once all
@@ -123,6 +126,9 @@ class Loader {
   int64_t steps() const { return steps_; }               // the steps of an epoch
   double wait_seconds() const { return wait_seconds_; }  // the time spent in next() so far
   std::vector<BadImage> bad_images() const;              // each once, in the order of the data set
+  // The first image in the order of the epoch that is being prepared; empty if none is. Any thread
+  // may ask.
+  std::string under_way() const;
 
  private:
   using Memory = std::unique_ptr<void, std::function<void(void*)>>;
@@ -157,6 +163,8 @@ class Loader {
 
   // Only start() changes these, while no thread is at work.
   uint32_t epoch_ = 0;
+  int64_t position_ = 0;    // where the epoch was entered
+  int64_t first_step_ = 0;  // which step that is
   std::vector<uint32_t> order_;
 
   // Guards what follows and the slots' counters and errors. The samples of a slot belong to the
@@ -169,7 +177,7 @@ class Loader {
   int64_t opened_ = 0;                   // steps whose samples threads take or have taken
   int64_t end_ = 0;                      // steps to open
   int left_ = 0;                         // samples of the step opened last that no thread has taken
-  int busy_ = 0;                         // threads preparing a sample
+  std::set<int64_t> busy_;               // positions in the epoch of the samples being prepared
   std::map<uint32_t, std::string> bad_;  // the reason for each bad sample
 
   std::vector<std::jthread> threads_;  // last, so that they end before anything else is destroyed

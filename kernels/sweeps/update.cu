@@ -208,12 +208,16 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* to, const From* from
       [&](int64_t i) { to[i] = from_float<To>(to_float(from[i])); });
 }
 
-__global__ void __launch_bounds__(kThreads) update_running_kernel(const RunningNorm* norms) {
+__global__ void __launch_bounds__(kThreads)
+    update_running_kernel(const RunningNorm* norms, const StepParams* params) {
   const RunningNorm norm = norms[blockIdx.y];
   const int c = blockIdx.x * blockDim.x + threadIdx.x;
   if (c >= norm.channels) return;
+  const int64_t images = norm.images ? norm.images : params->total;
+  const float count = static_cast<float>(images * norm.pixels);
+  const float unbias = count > 1 ? count / (count - 1) : 1;
   norm.running_mean[c] += norm.momentum * (norm.mean[c] - norm.running_mean[c]);
-  norm.running_var[c] += norm.momentum * (norm.unbias * norm.var[c] - norm.running_var[c]);
+  norm.running_var[c] += norm.momentum * (unbias * norm.var[c] - norm.running_var[c]);
 }
 
 template <int V, class T>
@@ -289,10 +293,11 @@ void Casts<T>::to_float(float* to, const T* from, int64_t n, cudaStream_t stream
   launch_cast(to, from, n, stream);
 }
 
-void update_running(const RunningNorm* norms, int count, int max_channels, cudaStream_t stream) {
+void update_running(const RunningNorm* norms, int count, int max_channels, const StepParams* params,
+                    cudaStream_t stream) {
   if (count == 0) return;
   update_running_kernel<<<dim3((max_channels + kThreads - 1) / kThreads, count), kThreads, 0,
-                          stream>>>(norms);
+                          stream>>>(norms, params);
 }
 
 template struct Update<float, AdamStep>;

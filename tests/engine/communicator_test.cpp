@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <thread>
+#include <tuple>
 
 #include "engine/error.h"
 #include "engine/rng.h"
@@ -96,4 +97,46 @@ TEST_CASE("ranks on the reference backend train as one") {
     check_data_parallel(ranks, [](const Communicator& communicator) {
       return make_reference_backend({.communicator = communicator});
     });
+}
+
+TEST_CASE("ranks that come to different operations are all told, and the odd one is named") {
+  for (const auto& [ranks, odd, usual] : {std::tuple{4, 2, 0}, {4, 0, 1}, {2, 1, 0}}) {
+    CAPTURE(ranks);
+    CAPTURE(odd);
+    std::atomic<int> told{0};
+    const std::string message = message_of(
+        [&, ranks = ranks, odd = odd] {
+          run_ranks(ranks, [&](const Communicator& c) {
+            std::vector<float> values(10, 1.f);
+            c.group->sum<float>(c.rank, values);
+            ++told;
+            if (c.rank != odd) c.group->sum<float>(c.rank, values);
+            c.group->broadcast(c.rank, std::as_writable_bytes(std::span(values).first(2)));
+          });
+        },
+        Failure::collective);
+    CHECK(told == ranks);
+    if (ranks > 2)
+      CHECK(mentions(message, fmt::format("rank {} came to a broadcast of 8 bytes where rank {} "
+                                          "came to a sum of 40 bytes: one has left",
+                                          odd, usual)));
+    for (const char* part : {"a broadcast of 8 bytes", "a sum of 40 bytes"})
+      CHECK(mentions(message, part));
+  }
+}
+
+TEST_CASE("a group tells how far each rank is") {
+  const auto group = std::make_shared<Group>(2);
+  std::thread other([&] { group->barrier(1); });
+  while (group->reached(1).begun == 0) std::this_thread::yield();
+  CHECK(group->reached(1) == Reached{1, 0});
+  CHECK(group->reached(0) == Reached{});
+  group->barrier(0);
+  other.join();
+  for (int rank : {0, 1}) CHECK(group->reached(rank) == Reached{1, 1});
+  group->check();
+  CHECK(!group->aborted());
+  group->abort("no more data");
+  CHECK(group->aborted() == "no more data");
+  CHECK_THROWS_WITH_AS(group->check(), "another rank stopped: no more data", Error);
 }

@@ -5,6 +5,7 @@
 
 #include "io/weights/safetensors.h"
 #include "models/models.h"
+#include "tests/engine/ranks.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -55,6 +56,21 @@ TEST_CASE("the reference in double agrees with PyTorch in double") {
     CHECK(report.gradients.size() == size_t(trained));
     CHECK(report.running.size() == 2 * graph.norms.size());
   }
+}
+
+// The goldens have two images.
+TEST_CASE("two ranks with an image each agree with PyTorch's batch norm over both") {
+  for (const fs::path& file : goldens())
+    test::run_ranks(2, [&](const Communicator& communicator) {
+      const auto backend =
+          make_reference_backend({.precision = Precision::fp64, .communicator = communicator});
+      const ParityReport report = run_parity(
+          read_safetensors(file), *backend,
+          {.precision = Precision::fp64, .deterministic = true, .communicator = communicator});
+      const std::string difference = first_difference(report, parity_limits(Precision::fp64));
+      CHECK_MESSAGE(difference.empty(), report.model << ": " << difference);
+      CHECK(report.batch == 2);
+    });
 }
 
 TEST_CASE("a wrong step is noticed and its first layer named") {

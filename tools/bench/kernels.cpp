@@ -21,11 +21,6 @@ struct Row {
   double ceiling() const { return 100 * least_ms / step_ms; }
 };
 
-// Nothing is faster than its bytes at the copy's rate and its flops at the product's.
-double least_ms(const KernelTimes& times, double bytes, double flops) {
-  return 1e3 * std::max(bytes / times.copy_bytes_per_s, flops / times.product_flops_per_s);
-}
-
 std::vector<Row> rows_of(const KernelTimes& times) {
   std::vector<Row> rows;
   double total = 0;
@@ -41,7 +36,7 @@ std::vector<Row> rows_of(const KernelTimes& times) {
             .p90 = quantile(ms, 0.9),
             .in_order = k.in_order_ms};
     row.step_ms = row.median * k.count;
-    row.least_ms = least_ms(times, k.cost.bytes, k.cost.flops) * k.count;
+    row.least_ms = least_ms(times.ceilings, k.cost) * k.count;
     total += row.step_ms;
     rows.push_back(std::move(row));
   }
@@ -82,33 +77,48 @@ double teraflops(double flops, double ms) {
 }  // namespace
 
 nlohmann::ordered_json kernel_json(const KernelTimes& times) {
-  nlohmann::ordered_json json = {{"hardware", times.gpu},
-                                 {"ceiling_gb_per_s", times.copy_bytes_per_s / 1e9},
-                                 {"ceiling_tflop_per_s", times.product_flops_per_s / 1e12},
-                                 {"ms_captured", times.captured_ms},
-                                 {"ms_enqueued", times.enqueued_ms},
-                                 {"ms_in_order", times.in_order_ms}};
+  const bool whole = times.captured_ms > 0;
+  nlohmann::ordered_json json = {{"hardware", times.gpu}};
+  if (whole)
+    json.update({{"ceiling_gb_per_s", times.ceilings.copy_bytes_per_s / 1e9},
+                 {"ceiling_tflop_per_s", times.ceilings.product_flops_per_s / 1e12},
+                 {"ms_captured", times.captured_ms},
+                 {"ms_enqueued", times.enqueued_ms},
+                 {"ms_in_order", times.in_order_ms}});
   double total = 0;
   json["kernels"] = nlohmann::ordered_json::array();
   for (const Row& r : rows_of(times)) {
     total += r.step_ms;
-    json["kernels"].push_back({{"kernel", r.kernel},
-                               {"shape", r.shape},
-                               {"count", r.count},
-                               {"ms_median", r.median},
-                               {"ms_p10", r.p10},
-                               {"ms_p90", r.p90},
-                               {"ms_per_step", r.step_ms},
-                               {"ms_in_order", r.in_order},
-                               {"share", r.share},
-                               {"bytes", r.bytes},
-                               {"flops", r.flops},
-                               {"gb_per_s", gigabytes(r.bytes, r.median)},
-                               {"tflop_per_s", teraflops(r.flops, r.median)},
-                               {"percent_of_ceiling", r.ceiling()}});
+    nlohmann::ordered_json kernel = {{"kernel", r.kernel},
+                                     {"shape", r.shape},
+                                     {"count", r.count},
+                                     {"ms_median", r.median},
+                                     {"ms_p10", r.p10},
+                                     {"ms_p90", r.p90},
+                                     {"bytes", r.bytes},
+                                     {"flops", r.flops},
+                                     {"gb_per_s", gigabytes(r.bytes, r.median)},
+                                     {"tflop_per_s", teraflops(r.flops, r.median)}};
+    if (whole)
+      kernel.update({{"ms_per_step", r.step_ms},
+                     {"ms_in_order", r.in_order},
+                     {"share", r.share},
+                     {"percent_of_ceiling", r.ceiling()}});
+    json["kernels"].push_back(std::move(kernel));
   }
-  json["ms_per_step"] = total;
+  if (whole) json["ms_per_step"] = total;
   return json;
+}
+
+std::string filtered_table(const KernelTimes& times) {
+  std::string text = fmt::format("{}\n{:>6}{:>10}{:>19}{:>9}{:>9}  {}\n", times.gpu, "times", "us",
+                                 "p10-p90 us", "GB/s", "TFLOP/s", "kernel, shape");
+  for (const Row& r : rows_of(times))
+    text +=
+        fmt::format("{:>6}{:>10.1f}{:>19}{:>9.0f}{:>9.1f}  {} {}\n", r.count, 1e3 * r.median,
+                    fmt::format("{:.1f}-{:.1f}", 1e3 * r.p10, 1e3 * r.p90),
+                    gigabytes(r.bytes, r.median), teraflops(r.flops, r.median), r.kernel, r.shape);
+  return text;
 }
 
 std::string kernel_table(const KernelTimes& times, int rows) {
@@ -119,9 +129,9 @@ std::string kernel_table(const KernelTimes& times, int rows) {
       "{}: copies {:.0f} GB/s, products {:.1f} TFLOP/s\n"
       "a step: {:.3f} ms captured; {:.3f} ms as launches one after the other; {:.3f} ms the sum of "
       "the launches in their order ({:+.1f}%); {:.3f} ms the sum of each alone on a cold L2\n\n",
-      times.gpu, times.copy_bytes_per_s / 1e9, times.product_flops_per_s / 1e12, times.captured_ms,
-      times.enqueued_ms, times.in_order_ms, 100 * (times.in_order_ms / times.captured_ms - 1),
-      total);
+      times.gpu, times.ceilings.copy_bytes_per_s / 1e9, times.ceilings.product_flops_per_s / 1e12,
+      times.captured_ms, times.enqueued_ms, times.in_order_ms,
+      100 * (times.in_order_ms / times.captured_ms - 1), total);
   text += fmt::format("{:<26}{:>9}{:>9}{:>9}{:>8}{:>9}{:>9}{:>10}\n", "kernel", "launches",
                       "in order", "ms/step", "share", "GB/s", "TFLOP/s", "ceiling");
   for (const Row& r : summed_by_kernel(shapes))

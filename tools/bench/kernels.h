@@ -9,8 +9,12 @@
 
 namespace engine {
 
-// One object: GPU, ceilings, kernels by their share of a step.
+// One object: GPU, ceilings, kernels by their share of a step. Under a filter only these kernels
+// were measured: there are no ceilings, no step and no shares of it.
 nlohmann::ordered_json kernel_json(const KernelTimes& times);
+
+// What ran alone under a filter: a line per launch.
+std::string filtered_table(const KernelTimes& times);
 
 // Kernels summed over their shapes, then the `rows` shapes with the largest share.
 std::string kernel_table(const KernelTimes& times, int rows);

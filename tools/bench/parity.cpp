@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
+#include <span>
 
 #include "engine/error.h"
 #include "kernels/random.h"
@@ -144,6 +146,21 @@ class Comparison {
 
 }  // namespace
 
+namespace {
+
+// The logits of all ranks' images.
+std::vector<double> all_logits(const Communicator& ranks, const std::vector<double>& own) {
+  std::vector<double> all;
+  for (const auto& bytes : ranks.group->gather(ranks.rank, std::as_bytes(std::span(own)))) {
+    std::vector<double> part(bytes.size() / sizeof(double));
+    std::memcpy(part.data(), bytes.data(), bytes.size());
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
+}
+
+}  // namespace
+
 ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOptions& options) {
   const ReferenceFile r(file);
   const int batch = r.number("batch_size"), size = r.number("image_size");
@@ -152,13 +169,18 @@ ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOp
                      .width = size,
                      .dropout = false,
                      .stochastic_depth = false};
-  SessionOptions session_options{.programs = {{batch, Mode::gradients}},
+  const Communicator& ranks = options.communicator;
+  const int own = batch / ranks.ranks(), first = own * ranks.rank;
+  require(own * ranks.ranks() == batch, Failure::usage, "{} ranks do not share a batch of {}",
+          ranks.ranks(), batch);
+  SessionOptions session_options{.programs = {{own, Mode::gradients}},
                                  .precision = options.precision,
                                  .conv = options.conv,
                                  .deterministic = options.deterministic,
                                  .float_input = true,
                                  .loss_scale = static_cast<float>(r.numbers("loss_scale").at(0)),
-                                 .fixed_loss_scale = true};
+                                 .fixed_loss_scale = true,
+                                 .sync_norms = true};
   Session session(make_model(r.text("model"), model), backend, session_options);
   const Graph& graph = session.graph();
 
@@ -168,19 +190,25 @@ ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOp
     state[p.name] = stored ? *stored : rule_tensor(p.name, p.shape, r.number("seed"));
   }
   session.load(state);
-  session.set_input(input_of(r, batch, size, graph.image.channels()));
+  const std::vector<double> input = input_of(r, batch, size, graph.image.channels());
+  const size_t image = input.size() / batch;
+  session.set_input(std::span(input).subspan(first * image, own * image));
   const std::vector<double> label_values = r.values("labels");
   const std::vector<int32_t> labels(label_values.begin(), label_values.end());
-  const std::vector<uint8_t> unused(size_t(batch) * size * size * graph.image.channels());
-  const uint64_t step = session.gradients({unused.data(), labels.data(), batch}, {});
+  const std::vector<uint8_t> unused(own * image);
+  const uint64_t step = session.gradients({unused.data(), labels.data() + first, own},
+                                          {.divisor = double(batch), .total = batch});
+  double loss = session.result(step).loss;
+  ranks.group->sum(ranks.rank, std::span(&loss, 1));
 
   ParityReport report{.model = r.text("model"),
                       .precision = std::string(name_of(options.precision)),
                       .reference_precision = r.text("reference_precision"),
                       .batch = batch,
                       .reference_loss = r.values("loss")[0],
-                      .loss = session.result(step).loss};
-  report.logits = {"logits", whole_distance(session.logits(batch), r.values("logits"), 0),
+                      .loss = loss};
+  report.logits = {"logits",
+                   whole_distance(all_logits(ranks, session.logits(own)), r.values("logits"), 0),
                    std::nullopt};
   if (r.find("own/logits")) {
     const std::vector<double> own = r.values("own/logits");

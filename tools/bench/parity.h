@@ -37,9 +37,10 @@ struct ParityOptions {
   Precision precision = Precision::fp32;
   ConvForm conv = ConvForm::automatic;
   bool deterministic = false;
+  Communicator communicator;  // the backend's: its ranks share the batch, and its statistics
 };
 
-// Runs the reference's step on `backend`.
+// Runs the reference's step on `backend`. Every rank gets the report of the whole batch.
 ParityReport run_parity(const TensorFile& reference, Backend& backend,
                         const ParityOptions& options);
 

@@ -7,7 +7,9 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <numeric>
 #include <thread>
+#include <utility>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
@@ -24,10 +26,6 @@ constexpr std::chrono::seconds kLost{60};  // without a result: something failed
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-std::string hardware_of(BackendKind kind, int device) {
-  return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
 }
 
 // Random bytes and labels; every rank has its own.
@@ -47,86 +45,113 @@ double milliseconds_since(Clock::time_point start) {
   return 1e3 * seconds_since(start);
 }
 
-void wait_for(SyntheticSession& synthetic, uint64_t step) {
+StepResult wait_for(SyntheticSession& synthetic, uint64_t step) {
   Session& session = synthetic.session();
   const auto start = Clock::now();
-  while (!session.poll(step)) {
-    if (Clock::now() - start > kLost) session.result(step);  // throws what went wrong
+  while (true) {
+    if (const auto result = session.poll(step)) return *result;
+    if (Clock::now() - start > kLost) return session.result(step);  // throws what went wrong
     std::this_thread::yield();
   }
 }
 
-// A GPU never waits for the host: four steps are enqueued beside the one that runs. Elsewhere
-// nothing runs beside the host. A step ends when its result arrives.
-std::vector<double> time_training(SyntheticSession& synthetic, int steps) {
-  std::vector<double> samples;
-  const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
-  const uint64_t first = synthetic.last() + 1, end = first + steps;
-  auto before = Clock::now();
-  for (uint64_t step = first; step < end; ++step) {
-    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead) synthetic.enqueue();
-    wait_for(synthetic, step);
-    const auto now = Clock::now();
-    samples.push_back(std::chrono::duration<double, std::milli>(now - before).count());
-    before = now;
-  }
-  return samples;
-}
-
-std::vector<double> time_evaluation(SyntheticSession& synthetic, int steps) {
-  std::vector<double> samples;
-  for (int i = 0; i < steps; ++i) {
+std::vector<TimedStep> time_evaluation(SyntheticSession& synthetic, int steps) {
+  std::vector<TimedStep> timed(steps);
+  for (TimedStep& step : timed) {
     const auto start = Clock::now();
     synthetic.enqueue();
-    samples.push_back(milliseconds_since(start));
+    step.ms = milliseconds_since(start);
   }
-  return samples;
+  return timed;
 }
 
-void run_rank(const StepBench& bench, const Ranks& ranks, int rank, StepTimes& times) {
+double mean_of(std::span<const double> values) {
+  return std::accumulate(values.begin(), values.end(), 0.) / double(values.size());
+}
+
+struct Measurement {
+  const StepBench& bench;
+  const Ranks& ranks;
+  const MakeFeed& make_feed;
+  Monitor* monitor;  // null: the GPUs are not watched
+  StepTimes times;
+};
+
+void run_rank(Measurement& m, int rank) {
   const auto start = Clock::now();
-  const BackendOptions& options = ranks.options[rank];
-  SyntheticSession synthetic(bench, ranks.kind, options);
-  options.communicator.group->barrier(communicator.rank);
+  const StepBench& bench = m.bench;
+  const BackendOptions& options = m.ranks.options[rank];
+  const Communicator& communicator = options.communicator;
+  SyntheticSession synthetic(bench, m.ranks.kind, options);
+  const Feed feed = m.make_feed ? m.make_feed(synthetic.backend(), communicator) : Feed();
+  if (feed) time_training(synthetic, std::max(1, bench.warmup), feed);
+  communicator.group->barrier(communicator.rank);
   const double warmup_s = seconds_since(start);
-  std::vector<double> samples =
-      bench.train ? time_training(synthetic, bench.steps) : time_evaluation(synthetic, bench.steps);
-  options.communicator.group->barrier(communicator.rank);
+  if (rank == 0 && m.monitor) m.monitor->take();
+  const std::vector<TimedStep> timed = bench.train ? time_training(synthetic, bench.steps, feed)
+                                                   : time_evaluation(synthetic, bench.steps);
+  communicator.group->barrier(communicator.rank);
   if (rank > 0) return;
-  times = {.hardware = hardware_of(ranks.kind, options.device),
-           .samples_ms = std::move(samples),
-           .warmup_s = warmup_s};
-  times.images_per_second = 1e3 * bench.batch * ranks.count() / quantile(times.samples_ms, 0.5);
+  StepTimes& times = m.times;
+  if (m.monitor) times.gpus = m.monitor->take().gpu;
+  times.hardware = hardware_of(m.ranks.kind, options.device);
+  std::vector<StepResult> results;
+  for (const TimedStep& step : timed) {
+    times.samples_ms.push_back(step.ms);
+    results.push_back(step.result);
+  }
+  times.warmup_s = warmup_s;
+  times.images_per_second = 1e3 * double(images_per_step(bench, communicator.ranks())) /
+                            (feed ? mean_of(times.samples_ms) : quantile(times.samples_ms, 0.5));
+  if (bench.marks && bench.train) times.parts = parts_of(results);
   times.planned_bytes = synthetic.session().allocated_bytes();
   times.context_bytes = synthetic.context_bytes();
   times.used_bytes = used_bytes(synthetic.backend(), options.device) - synthetic.context_bytes();
   times.loss = synthetic.loss();
+  times.algorithms = synthetic.backend().algorithms();
+}
+
+StepBench of_rank(StepBench bench, const Communicator& communicator) {
+  bench.batch = batch_of(bench, communicator.rank, communicator.ranks());
+  return bench;
+}
+
+std::unique_ptr<Backend> open_backend(const StepBench& bench, BackendKind kind,
+                                      const BackendOptions& options) {
+  auto backend = make_backend(kind, options);
+  if (!bench.algorithms.empty()) backend->set_algorithms(bench.algorithms);
+  return backend;
 }
 
 }  // namespace
 
 SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                                    const BackendOptions& options)
-    : bench_(bench),
-      backend_(make_backend(kind, options)),
+    : bench_(of_rank(bench, options.communicator)),
+      backend_(open_backend(bench, kind, options)),
       context_bytes_(used_bytes(*backend_, options.device)),
       session_(graph_of(bench), *backend_,
-               {.programs = {{bench.batch, bench.train ? Mode::train : Mode::evaluate}},
+               {.programs = {{bench_.batch, bench.train ? Mode::train : Mode::evaluate}},
                 .precision = options.precision,
                 .conv = bench.conv,
                 .deterministic = bench.deterministic,
-                .workspace = bench.workspace}) {
+                .workspace = bench.workspace,
+                .marks = bench.marks && bench.train,
+                .sync_norms = bench.exchange.sync_norms,
+                .buckets = bench.exchange.buckets,
+                .bucket_elements = bench.exchange.bucket_elements()}) {
   session_.initialise(1);
   session_.prepare();
-  const SyntheticBatch batch(session_.graph(), bench.batch, options.communicator.rank);
+  const SyntheticBatch batch(session_.graph(), bench_.batch, options.communicator.rank);
   for (int slot = 0; slot < kSlots; ++slot)
-    enqueue({batch.images.data(), batch.labels.data(), bench.batch});
+    enqueue({batch.images.data(), batch.labels.data(), bench_.batch});
   for (int i = kSlots; i < bench.warmup; ++i) enqueue();
   backend_->synchronize();
 }
 
 void SyntheticSession::enqueue(const HostBatch& batch) {
-  const StepInput input{.learning_rate = 1e-4};
+  const StepInput input{
+      .learning_rate = 1e-4, .divisor = double(bench_.total), .total = bench_.total};
   if (bench_.train)
     last_ = session_.train(batch, input);
   else
@@ -135,6 +160,28 @@ void SyntheticSession::enqueue(const HostBatch& batch) {
 
 double SyntheticSession::loss() {
   return bench_.train ? session_.result(last_).loss : evaluated_.loss;
+}
+
+std::vector<TimedStep> time_training(SyntheticSession& synthetic, int steps, const Feed& feed) {
+  std::vector<TimedStep> timed;
+  const uint64_t ahead = synthetic.backend().info().kind == BackendKind::cuda ? 4 : 0;
+  const uint64_t first = synthetic.last() + 1, end = first + steps;
+  auto before = Clock::now();
+  for (uint64_t step = first; step < end; ++step) {
+    while (synthetic.last() + 1 < end && synthetic.last() < step + ahead)
+      feed ? synthetic.enqueue(feed()) : synthetic.enqueue();
+    const StepResult result = wait_for(synthetic, step);
+    const auto now = Clock::now();
+    timed.push_back({std::chrono::duration<double, std::milli>(now - before).count(),
+                     static_cast<uint64_t>(before.time_since_epoch() / std::chrono::nanoseconds(1)),
+                     result});
+    before = now;
+  }
+  return timed;
+}
+
+std::string hardware_of(BackendKind kind, int device) {
+  return kind == BackendKind::cuda ? cuda_devices()[device].name : this_host().cpu;
 }
 
 size_t used_bytes(const Backend& backend, int device) {
@@ -158,10 +205,43 @@ Graph graph_of(const StepBench& bench) {
       {.classes = bench.classes, .height = bench.image_size, .width = bench.image_size});
 }
 
-StepTimes measure_step(const StepBench& bench, const Ranks& ranks) {
-  StepTimes times;
-  on_every_rank(ranks, [&](int rank) { run_rank(bench, ranks, rank, times); });
-  return times;
+int batch_of(const StepBench& bench, int rank, int ranks) {
+  return bench.total > 0 ? bench.total / ranks + (rank < bench.total % ranks) : bench.batch;
+}
+
+int64_t images_per_step(const StepBench& bench, int ranks) {
+  return bench.total > 0 ? bench.total : int64_t{bench.batch} * ranks;
+}
+
+StepParts parts_of(std::span<const StepResult> steps) {
+  std::vector<double> durations[kMarks];  // by the mark that ends them; of the first: the pauses
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const auto& at = steps[i].times;
+    const auto add = [&](int mark, uint64_t from) {
+      durations[mark].push_back(1e-6 * double(int64_t(at[mark] - from)));
+    };
+    if (i > 0) add(0, steps[i - 1].times[kMarks - 1]);
+    for (int mark = 1; mark < kMarks; ++mark) add(mark, at[mark - 1]);
+  }
+  if (steps.empty()) return {};
+  const auto median = [&](Mark end) { return quantile(durations[static_cast<int>(end)], 0.5); };
+  return {.data = durations[0].empty() ? 0 : mean_of(durations[0]),
+          .forward = median(Mark::forward),
+          .backward = median(Mark::backward),
+          .all_reduce = median(Mark::reduced),
+          .optimizer = median(Mark::end)};
+}
+
+StepTimes measure_step(const StepBench& bench, const Ranks& ranks, const MakeFeed& feed) {
+  for (int rank = 0; rank < ranks.count(); ++rank)
+    require(batch_of(bench, rank, ranks.count()) > 0, Failure::usage,
+            "a step of {} images leaves none for rank {} of {}", bench.total, rank, ranks.count());
+  std::optional<Monitor> monitor;
+  if (bench.marks && ranks.kind == BackendKind::cuda)
+    monitor.emplace(MonitorOptions{.bus_ids = gpu_bus_ids(ranks)});
+  Measurement measurement{bench, ranks, feed, monitor ? &*monitor : nullptr, {}};
+  on_every_rank(ranks, [&](int rank) { run_rank(measurement, rank); });
+  return std::move(measurement.times);
 }
 
 double quantile(std::span<const double> values, double p) {

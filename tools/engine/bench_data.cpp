@@ -15,6 +15,8 @@
 #include "engine/error.h"
 #include "io/data/sample.h"
 #include "io/files/bytes.h"
+#include "tools/bench/ceilings.h"
+#include "tools/bench/gaps.h"
 #include "tools/bench/step.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/augment_options.h"
@@ -29,7 +31,7 @@ struct BenchDataOptions : DataOptions, DeviceOptions, PreprocessOptions, Augment
   std::string model = "efficientnet_b3", counts, caches = "none,disk,ram";
   int image_size = 0, batch = 64, images = 256, loaders = 4, passes = 5;
   double seconds = 1, need = 0;
-  bool fast_decode = false, measure_need = false, steps_only = false, json = false;
+  bool fast_decode = false, measure_need = false, steps_only = false, gaps = false, json = false;
   std::filesystem::path out;
 
   void visit(auto& v) {
@@ -45,6 +47,7 @@ struct BenchDataOptions : DataOptions, DeviceOptions, PreprocessOptions, Augment
     v("--loaders N", loaders, "GPUs to serve, where strategies are compared", Within{1, 64});
     v("-b, --batch-size N", batch, "images per batch", Within{1, 65536});
     v("--out FILE", out, "CSV, for tools/plots/bench_data.py");
+    v("--gaps", gaps, "also what stands between a loader of files on all cores and its steps");
     v("--json", json, "one JSON object to stdout instead of the table");
     v.group("Need");
     v("--need X", need, "images per second that the model computes (0: not known)", Within{0, 1e9});
@@ -287,6 +290,34 @@ double measure_need(const BenchDataOptions& o, const Ranks& ranks, int image_siz
   return times.images_per_second;
 }
 
+// Of files, not of a cache: the steps are those of one core, the loader has all of them.
+LoaderRates loader_rates(const BenchDataOptions& o, std::span<const Row> rows, double need,
+                         int cores) {
+  LoaderRates rates{.threads = cores, .need = need};
+  for (const Row& r : rows) {
+    if (r.cache != to_string(CacheKind::none)) continue;
+    if (r.group == "step" && !r.what.starts_with("file to crop"))
+      rates.stages.push_back({r.what, r.per_core});
+    if (r.what == (o.fast_decode ? "file to crop, fast decode" : "file to crop"))
+      rates.one_thread = r.per_core;
+    if (r.group == "loader" && r.threads == cores) rates.loader = std::max(rates.loader, r.total);
+  }
+  return rates;
+}
+
+std::string gaps_of(const BenchDataOptions& o, std::span<const Row> rows, double need, int cores,
+                    const Ranks& ranks, const Preprocess& preprocess) {
+  LoaderRates rates = loader_rates(o, rows, need, cores);
+  require(rates.loader > 0, Failure::usage,
+          "--gaps: no loader of {} threads on files was measured; see --counts, --caches, "
+          "--steps-only",
+          cores);
+  const size_t bytes = size_t(preprocess.crop) * preprocess.crop * preprocess.channels;
+  const auto backend = make_backend(ranks.kind, ranks.options[0]);
+  rates.upload = upload_bytes_per_s(*backend, bytes * o.batch) / double(bytes);
+  return loader_text(rates);
+}
+
 std::string to_json(std::span<const Row> rows, double need, int cores) {
   nlohmann::ordered_json json = {{"cores", cores}, {"need", need}, {"rows", {}}};
   for (const Row& r : rows)
@@ -346,7 +377,8 @@ int bench_data(const Command& command) {
   if (o.json)
     print_to_stdout(to_json(rows, need, cores));
   else
-    print_to_stdout(table(rows) + (need > 0 ? needed(rows, need, cores) : ""));
+    print_to_stdout(table(rows) + (need > 0 ? needed(rows, need, cores) : "") +
+                    (o.gaps ? gaps_of(o, rows, need, cores, ranks, preprocess) : ""));
   if (!o.out.empty()) write_csv(o.out, rows, need);
   return 0;
 }

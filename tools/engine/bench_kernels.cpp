@@ -20,6 +20,7 @@ struct BenchKernelsOptions : DeviceOptions {
   StepBench bench;
   int gpu = 0, gate_batch = 2, runs = 20, rows = 40;
   bool unchecked = false, check_only = false, json = false;
+  std::string filter;
   std::optional<std::filesystem::path> out;
 
   void visit(auto& v) {
@@ -33,6 +34,9 @@ struct BenchKernelsOptions : DeviceOptions {
     v("--runs N", runs, "of each kernel, every one on a cold L2", Within{1, 1000});
     v("--gate-batch N", gate_batch, "images of the step that is first compared with plain loops",
       Within{1, 64});
+    v("--filter TEXT", filter,
+      "only launches whose \"kernel shape\" has this text, and nothing else: for ncu "
+      "--profile-from-start off");
     v("--unchecked", unchecked, "compare nothing first");
     v("--check-only", check_only, "compare only; the one part that any device can do");
     visit_device(v);
@@ -92,6 +96,7 @@ int bench_kernels(const Command& command) {
   bench.conv = o.conv;
   bench.deterministic = o.deterministic;
   bench.workspace = size_t(o.workspace) << 20;
+  if (!o.filter.empty()) bench.warmup = 0;
   Ranks ranks = choose_ranks(o);
   ranks.options[0].device = o.gpu;
   require(o.check_only || ranks.kind == BackendKind::cuda, Failure::usage,
@@ -103,7 +108,8 @@ int bench_kernels(const Command& command) {
                          .conv = o.conv,
                          .workspace = bench.workspace};
   std::vector<int> failing;
-  if (!o.unchecked || o.check_only) failing = failing_steps(o, graph, plan, ranks);
+  if (o.check_only || (!o.unchecked && o.filter.empty()))
+    failing = failing_steps(o, graph, plan, ranks);
   const int code = failing.empty() ? 0 : static_cast<int>(Failure::check);
   if (o.check_only) return code;
 
@@ -113,7 +119,8 @@ int bench_kernels(const Command& command) {
                             .step = [&] { synthetic.enqueue(); },
                             .left_out = failing,
                             .precision = ranks.precision,
-                            .runs = o.runs});
+                            .runs = o.runs,
+                            .filter = o.filter});
   nlohmann::ordered_json json = {{"model", bench.model},
                                  {"batch_size", bench.batch},
                                  {"precision", name_of(ranks.precision)},
@@ -122,7 +129,9 @@ int bench_kernels(const Command& command) {
                                  {"wrong_steps", failing.size()}};
   json.update(kernel_json(times));
   if (o.out) write_json(*o.out, json);
-  print_to_stdout(o.json ? json.dump() + '\n' : kernel_table(times, o.rows));
+  print_to_stdout(o.json             ? json.dump() + '\n'
+                  : o.filter.empty() ? kernel_table(times, o.rows)
+                                     : filtered_table(times));
   return code;
 }
 

@@ -6,6 +6,7 @@
 
 #include "engine/error.h"
 #include "models/models.h"
+#include "tools/bench/gaps.h"
 #include "tools/bench/gradient_stats.h"
 #include "tools/bench/rates.h"
 #include "tools/bench/step.h"
@@ -22,7 +23,7 @@ struct BenchStepOptions : DeviceOptions {
   std::string models = "efficientnet_b3,densenet121", batches = "128";
   StepBench bench;
   Phase phase = Phase::train;
-  bool scaling = false, gradients = false, json = false;
+  bool gradients = false, gaps = false, json = false;
   std::optional<std::filesystem::path> against;
 
   void visit(auto& v) {
@@ -39,10 +40,11 @@ struct BenchStepOptions : DeviceOptions {
     visit_device(v);
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
     v("--ranks N", ranks, "data-parallel ranks on the CPU", Within{1, 1024});
-    v("--scaling", scaling, "also one rank alone, and the efficiency of all");
+    visit_exchange(v, bench.exchange);
     v.group("Output");
     v("--against FILE", against, "rates to stand beside ours: tools/compare/reference/*.json");
     v("--json", json, "one JSON object per line instead of the table");
+    v("--gaps", gaps, "also what stands between a training step and the hardware");
     v("--gradients-stats", gradients,
       "time nothing; how large the batch-norm correction k0 is beside the gradient, per buffer");
   }
@@ -77,11 +79,9 @@ struct Measured {
   StepBench bench;
   Ranks ranks;
   StepTimes times;
-  std::optional<double> alone;  // images per second of one rank
-  std::vector<Rate> rates;      // of the same model, batch, precision and number of GPUs
+  std::vector<Rate> rates;  // of the same model, batch, precision and number of GPUs
 
   double ms(double p) const { return quantile(times.samples_ms, p); }
-  double efficiency() const { return times.images_per_second / (*alone * ranks.count()); }
 };
 
 std::vector<Rate> same_configuration(const std::vector<Rate>& rates, const StepBench& bench,
@@ -112,6 +112,9 @@ nlohmann::ordered_json to_json(const Measured& m) {
                                  {"classes", m.bench.classes},
                                  {"ranks", m.ranks.count()},
                                  {"threads", m.ranks.options[0].threads},
+                                 {"sync_bn", m.bench.exchange.sync_norms},
+                                 {"bucket_precision", name_of(m.bench.exchange.buckets)},
+                                 {"bucket_mib", m.bench.exchange.bucket_mib},
                                  {"steps", m.bench.steps},
                                  {"warmup", m.bench.warmup},
                                  {"ms_median", m.ms(0.5)},
@@ -123,10 +126,6 @@ nlohmann::ordered_json to_json(const Measured& m) {
                                  {"context_mib", mib(m.times.context_bytes)},
                                  {"warmup_s", m.times.warmup_s},
                                  {"loss", m.times.loss}};
-  if (m.alone) {
-    json["images_per_second_alone"] = *m.alone;
-    json["efficiency"] = m.efficiency();
-  }
   for (const Rate& rate : m.rates)
     json["against"].push_back({{"hardware", rate.hardware},
                                {"system", rate.system},
@@ -151,9 +150,6 @@ std::string table_rows(const Measured& m) {
       fmt::format("{:.2f}", m.ms(0.5)), fmt::format("{:.2f}-{:.2f}", m.ms(0.1), m.ms(0.9)),
       fmt::format("{:.1f}", m.times.images_per_second), whole(mib(m.times.planned_bytes)),
       whole(mib(m.times.used_bytes)), whole(mib(m.times.context_bytes)));
-  if (m.alone)
-    text += fmt::format("  {:.1f}% of {} times one rank's {:.1f} img/s\n", 100 * m.efficiency(),
-                        m.ranks.count(), *m.alone);
   for (const Rate& rate : m.rates)
     text += fmt::format("  {:.2f} x {:.1f} img/s: {}, {}, {}{}\n",
                         m.times.images_per_second / rate.images_per_second, rate.images_per_second,
@@ -162,18 +158,13 @@ std::string table_rows(const Measured& m) {
   return text;
 }
 
-Measured measure(const BenchStepOptions& o, const StepBench& bench, const DeviceOptions& device,
+Measured measure(const StepBench& bench, const DeviceOptions& device,
                  const std::vector<Rate>& rates) {
   const Ranks ranks = choose_ranks(device);
-  Measured m{.bench = bench,
-             .ranks = ranks,
-             .times = {},
-             .alone = {},
-             .rates = same_configuration(rates, bench, ranks)};
-  if (o.scaling && ranks.count() > 1)
-    m.alone = measure_step(bench, choose_ranks(alone(device))).images_per_second;
-  m.times = measure_step(bench, ranks);
-  return m;
+  return {.bench = bench,
+          .ranks = ranks,
+          .times = measure_step(bench, ranks),
+          .rates = same_configuration(rates, bench, ranks)};
 }
 
 // ---------------------------------------------------------------- the batch norm's correction
@@ -232,6 +223,8 @@ int bench_step(const Command& command) {
   const auto options = parse_options<BenchStepOptions>(command);
   if (!options) return 0;
   const BenchStepOptions& o = *options;
+  require(!o.gaps || o.phase == Phase::train, Failure::usage,
+          "--gaps is of training steps: not with --mode eval");
   const std::vector<Rate> rates = o.against ? read_rates(*o.against) : std::vector<Rate>();
   bool first = true;
   for (const std::string& model : split(o.models))
@@ -251,11 +244,15 @@ int bench_step(const Command& command) {
           print_gradient_stats(o, bench, device);
           continue;
         }
-        const Measured m = measure(o, bench, device, rates);
-        if (o.json)
-          print_to_stdout(to_json(m).dump() + '\n');
-        else
-          print_to_stdout((first ? table_head() : "") + table_rows(m));
+        const Measured m = measure(bench, device, rates);
+        nlohmann::ordered_json json = to_json(m);
+        std::string text = (first ? table_head() : "") + table_rows(m);
+        if (o.gaps) {
+          const StepProfile profile = profile_step(bench, m.ranks);
+          json["gaps"] = gap_json(profile);
+          text += '\n' + gap_text(profile) + '\n';
+        }
+        print_to_stdout(o.json ? json.dump() + '\n' : text);
         flush_stdout();
         first = false;
       }

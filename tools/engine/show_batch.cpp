@@ -87,7 +87,7 @@ int show_batch(const Command& command) {
                  .on_bad_image = o.on_bad_image});
   require(o.step < loader.steps(), Failure::usage, "--step {}: the epoch has {} of {} images",
           o.step, loader.steps(), o.count);
-  loader.start(static_cast<uint32_t>(o.epoch), o.step);
+  loader.start(static_cast<uint32_t>(o.epoch), int64_t{o.step} * o.count);
   const Batch& batch = *loader.next();
   for (const BadImage& bad : loader.bad_images()) say("skipped " + bad.reason);
   if (const std::string damage = damage_of(train); !damage.empty()) say(damage);

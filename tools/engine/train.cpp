@@ -2,9 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "engine/watchdog.h"
 #include "io/data/device_augment.h"
 #include "io/data/pack.h"
 #include "io/data/split.h"
@@ -14,9 +17,11 @@
 #include "tools/data/class_weights.h"
 #include "tools/engine/dry_run.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/environment.h"
 #include "tools/machine/processes.h"
 #include "tools/machine/spawn.h"
 #include "tools/train/equal_ranks.h"
+#include "tools/train/test_fault.h"
 #include "tools/train/train_options.h"
 #include "tools/train/trainer.h"
 #include "tools/train/training_plan.h"
@@ -193,8 +198,31 @@ void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
                   shared.data.validation.samples.size(), describe(shared.config.preprocess)));
 }
 
+// Tells of a rank that is lost on the screen and in the run's folder, and ends the process where
+// the verdict does not: then what is being saved is given up, and the last checkpoint stands.
+std::unique_ptr<Watchdog> make_watchdog(RunDirectory& run, const TrainOptions& o,
+                                        const Ranks& ranks) {
+  WatchdogOptions options{.group = ranks.options[0].communicator.group,
+                          .lifeline = ranks.lifeline,
+                          .host = this_host().name,
+                          .timeout = double(o.collective_timeout)};
+  if (ranks.kind == BackendKind::cuda)
+    for (const BackendOptions& rank : ranks.options) options.devices.push_back(rank.device);
+  options.tell = [&run](const std::string& verdict) {
+    say(fmt::format("{} {}", paint("watchdog:", Colour::red, stderr), verdict));
+    run.note(verdict);
+    run.log("watchdog", {{"verdict", verdict}});
+  };
+  options.end = [](const std::string& why) {
+    say(fmt::format("watchdog: not every rank comes to its end by itself after this: {}", why));
+    std::_Exit(static_cast<int>(Failure::collective));
+  };
+  return std::make_unique<Watchdog>(std::move(options));
+}
+
 void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Command& command) {
   TrainConfig c = train_config(o, ranks);
+  c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
   make_model(o.model, {});  // there is such a model
   Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
@@ -206,7 +234,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   RunIdentity identity = run_identity(c, data, flags, ranks.world());
   check_equal_runs(ranks, identity, start.checkpoint);
   if (start.checkpoint)
-    check_same_run(start.checkpoint->identity, identity, start.checkpoint->at.epoch_step != 0);
+    check_same_run(start.checkpoint->identity, identity, start.checkpoint->at.position != 0);
   TrainShared shared{.config = std::move(c),
                      .data = std::move(data),
                      .weights = std::move(start.weights),
@@ -219,6 +247,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   try {
     begin_run(shared, o, flags, command, ranks);
     prepare_images(shared, o, ranks);
+    shared.watchdog = make_watchdog(shared.run, o, ranks);
     on_every_rank(ranks, [&](int i) {
       Trainer trainer(shared, ranks.kind, ranks.options[i]);
       o.lr_find ? trainer.lr_find(o.lr_find_steps) : trainer.run();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <exception>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -172,6 +173,26 @@ nlohmann::ordered_json describe_ranks(const Ranks& ranks) {
   return json;
 }
 
+namespace {
+
+// Rethrows what ended a rank. Among several ranks, one that tells no more than that something went
+// wrong is a rank that is lost.
+[[noreturn]] void rethrow(const std::exception_ptr& error, const Communicator& c) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& e) {
+    if (c.ranks() == 1 || e.kind != Failure::internal) throw;
+    fail(Failure::collective, "rank {}: {}", c.rank, e.what());
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    if (c.ranks() == 1) throw;
+    fail(Failure::collective, "rank {}: {}", c.rank, e.what());
+  }
+}
+
+}  // namespace
+
 void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body) {
   std::vector<std::exception_ptr> errors(ranks.count());
   {
@@ -189,18 +210,18 @@ void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body) {
         }
       });
   }
-  std::exception_ptr first;
-  for (const std::exception_ptr& error : errors) {
-    if (!error) continue;
+  int first = kNone;
+  for (int i = 0; i < ranks.count(); ++i) {
+    if (!errors[i]) continue;
     try {
-      std::rethrow_exception(error);
+      std::rethrow_exception(errors[i]);
     } catch (const Error& e) {
-      if (!first || e.kind != Failure::collective) first = error;  // the cause, not its echo
+      if (first == kNone || e.kind != Failure::collective) first = i;  // the cause, not its echo
     } catch (...) {
-      first = error;
+      first = i;
     }
   }
-  if (first) std::rethrow_exception(first);
+  if (first != kNone) rethrow(errors[first], ranks.options[first].communicator);
 }
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options) {

@@ -96,7 +96,8 @@ nlohmann::ordered_json describe_ranks(const Ranks& ranks);
 
 // Calls body(i) on a thread for each rank of this process, that of ranks.options[i]. The first
 // failure wakes the other ranks, of all processes, where they wait for each other, and is rethrown
-// when those of this process have ended. Error(preempted) is no failure: ranks agree on it.
+// when those of this process have ended. Error(preempted) is no failure: ranks agree on it. Among
+// several ranks, what is Error(internal) or no Error is thrown as Error(collective) with the rank.
 void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body);
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);

@@ -18,6 +18,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <opencv2/core/version.hpp>
+#include <set>
 
 namespace engine {
 namespace {
@@ -32,6 +33,15 @@ std::string value_in(const char* file, const std::string& key, char separator) {
     if (first != std::string::npos && last >= first) return line.substr(first, last - first + 1);
   }
   return "unknown";
+}
+
+// The different values of "physical id".
+int sockets() {
+  std::ifstream in("/proc/cpuinfo");
+  std::set<std::string> ids;
+  for (std::string line; std::getline(in, line);)
+    if (line.starts_with("physical id")) ids.insert(line);
+  return std::max(1, static_cast<int>(ids.size()));
 }
 
 std::string dotted(int major, int minor, int patch) {
@@ -53,6 +63,7 @@ Host this_host() {
           .kernel = names.release,
           .cpu = value_in("/proc/cpuinfo", "model name", ':'),
           .cores = CPU_COUNT(&allowed),
+          .sockets = sockets(),
           .memory_gib = static_cast<double>(memory.totalram) * memory.mem_unit / 0x1p30};
 }
 

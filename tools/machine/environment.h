@@ -20,7 +20,8 @@ extern const BuildInfo kBuild;
 
 struct Host {
   std::string name, os, kernel, cpu;
-  int cores = 0;  // that this process may use
+  int cores = 0;    // that this process may use
+  int sockets = 0;  // with a processor; 1 if the system does not say
   double memory_gib = 0;
 };
 Host this_host();

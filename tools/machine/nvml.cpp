@@ -15,6 +15,9 @@ struct MemoryInfo {
   unsigned long long total, free, used;  // bytes
 };
 constexpr int kTemperatureOfGpu = 0;
+constexpr int kPeerByNvlink = 2;  // what is asked of a pair; the answer 0 is yes
+// The nearest common part of two devices on the PCI bus; the numbers are upper ends.
+constexpr unsigned kOneSwitch = 10, kSwitches = 20, kHostBridge = 30, kSocket = 40;
 
 template <class Function>
 Function* find(void* library, const char* name) {
@@ -34,6 +37,8 @@ struct Nvml::Library {
   int (*energy)(Device, unsigned long long*) = nullptr;  // millijoules
   int (*temperature)(Device, int, unsigned*) = nullptr;
   int (*driver)(char*, unsigned) = nullptr;
+  int (*peer)(Device, Device, int, int*) = nullptr;
+  int (*ancestor)(Device, Device, unsigned*) = nullptr;
   bool started = false;
 
   explicit Library(const char* name) : handle(dlopen(name, RTLD_NOW | RTLD_LOCAL)) {
@@ -47,6 +52,8 @@ struct Nvml::Library {
     energy = find<int(Device, unsigned long long*)>(handle, "nvmlDeviceGetTotalEnergyConsumption");
     temperature = find<int(Device, int, unsigned*)>(handle, "nvmlDeviceGetTemperature");
     driver = find<int(char*, unsigned)>(handle, "nvmlSystemGetDriverVersion");
+    peer = find<int(Device, Device, int, int*)>(handle, "nvmlDeviceGetP2PStatus");
+    ancestor = find<int(Device, Device, unsigned*)>(handle, "nvmlDeviceGetTopologyCommonAncestor");
     started = init && shutdown && by_bus_id && init() == 0;
   }
   ~Library() {
@@ -90,6 +97,18 @@ GpuReading Nvml::read(size_t device) const {
 std::string Nvml::driver() const {
   char text[96] = {};
   return library_->driver && library_->driver(text, sizeof text) == 0 ? text : "";
+}
+
+std::string Nvml::link(size_t a, size_t b) const {
+  Device const one = devices_[a], other = devices_[b];
+  if (int answer = 1;
+      library_->peer && library_->peer(one, other, kPeerByNvlink, &answer) == 0 && answer == 0)
+    return "NVLink";
+  unsigned level = 0;
+  if (!library_->ancestor || library_->ancestor(one, other, &level) != 0) return "unknown";
+  if (level <= kSwitches) return level <= kOneSwitch ? "PCIe switch" : "PCIe switches";
+  if (level <= kHostBridge) return "PCIe host bridge";
+  return level <= kSocket ? "PCIe, one socket" : "PCIe, two sockets";
 }
 
 }  // namespace engine

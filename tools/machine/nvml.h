@@ -30,6 +30,10 @@ class Nvml {
   // What a device does not tell is 0.
   GpuReading read(size_t device) const;
   std::string driver() const;  // "580.82.07"; empty if it does not say
+  // What two of the devices speak through: "NVLink", else the lowest part of the PCI bus that they
+  // share: "PCIe switch(es)", "PCIe host bridge", "PCIe, one socket", "PCIe, two sockets";
+  // "unknown" if it does not say.
+  std::string link(size_t a, size_t b) const;
 
  private:
   struct Library;

@@ -25,8 +25,9 @@ constexpr char kPosition[] = "position", kSeconds[] = "seconds", kDigest[] = "st
 
 Json to_json(const TrainPosition& p) {
   return {{"epoch", p.epoch},
-          {"epoch_step", p.epoch_step},
+          {"position", p.position},
           {"step", p.step},
+          {"scheduled", p.scheduled},
           {"validated", p.validated},
           {"loss_sums", p.loss_sums},
           {"weight", p.weight},
@@ -49,8 +50,9 @@ Json to_json(const TrainPosition& p) {
 TrainPosition position_from(const Json& j) {
   TrainPosition p;
   p.epoch = j.at("epoch");
-  p.epoch_step = j.at("epoch_step");
+  p.position = j.at("position");
   p.step = j.at("step");
+  p.scheduled = j.at("scheduled");
   p.validated = j.at("validated");
   p.loss_sums = j.at("loss_sums").get<std::vector<double>>();
   p.weight = j.at("weight");

@@ -20,9 +20,13 @@ namespace engine {
 // Where training stands, in numbers.
 struct TrainPosition {
   int epoch = 0;  // epochs done, with their validation
-  // Batches done in the epoch under way. Where that is all of them, only its validation is left.
-  int64_t epoch_step = 0;
-  int64_t step = 0;               // updates attempted in all
+  // Samples that the ranks together have taken in the epoch under way. Where that is all of them,
+  // only its validation is left.
+  int64_t position = 0;
+  int64_t step = 0;  // updates attempted in all
+  // The same as the schedule counts: where the batches have changed on the way, as many as those of
+  // now would have taken to get here.
+  int64_t scheduled = 0;
   int64_t validated = -1;         // the step after which the weights were validated last
   std::vector<double> loss_sums;  // per rank, over its samples of the epoch under way
   double weight = 0;              // of the targets of all ranks in the epoch under way

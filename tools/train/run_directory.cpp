@@ -12,6 +12,7 @@
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
+#include "tools/cli/shell.h"
 #include "tools/machine/environment.h"
 
 namespace engine {
@@ -70,17 +71,6 @@ bool happened_by(const std::string& line, int epochs, int64_t steps) {
 
 std::string join_lines(const std::vector<std::string>& lines) {
   return lines.empty() ? "" : fmt::format("{}\n", fmt::join(lines, "\n"));
-}
-
-// As a POSIX shell reads it back.
-std::string shell_word(std::string_view argument) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%";
-  if (!argument.empty() && argument.find_first_not_of(kPlain) == std::string_view::npos)
-    return std::string(argument);
-  std::string text = "'";
-  for (char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
 }
 
 // What an epoch took of the machine, by the names of the columns of results.csv.

@@ -129,9 +129,12 @@ void check_same_run(const RunIdentity& before, const RunIdentity& now, bool with
   check_classes(before.classes, now.classes);
   require(before.image_names == now.image_names, Failure::data,
           "the images are not those of the run to resume: some were added, removed or renamed");
-  require(before.batches == now.batches || !within_epoch, Failure::usage,
+  require(before.batches.same_order(now.batches) || !within_epoch, Failure::usage,
           "the checkpoint is in the middle of an epoch of batches of {}; {} would see other images",
           to_string(before.batches), to_string(now.batches));
+  if (before.batches != now.batches)
+    say(fmt::format("batches of {} until now, of {} from here on", to_string(before.batches),
+                    to_string(now.batches)));
   for (const auto& [flag, value] : now.recipe) {
     const auto at = before.recipe.find(flag);
     const std::string was = at == before.recipe.end() ? "null" : at->second;

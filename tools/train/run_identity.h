@@ -16,12 +16,16 @@
 
 namespace engine {
 
-// What decides which images a step of an epoch gets.
+// What decides which images a step of an epoch gets. Their order follows from seed and sampler
+// alone.
 struct BatchOrder {
   int batch = 0, ranks = 1, accumulate = 1;
   uint64_t seed = 0;
   bool balanced = false;
 
+  bool same_order(const BatchOrder& other) const {
+    return seed == other.seed && balanced == other.balanced;
+  }
   bool operator==(const BatchOrder&) const = default;
 };
 std::string to_string(const BatchOrder& order);  // "64 x 2 x 1, seed 0, balanced"

@@ -15,11 +15,13 @@ constexpr int kTolerableOverflows = 50;  // in a row, before fp16 training count
 }  // namespace
 
 StepRunner::StepRunner(const TrainConfig& config, const Communicator& communicator,
-                       TrainPosition& at, Reporter& reporter, std::atomic<bool>& started)
+                       TrainPosition& at, Reporter& reporter, Activity& activity,
+                       std::atomic<bool>& started)
     : config_(config),
       communicator_(communicator),
       at_(at),
       reporter_(reporter),
+      activity_(activity),
       started_(started) {}
 
 void StepRunner::use(std::unique_ptr<Session> session, std::unique_ptr<Loader> loader,
@@ -27,17 +29,22 @@ void StepRunner::use(std::unique_ptr<Session> session, std::unique_ptr<Loader> l
   session_ = std::move(session);
   loader_ = std::move(loader);
   image_size_ = image_size;
+  activity_.observe(session_->collectives(), [this] { return loader_->under_way(); });
 }
 
 void StepRunner::release() {
+  activity_.observe({}, nullptr);
   loader_.reset();
   session_.reset();
 }
 
 std::optional<StepRunner::Taken> StepRunner::step(double rate) {
+  const int64_t update = at_.step + 1;
+  activity_.set(Doing::loading, update);
   const double waited = loader_->wait_seconds();
   const std::vector<Part> parts = take_parts();
   if (parts.empty()) return std::nullopt;
+  activity_.set(Doing::computing);
   double divisor = 0;  // first of this rank's targets
   int64_t images = 0;
   for (const Part& part : parts) {
@@ -48,9 +55,11 @@ std::optional<StepRunner::Taken> StepRunner::step(double rate) {
     divisor = static_cast<double>(images);  // every rank knows it without meeting
   else
     communicator_.group->sum(communicator_.rank, std::span(&divisor, 1));
-  for (const Part& part : parts) enqueue(part, &part == &parts.back(), divisor, rate);
-  at_.epoch_step += static_cast<int64_t>(parts.size());
+  if (!config_.fault.in_step(communicator_.rank, update))
+    for (const Part& part : parts) enqueue(part, &part == &parts.back(), divisor, rate);
+  at_.position += images;
   ++at_.step;
+  ++at_.scheduled;
   drain(false);
   return Taken{images, loader_->wait_seconds() - waited};
 }
@@ -89,6 +98,7 @@ void StepRunner::enqueue(const Part& part, bool update, double divisor, double r
                         .learning_rate = rate,
                         .divisor = divisor,
                         .total = static_cast<int>(b.total)};
+  if (update) activity_.expect(session_->started() + 1, at_.step + 1);
   const uint64_t step = update ? session_->train(host, input) : session_->accumulate(host, input);
   pending_.push_back({step, update, part.weight, divisor, rate});
 }

@@ -12,10 +12,12 @@
 
 #include "engine/communicator.h"
 #include "engine/session.h"
+#include "engine/watchdog.h"
 #include "io/data/loader.h"
 #include "io/data/mix.h"
 #include "tools/train/checkpoint.h"
 #include "tools/train/reporter.h"
+#include "tools/train/test_fault.h"
 #include "tools/train/train_config.h"
 
 namespace engine {
@@ -31,7 +33,10 @@ class StepRunner {
   // Steps advance `at`: its steps when they are enqueued, its sums of losses when results are
   // counted. `started` is set with the first result of an update.
   StepRunner(const TrainConfig& config, const Communicator& communicator, TrainPosition& at,
-             Reporter& reporter, std::atomic<bool>& started);
+             Reporter& reporter, Activity& activity, std::atomic<bool>& started);
+  ~StepRunner() { release(); }
+  StepRunner(const StepRunner&) = delete;
+  StepRunner& operator=(const StepRunner&) = delete;
 
   // Works with these from now on, for images with sides of `image_size`; nothing may be pending.
   void use(std::unique_ptr<Session> session, std::unique_ptr<Loader> loader, int image_size);
@@ -73,6 +78,7 @@ class StepRunner {
   Communicator communicator_;
   TrainPosition& at_;
   Reporter& reporter_;
+  Activity& activity_;
   std::atomic<bool>& started_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<Loader> loader_;

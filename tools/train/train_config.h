@@ -12,8 +12,10 @@
 #include "io/data/loader.h"
 #include "io/images/augment.h"
 #include "io/images/preprocess.h"
+#include "tools/machine/exchange.h"
 #include "tools/train/early_stop.h"
 #include "tools/train/parameter_rules.h"
+#include "tools/train/test_fault.h"
 
 namespace engine {
 
@@ -49,6 +51,7 @@ struct TrainConfig {
   RuleOptions rules;
   double ema_decay = 0;  // 0: no averages; else these are validated and kept as weights
   bool frozen_norms = false;
+  Exchange exchange;
   LossConfig loss;
   Precision precision = Precision::fp32;
   ConvForm conv = ConvForm::automatic;
@@ -56,6 +59,7 @@ struct TrainConfig {
   size_t workspace = size_t{256} << 20;  // bytes
   float loss_scale = 65536;
   int workers = 1;  // loading threads of each rank
+  TestFault fault;  // what a test makes go wrong
 };
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "engine/error.h"
+#include "engine/step_launches.h"
 #include "models/models.h"
 
 namespace engine {
@@ -41,6 +42,7 @@ TrainConfig train_config(const TrainOptions& o, const Ranks& ranks) {
   c.workers = ranks.workers;
   c.on_bad_image = o.on_bad_image;
   c.growth = parse_growth(o.progressive_size);
+  check_buckets(c.exchange.buckets, c.precision, ranks.kind);
   return c;
 }
 

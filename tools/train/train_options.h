@@ -81,6 +81,7 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
     visit_preprocess(v);
     visit_device(v);
     visit_ranks(v);
+    visit_exchange(v, config.exchange);
   }
 };
 

@@ -4,8 +4,10 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <optional>
 
+#include "engine/watchdog.h"
 #include "io/data/dataset.h"
 #include "tools/data/data_options.h"
 #include "tools/machine/monitor.h"
@@ -26,6 +28,7 @@ struct TrainShared {
   RunDirectory run;
   Cache cache;
   Monitor monitor;
+  std::unique_ptr<Watchdog> watchdog;
   EvaluationResult evaluation;
   std::atomic<bool> started = false;  // the first step is done
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <span>
 
 #include "io/data/sample.h"
@@ -19,14 +20,9 @@ Share share_of(const Communicator& c) {
   return {c.rank, c.ranks()};
 }
 
-int64_t updates_per_epoch(const TrainShared& shared, const Communicator& communicator) {
-  const int64_t batches = steps_per_epoch(static_cast<int64_t>(shared.data.train.samples.size()),
-                                          shared.config.batch, share_of(communicator));
-  return (batches + shared.config.accumulate - 1) / shared.config.accumulate;
-}
-
+// `position` is where the epoch under way is entered.
 SessionOptions session_options(const TrainShared& shared, const Graph& graph,
-                               const Communicator& communicator) {
+                               const Communicator& communicator, int64_t position) {
   const TrainConfig& c = shared.config;
   const Share share = share_of(communicator);
   SessionOptions o{.precision = c.precision,
@@ -42,8 +38,15 @@ SessionOptions session_options(const TrainShared& shared, const Graph& graph,
                    .mixing = c.augment.mixing.used(),
                    .normalisation = normalisation_of(c.preprocess),
                    .loss_scale = c.loss_scale,
-                   .seed = c.seed};
-  o.programs = programs_for(shared.data.train.samples.size(), c.batch, share, Mode::train);
+                   .seed = c.seed,
+                   .sync_norms = c.exchange.sync_norms,
+                   .buckets = c.exchange.buckets,
+                   .bucket_elements = c.exchange.bucket_elements()};
+  const auto samples = static_cast<int64_t>(shared.data.train.samples.size());
+  o.programs = programs_for(samples, c.batch, share, Mode::train);
+  for (const ProgramSpec& rest : programs_for(samples - position, c.batch, share, Mode::train))
+    if (std::ranges::find(o.programs, rest.batch, &ProgramSpec::batch) == o.programs.end())
+      o.programs.push_back(rest);
   if (c.accumulate > 1) o.programs.push_back({o.programs.front().batch, Mode::accumulate});
   for (const Dataset* data :
        {&shared.data.validation, shared.data.test ? &*shared.data.test : nullptr}) {
@@ -81,10 +84,10 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
       communicator_(options.communicator),
       backend_(make_backend(kind, options)),
       at_(shared.checkpoint ? shared.checkpoint->at : TrainPosition{}),
-      schedule_(config_.schedule, updates_per_epoch(shared, communicator_), config_.epochs,
-                at_.schedule),
+      schedule_(config_.schedule, updates_per_epoch(), config_.epochs, at_.schedule),
       reporter_(shared, communicator_.rank),
-      runner_(config_, communicator_, at_, reporter_, shared.started),
+      activity_(shared.watchdog->activity(communicator_.local())),
+      runner_(config_, communicator_, at_, reporter_, activity_, shared.started),
       began_(steady_seconds()) {
   if (shared_.checkpoint) backend_->set_algorithms(shared_.checkpoint->algorithms);
   build();
@@ -95,12 +98,18 @@ double Trainer::seconds() const {
   return at_.seconds + steady_seconds() - began_;
 }
 
+int64_t Trainer::updates_per_epoch() const {
+  const int64_t batches = steps_per_epoch(static_cast<int64_t>(shared_.data.train.samples.size()),
+                                          config_.batch, share_of(communicator_));
+  return (batches + config_.accumulate - 1) / config_.accumulate;
+}
+
 void Trainer::build() {
   const TrainingData& data = shared_.data;
   preprocess_ = with_crop(config_.preprocess, image_size(config_.growth, config_.preprocess.crop,
                                                          at_.epoch, config_.epochs));
   Graph graph = training_graph(config_, data, preprocess_.crop);
-  SessionOptions options = session_options(shared_, graph, communicator_);
+  SessionOptions options = session_options(shared_, graph, communicator_, at_.position);
   const auto pixels = packed_on_device() ? data.train.pack->pixels() : std::span<const uint8_t>();
   options.pack_bytes = pixels.size();
   auto session = std::make_unique<Session>(std::move(graph), *backend_, options);
@@ -116,8 +125,9 @@ std::unique_ptr<Loader> Trainer::training_loader() {
   if (packed_on_device())
     return std::make_unique<Loader>(data, record_input(data, preprocess_, config_.augment),
                                     loading);
+  Prepare prepare = training_input(data, preprocess_, config_.augment, config_.fast_decode);
   return std::make_unique<Loader>(
-      data, training_input(data, preprocess_, config_.augment, config_.fast_decode), loading);
+      data, config_.fault.in_loading(std::move(prepare), config_.batch, loading.share), loading);
 }
 
 std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
@@ -163,9 +173,12 @@ void Trainer::train_epoch() {
     change_size();
   at_.loss_sums.resize(communicator_.ranks());
   Loader& loader = runner_.loader();
-  reporter_.begin_epoch(at_.epoch + 1, loader.steps(), at_.epoch_step);
-  loader.start(at_.epoch, at_.epoch_step);
-  while (!cut_short() && train_step(schedule_.rate(at_.step))) {
+  const int64_t done = at_.position / batch_of_all();
+  const auto left = static_cast<int64_t>(shared_.data.train.samples.size()) - at_.position;
+  reporter_.begin_epoch(at_.epoch + 1,
+                        done + steps_per_epoch(left, config_.batch, share_of(communicator_)), done);
+  loader.start(at_.epoch, at_.position);
+  while (!cut_short() && train_step(schedule_.rate(at_.scheduled))) {
     const Wish wish = this->wish();
     time_is_up_ = wish == Wish::end;
     if (wish != Wish::leave &&

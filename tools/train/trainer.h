@@ -23,6 +23,9 @@ namespace engine {
 class Trainer {
  public:
   Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& options);
+  ~Trainer() { activity_.set(Doing::ended); }
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
   // Returns when training is done; throws Error(preempted) after a request to stop, with everything
   // saved.
@@ -42,6 +45,8 @@ class Trainer {
   bool leads() const { return communicator_.rank == 0; }
   Session& session() const { return runner_.session(); }
   double seconds() const;
+  int64_t batch_of_all() const { return int64_t{config_.batch} * communicator_.ranks(); }
+  int64_t updates_per_epoch() const;
 
   // ---- what depends on the image size
   void build();
@@ -91,6 +96,7 @@ class Trainer {
   TrainPosition at_;
   Schedule schedule_;
   Reporter reporter_;
+  Activity& activity_;
   StepRunner runner_;
   std::unique_ptr<Loader> validation_loader_;
   bool time_is_up_ = false;

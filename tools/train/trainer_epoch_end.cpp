@@ -18,15 +18,15 @@ namespace engine {
 // steps), weight files after it (a resumed run writes them again).
 void Trainer::finish_epoch() {
   reporter_.end_epoch();
-  const bool whole = at_.epoch_step == runner_.loader().steps();
-  const double learning_rate = schedule_.rate(std::max<int64_t>(0, at_.step - 1));
+  const bool whole = at_.position == static_cast<int64_t>(shared_.data.train.samples.size());
+  const double learning_rate = schedule_.rate(std::max<int64_t>(0, at_.scheduled - 1));
   double loss_sum = 0;
   for (double sum : at_.loss_sums) loss_sum += sum;
   const double train_loss = at_.weight > 0 ? loss_sum / at_.weight : 0;
 
   const Metrics m = validate();
   judge(m, whole);
-  reporter_.log_epoch({.epoch = at_.epoch_step == 0 ? at_.epoch : at_.epoch + 1,
+  reporter_.log_epoch({.epoch = at_.position == 0 ? at_.epoch : at_.epoch + 1,
                        .seconds = seconds(),
                        .train_loss = train_loss,
                        .val_loss = m.loss,
@@ -49,12 +49,13 @@ void Trainer::judge(const Metrics& m, bool whole) {
     at_.best = {.epoch = epoch, .step = at_.step, .size = size, .top1 = m.top1, .loss = m.loss};
   if (!whole) return;
   at_.epoch = epoch;
-  at_.epoch_step = 0;
+  at_.position = 0;
+  at_.scheduled = epoch * updates_per_epoch();
   at_.weight = 0;
   std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
   count_epoch(config_.early_stop, at_.early_stop, m, size);
   if (schedule_.epoch_done(m.loss))
-    reporter_.say(fmt::format("no improvement: learning rate {:g}", schedule_.rate(at_.step)));
+    reporter_.say(fmt::format("no improvement: learning rate {:g}", schedule_.rate(at_.scheduled)));
 }
 
 void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& data,
@@ -63,6 +64,7 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
     shared_.evaluation.logits.assign(data.samples.size() * session().graph().classes(), 0.f);
     shared_.evaluation.counted.assign(data.samples.size(), 0);
   }
+  activity_.set(Doing::validating);
   communicator_.group->barrier(communicator_.rank);
   reporter_.begin(title, loader.steps());
   evaluate(session(), loader, communicator_, shared_.evaluation, [&](int images, double waited) {

@@ -23,7 +23,6 @@ bool drain_finite(StepRunner& runner) {
 }  // namespace
 
 void Trainer::lr_find(int steps) {
-  communicator_.group->barrier(communicator_.rank);
   reporter_.begin("--lr-find", steps);
   runner_.loader().start(0);
   LrFind find(steps);

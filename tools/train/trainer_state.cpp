@@ -42,10 +42,13 @@ void Trainer::load_state() {
   reporter_.write_algorithms(backend_->algorithms());
 }
 
+// Nobody steps before all are ready: where one rank launches a sum, no other may still allocate or
+// load code.
 void Trainer::prepare(const std::string& what, double since) {
   session().prepare();
   reporter_.say(fmt::format("{}: ready in {:.1f} s, {:.0f} MiB", what, steady_seconds() - since,
                             session().allocated_bytes() / 1048576.));
+  communicator_.group->barrier(communicator_.rank);
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
@@ -59,6 +62,9 @@ void Trainer::restore(const Checkpoint& checkpoint) {
     at_.loss_sums.assign(ranks, 0.);
     at_.loss_sums[0] = sum;
   }
+  if (checkpoint.identity.batches != shared_.identity.batches)
+    at_.scheduled =
+        at_.epoch * updates_per_epoch() + at_.position / (batch_of_all() * config_.accumulate);
   reporter_.log_resume(at_);
   reporter_.say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
                             checkpoint.digest));
@@ -77,6 +83,7 @@ void Trainer::save(bool weights) {
   if (leads() || communicator_.ranks() > 1) model = session().state();
   check_equal_weights(communicator_, session().graph(), model, at_.step);
   if (!leads()) return;
+  activity_.set(Doing::saving);
   Checkpoint c{.at = at_,
                .model = std::move(model),
                .optimizer = session().optimizer_state(),
@@ -126,6 +133,7 @@ void Trainer::leave(const std::string& when) {
 
 // Moves the state over to a session of another image size.
 void Trainer::change_size() {
+  activity_.set(Doing::starting);
   const double began = steady_seconds();
   const auto model = session().state(), optimizer = session().optimizer_state(), ema = averages();
   validation_loader_.reset();

@@ -224,7 +224,7 @@ TEST_CASE("records: the same for any number of threads, wherever an epoch is ent
     REQUIRE(batches.size() == 13);
     if (expected.empty()) expected = batches;
     CHECK(batches == expected);
-    loader.start(3, 5);
+    loader.start(3, 5 * 4);
     CHECK(rest(loader) == std::vector(expected.begin() + 5, expected.end()));
   }
   // Records have the order, the labels and the keys that images have.
@@ -243,7 +243,7 @@ TEST_CASE("an epoch can be entered at any step, also while another one is being 
   for (int64_t step = 0; step <= loader.steps(); ++step) {
     loader.start(9);
     loader.next();
-    loader.start(2, step);
+    loader.start(2, std::min<int64_t>(step * 4, 30));
     CHECK(rest_of_epoch(loader) == std::vector(whole.begin() + step, whole.end()));
   }
 }
@@ -263,6 +263,63 @@ TEST_CASE("ranks together see every sample once per epoch, in equal numbers of s
     }
     CHECK(static_cast<int>(seen.size()) == samples);
     CHECK(std::set(seen.begin(), seen.end()).size() == seen.size());
+  }
+}
+
+namespace {
+
+struct World {
+  int ranks, batch;
+};
+
+// The batches of all ranks of a world that enters an epoch at `position` and takes `steps` steps,
+// or all; by step, then by rank.
+std::vector<Copy> taken(const Dataset& data, World world, int64_t position, int64_t steps) {
+  std::vector<std::unique_ptr<Loader>> loaders;
+  for (int rank = 0; rank < world.ranks; ++rank) {
+    LoaderOptions o = options(world.batch, 2);
+    o.share = {rank, world.ranks};
+    loaders.push_back(std::make_unique<Loader>(data, picture, o));
+    loaders.back()->start(6, position);
+  }
+  std::vector<Copy> batches;
+  for (int64_t step = 0; step < steps; ++step)
+    for (const auto& loader : loaders) {
+      const Batch* batch = loader->next();
+      if (!batch) {
+        CHECK(batches.size() % world.ranks == 0);  // all ranks end after the same step
+        return batches;
+      }
+      batches.push_back(copy(*batch));
+    }
+  return batches;
+}
+
+}  // namespace
+
+TEST_CASE("an epoch that goes on with other ranks and batches has every sample once, as it was") {
+  for (int samples : {1, 7, 23, 24, 25, 101}) {
+    CAPTURE(samples);
+    const Dataset data = numbered(samples);
+    const std::vector<uint32_t> order = epoch_order(size_t(samples), 7, 6, true);
+    for (int64_t steps : {0, 1, 2}) {
+      int64_t position = 0;
+      for (const World world : {World{2, 4}, {3, 3}, {1, 5}, {5, 1}, {2, 3}}) {
+        const bool last = world.ranks == 2 && world.batch == 3;
+        for (const Copy& batch : taken(data, world, position, last ? samples + 1 : steps)) {
+          REQUIRE(batch.first == position);
+          for (size_t i = 0; i < batch.indices.size(); ++i, ++position) {
+            REQUIRE(batch.indices[i] == order[position]);
+            const Image image =
+                picture(order[position], {7, 6, uint32_t(position), purpose("augment")});
+            REQUIRE(std::ranges::equal(
+                image.pixels,
+                std::span(batch.images).subspan(i * image.pixels.size(), image.pixels.size())));
+          }
+        }
+      }
+      CHECK(position == samples);
+    }
   }
 }
 
@@ -295,7 +352,7 @@ TEST_CASE("the error of a bad image reaches next(), after the batches before it"
     CHECK(loader.next() != nullptr);
     for (int again = 0; again < 2; ++again)
       CHECK_THROWS_WITH_AS(loader.next(), "image 9: truncated", Error);
-    loader.start(0, 3);  // after the bad ones
+    loader.start(0, 3 * 4);  // after the bad ones
     CHECK(rest_of_epoch(loader).size() == 2);
   }
 }
@@ -404,6 +461,29 @@ TEST_CASE("slots come from the caller's allocator, once, and go back to it") {
   o.memory.allocate = [](size_t) -> void* { return nullptr; };
   CHECK_THROWS_WITH_AS(Loader(data, picture, o),
                        doctest::Contains("no memory for a batch of 4 images"), Error);
+}
+
+TEST_CASE("a loader tells which image it is at: the first of those that are being prepared") {
+  const Dataset data = numbered(12);
+  std::atomic<bool> open = false;
+  std::atomic<int> held = 0;
+  const auto prepare = [&](size_t index, const RandomKey& key) {
+    if (key.position == 5 || key.position == 7) {
+      ++held;
+      while (!open) std::this_thread::yield();
+    }
+    return picture(index, key);
+  };
+  Loader loader(data, prepare, options(4, 3));
+  CHECK(loader.under_way().empty());
+  loader.start(0);
+  while (held < 2) std::this_thread::yield();
+  const uint32_t index = epoch_order(12, 7, 0, true)[5];
+  CHECK(loader.under_way() == data.samples[index].path);
+  open = true;
+  while (loader.next()) {
+  }
+  CHECK(loader.under_way().empty());
 }
 
 TEST_CASE("waiting for data is counted") {

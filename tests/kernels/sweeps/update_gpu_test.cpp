@@ -202,14 +202,16 @@ TEST_CASE("update_running") {
     for (int i = 0; i < 4; ++i)
       arrays.emplace_back(new Mirror<float>(uniform_values(channels, i, 0.f, 2.f)));
     table.push_back({arrays[first]->device(), arrays[first + 1]->device(),
-                     arrays[first + 2]->device(), arrays[first + 3]->device(), channels, 0.1f,
-                     10.f / 9.f});
+                     arrays[first + 2]->device(), arrays[first + 3]->device(), channels, 5,
+                     channels == 40 ? 0 : 2, 0.1f});
     reference::update_running(arrays[first]->host(), arrays[first + 1]->host(),
                               static_cast<const double*>(arrays[first + 2]->host()),
                               static_cast<const double*>(arrays[first + 3]->host()), channels, 0.1,
                               10);
   }
   const DeviceArray<kernels::RunningNorm> device_table(table);
-  kernels::update_running(device_table.data(), static_cast<int>(table.size()), 300, nullptr);
+  const DeviceArray<StepParams> params(std::vector<StepParams>{{.total = 2}});
+  kernels::update_running(device_table.data(), static_cast<int>(table.size()), 300, params.data(),
+                          nullptr);
   for (const auto& array : arrays) array->check({1e-6, 1e-6}, "running");
 }

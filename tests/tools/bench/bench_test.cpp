@@ -74,6 +74,21 @@ TEST_CASE("quantiles are interpolated") {
   CHECK(std::isnan(quantile({}, 0.5)));
 }
 
+TEST_CASE("the parts of a step are medians, the pauses between steps a mean") {
+  // Nanoseconds of three steps: begin, forward, backward, reduced, end.
+  const std::vector<StepResult> steps{
+      {.times = {1'000'000, 3'000'000, 6'000'000, 6'500'000, 7'000'000}},
+      {.times = {7'000'000, 9'000'000, 13'000'000, 13'500'000, 14'000'000}},
+      {.times = {16'000'000, 26'000'000, 30'000'000, 34'000'000, 34'250'000}}};
+  const StepParts parts = parts_of(steps);
+  CHECK(parts.forward == doctest::Approx(2));
+  CHECK(parts.backward == doctest::Approx(4));
+  CHECK(parts.all_reduce == doctest::Approx(0.5));
+  CHECK(parts.optimizer == doctest::Approx(0.5));
+  CHECK(parts.data == doctest::Approx(1));
+  CHECK(parts_of({}).forward == 0);
+}
+
 TEST_CASE("every step has one of the distinct shapes") {
   const Graph graph = make_model("densenet121", {});
   int steps = 0;

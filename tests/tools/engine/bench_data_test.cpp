@@ -92,6 +92,20 @@ TEST_CASE("bench data: every step, cache, number of threads and strategy has a r
   CHECK_FALSE(mentions(read(log), "Traceback"));
 }
 
+TEST_CASE("bench data --gaps: the stages, the threads and the need, where a loader was measured") {
+  const Drawn drawn(1, 1);
+  const std::string start = fmt::format(
+      "bench data --data {} --model mnist_cnn --device cpu --images 2 --passes 1 --seconds 0.05 "
+      "--caches none --loaders 1 --gaps ",
+      drawn.set.string());
+  const Outcome outcome = engine_cli(start + "--need 1e9");
+  REQUIRE(outcome.code == 0);
+  for (const char* part : {"the loader alone", "decode", "not accounted", "a loader of",
+                           "copied to the device", "the step computes", "it waits"})
+    CHECK(mentions(outcome.out, part));
+  check_fails(engine_cli(start + "--steps-only"), 2, "--gaps: no loader");
+}
+
 TEST_CASE("bench data: wrong lists, data without files, a result that cannot be written") {
   const Drawn drawn(1, 1);
   const std::string start = fmt::format(

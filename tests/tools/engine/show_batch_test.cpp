@@ -65,7 +65,7 @@ TEST_CASE("show-batch: the sheet holds the batch of the loader, its labels and i
     open_cache(data, options, preprocess, {});
     Loader loader(data.train, training_input(data.train, preprocess, augment, false),
                   {.width = kSide, .height = kSide, .batch = kCount, .seed = 5});
-    loader.start(2, 1);
+    loader.start(2, kCount);
     const Batch& batch = *loader.next();
     std::vector<Image> pictures;
     std::vector<std::string> names;

@@ -1,6 +1,7 @@
 // A management library for tests, with nvml.h's names and three devices. Each utilisation that is
 // asked for is ten points above the last one. The second device does not know its power; only the
-// third one knows its energy, which is 50 J more each time.
+// third one knows its energy, which is 50 J more each time. NVLink connects the first two; the
+// third hangs on another host bridge, and does not know the second one.
 #include <cstring>
 
 extern "C" {
@@ -53,6 +54,16 @@ int nvmlDeviceGetTotalEnergyConsumption(void* device, unsigned long long* millij
 int nvmlDeviceGetTemperature(void* device, int sensor, unsigned* celsius) {
   if (sensor != 0) return 2;
   *celsius = device == &asked[1] ? 70 : 60;
+  return 0;
+}
+int nvmlDeviceGetP2PStatus(void* one, void* other, int asked_for, int* status) {
+  const bool linked = one != &asked[2] && other != &asked[2];
+  *status = asked_for == 2 && linked ? 0 : 1;
+  return 0;
+}
+int nvmlDeviceGetTopologyCommonAncestor(void* one, void* other, unsigned* level) {
+  if (one == &asked[1] || other == &asked[1]) return 3;
+  *level = 30;
   return 0;
 }
 int nvmlSystemGetDriverVersion(char* text, unsigned size) {

@@ -141,3 +141,12 @@ TEST_CASE("this machine's own /proc") {
   CHECK(use.process_cores > 0);
   CHECK(use.memory_gib > 0);
 }
+
+TEST_CASE("what connects two GPUs") {
+  const std::string ids[] = {"0000:1B:00.0", "0000:43:00.0", "0000:5C:00.0"};
+  const auto nvml = Nvml::open(ids, ENGINE_FAKE_NVML);
+  REQUIRE(nvml.has_value());
+  CHECK(nvml->link(0, 1) == "NVLink");
+  CHECK(nvml->link(0, 2) == "PCIe host bridge");
+  CHECK(nvml->link(1, 2) == "unknown");
+}

@@ -3,15 +3,15 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "io/images/draw.h"
 #include "io/images/encode.h"
 #include "tests/io/images/pillow.h"
 #include "tests/support.h"
+#include "tests/tools/plots/python.h"
+#include "tools/bench/profile_report.h"
 #include "tools/score/score.h"
 #include "tools/train/run_directory.h"
 
@@ -21,21 +21,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string read(const fs::path& file) {
-  std::ostringstream text;
-  text << std::ifstream(file, std::ios::binary).rdbuf();
-  return text.str();
-}
-
-int python(const std::string& arguments, const fs::path& out) {
-  const char* chosen = std::getenv("ENGINE_PYTHON");
-  const std::string command =
-      fmt::format("PYTHONDONTWRITEBYTECODE=1 {} {} >'{}' 2>&1",
-                  chosen ? chosen : "/usr/bin/python3", arguments, out.string());
-  INFO(command);
-  return std::system(command.c_str());
-}
 
 // A run of three epochs on images of `classes` classes, one of which could not be found any more.
 void make_run(const fs::path& folder, int classes, bool gpu) {
@@ -70,11 +55,6 @@ void make_run(const fs::path& folder, int classes, bool gpu) {
   }
   write_score(folder, result, data, {.resamples = 50});
   write_score(folder, result, data, {.part = "test", .prefix = "test_", .resamples = 0});
-}
-
-void check_png(const fs::path& file) {
-  INFO(file.string());
-  CHECK(read(file).starts_with("\x89PNG\r\n"));
 }
 
 }  // namespace
@@ -129,11 +109,33 @@ TEST_CASE("each plot is a command, and says where there is nothing to plot") {
   check_png(run / "lr_find.png");
   const fs::path empty = folder.path() / "empty";
   fs::create_directory(empty);
-  for (const char* name :
-       {"curves", "machine", "confusion", "roc", "reliability", "top_losses", "lr_find"}) {
+  for (const char* name : {"curves", "machine", "confusion", "roc", "reliability", "top_losses",
+                           "lr_find", "profile"}) {
     CAPTURE(name);
     CHECK(python(fmt::format("'{}{}.py' '{}'", plots, name, empty.string()), log) != 0);
     CHECK(read(log).find("Traceback") == std::string::npos);
+  }
+}
+
+TEST_CASE("a profile is drawn, also one whose parts are more than the step") {
+  if (!has_python_module("matplotlib")) return note_skipped("plots need matplotlib");
+  const TemporaryFolder folder;
+  const fs::path log = folder.path() / "log";
+  json profile = json::parse(
+      profile_json(
+          profile_step(with_defaults({.model = "mnist_cnn", .batch = 4, .steps = 2, .warmup = 1}),
+                       choose_ranks({.device = Device::cpu, .threads = 1})))
+          .dump());
+  for (const double missed : {0.2, -0.2}) {
+    CAPTURE(missed);
+    profile["gaps"]["not_accounted_ms"] = missed * profile["gaps"]["step_ms"].get<double>();
+    std::ofstream(folder.path() / "profile.json") << profile;
+    const int status = python(fmt::format("-W error '{}/tools/plots/profile.py' '{}'",
+                                          ENGINE_SOURCE_DIR, folder.path().string()),
+                              log);
+    INFO(read(log));
+    REQUIRE(status == 0);
+    check_png(folder.path() / "profile.png");
   }
 }
 

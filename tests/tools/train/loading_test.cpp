@@ -38,7 +38,7 @@ std::vector<double> numbers(const Mix& m) {
           double(m.right),   double(m.bottom), double(m.share)};
 }
 
-// Two epochs, the second one entered at `first_step`.
+// Two epochs, the second one entered at step `first_step`.
 std::vector<Step> batches(const TrainingData& data, const AugmentConfig& augment, int threads,
                           int64_t first_step = 0, bool first_epoch = true) {
   Loader loader(data.train, training_input(data.train, kPreprocess, augment, false),
@@ -55,7 +55,7 @@ std::vector<Step> batches(const TrainingData& data, const AugmentConfig& augment
     }
   };
   if (first_epoch) loader.start(0), read(0);
-  loader.start(1, first_step), read(1);
+  loader.start(1, first_step * kBatch), read(1);
   return steps;
 }
 

@@ -55,7 +55,7 @@ TEST_CASE("the texts of a checkpoint are read, and written as they were") {
   }
 }
 
-TEST_CASE("a run goes on with its own classes and images; its batches count within an epoch") {
+TEST_CASE("a run goes on with its own classes and images; its order counts within an epoch") {
   const RunIdentity before = example();
   check_same_run(before, before, true);
   RunIdentity now = before;
@@ -65,10 +65,12 @@ TEST_CASE("a run goes on with its own classes and images; its batches count with
   check_same_run(before, now, true);
 
   now = before;
-  now.batches.batch = 8;
+  now.batches = {8, 3, 1, now.batches.seed, true};
+  check_same_run(before, now, true);
+  now.batches.balanced = false;
   check_same_run(before, now, false);
   CHECK(mentions(message_of([&] { check_same_run(before, now, true); }, Failure::usage),
-                 "batches of 4 x 2 x 3, seed 18446744073709551615, balanced; 8 x 2 x 3"));
+                 "batches of 4 x 2 x 3, seed 18446744073709551615, balanced; 8 x 3 x 1, seed"));
   now = before;
   now.image_names = "others";
   CHECK(mentions(message_of([&] { check_same_run(before, now, false); }), "the images are not"));
@@ -84,11 +86,27 @@ TEST_CASE("which flags a run that goes on may change without a word") {
   std::set<std::string> may_change;
   for (const Flag& flag : flags.list())
     if (flag.may_change) may_change.insert(flag.key());
-  CHECK(may_change ==
-        std::set<std::string>{"data",     "out",       "resume",  "epochs",    "max_steps",
-                              "max_time", "keep",      "gpus",    "ranks",     "checkpoint_every",
-                              "workers",  "threads",   "weights", "workspace", "device",
-                              "cache",    "cache_dir", "lr_find", "log_every", "lr_find_steps"});
+  CHECK(may_change == std::set<std::string>{"data",
+                                            "out",
+                                            "resume",
+                                            "epochs",
+                                            "max_steps",
+                                            "max_time",
+                                            "keep",
+                                            "gpus",
+                                            "ranks",
+                                            "checkpoint_every",
+                                            "workers",
+                                            "threads",
+                                            "weights",
+                                            "workspace",
+                                            "device",
+                                            "cache",
+                                            "cache_dir",
+                                            "lr_find",
+                                            "log_every",
+                                            "lr_find_steps",
+                                            "collective_timeout"});
   const RunIdentity identity = run_identity({}, {}, flags, 1);
   CHECK(identity.recipe.size() + may_change.size() == flags.list().size());
   CHECK(identity.recipe.at("batch_size") == "\"64\"");

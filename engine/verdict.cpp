@@ -1,0 +1,198 @@
+#include "engine/verdict.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace engine {
+
+namespace {
+
+using Views = std::vector<const RankView*>;
+
+constexpr double kFresh = 5;  // seconds that a status may be old without a word about it
+
+// ---------------------------------------------------------------- words
+
+// "rank 3 (host x, GPU 3)"
+std::string name_of(const RankView& view) {
+  std::vector<std::string> where;
+  if (!view.host.empty()) where.push_back("host " + view.host);
+  if (view.status.device >= 0) where.push_back(fmt::format("GPU {}", view.status.device));
+  const std::string place = where.empty() ? "" : fmt::format(" ({})", fmt::join(where, ", "));
+  return fmt::format("rank {}{}", view.status.rank, place);
+}
+
+// "rank 0", "ranks 0, 1, 2"
+std::string numbers_of(const Views& views) {
+  std::vector<int> ranks;
+  for (const RankView* view : views) ranks.push_back(view->status.rank);
+  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
+}
+
+std::string text_of(Doing doing) {
+  switch (doing) {
+    case Doing::starting: return "getting ready";
+    case Doing::loading: return "waiting for data";
+    case Doing::computing: return "computing";
+    case Doing::validating: return "validating";
+    case Doing::saving: return "saving";
+    case Doing::ended: return "done";
+  }
+  return "";
+}
+
+// "it has been waiting for data for 300 s at step 640: images/a.jpg"
+std::string story_of(const RankView& view) {
+  const RankStatus& s = view.status;
+  std::string text =
+      fmt::format("it has been {} for {:.0f} s", text_of(s.doing), s.doing_for + view.age);
+  if (s.update > 0 && s.doing != Doing::ended) text += fmt::format(" at step {}", s.update);
+  if (s.detail[0]) text += fmt::format(": {}", s.detail.data());
+  if (view.age > kFresh) text += fmt::format(", as far as known {:.0f} s ago", view.age);
+  return text;
+}
+
+std::string name_of_sum(uint64_t number, int buckets) {
+  const uint64_t before = number - 1, per_update = static_cast<uint64_t>(std::max(1, buckets));
+  return fmt::format("all-reduce #{} (step {}, bucket {})", number, before / per_update + 1,
+                     before % per_update);
+}
+
+// Each view in a text of its own.
+template <class Text>
+std::string list(const Views& views, Text text) {
+  std::vector<std::string> texts;
+  for (const RankView* view : views) texts.push_back(text(*view));
+  return fmt::format("{}", fmt::join(texts, "; "));
+}
+
+template <class Condition>
+Views those(std::span<const RankView> ranks, Condition condition) {
+  Views views;
+  for (const RankView& view : ranks)
+    if (condition(view)) views.push_back(&view);
+  return views;
+}
+
+// ---------------------------------------------------------------- processes
+
+bool ended(const RankView& view) {
+  return view.status.doing == Doing::ended;
+}
+
+std::optional<std::string> find_lost(std::span<const RankView> ranks) {
+  const Views lost = those(ranks, [](const RankView& v) { return v.lost && !ended(v); });
+  if (lost.empty()) return std::nullopt;
+  return list(lost, [](const RankView& v) {
+    return fmt::format("{} is lost, its process is gone: {}", name_of(v), story_of(v));
+  });
+}
+
+std::optional<std::string> find_silent(std::span<const RankView> ranks, double timeout) {
+  const auto is_silent = [&](const RankView& v) {
+    return !v.local && !ended(v) && v.age >= timeout;
+  };
+  Views silent = those(ranks, is_silent);
+  if (silent.empty()) return std::nullopt;
+  if (std::ranges::any_of(silent, [](const RankView* v) { return v->process == 0; }))
+    std::erase_if(silent, [](const RankView* v) { return v->process != 0; });
+  return list(silent, [](const RankView& v) {
+    return fmt::format(
+        "{} has given no sign of life for {:.0f} s, its process is stopped or cut "
+        "off: {}",
+        name_of(v), v.age, story_of(v));
+  });
+}
+
+// ---------------------------------------------------------------- sums and operations
+
+// A sum that has ended somewhere has begun everywhere. Where it has not, someone's numbers are
+// ahead of what was summed.
+std::optional<std::string> find_skipped(const Views& ranks) {
+  if (ranks.empty()) return std::nullopt;
+  const RankView& ahead =
+      **std::ranges::max_element(ranks, {}, [](const RankView* v) { return v->status.sums.ended; });
+  const RankView& behind =
+      **std::ranges::min_element(ranks, {}, [](const RankView* v) { return v->status.sums.begun; });
+  const uint64_t number = ahead.status.sums.ended;
+  if (number <= behind.status.sums.begun) return std::nullopt;
+  return fmt::format("{} has left a sum of gradients out: it has ended {}, which {} has not begun",
+                     name_of(ahead), name_of_sum(number, ahead.status.buckets), name_of(behind));
+}
+
+// One of the two kinds of things that ranks do together.
+struct Kind {
+  Reached RankStatus::*reached;
+  double RankStatus::*since;
+  std::string (*name)(uint64_t number, int buckets);
+
+  bool inside(const RankView& v) const {
+    const Reached& r = v.status.*reached;
+    return r.begun > r.ended;
+  }
+  uint64_t begun(const RankView& v) const { return (v.status.*reached).begun; }
+};
+
+const Kind kSums{&RankStatus::sums, &RankStatus::sums_for, name_of_sum};
+const Kind kOperations{&RankStatus::operations, &RankStatus::operations_for,
+                       [](uint64_t number, int) { return fmt::format("meeting #{}", number); }};
+
+bool waits(const RankView& v) {
+  return kSums.inside(v) || kOperations.inside(v);
+}
+
+// Ranks that have not come to what others have waited in for the timeout.
+std::optional<std::string> find_late(std::span<const RankView> ranks, double timeout,
+                                     const Kind& kind) {
+  const Views waiting = those(
+      ranks, [&](const RankView& v) { return kind.inside(v) && v.status.*kind.since >= timeout; });
+  if (waiting.empty()) return std::nullopt;
+  const RankView& first =
+      **std::ranges::max_element(waiting, {}, [&](const RankView* v) { return kind.begun(*v); });
+  const uint64_t number = kind.begun(first);
+  const std::string what = kind.name(number, first.status.buckets), who = numbers_of(waiting);
+  const char* wait = waiting.size() == 1 ? "waits" : "wait";
+  const Views absent = those(ranks, [&](const RankView& v) { return kind.begun(v) < number; });
+  const Views at_fault =
+      those(ranks, [&](const RankView& v) { return kind.begun(v) < number && !waits(v); });
+  if (!at_fault.empty())
+    return fmt::format("{}; {} {} in it",
+                       list(at_fault,
+                            [&](const RankView& v) {
+                              return fmt::format("{} never entered {}: {}", name_of(v), what,
+                                                 story_of(v));
+                            }),
+                       who, wait);
+  if (!absent.empty())
+    return fmt::format("{}; {} {} in it",
+                       list(absent,
+                            [&](const RankView& v) {
+                              return fmt::format(
+                                  "{} waits elsewhere and never entered {}, which it has "
+                                  "left out or its device does not come to",
+                                  name_of(v), what);
+                            }),
+                       who, wait);
+  return fmt::format("{} does not end, though every rank has entered it: {} {} in it for {:.0f} s",
+                     what, who, wait, first.status.*kind.since);
+}
+
+}  // namespace
+
+std::optional<std::string> judge(std::span<const RankView> ranks, double timeout) {
+  if (auto verdict = find_lost(ranks)) return verdict;
+  if (auto verdict = find_silent(ranks, timeout)) return verdict;
+  // Of ranks elsewhere the numbers are older, and count once they stand still.
+  if (auto verdict = find_skipped(those(ranks, [](const RankView& v) { return v.local; })))
+    return verdict;
+  if (auto verdict = find_skipped(
+          those(ranks, [&](const RankView& v) { return v.status.sums_for >= timeout; })))
+    return verdict;
+  if (auto verdict = find_late(ranks, timeout, kSums)) return verdict;
+  return find_late(ranks, timeout, kOperations);
+}
+
+}  // namespace engine
