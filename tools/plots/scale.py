@@ -171,14 +171,17 @@ def components(study: Study):
 
 def by_batch(study: Study, column: str, ylabel: str, keys, label):
     """Lines over the batch of a rank, one for each key of the rows of a model."""
-    chosen = [m for m in study.models
-              if len({r.batch_per_rank for r in study.ok(model=m)}) > 1]  # fmt: skip
+
+    def rows_of(model):
+        return study.ok(model=model, scaling="weak") or study.ok(model=model)
+
+    chosen = [model for model in study.models
+              if len({row.batch_per_rank for row in rows_of(model)}) > 1]  # fmt: skip
     if not chosen:
         return None
     figure, grids = grid(len(chosen))
     for axes, model in zip(grids, chosen):
-        rows = [row for row in study.ok(model=model) if row.scaling == "weak"] or study.ok(
-            model=model)
+        rows = rows_of(model)
         for i, key in enumerate(dict.fromkeys(keys(row) for row in rows)):
             mine = sorted((r for r in rows if keys(r) == key), key=lambda r: r.batch_per_rank)
             axes.errorbar([r.batch_per_rank for r in mine], [getattr(r, column) for r in mine],
