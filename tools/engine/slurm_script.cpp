@@ -79,12 +79,13 @@ std::string header(const SlurmJob& job) {
 // repeated: the shell remembers how the processes ended.
 constexpr std::string_view kWait = R"(step=$!
 
-# Before the time is up, or when the job is preempted, the run saves and exits with 75.
+# Before the time is up, or when the job is preempted or cancelled, the run saves and exits with 75.
+warned=
 pass_on() {
   caught=1
   kill -s "$1" "$step" 2> /dev/null
 }
-trap 'pass_on USR1' USR1
+trap 'warned=1; pass_on USR1' USR1
 trap 'pass_on TERM' TERM
 while :; do
   caught=
@@ -94,7 +95,8 @@ while :; do
 done
 )";
 
-constexpr std::string_view kRequeue = R"(if ((code == 75)); then
+// Slurm itself queues a preempted job again, and a cancelled one is to stay away.
+constexpr std::string_view kRequeue = R"(if ((code == 75)) && [[ -n $warned ]]; then
   job=$SLURM_JOB_ID
   [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   scontrol requeue "$job"

@@ -21,10 +21,10 @@ namespace engine {
 
 namespace {
 
-constexpr std::pair<std::string_view, FaultKind> kKinds[] = {
-    {"throw", FaultKind::throws},   {"stall", FaultKind::stalls},
-    {"skip", FaultKind::skips},     {"slow-loader", FaultKind::loads_slowly},
-    {"kill", FaultKind::is_killed}, {"stop", FaultKind::is_stopped}};
+constexpr std::pair<std::string_view, RankFault> kKinds[] = {
+    {"throw", RankFault::throws},   {"stall", RankFault::stalls},
+    {"skip", RankFault::skips},     {"slow-loader", RankFault::loads_slowly},
+    {"kill", RankFault::is_killed}, {"stop", RankFault::is_stopped}};
 
 void sleep(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -34,9 +34,9 @@ void sleep(double seconds) {
   for (;;) sleep(3600);
 }
 
-FaultKind parse_kind(std::string_view text) {
+RankFault parse_kind(std::string_view text) {
   const auto found =
-      std::ranges::find(kKinds, text, &std::pair<std::string_view, FaultKind>::first);
+      std::ranges::find(kKinds, text, &std::pair<std::string_view, RankFault>::first);
   require(found != std::end(kKinds), Failure::usage, "ENGINE_TEST_FAULT: no kind '{}'", text);
   return found->second;
 }
@@ -55,19 +55,19 @@ T parse(std::string_view text) {
 bool TestFault::in_step(int at_rank, int64_t at_step) const {
   if (at_rank != rank || at_step != step) return false;
   switch (kind) {
-    case FaultKind::throws: throw std::runtime_error("ENGINE_TEST_FAULT asks for an exception");
-    case FaultKind::stalls: stall();
-    case FaultKind::is_killed: raise(SIGKILL); break;
-    case FaultKind::is_stopped: raise(SIGSTOP); break;
-    case FaultKind::skips: return true;
-    case FaultKind::loads_slowly:
-    case FaultKind::none: break;
+    case RankFault::throws: throw std::runtime_error("ENGINE_TEST_FAULT asks for an exception");
+    case RankFault::stalls: stall();
+    case RankFault::is_killed: raise(SIGKILL); break;
+    case RankFault::is_stopped: raise(SIGSTOP); break;
+    case RankFault::skips: return true;
+    case RankFault::loads_slowly:
+    case RankFault::none: break;
   }
   return false;
 }
 
 Prepare TestFault::in_loading(Prepare prepare, int batch, Share share) const {
-  if (kind != FaultKind::loads_slowly || share.rank != rank) return prepare;
+  if (kind != RankFault::loads_slowly || share.rank != rank) return prepare;
   const int64_t first = (step - 1) * batch * share.ranks, last = first + batch * share.ranks;
   const auto done = std::make_shared<std::atomic<bool>>(false);
   return [=, seconds = seconds, prepare = std::move(prepare)](size_t index, const RandomKey& key) {

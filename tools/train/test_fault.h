@@ -7,7 +7,7 @@
 
 namespace engine {
 
-enum class FaultKind : uint8_t {
+enum class RankFault : uint8_t {
   none,
   throws,        // an exception
   stalls,        // the rank's thread does nothing for ever
@@ -18,7 +18,7 @@ enum class FaultKind : uint8_t {
 };
 
 struct TestFault {
-  FaultKind kind = FaultKind::none;
+  RankFault kind = RankFault::none;
   int rank = 0;
   int64_t step = 1;  // an update; of loads_slowly, a step of the first epoch
   double seconds = 0;

@@ -120,9 +120,9 @@ TEST_CASE("a loader that is slow, but not as slow as the timeout, is no failure"
 }
 
 TEST_CASE("what ENGINE_TEST_FAULT may say") {
-  CHECK(parse_test_fault(nullptr).kind == FaultKind::none);
+  CHECK(parse_test_fault(nullptr).kind == RankFault::none);
   const TestFault fault = parse_test_fault("kind=slow-loader,rank=3,step=12,seconds=0.5");
-  CHECK(fault.kind == FaultKind::loads_slowly);
+  CHECK(fault.kind == RankFault::loads_slowly);
   CHECK(fault.rank == 3);
   CHECK(fault.step == 12);
   CHECK(fault.seconds == 0.5);
