@@ -298,6 +298,9 @@ int train(const Command& command) {
     train_on(ranks, o, flags, command);
   } catch (const std::exception& error) {
     tell_others(ranks, error);
+    const auto* ours = dynamic_cast<const Error*>(&error);
+    if (ours && ours->kind == Failure::preempted && !ranks.leads())
+      return static_cast<int>(ours->kind);  // process 0 says why
     throw;
   }
   return 0;

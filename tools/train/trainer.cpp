@@ -143,7 +143,8 @@ std::unique_ptr<Loader> Trainer::evaluation_loader(const Dataset& data) {
 
 void Trainer::run() {
   // Nobody steps before all are ready.
-  check_equal_weights(communicator_, session().graph(), session().state(), at_.step);
+  if (communicator_.ranks() > 1)
+    check_equal_weights(communicator_, session().graph(), session().state(), at_.step);
   time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
   // An interruption may have come before the last validation, which is then made up for.
   if (at_.step > 0 && over() && at_.validated != at_.step) finish_epoch();
