@@ -6,6 +6,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <thread>
 
 #include "engine/cuda/capture.h"
 #include "engine/cuda/context.h"
@@ -203,9 +204,14 @@ void CudaBackend::release(std::byte* memory, cudaError_t (*free)(void*)) {
   free(memory);
 }
 
+// NCCL waits for the graphs that hold sums, and a graph that runs for its sums: both are ended side
+// by side.
 void CudaBackend::give_up() noexcept {
+  const std::jthread ending([this] {
+    cudaSetDevice(gpu_.device);
+    sum_.abort();
+  });
   captures_.destroy();
-  sum_.abort();
 }
 
 void CudaBackend::upload(void* to, const void* from, size_t bytes) {

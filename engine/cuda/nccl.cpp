@@ -63,6 +63,7 @@ GradientSum::~GradientSum() {
 }
 
 void GradientSum::abort() noexcept {
+  met_ = false;
   if (nccl_) ncclCommAbort(nccl_.release());
 }
 

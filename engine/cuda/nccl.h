@@ -40,15 +40,15 @@ class GradientSum {
 
   // Before the first collective is launched: then no rank loads or allocates any more.
   void meet();
-  bool met() const { return met_; }
+  bool met() const { return met_; }  // sums may be under way
 
   // Waits for what the device has before it. Among several ranks that may be a sum that never
   // comes: it throws Error(collective) once a rank gives up.
   void wait(cudaStream_t stream) const;
   void wait(cudaEvent_t event) const;
 
-  // Ends the sums that are under way, whatever they hold then; none may follow. Graphs that hold
-  // sums must be gone: NCCL waits for them.
+  // Ends the sums that are under way, whatever they hold then; none may follow. It returns when the
+  // graphs that hold sums are gone, which another thread destroys meanwhile.
   void abort() noexcept;
 
  private:

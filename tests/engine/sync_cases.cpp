@@ -175,6 +175,36 @@ double distance(const Trained& ours, const Trained& expected) {
   return worst;
 }
 
+struct Case {
+  std::string name;
+  SplitTraining training;
+};
+
+std::vector<Case> cases_of(int ranks, Precision precision) {
+  std::vector<Case> cases;
+  const auto add = [&](const std::string& name, Graph graph) -> SplitTraining& {
+    cases.push_back({name, training_of(std::move(graph), ranks, precision)});
+    return cases.back().training;
+  };
+  for (const bool dense : {false, true}) {
+    const auto graph = [&] { return dense ? small_densenet() : small_efficientnet(); };
+    const std::string name = graph().model;
+    add(name + ", SGD", graph());
+    add(name + ", Adam", graph()).options.optimizer = {.kind = Kind::adam, .eps = 1e-3};
+    SplitTraining& all = add(name + ", accumulation and averages", graph());
+    all.updates = updates_of(ranks, true);
+    all.options.ema_decay = 0.5;
+    SplitTraining& frozen = add(name + ", frozen norms", graph());
+    frozen.updates = updates_of(ranks, true);
+    frozen.options.frozen_norms = true;
+    frozen.options.optimizer = {.kind = Kind::adamw, .eps = 1e-3, .weight_decay = 0.1};
+    frozen.options.ema_decay = 0.5;
+  }
+  for (uint64_t seed = 0; seed < 12; ++seed)
+    add("random graph " + std::to_string(seed), random_graph(seed)).rate = 1e-3;
+  return cases;
+}
+
 }  // namespace
 
 Trained train_split(const SplitTraining& training, const MakeBackend& make_backend) {
@@ -200,31 +230,8 @@ Trained train_whole(const SplitTraining& training, const MakeBackend& make_backe
 
 void check_synced_ranks(int ranks, Precision precision, double limit,
                         const MakeBackend& make_backend) {
-  std::vector<std::pair<std::string, SplitTraining>> cases;
-  const auto add = [&](const std::string& name, Graph graph) -> SplitTraining& {
-    return cases.emplace_back(name, training_of(std::move(graph), ranks, precision)).second;
-  };
-  for (const bool dense : {false, true}) {
-    const auto graph = [&] { return dense ? small_densenet() : small_efficientnet(); };
-    const std::string name = graph().model;
-    add(name + ", SGD", graph());
-    add(name + ", Adam", graph()).options.optimizer = {.kind = Kind::adam, .eps = 1e-3};
-    SplitTraining& all = add(name + ", accumulation and averages", graph());
-    all.updates = updates_of(ranks, true);
-    all.options.ema_decay = 0.5;
-    SplitTraining& frozen = add(name + ", frozen norms", graph());
-    frozen.updates = updates_of(ranks, true);
-    frozen.options.frozen_norms = true;
-    frozen.options.optimizer = {.kind = Kind::adamw, .eps = 1e-3, .weight_decay = 0.1};
-    frozen.options.ema_decay = 0.5;
-  }
-  for (uint64_t seed = 0; seed < 12; ++seed)
-    add("random graph " + std::to_string(seed), random_graph(seed)).rate = 1e-3;
-
-  const bool in_16_bits = storage_size(precision) == 2;  // rounding moves as much as sharing
   double worst = 0, least_apart = 1;
-  for (auto& [name, training] : cases) {
-    training.options.sync_norms = false;
+  for (auto& [name, training] : cases_of(ranks, precision)) {
     const Trained apart = train_split(training, make_backend);
     training.options.sync_norms = true;
     const Trained whole = train_whole(training, make_backend);
@@ -233,12 +240,28 @@ void check_synced_ranks(int ranks, Precision precision, double limit,
     worst = std::max(worst, error);
     if (training.graph.norms.empty() || training.options.frozen_norms) continue;
     const double without = distance(apart, whole);
-    if (!in_16_bits)
-      CHECK_MESSAGE(without > 10 * limit, name << ": off by " << without << " without sharing");
+    CHECK_MESSAGE(without > 10 * limit, name << ": off by " << without << " without sharing");
     least_apart = std::min(least_apart, without);
   }
   MESSAGE(ranks << " ranks, " << name_of(precision) << ": off by at most " << worst
                 << ", without sharing by at least " << least_apart);
+}
+
+void check_synced_ranks_in_16_bits(int ranks, Precision precision, double factor,
+                                   const MakeBackend& make_backend,
+                                   const MakeBackend& make_exact_backend) {
+  double shared = 0, rounding = 0;
+  for (auto& [name, training] : cases_of(ranks, precision)) {
+    training.options.sync_norms = true;
+    SplitTraining exact = training;
+    exact.options.precision = Precision::fp32;
+    const Trained expected = train_whole(exact, make_exact_backend);
+    shared += distance(train_split(training, make_backend), expected);
+    rounding += distance(train_whole(training, make_backend), expected);
+  }
+  MESSAGE(ranks << " ranks, " << name_of(precision) << ": off by " << shared
+                << " in all, one rank by " << rounding);
+  CHECK(shared <= factor * rounding);
 }
 
 }  // namespace engine::test

@@ -119,12 +119,12 @@ TEST_CASE("two GPUs that accumulate train as one") {
   if (has_two_gpus()) check_accumulation_in_parallel(2, backend_of);
 }
 
-// Float as on other backends. In half, statistics that differ in their last bit round some
-// activation to its other neighbour, 2^-11 away; a moment is a sum of such gradients.
 TEST_CASE("two GPUs that share statistics train as one") {
   if (!has_two_gpus()) return;
   check_synced_ranks(2, Precision::fp32, 1e-3, backends_in(Precision::fp32));
-  check_synced_ranks(2, Precision::fp16, 1e-2, backends_in(Precision::fp16));
+  for (Precision precision : {Precision::fp16, Precision::bf16})
+    check_synced_ranks_in_16_bits(2, precision, 1.5, backends_in(precision),
+                                  backends_in(Precision::fp32));
 }
 
 // Two shares and their sum are rounded, by at most half a unit in the last place each; shares may

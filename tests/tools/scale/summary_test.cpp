@@ -150,7 +150,7 @@ TEST_CASE("the report has its head, published rates below their configuration, a
   for (const char* part :
        {"links             NVLink\n", "1.90x", "95.0%", "  2.00 x 95.0 img/s: H, S, eager\n",
         "mnist_cnn, fp32, batch 32, weak: 2 GPUs: 1.90x one, 95%; lost 5% to computation\n",
-        "mnist_cnn: best is 2 GPUs, fp32, batch 32 each: 190.0 img/s, 0.01 hours per epoch\n"})
+        "mnist_cnn: best is 2 GPUs, fp32, batch 32 each: 190.0 img/s, 38 s per epoch\n"})
     CHECK(mentions(text, part));
   CHECK(describe_links({"NVLink", "NVLink", "NVLink"}) == "NVLink");
   CHECK(describe_links({"NVLink", "PCIe switch"}) == "1 pair: NVLink, 1 pair: PCIe switch");

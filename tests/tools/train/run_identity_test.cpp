@@ -106,7 +106,8 @@ TEST_CASE("which flags a run that goes on may change without a word") {
                                             "lr_find",
                                             "log_every",
                                             "lr_find_steps",
-                                            "collective_timeout"});
+                                            "collective_timeout",
+                                            "launch"});
   const RunIdentity identity = run_identity({}, {}, flags, 1);
   CHECK(identity.recipe.size() + may_change.size() == flags.list().size());
   CHECK(identity.recipe.at("batch_size") == "\"64\"");
