@@ -162,29 +162,33 @@ std::vector<std::vector<std::byte>> Group::gather(int rank, std::span<const std:
   return all;
 }
 
-// Every rank adds up one share of the elements, in rank order; then the processes add up, and every
-// rank copies the whole.
+// Every rank adds up one share of the elements, in rank order, and leaves the sums with all of them;
+// nobody else reads or writes that share. Then the processes add up, through their first rank.
 template <class R>
 void Group::sum(int rank, std::span<R> values) {
   if (ranks() == 1) return;
   const Operation operation(*this, rank, {"sum", values.size_bytes()});
   const int index = rank - first();
   shared_[index] = values.data();
-  if (index == 0) result_.resize(std::max(result_.size(), values.size_bytes()));
   meet();
-  R* result = reinterpret_cast<R*>(result_.data());
   const size_t begin = values.size() * index / local_, end = values.size() * (index + 1) / local_;
-  std::copy_n(static_cast<const R*>(shared_[0]) + begin, end - begin, result + begin);
-  for (int r = 1; r < local_; ++r) {
-    const R* other = static_cast<const R*>(shared_[r]);
-    for (size_t i = begin; i < end; ++i) result[i] += other[i];
+  const auto of_rank = [&](int r) { return static_cast<R*>(shared_[r]); };
+  constexpr size_t kBlock = 1024;  // elements that stay in the nearest cache
+  R sums[kBlock];
+  for (size_t at = begin; at < end; at += kBlock) {
+    const size_t count = std::min(kBlock, end - at);
+    std::copy_n(of_rank(0) + at, count, sums);
+    for (int r = 1; r < local_; ++r) {
+      const R* other = of_rank(r) + at;
+      for (size_t i = 0; i < count; ++i) sums[i] += other[i];
+    }
+    for (int r = 0; r < local_; ++r) std::copy_n(sums, count, of_rank(r) + at);
   }
   meet();
-  if (wire_) {
-    if (index == 0) wire_->sum(std::span<R>(result, values.size()));
-    meet();
-  }
-  std::copy_n(result, values.size(), values.data());
+  if (!wire_) return;
+  if (index == 0) wire_->sum(values);
+  meet();
+  if (index != 0) std::copy_n(of_rank(0), values.size(), values.data());
   meet();
 }
 

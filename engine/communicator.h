@@ -92,7 +92,6 @@ class Group {
   std::vector<std::atomic<uint64_t>> begun_, ended_;
   std::vector<std::span<const std::byte>> brought_;
   std::vector<std::vector<std::byte>> gathered_;
-  std::vector<std::byte> result_;
 };
 
 // One rank's place in its group.

@@ -30,7 +30,8 @@ SECONDS=0
 report=$(mktemp)
 trap 'rm "$report"' EXIT
 status=0
-ctest --preset "$preset" -j "$(nproc)" 2>&1 | tee "$report" || status=$?
+# Some tests wait more than they compute.
+ctest --preset "$preset" -j "$(($(nproc) + 2))" 2>&1 | tee "$report" || status=$?
 testing=$SECONDS
 
 skipped=$(grep -a '^skipped: ' "$build/Testing/Temporary/LastTest.log" |

@@ -131,6 +131,7 @@ class CudaBackend final : public Backend {
   BucketFormat bucket_format(Precision precision, const std::vector<Bucket>& buckets);
   Launch clear_launch(Untyped arena, size_t bytes);
   void release(std::byte* memory, cudaError_t (*free)(void*));
+  void drop(const GraphExec* graph) noexcept;
   void give_up() noexcept;
 
   Cuda gpu_;
@@ -406,12 +407,19 @@ Launches CudaBackend::prepare_running(const Program& program, bool shared) {
 
 std::function<void()> CudaBackend::record(const std::function<void()>& body) {
   const int64_t sums_before = sum_.started();
-  const auto graph = captures_.record(body);
+  const GraphExec* kept = captures_.record(body);
   const bool collective = sum_.started() > sums_before;
+  const std::shared_ptr<const GraphExec> graph(kept, [this](auto* at) { drop(at); });
   return [this, graph, collective] {
     if (collective) sum_.meet();
     check(cudaGraphLaunch(graph->get(), stream()));
   };
+}
+
+// To destroy a graph that runs CUDA waits for its end, which after a failure may never come.
+void CudaBackend::drop(const GraphExec* graph) noexcept {
+  if (sum_.met() && std::uncaught_exceptions() > 0) give_up();
+  captures_.drop(graph);
 }
 
 // ---------------------------------------------------------------- batches

@@ -32,16 +32,17 @@ GraphExec instantiate(const CapturedGraph& graph, cudaStream_t stream) {
 
 }  // namespace
 
-std::shared_ptr<const GraphExec> Captures::record(const std::function<void()>& body) {
-  auto graph = std::make_shared<GraphExec>(instantiate(capture(stream_, body), stream_));
-  std::erase_if(recorded_, [](const auto& held) { return held.expired(); });
-  recorded_.push_back(graph);
-  return graph;
+const GraphExec* Captures::record(const std::function<void()>& body) {
+  recorded_.push_back(std::make_unique<GraphExec>(instantiate(capture(stream_, body), stream_)));
+  return recorded_.back().get();
+}
+
+void Captures::drop(const GraphExec* graph) noexcept {
+  std::erase_if(recorded_, [=](const auto& kept) { return kept.get() == graph; });
 }
 
 void Captures::destroy() noexcept {
-  for (const auto& held : std::exchange(recorded_, {}))
-    if (const auto graph = held.lock()) graph->reset();
+  for (const auto& graph : recorded_) graph->reset();
 }
 
 }  // namespace engine::cuda

@@ -13,14 +13,15 @@ class Captures {
  public:
   explicit Captures(cudaStream_t stream) : stream_(stream) {}
 
-  // What `body` enqueues on the stream, ready to be launched. It is the caller's.
-  std::shared_ptr<const GraphExec> record(const std::function<void()>& body);
-  // Those that callers still hold become null. What of them is running ends all the same.
+  // What `body` enqueues on the stream, ready to be launched; kept until it is dropped.
+  const GraphExec* record(const std::function<void()>& body);
+  void drop(const GraphExec* graph) noexcept;
+  // Destroys all that are kept; it returns when none of them runs. They are to be dropped still.
   void destroy() noexcept;
 
  private:
   cudaStream_t stream_;
-  std::vector<std::weak_ptr<GraphExec>> recorded_;
+  std::vector<std::unique_ptr<GraphExec>> recorded_;
 };
 
 }  // namespace engine::cuda
