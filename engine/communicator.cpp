@@ -162,8 +162,9 @@ std::vector<std::vector<std::byte>> Group::gather(int rank, std::span<const std:
   return all;
 }
 
-// Every rank adds up one share of the elements, in rank order, and leaves the sums with all of them;
-// nobody else reads or writes that share. Then the processes add up, through their first rank.
+// Every rank adds up one share of the elements, in rank order, and leaves the sums with all of
+// them; nobody else reads or writes that share. Then the processes add up, through their first
+// rank.
 template <class R>
 void Group::sum(int rank, std::span<R> values) {
   if (ranks() == 1) return;
