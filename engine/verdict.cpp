@@ -161,8 +161,10 @@ std::optional<std::string> find_late(std::span<const RankView> ranks, double tim
   const RankView& first =
       **std::ranges::max_element(waiting, {}, [&](const RankView* v) { return kind.begun(*v); });
   const uint64_t number = kind.begun(first);
-  const std::string what = kind.name(number, first.status.buckets), who = numbers_of(waiting);
-  const char* wait = waiting.size() == 1 ? "waits" : "wait";
+  const Views there =  // some of them came later
+      those(ranks, [&](const RankView& v) { return kind.inside(v) && kind.begun(v) == number; });
+  const std::string what = kind.name(number, first.status.buckets), who = numbers_of(there);
+  const char* wait = there.size() == 1 ? "waits" : "wait";
   const Views absent = those(ranks, [&](const RankView& v) { return kind.begun(v) < number; });
   const Views at_fault =
       those(ranks, [&](const RankView& v) { return kind.begun(v) < number && !waits(v); });

@@ -120,6 +120,14 @@ TEST_CASE("whoever is late is named, in worlds of one to eight, as threads and a
           }
 }
 
+TEST_CASE("whoever waits is listed, also who came later") {
+  World world = world_of(4, false);
+  wait_in_sum(world[0], kShort);
+  wait_in_sum(world[1], kLong);
+  wait_in_sum(world[2], 0.1);
+  check_names(world, {"rank 3 (host x, GPU 3) never entered", "; ranks 0, 1, 2 wait in it"});
+}
+
 TEST_CASE("a device that hangs within a step is known by the next sum") {
   World world = world_of(3, true);
   for (int r : {0, 2}) wait_in_sum(world[r], kLong, kNumber + 4);
