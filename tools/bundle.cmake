@@ -1,5 +1,6 @@
-# Makes the bundle: one tar with the program, its CUDA module if there is one, and every library
-# that they need beyond the C and C++ run time and CUDA's, all found relative to themselves.
+# Makes the bundle: one tar with the program, those of its modules that were built, and every
+# library that they need beyond the C and C++ run time, CUDA's and MPI's, all found relative to
+# themselves.
 #   cmake -DBUILD=… -DSOURCE=… -DNAME=… -DSTRIP=… -P bundle.cmake
 find_program(PATCHELF patchelf)
 if(NOT PATCHELF)
@@ -8,29 +9,31 @@ endif()
 
 set(root ${BUILD}/bundle/${NAME})
 set(program ${root}/bin/engine)
-set(module ${root}/lib/libengine_cuda.so)
 file(REMOVE_RECURSE ${BUILD}/bundle)
 file(MAKE_DIRECTORY ${root}/bin ${root}/lib ${root}/share/engine/licences)
 file(COPY_FILE ${BUILD}/bin/engine ${program})
-if(EXISTS ${BUILD}/lib/libengine_cuda.so)
-  file(COPY_FILE ${BUILD}/lib/libengine_cuda.so ${module})
-  set(modules MODULES ${module})
-endif()
+foreach(module libengine_cuda.so libengine_mpi.so)
+  if(EXISTS ${BUILD}/lib/${module})
+    file(COPY_FILE ${BUILD}/lib/${module} ${root}/lib/${module})
+    list(APPEND modules ${root}/lib/${module})
+  endif()
+endforeach()
 file(COPY ${BUILD}/share DESTINATION ${root})
 file(COPY ${SOURCE}/LICENSE ${SOURCE}/README.md DESTINATION ${root})
 
 # glibc and the compiler's run time are the host's (Ubuntu 24.04's are newer), and so are CUDA's
-# libraries and driver.
+# libraries and driver, and MPI, which belongs to its mpirun.
+if(modules)
+  set(modules MODULES ${modules})
+endif()
 file(GET_RUNTIME_DEPENDENCIES
   EXECUTABLES ${program} ${modules}
   PRE_EXCLUDE_REGEXES "^ld-linux" "^lib(c|m|dl|rt|pthread|stdc\\+\\+|gcc_s)\\.so"
-    "^lib(cuda|cudart|cudnn|cublas|nccl|nv)"
+    "^lib(cuda|cudart|cudnn|cublas|nccl|nv|mpi)"
   RESOLVED_DEPENDENCIES_VAR libraries)
 
-set(binaries ${program})
-if(modules)
-  list(APPEND binaries ${module})
-endif()
+set(binaries ${program} ${modules})
+list(REMOVE_ITEM binaries MODULES)
 foreach(library ${libraries})
   get_filename_component(name ${library} NAME)
   file(REAL_PATH ${library} file)
