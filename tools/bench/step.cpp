@@ -199,6 +199,13 @@ StepBench with_defaults(StepBench bench) {
   return bench;
 }
 
+StepBench with_flags(StepBench bench, const DeviceOptions& flags) {
+  bench.conv = flags.conv;
+  bench.deterministic = flags.deterministic;
+  bench.workspace = size_t(flags.workspace) << 20;
+  return with_defaults(std::move(bench));
+}
+
 Graph graph_of(const StepBench& bench) {
   return make_model(
       bench.model,

@@ -37,6 +37,8 @@ struct StepBench {
 
 // Fills in image_size and classes: the classes are those of the stored reference rates.
 StepBench with_defaults(StepBench bench);
+// And what the flags of every verb that computes say.
+StepBench with_flags(StepBench bench, const DeviceOptions& flags);
 Graph graph_of(const StepBench& bench);
 
 // The images per step of one rank: a total is divided as in training, the remainder among the first

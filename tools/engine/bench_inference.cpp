@@ -2,11 +2,11 @@
 // precision.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
 #include "tools/bench/step.h"
+#include "tools/cli/list.h"
 #include "tools/engine/verbs.h"
 #include "tools/score/model_file.h"
 
@@ -39,13 +39,7 @@ std::vector<std::string> precisions_of(const DeviceOptions& device) {
   if (device.precision == "auto")
     return choose_ranks(device).kind == BackendKind::cuda ? std::vector<std::string>{"fp32", "fp16"}
                                                           : std::vector<std::string>{"fp32"};
-  std::vector<std::string> parts;
-  for (size_t at = 0; at <= device.precision.size();) {
-    const size_t comma = std::min(device.precision.find(',', at), device.precision.size());
-    parts.push_back(device.precision.substr(at, comma - at));
-    at = comma + 1;
-  }
-  return parts;
+  return split_list(device.precision);
 }
 
 constexpr char kRow[] = "{:<18}{:>6}{:>7}{:>11}{:>11}{:>11}{:>12}{:>11}\n";
@@ -82,10 +76,7 @@ int bench_inference(const Command& command) {
   if (!options) return 0;
   const BenchInferenceOptions& o = *options;
   require(o.least <= o.most, Failure::usage, "--least {} is above --most {}", o.least, o.most);
-  StepBench bench = with_defaults(o.bench);
-  bench.conv = o.conv;
-  bench.deterministic = o.deterministic;
-  bench.workspace = size_t(o.workspace) << 20;
+  StepBench bench = with_flags(o.bench, o);
   if (!o.json)
     print_to_stdout(fmt::format(fmt::runtime(kRow), "model", "batch", "prec", "ms median", "ms p90",
                                 "img/s", "planned MiB", "used MiB"));

@@ -92,10 +92,7 @@ int bench_kernels(const Command& command) {
   const auto options = parse_options<BenchKernelsOptions>(command);
   if (!options) return 0;
   const BenchKernelsOptions& o = *options;
-  StepBench bench = with_defaults(o.bench);
-  bench.conv = o.conv;
-  bench.deterministic = o.deterministic;
-  bench.workspace = size_t(o.workspace) << 20;
+  StepBench bench = with_flags(o.bench, o);
   if (!o.filter.empty()) bench.warmup = 0;
   Ranks ranks = choose_ranks(o);
   ranks.options[0].device = o.gpu;

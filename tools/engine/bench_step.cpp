@@ -10,6 +10,7 @@
 #include "tools/bench/gradient_stats.h"
 #include "tools/bench/rates.h"
 #include "tools/bench/step.h"
+#include "tools/cli/list.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 
@@ -49,16 +50,6 @@ struct BenchStepOptions : DeviceOptions {
       "time nothing; how large the batch-norm correction k0 is beside the gradient, per buffer");
   }
 };
-
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> parts;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t comma = std::min(list.find(',', at), list.size());
-    parts.push_back(list.substr(at, comma - at));
-    at = comma + 1;
-  }
-  return parts;
-}
 
 int parse_batch(const std::string& text) {
   const bool digits = !text.empty() && text.size() <= 5 &&
@@ -227,17 +218,14 @@ int bench_step(const Command& command) {
           "--gaps is of training steps: not with --mode eval");
   const std::vector<Rate> rates = o.against ? read_rates(*o.against) : std::vector<Rate>();
   bool first = true;
-  for (const std::string& model : split(o.models))
-    for (const std::string& batch : split(o.batches))
-      for (const std::string& precision : split(o.precision)) {
+  for (const std::string& model : split_list(o.models))
+    for (const std::string& batch : split_list(o.batches))
+      for (const std::string& precision : split_list(o.precision)) {
         StepBench bench = o.bench;
         bench.model = model;
         bench.batch = parse_batch(batch);
         bench.train = o.phase == Phase::train;
-        bench.conv = o.conv;
-        bench.deterministic = o.deterministic;
-        bench.workspace = size_t(o.workspace) << 20;
-        bench = with_defaults(bench);
+        bench = with_flags(bench, o);
         DeviceOptions device = o;
         device.precision = precision;
         if (o.gradients) {

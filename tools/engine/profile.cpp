@@ -61,10 +61,7 @@ int profile(const Command& command) {
   const auto options = parse_options<ProfileOptions>(command);
   if (!options) return 0;
   const ProfileOptions& o = *options;
-  StepBench bench = with_defaults(o.bench);
-  bench.conv = o.conv;
-  bench.deterministic = o.deterministic;
-  bench.workspace = size_t(o.workspace) << 20;
+  StepBench bench = with_flags(o.bench, o);
   const Ranks ranks = choose_ranks(o);
   if (o.nvtx) {
     require(ranks.kind == BackendKind::cuda, Failure::usage, "--nvtx needs --device cuda");

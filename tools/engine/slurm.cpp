@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "engine/error.h"
+#include "tools/cli/list.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/slurm_script.h"
 #include "tools/engine/verbs.h"
@@ -68,11 +69,7 @@ int slurm(const Command& command) {
   if (!options) return 0;
   SlurmOptions& o = *options;
   o.job.requeue = !o.no_requeue;
-  for (size_t at = 0; at < o.modules.size();) {
-    const size_t comma = std::min(o.modules.find(',', at), o.modules.size());
-    o.job.modules.push_back(o.modules.substr(at, comma - at));
-    at = comma + 1;
-  }
+  if (!o.modules.empty()) o.job.modules = split_list(o.modules);
   const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
   const std::string script = slurm_script(o.job, program, std::move(o.words));
   if (o.submit) return hand_to_sbatch(script);

@@ -11,6 +11,7 @@
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
+#include "tools/cli/list.h"
 #include "tools/machine/nvml.h"
 #include "tools/machine/processes.h"
 
@@ -49,12 +50,10 @@ std::vector<int> parse_gpus(const std::string& text) {
     for (int g = 0; g < count; ++g) gpus.push_back(g);
     return gpus;
   }
-  for (size_t at = 0; at <= text.size();) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    gpus.push_back(parse_index(std::string_view(text).substr(at, comma - at), "--gpus"));
+  for (const std::string& part : split_list(text)) {
+    gpus.push_back(parse_index(part, "--gpus"));
     require(std::count(gpus.begin(), gpus.end(), gpus.back()) == 1, Failure::usage,
             "--gpus {}: {} stands there twice", text, gpus.back());
-    at = comma + 1;
   }
   return gpus;
 }

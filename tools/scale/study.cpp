@@ -8,6 +8,7 @@
 #include "engine/error.h"
 #include "engine/precision.h"
 #include "models/models.h"
+#include "tools/cli/list.h"
 #include "tools/scale/presets.h"
 
 namespace engine {
@@ -61,16 +62,6 @@ std::string_view name_of(Scaling scaling) {
   for (const auto& choice : kScalings)
     if (choice.value == scaling) return choice.name;
   return {};
-}
-
-std::vector<std::string> split_list(std::string_view text) {
-  std::vector<std::string> parts;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    parts.emplace_back(text.substr(at, comma - at));
-    at = comma + 1;
-  }
-  return parts;
 }
 
 std::vector<int> parse_counts(std::string_view text, std::string_view flag, int least) {

@@ -99,7 +99,6 @@ Study study_of(const StudyFlags& flags, const StudyMachine& machine);
 
 // "1,2,4", "1..8" and mixtures of them, from `least` on: ascending, each once.
 std::vector<int> parse_counts(std::string_view text, std::string_view flag, int least = 1);
-std::vector<std::string> split_list(std::string_view text);
 
 struct Configuration {
   std::string model, precision;

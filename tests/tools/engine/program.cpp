@@ -35,6 +35,21 @@ void check_fails(const Outcome& outcome, int code, const std::string& why) {
   CHECK(outcome.out.empty());
 }
 
+std::vector<nlohmann::json> events(const std::filesystem::path& run, std::string_view kind) {
+  std::vector<nlohmann::json> found;
+  std::ifstream in(run / "metrics.jsonl");
+  for (std::string line; std::getline(in, line);)
+    if (auto event = nlohmann::json::parse(line); event["event"] == kind)
+      found.push_back(std::move(event));
+  return found;
+}
+
+std::string last_state(const std::filesystem::path& run) {
+  const auto saved = events(run, "checkpoint");
+  REQUIRE(!saved.empty());
+  return saved.back()["state_sha256"];
+}
+
 std::vector<std::string> figures(const std::filesystem::path& run) {
   std::ifstream in(run / "results.csv");
   std::vector<std::string> rows;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,11 @@ void check_fails(const Outcome& outcome, int code, const std::string& why);
 
 std::string read(const std::filesystem::path& file);
 void write_text(const std::filesystem::path& file, std::string_view text);
+
+// The events of that kind in a run's metrics.jsonl, in order.
+std::vector<nlohmann::json> events(const std::filesystem::path& run, std::string_view kind);
+// The digest of the state that a run saved last; it must have saved one.
+std::string last_state(const std::filesystem::path& run);
 
 // The columns of a run's results.csv that depend on no clock and no machine.
 std::vector<std::string> figures(const std::filesystem::path& run);

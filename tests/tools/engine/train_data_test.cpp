@@ -29,15 +29,6 @@ void flip_byte(const fs::path& file, std::streamoff at) {
   stream.put(value);
 }
 
-std::string last_state(const fs::path& run) {
-  std::string state;
-  std::ifstream lines(run / "metrics.jsonl");
-  for (std::string line; std::getline(lines, line);)
-    if (const json event = json::parse(line); event["event"] == "checkpoint")
-      state = event["state_sha256"];
-  return state;
-}
-
 }  // namespace
 
 TEST_CASE(

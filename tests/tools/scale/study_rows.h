@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/bench/rates.h"
 #include "tools/scale/runs.h"
 
 namespace engine::test {
@@ -45,6 +46,18 @@ inline std::vector<RunRow> repeats_of(int ranks, int batch, int global, const st
     rows.push_back(
         measured_row(ranks, batch, global, scaling, rate + (repeat - 2) * spread, repeat));
   return rows;
+}
+
+// A rate of others for mnist_cnn, batch 32, on two GPUs.
+inline Rate published_rate() {
+  return {.hardware = "H",
+          .system = "S",
+          .mode = "eager",
+          .model = "mnist_cnn",
+          .precision = "fp32",
+          .batch = 32,
+          .gpus = 2,
+          .images_per_second = 95};
 }
 
 }  // namespace engine::test

@@ -138,15 +138,7 @@ TEST_CASE("the report has its head, published rates below their configuration, a
                          .models = {{"mnist_cnn", "10 classes"}},
                          .unit = "GPU",
                          .fingerprint = "{}"};
-  const Rate rate{.hardware = "H",
-                  .system = "S",
-                  .mode = "eager",
-                  .model = "mnist_cnn",
-                  .precision = "fp32",
-                  .batch = 32,
-                  .gpus = 2,
-                  .images_per_second = 95};
-  const std::string text = report(facts, all, std::vector{rate});
+  const std::string text = report(facts, all, std::vector{published_rate()});
   for (const char* part :
        {"links             NVLink\n", "1.90x", "95.0%", "  2.00 x 95.0 img/s: H, S, eager\n",
         "mnist_cnn, fp32, batch 32, weak: 2 GPUs: 1.90x one, 95%; lost 5% to computation\n",
@@ -154,6 +146,6 @@ TEST_CASE("the report has its head, published rates below their configuration, a
     CHECK(mentions(text, part));
   CHECK(describe_links({"NVLink", "NVLink", "NVLink"}) == "NVLink");
   CHECK(describe_links({"NVLink", "PCIe switch"}) == "1 pair: NVLink, 1 pair: PCIe switch");
-  CHECK(published_csv(std::vector{rate}, std::vector<std::string>{"densenet121"}).find("eager") ==
-        std::string::npos);
+  CHECK(published_csv(std::vector{published_rate()}, std::vector<std::string>{"densenet121"})
+            .find("eager") == std::string::npos);
 }

@@ -13,12 +13,12 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "io/data/pack.h"
 #include "io/images/encode.h"
 #include "tests/support.h"
+#include "tests/tools/engine/program.h"
 #include "tools/train/checkpoint.h"
 
 using namespace engine;
@@ -176,15 +176,6 @@ int train(const fs::path& folder, const std::string& out, const Fault* fault) {
       preload, ENGINE_PROGRAM, folder.string(), folder.string(), out, folder.string());
   const int status = std::system(shell.c_str());
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-}
-
-std::string last_state(const fs::path& run) {
-  std::ifstream in(run / "metrics.jsonl");
-  std::string state;
-  for (std::string line; std::getline(in, line);)
-    if (const auto event = nlohmann::json::parse(line); event["event"] == "checkpoint")
-      state = event["state_sha256"];
-  return state;
 }
 
 TEST_CASE("a training whose disk fills up, or is read-only, fails; resumed, it ends as ever") {

@@ -5,8 +5,6 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
@@ -29,15 +27,6 @@ Outcome train(const fs::path& folder, const std::string& out, const char* fault)
       folder.string(), out));
   unsetenv("ENGINE_TEST_FAULT");
   return outcome;
-}
-
-std::string last_state(const fs::path& run) {
-  std::ifstream in(run / "metrics.jsonl");
-  std::string state;
-  for (std::string line; std::getline(in, line);)
-    if (const auto event = nlohmann::json::parse(line); event["event"] == "checkpoint")
-      state = event["state_sha256"];
-  return state;
 }
 
 // Running processes that have `word` on their command line.

@@ -40,11 +40,8 @@ struct OddSet {
 // SHA-256 of the state at the end, and what it was at each checkpoint before.
 std::vector<std::string> digests(const std::string& run) {
   std::vector<std::string> found;
-  std::istringstream lines(read(fs::path(run) / "metrics.jsonl"));
-  for (std::string line; std::getline(lines, line);) {
-    const auto event = nlohmann::json::parse(line);
-    if (event.at("event") == "checkpoint") found.push_back(event.at("state_sha256"));
-  }
+  for (const nlohmann::json& event : events(run, "checkpoint"))
+    found.push_back(event.at("state_sha256"));
   return found;
 }
 

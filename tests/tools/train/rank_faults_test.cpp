@@ -5,7 +5,6 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/support.h"
@@ -32,22 +31,6 @@ Outcome train(const fs::path& folder, const std::string& out, const std::string&
       folder.string(), out, timeout));
   unsetenv("ENGINE_TEST_FAULT");
   return outcome;
-}
-
-// The events of a run's metrics.jsonl of that kind.
-std::vector<nlohmann::json> events(const fs::path& run, std::string_view kind) {
-  std::vector<nlohmann::json> found;
-  std::ifstream in(run / "metrics.jsonl");
-  for (std::string line; std::getline(in, line);)
-    if (auto event = nlohmann::json::parse(line); event["event"] == kind)
-      found.push_back(std::move(event));
-  return found;
-}
-
-std::string last_state(const fs::path& run) {
-  const auto saved = events(run, "checkpoint");
-  REQUIRE(!saved.empty());
-  return saved.back()["state_sha256"];
 }
 
 struct Runs {
