@@ -23,6 +23,7 @@
 #include "tools/data/data_options.h"
 #include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {

@@ -19,7 +19,7 @@
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
-#include "tools/machine/device.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {

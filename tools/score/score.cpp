@@ -10,7 +10,7 @@
 #include "engine/roc.h"
 #include "io/files/atomic_file.h"
 #include "io/files/csv.h"
-#include "tools/machine/device.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
