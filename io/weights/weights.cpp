@@ -10,6 +10,7 @@
 #include "io/files/bytes.h"
 #include "io/weights/pth.h"
 #include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "io/weights/weight_names.h"
 
 namespace engine {
@@ -57,6 +58,7 @@ TensorFile read_weights(const std::filesystem::path& path) {
   refuse_tensorflow_port(path.filename().string());
   refuse_tensorflow_port(path.parent_path().filename().string());
   TensorFile file = read_any(path);
+  check_seal(file, path);
   strip_prefixes(file);
   return file;
 }
