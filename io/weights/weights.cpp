@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 #include <set>
+#include <system_error>
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
@@ -30,8 +31,11 @@ TensorFile read_any(const std::filesystem::path& path) {
   const std::string magic = first_bytes(path);
   if (magic.ends_with(std::string_view("\0\0\0\0{", 5))) return read_safetensors(path);
   if (magic.starts_with("PK") || magic.starts_with('\x80')) return read_pth(path);
-  require(std::filesystem::is_regular_file(path), Failure::weights, "{}: no such file",
-          path.string());
+  std::error_code error;
+  const bool regular = std::filesystem::is_regular_file(path, error);
+  if (error && error != std::errc::no_such_file_or_directory)
+    fail(Failure::weights, "{}: {}", path.string(), error.message());
+  require(regular, Failure::weights, "{}: no such file", path.string());
   fail(Failure::weights, "{}: neither safetensors nor written by torch.save (starts with {:02x})",
        path.string(), fmt::join(as_bytes(magic).first(std::min<size_t>(magic.size(), 8)), " "));
 }
