@@ -1,5 +1,6 @@
 // Comma-separated values as RFC 4180 defines them: fields in quotes may hold commas, line ends and
-// doubled quotes. Fields hold bytes, as names of files do; a byte order mark in front is passed over.
+// doubled quotes. Fields hold bytes, as names of files do; a byte order mark in front is passed
+// over.
 #pragma once
 
 #include <filesystem>
