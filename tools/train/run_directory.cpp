@@ -55,9 +55,13 @@ std::vector<std::string> whole_lines(const fs::path& file) {
 bool happened_by(const std::string& line, int epochs, int64_t steps) {
   const Json event = Json::parse(line, nullptr, false);
   if (!event.is_object()) return false;
-  const std::string kind = event.value("event", "");
-  if (kind == "epoch" || kind == "eval") return event.value("epoch", 0) <= epochs;
-  return event.value("step", int64_t{0}) <= steps;
+  const auto number = [&](const char* name) {
+    const auto at = event.find(name);
+    return at != event.end() && at->is_number_integer() ? at->get<int64_t>() : 0;
+  };
+  const auto kind = event.find("event");
+  const bool of_epoch = kind != event.end() && (*kind == "epoch" || *kind == "eval");
+  return of_epoch ? number("epoch") <= epochs : number("step") <= steps;
 }
 
 std::string join_lines(const std::vector<std::string>& lines) {
