@@ -105,7 +105,7 @@ struct Rule {
 };
 
 const char* const kDevice = "cuda.*|cooperative_groups.*|cub/.*|mma\\.h";
-const char* const kText = "fmt/.*|nlohmann/.*|unistd\\.h|sys/.*";
+const char* const kText = "fmt/.*|nlohmann/.*|unistd\\.h|fcntl\\.h|sys/.*";
 
 // The first that matches counts.
 const Rule kRules[] = {
@@ -135,7 +135,7 @@ const Rule kRules[] = {
     {"kernels/.*", "kernels/[^/]*", kDevice},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
-     "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h"},
+     "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
      "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|ft2build\\.h|freetype/.*|nlohmann/.*|"
      "immintrin\\.h"},
@@ -144,7 +144,7 @@ const Rule kRules[] = {
     {"io/data/.*", "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random)\\.h",
      "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
     // The floors of tools, from below.
-    {"tools/cli/.*", "tools/cli/.*|engine/error\\.h", kText},
+    {"tools/cli/.*", "tools/cli/.*|engine/error\\.h|io/files/utf8\\.h", kText},
     {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*",
      "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
      "dnnl_version\\.h|"

@@ -27,6 +27,8 @@ constexpr const char* kLayout =
 void require_folder(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::none)  // it cannot be looked at
+    fail(Failure::data, "{}: {}", path.string(), error.message());
   require(fs::exists(status), Failure::data, "{}: no such folder", path.string());
   require(fs::is_directory(status), Failure::data, "{}: not a folder", path.string());
 }

@@ -4,7 +4,6 @@
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
-#include "io/files/utf8.h"
 
 namespace engine {
 namespace {
@@ -41,12 +40,10 @@ class CsvReader {
     return true;
   }
 
-  std::string take_character() {
-    const size_t length = utf8_length(text_);
-    require(length > 0, "not UTF-8");
-    std::string taken(text_.substr(0, length));
-    text_.remove_prefix(length);
-    if (taken == "\n") ++line_;
+  char take_byte() {
+    const char taken = text_.front();
+    text_.remove_prefix(1);
+    if (taken == '\n') ++line_;
     return taken;
   }
 
@@ -56,7 +53,7 @@ class CsvReader {
       while (!done() && text_.front() != ',' && text_.front() != '\n' &&
              !text_.starts_with("\r\n")) {
         require(text_.front() != '"', "a quote inside a field that does not begin with one");
-        value += take_character();
+        value += take_byte();
       }
       return value;
     }
@@ -64,7 +61,7 @@ class CsvReader {
     for (;;) {
       engine::require(!done(), Failure::data, "{}, line {}: a quote is never closed", name_, began);
       if (!take_if('"'))
-        value += take_character();
+        value += take_byte();
       else if (take_if('"'))
         value += '"';  // a doubled quote stands for one
       else

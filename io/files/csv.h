@@ -1,5 +1,6 @@
 // Comma-separated values as RFC 4180 defines them: fields in quotes may hold commas, line ends and
-// doubled quotes. The text is UTF-8, with or without a byte order mark.
+// doubled quotes. Fields hold bytes, as names of files do; a byte order mark in front is passed
+// over.
 #pragma once
 
 #include <filesystem>
@@ -22,8 +23,8 @@ struct Csv {
   int column(std::string_view name) const;
 };
 
-// Quotes that do not match, rows of another length than the header, and bytes that are not UTF-8
-// are an Error(data) with the file and the line.
+// Quotes that do not match, and rows of another length than the header, are an Error(data) with the
+// file and the line.
 Csv read_csv(const std::filesystem::path& file);
 Csv parse_csv(std::string_view text, std::string_view name);
 

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <fstream>
 #include <set>
+#include <system_error>
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/weights/pth.h"
 #include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "io/weights/weight_names.h"
 
 namespace engine {
@@ -29,8 +31,11 @@ TensorFile read_any(const std::filesystem::path& path) {
   const std::string magic = first_bytes(path);
   if (magic.ends_with(std::string_view("\0\0\0\0{", 5))) return read_safetensors(path);
   if (magic.starts_with("PK") || magic.starts_with('\x80')) return read_pth(path);
-  require(std::filesystem::is_regular_file(path), Failure::weights, "{}: no such file",
-          path.string());
+  std::error_code error;
+  const bool regular = std::filesystem::is_regular_file(path, error);
+  if (error && error != std::errc::no_such_file_or_directory)
+    fail(Failure::weights, "{}: {}", path.string(), error.message());
+  require(regular, Failure::weights, "{}: no such file", path.string());
   fail(Failure::weights, "{}: neither safetensors nor written by torch.save (starts with {:02x})",
        path.string(), fmt::join(as_bytes(magic).first(std::min<size_t>(magic.size(), 8)), " "));
 }
@@ -57,6 +62,7 @@ TensorFile read_weights(const std::filesystem::path& path) {
   refuse_tensorflow_port(path.filename().string());
   refuse_tensorflow_port(path.parent_path().filename().string());
   TensorFile file = read_any(path);
+  check_seal(file, path);
   strip_prefixes(file);
   return file;
 }

@@ -7,13 +7,13 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "engine/error.h"
 #include "io/data/sample.h"
+#include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
 #include "tools/bench/ceilings.h"
 #include "tools/bench/gaps.h"
@@ -332,13 +332,11 @@ std::string to_json(std::span<const Row> rows, double need, int cores) {
 }
 
 void write_csv(const std::filesystem::path& path, std::span<const Row> rows, double need) {
-  std::ofstream file(path);
-  file << "group,what,cache,threads,images_per_second,images_per_second_per_core,need\n";
+  std::string text = "group,what,cache,threads,images_per_second,images_per_second_per_core,need\n";
   for (const Row& r : rows)
-    file << fmt::format("{},\"{}\",{},{},{:.1f},{:.1f},{:.1f}\n", r.group, r.what, r.cache,
+    text += fmt::format("{},\"{}\",{},{},{:.1f},{:.1f},{:.1f}\n", r.group, r.what, r.cache,
                         r.threads, r.total, r.per_core, need);
-  file.close();
-  require(!file.fail(), Failure::data, "{}: cannot be written", path.string());
+  write_file_atomically(path, text);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "engine/error.h"
-#include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
 #include "tools/cli/terminal.h"
@@ -32,7 +32,7 @@ int convert_weights(const Command& command) {
   TensorFile file = read_weights(options->in);
   normalise_names(file, "");
   if (options->names == Names::timm) use_timm_names(file);
-  write_safetensors(options->out, file);
+  write_sealed(options->out, file);
   say(fmt::format("{}: {} tensors, {} parameters", options->out.string(), file.tensors.size(),
                   count_parameters(file)));
   return 0;

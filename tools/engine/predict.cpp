@@ -8,6 +8,7 @@
 #include "engine/error.h"
 #include "engine/metrics.h"
 #include "io/files/csv.h"
+#include "io/files/utf8.h"
 #include "tools/bench/step.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/preprocess_options.h"
@@ -52,12 +53,12 @@ std::string report(const std::string& path, std::span<const float> logits,
                        probabilities[best]);
   if (!o.json) return fmt::format("{}: {} ({:.1f}%)\n", path, name, 100 * probabilities[best]);
   const nlohmann::ordered_json json = {
-      {"path", path},
-      {"class", name},
+      {"path", utf8_from_bytes(path)},
+      {"class", utf8_from_bytes(name)},
       {"class_index", best},
       {"probability", probabilities[best]},
       {"logits", std::vector<float>(logits.begin(), logits.end())}};
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  return json.dump() + '\n';
 }
 
 // Says latency and memory. The first batch warms caches up and counts only if it is the only one.

@@ -33,23 +33,29 @@ namespace fs = std::filesystem;
 
 // ---------------------------------------------------------------- where a run begins
 
-// The checkpoint to go on from, and in o.out the folder of its run.
-std::optional<Checkpoint> find_checkpoint(TrainOptions& o) {
+// In o.out the folder of the run that --resume names.
+void find_folder(TrainOptions& o) {
+  if (o.resume.empty()) return;
+  if (o.resume == "auto")
+    return require(!o.out.empty(), Failure::usage,
+                   "--resume auto needs --out: the run to continue");
+  std::error_code error;
+  const fs::file_status status = fs::status(o.resume, error);
+  require(fs::exists(status), Failure::usage, "--resume {}: there is no such file or folder",
+          o.resume);
+  if (o.out.empty())
+    o.out = fs::is_directory(status) ? fs::path(o.resume)
+                                     : fs::absolute(o.resume).parent_path().parent_path();
+}
+
+// What an interrupted save has left is removed if the folder is ours, which is locked.
+std::optional<Checkpoint> find_checkpoint(const TrainOptions& o) {
   if (o.resume.empty()) return std::nullopt;
-  if (o.resume == "auto") {
-    require(!o.out.empty(), Failure::usage, "--resume auto needs --out: the run to continue");
-  } else {
-    const fs::path path = o.resume;
-    require(fs::exists(path), Failure::usage, "--resume {}: there is no such file or folder",
-            o.resume);
-    if (fs::is_regular_file(path)) {
-      if (o.out.empty()) o.out = fs::absolute(path).parent_path().parent_path();
-      return read_checkpoint(path);
-    }
-    if (o.out.empty()) o.out = path;
-  }
-  const CheckpointFolder folder(o.resume == "auto" ? o.out : fs::path(o.resume), o.config.keep);
-  folder.remove_leftovers();
+  const fs::path path = o.resume == "auto" ? o.out : fs::path(o.resume);
+  std::error_code error;
+  if (fs::is_regular_file(path, error)) return read_checkpoint(path);
+  const CheckpointFolder folder(path, o.config.keep);
+  if (!o.plan_only && fs::equivalent(path, o.out, error)) folder.remove_leftovers();
   std::optional<Checkpoint> newest = folder.newest([](const std::string& line) { say(line); });
   require(newest || o.resume == "auto", Failure::usage,
           "--resume {}: no checkpoint ckpt/step_… in it", o.resume);
@@ -64,7 +70,7 @@ struct Start {
 };
 
 // Process 0 chooses the checkpoint, and sets aside what is damaged; the others read the same file.
-std::optional<Checkpoint> find_checkpoint(TrainOptions& o, const Ranks& ranks) {
+std::optional<Checkpoint> find_checkpoint(const TrainOptions& o, const Ranks& ranks) {
   std::optional<Checkpoint> found;
   if (ranks.leads()) found = find_checkpoint(o);
   const std::string file = from_process_0(ranks, found ? fs::absolute(found->file).string() : "");
@@ -72,7 +78,7 @@ std::optional<Checkpoint> find_checkpoint(TrainOptions& o, const Ranks& ranks) {
   return found;
 }
 
-Start find_start(TrainOptions& o, const Ranks& ranks) {
+Start find_start(const TrainOptions& o, const Ranks& ranks) {
   Start start{.checkpoint = find_checkpoint(o, ranks)};
   if (start.checkpoint) {
     const RunIdentity& before = start.checkpoint->identity;
@@ -177,10 +183,17 @@ void prepare_images(TrainShared& shared, const TrainOptions& o, const Ranks& ran
 
 // ---------------------------------------------------------------- the run
 
-// Process 0 makes the folder, whose name may hold the time.
-RunDirectory open_run(const TrainOptions& o, const Ranks& ranks) {
-  if (!ranks.leads()) return RunDirectory::kept_elsewhere(from_process_0(ranks, ""));
-  RunDirectory run = RunDirectory::create(o.out, o.model, !o.resume.empty());
+// Process 0 locks the folder, whose name may hold the time, before anything in it is read.
+std::optional<RunLock> lock_folder(TrainOptions& o, const Ranks& ranks) {
+  if (!ranks.leads()) return std::nullopt;
+  find_folder(o);
+  if (o.plan_only) return std::nullopt;
+  return RunLock::take(o.out, o.model, !o.resume.empty());
+}
+
+RunDirectory open_run(std::optional<RunLock> lock, const Ranks& ranks) {
+  if (!lock) return RunDirectory::kept_elsewhere(from_process_0(ranks, ""));
+  RunDirectory run = RunDirectory::create(std::move(*lock));
   from_process_0(ranks, fs::absolute(run.path()).string());
   return run;
 }
@@ -240,6 +253,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   TrainConfig c = train_config(o, ranks);
   c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
   make_model(o.model, {});  // there is such a model
+  std::optional<RunLock> lock = lock_folder(o, ranks);
   Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);
@@ -256,7 +270,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
                      .weights = std::move(start.weights),
                      .checkpoint = std::move(start.checkpoint),
                      .identity = std::move(identity),
-                     .run = open_run(o, ranks),
+                     .run = open_run(std::move(lock), ranks),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
   if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
@@ -265,10 +279,10 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
     prepare_images(shared, o, ranks);
     train_ranks(shared, ranks, o);
   } catch (...) {
-    const bool holds_nothing = ranks.leads() && !shared.started && o.resume.empty();
-    if (holds_nothing) fs::remove_all(shared.run.path());
+    if (shared.started) shared.run.keep();
     throw;
   }
+  shared.run.keep();
   if (o.lr_find) return;
   say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
                   (shared.run.path() / "results.csv").string(),
@@ -291,7 +305,7 @@ int train(const Command& command) {
   if (const int processes = processes_to_start(o); processes > 1)
     return run_processes(processes, words_of(command));
   const Flags flags(o);
-  catch_stop_signals();
+  if (!o.plan_only) catch_stop_signals();  // else there is nothing to save
   const Ranks ranks = o.plan_only ? choose_ranks(o) : join_ranks(o, stop_requested);
   if (!ranks.leads()) fall_silent();
   try {

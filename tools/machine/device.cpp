@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <exception>
+#include <future>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <thread>
 
 #include "engine/cuda_module.h"
@@ -104,6 +106,7 @@ Ranks choose_ranks(const DeviceOptions& o) {
   require(o.launch == RankLaunch::thread, Failure::usage, "--launch process is for train alone");
   Ranks ranks = plan_ranks(o, place);
   complete_ranks(ranks, o, all_cores(o));
+  check_threads(ranks);
   return ranks;
 }
 
@@ -140,6 +143,27 @@ void complete_ranks(Ranks& ranks, const DeviceOptions& o, const CoreShare& share
                       : ranks.kind == BackendKind::cuda ? share.cores
                                                         : std::max(1, share.cores / 2);
   ranks.workers = std::max(1, loading / count);
+}
+
+void check_threads(const Ranks& ranks) {
+  constexpr size_t kOthers = 8;  // watchdog, monitor, saving, …
+  size_t wanted = kOthers;
+  for (const BackendOptions& o : ranks.options)
+    wanted += static_cast<size_t>(ranks.workers) + 1 +
+              static_cast<size_t>(ranks.kind == BackendKind::cpu ? o.threads : 0);
+  std::promise<void> all_started;
+  const std::shared_future<void> end = all_started.get_future();
+  std::vector<std::jthread> threads;
+  try {
+    while (threads.size() < wanted) threads.emplace_back([end] { end.wait(); });
+  } catch (const std::system_error& error) {
+    all_started.set_value();
+    fail(Failure::memory,
+         "only {} of {} threads can be started ({}): engine doctor shows the limits; --threads and "
+         "--workers ask for fewer",
+         threads.size(), wanted, error.code().message());
+  }
+  all_started.set_value();
 }
 
 int count_gpus(const DeviceOptions& o) {

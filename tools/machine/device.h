@@ -87,6 +87,10 @@ struct Ranks {
 // The ranks of a verb that runs in one process. Error(usage) under a launcher of several.
 Ranks choose_ranks(const DeviceOptions& options);
 
+// Starts as many threads as the ranks of this process will have, and ends them. Error(memory) where
+// the system refuses, because later libraries would end the program.
+void check_threads(const Ranks& ranks);
+
 int count_gpus(const DeviceOptions& options);  // that --gpus names
 
 // The PCI bus ids of the GPUs that these ranks compute on, for Monitor; none on a CPU.

@@ -143,6 +143,7 @@ Ranks join_ranks(const DeviceOptions& o, const std::function<bool()>& stop) {
     }
   }
   complete_ranks(ranks, o, share);
+  check_threads(ranks);
   return ranks;
 }
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/utf8.h"
 #include "io/weights/safetensors.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
@@ -31,7 +32,9 @@ std::vector<Expected> expected_tensors(const Graph& graph) {
 }  // namespace
 
 std::string to_json(const std::vector<std::string>& names) {
-  return nlohmann::json(names).dump();
+  nlohmann::json list = nlohmann::json::array();
+  for (const std::string& name : names) list.push_back(utf8_from_bytes(name));
+  return list.dump();
 }
 
 std::vector<std::string> names_from_json(const std::string& text, const fs::path& path) {
@@ -39,7 +42,9 @@ std::vector<std::string> names_from_json(const std::string& text, const fs::path
   const auto is_string = [](const nlohmann::json& j) { return j.is_string(); };
   require(json.is_array() && std::all_of(json.begin(), json.end(), is_string), Failure::weights,
           "{}: the class names in its metadata are no JSON array of strings", path.string());
-  return json.get<std::vector<std::string>>();
+  std::vector<std::string> names;
+  for (const auto& name : json) names.push_back(bytes_from_utf8(name.get<std::string>()));
+  return names;
 }
 
 Normalisation normalisation_of(const Preprocess& preprocess) {

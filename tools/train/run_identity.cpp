@@ -19,6 +19,18 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
+// Of the names of files alone, in no order that labels decide.
+std::string digest_of_files(const TrainingData& data) {
+  std::vector<std::string> names;
+  for (const Dataset* part : {&data.train, &data.validation})
+    for (const Sample& sample : part->samples)
+      names.push_back(fs::path(sample.path).filename().string());
+  std::ranges::sort(names);
+  Sha256 hash;
+  for (const std::string& name : names) hash.update(as_bytes(name + '\n'));
+  return hash.finish();
+}
+
 std::string digest_of_names(const TrainingData& data) {
   Sha256 hash;
   for (const Dataset* part : {&data.train, &data.validation})
@@ -70,7 +82,7 @@ void check_classes(const std::vector<std::string>& before, const std::vector<std
   const auto differ = std::ranges::mismatch(before, now);
   const auto i = static_cast<size_t>(differ.in1 - before.begin());
   const auto name = [&](const std::vector<std::string>& names) {
-    return i < names.size() ? Json(names[i]).dump() : "none";
+    return i < names.size() ? fmt::format("\"{}\"", names[i]) : "none";
   };
   fail(Failure::data,
        "the classes are not those of the run to resume: {} against {}, and number {} is {}, not {}",
@@ -90,6 +102,7 @@ RunIdentity run_identity(const TrainConfig& config, const TrainingData& data, co
           .classes = data.train.classes,
           .preprocess = config.preprocess,
           .image_names = digest_of_names(data),
+          .image_files = digest_of_files(data),
           .batches = {config.batch, ranks, config.accumulate, config.seed, config.balanced},
           .recipe = recipe_of(flags),
           .images = {}};
@@ -100,6 +113,7 @@ std::map<std::string, std::string> to_metadata(const RunIdentity& identity) {
           {"classes", to_json(identity.classes)},
           {"preprocess", to_json(identity.preprocess)},
           {"images", identity.image_names},
+          {"image_files", identity.image_files},
           {"batches", to_string(identity.batches)},
           {"recipe", to_json(identity.recipe)},
           {"image_sizes", identity.images.sizes},
@@ -115,10 +129,12 @@ RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata
             path.string(), name);
     return at->second;
   };
+  const auto files = metadata.find("image_files");  // checkpoints of former versions lack it
   return {.model = text("model"),
           .classes = names_from_json(text("classes"), path),
           .preprocess = preprocess_from_json(text("preprocess")),
           .image_names = text("images"),
+          .image_files = files == metadata.end() ? "" : files->second,
           .batches = batch_order_from(text("batches"), path),
           .recipe = recipe_from_json(text("recipe")),
           .images = {.sizes = text("image_sizes"), .contents = text("image_contents")},
@@ -127,6 +143,10 @@ RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata
 
 void check_same_run(const RunIdentity& before, const RunIdentity& now, bool within_epoch) {
   check_classes(before.classes, now.classes);
+  require(before.image_names == now.image_names || before.image_files != now.image_files,
+          Failure::data,
+          "the labels are not those of the run to resume: the images have the same names, but some "
+          "are of another class now");
   require(before.image_names == now.image_names, Failure::data,
           "the images are not those of the run to resume: some were added, removed or renamed");
   require(before.batches.same_order(now.batches) || !within_epoch, Failure::usage,

@@ -5,7 +5,7 @@
 
 #include "engine/error.h"
 #include "io/images/preprocess.h"
-#include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "tools/cli/signals.h"
 #include "tools/train/trainer.h"
 
@@ -119,8 +119,8 @@ std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>
     best = model_file(session().graph().model, file.tensors, shared_.data.train.classes,
                       with_crop(config_.preprocess, at_.best.size));
   return [run = &shared_.run, file = std::move(file), best = std::move(best)] {
-    write_safetensors(run->weights("last"), file);
-    if (best) write_safetensors(run->weights("best"), *best);
+    write_sealed(run->weights("last"), file);
+    if (best) write_sealed(run->weights("best"), *best);
   };
 }
 

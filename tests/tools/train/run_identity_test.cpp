@@ -26,6 +26,7 @@ const std::map<std::string, std::string> kMetadata = {
     {"batches", "4 x 2 x 3, seed 18446744073709551615, balanced"},
     {"recipe", R"({"accumulate":3,"batch_size":"4","crop":null,"eps":1e-08,"freeze":"","lr":0.001,)"
                R"("warmup_factor":0.3333333333333333})"},
+    {"image_files", "0f4ea1a0a8a8f0f4a1b32b7b6ff2c7d1cbb2f2a3f51d0ffb8a3f8ad3f7d0cf31"},
     {"image_sizes", "d5f2c33161e5075b33a6d578020755d8164bf4d3bf693be31bb0a76d68a84f45"},
     {"image_contents", ""},
     {"cache", "disk"}};
@@ -50,6 +51,10 @@ TEST_CASE("the texts of a checkpoint are read, and written as they were") {
   for (const auto& [name, text] : kMetadata) {
     std::map<std::string, std::string> less = kMetadata;
     less.erase(name);
+    if (name == "image_files") {  // which former versions did not write
+      CHECK(run_identity_from(less, "a.safetensors").image_files.empty());
+      continue;
+    }
     CHECK_THROWS_WITH_AS(run_identity_from(less, "a.safetensors"),
                          doctest::Contains((name + " is missing").c_str()), Error);
   }
@@ -73,6 +78,8 @@ TEST_CASE("a run goes on with its own classes and images; its order counts withi
                  "batches of 4 x 2 x 3, seed 18446744073709551615, balanced; 8 x 3 x 1, seed"));
   now = before;
   now.image_names = "others";
+  CHECK(mentions(message_of([&] { check_same_run(before, now, false); }), "the labels are not"));
+  now.image_files = "other files";
   CHECK(mentions(message_of([&] { check_same_run(before, now, false); }), "the images are not"));
   now = before;
   now.classes = {"0"};
