@@ -8,6 +8,7 @@
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
+#include "io/weights/faults.h"
 #include "io/weights/pth.h"
 #include "io/weights/safetensors.h"
 #include "io/weights/weight_names.h"
@@ -58,6 +59,8 @@ TensorFile read_weights(const std::filesystem::path& path) {
   refuse_tensorflow_port(path.parent_path().filename().string());
   TensorFile file = read_any(path);
   strip_prefixes(file);
+  const std::optional<std::string> fault = fault_in(file.tensors);
+  require(!fault, Failure::weights, "{}: {}", path.string(), fault.value_or(""));
   return file;
 }
 
