@@ -22,6 +22,11 @@ std::vector<int> parameters_of(const Graph& graph, const Step& step) {
   return all;
 }
 
+// The sign of a NaN says nothing.
+double unsigned_nan(double value) {
+  return std::isnan(value) ? std::abs(value) : value;
+}
+
 }  // namespace
 
 std::string to_string(const Anomaly& a) {
@@ -78,7 +83,7 @@ void AnomalySearch::look_at_gate(const std::string& layer, int gate) {
 // The forward of the loss leaves the gradient of the logits, too.
 void AnomalySearch::look_at_loss(const std::string& layer, const Slice& logits) {
   backend_.synchronize();
-  if (!std::isfinite(result_.loss)) first_ = {layer, "the loss", result_.loss, false};
+  if (!std::isfinite(result_.loss)) first_ = {layer, "the loss", unsigned_nan(result_.loss), false};
   if (program_.training())
     look_at_slice(layer, "the gradient of its input", program_.plan.grad[logits.buffer], logits,
                   true);
@@ -111,7 +116,7 @@ void AnomalySearch::look_at_reals(const std::string& layer, const std::string& w
 
 void AnomalySearch::note(const std::string& layer, const std::string& what, const Tensor& values,
                          int64_t at, bool backward) {
-  if (at >= 0) first_ = {layer, what, value_at(values, at), backward};
+  if (at >= 0) first_ = {layer, what, unsigned_nan(value_at(values, at)), backward};
 }
 
 }  // namespace engine

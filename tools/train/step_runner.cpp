@@ -181,7 +181,7 @@ void StepRunner::judge(const Pending& pending, const StepResult& result) {
   if (divergence_ || (!over && (finite || result.overflow))) return;
   divergence_ = pending.place;
   if (!finite)
-    divergence_->what = fmt::format("the loss is {}", result.loss);
+    divergence_->what = fmt::format("the loss is {}", std::abs(result.loss));
   else
     divergence_->what = "a gradient is not finite";
   if (tolerates_overflows() && over)
