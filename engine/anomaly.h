@@ -23,11 +23,11 @@ std::string to_string(const Anomaly& anomaly);
 
 class AnomalySearch {
  public:
-  // `result` is the entry of the result ring that the step fills. All three must outlive the search.
+  // `result` is the entry of the result ring that the step fills. All must outlive the search.
   AnomalySearch(const Program& program, Backend& backend, const StepResult& result)
       : program_(program), graph_(program.graph), backend_(backend), result_(result) {}
 
-  // Look at what the last launch of a step's forward or backward leaves; they wait for it. After the
+  // Look at what the last launch of a step's forward or backward left; they wait for it. After the
   // first find they do nothing.
   void after_forward(int step);
   void after_backward(int step);

@@ -90,8 +90,8 @@ void Session::load(const std::map<std::string, Tensor>& tensors) {
           static_cast<int64_t>(convert(it->second, DType::f64).as<double>()[0]);
 }
 
-// Writes the parameters that are among the tensors, and their averages. Updates that gradients which
-// are not finite have ended go on.
+// Writes the parameters that are among the tensors, and their averages. Updates go on where
+// gradients that are not finite have ended them.
 void Session::write_model(const std::map<std::string, Tensor>& tensors) {
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
     const auto it = tensors.find(graph_.parameters[p].name);

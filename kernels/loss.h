@@ -22,7 +22,7 @@ struct TargetRow {
   }
 };
 
-// How many classes stand before the label's: of equal logits the lower class does, and NaN counts as
+// How many classes stand before the label's: of equal logits the lower class does; NaN counts as
 // the largest, as in torch.topk.
 template <class T>
 ENGINE_HOST_DEVICE bool stands_before(T z, int c, T of_label, int label) {

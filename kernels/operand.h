@@ -54,7 +54,7 @@ struct StepParams {
 struct ScaleState {
   float scale = 1;
   int32_t good_steps = 0;  // since the last overflow or growth
-  // Whether a gradient of this step is not finite, so that its update is skipped. With a fixed scale
+  // A gradient of this step is not finite, so that its update is skipped. With a fixed scale
   // it stays set: the parameters keep the values with which that step was taken.
   int32_t found_inf = 0;
   int32_t dynamic = 0;          // 0: the scale is fixed

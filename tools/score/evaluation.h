@@ -50,7 +50,7 @@ void share_rows(const Communicator& communicator, int classes,
                 const std::vector<EvaluatedRows>& rows, EvaluationResult& result);
 
 // Throws Error(diverged) where a logit (count, classes) of the batch is not finite. It names the
-// images, and the first layer of which an output is not finite, for which the batch is evaluated once
+// images, and the first layer whose output is not finite, for which the batch is evaluated once
 // more.
 void require_finite_logits(Session& session, const Batch& batch, std::span<const float> logits,
                            const Dataset& data);

@@ -119,9 +119,8 @@ std::vector<std::string> StepRunner::images_of(const Part& part) const {
 }
 
 void StepRunner::enqueue(const Part& part, bool last, double divisor, const Divergence& place) {
-  if (last) activity_.expect(session_->started() + 1, place.update);
   if (config_.detect_anomaly) {
-    const Inspection found = inspect(part, last, divisor, place.rate);
+    const Inspection found = inspect(part, last, divisor, place);
     pending_.push_back({found.step, last, part.weight, divisor, place});
     // Gradients that overflow are what the loss scale of fp16 waits for.
     if (!found.first || divergence_ || (found.first->backward && tolerates_overflows())) return;
@@ -134,12 +133,15 @@ void StepRunner::enqueue(const Part& part, bool last, double divisor, const Dive
   }
   const HostBatch host = host_batch(part);
   const StepInput in = input(part, divisor, place.rate);
+  if (last) activity_.expect(session_->started() + 1, place.update);
   const uint64_t step = last ? session_->train(host, in) : session_->accumulate(host, in);
   pending_.push_back({step, last, part.weight, divisor, place});
 }
 
-Inspection StepRunner::inspect(const Part& part, bool last, double divisor, double rate) {
-  return session_->inspect(host_batch(part), input(part, divisor, rate),
+Inspection StepRunner::inspect(const Part& part, bool last, double divisor,
+                               const Divergence& place) {
+  if (last) activity_.expect(session_->started() + 1, place.update);
+  return session_->inspect(host_batch(part), input(part, divisor, place.rate),
                            last ? Mode::train : Mode::accumulate);
 }
 
@@ -151,7 +153,7 @@ Divergence StepRunner::replay(Divergence met) {
   met.first.clear();
   met.images.clear();
   for (const Part& part : parts) {
-    const Inspection found = inspect(part, &part == &parts.back(), divisor, met.rate);
+    const Inspection found = inspect(part, &part == &parts.back(), divisor, met);
     const std::vector<std::string> images = images_of(part);
     if (!met.first.empty()) continue;
     met.images.insert(met.images.end(), images.begin(), images.end());

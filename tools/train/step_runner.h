@@ -39,8 +39,8 @@ class StepRunner {
   StepRunner(const StepRunner&) = delete;
   StepRunner& operator=(const StepRunner&) = delete;
 
-  // Works with these from now on, for images with sides of `image_size`; nothing may be pending. The
-  // loader's data set must outlive it.
+  // Works with these from now on, for images with sides of `image_size`; nothing may be pending.
+  // The loader's data set must outlive it.
   void use(std::unique_ptr<Session> session, std::unique_ptr<Loader> loader, const Dataset& data,
            int image_size);
   void release();  // frees both
@@ -50,14 +50,14 @@ class StepRunner {
   // One update of `accumulate` batches, or of what the epoch has left; nothing at its end.
   std::optional<Taken> step(double rate);
 
-  // Counts the results that are there, or waits for all. What is not finite is kept as divergence():
+  // Counts the results that are there, or waits for all. What is not finite is divergence() then:
   // a loss, a gradient, or with the loss scale of fp16 too many overflows in a row.
   void drain(bool wait);
   void forgive_overflows() { overflows_ = 0; }
   const std::optional<Divergence>& divergence() const { return divergence_; }
   // Results that were not counted, because the loss was not finite.
   int64_t uncounted() const { return uncounted_; }
-  // Takes the update of `met` once more, looking at every result, and fills in what this rank finds,
+  // Takes the update of `met` again, looking at every result, and fills in what this rank finds,
   // with its images. Nothing may be pending; no update can follow. Every rank calls it.
   Divergence replay(Divergence met);
 
@@ -82,7 +82,7 @@ class StepRunner {
   std::vector<Mix> mixes_of(const Batch& batch) const;
   double divisor_of(const std::vector<Part>& parts);
   void enqueue(const Part& part, bool last, double divisor, const Divergence& place);
-  Inspection inspect(const Part& part, bool last, double divisor, double rate);
+  Inspection inspect(const Part& part, bool last, double divisor, const Divergence& place);
   HostBatch host_batch(const Part& part) const;
   StepInput input(const Part& part, double divisor, double rate) const;
   std::vector<std::string> images_of(const Part& part) const;

@@ -223,7 +223,7 @@ void Trainer::settle() {
   runner_.gather_losses();
 }
 
-// All ranks have taken the same steps, and the parameters are still those of the update that failed:
+// All ranks have taken the same steps, and the parameters still are those of the one that failed:
 // they take it once more, looking at every result, unless --detect-anomaly has done so.
 void Trainer::explain_divergence() {
   runner_.drain(true);

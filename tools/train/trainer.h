@@ -62,7 +62,7 @@ class Trainer {
   void train_epoch();
   bool train_step(double rate);
   Wish wish();
-  // Waits for all results and shares the sums of losses. Throws Error(diverged) on every rank if one
+  // Waits for all results and shares the sums of losses. Throws Error(diverged) on all ranks if one
   // has met something that is not finite.
   void settle();
   [[noreturn]] void explain_divergence();
