@@ -9,6 +9,7 @@
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
+#include "io/weights/faults.h"
 #include "io/weights/pth.h"
 #include "io/weights/safetensors.h"
 #include "io/weights/seal.h"
@@ -64,6 +65,8 @@ TensorFile read_weights(const std::filesystem::path& path) {
   TensorFile file = read_any(path);
   check_seal(file, path);
   strip_prefixes(file);
+  const std::optional<std::string> fault = fault_in(file.tensors);
+  require(!fault, Failure::weights, "{}: {}", path.string(), fault.value_or(""));
   return file;
 }
 

@@ -13,7 +13,8 @@ namespace engine {
 // Reads a safetensors file, a torch zip archive or an older torch pickle, which the first bytes
 // tell apart. The state dict is taken from where it is nested (pth.h), without the prefixes
 // `module.` and `_orig_mod.`. Names are otherwise as in the file: see normalise_names.
-// Error(weights) if the file cannot be read, or is not what its seal says (seal.h).
+// Error(weights) if the file cannot be read, is not what its seal says (seal.h), or holds what no
+// model may: see fault_in().
 TensorFile read_weights(const std::filesystem::path& path);
 
 // The number of trained values, without running statistics and batch counters.

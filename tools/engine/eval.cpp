@@ -81,7 +81,7 @@ int eval(const Command& command) {
   EvaluationResult result{std::vector<float>(data.samples.size() * file.class_count),
                           std::vector<uint8_t>(data.samples.size())};
   Progress progress("evaluation", loader.steps());
-  evaluate(inference.session(), loader, Communicator{}, result,
+  evaluate(inference.session(), loader, data, Communicator{}, result,
            [&](int images, double waited) { progress.step(images, waited); });
   progress.finish();
   for (const BadImage& bad : loader.bad_images()) say("skipped " + bad.reason);

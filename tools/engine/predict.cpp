@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -102,11 +103,12 @@ int predict(const Command& command) {
     const std::chrono::duration<double, std::milli> taken =
         std::chrono::steady_clock::now() - start;
     milliseconds.push_back(taken.count());
-    for (int i = 0; i < batch->count; ++i)
-      print_to_stdout(
-          report(o.files[batch->first + i],
-                 std::span(logits).subspan(size_t(i) * file.class_count, file.class_count),
-                 file.classes, o));
+    for (int i = 0; i < batch->count; ++i) {
+      const auto row = std::span(logits).subspan(size_t(i) * file.class_count, file.class_count);
+      if (std::ranges::all_of(row, [](float z) { return std::isfinite(z); }))
+        print_to_stdout(report(o.files[batch->first + i], row, file.classes, o));
+    }
+    require_finite_logits(session, *batch, logits, data);
   }
   say_costs(session, milliseconds, o.batch);
   return 0;

@@ -1,9 +1,13 @@
 #include "tools/score/evaluation.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 
+#include "engine/error.h"
 #include "io/data/sample.h"
 
 namespace engine {
@@ -46,6 +50,26 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                .on_bad_image = on_bad_image,
                .memory = batch_memory(*backend_)}) {
   load_model_file(session_, file, false, 0);
+}
+
+void require_finite_logits(Session& session, const Batch& batch, std::span<const float> logits,
+                           const Dataset& data) {
+  const int classes = session.graph().classes();
+  std::vector<std::string> images;
+  for (int i = 0; i < batch.count; ++i) {
+    const auto row = logits.subspan(size_t(i) * classes, classes);
+    if (!std::ranges::all_of(row, [](float z) { return std::isfinite(z); }))
+      images.push_back(data.samples[batch.indices[i]].path);
+  }
+  if (images.empty()) return;
+  constexpr size_t kShown = 8;
+  const Inspection again = session.inspect(
+      {.images = batch.images, .count = batch.count, .records = batch.records}, {}, Mode::evaluate);
+  fail(Failure::diverged, "the logits of {} of {} images are not finite: {}{}; {}", images.size(),
+       batch.count, fmt::join(std::span(images).first(std::min(images.size(), kShown)), ", "),
+       images.size() > kShown ? ", …" : "",
+       again.first ? "the first output that is not finite: " + to_string(*again.first)
+                   : "evaluated again they are finite");
 }
 
 HostAllocator batch_memory(Backend& backend) {

@@ -49,12 +49,19 @@ struct EvaluatedRows {
 void share_rows(const Communicator& communicator, int classes,
                 const std::vector<EvaluatedRows>& rows, EvaluationResult& result);
 
+// Throws Error(diverged) where a logit (count, classes) of the batch is not finite. It names the
+// images, and the first layer whose output is not finite, for which the batch is evaluated once
+// more.
+void require_finite_logits(Session& session, const Batch& batch, std::span<const float> logits,
+                           const Dataset& data);
+
 // Every rank calls it with a sized result, the same within a process; it returns when all ranks of
-// all processes have filled it.
+// all processes have filled it. `data` is the loader's. Throws Error(diverged) as
+// require_finite_logits().
 // `progress(images, seconds waited for data)` is called after each batch.
 template <class Progress>
-void evaluate(Session& session, Loader& loader, const Communicator& communicator,
-              EvaluationResult& result, Progress progress) {
+void evaluate(Session& session, Loader& loader, const Dataset& data,
+              const Communicator& communicator, EvaluationResult& result, Progress progress) {
   const int classes = session.graph().classes();
   loader.start(0);
   double waited = loader.wait_seconds();
@@ -66,6 +73,7 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
                                                           .count = batch->count,
                                                           .records = batch->records},
                                                          {});
+      require_finite_logits(session, *batch, logits, data);
       std::copy(logits.begin(), logits.end(), result.logits.begin() + batch->first * classes);
       for (int i = 0; i < batch->count; ++i)
         result.counted[batch->first + i] = !batch->substituted[i];

@@ -10,6 +10,7 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/weights/faults.h"
 #include "io/weights/safetensors.h"
 
 namespace engine {
@@ -177,6 +178,10 @@ Checkpoint read_checkpoint(const fs::path& path) {
   c.digest = state_digest(c);
   require(text(kDigest) == c.digest, Failure::weights,
           "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
+  for (const auto* tensors : {&c.model, &c.optimizer, &c.ema}) {
+    const std::optional<std::string> fault = fault_in(*tensors);
+    require(!fault, Failure::weights, "{}: {}", path.string(), fault.value_or(""));
+  }
   c.file = path;
   return c;
 }

@@ -81,6 +81,18 @@ void Reporter::log_epoch(EpochResult r, const std::vector<BadImage>& bad_images)
 
 // ---------------------------------------------------------------- the run
 
+void Reporter::log_divergence(const Divergence& d) {
+  if (!shared_) return;
+  if (progress_) progress_->clear();
+  shared_->run.note(to_string(d));
+  shared_->run.log("diverged", {{"epoch", d.epoch + 1},
+                                {"step", d.update},
+                                {"what", d.what},
+                                {"first", d.first},
+                                {"rank", d.rank},
+                                {"images", d.images}});
+}
+
 void Reporter::log_resume(const TrainPosition& at) {
   if (!shared_) return;
   shared_->run.continue_after(at.epoch, at.step);

@@ -12,6 +12,7 @@
 
 #include "io/data/loader.h"
 #include "tools/cli/progress.h"
+#include "tools/train/divergence.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/train_shared.h"
 
@@ -38,6 +39,8 @@ class Reporter {
   // Names bad images and damage of the cache that were not named before.
   void log_epoch(EpochResult result, const std::vector<BadImage>& bad_images);
 
+  // Logs an event "diverged", with all images.
+  void log_divergence(const Divergence& divergence);
   // Notes that the run goes on from here; what was logged beyond goes.
   void log_resume(const TrainPosition& at);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);

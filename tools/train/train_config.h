@@ -51,6 +51,7 @@ struct TrainConfig {
   RuleOptions rules;
   double ema_decay = 0;  // 0: no averages; else these are validated and kept as weights
   bool frozen_norms = false;
+  bool detect_anomaly = false;  // look at every result of every step
   Exchange exchange;
   LossConfig loss;
   Precision precision = Precision::fp32;

@@ -76,6 +76,10 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
     v("--resume auto|PATH", resume,
       "auto: continue the run in --out if there is one; else a run's folder or a checkpoint",
       kMayChange);
+    v("--detect-anomaly", config.detect_anomaly,
+      "look for NaN and infinity in every output and gradient of every step, and end at the first; "
+      "slow",
+      kMayChange);
     v("--dry-run", plan_only, "print plan, arithmetic, memory and a time estimate; train nothing");
     visit_augment(v);
     visit_preprocess(v);

@@ -24,6 +24,7 @@ void Trainer::finish_epoch() {
   for (double sum : at_.loss_sums) loss_sum += sum;
   const double train_loss = at_.weight > 0 ? loss_sum / at_.weight : 0;
 
+  if (leads()) require_finite(session().state());  // what is validated
   const Metrics m = validate();
   judge(m, whole);
   reporter_.log_epoch({.epoch = at_.position == 0 ? at_.epoch : at_.epoch + 1,
@@ -67,10 +68,11 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
   activity_.set(Doing::validating);
   communicator_.group->barrier(communicator_.rank);
   reporter_.begin(title, loader.steps());
-  evaluate(session(), loader, communicator_, shared_.evaluation, [&](int images, double waited) {
-    reporter_.step(images, waited);
-    if (wish() == Wish::leave) stop();
-  });
+  evaluate(session(), loader, data, communicator_, shared_.evaluation,
+           [&](int images, double waited) {
+             reporter_.step(images, waited);
+             if (wish() == Wish::leave) stop();
+           });
   reporter_.finish();
 }
 

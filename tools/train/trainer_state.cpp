@@ -84,12 +84,15 @@ void Trainer::save(bool weights) {
   check_equal_weights(communicator_, session().graph(), model, at_.step);
   if (!leads()) return;
   activity_.set(Doing::saving);
+  require_finite(model);
   Checkpoint c{.at = at_,
                .model = std::move(model),
                .optimizer = session().optimizer_state(),
                .ema = averages(),
                .identity = shared_.identity,
                .algorithms = backend_->algorithms()};
+  require_finite(c.optimizer);
+  require_finite(c.ema);
   c.at.schedule = schedule_.state();
   c.at.seconds = seconds();
   std::function<void()> write_weights;

@@ -5,13 +5,16 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <csignal>
 #include <fstream>
+#include <limits>
 #include <set>
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/files/checksum.h"
+#include "io/weights/faults.h"
 #include "io/weights/manifest.h"
 #include "io/weights/safetensors.h"
 #include "io/weights/weight_names.h"
@@ -362,4 +365,28 @@ TEST_CASE("a file is compared with its manifest entry, and merely read without o
   CHECK(unlisted.problems.empty());
   CHECK(unlisted.tensors == 15);
   CHECK(unlisted.sha256.size() == 64);
+}
+
+TEST_CASE("a value that no model may hold is named: not finite, or a variance below 0") {
+  const auto fault = [](const char* name, DType type, double value) {
+    Tensor wide(DType::f64, {2, 3});
+    wide.as<double>()[4] = value;
+    return fault_in({{"a", Tensor(DType::i64, {})}, {name, convert(wide, type)}}).value_or("");
+  };
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  for (const DType type : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+    CHECK(fault("w", type, nan) == "w holds nan");
+    CHECK(fault("w", type, inf) == "w holds inf");
+    CHECK(fault("bn.running_mean", type, -inf) == "bn.running_mean holds -inf");
+    CHECK(fault("bn.running_var", type, -1) == "bn.running_var holds -1");
+    CHECK(fault("w", type, -1) == "");
+    CHECK(fault("bn.running_var", type, 0.5) == "");
+  }
+  CHECK(fault("w", DType::f16, 65504) == "");
+  const TemporaryFolder folder;
+  TensorFile file{.tensors = {{"bn1.running_var", Tensor(DType::f32, {4})}}};
+  file.tensors["bn1.running_var"].as<float>()[3] = -1;
+  const fs::path path = folder.path() / "w.safetensors";
+  write_safetensors(path, file);
+  CHECK(contains(weights_error(path, [&] { read_weights(path); }), "bn1.running_var holds -1"));
 }

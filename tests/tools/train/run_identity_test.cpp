@@ -110,6 +110,7 @@ TEST_CASE("which flags a run that goes on may change without a word") {
                                             "device",
                                             "cache",
                                             "cache_dir",
+                                            "detect_anomaly",
                                             "lr_find",
                                             "log_every",
                                             "lr_find_steps",
