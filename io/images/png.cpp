@@ -21,7 +21,7 @@ namespace {
 // which they stand.
 class PngFile {
  public:
-  explicit PngFile(std::span<const std::byte> file) : left_(file) {
+  explicit PngFile(std::span<const std::byte> file) : file_(file), left_(file) {
     png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, give_up, ignore);
     info_ = png_ ? png_create_info_struct(png_) : nullptr;
   }
@@ -44,7 +44,7 @@ class PngFile {
     png_uint_32 size = 0;
     png_bytep exif = nullptr;
     if (png_get_eXIf_1(png_, info_, &size, &exif) == 0) return 1;
-    return tiff_orientation(std::as_bytes(std::span(exif, size)));
+    return picture_orientation(std::as_bytes(std::span(exif, size)), {});
   }
 
   // Reads what is wanted even where its checksum is wrong.
@@ -65,8 +65,12 @@ class PngFile {
     return true;
   }
 
-  // Reads the pixels as 8 bits of gray or RGB, and what stands after them. A colour that the
-  // palette lacks is black.
+  // Bytes of all rows, uncompressed; each begins with its filter.
+  size_t raw_bytes() const {
+    return (png_get_rowbytes(png_, info_) + 1) * size_t(png_get_image_height(png_, info_));
+  }
+
+  // Reads the pixels as 8 bits of gray or RGB. A colour that the palette lacks is black.
   bool read_pixels(Image& image) {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;
     png_set_expand(png_);  // palettes to RGB, fewer than 8 bits to 8
@@ -76,6 +80,15 @@ class PngFile {
     png_read_update_info(png_, info_);
     for (int pass = 0; pass < passes; ++pass)
       for (int y = 0; y < image.height; ++y) png_read_row(png_, image.row(y), nullptr);
+    return true;
+  }
+
+  // Reads what stands after the pixels. libpng inflates what is left of their data to look at it,
+  // so there may not be much.
+  bool read_end() {
+    constexpr size_t kMost = 1 << 16;
+    if (setjmp(png_jmpbuf(png_)) != 0) return false;
+    if (data_left() > kMost) png_error(png_, "compressed data go on after the last row");
     png_read_end(png_, info_);
     return true;
   }
@@ -90,6 +103,20 @@ class PngFile {
   }
   static void ignore(png_structp, png_const_charp) {}
 
+  // Bytes in the chunks of pixels that libpng has not read yet.
+  size_t data_left() const {
+    constexpr size_t kSignature = 8, kAround = 12;  // length, type and checksum of a chunk
+    const size_t done = file_.size() - left_.size();
+    size_t sum = 0;
+    for (size_t at = kSignature; at + kAround <= file_.size();) {
+      const auto* head = reinterpret_cast<png_const_bytep>(file_.data() + at);
+      const size_t size = png_get_uint_32(head), end = std::min(at + 8 + size, file_.size());
+      if (std::memcmp(head + 4, "IDAT", 4) == 0 && end > done) sum += end - std::max(at + 8, done);
+      at += kAround + size;
+    }
+    return sum;
+  }
+
   static void take(png_structp png, png_bytep to, size_t size) {
     auto& left = static_cast<PngFile*>(png_get_io_ptr(png))->left_;
     if (left.size() < size) png_error(png, "the file is truncated");
@@ -97,6 +124,7 @@ class PngFile {
     left = left.subspan(size);
   }
 
+  std::span<const std::byte> file_;
   std::span<const std::byte> left_;  // what libpng has not read yet
   png_structp png_ = nullptr;
   png_infop info_ = nullptr;
@@ -143,8 +171,13 @@ Image decode_png(std::span<const std::byte> file, std::string_view name) {
   PngFile png(file);
   read_header(png, file, name);
   check_image_size(png.width(), png.height(), name);
+  constexpr size_t kDeflate = 1032;  // bytes that one byte of deflate can stand for
+  require(png.raw_bytes() <= file.size() * kDeflate, Failure::data,
+          "{}: PNG: truncated, {}x{} pixels in {} bytes", name, png.width(), png.height(),
+          file.size());
   Image image(int(png.width()), int(png.height()), png.channels());
-  require(png.read_pixels(image), Failure::data, "{}: PNG: {}", name, png.error());
+  require(png.read_pixels(image) && png.read_end(), Failure::data, "{}: PNG: {}", name,
+          png.error());
   return upright(std::move(image), png.orientation());
 }
 
