@@ -149,7 +149,8 @@ const Rule kRules[] = {
     {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*",
      "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
      "dnnl_version\\.h|"
-     "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|ft2build\\.h|freetype/.*"},
+     "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|gif_lib\\.h|tiffvers\\.h|webp/.*|"
+     "ft2build\\.h|freetype/.*"},
     {"tools/data/.*", "tools/(cli|data)/.*|io/.*|engine/error\\.h", kText},
     {"tools/score/.*", "tools/(cli|machine|data|score)/.*|io/.*|engine/[^/]*|models/.*", kText},
     {"tools/bench/.*",

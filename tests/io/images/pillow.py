@@ -6,12 +6,16 @@ cases   FOLDER/cases.txt has lines `input|output|operation|argument|...`; the in
         `randaugment|NAME|BIN|SIGN` (torchvision's names).
 corpus  writes image files of every odd kind, NAME.EXT, and what PIL reads in them, NAME.EXT.raw and
         NAME.EXT.gray.raw.
+suite   FOLDER/files.txt has lines `input|output`, image files of any kind. What PIL reads in them is
+        written to the outputs, and FOLDER/read.txt gets a line `input|format` for each of those.
+        Gray of 16 bits, which PIL clips to 255, is scaled to 8 instead.
 golden  writes FOLDER/resize.bin, the few cases that are checked where PIL is missing.
 
 A raw picture is "width height channels\\n" and the bytes.
 """
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +156,33 @@ def corpus(folder):
     save("gray.pgm", gray)
 
 
+def to_rgb(image):
+    """As convert("RGB"), except for gray of 16 bits: the high byte, in PNM the nearest value."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode == "I" and image.format == "PPM":
+        return Image.fromarray(np.rint(np.asarray(image) / 65535 * 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def suite(folder):
+    """One file after the other; whatever PIL raises means that it does not read the file."""
+    warnings.simplefilter("ignore")
+    with open(folder / "read.txt", "w") as read_files:
+        for line in (folder / "files.txt").read_text().splitlines():
+            source, target = line.split("|")
+            try:
+                image = Image.open(source)
+                kind = image.format
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                upright.format = kind
+                write(Path(target), to_rgb(upright).convert("RGB"))
+            except Exception:  # PIL raises many kinds, from SyntaxError to struct.error
+                continue
+            print(source, kind, sep="|", file=read_files)
+
+
 def golden(folder):
     """Writes for each case seed, sizes (from, to), channels, filter and bytes of noise(…, seed)."""
     cases = [(1, 1, 5, 3), (5, 3, 1, 1), (31, 17, 31, 17), (31, 17, 13, 17), (31, 17, 31, 40),
@@ -175,7 +206,7 @@ def main():
         for line in (folder / "cases.txt").read_text().splitlines():
             run_case(line)
     else:
-        {"corpus": corpus, "golden": golden}[verb](folder)
+        {"corpus": corpus, "suite": suite, "golden": golden}[verb](folder)
 
 
 if __name__ == "__main__":
