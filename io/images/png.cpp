@@ -1,8 +1,10 @@
 // PNG through libpng. Like libjpeg it reports errors by a jump, so the functions that call setjmp
-// own nothing that needs a destructor. Of the ancillary chunks only tRNS and eXIf are read.
+// own nothing that needs a destructor. Of the ancillary chunks only
+// tRNS, eXIf and texts are read.
 #include <png.h>
 
 #include <algorithm>
+#include <cctype>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -16,6 +18,25 @@
 
 namespace engine {
 namespace {
+
+// ImageMagick writes EXIF as a line break, a name, a length and hexadecimal digits, each in lines of
+// their own.
+std::vector<std::byte> bytes_of_hex(std::string_view text) {
+  for (int line = 0; line < 3; ++line) {
+    const size_t end = text.find('\n');
+    if (end == text.npos) return {};
+    text.remove_prefix(end + 1);
+  }
+  std::vector<std::byte> bytes;
+  int high = -1;  // the first digit of a pair
+  for (const char c : text) {
+    if (std::isxdigit(static_cast<unsigned char>(c)) == 0) continue;
+    const int digit = c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
+    if (high >= 0) bytes.push_back(std::byte(high << 4 | digit));
+    high = high >= 0 ? -1 : digit;
+  }
+  return bytes;
+}
 
 // Steps return false after an error, whose text is then in error(). They are called in the order in
 // which they stand.
@@ -39,12 +60,15 @@ class PngFile {
     return has(PNG_COLOR_MASK_ALPHA) ||
            (has(PNG_COLOR_MASK_PALETTE) && png_get_valid(png_, info_, PNG_INFO_tRNS) != 0);
   }
-  // The orientation in the eXIf chunk, which may stand before or after the pixels, if it was read.
+  // The orientation in the eXIf chunk, in EXIF that ImageMagick wrote as text, or in XMP, each of
+  // which may stand before or after the pixels, if it was read.
   int orientation() const {
     png_uint_32 size = 0;
     png_bytep exif = nullptr;
-    if (png_get_eXIf_1(png_, info_, &size, &exif) == 0) return 1;
-    return picture_orientation(std::as_bytes(std::span(exif, size)), {});
+    png_get_eXIf_1(png_, info_, &size, &exif);
+    const auto xmp = std::as_bytes(std::span(text("XML:com.adobe.xmp")));
+    if (size > 0) return picture_orientation(std::as_bytes(std::span(exif, size)), xmp);
+    return picture_orientation(bytes_of_hex(text("Raw profile type exif")), xmp);
   }
 
   // Reads what is wanted even where its checksum is wrong.
@@ -56,9 +80,12 @@ class PngFile {
   bool read_header() {
     if (!info_ || setjmp(png_jmpbuf(png_)) != 0) return false;
     constexpr int kAllKnown = -1;
-    const auto* exif = reinterpret_cast<png_const_bytep>("eXIf");
+    constexpr int kRead = 4;
+    const auto* read = reinterpret_cast<png_const_bytep>("eXIf\0tEXt\0zTXt\0iTXt");
     png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, kAllKnown);
-    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_AS_DEFAULT, exif, 1);
+    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_AS_DEFAULT, read, kRead);
+    png_set_chunk_malloc_max(png_, 1 << 18);  // bytes of one text, which may be compressed
+    png_set_chunk_cache_max(png_, 32);        // texts
     png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // check_image_size() has its own
     png_set_read_fn(png_, this, take);
     png_read_info(png_, info_);
@@ -95,6 +122,16 @@ class PngFile {
 
  private:
   bool has(int color_mask) const { return (png_get_color_type(png_, info_) & color_mask) != 0; }
+
+  // The text with that key; empty if the file has none.
+  std::string_view text(std::string_view key) const {
+    png_textp texts = nullptr;
+    const int count = png_get_text(png_, info_, &texts, nullptr);
+    for (const png_text& entry : std::span(texts, size_t(count)))
+      if (key == entry.key && entry.text)
+        return {entry.text, std::max(entry.text_length, entry.itxt_length)};
+    return {};
+  }
 
   [[noreturn]] static void give_up(png_structp png, png_const_charp why) {
     auto& file = *static_cast<PngFile*>(png_get_error_ptr(png));

@@ -108,8 +108,9 @@ class TiffFile {
   TiffFile(const TiffFile&) = delete;
   TiffFile& operator=(const TiffFile&) = delete;
 
+  // Some of libtiff's functions tell damage and go on.
   void check(bool fine) const {
-    require(fine, Failure::data, "{}: TIFF: {}", name_,
+    require(fine && source_.error[0] == '\0', Failure::data, "{}: TIFF: {}", name_,
             source_.error[0] ? source_.error : "damaged");
   }
   TIFF* get() const { return tiff_; }
@@ -132,8 +133,8 @@ void check_page(const Page& page, const TiffFile& file) {
   const bool cmyk = page.photometric == PHOTOMETRIC_SEPARATED;
   const bool ycbcr = page.photometric == PHOTOMETRIC_YCBCR;
   const bool few = page.bits == 1 || page.bits == 2 || page.bits == 4;
-  const bool depth =
-      page.bits == 8 || (page.bits == 16 && !palette && !ycbcr) || (few && (gray || palette));
+  const bool depth = page.bits == 8 || (page.bits == 12 && gray) ||
+                     (page.bits == 16 && !palette && !ycbcr) || (few && (gray || palette));
   const bool whole = page.format == SAMPLEFORMAT_UINT || page.format == SAMPLEFORMAT_VOID ||
                      (page.format == SAMPLEFORMAT_INT && page.bits == 8);
   require(
@@ -180,11 +181,14 @@ Page read_page(const TiffFile& file) {
   return page;
 }
 
-// Sample number `index` of a row as 8 bits, gray of fewer bits stretched, of 16 the high byte.
+// Sample number `index` of a row as 8 bits, gray of fewer bits stretched, of more the highest remain.
 uint8_t sample_at(const uint8_t* row, size_t index, const Page& page) {
   if (page.bits == 8) return row[index];
   if (page.bits == 16) return row[2 * index + 1];  // libtiff gives little-endian on this machine
   const size_t bit = index * page.bits;
+  if (page.bits == 12)  // two samples in three bytes
+    return bit % 8 == 0 ? row[bit / 8]
+                        : static_cast<uint8_t>(row[bit / 8] << 4 | row[bit / 8 + 1] >> 4);
   const int most = (1 << page.bits) - 1;
   const int value = row[bit / 8] >> (8 - page.bits - int(bit % 8)) & most;
   return static_cast<uint8_t>(page.photometric == PHOTOMETRIC_PALETTE ? value : value * 255 / most);
@@ -345,7 +349,7 @@ ImageInfo inspect_tiff(std::span<const std::byte> bytes, std::string_view name) 
           .width = static_cast<int>(page.width),
           .height = static_cast<int>(page.height),
           .channels = page.photometric == PHOTOMETRIC_SEPARATED ? 4 : page.channels(),
-          .bits = page.bits == 16 ? 16 : 8,
+          .bits = page.bits > 8 ? 16 : 8,
           .alpha = page.alpha,
           .orientation = page.orientation};
 }
