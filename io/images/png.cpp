@@ -97,7 +97,8 @@ class PngFile {
     return (png_get_rowbytes(png_, info_) + 1) * size_t(png_get_image_height(png_, info_));
   }
 
-  // Reads the pixels as 8 bits of gray or RGB. A colour that the palette lacks is black.
+  // Reads the pixels as 8 bits of gray or RGB, and what stands after them. A colour that the
+  // palette lacks is black.
   bool read_pixels(Image& image) {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;
     png_set_expand(png_);  // palettes to RGB, fewer than 8 bits to 8
@@ -105,17 +106,11 @@ class PngFile {
     png_set_strip_alpha(png_);
     const int passes = png_set_interlace_handling(png_);
     png_read_update_info(png_, info_);
-    for (int pass = 0; pass < passes; ++pass)
-      for (int y = 0; y < image.height; ++y) png_read_row(png_, image.row(y), nullptr);
-    return true;
-  }
-
-  // Reads what stands after the pixels. libpng inflates what is left of their data to look at it,
-  // so there may not be much.
-  bool read_end() {
-    constexpr size_t kMost = 1 << 16;
-    if (setjmp(png_jmpbuf(png_)) != 0) return false;
-    if (data_left() > kMost) png_error(png_, "compressed data go on after the last row");
+    const int all = passes * image.height;
+    for (int i = 0; i < all; ++i) {
+      if (i == all - 1) check_data_left();
+      png_read_row(png_, image.row(i % image.height), nullptr);
+    }
     png_read_end(png_, info_);
     return true;
   }
@@ -139,6 +134,14 @@ class PngFile {
     png_longjmp(png, 1);
   }
   static void ignore(png_structp, png_const_charp) {}
+
+  // With the last row libpng inflates what is left of the data, only to see whether there is too
+  // much. A row needs little more than its size however badly it is compressed.
+  void check_data_left() const {
+    constexpr size_t kSlack = 1 << 16;  // among others, what libpng has read ahead
+    if (data_left() > png_get_rowbytes(png_, info_) * 2 + kSlack)
+      png_error(png_, "compressed data go on after the last row");
+  }
 
   // Bytes in the chunks of pixels that libpng has not read yet.
   size_t data_left() const {
@@ -213,8 +216,7 @@ Image decode_png(std::span<const std::byte> file, std::string_view name) {
           "{}: PNG: truncated, {}x{} pixels in {} bytes", name, png.width(), png.height(),
           file.size());
   Image image(int(png.width()), int(png.height()), png.channels());
-  require(png.read_pixels(image) && png.read_end(), Failure::data, "{}: PNG: {}", name,
-          png.error());
+  require(png.read_pixels(image), Failure::data, "{}: PNG: {}", name, png.error());
   return upright(std::move(image), png.orientation());
 }
 

@@ -105,9 +105,11 @@ def corpus(folder):
     palette = picture.quantize(100)
     wide = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
 
-    def save(name, image, **options):
+    def save(name, image, expected=None, **options):
         image.save(folder / name, **options)
-        if name.startswith("wide"):
+        if expected:
+            pass
+        elif name.startswith("wide"):
             expected = gray  # PIL clips 16-bit gray to 255; the high byte is what is wanted
         else:
             expected = ImageOps.exif_transpose(Image.open(folder / name)).convert("RGB")
@@ -154,6 +156,23 @@ def corpus(folder):
     save("palette.tga", palette)
     save("rgb.ppm", picture)
     save("gray.pgm", gray)
+    save("bilevel.pbm", gray.convert("1"))
+    save("two.mpo", picture, format="MPO", save_all=True, append_images=[picture.rotate(90)])
+    save("rgb.webp", picture, quality=80)
+    save("rgba.webp", rgba, lossless=True, exact=True)
+    save("animated.webp", picture, save_all=True, append_images=[smooth(61, 43).rotate(90)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save("turned.webp", picture, exif=exif)
+    # Older versions of PIL turn a TIFF file twice.
+    save("turned.tif", picture, expected=picture.transpose(Image.ROTATE_270), exif=exif)
+    for name, image in (("bilevel", gray.convert("1")), ("gray", gray), ("palette", palette),
+                        ("rgb", picture), ("rgba", rgba), ("la", la), ("wide", wide),
+                        ("cmyk", picture.convert("CMYK"))):
+        for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+            save(f"{name}_{compression}.tif", image, compression=compression)
+    save("fax.tif", gray.convert("1"), compression="group4")
+    save("jpeg.tif", picture, compression="jpeg")
 
 
 def to_rgb(image):
