@@ -112,7 +112,7 @@ TEST_CASE("files of every kind equal PIL") {
     CHECK(same_pixels(read_image(path, 1), read_raw(path.string() + ".gray.raw")));
     ++files;
   }
-  CHECK(files == 49);
+  CHECK(files == 90);
 }
 
 TEST_CASE("a part has the pixels of the whole picture, and what is damaged after it is noticed") {

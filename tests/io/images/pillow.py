@@ -13,6 +13,7 @@ golden  writes FOLDER/resize.bin, the few cases that are checked where PIL is mi
 
 A raw picture is "width height channels\\n" and the bytes.
 """
+import os
 import struct
 import sys
 import warnings
@@ -107,11 +108,9 @@ def corpus(folder):
 
     def save(name, image, expected=None, **options):
         image.save(folder / name, **options)
-        if expected:
-            pass
-        elif name.startswith("wide"):
+        if name.startswith("wide"):
             expected = gray  # PIL clips 16-bit gray to 255; the high byte is what is wanted
-        else:
+        elif expected is None:
             expected = ImageOps.exif_transpose(Image.open(folder / name)).convert("RGB")
         write(folder / f"{name}.raw", expected.convert("RGB"))
         write(folder / f"{name}.gray.raw", expected.convert("RGB").convert("L"))
@@ -175,11 +174,11 @@ def corpus(folder):
     save("jpeg.tif", picture, compression="jpeg")
 
 
-def to_rgb(image):
+def to_rgb(image, kind, bits):
     """As convert("RGB"), except for gray of 16 bits: the high byte, in PNM the nearest value."""
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    if image.mode == "I" and image.format == "PPM":
+        return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
+    if image.mode == "I" and kind == "PPM":
         return Image.fromarray(np.rint(np.asarray(image) / 65535 * 255).astype(np.uint8))
     return image.convert("RGB")
 
@@ -187,16 +186,16 @@ def to_rgb(image):
 def suite(folder):
     """One file after the other; whatever PIL raises means that it does not read the file."""
     warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # libtiff writes there
     with open(folder / "read.txt", "w") as read_files:
         for line in (folder / "files.txt").read_text().splitlines():
             source, target = line.split("|")
             try:
                 image = Image.open(source)
                 kind = image.format
-                image.load()
+                twelve = kind == "TIFF" and image.tag_v2.get(258) == (12,)  # bits per sample
                 upright = ImageOps.exif_transpose(image)
-                upright.format = kind
-                write(Path(target), to_rgb(upright).convert("RGB"))
+                write(Path(target), to_rgb(upright, kind, 12 if twelve else 16))
             except Exception:  # PIL raises many kinds, from SyntaxError to struct.error
                 continue
             print(source, kind, sep="|", file=read_files)
