@@ -43,7 +43,7 @@ add_library(headers_alone OBJECT ${sources})
 target_link_libraries(headers_alone PRIVATE
   engine_test_main nlohmann_json::nlohmann_json Threads::Threads)
 target_include_directories(headers_alone SYSTEM PRIVATE
-  ${OPENCV_INCLUDE} ${DNNL_INCLUDE} ${JPEG_INCLUDE} ${STB_INCLUDE})
+  ${OPENCV_INCLUDE} ${DNNL_INCLUDE} ${JPEG_INCLUDE})
 if(ENGINE_WITH_CUDA)
   target_link_libraries(headers_alone PRIVATE CUDA::cudart_static)
   target_include_directories(headers_alone SYSTEM PRIVATE ${CUDNN_INCLUDE} ${NCCL_INCLUDE})

@@ -137,7 +137,8 @@ const Rule kRules[] = {
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
      "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
-     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|ft2build\\.h|freetype/.*|nlohmann/.*|"
+     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|gif_lib\\.h|tiffio\\.h|webp/"
+     ".*|ft2build\\.h|freetype/.*|nlohmann/.*|"
      "immintrin\\.h"},
     {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|tensor)\\.h",
      "fmt/.*|zlib\\.h|nlohmann/.*"},
@@ -148,7 +149,8 @@ const Rule kRules[] = {
     {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*",
      "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
      "dnnl_version\\.h|"
-     "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|ft2build\\.h|freetype/.*"},
+     "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|gif_lib\\.h|tiffvers\\.h|webp/.*|"
+     "ft2build\\.h|freetype/.*"},
     {"tools/data/.*", "tools/(cli|data)/.*|io/.*|engine/error\\.h", kText},
     {"tools/score/.*", "tools/(cli|machine|data|score)/.*|io/.*|engine/[^/]*|models/.*", kText},
     {"tools/bench/.*",

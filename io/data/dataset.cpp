@@ -15,8 +15,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 9> kExtensions = {".jpg", ".jpeg", ".png", ".ppm", ".pgm",
-                                                         ".pnm", ".bmp",  ".tga", ".gif"};
+constexpr std::array<std::string_view, 15> kExtensions = {
+    ".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff",
+    ".ppm", ".pgm",  ".pbm",  ".pnm", ".bmp", ".tga",  ".gif"};
 constexpr std::array<const char*, 3> kValidationNames = {"val", "valid", "validation"};
 
 constexpr const char* kLayout =

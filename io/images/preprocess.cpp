@@ -164,7 +164,12 @@ Image resize(const Image& image, const Preprocess& p) {
 }
 
 Image evaluate_transform(const Image& image, const Preprocess& p) {
-  return center_crop(resize(image, p), p.crop);
+  const Size to = resized_size(image.width, image.height, p);
+  const CropWindow window{center_crop_corner(to.width, p.crop),
+                          center_crop_corner(to.height, p.crop), p.crop, p.crop};
+  return resample(view_of(image), 0, 0,
+                  {{0, 0, image.width, image.height}, to.width, to.height, window},
+                  p.interpolation);
 }
 
 }  // namespace engine

@@ -171,7 +171,7 @@ struct Report {
 
 Report summarise(const Sets& sets, const Findings& findings, std::span<const Copies> duplicates) {
   Report report;
-  size_t cmyk = 0, turned = 0, deep = 0, gray = 0, alpha = 0;
+  size_t cmyk = 0, turned = 0, deep = 0, gray = 0, alpha = 0, endless = 0;
   std::vector<int> widths, heights;
   for (size_t s = 0; s < sets.data.size(); ++s) {
     const Dataset& set = sets.data[s];
@@ -188,6 +188,7 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
       ++report.formats[std::string(info.format)];
       cmyk += info.channels == 4, gray += info.channels == 1;
       turned += info.orientation != 1, deep += info.bits > 8, alpha += info.alpha;
+      endless += !info.ended;
       const bool sideways = info.orientation > 4;
       widths.push_back(sideways ? info.height : info.width);
       heights.push_back(sideways ? info.width : info.height);
@@ -197,8 +198,8 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
         report.empty_classes.push_back(fmt::format("{}: {}", sets.names[s], set.classes[c]));
   }
   report.width = spread_of(std::move(widths)), report.height = spread_of(std::move(heights));
-  report.kinds = {
-      {"cmyk", cmyk}, {"exif_rotated", turned}, {"16_bit", deep}, {"gray", gray}, {"alpha", alpha}};
+  report.kinds = {{"cmyk", cmyk}, {"exif_rotated", turned}, {"16_bit", deep},
+                  {"gray", gray}, {"alpha", alpha},         {"no_end_marker", endless}};
   report.duplicates = duplicates.size();
   for (const Copies& copies : duplicates) {
     report.copies += copies.size();
@@ -270,6 +271,16 @@ std::string rows(const Sets& sets, const Findings& findings, std::span<const Cop
   return text;
 }
 
+// They can be read, but something has cut or lengthened them.
+void name_the_endless(const Sets& sets, const Findings& findings) {
+  constexpr size_t kMost = 10;
+  size_t named = 0;
+  for (size_t s = 0; s < findings.size(); ++s)
+    for (size_t i = 0; i < findings[s].size(); ++i)
+      if (findings[s][i].error.empty() && !findings[s][i].info.ended && named++ < kMost)
+        say("no end marker: " + sets.data[s].samples[i].path);
+}
+
 void name_the_worst(const Sets& sets, const Findings& findings,
                     std::span<const Copies> duplicates) {
   constexpr int kMost = 10;  // of a kind; --csv has all
@@ -300,6 +311,7 @@ int check_data(const Command& command) {
   const Report report = summarise(sets, findings, duplicates);
   if (!o.csv.empty()) write_file_atomically(o.csv, rows(sets, findings, duplicates));
   name_the_worst(sets, findings, duplicates);
+  name_the_endless(sets, findings);
   print_to_stdout(
       o.json ? to_json(sets, report).dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'
              : table(sets, report));

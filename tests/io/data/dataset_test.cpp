@@ -27,10 +27,10 @@ void small_data_set(const fs::path& root) {
 }  // namespace
 
 TEST_CASE("image extensions are known in upper and lower case") {
-  for (const char* name :
-       {"a.jpg", "a.JPEG", "a.Png", "a.ppm", "a.pgm", "a.pnm", "a.bmp", "a.tga", "a.GIF"})
+  for (const char* name : {"a.jpg", "a.JPEG", "a.jfif", "a.MPO", "a.Png", "a.webp", "a.TIF",
+                           "a.tiff", "a.ppm", "a.pgm", "a.pbm", "a.pnm", "a.bmp", "a.tga", "a.GIF"})
     CHECK(has_image_extension(name));
-  for (const char* name : {"a.txt", "jpg", "a.jpg.txt", "a.tif", "a", "a."})
+  for (const char* name : {"a.txt", "jpg", "a.jpg.txt", "a.dcm", "a", "a."})
     CHECK_FALSE(has_image_extension(name));
 }
 
