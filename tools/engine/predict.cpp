@@ -81,6 +81,16 @@ Dataset images_of(const std::vector<std::string>& files) {
   return data;
 }
 
+// Null also where no image at all can be read: then each is named, and none has a line.
+const Batch* next_batch(Loader& loader, const Dataset& data) {
+  try {
+    return loader.next();
+  } catch (const Error&) {
+    if (loader.bad_images().size() < data.samples.size()) throw;
+    return nullptr;
+  }
+}
+
 // Says latency and memory. The first batch warms caches up and counts only if it is the only one.
 void say_costs(Session& session, std::span<const double> milliseconds, int batch) {
   const auto warm = milliseconds.subspan(milliseconds.size() > 1 ? 1 : 0);
@@ -115,7 +125,7 @@ int predict(const Command& command) {
   session.prepare();
   loader.start(0);
   if (o.csv) print_to_stdout(kCsvHead);
-  while (const Batch* batch = loader.next()) {
+  for (const Batch* batch = next_batch(loader, data); batch; batch = next_batch(loader, data)) {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<float> logits =
         session.evaluate({batch->images, batch->labels, batch->count}, {});
