@@ -9,6 +9,7 @@
 
 #include "engine/error.h"
 #include "io/data/idx.h"
+#include "io/data/split.h"
 
 namespace engine {
 namespace {
@@ -178,12 +179,12 @@ PartFolders part_folders(const fs::path& root) {
     part = root / name;
   };
   for (const std::string& name : entries.folders) {
-    const std::string known = lower(name);
-    if (known == "train" || known == "training")
+    const std::optional<Part> part = parse_part(name);
+    if (part == Part::train)
       take(parts.train, name, "training");
-    else if (known == "val" || known == "valid" || known == "validation")
+    else if (part == Part::validation)
       take(parts.validation, name, "validation");
-    else if (known == "test" || known == "testing")
+    else if (part == Part::test)
       take(parts.test, name, "test");
     else
       add(parts.others.ignored, fmt::format("in {}/", name), files_below(root / name));

@@ -39,7 +39,9 @@ class Reader {
   // Whether that many bytes more may come of the file, whose size is known.
   void expect(uint64_t bytes) {
     constexpr uint64_t kMostRatio = 100, kAlways = uint64_t{16} << 20;
-    const uint64_t size = fs::file_size(path_);
+    std::error_code error;
+    const uint64_t size = fs::file_size(path_, error);
+    require(!error, Failure::data, "{}: {}", path_, error.message());
     const bool plain = gzdirect(file_.get()) != 0;
     const uint64_t most = plain ? size : std::max(kAlways, kMostRatio * size);
     require(bytes <= most, Failure::data, "{}: ends after {} bytes{}, its header promises {}",

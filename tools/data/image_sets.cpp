@@ -306,6 +306,10 @@ void check_image_sets(const ImageSetOptions& o) {
 TrainingData load_training_data(const ImageSetOptions& o) {
   check_image_sets(o);
   TrainingData data = read_parts(o);
+  for (const std::string& name : data.train.classes)
+    if (name.starts_with(' ') || name.ends_with(' '))
+      data.notes.lines.push_back(
+          fmt::format("class \"{}\": there is a space at an end of its name", name));
   say_notes(data.notes);
   require(data.train.classes.size() > 1, Failure::data,
           "the training images are all of one class, \"{}\"", data.train.classes.at(0));
