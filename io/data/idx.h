@@ -16,8 +16,9 @@ std::vector<Image> read_idx_images(const std::filesystem::path& file);  // gray
 std::vector<uint8_t> read_idx_labels(const std::filesystem::path& file);
 
 // Whether a folder holds the images of train or of t10k. Their files are called
-// train-images-idx3-ubyte, t10k-labels-idx1-ubyte and so on, as MNIST's, or as EMNIST's with another
-// name in front and test for t10k; there may be a dot for the second hyphen, and .gz behind.
+// train-images-idx3-ubyte, t10k-labels-idx1-ubyte and so on, as MNIST's, or as EMNIST's with
+// another name in front and test for t10k; there may be a dot for the second hyphen, and .gz
+// behind.
 bool has_idx_files(const std::filesystem::path& folder);
 
 // Reads the four files: train is the training set, t10k the validation set. The classes are the

@@ -62,8 +62,8 @@ struct AugmentOptions {
 AugmentConfig augment_config(const AugmentOptions& options);
 
 // Takes flips out of the recipe where images are digits or letters, which mirrored are others or
-// none at all: with the model mnist_cnn, with idx files, and where the classes are 0 … 9. Flags that
-// ask for flips win. Returns what people are to be told; empty if nothing changes.
+// none at all: with the model mnist_cnn, with idx files, and where the classes are 0 … 9. Flags
+// that ask for flips win. Returns what people are to be told; empty if nothing changes.
 std::string keep_upright(AugmentConfig& config, const AugmentOptions& options,
                          std::string_view model, const Dataset& train);
 

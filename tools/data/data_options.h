@@ -1,5 +1,5 @@
-// How a run gets at its images: the flags of data sets with those of the cache, and the choice among
-// the kinds of cache.
+// How a run gets at its images: the flags of data sets with those of the cache, and the choice
+// among the kinds of cache.
 #pragma once
 
 #include <atomic>

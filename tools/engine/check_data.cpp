@@ -1,5 +1,5 @@
-// engine check-data: what is in an image set and what is wrong with it. It ends with 0 exactly where
-// engine train with the same flags of data would start and read every image.
+// engine check-data: what is in an image set and what is wrong with it. It ends with 0 exactly
+// where engine train with the same flags of data would start and read every image.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
