@@ -117,6 +117,13 @@ std::vector<PackSource> pack_sources(std::span<const Dataset* const> data) {
   return sources;
 }
 
+std::vector<uint32_t> unreadable_in_pack(const Dataset& data) {
+  std::vector<uint32_t> found;
+  for (uint32_t i = 0; data.pack && i < data.samples.size(); ++i)
+    if (!data.pack->record(data.records[i]).readable()) found.push_back(i);
+  return found;
+}
+
 void attach_pack(std::shared_ptr<const Pack> pack, std::span<Dataset* const> data) {
   const auto position = positions(*pack);
   for (Dataset* set : data) {

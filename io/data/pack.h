@@ -137,6 +137,9 @@ std::optional<std::string> mismatch(const Pack& pack, std::span<const PackSource
 uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec,
                        size_t probes = 256);
 
+// The samples whose picture could not be read when the pack was made; none without a pack.
+std::vector<uint32_t> unreadable_in_pack(const Dataset& data);
+
 // Lets the data sets' samples be read from the pack, which holds all of them.
 void attach_pack(std::shared_ptr<const Pack> pack, std::span<Dataset* const> data);
 

@@ -44,6 +44,29 @@ int parse_side(std::string_view flag, std::string_view whole, std::string_view t
   return side;
 }
 
+// `none` is the value that changes nothing.
+std::array<float, 3> parse_statistics(std::string_view flag, std::string_view text, float none) {
+  if (text == "none") return {none, none, none};
+  std::array<float, 3> values{};
+  size_t count = 0;
+  const char *at = text.data(), *const end = at + text.size();
+  for (bool more = true; more; ++count) {
+    const char* const begin = at;
+    bool good = count < values.size();
+    if (good) {
+      const auto [next, error] = std::from_chars(begin, end, values[count]);
+      good = error == std::errc() && std::isfinite(values[count]) && (next == end || *next == ',');
+      more = next != end;
+      at = next + 1;
+    }
+    require(good, Failure::usage, "{} '{}': none, or 1 or 3 numbers with commas between them", flag,
+            text);
+  }
+  require(count != 2, Failure::usage, "{} '{}': 2 numbers for 1 or 3 channels", flag, text);
+  if (count == 1) values[2] = values[1] = values[0];
+  return values;
+}
+
 void check(const Preprocess& p) {
   const auto side = [](int value, int lowest) { return value >= lowest && value <= kMaxSide; };
   require(side(p.resize_height, 1) && side(p.resize_width, 0) && side(p.crop, 1), Failure::weights,
@@ -89,6 +112,16 @@ void set_resize(Preprocess& preprocess, std::string_view text, std::string_view 
 
 void set_crop(Preprocess& preprocess, std::string_view text) {
   preprocess.crop = parse_side("--crop", text, text);
+}
+
+void set_mean(Preprocess& preprocess, std::string_view text) {
+  preprocess.mean = parse_statistics("--mean", text, 0);
+}
+
+void set_std(Preprocess& preprocess, std::string_view text) {
+  preprocess.std = parse_statistics("--std", text, 1);
+  for (const float std : preprocess.std)
+    require(std > 0, Failure::usage, "--std {}: values are above 0", text);
 }
 
 std::string format_resize(const Preprocess& p) {

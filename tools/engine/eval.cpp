@@ -6,6 +6,7 @@
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/data_options.h"
+#include "tools/data/leaks.h"
 #include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/device.h"
@@ -73,7 +74,7 @@ int eval(const Command& command) {
               .reused = false});
   if (evaluated.train) {
     const NamedSet parts[] = {{"train", &*evaluated.train}, {part, &data}};
-    report_duplicates(parts, o, {.threads = threads}, o.out);
+    report_leaks(parts, o, {.threads = threads}, o.out);
   }
 
   Inference inference(file, data, preprocess, o, o.batch, o.on_bad_image);
@@ -84,7 +85,8 @@ int eval(const Command& command) {
   evaluate(inference.session(), loader, data, Communicator{}, result,
            [&](int images, double waited) { progress.step(images, waited); });
   progress.finish();
-  for (const BadImage& bad : loader.bad_images()) say("skipped " + bad.reason);
+  const std::vector<BadImage> bad_images = loader.bad_images();
+  say_skipped(part, bad_images, data.samples.size());
   if (const std::string damage = damage_of(data); !damage.empty()) say(damage);
   const Score scored =
       o.out.empty() ? score(result, data, o.score) : write_score(o.out, result, data, o.score);
@@ -93,6 +95,8 @@ int eval(const Command& command) {
   } else {
     nlohmann::ordered_json json = to_json(scored, data.classes);
     json["images_per_second"] = progress.images_per_second();
+    json["unreadable"] = bad_images.size();
+    json["places"] = to_json(evaluated.notes);
     print_to_stdout(json.dump() + '\n');
   }
   return 0;

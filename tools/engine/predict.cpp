@@ -1,5 +1,6 @@
 // engine predict: the class of each image.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -29,7 +30,7 @@ struct PredictOptions : DeviceOptions, PreprocessOptions {
   bool json = false, csv = false;
 
   void visit(auto& v) {
-    v("FILES", files, "images", kRequired);
+    v("FILES", files, "images, or folders of them", kRequired);
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
@@ -62,6 +63,36 @@ std::string report(const std::string& path, std::span<const float> logits,
   return json.dump() + '\n';
 }
 
+// The files, and the images below those that are folders.
+Dataset images_of(const std::vector<std::string>& files) {
+  Dataset data;
+  for (const std::string& path : files) {
+    std::error_code error;
+    if (!std::filesystem::is_directory(path, error)) {
+      data.samples.push_back({path});
+      continue;
+    }
+    FileCount count{.where = path};
+    for (std::string& image : list_images(path, &count.ignored)) {
+      data.samples.push_back({std::move(image)});
+      ++count.images;
+    }
+    if (!count.ignored.empty()) say(describe(count));
+  }
+  require(!data.samples.empty(), Failure::data, "{}: no images in it", fmt::join(files, " "));
+  return data;
+}
+
+// Null also where no image at all can be read: then each is named, and none has a line.
+const Batch* next_batch(Loader& loader, const Dataset& data) {
+  try {
+    return loader.next();
+  } catch (const Error&) {
+    if (loader.bad_images().size() < data.samples.size()) throw;
+    return nullptr;
+  }
+}
+
 // Says latency and memory. The first batch warms caches up and counts only if it is the only one.
 void say_costs(Session& session, std::span<const double> milliseconds, int batch) {
   const auto warm = milliseconds.subspan(milliseconds.size() > 1 ? 1 : 0);
@@ -86,17 +117,17 @@ int predict(const Command& command) {
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
-  Dataset data;
-  for (const std::string& path : o.files) data.samples.push_back({path});
+  const Dataset data = images_of(o.files);
 
-  Inference inference(file, data, preprocess, o, o.batch);
+  // An image that cannot be read is named in the end; the others have their lines.
+  Inference inference(file, data, preprocess, o, o.batch, OnBadImage::skip);
   Session& session = inference.session();
   Loader& loader = inference.loader();
   std::vector<double> milliseconds;  // per batch, from bytes in host memory to logits there
   session.prepare();
   loader.start(0);
   if (o.csv) print_to_stdout(kCsvHead);
-  while (const Batch* batch = loader.next()) {
+  for (const Batch* batch = next_batch(loader, data); batch; batch = next_batch(loader, data)) {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<float> logits =
         session.evaluate({batch->images, batch->labels, batch->count}, {});
@@ -105,13 +136,16 @@ int predict(const Command& command) {
     milliseconds.push_back(taken.count());
     for (int i = 0; i < batch->count; ++i) {
       const auto row = std::span(logits).subspan(size_t(i) * file.class_count, file.class_count);
-      if (std::ranges::all_of(row, [](float z) { return std::isfinite(z); }))
-        print_to_stdout(report(o.files[batch->first + i], row, file.classes, o));
+      if (!batch->substituted[i] &&
+          std::ranges::all_of(row, [](float z) { return std::isfinite(z); }))
+        print_to_stdout(report(data.samples[batch->first + i].path, row, file.classes, o));
     }
     require_finite_logits(session, *batch, logits, data);
   }
   say_costs(session, milliseconds, o.batch);
-  return 0;
+  const std::vector<BadImage> bad = loader.bad_images();
+  for (const BadImage& image : bad) say_error(image.reason);
+  return bad.empty() ? 0 : static_cast<int>(Failure::data);
 }
 
 }  // namespace engine

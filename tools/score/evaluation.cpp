@@ -1,14 +1,19 @@
 #include "tools/score/evaluation.h"
 
+#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <string>
 
 #include "engine/error.h"
 #include "io/data/sample.h"
+#include "io/files/bytes.h"
+#include "tools/cli/terminal.h"
 
 namespace engine {
 
@@ -70,6 +75,33 @@ void require_finite_logits(Session& session, const Batch& batch, std::span<const
        images.size() > kShown ? ", …" : "",
        again.first ? "the first output that is not finite: " + to_string(*again.first)
                    : "evaluated again they are finite");
+}
+
+std::vector<BadImage> bad_images_of_all(const Communicator& c, const Loader& loader,
+                                        const Dataset& data) {
+  std::string own;
+  for (const BadImage& bad : loader.bad_images()) {
+    append_raw(own, bad.index);
+    append_raw(own, static_cast<uint32_t>(bad.reason.size()));
+    own += bad.reason;
+  }
+  std::map<uint32_t, std::string> reasons;
+  for (const std::vector<std::byte>& bytes : c.group->gather(c.rank, as_bytes(own)))
+    for (ByteReader reader(bytes, "the bad images of a rank"); reader.left() > 0;) {
+      const auto index = reader.read<uint32_t>(), size = reader.read<uint32_t>();
+      reasons.emplace(index, as_text(reader.take(size)));
+    }
+  std::vector<BadImage> all;
+  for (auto& [index, reason] : reasons)
+    all.push_back({data.samples[index].path, std::move(reason), index});
+  return all;
+}
+
+void say_skipped(std::string_view part, const std::vector<BadImage>& bad, size_t images) {
+  for (const BadImage& image : bad) say("skipped " + image.reason);
+  if (!bad.empty())
+    say(fmt::format("{}: of {} images {} cannot be read and are left out", part, images,
+                    bad.size()));
 }
 
 HostAllocator batch_memory(Backend& backend) {

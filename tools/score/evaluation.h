@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "engine/metrics.h"
@@ -36,6 +37,14 @@ class Inference {
   Session session_;
   Loader loader_;
 };
+
+// The images that any rank's loader could not read, each once, in the order of the data set. Every
+// rank calls it, and gets them.
+std::vector<BadImage> bad_images_of_all(const Communicator& communicator, const Loader& loader,
+                                        const Dataset& data);
+
+// Names the images of a part that could not be read, and says how many of how many they are.
+void say_skipped(std::string_view part, const std::vector<BadImage>& bad, size_t images);
 
 // Pinned memory for a loader; the backend must outlive it.
 HostAllocator batch_memory(Backend& backend);

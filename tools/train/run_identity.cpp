@@ -34,9 +34,11 @@ std::string digest_of_files(const TrainingData& data) {
 std::string digest_of_names(const TrainingData& data) {
   Sha256 hash;
   for (const Dataset* part : {&data.train, &data.validation})
-    for (const Sample& sample : part->samples)
+    for (const Sample& sample : part->samples) {
       hash.update(as_bytes(
           fmt::format("{}\n{}\n", fs::path(sample.path).filename().string(), sample.label)));
+      if (!sample.group.empty()) hash.update(as_bytes(sample.group + '\n'));
+    }
   return hash.finish();
 }
 

@@ -34,7 +34,7 @@ struct RunIdentity {
   std::string model;
   std::vector<std::string> classes;
   Preprocess preprocess;
-  std::string image_names;  // SHA-256 of file names and labels; where the folder lies is left out
+  std::string image_names;  // SHA-256 of file names, labels and groups, not of where they lie
   std::string image_files;  // of file names alone
   BatchOrder batches;
   // The flags that do not have the rule kMayChange, by Flag::key(): their values as JSON.

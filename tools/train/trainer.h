@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "engine/schedule.h"
 #include "engine/session.h"
@@ -77,6 +78,7 @@ class Trainer {
   void exchange_averages();
   // Fills shared_.evaluation with the logits of every sample. A request to stop calls `stop` on
   // every rank.
+  void name_bad_images(std::string_view part, const Loader& loader, const Dataset& data);
   void evaluate_all(const char* title, Loader& loader, const Dataset& data,
                     const std::function<void()>& stop);
   void judge(const Metrics& metrics, bool whole);

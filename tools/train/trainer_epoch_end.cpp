@@ -24,6 +24,7 @@ void Trainer::finish_epoch() {
   for (double sum : at_.loss_sums) loss_sum += sum;
   const double train_loss = at_.weight > 0 ? loss_sum / at_.weight : 0;
 
+  name_bad_images("train", runner_.loader(), shared_.data.train);
   if (leads()) require_finite(session().state());  // what is validated
   const Metrics m = validate();
   judge(m, whole);
@@ -36,8 +37,7 @@ void Trainer::finish_epoch() {
                        .auc_macro = m.auc_macro,
                        .lr = learning_rate,
                        .step = at_.step,
-                       .use = {}},
-                      runner_.loader().bad_images());
+                       .use = {}});
   save(true);
 }
 
@@ -74,6 +74,18 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
              if (wish() == Wish::leave) stop();
            });
   reporter_.finish();
+  name_bad_images(title, loader, data);
+}
+
+// Names what any rank could not read. A class that has no other images to train with ends the run.
+void Trainer::name_bad_images(std::string_view part, const Loader& loader, const Dataset& data) {
+  if (config_.on_bad_image == OnBadImage::error) return;
+  const std::vector<BadImage> bad = bad_images_of_all(communicator_, loader, data);
+  reporter_.bad_images(part, bad, data);
+  if (&data != &shared_.data.train) return;
+  std::vector<uint32_t> indices;
+  for (const BadImage& image : bad) indices.push_back(image.index);
+  require_readable_classes(data, indices);
 }
 
 // What is validated is what is saved: rank 0's running statistics, as in PyTorch's

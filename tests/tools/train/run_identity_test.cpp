@@ -113,10 +113,26 @@ TEST_CASE("which flags a run that goes on may change without a word") {
                                             "detect_anomaly",
                                             "lr_find",
                                             "log_every",
+                                            "on_leak",
                                             "lr_find_steps",
                                             "collective_timeout",
                                             "launch"});
   const RunIdentity identity = run_identity({}, {}, flags, 1);
   CHECK(identity.recipe.size() + may_change.size() == flags.list().size());
   CHECK(identity.recipe.at("batch_size") == "\"64\"");
+}
+
+TEST_CASE("images of other groups are other images; without groups nothing changes") {
+  TrainOptions options;
+  const Flags flags(options);
+  TrainingData data{.train = {.classes = {"a"}, .samples = {{"x/1.png"}, {"x/2.png"}}},
+                    .validation = {.classes = {"a"}, .samples = {{"x/3.png"}}}};
+  const auto digest = [&] { return run_identity({}, data, flags, 1).image_names; };
+  const std::string without = digest();
+  CHECK(without == "51cb6c422fd977c083258d80ed18588b89e95eb2ffa77e0d40158c2302fac27b");
+  data.train.samples[1].group = "patient 1";
+  const std::string with = digest();
+  CHECK(with != without);
+  data.train.samples[1].group = "patient 2";
+  CHECK(digest() != with);
 }
