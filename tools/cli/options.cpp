@@ -12,6 +12,7 @@
 #include <set>
 
 #include "engine/error.h"
+#include "io/files/json_depth.h"
 
 namespace engine {
 namespace {
@@ -255,6 +256,8 @@ bool set_member(const Flag& flag, const Json& value) {
 }
 
 std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
+  require(json_depth(config.json) <= kDeepestJson, Failure::usage, "{}: nests deeper than {}",
+          config.from, kDeepestJson);
   const Json json = Json::parse(config.json, nullptr, false);
   require(json.is_object(), Failure::usage, "{}: no JSON object", config.from);
   std::map<std::string, const Flag*> known;
