@@ -255,10 +255,6 @@ EvaluationData read_folder_part(const DataOptions& o, std::optional<Part> wanted
 
 }  // namespace
 
-std::string_view to_string(CacheKind kind) {
-  return std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::value)->name;
-}
-
 TrainingData load_training_data(const DataOptions& o) {
   check_data_flags(o);
   if (const fs::path file = label_file(o); !file.empty()) {

@@ -2,6 +2,7 @@
 // kinds of cache.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -29,7 +30,9 @@ inline constexpr Choice<CacheKind> kCacheKinds[] = {{"auto", CacheKind::automati
                                                     {"gpu", CacheKind::gpu}};
 inline constexpr Choice<OnBadImage> kBadImagePolicies[] = {{"error", OnBadImage::error},
                                                            {"skip", OnBadImage::skip}};
-std::string_view to_string(CacheKind kind);
+inline std::string_view to_string(CacheKind kind) {
+  return std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::value)->name;
+}
 
 inline constexpr Choice<ClassOrder> kClassOrders[] = {{"bytes", ClassOrder::bytes},
                                                       {"natural", ClassOrder::natural}};

@@ -7,6 +7,7 @@
 #include "tools/engine/onnx_graph.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/environment.h"
+#include "tools/score/metadata.h"
 #include "tools/score/model_file.h"
 
 namespace engine {

@@ -3,14 +3,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "io/files/json_depth.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
+#include "tools/score/metadata.h"
 
 namespace engine {
 
@@ -68,31 +66,6 @@ void load_without_head(Session& session, std::map<std::string, Tensor> tensors,
 }
 
 }  // namespace
-
-std::string to_json(const std::vector<std::string>& names) {
-  return nlohmann::json(names).dump();
-}
-
-std::vector<std::string> names_from_json(const std::string& text, const fs::path& path) {
-  const bool shallow = json_depth(text) <= kDeepestJson;
-  const auto json = nlohmann::json::parse(shallow ? text : "", nullptr, false);
-  const auto is_string = [](const nlohmann::json& j) { return j.is_string(); };
-  require(json.is_array() && std::all_of(json.begin(), json.end(), is_string), Failure::weights,
-          "{}: the class names in its metadata are no JSON array of strings", path.string());
-  return json.get<std::vector<std::string>>();
-}
-
-std::optional<double> norm_epsilon_of(const std::map<std::string, std::string>& metadata,
-                                      const fs::path& path) {
-  const auto found = metadata.find(kNormEpsilon);
-  if (found == metadata.end()) return std::nullopt;
-  const std::string& text = found->second;
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require(error == std::errc() && end == text.data() + text.size() && value > 0 && value < 1,
-          Failure::weights, "{}: '{}' in its metadata is no epsilon of norms", path.string(), text);
-  return value;
-}
 
 Normalisation normalisation_of(const Preprocess& preprocess) {
   Normalisation n;

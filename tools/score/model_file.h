@@ -65,15 +65,6 @@ std::string start_from(Session& session, const ModelFile& file,
 TensorFile model_file(const Graph& graph, std::map<std::string, Tensor> tensors,
                       const std::vector<std::string>& classes, const Preprocess& preprocess);
 
-// The epsilon of batch norms that a file's metadata names, if any; Error(weights) if it is none.
-std::optional<double> norm_epsilon_of(const std::map<std::string, std::string>& metadata,
-                                      const std::filesystem::path& path);
-
 Normalisation normalisation_of(const Preprocess& preprocess);
-
-// `names` as a JSON array, and back.
-std::string to_json(const std::vector<std::string>& names);
-std::vector<std::string> names_from_json(const std::string& json,
-                                         const std::filesystem::path& path);
 
 }  // namespace engine

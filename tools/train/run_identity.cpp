@@ -12,7 +12,7 @@
 #include "io/files/checksum.h"
 #include "io/weights/weight_names.h"
 #include "tools/cli/terminal.h"
-#include "tools/score/model_file.h"
+#include "tools/score/metadata.h"
 
 namespace engine {
 namespace {

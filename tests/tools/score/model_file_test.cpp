@@ -6,6 +6,7 @@
 #include "engine/error.h"
 #include "io/weights/safetensors.h"
 #include "tests/support.h"
+#include "tools/score/metadata.h"
 
 using namespace engine;
 using namespace engine::test;
