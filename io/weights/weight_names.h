@@ -24,9 +24,10 @@ void strip_prefixes(TensorFile& file);
 std::vector<std::string> drop_counters(TensorFile& file);
 
 // The names of old torchvision DenseNets (`norm.1` → `norm1`) and of timm's EfficientNets and
-// MobileNetV2 (`conv_stem`, `blocks`) become today's torchvision names, and the file then says in its
-// metadata which epsilon timm's norms have, kNormEpsilon; other files stay as they are. `model` is as in `--model`; if it is empty the names tell the model. timm's tf_* ports are
-// refused, because they need TensorFlow's padding and another epsilon.
+// MobileNetV2 (`conv_stem`, `blocks`) become today's torchvision names; the metadata of the latter
+// then say which epsilon timm's norms have. Other files stay as they are. `model` is as in
+// `--model`; if it is empty the names tell the model. timm's tf_* ports are refused, because they
+// need TensorFlow's padding.
 void normalise_names(TensorFile& file, std::string_view model);
 
 // Turns the names of torchvision's EfficientNets and MobileNetV2 into timm's; the other models have

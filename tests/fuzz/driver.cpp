@@ -1,8 +1,8 @@
 // Runs the parsers on every seed and on changes of them, without a fuzzing library:
 //   fuzz [--seconds S] [--first N] [--seeds DIR] [TARGET|FILE]...
-// Change N of a target is the same on every machine. Given files are run instead, each by the target
-// that its folder or the beginning of its name, up to '-', names. What a fault happens with is left
-// as TARGET-crash in the working folder.
+// Change N of a target is the same on every machine. A file is run once, by the target that its
+// folder or the beginning of its name, up to '-', names. What a fault happens with is left as
+// TARGET-crash in the working folder.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sanitizer/asan_interface.h>

@@ -58,8 +58,8 @@ def write_images():
         put("jpeg", name + ".jpg", encoded(image, "JPEG", **options))
     for mode in ["RGB", "RGBA", "L", "LA", "P", "1"]:
         put("png", mode + ".png", encoded(picture(mode), "PNG"))
-    put("png", "sixteen.png", encoded(Image.fromarray(numpy.arange(63, dtype=numpy.uint16)
-                                                      .reshape(7, 9) * 999), "PNG"))
+    sixteen = numpy.arange(63, dtype=numpy.uint16).reshape(7, 9) * 999
+    put("png", "sixteen.png", encoded(Image.fromarray(sixteen), "PNG"))
     put("png", "exif.png", encoded(picture("RGB"), "PNG", exif=b"Exif\0\0" + tiff("big")))
     for kind, mode in [("BMP", "RGB"), ("BMP", "P"), ("BMP", "1"), ("GIF", "P"), ("PPM", "RGB"),
                        ("PPM", "L"), ("TGA", "RGB"), ("TGA", "P"), ("WEBP", "RGB"),
@@ -67,7 +67,8 @@ def write_images():
         put("images", f"{mode}.{kind.lower()}", encoded(picture(mode), kind))
     put("images", "packed.tga", encoded(picture("RGB"), "TGA", compression="tga_rle"))
     put("images", "lossless.webp", encoded(picture("RGBA"), "WEBP", lossless=True))
-    put("images", "deflated.tiff", encoded(picture("RGB"), "TIFF", compression="tiff_adobe_deflate"))
+    deflated = encoded(picture("RGB"), "TIFF", compression="tiff_adobe_deflate")
+    put("images", "deflated.tiff", deflated)
     put("images", "plain.pgm", "P2 3 2 255\n0 1 2\n3 4 5\n")
     put("images", "two.gif", encoded(picture("P"), "GIF", save_all=True,
                                      append_images=[picture("P")], transparency=3))

@@ -9,8 +9,8 @@ namespace engine::test {
 
 struct FuzzTarget {
   std::string_view name;
-  // Returns whatever the bytes are: what is wrong with them is an Error, which it catches. Any other
-  // exception, a finding of a sanitizer or no end is a fault.
+  // Returns whatever the bytes are: what is wrong with them is an Error, which it catches. Any
+  // other exception, a finding of a sanitizer or no end is a fault.
   void (*run)(std::span<const std::byte> bytes);
 };
 
