@@ -58,9 +58,9 @@ struct Pickle {
 };
 
 // Reads one pickle of protocols 2 to 5, up to and including its STOP; the bytes must outlive it.
-// What repeats in it is kept once, so that its size follows from that of the bytes. OrderedDict and defaultdict
-// become PickleDict. Any other class or function is a name: its calls and objects become
-// PickleCalls, and what is set in them afterwards is dropped.
+// What repeats is kept once, so that its size follows from that of the bytes. OrderedDict and
+// defaultdict become PickleDict. Any other class or function is a name: its calls and objects
+// become PickleCalls, and what is set in them afterwards is dropped.
 Pickle read_pickle(ByteReader& in);
 
 }  // namespace engine
