@@ -23,6 +23,8 @@ template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
 };
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
 
 // ---- values
 
@@ -264,11 +266,11 @@ std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
   for (const Flag& flag : flags.list()) known[flag.key()] = &flag;
   std::set<const Flag*> configured;
   std::vector<std::string> unknown;
-  for (const auto& [key, value] : json.items()) {
-    const auto flag = known.find(key);
+  for (const auto& member : json.items()) {
+    const auto flag = known.find(member.key());
     if (flag == known.end())
-      unknown.push_back(key);
-    else if (with_origin(config.from, [&] { return set_member(*flag->second, value); }))
+      unknown.push_back(member.key());
+    else if (with_origin(config.from, [&] { return set_member(*flag->second, member.value()); }))
       configured.insert(flag->second);
   }
   require(unknown.empty(), Failure::usage, "{}: no such flags here: {}", config.from,
