@@ -1,6 +1,6 @@
-# A header that leans on its includer does not compile alone. Where a source of the same name includes
-# the header before all others, that is seen whenever the source is compiled; for every other header
-# there is a file here that includes nothing else.
+# A header that leans on its includer does not compile alone. Where a source of the same name
+# includes the header before all others, that is seen whenever the source is compiled; for every
+# other header there is a file here that includes nothing else.
 file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/engine/*.h ${PROJECT_SOURCE_DIR}/io/*.h ${PROJECT_SOURCE_DIR}/kernels/*.h
   ${PROJECT_SOURCE_DIR}/models/*.h ${PROJECT_SOURCE_DIR}/tests/*.h ${PROJECT_SOURCE_DIR}/tools/*.h)

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/json_depth.h"
 
 namespace engine {
 namespace {
@@ -150,6 +151,8 @@ std::string to_json(const Preprocess& p) {
 Preprocess preprocess_from_json(std::string_view json) {
   Preprocess p;
   try {
+    require(json_depth(json) <= kDeepestJson, Failure::weights, "nests deeper than {}",
+            kDeepestJson);
     const auto object = nlohmann::json::parse(json);
     set_resize(p, object.at("resize").get<std::string>());
     p.interpolation = parse_interpolation(object.at("interpolation").get<std::string>());

@@ -166,10 +166,6 @@ CacheKind choose(const DataOptions& options, const CacheLimits& limits, uint64_t
 
 }  // namespace
 
-std::string_view to_string(CacheKind kind) {
-  return std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::value)->name;
-}
-
 ImageDigests image_digests(const TrainingData& data) {
   Sha256 sizes, contents;
   bool known = true;

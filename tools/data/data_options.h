@@ -2,6 +2,7 @@
 // among the kinds of cache.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -27,7 +28,9 @@ inline constexpr Choice<CacheKind> kCacheKinds[] = {{"auto", CacheKind::automati
                                                     {"disk", CacheKind::disk},
                                                     {"ram", CacheKind::ram},
                                                     {"gpu", CacheKind::gpu}};
-std::string_view to_string(CacheKind kind);
+inline std::string_view to_string(CacheKind kind) {
+  return std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::value)->name;
+}
 
 struct DataOptions : ImageSetOptions {
   CacheKind cache = CacheKind::automatic;

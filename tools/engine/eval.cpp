@@ -17,7 +17,7 @@
 namespace engine {
 namespace {
 
-struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions {
+struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions, WeightsKeyOption {
   std::filesystem::path weights, out;
   std::string model;
   std::optional<Part> part;
@@ -28,6 +28,7 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions {
   void visit(auto& v) {
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
+    visit_weights_key(v);
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--workers N", workers, "threads that load images; 0: one per core", Within{0, 1024});
     v("--out DIR", out,
@@ -55,7 +56,7 @@ int eval(const Command& command) {
   const EvalOptions& o = *options;
   require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
           "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
-  const ModelFile file = read_model_file(o.weights, o.model);
+  const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
   EvaluationData evaluated = load_evaluation_data(o, o.part, file.classes);

@@ -22,7 +22,7 @@
 namespace engine {
 namespace {
 
-struct PredictOptions : DeviceOptions, PreprocessOptions {
+struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
   std::vector<std::string> files;
   std::filesystem::path weights;
   std::string model;
@@ -33,6 +33,7 @@ struct PredictOptions : DeviceOptions, PreprocessOptions {
     v("FILES", files, "images, or folders of them", kRequired);
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
+    visit_weights_key(v);
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--json", json, "one JSON object per image to stdout, with the logits");
     v("--csv", csv, "a table to stdout: path, class, class_index, probability");
@@ -113,7 +114,7 @@ int predict(const Command& command) {
   if (!options) return 0;
   const PredictOptions& o = *options;
   require(!o.json || !o.csv, Failure::usage, "--json and --csv: one of them");
-  const ModelFile file = read_model_file(o.weights, o.model);
+  const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));

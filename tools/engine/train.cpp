@@ -68,6 +68,7 @@ struct Start {
   std::optional<Checkpoint> checkpoint;
   std::optional<ModelFile> weights;
   std::optional<Preprocess> preprocess;  // of either
+  std::optional<double> norm_epsilon;    // of either
 };
 
 // Process 0 chooses the checkpoint, and sets aside what is damaged; the others read the same file.
@@ -86,9 +87,11 @@ Start find_start(const TrainOptions& o, const Ranks& ranks) {
     require(o.model == before.model, Failure::usage, "--model {}: the run to resume trains {}",
             o.model, before.model);
     start.preprocess = before.preprocess;
+    start.norm_epsilon = before.norm_epsilon;
   } else if (!o.weights.empty()) {
-    start.weights = read_model_file(o.weights, o.model);
+    start.weights = read_model_file(o.weights, o.model, o.weights_key);
     start.preprocess = start.weights->preprocess;
+    start.norm_epsilon = start.weights->norm_epsilon;
   }
   return start;
 }
@@ -261,6 +264,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);
+  c.norm_epsilon = start.norm_epsilon;
   check_model(c);
   TrainingData data = load_data(c, o, ranks);
   if (o.plan_only) return print_to_stdout(dry_run(c, o, data));

@@ -33,10 +33,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                      const DeviceOptions& device, int batch, OnBadImage on_bad_image)
     : ranks_(choose_ranks(device)),
       backend_(make_backend(ranks_.kind, ranks_.options[0])),
-      session_(make_model(file.model, {.classes = file.class_count,
-                                       .height = preprocess.crop,
-                                       .width = preprocess.crop}),
-               *backend_,
+      session_(make_model(file, preprocess.crop), *backend_,
                {.programs = programs_for(static_cast<int64_t>(data.samples.size()), batch, {},
                                          Mode::evaluate),
                 .precision = ranks_.precision,
@@ -54,7 +51,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                .shuffle = false,
                .on_bad_image = on_bad_image,
                .memory = batch_memory(*backend_)}) {
-  load_model_file(session_, file, false, 0);
+  load_model_file(session_, file);
 }
 
 void require_finite_logits(Session& session, const Batch& batch, std::span<const float> logits,

@@ -10,6 +10,7 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/files/json_depth.h"
 #include "io/weights/faults.h"
 #include "io/weights/safetensors.h"
 
@@ -156,6 +157,8 @@ Checkpoint read_checkpoint(const fs::path& path) {
     require(it != file.metadata.end(), Failure::weights,
             "{}: no checkpoint of a run: {} is missing; --weights begins with weights alone",
             path.string(), name);
+    require(json_depth(it->second) <= kDeepestJson, Failure::weights, "{}: {} nests deeper than {}",
+            path.string(), name, kDeepestJson);
     return it->second;
   };
   require(text(kFacts) == facts_digest(file.metadata), Failure::weights,

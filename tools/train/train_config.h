@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "engine/loss.h"
@@ -31,6 +32,7 @@ int image_size(const SizeGrowth& growth, int size, int epoch, int epochs);
 
 struct TrainConfig {
   std::string model;
+  std::optional<double> norm_epsilon;  // of the weights to start from; none: the model's
   Preprocess preprocess;
   AugmentConfig augment = preset(Augment::light);
   bool fast_decode = false;

@@ -125,12 +125,12 @@ void Trainer::exchange_averages() {
 std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>& trained) {
   exchange_averages();
   TensorFile file =
-      model_file(session().graph().model, config_.ema_decay > 0 ? session().state() : trained,
+      model_file(session().graph(), config_.ema_decay > 0 ? session().state() : trained,
                  shared_.data.train.classes, preprocess_);
   exchange_averages();
   std::optional<TensorFile> best;
   if (at_.best.step == at_.step)
-    best = model_file(session().graph().model, file.tensors, shared_.data.train.classes,
+    best = model_file(session().graph(), file.tensors, shared_.data.train.classes,
                       with_crop(config_.preprocess, at_.best.size));
   return [run = &shared_.run, file = std::move(file), best = std::move(best)] {
     write_sealed(run->weights("last"), file);
@@ -145,7 +145,7 @@ void Trainer::score_best() {
   communicator_.group->broadcast(communicator_.rank,
                                  std::as_writable_bytes(std::span(&written, 1)));
   if (!written) return;
-  load_model_file(session(), read_model_file(shared_.run.weights("best"), config_.model), false, 0);
+  load_model_file(session(), read_model_file(shared_.run.weights("best"), config_.model));
   const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
                               const Dataset& data) {
     evaluate_all(part, loader, data, [this] { leave("while scoring the best weights"); });

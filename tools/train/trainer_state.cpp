@@ -1,6 +1,5 @@
 // How a run begins, is saved, and goes on.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -30,11 +29,9 @@ void Trainer::load_state() {
   if (shared_.checkpoint) {
     restore(*shared_.checkpoint);
   } else if (shared_.weights) {
-    const auto fresh = load_model_file(session(), *shared_.weights, true, config_.seed);
-    if (!fresh.empty())
-      reporter_.say(fmt::format("{}: its head has {} classes, this data set {}: {} start anew",
-                                shared_.weights->path.string(), shared_.weights->class_count,
-                                session().graph().classes(), fmt::join(fresh, ", ")));
+    const std::string head =
+        start_from(session(), *shared_.weights, shared_.data.train.classes, config_.seed);
+    if (!head.empty()) reporter_.say(head);
   } else {
     session().initialise(config_.seed);
   }
