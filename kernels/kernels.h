@@ -135,8 +135,7 @@ struct GroupTable {
   const ParameterGroup* groups;  // (kMaxParameterGroups,)
 };
 
-// Fills in scale->gradient_norm, the norm of what is updated, and scale->found_inf, which is only
-// set if the scale is dynamic.
+// Fills in scale->gradient_norm, the norm of what is updated, and scale->found_inf.
 void gradient_norm(ScaleState* scale, NormPartials* partials, const float* gradients,
                    const GroupTable& groups, int64_t n, cudaStream_t stream);
 

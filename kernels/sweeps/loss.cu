@@ -35,12 +35,12 @@ __global__ void __launch_bounds__(kLossThreads, 1)
     const int label = target.label;
     const float of_label = logit(label);
     float highest = -INFINITY;
-    int rank = 0;  // classes before the label's; NaN counts as the largest, as in torch.topk
+    int rank = 0;
 #pragma unroll 8
     for (int c = lane; c < classes; c += kWarp) {
       const float z = logit(c);
       highest = fmaxf(highest, z);
-      rank += c != label && (!(z <= of_label) || (z == of_label && c < label));
+      rank += stands_before(z, c, of_label, label);
     }
     highest = warp_max(highest);
     rank = warp_sum(rank);

@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(kSweepThreads, 3)
             for (int k = 0; k < V; ++k) {
               if (!maximal)
                 result[k] += f[k];
-              else if (!(f[k] <= result[k]))
-                result[k] = f[k];  // NaN wins, as in PyTorch
+              else if (f[k] > result[k] || isnan(f[k]))
+                result[k] = f[k];  // NaN wins and stays, as in PyTorch
             }
           });
 #pragma unroll

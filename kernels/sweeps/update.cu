@@ -71,8 +71,7 @@ __global__ void __launch_bounds__(kThreads)
     sum += __ldcg(&partials->sums[block]);
   sum = block_sum(sum);
   if (threadIdx.x != 0) return;
-  scale->found_inf = scale->dynamic && overflowed(sum);
-  scale->gradient_norm = sqrt(sum) / scale->scale;
+  note_gradients(*scale, sum);
 }
 
 // ---------------------------------------------------------------- optimizers

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "engine/error.h"
+#include "io/files/json_depth.h"
 #include "io/files/utf8.h"
 
 namespace engine {
@@ -23,6 +24,8 @@ template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
 };
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
 
 // ---- values
 
@@ -268,29 +271,21 @@ bool set_member(const Flag& flag, const Json& value) {
   return true;
 }
 
-// Flags are values and lists of them. Deeper nesting is refused before memory is built of it.
-Json parse_config(const Config& config) {
-  constexpr int kDeepest = 2;
-  const auto check_depth = [&](int depth, Json::parse_event_t, const Json&) {
-    require(depth <= kDeepest, Failure::usage, "{}: it nests deeper than lists of values",
-            config.from);
-    return true;
-  };
-  return Json::parse(config.json, check_depth, false);
-}
-
 std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
-  const Json json = parse_config(config);
+  constexpr size_t kDeepest = 2;  // flags are values and lists of them
+  require(json_depth(config.json) <= kDeepest, Failure::usage,
+          "{}: it nests deeper than lists of values", config.from);
+  const Json json = Json::parse(config.json, nullptr, false);
   require(json.is_object(), Failure::usage, "{}: no JSON object", config.from);
   std::map<std::string, const Flag*> known;
   for (const Flag& flag : flags.list()) known[flag.key()] = &flag;
   std::set<const Flag*> configured;
   std::vector<std::string> unknown;
-  for (const auto& [key, value] : json.items()) {
-    const auto flag = known.find(key);
+  for (const auto& member : json.items()) {
+    const auto flag = known.find(member.key());
     if (flag == known.end())
-      unknown.push_back(key);
-    else if (with_origin(config.from, [&] { return set_member(*flag->second, value); }))
+      unknown.push_back(member.key());
+    else if (with_origin(config.from, [&] { return set_member(*flag->second, member.value()); }))
       configured.insert(flag->second);
   }
   require(unknown.empty(), Failure::usage, "{}: no such flags here: {}", config.from,

@@ -23,6 +23,7 @@
 #include "tools/data/data_options.h"
 #include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
@@ -344,7 +345,7 @@ int bench_data(const Command& command) {
   const auto options = parse_options<BenchDataOptions>(command);
   if (!options) return 0;
   const BenchDataOptions& o = *options;
-  const AugmentConfig augment = augment_config(o);
+  AugmentConfig augment = augment_config(o);
   const Preprocess preprocess = choose_preprocess(o.model, std::nullopt, o, o.image_size);
   const Ranks ranks = choose_ranks(o);
   const int cores = available_cores();
@@ -354,6 +355,7 @@ int bench_data(const Command& command) {
           "--cache {}: here --caches names the kinds to measure", to_string(o.cache));
 
   const TrainingData files = load_training_data(o);
+  keep_upright(augment, o, o.model, files.train);
   say(fmt::format("{} training images; {}; {}", files.train.samples.size(), describe(preprocess),
                   describe(augment)));
   double need = o.need;

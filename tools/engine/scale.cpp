@@ -5,6 +5,7 @@
 #include "io/files/atomic_file.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/cores.h"
 #include "tools/machine/environment.h"
 #include "tools/scale/report.h"
 #include "tools/scale/runner.h"

@@ -15,6 +15,7 @@
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/class_weights.h"
+#include "tools/data/leaks.h"
 #include "tools/engine/dry_run.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/environment.h"
@@ -67,6 +68,7 @@ struct Start {
   std::optional<Checkpoint> checkpoint;
   std::optional<ModelFile> weights;
   std::optional<Preprocess> preprocess;  // of either
+  std::optional<double> norm_epsilon;    // of either
 };
 
 // Process 0 chooses the checkpoint, and sets aside what is damaged; the others read the same file.
@@ -85,9 +87,11 @@ Start find_start(const TrainOptions& o, const Ranks& ranks) {
     require(o.model == before.model, Failure::usage, "--model {}: the run to resume trains {}",
             o.model, before.model);
     start.preprocess = before.preprocess;
+    start.norm_epsilon = before.norm_epsilon;
   } else if (!o.weights.empty()) {
-    start.weights = read_model_file(o.weights, o.model);
+    start.weights = read_model_file(o.weights, o.model, o.weights_key);
     start.preprocess = start.weights->preprocess;
+    start.norm_epsilon = start.weights->norm_epsilon;
   }
   return start;
 }
@@ -103,8 +107,8 @@ int least_of(const Ranks& ranks, int value) {
 TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks) {
   TrainingData data = load_training_data(o);
   stop_if_requested("reading the data set");
-  require(data.train.classes.size() > 1, Failure::data,
-          "the training images are all of one class, \"{}\"", data.train.classes.at(0));
+  if (const std::string said = keep_upright(c.augment, o, o.model, data.train); !said.empty())
+    say(said);
   c.loss.class_weights = class_weights(o.weighting, data.train);
   c.batch = o.batch_size == "auto" ? least_of(ranks, automatic_batch(c, data, ranks))
                                    : parse_batch_size(o.batch_size);
@@ -164,8 +168,9 @@ void prepare_images(TrainShared& shared, const TrainOptions& o, const CacheLimit
   shared.run.log("cache", to_json(shared.cache));
   shared.identity.images = image_digests(shared.data);
   if (shared.checkpoint) compare_images(shared);
-  report_duplicates(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
-                    shared.run.path());
+  require_readable_classes(shared.data.train, unreadable_in_pack(shared.data.train));
+  report_leaks(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
+               shared.run.path());
 }
 
 // Process 0 chooses the cache and makes its file; the others use the same kind.
@@ -204,7 +209,9 @@ void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
   shared.run.write_args(flags);
   shared.run.write_command(command);
   shared.run.write_classes(shared.data.train.classes);
-  if (o.splits()) shared.run.write_split(split_csv(shared.data, o.root()));
+  if (shared.data.drawn) shared.run.write_split(split_csv(shared.data, o.root()));
+  shared.run.log("data", {{"places", to_json(shared.data.notes)}});
+  for (const std::string& line : shared.data.notes.lines) shared.run.note(line);
   shared.run.write_environment(describe_ranks(ranks));
   say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
                   shared.data.train.classes.size(), shared.data.train.samples.size(),
@@ -257,6 +264,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);
+  c.norm_epsilon = start.norm_epsilon;
   check_model(c);
   TrainingData data = load_data(c, o, ranks);
   if (o.plan_only) return print_to_stdout(dry_run(c, o, data));

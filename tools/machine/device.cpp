@@ -1,7 +1,5 @@
 #include "tools/machine/device.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <charconv>
 #include <exception>
@@ -14,16 +12,11 @@
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "tools/cli/list.h"
+#include "tools/machine/cores.h"
 #include "tools/machine/nvml.h"
 #include "tools/machine/processes.h"
 
 namespace engine {
-
-int available_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-}
 
 namespace {
 
@@ -112,8 +105,7 @@ Ranks choose_ranks(const DeviceOptions& o) {
           name_of(place.launcher), place.processes);
   require(o.launch == RankLaunch::thread, Failure::usage, "--launch process is for train alone");
   Ranks ranks = plan_ranks(o, place);
-  const int cores = available_cores();
-  complete_ranks(ranks, o, {.threads = o.threads > 0 ? o.threads : cores, .cores = cores});
+  complete_ranks(ranks, o, all_cores(o));
   check_threads(ranks);
   return ranks;
 }
@@ -134,12 +126,18 @@ Ranks plan_ranks(const DeviceOptions& o, const Place& place) {
   return ranks;
 }
 
+// Ranks that compute on cores have cores of their own, since the kernel would now and then put two
+// on the hardware threads of one.
 void complete_ranks(Ranks& ranks, const DeviceOptions& o, const CoreShare& share) {
   const int count = ranks.count();
   const auto group = std::make_shared<Group>(count, ranks.wire);
+  const std::vector<LogicalCore> allowed = describe_cores(share.allowed);
+  ranks.cores.assign(count, {});
   for (int i = 0; i < count; ++i) {
     ranks.options[i].threads = std::max(1, share.threads / count);
     ranks.options[i].communicator = {group->first() + i, group};
+    if (ranks.kind != BackendKind::cuda)
+      ranks.cores[i] = cores_of_part(allowed, share.before * count + i, share.sharing * count);
   }
   const int loading = o.workers > 0                     ? std::max(1, o.workers / share.processes)
                       : ranks.kind == BackendKind::cuda ? share.cores
@@ -222,6 +220,7 @@ void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body) {
     std::vector<std::jthread> threads;
     for (int i = 0; i < ranks.count(); ++i)
       threads.emplace_back([&, i] {
+        run_on(ranks.cores[i]);
         try {
           body(i);
         } catch (const std::exception& error) {

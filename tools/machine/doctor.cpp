@@ -1,4 +1,5 @@
 #include "tools/machine/doctor.h"
+#include "tools/machine/cores.h"
 
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -13,7 +14,6 @@
 #include <limits>
 
 #include "engine/error.h"
-#include "tools/machine/device.h"
 #include "tools/machine/environment.h"
 #include "tools/machine/nvml.h"
 

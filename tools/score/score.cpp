@@ -11,7 +11,7 @@
 #include "io/files/atomic_file.h"
 #include "io/files/csv.h"
 #include "io/files/utf8.h"
-#include "tools/machine/device.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {

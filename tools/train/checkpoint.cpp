@@ -10,6 +10,8 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/files/json_depth.h"
+#include "io/weights/faults.h"
 #include "io/weights/safetensors.h"
 
 namespace engine {
@@ -155,6 +157,8 @@ Checkpoint read_checkpoint(const fs::path& path) {
     require(it != file.metadata.end(), Failure::weights,
             "{}: no checkpoint of a run: {} is missing; --weights begins with weights alone",
             path.string(), name);
+    require(json_depth(it->second) <= kDeepestJson, Failure::weights, "{}: {} nests deeper than {}",
+            path.string(), name, kDeepestJson);
     return it->second;
   };
   require(text(kFacts) == facts_digest(file.metadata), Failure::weights,
@@ -177,6 +181,10 @@ Checkpoint read_checkpoint(const fs::path& path) {
   c.digest = state_digest(c);
   require(text(kDigest) == c.digest, Failure::weights,
           "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
+  for (const auto* tensors : {&c.model, &c.optimizer, &c.ema}) {
+    const std::optional<std::string> fault = fault_in(*tensors);
+    require(!fault, Failure::weights, "{}: {}", path.string(), fault.value_or(""));
+  }
   c.file = path;
   return c;
 }

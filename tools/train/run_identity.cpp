@@ -10,8 +10,9 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/weights/weight_names.h"
 #include "tools/cli/terminal.h"
-#include "tools/score/model_file.h"
+#include "tools/score/metadata.h"
 
 namespace engine {
 namespace {
@@ -34,9 +35,11 @@ std::string digest_of_files(const TrainingData& data) {
 std::string digest_of_names(const TrainingData& data) {
   Sha256 hash;
   for (const Dataset* part : {&data.train, &data.validation})
-    for (const Sample& sample : part->samples)
+    for (const Sample& sample : part->samples) {
       hash.update(as_bytes(
           fmt::format("{}\n{}\n", fs::path(sample.path).filename().string(), sample.label)));
+      if (!sample.group.empty()) hash.update(as_bytes(sample.group + '\n'));
+    }
   return hash.finish();
 }
 
@@ -100,6 +103,7 @@ RunIdentity run_identity(const TrainConfig& config, const TrainingData& data, co
                          int ranks) {
   return {.model = config.model,
           .classes = data.train.classes,
+          .norm_epsilon = config.norm_epsilon,
           .preprocess = config.preprocess,
           .image_names = digest_of_names(data),
           .image_files = digest_of_files(data),
@@ -109,16 +113,18 @@ RunIdentity run_identity(const TrainConfig& config, const TrainingData& data, co
 }
 
 std::map<std::string, std::string> to_metadata(const RunIdentity& identity) {
-  return {{"model", identity.model},
-          {"classes", to_json(identity.classes)},
-          {"preprocess", to_json(identity.preprocess)},
-          {"images", identity.image_names},
-          {"image_files", identity.image_files},
-          {"batches", to_string(identity.batches)},
-          {"recipe", to_json(identity.recipe)},
-          {"image_sizes", identity.images.sizes},
-          {"image_contents", identity.images.contents},
-          {"cache", std::string(to_string(identity.cache))}};
+  std::map<std::string, std::string> metadata = {{"model", identity.model},
+                                                 {"classes", to_json(identity.classes)},
+                                                 {"preprocess", to_json(identity.preprocess)},
+                                                 {"images", identity.image_names},
+                                                 {"image_files", identity.image_files},
+                                                 {"batches", to_string(identity.batches)},
+                                                 {"recipe", to_json(identity.recipe)},
+                                                 {"image_sizes", identity.images.sizes},
+                                                 {"image_contents", identity.images.contents},
+                                                 {"cache", std::string(to_string(identity.cache))}};
+  if (identity.norm_epsilon) metadata[kNormEpsilon] = fmt::format("{}", *identity.norm_epsilon);
+  return metadata;
 }
 
 RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata,
@@ -132,6 +138,7 @@ RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata
   const auto files = metadata.find("image_files");  // checkpoints of former versions lack it
   return {.model = text("model"),
           .classes = names_from_json(text("classes"), path),
+          .norm_epsilon = norm_epsilon_of(metadata, path),
           .preprocess = preprocess_from_json(text("preprocess")),
           .image_names = text("images"),
           .image_files = files == metadata.end() ? "" : files->second,

@@ -179,3 +179,18 @@ TEST_CASE("a checkpoint that cannot be written leaves the former one") {
   fs::remove_all(folder.path() / "ckpt" / name_of_step(2));
   CHECK(checkpoints.newest([](const std::string&) {})->at.step == 1);
 }
+
+TEST_CASE("a checkpoint whose numbers are not finite is passed over") {
+  const TemporaryFolder folder;
+  const CheckpointFolder checkpoints(folder.path(), 3);
+  save(checkpoints, 1);
+  Checkpoint bad = example(2);
+  bad.optimizer.at("moment1.conv.weight").as<float>()[0] = std::nanf("");
+  const std::string digest = state_digest(bad);
+  checkpoints.write(std::move(bad), digest);
+  std::string said;
+  const auto newest = checkpoints.newest([&](const std::string& line) { said = line; });
+  REQUIRE(newest);
+  CHECK(newest->at.step == 1);
+  CHECK(mentions(said, "step_00000002.safetensors: moment1.conv.weight holds nan"));
+}

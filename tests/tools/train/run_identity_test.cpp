@@ -47,6 +47,11 @@ TEST_CASE("the texts of a checkpoint are read, and written as they were") {
   CHECK(identity.recipe.at("crop") == "null");
   CHECK(identity.cache == CacheKind::disk);
   CHECK(to_metadata(identity) == kMetadata);
+  CHECK_FALSE(identity.norm_epsilon);
+  auto other_norms = kMetadata;
+  other_norms["norm_epsilon"] = "1e-05";
+  CHECK(run_identity_from(other_norms, "a").norm_epsilon == 1e-5);
+  CHECK(to_metadata(run_identity_from(other_norms, "a")) == other_norms);
 
   for (const auto& [name, text] : kMetadata) {
     std::map<std::string, std::string> less = kMetadata;
@@ -93,29 +98,35 @@ TEST_CASE("which flags a run that goes on may change without a word") {
   std::set<std::string> may_change;
   for (const Flag& flag : flags.list())
     if (flag.may_change) may_change.insert(flag.key());
-  CHECK(may_change == std::set<std::string>{"data",
-                                            "out",
-                                            "resume",
-                                            "epochs",
-                                            "max_steps",
-                                            "max_time",
-                                            "keep",
-                                            "gpus",
-                                            "ranks",
-                                            "checkpoint_every",
-                                            "workers",
-                                            "threads",
-                                            "weights",
-                                            "workspace",
-                                            "device",
-                                            "cache",
-                                            "cache_dir",
-                                            "lr_find",
-                                            "log_every",
-                                            "lr_find_steps",
-                                            "collective_timeout",
+  CHECK(may_change == std::set<std::string>{"data",           "out",
+                                            "resume",         "epochs",
+                                            "max_steps",      "max_time",
+                                            "keep",           "gpus",
+                                            "ranks",          "checkpoint_every",
+                                            "workers",        "threads",
+                                            "weights",        "weights_key",
+                                            "workspace",      "device",
+                                            "cache",          "cache_dir",
+                                            "detect_anomaly", "lr_find",
+                                            "log_every",      "on_leak",
+                                            "lr_find_steps",  "collective_timeout",
                                             "launch"});
   const RunIdentity identity = run_identity({}, {}, flags, 1);
   CHECK(identity.recipe.size() + may_change.size() == flags.list().size());
   CHECK(identity.recipe.at("batch_size") == "\"64\"");
+}
+
+TEST_CASE("images of other groups are other images; without groups nothing changes") {
+  TrainOptions options;
+  const Flags flags(options);
+  TrainingData data{.train = {.classes = {"a"}, .samples = {{"x/1.png"}, {"x/2.png"}}},
+                    .validation = {.classes = {"a"}, .samples = {{"x/3.png"}}}};
+  const auto digest = [&] { return run_identity({}, data, flags, 1).image_names; };
+  const std::string without = digest();
+  CHECK(without == "51cb6c422fd977c083258d80ed18588b89e95eb2ffa77e0d40158c2302fac27b");
+  data.train.samples[1].group = "patient 1";
+  const std::string with = digest();
+  CHECK(with != without);
+  data.train.samples[1].group = "patient 2";
+  CHECK(digest() != with);
 }
