@@ -63,9 +63,8 @@ std::optional<std::filesystem::path> validation_folder(const std::filesystem::pa
 // All images below a folder, in torchvision's order.
 std::vector<std::string> list_images(const std::filesystem::path& folder);
 
-// Whether the extension, in upper or lower case, is one of .jpg .jpeg .jfif .mpo .png .webp .tif .tiff
-// .ppm .pgm .pbm .pnm .bmp .tga
-// .gif.
+// Whether the extension, in upper or lower case, is one of .jpg .jpeg .jfif .mpo .png .webp .tif
+// .tiff .ppm .pgm .pbm .pnm .bmp .tga .gif.
 bool has_image_extension(const std::filesystem::path& file);
 
 }  // namespace engine
