@@ -137,7 +137,7 @@ const Rule kRules[] = {
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
      "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
-     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|gif_lib\\.h|tiffio\\.h|webp/"
+     "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|gif_lib\\.h|tiffio\\.h|webp/"
      ".*|ft2build\\.h|freetype/.*|nlohmann/.*|"
      "immintrin\\.h"},
     {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|tensor)\\.h",

@@ -7,7 +7,7 @@ build_packages=(
   libdnnl-dev                                  # oneDNN: convolutions and matrix products on CPUs
   libopencv-core-dev libopencv-imgproc-dev     # augmentation, drawing
   libjpeg62-turbo-dev libpng-dev libgif-dev    # image files
-  libtiff-dev libwebp-dev
+  libtiff-dev libwebp-dev libstb-dev
   libfreetype-dev fonts-dejavu-core            # text on pictures
   zlib1g-dev libssl-dev                        # weight files and their checksums
   libfmt-dev nlohmann-json3-dev
