@@ -108,9 +108,8 @@ std::vector<std::string> list_images(const std::filesystem::path& folder,
 // positions in the data set.
 void require_readable_classes(const Dataset& data, std::span<const uint32_t> unreadable);
 
-// Whether the extension, in upper or lower case, is one of .jpg .jpeg .jfif .mpo .png .webp .tif .tiff
-// .ppm .pgm .pbm .pnm .bmp .tga
-// .gif.
+// Whether the extension, in upper or lower case, is one of .jpg .jpeg .jfif .mpo .png .webp .tif
+// .tiff .ppm .pgm .pbm .pnm .bmp .tga .gif.
 bool has_image_extension(const std::filesystem::path& file);
 
 }  // namespace engine

@@ -37,8 +37,8 @@ struct PackSpec {
 PackSpec pack_spec(const Preprocess& preprocess);
 std::string describe(const PackSpec& spec);  // "shorter side 256, bilinear, 3 channels"
 
-// Whether a picture from such a pack is what `preprocess`'s resize makes of the file, bit for bit, as far
-// as kMostElongated allows.
+// Whether a picture from such a pack is what `preprocess`'s resize makes of the file, bit for bit,
+// as far as kMostElongated allows.
 bool already_resized(const PackSpec& spec, const Preprocess& preprocess);
 
 // A decoded picture as a pack stores it.

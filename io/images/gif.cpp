@@ -1,5 +1,5 @@
-// GIF through giflib: the first frame on its screen. Where the frame does not reach, and where it is
-// transparent, the screen has the colours that PIL's convert("RGB") gives it.
+// GIF through giflib: the first frame on its screen. Where the frame does not reach, and where it
+// is transparent, the screen has the colours that PIL's convert("RGB") gives it.
 #include <gif_lib.h>
 
 #include <algorithm>

@@ -173,8 +173,8 @@ bool has_end_marker(std::span<const std::byte> after_header) {
   return !std::ranges::search(after_header, kEnd).empty();
 }
 
-// A Huffman code has at least one bit and every block of 8x8 pixels at least one code. A header that
-// promises more than the file can hold is refused before memory is taken for it.
+// A Huffman code has at least one bit and every block of 8x8 pixels at least one code. A header
+// that promises more than the file can hold is refused before memory is taken for it.
 void check_file_size(const jpeg_decompress_struct& jpeg, size_t bytes, std::string_view name) {
   if (jpeg.arith_code) return;
   size_t blocks = 0;

@@ -19,8 +19,8 @@
 namespace engine {
 namespace {
 
-// ImageMagick writes EXIF as a line break, a name, a length and hexadecimal digits, each in lines of
-// their own.
+// ImageMagick writes EXIF as a line break, a name, a length and hexadecimal digits, each in lines
+// of their own.
 std::vector<std::byte> bytes_of_hex(std::string_view text) {
   for (int line = 0; line < 3; ++line) {
     const size_t end = text.find('\n');

@@ -181,7 +181,8 @@ Page read_page(const TiffFile& file) {
   return page;
 }
 
-// Sample number `index` of a row as 8 bits, gray of fewer bits stretched, of more the highest remain.
+// Sample number `index` of a row as 8 bits, gray of fewer bits stretched, of more the highest
+// remain.
 uint8_t sample_at(const uint8_t* row, size_t index, const Page& page) {
   if (page.bits == 8) return row[index];
   if (page.bits == 16) return row[2 * index + 1];  // libtiff gives little-endian on this machine

@@ -12,6 +12,7 @@
 #include "io/data/duplicates.h"
 #include "io/data/groups.h"
 #include "io/data/idx.h"
+#include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
 
 namespace engine {
@@ -48,7 +49,8 @@ std::vector<Part> choose_parts(const ImageSetOptions& o, const Dataset& all, con
   const Dataset* const sets[] = {&all};
   const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::vector<Copies> copies;
-  if (!o.no_duplicate_check) copies = find_duplicates(sets, false, {.threads = threads});
+  if (!o.no_duplicate_check)
+    copies = find_duplicates(sets, false, {.threads = threads, .stop = stop_requested});
   const std::vector<uint32_t> units = inseparable(all, copies);
   const std::set<uint32_t> different(units.begin(), units.end());
   if (different.size() < units.size())

@@ -29,6 +29,7 @@ void Trainer::lr_find(int steps) {
     if (wish() == Wish::leave) fail(Failure::preempted, "stopped while looking for a rate");
   }
   reporter_.finish();
+  name_bad_images("train", runner_.loader(), shared_.data.train);
   require(find.done() > 2, Failure::usage, "--lr-find: only {} steps", find.done());
   reporter_.write_lr_find(find);
 }

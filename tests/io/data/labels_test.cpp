@@ -70,7 +70,7 @@ TEST_CASE("bad labels are told with their line") {
   const std::vector<std::string> known = {"cat", "dog"};
   CHECK(mentions(error("path,label\na.jpg,cat\nb.jpg,zebra\n", known),
                  "labels.csv, line 3: class \"zebra\" is not one of the 2 classes"));
-  CHECK(mentions(error("path,label\na.jpg,1\nb.jpg,2\n", known), "line 3: class \"2\""));
+  CHECK(mentions(error("path,label\na.jpg,1\nb.jpg,2\n", known), "line 2: class \"1\""));
   CHECK(mentions(error("path,label,split\na.jpg,cat,train\nb.jpg,dog,val\n"),
                  "line 3: class \"dog\" has no image to train with"));
   CHECK(mentions(error("path,label\na.jpg,cat\nno.jpg,cat\n"), "line 3: no file"));

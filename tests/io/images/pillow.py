@@ -6,8 +6,8 @@ cases   FOLDER/cases.txt has lines `input|output|operation|argument|...`; the in
         `randaugment|NAME|BIN|SIGN` (torchvision's names).
 corpus  writes image files of every odd kind, NAME.EXT, and what PIL reads in them, NAME.EXT.raw and
         NAME.EXT.gray.raw.
-suite   FOLDER/files.txt has lines `input|output`, image files of any kind. What PIL reads in them is
-        written to the outputs, and FOLDER/read.txt gets a line `input|format` for each of those.
+suite   FOLDER/files.txt has lines `input|output`, image files of any kind. What PIL reads in them
+        is written to the outputs, and FOLDER/read.txt gets a line `input|format` for each of those.
         Gray of 16 bits, which PIL clips to 255, is scaled to 8 instead.
 golden  writes FOLDER/resize.bin, the few cases that are checked where PIL is missing.
 

@@ -1,6 +1,6 @@
-// The image suites of other projects, of which Pillow's, libjpeg-turbo's and stb's are meant, beside
-// Pillow. They are not in the repository: $ENGINE_IMAGE_SUITES names a folder with them. The counts
-// may only become better.
+// The image suites of other projects, of which Pillow's, libjpeg-turbo's and stb's are meant,
+// beside Pillow. They are not in the repository: $ENGINE_IMAGE_SUITES names a folder with them. The
+// counts may only become better.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
