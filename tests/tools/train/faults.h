@@ -1,6 +1,6 @@
-// Calls for files and threads that go wrong when told to. Linked into a test, or preloaded into a program, they
-// stand in front of the C library's. $ENGINE_FAULT, "KIND ERROR AT PATH" in numbers and a text,
-// arms them when the program starts.
+// Calls for files and threads that go wrong when told to. Linked into a test, or preloaded into a
+// program, they stand in front of the C library's. $ENGINE_FAULT, "KIND ERROR AT PATH" in numbers
+// and a text, arms them when the program starts.
 #pragma once
 
 #include <string>
