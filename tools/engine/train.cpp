@@ -188,7 +188,7 @@ void prepare_images(TrainShared& shared, const TrainOptions& o, const Ranks& ran
 
 // ---------------------------------------------------------------- the run
 
-// Process 0 locks the folder, whose name may hold the time, before anything in it is read.
+// Process 0 locks the folder, whose name may hold the time.
 std::optional<RunLock> lock_folder(TrainOptions& o, const Ranks& ranks) {
   if (!ranks.leads()) return std::nullopt;
   find_folder(o);
@@ -260,7 +260,10 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   TrainConfig c = train_config(o, ranks);
   c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
   make_model(o.model, {});  // there is such a model
-  std::optional<RunLock> lock = lock_folder(o, ranks);
+  // A folder to resume in is locked before it is read. A new one is made when the data are known:
+  // it may lie among them, and is no class.
+  std::optional<RunLock> lock;
+  if (!o.resume.empty()) lock = lock_folder(o, ranks);
   Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);
@@ -278,7 +281,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
                      .weights = std::move(start.weights),
                      .checkpoint = std::move(start.checkpoint),
                      .identity = std::move(identity),
-                     .run = open_run(std::move(lock), ranks),
+                     .run = open_run(lock ? std::move(lock) : lock_folder(o, ranks), ranks),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
   if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint

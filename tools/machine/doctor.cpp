@@ -65,10 +65,12 @@ size_t memory_limit() {
 }
 
 // A thread counts as a process; the superuser is held by the control group alone.
-size_t process_limit() {
-  std::ifstream in("/sys/fs/cgroup/pids.max");
-  size_t of_group = 0;
-  if (!(in >> of_group)) of_group = kUnlimited;
+size_t free_processes() {
+  std::ifstream most("/sys/fs/cgroup/pids.max"), now("/sys/fs/cgroup/pids.current");
+  size_t of_group = 0, used = 0;
+  if (!(most >> of_group)) return geteuid() == 0 ? kUnlimited : limit_of(RLIMIT_NPROC);
+  now >> used;
+  of_group -= std::min(used, of_group);
   return std::min(of_group, geteuid() == 0 ? kUnlimited : limit_of(RLIMIT_NPROC));
 }
 
@@ -148,9 +150,10 @@ void examine_limits(const Machine& m, Report& report) {
   // Ranks, loading threads, and what the libraries start, with room to spare.
   const size_t wanted = 64 + 8 * static_cast<size_t>(std::max(m.cores, 1));
   if (m.processes < wanted)
-    report.warn("processes", fmt::format("{}, threads included; {} may be needed: ulimit -u, or "
-                                         "pids.max of the control group",
-                                         m.processes, wanted));
+    report.warn("processes",
+                fmt::format("{} more, threads included; {} may be needed: ulimit -u, or "
+                            "pids.max of the control group",
+                            m.processes, wanted));
   else
     report.good("processes", count_text(m.processes));
 
@@ -218,7 +221,7 @@ Machine this_machine() {
             .shared_memory = free_space("/dev/shm"),
             .open_files = limit_of(RLIMIT_NOFILE),
             .locked_memory = limit_of(RLIMIT_MEMLOCK),
-            .processes = process_limit(),
+            .processes = free_processes(),
             .file_size = limit_of(RLIMIT_FSIZE),
             .disk = free_space("."),
             .files = free_files("."),

@@ -47,13 +47,15 @@ TEST_CASE("no flipped bit of a sealed file goes unnoticed") {
     changed[at] = static_cast<char>(changed[at] ^ (1 << at % 8));
     write_bytes(path, changed);
     CAPTURE(at);
+    bool as_before = false;  // the digest's own name, and spaces, say nothing of the contents
     try {
-      // The digest's own name, and spaces of the header, say nothing of the contents.
-      CHECK(is_example(read_weights(path)));
+      as_before = is_example(read_weights(path));
     } catch (const Error& error) {
       CHECK(error.kind == Failure::weights);
       ++refused;
+      continue;
     }
+    CHECK(as_before);
   }
   CHECK(refused > bytes.size() * 8 / 10);
 }
