@@ -163,8 +163,14 @@ Checkpoint read_checkpoint(const fs::path& path) {
   require(text(kFacts) == facts_digest(file.metadata), Failure::weights,
           "{}: damaged: its texts do not have the SHA-256 they were written with", path.string());
   Checkpoint c;
-  c.at = position_from(Json::parse(text(kPosition)));
-  c.at.seconds = Json::parse(text(kSeconds));
+  try {
+    c.at = position_from(Json::parse(text(kPosition)));
+    c.at.seconds = Json::parse(text(kSeconds));
+    c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
+  } catch (const Json::exception& problem) {
+    fail(Failure::weights, "{}: its texts are not those of a checkpoint: {}", path.string(),
+         problem.what());
+  }
   for (auto& [full, tensor] : file.tensors) {
     std::string_view name = full;
     const std::string_view group = take_group(name);
@@ -175,7 +181,6 @@ Checkpoint read_checkpoint(const fs::path& path) {
   require(text(kDigest) == c.digest, Failure::weights,
           "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
   c.identity = run_identity_from(file.metadata, path);
-  c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
   c.file = path;
   return c;
 }
