@@ -169,8 +169,9 @@ Checkpoint read_checkpoint(const fs::path& path) {
     c.at.seconds = Json::parse(text(kSeconds));
     c.identity = run_identity_from(file.metadata, path);
     c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
-  } catch (const nlohmann::json::exception& error) {
-    fail(Failure::weights, "{}: no checkpoint of a run: {}", path.string(), error.what());
+  } catch (const Json::exception& problem) {
+    fail(Failure::weights, "{}: its texts are not those of a checkpoint: {}", path.string(),
+         problem.what());
   }
   for (auto& [full, tensor] : file.tensors) {
     std::string_view name = full;

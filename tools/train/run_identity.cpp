@@ -10,6 +10,7 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/files/json_depth.h"
 #include "io/weights/weight_names.h"
 #include "tools/cli/terminal.h"
 #include "tools/score/metadata.h"
@@ -57,8 +58,10 @@ std::string to_json(const std::map<std::string, std::string>& recipe) {
   return json.dump();
 }
 
-std::map<std::string, std::string> recipe_from_json(const std::string& text) {
-  const Json json = Json::parse(text);
+std::map<std::string, std::string> recipe_from_json(const std::string& text, const fs::path& path) {
+  const bool shallow = json_depth(text) <= kDeepestJson;
+  const Json json = Json::parse(shallow ? text : "", nullptr, false);
+  require(json.is_object(), Failure::weights, "{}: its recipe is no JSON object", path.string());
   std::map<std::string, std::string> recipe;
   for (const auto& [flag, value] : json.items()) recipe[flag] = value.dump();
   return recipe;
@@ -143,7 +146,7 @@ RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata
           .image_names = text("images"),
           .image_files = files == metadata.end() ? "" : files->second,
           .batches = batch_order_from(text("batches"), path),
-          .recipe = recipe_from_json(text("recipe")),
+          .recipe = recipe_from_json(text("recipe"), path),
           .images = {.sizes = text("image_sizes"), .contents = text("image_contents")},
           .cache = cache_kind_from(text("cache"), path)};
 }

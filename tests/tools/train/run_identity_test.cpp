@@ -47,6 +47,11 @@ TEST_CASE("the texts of a checkpoint are read, and written as they were") {
   CHECK(identity.recipe.at("crop") == "null");
   CHECK(identity.cache == CacheKind::disk);
   CHECK(to_metadata(identity) == kMetadata);
+  for (const char* recipe : {"", "{\"lr\":0.d}", "[1]", "{\"a\":[[[[[[[[[[[[[[[[[[[["}) {
+    auto broken = kMetadata;
+    broken["recipe"] = recipe;
+    CHECK_THROWS_WITH_AS(run_identity_from(broken, "a"), "a: its recipe is no JSON object", Error);
+  }
   CHECK_FALSE(identity.norm_epsilon);
   auto other_norms = kMetadata;
   other_norms["norm_epsilon"] = "1e-05";
