@@ -38,11 +38,6 @@ void require_folder(const fs::path& path) {
   require(fs::is_directory(status), Failure::data, "{}: not a folder", path.string());
 }
 
-bool is_folder(const fs::path& path) {
-  std::error_code error;  // a broken link is not a folder
-  return fs::is_directory(path, error);
-}
-
 // The files below a folder; links to folders are not followed, and what cannot be read is left out.
 size_t files_below(const fs::path& folder) {
   std::error_code error;
