@@ -262,8 +262,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   make_model(o.model, {});  // there is such a model
   // A folder to resume in is locked before it is read. A new one is made when the data are known:
   // it may lie among them, and is no class.
-  std::optional<RunLock> lock;
-  if (!o.resume.empty()) lock = lock_folder(o, ranks);
+  std::optional<RunLock> lock = o.resume.empty() ? std::nullopt : lock_folder(o, ranks);
   Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);

@@ -76,8 +76,9 @@ TEST_CASE("CSV: what is wrong is told with its line") {
 
 TEST_CASE("CSV: a field is bytes, as the name of a file may be") {
   // A byte of Latin-1, a lone continuation byte, an overlong slash, a character that is cut.
-  for (const std::string name : {"caf\xE9", "\x80", "\xC0\xAF", "\xE2\x82"})
-    for (const std::string text : {name, '"' + name + '"'})
+  for (const std::string& name :
+       std::vector<std::string>{"caf\xE9", "\x80", "\xC0\xAF", "\xE2\x82"})
+    for (const std::string& text : {name, '"' + name + '"'})
       CHECK(parse_csv("a\n" + text + "\n", "t.csv").rows.at(0).fields.at(0) == name);
 }
 
