@@ -210,7 +210,7 @@ Handle reach(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& answ
   Remark remark(r);
   for (double pause = 0.01;; pause = std::min(2 * pause, 0.5)) {
     check_stop(r);
-    remark.make([] { return std::string("process 0"); });
+    if (purpose == kWork) remark.make([] { return std::string("process 0"); });
     if (Handle socket = knock(r, purpose, deadline, answer, why)) {
       require(answer.greeting.welcome != 0, Failure::collective,
               "process {} was refused by process 0 at {}:{}: {}", r.process, r.address, r.port,

@@ -12,6 +12,7 @@
 #include "io/data/duplicates.h"
 #include "io/data/groups.h"
 #include "io/data/idx.h"
+#include "io/files/utf8.h"
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
 
@@ -337,8 +338,12 @@ EvaluationData load_evaluation_data(const ImageSetOptions& o, std::optional<Part
 
 nlohmann::ordered_json to_json(const DataNotes& notes) {
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
-  for (const FileCount& count : notes.files)
-    json.push_back({{"where", count.where}, {"images", count.images}, {"ignored", count.ignored}});
+  for (const FileCount& count : notes.files) {
+    nlohmann::ordered_json ignored = nlohmann::ordered_json::object();
+    for (const auto& [kind, files] : count.ignored) ignored[utf8_from_bytes(kind)] = files;
+    json.push_back(
+        {{"where", utf8_from_bytes(count.where)}, {"images", count.images}, {"ignored", ignored}});
+  }
   return json;
 }
 

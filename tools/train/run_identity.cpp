@@ -53,7 +53,7 @@ std::map<std::string, std::string> recipe_of(const Flags& flags) {
 }
 
 std::string to_json(const std::map<std::string, std::string>& recipe) {
-  Json json;
+  Json json = Json::object();
   for (const auto& [flag, value] : recipe) json[flag] = Json::parse(value);
   return json.dump();
 }

@@ -93,7 +93,7 @@ TEST_CASE("where nobody listens, or not everybody comes, the wait ends") {
       "process 1 did not reach process 0"));
   CHECK(mentions(
       message_of([&] { connect_processes(rendezvous(0, 3, port, 0.3)); }, Failure::collective),
-      "of 3 processes 1, 2 did not come"));
+      "processes 1, 2 of 3 did not come"));
 }
 
 TEST_CASE("a wait that takes long is told, once and by both sides") {

@@ -155,7 +155,7 @@ TEST_CASE("paths that lead nowhere are named, with the code of what they are for
         {"predict " + set + "/val/0/00000.png --weights " + path, 4},
         {"draw digits --out " + path, 2},
         {"convert " + path + " " + set + "/out.safetensors", 4},
-        {"export --weights " + path + " --onnx " + set + "/out.onnx", 4},
+        {"export " + path + " --onnx " + set + "/out.onnx", 4},
         {"version --config " + path, 2}};
     for (const auto& [arguments, code] : cases) {
       CAPTURE(arguments);

@@ -93,9 +93,9 @@ TEST_CASE("a file holds the same texts by name as ever") {
   std::vector<std::string> names;
   for (const auto& [name, text] : texts) names.push_back(name);
   CHECK(names == std::vector<std::string>{"algorithms", "batches", "cache", "classes",
-                                          "facts_sha256", "format", "image_contents", "image_sizes",
-                                          "images", "model", "position", "preprocess", "recipe",
-                                          "seconds", "state_sha256"});
+                                          "facts_sha256", "format", "image_contents", "image_files",
+                                          "image_sizes", "images", "model", "position",
+                                          "preprocess", "recipe", "seconds", "state_sha256"});
   CHECK(texts.at("model") == "m");
   CHECK(texts.at("classes") == "[\"a\"]");
   CHECK(texts.at("algorithms") == R"({"cpu threads":"1"})");

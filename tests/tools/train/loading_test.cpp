@@ -135,7 +135,8 @@ TEST_CASE("class weights: scikit-learn's balanced, or a file that names every cl
   const auto mistake = [&](const char* text) { return message_of([&] { written(text); }); };
   CHECK(mentions(mistake("a,2\n\"b,c\",1\n"), "its first line is not `class,weight`"));
   CHECK(mentions(mistake("class,weight\na,1\n"), "no weight for class 'b,c'"));
-  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",x\n"), "weights.csv:3: 'x' is no weight"));
+  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",x\n"),
+                 "weights.csv:3: 'x' is no finite weight above 0"));
   for (const char* value : {"-1", "0", "inf", "nan", "1e999"})
     CHECK(mentions(mistake(fmt::format("class,weight\na,1\n\"b,c\",{}\n", value).c_str()),
                    fmt::format("'{}' is no finite weight above 0", value)));
