@@ -226,12 +226,13 @@ TEST_CASE("without val, validation images are drawn from those to train with") {
 
 TEST_CASE("copies of an image stay in one part of a drawn split, unless nobody looks for them") {
   const Folder folder;
-  for (int i = 0; i < 4; ++i)
+  for (int i = 0; i < 8; ++i)
     fs::copy_file(folder.root / "train/a/0.png",
                   folder.root / fmt::format("train/a/copy{}.png", i));
   DataOptions options = folder.options(CacheKind::none);
   options.data = folder.root / "train";
-  options.split = "0.7/0.3";
+  options.split = "0.5/0.5";
+  options.stratify = true;
   const auto shared = [&] {
     const TrainingData data = load_training_data(options);
     DataOptions looking = options;
