@@ -98,12 +98,9 @@ class TiffFile {
     TIFFOpenOptionsSetMaxSingleMemAlloc(options.get(), kMaxImagePixels * 4);
     TIFFOpenOptionsSetErrorHandlerExtR(options.get(), keep_error, &source_);
     TIFFOpenOptionsSetWarningHandlerExtR(options.get(), ignore, nullptr);
-    tiff_ = TIFFClientOpenExt("", "r", &source_, read, refuse_to_write, seek, close, size, map,
-                              unmap, options.get());
+    tiff_.reset(TIFFClientOpenExt("", "r", &source_, read, refuse_to_write, seek, close, size, map,
+                                  unmap, options.get()));
     check(tiff_ != nullptr);
-  }
-  ~TiffFile() {
-    if (tiff_) TIFFClose(tiff_);
   }
   TiffFile(const TiffFile&) = delete;
   TiffFile& operator=(const TiffFile&) = delete;
@@ -113,18 +110,18 @@ class TiffFile {
     require(fine && source_.error[0] == '\0', Failure::data, "{}: TIFF: {}", name_,
             source_.error[0] ? source_.error : "damaged");
   }
-  TIFF* get() const { return tiff_; }
+  TIFF* get() const { return tiff_.get(); }
   std::string_view name() const { return name_; }
 
   template <class T>
   void tag(uint32_t number, T& value) const {
-    TIFFGetFieldDefaulted(tiff_, number, &value);
+    TIFFGetFieldDefaulted(get(), number, &value);
   }
 
  private:
   Source source_;
   std::string_view name_;
-  TIFF* tiff_ = nullptr;
+  std::unique_ptr<TIFF, void (*)(TIFF*)> tiff_{nullptr, TIFFClose};  // it reads from source_
 };
 
 void check_page(const Page& page, const TiffFile& file) {

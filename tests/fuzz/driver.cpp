@@ -49,6 +49,7 @@ Running& running() {
 
 void leave_input() {
   const Running& input = running();
+  if (input.file.empty()) return;  // what is found lies between inputs, as leaks do
   const int file = open(input.file.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
   if (file < 0 || write(file, input.bytes.data(), input.bytes.size()) < 0) return;
   close(file);
@@ -72,6 +73,7 @@ void run(const FuzzTarget& target, std::span<const std::byte> bytes) {
     std::exit(1);
   }
   alarm(0);
+  running() = {};
 }
 
 std::vector<Seed> seeds_of(const FuzzTarget& target, const fs::path& folder) {

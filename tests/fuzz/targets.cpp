@@ -80,7 +80,8 @@ void run_image(Bytes bytes) {
 }
 
 void run_exif(Bytes bytes) {
-  const int orientations[] = {tiff_orientation(bytes), exif_orientation(bytes)};
+  const int orientations[] = {exif_orientation(bytes).value_or(1), picture_orientation(bytes, {}),
+                              picture_orientation({}, bytes)};
   for (const int o : orientations)
     require(o >= 1 && o <= 8, Failure::internal, "orientation {}", o);
 }
