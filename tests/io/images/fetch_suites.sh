@@ -8,7 +8,8 @@ folder=$(realpath -m "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-echo "deb-src http://deb.debian.org/debian bookworm main" > "$work/sources.list"
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' | head -1)
+echo "deb-src $mirror bookworm main" > "$work/sources.list"
 mkdir -p "$work/lists/partial" "$folder"
 apt=(apt-get -q -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=-
   -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root)
