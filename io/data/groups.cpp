@@ -100,9 +100,7 @@ std::vector<Copies> shared_groups(std::span<const Dataset* const> sets) {
   std::vector<Copies> shared;
   for (auto& [_, copies] : members)
     if (copies.front().set != copies.back().set) shared.push_back(std::move(copies));
-  std::ranges::sort(shared, {}, [](const Copies& copies) {
-    return std::pair(copies.front().set, copies.front().sample);
-  });
+  sort_by_first(shared);
   return shared;
 }
 

@@ -131,13 +131,14 @@ Ranks plan_ranks(const DeviceOptions& o, const Place& place) {
 void complete_ranks(Ranks& ranks, const DeviceOptions& o, const CoreShare& share) {
   const int count = ranks.count();
   const auto group = std::make_shared<Group>(count, ranks.wire);
-  const std::vector<LogicalCore> allowed = describe_cores(share.allowed);
+  const int parts = ranks.kind == BackendKind::cuda ? 1 : share.sharing * count;
+  const std::vector<LogicalCore> allowed =
+      parts > 1 ? describe_cores(share.allowed) : std::vector<LogicalCore>();
   ranks.cores.assign(count, {});
   for (int i = 0; i < count; ++i) {
     ranks.options[i].threads = std::max(1, share.threads / count);
     ranks.options[i].communicator = {group->first() + i, group};
-    if (ranks.kind != BackendKind::cuda)
-      ranks.cores[i] = cores_of_part(allowed, share.before * count + i, share.sharing * count);
+    ranks.cores[i] = cores_of_part(allowed, share.before * count + i, parts);
   }
   const int loading = o.workers > 0                     ? std::max(1, o.workers / share.processes)
                       : ranks.kind == BackendKind::cuda ? share.cores

@@ -8,7 +8,6 @@
 #include <oneapi/dnnl/dnnl_version.h>
 #include <openssl/opensslv.h>
 #include <png.h>
-#include <sched.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <tiffvers.h>
@@ -22,6 +21,8 @@
 #include <nlohmann/json.hpp>
 #include <opencv2/core/version.hpp>
 #include <set>
+
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
@@ -58,14 +59,11 @@ Host this_host() {
   uname(&names);
   struct sysinfo memory {};
   sysinfo(&memory);
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  sched_getaffinity(0, sizeof allowed, &allowed);
   return {.name = names.nodename,
           .os = value_in("/etc/os-release", "PRETTY_NAME", '='),
           .kernel = names.release,
           .cpu = value_in("/proc/cpuinfo", "model name", ':'),
-          .cores = CPU_COUNT(&allowed),
+          .cores = available_cores(),
           .sockets = sockets(),
           .memory_gib = static_cast<double>(memory.totalram) * memory.mem_unit / 0x1p30};
 }

@@ -102,18 +102,10 @@ def calm(command: List[str], log: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engine", required=True)
+    kill_test.add_run(parser)
     parser.add_argument("--minutes", type=float, default=60, help="of the undisturbed run")
     parser.add_argument("--every", type=float, default=60, help="seconds between kills, on average")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--model", default="mnist_cnn")
-    parser.add_argument("--set", default="digits", help="of engine draw")
     parser.add_argument("--images", type=int, default=40, help="of each of ten classes")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--ranks", type=int, default=1, help="on a GPU each")
-    parser.add_argument("--cache", default="disk")
-    parser.add_argument("flags", nargs="*", help="further flags of engine train, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
