@@ -9,21 +9,45 @@
 
 namespace engine::kernels {
 
+// A norm of one channel as readers keep it: u = scale·(x − mean) + beta.
+struct FoldedNorm {
+  float mean, inv_std, gamma_inv_std, beta;
+
+  __device__ __forceinline__ float scale() const { return gamma_inv_std; }
+};
+
 // The norm's values of channels [c, c + V); those of channel 0 beyond the last one.
 template <int V>
-__device__ __forceinline__ void load_norm(ChannelNorm<float> (&norm)[V],
-                                          const NormView<float>& view, int c, int channels) {
+__device__ __forceinline__ void load_norm(FoldedNorm (&norm)[V], const NormView<float>& view, int c,
+                                          int channels) {
 #pragma unroll
-  for (int k = 0; k < V; ++k) norm[k] = view.channel(c + k < channels ? c + k : 0);
+  for (int k = 0; k < V; ++k) {
+    const ChannelNorm<float> of = view.channel(c + k < channels ? c + k : 0);
+    norm[k] = {of.mean, of.inv_std, of.scale(), of.beta};
+  }
+}
+
+template <bool Fast>
+__device__ __forceinline__ Loaded<float> load_value(float x, const ChannelNorm<float>& norm,
+                                                    Activation act) {
+  return engine::load_operand<float, Fast>(x, norm, act);
+}
+template <bool Fast>
+__device__ __forceinline__ Loaded<float> load_value(float x, const FoldedNorm& norm,
+                                                    Activation act) {
+  const float centred = x - norm.mean;
+  const Activated<float> a =
+      activate<float, Fast>(act, fmaf(norm.gamma_inv_std, centred, norm.beta));
+  return {centred * norm.inv_std, a.h, a.slope};
 }
 
 // Takes one branch for V values: inside it the activation is a constant.
-template <bool Fast, int V>
+template <bool Fast, int V, class Norm>
 __device__ __forceinline__ void load_values(Loaded<float> (&out)[V], const float (&x)[V],
-                                            const ChannelNorm<float> (&norm)[V], Activation act) {
+                                            const Norm (&norm)[V], Activation act) {
   const auto load = [&](Activation constant) {
 #pragma unroll
-    for (int k = 0; k < V; ++k) out[k] = engine::load_operand<float, Fast>(x[k], norm[k], constant);
+    for (int k = 0; k < V; ++k) out[k] = load_value<Fast>(x[k], norm[k], constant);
   };
   if (act == Activation::silu)
     load(Activation::silu);
@@ -61,7 +85,7 @@ __device__ __forceinline__ void gate_values(float (&gate)[V], const OperandView<
 // What a thread needs to read an operand: f = gate·act(gamma·xhat + beta).
 template <class T, int V>
 struct OperandReader {
-  ChannelNorm<float> norm[V];
+  FoldedNorm norm[V];
   int c;
 
   __device__ __forceinline__ OperandReader(const OperandView<T>& in, int c) : c(c) {
@@ -211,27 +235,34 @@ struct GradientWriter {
     return !sink.gated() && (in.norm.present() || in.act != Activation::none);
   }
 
+  // t = df·gate becomes scale·t·act', and its sums are taken.
+  template <class Norm>
+  __device__ __forceinline__ void take(float (&t)[V], const Loaded<float> (&x)[V],
+                                       const Norm* norm) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      t[k] *= x[k].slope;
+      sum_t[k] += t[k];
+      sum_t_xhat[k] = fmaf(t[k], x[k].xhat, sum_t_xhat[k]);
+      t[k] *= norm[k].scale();
+    }
+  }
+
   // Stores G at `to`, the first of the channels, from t = df·gate. x and norm are the operand's
   // there, and only used if `reads_x`.
+  template <class Norm>
   __device__ __forceinline__ void store(T* to, Write how, float (&t)[V],
-                                        const Loaded<float> (&x)[V], const ChannelNorm<float>* norm,
+                                        const Loaded<float> (&x)[V], const Norm* norm,
                                         bool reads_x) {
-    if (reads_x) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        t[k] *= x[k].slope;
-        sum_t[k] += t[k];
-        sum_t_xhat[k] = fmaf(t[k], x[k].xhat, sum_t_xhat[k]);
-        t[k] *= norm[k].scale();
-      }
-    }
-    if (how == Write::add) {
-      float old[V];
-      to_floats(old, load_vector<V>(to));
-#pragma unroll
-      for (int k = 0; k < V; ++k) t[k] += old[k];
-    }
+    if (reads_x) take(t, x, norm);
+    if (how == Write::add) add(t, load_vector<V>(to));
     store_vector(to, vector_of<T>(t));
+  }
+  __device__ __forceinline__ static void add(float (&t)[V], const Vector<T, V>& before) {
+    float old[V];
+    to_floats(old, before);
+#pragma unroll
+    for (int k = 0; k < V; ++k) t[k] += old[k];
   }
 
   // The same from df at pixel p of the whole batch.
