@@ -79,11 +79,23 @@ constexpr int banded_row(std::span<const BandedTile> table, const Window& window
   return -1;
 }
 
+// The tile of a layer, or null: forward, by its output; backward, by its operand.
+constexpr const BandedTile* banded_forward_tile(const Window& window, Activation act, int height,
+                                                int width) {
+  const int row = banded_row(kBandedForward, window, act, height, width);
+  return row < 0 ? nullptr : &kBandedForward[row];
+}
+constexpr const BandedTile* banded_backward_tile(const Window& window, Activation act, int height,
+                                                 int width) {
+  const int row = banded_row(kBandedBackward, window, act, height, width);
+  return row < 0 ? nullptr : &kBandedBackward[row];
+}
+
 // The blocks of a launch: a block keeps its channels and its place in the image, and walks through
 // every `splits`-th of the batch's stacks of images.
 struct BandedCut {
   int groups, tiles_x, tiles_y, splits;
-  ENGINE_HOST_DEVICE int rows() const { return tiles_x * tiles_y * splits; }  // of partial sums
+  constexpr int rows() const { return tiles_x * tiles_y * splits; }  // of partial sums
 };
 
 // The cut that takes the fewest tiles, one after the other, with every multiprocessor full; what a
@@ -114,19 +126,10 @@ constexpr int banded_sums(int kernel) {
   return kernel * kernel + 2;
 }
 
-// The floats of scratch for them.
-inline int64_t banded_forward_partials(const BandedTile& tile, int batch, int height, int width,
-                                       int channels, const DeviceLimits& limits) {
-  const BandedCut cut = banded_cut(tile, batch, height, width, channels, limits);
-  return int64_t{cut.rows()} * kBandedStatistics * channels;
+// The floats of scratch for the partial sums of a launch, `sums` for each channel and row.
+inline int64_t banded_partials(const BandedTile& tile, int sums, int batch, int height, int width,
+                               int channels, const DeviceLimits& limits) {
+  return int64_t{banded_cut(tile, batch, height, width, channels, limits).rows()} * sums * channels;
 }
-inline int64_t banded_backward_partials(const BandedTile& tile, int batch, int height, int width,
-                                        int channels, const DeviceLimits& limits) {
-  const BandedCut cut = banded_cut(tile, batch, height, width, channels, limits);
-  return int64_t{cut.rows()} * banded_sums(tile.kernel) * channels;
-}
-
-// The tickets of a launch, one for each group of channels; see kernels/last_block.cuh.
-constexpr int kBandedTickets = 1024;
 
 }  // namespace engine

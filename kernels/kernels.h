@@ -93,22 +93,22 @@ struct DepthwiseBackward {
 // Enqueues what was prepared for some addresses and a shape; empty: it cannot be done so.
 using Enqueue = std::function<void(cudaStream_t)>;
 
-// The same on the matrix units, whose operands are rounded to T, __half or __nv_bfloat16: for
+// The same on the matrix units, whose operands are rounded to T, __half or __nv_bfloat16: for the
 // windows and images that kernels/banded_tiles.h has a tile for, on a GPU of sm_90 at least.
-// tickets: one for each group of channels, kBandedTickets at most; zero before and after a launch.
 template <class T>
 struct BandedForward {
-  // partials is scratch of banded_forward_partials() floats, counted with device_limits().
+  // partials.rows is scratch of banded_partials(…, kBandedStatistics, …) floats, counted over the
+  // output with device_limits().
   static Enqueue prepare(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
-                         Window window, float* partials, unsigned* tickets);
+                         Window window, const Partials& partials);
 };
 template <class T>
 struct BandedBackward {
-  // For an output that a squeeze-excite gates. partials is scratch of banded_backward_partials()
-  // floats.
+  // For an output that a squeeze-excite gates. partials.rows is scratch of
+  // banded_partials(…, banded_sums(K), …) floats, counted over the operand.
   static Enqueue prepare(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
-                         const OperandView<T>& in, const T* weight, Window window, float* partials,
-                         unsigned* tickets);
+                         const OperandView<T>& in, const T* weight, Window window,
+                         const Partials& partials);
 };
 
 // ---------------------------------------------------------------- sweeps/pool.cu

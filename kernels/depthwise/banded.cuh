@@ -23,6 +23,7 @@
 #include "kernels/banded_tiles.h"
 #include "kernels/depthwise/copies.cuh"
 #include "kernels/depthwise/matrix.cuh"
+#include "kernels/launch.cuh"
 
 namespace engine::kernels::banded {
 
@@ -40,9 +41,7 @@ constexpr int aligned(int bytes) {
 // one special function each (error 1e-5). t = 1 leaves the identity.
 template <Activation kAct>
 __device__ __forceinline__ float bend(float half) {
-  float t = 1;
-  if constexpr (kAct == Activation::silu) asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(half));
-  return t;
+  return kAct == Activation::silu ? fast_tanh(half) : 1.f;
 }
 template <Activation kAct>
 __device__ __forceinline__ float value_of_half(float half) {
@@ -121,12 +120,13 @@ struct Plane {
 struct Place {
   int channel, top, left, stack, step;
 
+  // blockIdx.x is the group of channels, blockIdx.y the row of partial sums.
   template <class Tile>
   __device__ static __forceinline__ Place of(const BandedCut& cut) {
-    const int y = static_cast<int>(blockIdx.y);
-    return {static_cast<int>(blockIdx.x) * Tile::kChannels, y / cut.tiles_x * Tile::kTileRows,
-            y % cut.tiles_x * Tile::kPairs * 2, static_cast<int>(blockIdx.z) * Tile::kImages,
-            cut.splits * Tile::kImages};
+    const int places = cut.tiles_x * cut.tiles_y, at = static_cast<int>(blockIdx.y) % places;
+    return {static_cast<int>(blockIdx.x) * Tile::kChannels, at / cut.tiles_x * Tile::kTileRows,
+            at % cut.tiles_x * Tile::kPairs * 2,
+            static_cast<int>(blockIdx.y) / places * Tile::kImages, cut.splits * Tile::kImages};
   }
 };
 

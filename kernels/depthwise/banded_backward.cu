@@ -160,11 +160,10 @@ __device__ __forceinline__ void run_backward(const BackwardArguments<T>& a,
   const auto fetch = [&](int n) {
     fetch_tiles<Tile>(maps, base, place, place.left + Tile::kRawX, place.top + Tile::kRawY, n);
   };
-  if (threadIdx.x == 0) {
-    barrier_init(base + Tile::kBarrier);
-    fetch(place.stack);
-  }
+  if (threadIdx.x == 0) barrier_init(base + Tile::kBarrier);
   clear_tiles<Tile>(shared);
+  follow();
+  if (threadIdx.x == 0) fetch(place.stack);
   prepare_bands<T, Tile>(shared, a.weight, place.channel, a.in.channels, quad, part);
   prepare_constants<T, Tile>(reinterpret_cast<float*>(shared + Tile::kChannelConstants), a,
                              place.channel);
@@ -261,17 +260,15 @@ bool takes(const GradientSink<T>& sink, const OperandView<T>& in) {
 template <class T>
 Enqueue BandedBackward<T>::prepare(const GradientSink<T>& sink, float* dweight,
                                    const GradientView<T>& dy, const OperandView<T>& in,
-                                   const T* weight, Window window, float* partials,
-                                   unsigned* tickets) {
+                                   const T* weight, Window window, const Partials& partials) {
   const int row = banded_row(kBandedBackward, window, in.act, in.height, in.width);
   const bool gated = dy.gated() && dy.normed() && dy.k0 && dy.act == Activation::silu;
   const bool fits = in.norm.present() && !in.gate && !in.random.present() &&
                     banded::quads_fit(in.x, in.channels, in.pitch);
   if (row < 0 || !gated || !fits || !banded::takes(sink, in)) return {};
   const banded::BackwardArguments<T> a{
-      sink.grad, sink.pitch, sink.how, takes_sums(sink), norm_sums(sink, in),
-      dweight,   dy,         in,       weight,           partials,
-      tickets,   {}};
+      sink.grad, sink.pitch, sink.how, takes_sums(sink), norm_sums(sink, in), dweight, dy, in,
+      weight,    partials,   {}};
   constexpr auto kRows = std::make_index_sequence<std::size(kBandedBackward)>{};
   return window.stride == 1 ? banded::prepare_rows<T>(row, a, kRows)
                             : banded::prepare_backward_two<T>(row, a);

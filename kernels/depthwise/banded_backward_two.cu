@@ -164,11 +164,10 @@ __device__ __forceinline__ void run_backward(const BackwardArguments<T>& a,
     fetch_tiles<Tile>(maps, base, place, place.left / 2 + Tile::kRawAt,
                       place.top / 2 + Tile::kRawAt, n);
   };
-  if (threadIdx.x == 0) {
-    barrier_init(base + Tile::kBarrier);
-    fetch(place.stack);
-  }
+  if (threadIdx.x == 0) barrier_init(base + Tile::kBarrier);
   clear_tiles<Tile>(shared);
+  follow();
+  if (threadIdx.x == 0) fetch(place.stack);
   prepare_bands<T, Tile>(shared, a.weight, place.channel, a.in.channels, quad, team);
   prepare_constants<T, Tile>(reinterpret_cast<float*>(shared + Tile::kChannelConstants), a,
                              place.channel);

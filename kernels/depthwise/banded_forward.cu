@@ -18,9 +18,8 @@ template <class T>
 struct ForwardArguments {
   SliceView<T> out;
   OperandView<T> in;
-  const T* weight;  // (C, K, K)
-  float* partials;  // (rows, 4, C)
-  unsigned* tickets;
+  const T* weight;    // (C, K, K)
+  Partials partials;  // (rows, 4, C)
   BandedCut cut;
 };
 
@@ -247,11 +246,10 @@ __device__ __forceinline__ void run_forward(const ForwardArguments<T>& a, const 
       *reinterpret_cast<uint4*>(shared + Tile::kIn + i) = uint4{};
   };
 
-  if (threadIdx.x == 0) {
-    barrier_init(barrier);
-    fetch(place.stack);
-  }
+  if (threadIdx.x == 0) barrier_init(barrier);
   clear();
+  follow();
+  if (threadIdx.x == 0) fetch(place.stack);
   uint32_t* const bands = reinterpret_cast<uint32_t*>(shared + Tile::kBand);
   prepare_bands<T, Tile>(bands, reinterpret_cast<uint16_t*>(shared + Tile::kWeights), a.weight,
                          place.channel, a.in.channels);
@@ -286,13 +284,13 @@ __device__ __forceinline__ void run_forward(const ForwardArguments<T>& a, const 
 
   if (!a.out.mean) return;
   __syncthreads();
-  const int row = static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y), channels = a.out.channels;
-  products.leave(a.partials + int64_t{row} * kBandedStatistics * channels, place.channel, channels,
-                 reinterpret_cast<float*>(shared));
-  if (comes_last(a.tickets + blockIdx.x, a.cut.rows()))
-    merge_statistics<Tile::kThreads, Tile::kChannels>(a.out.mean, a.out.var, a.partials,
-                                                      a.cut.rows(), place.channel, channels,
-                                                      reinterpret_cast<double*>(shared));
+  const int channels = a.out.channels;
+  products.leave(a.partials.rows + int64_t{blockIdx.y} * kBandedStatistics * channels,
+                 place.channel, channels, reinterpret_cast<float*>(shared));
+  if (comes_last(a.partials.done))
+    finish_statistics<Tile::kThreads, Tile::kChannels>(a.out.mean, a.out.var, a.partials.rows,
+                                                       static_cast<int>(gridDim.y), place.channel,
+                                                       channels, reinterpret_cast<double*>(shared));
 }
 
 template <class T, int kRow>
@@ -307,7 +305,7 @@ __global__ void __launch_bounds__(ForwardTile<kBandedForward[kRow]>::kThreads,
 template <class T, int kRow>
 Enqueue prepare_forward(ForwardArguments<T> a) {
   using Tile = ForwardTile<kBandedForward[kRow]>;
-  const auto kernel = banded_forward_kernel<T, kRow>;
+  auto* const kernel = banded_forward_kernel<T, kRow>;
   a.cut = banded_cut(Tile::kTile, a.out.batch, a.out.height, a.out.width, a.out.channels,
                      device_limits());
   CUtensorMap map;
@@ -333,14 +331,13 @@ Enqueue prepare_forward(int row, const ForwardArguments<T>& a, std::index_sequen
 
 template <class T>
 Enqueue BandedForward<T>::prepare(const SliceView<T>& out, const OperandView<T>& in,
-                                  const T* weight, Window window, float* partials,
-                                  unsigned* tickets) {
+                                  const T* weight, Window window, const Partials& partials) {
   const int row = banded_row(kBandedForward, window, in.act, out.height, out.width);
   const bool fits = in.norm.present() && !in.gate && !in.random.present() &&
                     banded::quads_fit(in.x, in.channels, in.pitch) &&
                     banded::quads_fit(out.y, out.channels, out.pitch);
   if (row < 0 || !fits) return {};
-  return banded::prepare_forward<T>(row, {out, in, weight, partials, tickets, {}},
+  return banded::prepare_forward<T>(row, {out, in, weight, partials, {}},
                                     std::make_index_sequence<std::size(kBandedForward)>{});
 }
 

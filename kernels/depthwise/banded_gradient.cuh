@@ -23,9 +23,8 @@ struct BackwardArguments {
   float* dweight;  // (C, K, K)
   GradientView<T> dy;
   OperandView<T> in;
-  const T* weight;  // (C, K, K)
-  float* partials;  // (rows, K·K + 2, C)
-  unsigned* tickets;
+  const T* weight;    // (C, K, K)
+  Partials partials;  // (rows, K·K + 2, C)
   BandedCut cut;
 };
 
@@ -289,15 +288,16 @@ __device__ __forceinline__ void leave(const BackwardArguments<T>& a, int first_c
                                       unsigned char* shared) {
   constexpr int kTaps = Tile::K * Tile::K;
   const Entries<Tile> entries{reinterpret_cast<float*>(shared)};
-  const int row = static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y), channels = a.in.channels;
+  const int channels = a.in.channels;
   __syncthreads();  // the tiles may still be read
   leave_entries(entries, part, quad, dw, gradient);
   __syncthreads();
-  leave_row(a.partials + int64_t{row} * (kTaps + 2) * channels, entries, a.in, first_channel);
-  if (comes_last(a.tickets + blockIdx.x, a.cut.rows()))
+  leave_row(a.partials.rows + int64_t{blockIdx.y} * (kTaps + 2) * channels, entries, a.in,
+            first_channel);
+  if (comes_last(a.partials.done))
     merge_gradients<Tile::kThreads, Tile::kChannels, kTaps>(
-        a.dweight, a.sums, a.takes_sums, a.partials, a.cut.rows(), first_channel, channels,
-        reinterpret_cast<double*>(shared));
+        a.dweight, a.sums, a.takes_sums, a.partials.rows, static_cast<int>(gridDim.y),
+        first_channel, channels, reinterpret_cast<double*>(shared));
 }
 
 // ---------------------------------------------------------------- tiles
@@ -381,9 +381,9 @@ Enqueue prepare_backward(Kernel* kernel, BackwardArguments<T> a, int raw_pixels,
       !describe(maps.y, of_dy(a.dy.x)) || !describe(maps.x, x) ||
       !describe(maps.gate, vectors(a.dy.gate)) || !describe(maps.q, vectors(a.dy.q)))
     return {};
-  const dim3 grid(a.cut.groups, a.cut.tiles_x * a.cut.tiles_y, a.cut.splits);
   return [=](cudaStream_t stream) {
-    kernel<<<grid, Tile::kThreads, Tile::kShared, stream>>>(a, maps);
+    launch(kernel, dim3(a.cut.groups, a.cut.rows()), Tile::kThreads, Tile::kShared, stream, a,
+           maps);
   };
 }
 

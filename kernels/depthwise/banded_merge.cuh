@@ -3,16 +3,16 @@
 // inlined: the registers of a block's loop are not planned for these.
 #pragma once
 
-#include "kernels/last_block.cuh"
-#include "kernels/partials.cuh"
+#include "kernels/banded_tiles.h"
+#include "kernels/merge.cuh"
 
 namespace engine::kernels::banded {
 
 // mean and biased variance (C,) of channels [first, first + kChannels) from `partials` (rows, 4, C):
 // Σ(x − shift), Σ(x − shift)², shift, count. buffer: 3 doubles for each thread.
 template <int kThreads, int kChannels>
-__device__ __noinline__ void merge_statistics(float* mean, float* var, const float* partials,
-                                              int rows, int first, int channels, double* buffer) {
+__device__ __noinline__ void finish_statistics(float* mean, float* var, const float* partials,
+                                               int rows, int first, int channels, double* buffer) {
   constexpr int kShares = kThreads / kChannels;
   const int lane = static_cast<int>(threadIdx.x) % kChannels,
             share = static_cast<int>(threadIdx.x) / kChannels, c = first + lane;
@@ -46,9 +46,9 @@ __device__ __noinline__ void merge_statistics(float* mean, float* var, const flo
 // dweight (C, K, K) = and `sums` +=, of channels [first, first + kChannels), from `partials`
 // (rows, K·K + 2, C): the weight's gradient, Σt and Σt·xhat. buffer: 4 doubles for each thread.
 template <int kThreads, int kChannels, int kTaps>
-__device__ __noinline__ void merge_gradients(float* dweight, const NormSums& sums, bool takes,
-                                             const float* partials, int rows, int first,
-                                             int channels, double* buffer) {
+__device__ __noinline__ void finish_gradients(float* dweight, const NormSums& sums, bool takes,
+                                              const float* partials, int rows, int first,
+                                              int channels, double* buffer) {
   constexpr int kRowSums = kTaps + 2, kQuads = kChannels / 4, kItems = kRowSums * kQuads;
   constexpr int kShares = kThreads / kItems, kValues = kItems * 4;
   static_assert(kShares > 0);
