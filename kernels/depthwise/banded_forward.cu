@@ -313,9 +313,9 @@ Enqueue prepare_forward(ForwardArguments<T> a) {
       !describe(map, boxed(a.in.x, a.in, 2 * Tile::kRawPairs, Tile::kRawRows, Tile::kImages,
                            Tile::kChannels)))
     return {};
-  const dim3 grid(a.cut.groups, a.cut.tiles_x * a.cut.tiles_y, a.cut.splits);
-  return
-      [=](cudaStream_t stream) { kernel<<<grid, Tile::kThreads, Tile::kShared, stream>>>(a, map); };
+  return [=](cudaStream_t stream) {
+    launch(kernel, dim3(a.cut.groups, a.cut.rows()), Tile::kThreads, Tile::kShared, stream, a, map);
+  };
 }
 
 // The row-th tile of the table.

@@ -295,7 +295,7 @@ __device__ __forceinline__ void leave(const BackwardArguments<T>& a, int first_c
   leave_row(a.partials.rows + int64_t{blockIdx.y} * (kTaps + 2) * channels, entries, a.in,
             first_channel);
   if (comes_last(a.partials.done))
-    merge_gradients<Tile::kThreads, Tile::kChannels, kTaps>(
+    finish_gradients<Tile::kThreads, Tile::kChannels, kTaps>(
         a.dweight, a.sums, a.takes_sums, a.partials.rows, static_cast<int>(gridDim.y),
         first_channel, channels, reinterpret_cast<double*>(shared));
 }
