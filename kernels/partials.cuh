@@ -28,10 +28,6 @@ struct TileCounts {
   }
 };
 
-inline TileCounts tile_counts(const Sweep& s) {
-  return {s.pixels, 1, s.per_tile, s.tiles, s.tiles, 1};
-}
-
 // ---------------------------------------------------------------- what a block leaves
 
 // Calls use(channel, sum over threadIdx.y) for the block's channels; c is this thread's first. All
