@@ -1,5 +1,5 @@
-// The merge of a sweep's rows of sums in the sweep itself: of the blocks of a group of channels, the
-// one that ends last merges what all have left, in fp64 and in the order of the tiles.
+// The merge of a sweep's rows of sums in the sweep itself: of the blocks of a group of channels,
+// the one that ends last merges what all have left, in fp64 and in the order of the tiles.
 #pragma once
 
 #include "kernels/partials.cuh"
@@ -23,8 +23,8 @@ __device__ __forceinline__ void device_fence() {
   asm volatile("fence.acq_rel.gpu;" ::: "memory");
 }
 
-// Whether this block is the last of its group to come here; all that the others wrote before is then
-// visible. All threads call it.
+// Whether this block is the last of its group to come here; all that the others wrote before is
+// then visible. All threads call it.
 __device__ __forceinline__ bool comes_last(unsigned* done) {
   __shared__ bool last;
   __syncthreads();

@@ -1,6 +1,6 @@
-// Sums over pixels without atomics on floats: each tile leaves one row of partial sums, and the rows
-// are merged in fp64, in a fixed order: by the block of a group of channels that ends last, or by a
-// small kernel. Row `tile` of the rows is (kPartialsPerChannel, channels).
+// Sums over pixels without atomics on floats: each tile leaves one row of partial sums, and the
+// rows are merged in fp64, in a fixed order: by the block of a group of channels that ends last, or
+// by a small kernel. Row `tile` of the rows is (kPartialsPerChannel, channels).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -27,10 +27,6 @@ struct TileCounts {
     return ((end - begin) * rows - last_strips * missing) * width;
   }
 };
-
-inline TileCounts tile_counts(const Sweep& s) {
-  return {s.pixels, 1, s.per_tile, s.tiles, s.tiles, 1};
-}
 
 // ---------------------------------------------------------------- what a block leaves
 

@@ -9,7 +9,7 @@
 
 namespace engine::cuda {
 
-// Scratch for the sums of a sweep. Sweeps share the counters: they follow one another in the stream.
+// Scratch for the sums of a sweep. Sweeps follow one another in the stream, so they share counters.
 inline kernels::Partials sweep_partials(const Cuda& gpu, float* rows) {
   return {rows, gpu.counters.get()};
 }

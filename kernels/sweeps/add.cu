@@ -8,14 +8,16 @@
 namespace engine::kernels {
 namespace {
 
-constexpr SweepKernel kAdd{2, kSummedGroup, 2};
+constexpr SweepKernel kAdd{3, kSummedGroup, 2};
 
-template <class T, int V>
+// With `Plain`, b is read as it lies: its norm would take registers.
+template <class T, int V, bool Plain>
 __global__ void __launch_bounds__(kSweepThreads, kAdd.blocks)
     add_forward_kernel(SliceView<T> out, OperandView<T> a, OperandView<T> b, Sweep sweep,
                        Partials partials) {
   __shared__ SumBuffer<V> buffer;
   follow();
+  if constexpr (Plain) b = {.x = b.x, .channels = b.channels, .pitch = b.pitch};
   const int c = first_channel<V>();
   OutputWriter<T, V> writer;
   if (c < out.channels) {
@@ -48,15 +50,22 @@ __global__ void __launch_bounds__(kSweepThreads, kAdd.blocks)
 template <class T>
 void Addition<T>::forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
                           const Partials& partials, cudaStream_t stream) {
-  constexpr int V = kSweepVector<T>;
+  if (a.plain() && !b.plain()) return forward(out, b, a, partials, stream);
+  constexpr int V = kSweepVector<T>, kTwoNorms = 4;
   const auto run = [&](auto kernel, int vector) {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, vector, kAdd);
     launch(kernel, sweep.grid(), sweep.block(), 0, stream, out, a, b, sweep, partials);
   };
-  if (vectors_fit<V>(out.y, out.channels, out.pitch) && vectors_fit<V>(a) && vectors_fit<V>(b))
-    run(add_forward_kernel<T, V>, V);
+  const auto fit = [&]<int Vector>() {
+    return vectors_fit<Vector>(out.y, out.channels, out.pitch) && vectors_fit<Vector>(a) &&
+           vectors_fit<Vector>(b);
+  };
+  if (b.plain() && fit.template operator()<V>())
+    run(add_forward_kernel<T, V, true>, V);
+  else if (fit.template operator()<kTwoNorms>())
+    run(add_forward_kernel<T, kTwoNorms, false>, kTwoNorms);
   else
-    run(add_forward_kernel<T, 1>, 1);
+    run(add_forward_kernel<T, 1, false>, 1);
 }
 
 template struct Addition<float>;

@@ -1,8 +1,8 @@
 // The sweeps around library calls: from an operand to dense memory, from a dense output to its
-// slice with statistics, from a gradient to dense memory, and the epilogue of a backward. Each moves
-// what README.md beside this file lists, 16 bytes at a time where memory allows it; a thread's loads
-// of some pixels leave together, and nothing waits for what another block does until the last block
-// of a group of channels merges the sums.
+// slice with statistics, from a gradient to dense memory, and the epilogue of a backward. Each
+// moves what README.md beside this file lists, 16 bytes at a time where memory allows it; a
+// thread's loads of some pixels leave together, and nothing waits for what another block does until
+// the last block of a group of channels merges the sums.
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
@@ -11,8 +11,8 @@
 namespace engine::kernels {
 namespace {
 
-// Pixels in flight and blocks of a multiprocessor, by what a thread keeps: together they have 48 KiB
-// of loads under way on each, twice what memory needs to be busy.
+// Pixels in flight and blocks of a multiprocessor, by what a thread keeps: together they have 48
+// KiB of loads under way on each, twice what memory needs to be busy.
 constexpr SweepKernel kLoadOperand{4, kWideGroup, 3};
 constexpr SweepKernel kStoreOutput{6, kSummedGroup, 2};
 constexpr SweepKernel kLoadGradient{3, kWideGroup, 2};

@@ -376,6 +376,21 @@ inline DeviceArray<float> partials_for(const Extent& e) {
                             e.channels);
 }
 
+// The same with the counters that a sweep wants at zero, and leaves at zero.
+class SweepScratch {
+ public:
+  explicit SweepScratch(const Extent& e) : rows_(partials_for(e)), done_(kernels::kMaxGroups) {}
+  ~SweepScratch() { CHECK(done_.download() == std::vector<unsigned>(kernels::kMaxGroups)); }
+  SweepScratch(const SweepScratch&) = delete;
+  SweepScratch& operator=(const SweepScratch&) = delete;
+
+  kernels::Partials view() const { return {rows_.data(), done_.data()}; }
+
+ private:
+  DeviceArray<float> rows_;
+  DeviceArray<unsigned> done_;
+};
+
 // Odd sizes, few channels, channels that are no multiple of 8 or 16, slices inside a wider buffer
 // (aligned to 16 bytes and not), batch 1.
 inline std::vector<Extent> extents() {
