@@ -1,6 +1,6 @@
-// The tiles of the banded depthwise kernels (kernels/depthwise/banded.cuh says what they are), which
-// tile takes which layer, how the work is cut into blocks, and the scratch that takes. No CUDA: the
-// planner uses it, so that a plan is made without a device.
+// The tiles of the banded depthwise kernels (kernels/depthwise/banded.cuh says what they are),
+// which tile takes which layer, how the work is cut into blocks, and the scratch that takes. No
+// CUDA: the planner uses it, so that a plan is made without a device.
 #pragma once
 
 #include <algorithm>

@@ -37,8 +37,9 @@ constexpr int aligned(int bytes) {
 
 // ---------------------------------------------------------------- activation
 
-// With half = u/2 and t = tanh(half): silu(u) = half + half·t and 2·silu'(u) = 1 + t + half·(1 − t²),
-// one special function each (error 1e-5). t = 1 leaves the identity.
+// With half = u/2 and t = tanh(half), one special function each (error 1e-5):
+//   silu(u) = half + half·t      2·silu'(u) = 1 + t + half·(1 − t²)
+// and t = 1 leaves the identity.
 template <Activation kAct>
 __device__ __forceinline__ float bend(float half) {
   return kAct == Activation::silu ? fast_tanh(half) : 1.f;
@@ -81,8 +82,8 @@ struct Granules {
 
 // ---------------------------------------------------------------- tiles
 
-// The tile of a convolution: of stride 1 its input and output have the same pixels, of stride 2 rows
-// and pairs are the output's.
+// The tile of a convolution: of stride 1 its input and output have the same pixels, of stride 2
+// rows and pairs are the output's.
 template <BandedTile kOf>
 struct Plane {
   static constexpr BandedTile kTile = kOf;

@@ -1,7 +1,7 @@
-// The banded backward of stride 2; banded_gradient.cuh says what it computes, banded_backward.cu how
-// a tile goes. A cell is 2 × 2 pixels of x, which meet the same pixels of dy. The two teams of four
-// warps share a tile: team r makes the gradient of the rows of parity r, and dW of every second row
-// of cells.
+// The banded backward of stride 2; banded_gradient.cuh says what it computes, banded_backward.cu
+// how a tile goes. A cell is 2 × 2 pixels of x, which meet the same pixels of dy. The two teams of
+// four warps share a tile: team r makes the gradient of the rows of parity r, and dW of every
+// second row of cells.
 #include <utility>
 
 #include "kernels/depthwise/banded_gradient.cuh"
@@ -9,8 +9,8 @@
 namespace engine::kernels::banded {
 namespace {
 
-// A tile is kImages images of seven rows of kPairs cells. A pair of x meets dy at every pixel, not at
-// every second: a granule of dy holds pixels i and i + 1, and each pixel is kept twice.
+// A tile is kImages images of seven rows of kPairs cells. A pair of x meets dy at every pixel, not
+// at every second: a granule of dy holds pixels i and i + 1, and each pixel is kept twice.
 template <BandedTile kOf>
 struct Geometry {
   static constexpr BandedTile kTile = kOf;
@@ -38,7 +38,8 @@ struct Geometry {
   static constexpr int kInnerRawRow = kPairs * 2 * kPixel;
   static constexpr int kInnerRawBytes = kImages * kTileRows * kInnerRawRow;
 
-  // The column of the window that joins pixel s of a granule of dy to pixel p of a pair of x, or −1.
+  // The column of the window that joins pixel s of a granule of dy to pixel p of a pair of x; −1:
+  // none.
   __host__ __device__ static constexpr int tap(int reach, int s, int p) {
     const int granule = reach + (K == 3 ? 1 : 0);
     if (K == 5 && reach == 0 && s == 1) return -1;  // the next granule holds that pixel too

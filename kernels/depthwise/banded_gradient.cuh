@@ -177,7 +177,7 @@ struct GradientOnStore {
     return pack<T>(t0 * scale[0], t1 * scale[1]);
   }
 
-  // Lanes 0–15 of x_from address a row of the warp's columns, lanes 16–31 the next, kRowBytes below.
+  // Lanes 0–15 of x_from address a row of the warp's columns, lanes 16–31 the one kRowBytes below.
   template <int kRowBytes>
   __device__ __forceinline__ void run(const float (&df)[kRows][4], uint32_t x_from,
                                       const int (&valid)[2]) {
@@ -204,8 +204,8 @@ struct GradientOnStore {
 
 // ---------------------------------------------------------------- what a block leaves
 
-// The weight's gradient in a warp: products (two rows of f × 16 columns, 8), for each granule of the
-// reach and each pair of rows; of a product's columns a lane keeps those of its own channel.
+// The weight's gradient in a warp: products (two rows of f × 16 columns, 8), for each granule of
+// the reach and each pair of rows; of a product's columns a lane keeps those of its own channel.
 template <class Tile>
 using WeightSums = float[Tile::kReach][Tile::kRowPairs][4];
 

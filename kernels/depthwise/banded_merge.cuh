@@ -8,8 +8,8 @@
 
 namespace engine::kernels::banded {
 
-// mean and biased variance (C,) of channels [first, first + kChannels) from `partials` (rows, 4, C):
-// Σ(x − shift), Σ(x − shift)², shift, count. buffer: 3 doubles for each thread.
+// mean and biased variance (C,) of channels [first, first + kChannels) from `partials` (rows, 4,
+// C): Σ(x − shift), Σ(x − shift)², shift, count. buffer: 3 doubles for each thread.
 template <int kThreads, int kChannels>
 __device__ __noinline__ void finish_statistics(float* mean, float* var, const float* partials,
                                                int rows, int first, int channels, double* buffer) {

@@ -136,7 +136,7 @@ __device__ __forceinline__ float fast_tanh(float x) {
   return y;
 }
 
-// Keeps a thread's constant in a register: the compiler would rather compute it again for each tile.
+// Keeps a thread's constant in a register: the compiler would compute it again for each tile.
 __device__ __forceinline__ void keep(uint32_t& value) {
   asm volatile("" : "+r"(value));
 }

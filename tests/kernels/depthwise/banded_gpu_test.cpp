@@ -1,6 +1,6 @@
-// Depthwise convolutions on the matrix units against the reference, whose factors are rounded to the
-// storage type as theirs are: every tile, ragged stacks of images, odd sizes, channels that are no
-// multiple of a group, slices, the same bits in every run; and the tiles.
+// Depthwise convolutions on the matrix units against the reference, whose factors are rounded to
+// the storage type as theirs are: every tile, ragged stacks of images, odd sizes, channels that are
+// no multiple of a group, slices, the same bits in every run; and the tiles.
 #include <cmath>
 
 #include "kernels/banded_tiles.h"
@@ -112,7 +112,7 @@ struct BackwardCase {
     CHECK(scratch.counters_are_zero());
   }
 
-  // Where one of the factors rounds the other way, a sum is off by an ulp of it: some do, at random.
+  // Some factors, at random, round the other way than the reference's: a sum is off by their ulps.
   void check() {
     const double off = tolerance(kType<T>).absolute * std::sqrt(double(dy.extent.pixels()));
     const std::vector<double> gradient = factors<T>(reference::load_gradient(dy.host_view()));
