@@ -1,6 +1,7 @@
 // What the last block of a group of channels does with the partial sums of all: it merges them in
 // double, in a fixed order. `buffer` is shared memory that nobody reads any more. Called, not
-// inlined: the registers of a block's loop are not planned for these.
+// inlined: the registers of a block's loop are not planned for these; arguments go by value, or the
+// kernel's would be copied to memory.
 #pragma once
 
 #include "kernels/banded_tiles.h"
@@ -46,7 +47,7 @@ __device__ __noinline__ void finish_statistics(float* mean, float* var, const fl
 // dweight (C, K, K) = and `sums` +=, of channels [first, first + kChannels), from `partials`
 // (rows, K·K + 2, C): the weight's gradient, Σt and Σt·xhat. buffer: 4 doubles for each thread.
 template <int kThreads, int kChannels, int kTaps>
-__device__ __noinline__ void finish_gradients(float* dweight, const NormSums& sums, bool takes,
+__device__ __noinline__ void finish_gradients(float* dweight, NormSums sums, bool takes,
                                               const float* partials, int rows, int first,
                                               int channels, double* buffer) {
   constexpr int kRowSums = kTaps + 2, kQuads = kChannels / 4, kItems = kRowSums * kQuads;
