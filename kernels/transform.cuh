@@ -172,6 +172,9 @@ struct GradientReader {
   }
 
   __device__ __forceinline__ Raw read(const GradientView<T>& in, int64_t pixel) const {
+    return read(in, pixel, c);
+  }
+  __device__ __forceinline__ static Raw read(const GradientView<T>& in, int64_t pixel, int c) {
     Raw raw;
     const int64_t at = pixel * in.pitch + c;
     raw.grad = load_vector<V>(in.grad + at);

@@ -68,24 +68,26 @@ __global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
     const int area = out.height * out.width;
     for_pixels<kPoolForward.in_flight>(
         sweep, [&](int p) { return p; },
-        [&](int p, int) {
-          const int n = p / area, y = p % area / out.width, x = p % area % out.width;
-          float result[V];
+        [&] {
+          return [&](int p, int) {
+            const int n = p / area, y = p % area / out.width, x = p % area % out.width;
+            float result[V];
 #pragma unroll
-          for (int k = 0; k < V; ++k) result[k] = maximal ? -INFINITY : 0.f;
-          for_taps<K>(window, n, y, x, in, reader, [&](int, const float(&f)[V]) {
+            for (int k = 0; k < V; ++k) result[k] = maximal ? -INFINITY : 0.f;
+            for_taps<K>(window, n, y, x, in, reader, [&](int, const float(&f)[V]) {
 #pragma unroll
-            for (int k = 0; k < V; ++k) {
-              if (!maximal)
-                result[k] += f[k];
-              else if (!(f[k] <= result[k]))
-                result[k] = f[k];  // NaN wins, as in PyTorch
-            }
-          });
+              for (int k = 0; k < V; ++k) {
+                if (!maximal)
+                  result[k] += f[k];
+                else if (!(f[k] <= result[k]))
+                  result[k] = f[k];  // NaN wins, as in PyTorch
+              }
+            });
 #pragma unroll
-          for (int k = 0; k < V; ++k)
-            if (!maximal) result[k] *= factor;
-          writer.store(out.y + int64_t{p} * out.pitch + c, result, out.mean != nullptr);
+            for (int k = 0; k < V; ++k)
+              if (!maximal) result[k] *= factor;
+            writer.store(out.y + int64_t{p} * out.pitch + c, result, out.mean != nullptr);
+          };
         });
   }
   if (!out.mean) return;
@@ -106,8 +108,6 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
   const int c = first_channel<V>();
   GradientWriter<T, V> writer;
   if (c < in.channels) {
-    const OperandReader<T, V> reader(in, c);
-    const GradientReader<T, V> gradient(dy, c);
     const bool reads_x = writer.reads_x(sink, in);
     const float factor = 1.f / static_cast<float>(window.kernel_h * window.kernel_w);
     for_pixels<kAverageBackward.in_flight>(
@@ -117,22 +117,25 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
           if (reads_x) raw = load_vector<V>(in.x + int64_t{p} * in.pitch + c);
           return raw;
         },
-        [&](int p, const Vector<T, V>& raw) {
-          const int area = in.height * in.width, n = p / area;
-          const Covering rows(p % area / in.width, window.kernel_h, window, dy.height);
-          const Covering columns(p % area % in.width, window.kernel_w, window, dy.width);
-          float df[V] = {};
-          for (int y = rows.first; y < rows.last; ++y)
-            for (int x = columns.first; x < columns.last; ++x) {
-              float d[V];
-              gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x), dy,
-                             n);
+        [&] {
+          return [&, reader = OperandReader<T, V>(in, c), gradient = GradientReader<T, V>(dy, c)](
+                     int p, const Vector<T, V>& raw) {
+            const int area = in.height * in.width, n = p / area;
+            const Covering rows(p % area / in.width, window.kernel_h, window, dy.height);
+            const Covering columns(p % area % in.width, window.kernel_w, window, dy.width);
+            float df[V] = {};
+            for (int y = rows.first; y < rows.last; ++y)
+              for (int x = columns.first; x < columns.last; ++x) {
+                float d[V];
+                gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x),
+                               dy, n);
 #pragma unroll
-              for (int k = 0; k < V; ++k) df[k] = fmaf(d[k], factor, df[k]);
-            }
-          Loaded<float> loaded[V];
-          if (reads_x) reader.load(loaded, raw, in);
-          writer.store(sink, in, reader, df, loaded, p);
+                for (int k = 0; k < V; ++k) df[k] = fmaf(d[k], factor, df[k]);
+              }
+            Loaded<float> loaded[V];
+            if (reads_x) reader.load(loaded, raw, in);
+            writer.store(sink, in, reader, df, loaded, p);
+          };
         });
   }
   if (!takes_sums(sink)) return;
@@ -157,7 +160,7 @@ __global__ void __launch_bounds__(kSweepThreads, kQuarters.blocks)
   dy.gate = nullptr;
   const int c = first_channel<V>();
   if (c >= dy.channels) return;
-  const GradientReader<T, V> gradient(dy, c);
+  using Reader = GradientReader<T, V>;
   const bool adds = sink.how == Write::add;
   // The first of the four, in elements of the sink.
   const auto corner = [&](int p) {
@@ -166,14 +169,14 @@ __global__ void __launch_bounds__(kSweepThreads, kQuarters.blocks)
   };
   const auto position = [&](int i) { return (i / 2 * 2 * int64_t{dy.width} + i % 2) * sink.pitch; };
   struct Raw {
-    typename GradientReader<T, V>::Raw dy;
+    typename Reader::Raw dy;
     Vector<T, V> before[4];
   };
   for_pixels<kQuarters.in_flight>(
       sweep,
       [&](int p) {
         Raw raw;
-        raw.dy = gradient.read(dy, p);
+        raw.dy = Reader::read(dy, p, c);
         if (adds) {
 #pragma unroll
           for (int i = 0; i < 4; ++i)
@@ -181,20 +184,22 @@ __global__ void __launch_bounds__(kSweepThreads, kQuarters.blocks)
         }
         return raw;
       },
-      [&](int p, const Raw& raw) {
-        float quarter[V];
-        gradient.value(quarter, raw.dy, dy, 0);
+      [&] {
+        return [&, gradient = Reader(dy, c)](int p, const Raw& raw) {
+          float quarter[V];
+          gradient.value(quarter, raw.dy, dy, 0);
 #pragma unroll
-        for (int k = 0; k < V; ++k) quarter[k] *= 0.25f;
-        T* to = sink.grad + corner(p);
+          for (int k = 0; k < V; ++k) quarter[k] *= 0.25f;
+          T* to = sink.grad + corner(p);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          float g[V];
+          for (int i = 0; i < 4; ++i) {
+            float g[V];
 #pragma unroll
-          for (int k = 0; k < V; ++k) g[k] = quarter[k];
-          if (adds) GradientWriter<T, V>::add(g, raw.before[i]);
-          store_vector(to + position(i), vector_of<T>(g));
-        }
+            for (int k = 0; k < V; ++k) g[k] = quarter[k];
+            if (adds) GradientWriter<T, V>::add(g, raw.before[i]);
+            store_vector(to + position(i), vector_of<T>(g));
+          }
+        };
       });
 }
 
