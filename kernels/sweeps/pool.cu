@@ -97,7 +97,9 @@ __global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
 
 // ---------------------------------------------------------------- average, backward
 
-constexpr SweepKernel kAverageBackward{2, kSummedGroup, 2};
+// Channels of a thread that keeps the norms of both operand and gradient.
+constexpr int kTwoNorms = 4;
+constexpr SweepKernel kAverageBackward{4, kSummedGroup, 2};
 
 template <class T, int V>
 __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
@@ -215,8 +217,6 @@ struct MaxTiles {
 };
 
 constexpr int kMaxPoolShared = 96 << 10;
-
-constexpr int kMaxVector = 4;
 
 // Of each window and channel: its gradient, and which tap is the maximum.
 inline size_t shared_bytes(const MaxTiles& t, int channels) {
@@ -361,15 +361,16 @@ void average_backward(const GradientSink<T>& sink, const GradientView<T>& dy,
                       const OperandView<T>& in, const Window& window, const Partials& partials,
                       cudaStream_t stream) {
   constexpr int V = kSweepVector<T>;
-  const bool vectors = all_vectors_fit<V>(sink, dy, in);
-  if (vectors && in_quarters(dy, in, window)) {
+  if (all_vectors_fit<V>(sink, dy, in) && in_quarters(dy, in, window)) {
     const Sweep sweep = make_sweep(dy.pixels(), dy.channels, V, kQuarters);
     launch(quarters_backward_kernel<T, V>, sweep.grid(), sweep.block(), 0, stream, sink, dy, sweep);
     return;
   }
-  const Sweep sweep = make_sweep(in.pixels(), in.channels, vectors ? V : 1, kAverageBackward);
-  launch(vectors ? average_backward_kernel<T, V> : average_backward_kernel<T, 1>, sweep.grid(),
-         sweep.block(), 0, stream, sink, dy, in, window, sweep, partials);
+  const bool vectors = all_vectors_fit<kTwoNorms>(sink, dy, in);
+  const Sweep sweep =
+      make_sweep(in.pixels(), in.channels, vectors ? kTwoNorms : 1, kAverageBackward);
+  launch(vectors ? average_backward_kernel<T, kTwoNorms> : average_backward_kernel<T, 1>,
+         sweep.grid(), sweep.block(), 0, stream, sink, dy, in, window, sweep, partials);
 }
 
 template <class T>
@@ -384,11 +385,11 @@ void max_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const 
            shared_bytes(tiles, sweep.lanes * vector), stream, sink, dy, in, window, tiles,
            partials);
   };
-  const bool vectors = all_vectors_fit<kMaxVector>(sink, dy, in);
+  const bool vectors = all_vectors_fit<kTwoNorms>(sink, dy, in);
   if (vectors && window.kernel_h == 3 && window.kernel_w == 3)
-    run(max_backward_kernel<T, kMaxVector, 3>, kMaxVector);
+    run(max_backward_kernel<T, kTwoNorms, 3>, kTwoNorms);
   else if (vectors)
-    run(max_backward_kernel<T, kMaxVector, 0>, kMaxVector);
+    run(max_backward_kernel<T, kTwoNorms, 0>, kTwoNorms);
   else
     run(max_backward_kernel<T, 1, 0>, 1);
 }
