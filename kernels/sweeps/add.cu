@@ -8,7 +8,7 @@
 namespace engine::kernels {
 namespace {
 
-constexpr SweepKernel kAdd{3, kSummedGroup, 2};
+constexpr SweepKernel kAdd{2, kSummedGroup, 2};
 
 // With `Plain`, b is read as it lies: its norm would take registers.
 template <class T, int V, bool Plain>

@@ -52,10 +52,13 @@ __device__ __forceinline__ void for_taps(const Window& window, int n, int y, int
     }
 }
 
-constexpr SweepKernel kPoolForward{1, kSummedGroup, 2};
+// The taps of a window take registers: more than four of them leave room for four channels.
+constexpr int kManyTaps = 4;
+template <int V>
+constexpr SweepKernel kPoolForward{1, kSummedGroup, V > kManyTaps ? 2 : 3};
 
 template <class T, int V, int K>
-__global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
+__global__ void __launch_bounds__(kSweepThreads, kPoolForward<V>.blocks)
     pool_forward_kernel(SliceView<T> out, OperandView<T> in, Window window, bool maximal,
                         Sweep sweep, Partials partials) {
   __shared__ SumBuffer<V> buffer;
@@ -66,7 +69,7 @@ __global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
     const OperandReader<T, V> reader(in, c);
     const float factor = 1.f / static_cast<float>(window.kernel_h * window.kernel_w);
     const int area = out.height * out.width;
-    for_pixels<kPoolForward.in_flight>(
+    for_pixels<kPoolForward<V>.in_flight>(
         sweep, [&](int p) { return p; },
         [&] {
           return [&](int p, int) {
@@ -97,7 +100,7 @@ __global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
 
 // ---------------------------------------------------------------- average, backward
 
-// Channels of a thread that keeps the norms of both operand and gradient.
+// Channels of a thread that keeps the norms of both operand and gradient, and no gate of the latter.
 constexpr int kTwoNorms = 4;
 constexpr SweepKernel kAverageBackward{4, kSummedGroup, 2};
 
@@ -107,6 +110,7 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
                             Window window, Sweep sweep, Partials partials) {
   __shared__ SumBuffer<V> buffer;
   follow();
+  if constexpr (V > 1) dy.gate = nullptr;
   const int c = first_channel<V>();
   GradientWriter<T, V> writer;
   if (c < in.channels) {
@@ -145,14 +149,13 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
   finish_norm_sums(sink, in, partials, buffer);
 }
 
-// Windows of 2 × 2 that tile a plain operand, whose gradient has no gate: a thread takes a window
-// and writes its four positions.
-constexpr SweepKernel kQuarters{2, kWideGroup, 3};
+// Windows of 2 × 2 that tile a plain operand: a thread takes a window and writes its four positions.
+constexpr SweepKernel kQuarters{2, kWideGroup, 2};
 
 template <class T>
 bool in_quarters(const GradientView<T>& dy, const OperandView<T>& in, const Window& w) {
   return w.kernel_h == 2 && w.kernel_w == 2 && w.stride == 2 && w.padding == 0 && in.plain() &&
-         in.height == 2 * dy.height && in.width == 2 * dy.width && !dy.gated();
+         in.height == 2 * dy.height && in.width == 2 * dy.width;
 }
 
 template <class T, int V>
@@ -230,6 +233,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
   extern __shared__ float shared[];
   __shared__ SumBuffer<V> buffer;
   follow();
+  if constexpr (V > 1) dy.gate = nullptr;
   const int c = first_channel<V>(), lanes = blockDim.x * V, lane = threadIdx.x * V;
   // (windows, lanes) each.
   float* gradients = shared;
@@ -328,32 +332,34 @@ template <class T>
 void Pooling<T>::forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
                          bool maximal, const Partials& partials, cudaStream_t stream) {
   constexpr int V = kSweepVector<T>;
-  const auto run = [&](auto kernel, int vector) {
-    const Sweep sweep = make_sweep(out.pixels(), out.channels, vector, kPoolForward);
-    launch(kernel, sweep.grid(), sweep.block(), 0, stream, out, in, window, maximal, sweep,
-           partials);
+  const auto run = [&]<int Vector, int K>() {
+    const Sweep sweep = make_sweep(out.pixels(), out.channels, Vector, kPoolForward<Vector>);
+    launch(pool_forward_kernel<T, Vector, K>, sweep.grid(), sweep.block(), 0, stream, out, in,
+           window, maximal, sweep, partials);
   };
-  const bool vectors = vectors_fit<V>(out.y, out.channels, out.pitch) && vectors_fit<V>(in);
-  const bool square = window.kernel_h == window.kernel_w;
-  if (vectors && square && window.kernel_h == 2)
-    run(pool_forward_kernel<T, V, 2>, V);
-  else if (vectors && square && window.kernel_h == 3)
-    run(pool_forward_kernel<T, V, 3>, V);
-  else if (vectors)
-    run(pool_forward_kernel<T, V, 0>, V);
+  const auto fit = [&]<int Vector>() {
+    return vectors_fit<Vector>(out.y, out.channels, out.pitch) && vectors_fit<Vector>(in);
+  };
+  const int side = window.kernel_h == window.kernel_w ? window.kernel_h : 0;
+  if (side == 2 && fit.template operator()<V>())
+    run.template operator()<V, 2>();
+  else if (side == 3 && fit.template operator()<kManyTaps>())
+    run.template operator()<kManyTaps, 3>();
+  else if (fit.template operator()<kManyTaps>())
+    run.template operator()<kManyTaps, 0>();
   else
-    run(pool_forward_kernel<T, 1, 0>, 1);
+    run.template operator()<1, 0>();
 }
 
 namespace {
 
-// Whether threads can take V channels of all that a backward touches.
+// Whether threads can take V channels of all that a backward touches: a gate of dy wants one each.
 template <int V, class T>
 bool all_vectors_fit(const GradientSink<T>& sink, const GradientView<T>& dy,
                      const OperandView<T>& in) {
   return vectors_fit<V>(sink.grad, in.channels, sink.pitch) && vectors_fit<V>(in) &&
          vectors_fit<V>(dy.grad, dy.channels, dy.pitch) &&
-         vectors_fit<V>(dy.x, dy.channels, dy.pitch);
+         vectors_fit<V>(dy.x, dy.channels, dy.pitch) && !dy.gated();
 }
 
 template <class T>
