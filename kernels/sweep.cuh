@@ -60,20 +60,27 @@ __device__ __forceinline__ int first_channel() {
   return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * V;
 }
 
-// Calls use(pixel, load(pixel)) for this thread's pixels of the tile; several loads are in flight
-// at a time.
-template <int InFlight, class Load, class Use>
-__device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Use use) {
+// With use = prepare(), calls use(pixel, load(pixel)) for this thread's pixels of the tile. Several
+// loads are under way at a time; the first of them leave before what prepare() loads.
+template <int InFlight, class Load, class Prepare>
+__device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Prepare prepare) {
   const int step = blockDim.y, begin = blockIdx.y * sweep.per_tile;
   const int end = min(sweep.pixels, begin + sweep.per_tile);
-  for (int p = begin + static_cast<int>(threadIdx.y); p < end; p += InFlight * step) {
-    decltype(load(p)) loaded[InFlight];
+  decltype(load(0)) loaded[InFlight];
+  const auto load_some = [&](int p) {
 #pragma unroll
     for (int i = 0; i < InFlight; ++i)
       if (p + i * step < end) loaded[i] = load(p + i * step);
+  };
+  int p = begin + static_cast<int>(threadIdx.y);
+  load_some(p);
+  const auto use = prepare();
+  while (p < end) {
 #pragma unroll
     for (int i = 0; i < InFlight; ++i)
       if (p + i * step < end) use(p + i * step, loaded[i]);
+    p += InFlight * step;
+    load_some(p);
   }
 }
 

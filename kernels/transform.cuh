@@ -16,14 +16,29 @@ struct FoldedNorm {
   __device__ __forceinline__ float scale() const { return gamma_inv_std; }
 };
 
-// The norm's values of channels [c, c + V); those of channel 0 beyond the last one.
+// The V floats from `from` on; `otherwise` if there are none.
+template <int V>
+__device__ __forceinline__ void load_floats(float (&to)[V], const float* from, float otherwise) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) to[k] = from ? from[k] : otherwise;
+}
+
+// The norm's values of channels [c, c + V), those from channel 0 on if c lies beyond the last one.
+// All loads leave before one is used.
 template <int V>
 __device__ __forceinline__ void load_norm(FoldedNorm (&norm)[V], const NormView<float>& view, int c,
                                           int channels) {
+  const int at = c < channels ? c : 0;
+  const auto from = [&](const float* values) { return values ? values + at : nullptr; };
+  float mean[V], var[V], gamma[V], beta[V];
+  load_floats(mean, from(view.mean), 0.f);
+  load_floats(var, from(view.var), 1.f);
+  load_floats(gamma, from(view.gamma), 1.f);
+  load_floats(beta, from(view.beta), 0.f);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const ChannelNorm<float> of = view.channel(c + k < channels ? c + k : 0);
-    norm[k] = {of.mean, of.inv_std, of.scale(), of.beta};
+    const float inv_std = view.present() ? rsqrtf(var[k] + view.eps) : 1.f;
+    norm[k] = {mean[k], inv_std, gamma[k] * inv_std, beta[k]};
   }
 }
 
@@ -137,7 +152,7 @@ struct OperandReader {
 // that stays in an image: dy = (dz·gate' + q')·act'(scale·x + shift) − (k1'·x + k0').
 template <class T, int V, bool Folded = false>
 struct GradientReader {
-  ChannelNorm<float> norm[V];  // folded: gamma is the scale, beta the shift, and xhat is x
+  FoldedNorm norm[V];  // folded: the mean is 0, and xhat is x
   float k0[V] = {}, k1[V] = {};
   float gate[V], q[V];  // folded, of the image that was entered
   int c;
@@ -148,15 +163,19 @@ struct GradientReader {
 
   __device__ __forceinline__ GradientReader(const GradientView<T>& in, int c) : c(c) {
     if (c >= in.channels) return;
+    FoldedNorm of[V];
+    load_norm(of, in.norm, c, in.channels);
+    load_floats(k0, in.k0 ? in.k0 + c : nullptr, 0.f);
+    load_floats(k1, in.k1 ? in.k1 + c : nullptr, 0.f);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const ChannelNorm<float> of = in.norm.channel(c + k);
-      norm[k] = of;
-      if (in.k0) k0[k] = in.k0[c + k], k1[k] = in.k1[c + k];
-      if constexpr (!Folded) continue;
-      norm[k] = {.gamma = of.scale(), .beta = fmaf(-of.mean, of.scale(), of.beta)};
-      k1[k] *= of.inv_std;
-      k0[k] = fmaf(-of.mean, k1[k], k0[k]);
+      if constexpr (!Folded) {
+        norm[k] = of[k];
+      } else {
+        norm[k] = {0.f, 1.f, of[k].scale(), fmaf(-of[k].mean, of[k].scale(), of[k].beta)};
+        k1[k] *= of[k].inv_std;
+        k0[k] = fmaf(-of[k].mean, k1[k], k0[k]);
+      }
     }
   }
 
@@ -166,12 +185,15 @@ struct GradientReader {
     const int64_t at = int64_t{n} * in.channels + c;
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      gate[k] = norm[k].gamma * in.gate[at + k];
-      q[k] = norm[k].gamma * in.q[at + k];
+      gate[k] = norm[k].scale() * in.gate[at + k];
+      q[k] = norm[k].scale() * in.q[at + k];
     }
   }
 
   __device__ __forceinline__ Raw read(const GradientView<T>& in, int64_t pixel) const {
+    return read(in, pixel, c);
+  }
+  __device__ __forceinline__ static Raw read(const GradientView<T>& in, int64_t pixel, int c) {
     Raw raw;
     const int64_t at = pixel * in.pitch + c;
     raw.grad = load_vector<V>(in.grad + at);

@@ -8,7 +8,7 @@
 namespace engine::kernels {
 namespace {
 
-constexpr SweepKernel kAdd{3, kSummedGroup, 2};
+constexpr SweepKernel kAdd{2, kSummedGroup, 2};
 
 // With `Plain`, b is read as it lies: its norm would take registers.
 template <class T, int V, bool Plain>
@@ -24,20 +24,22 @@ __global__ void __launch_bounds__(kSweepThreads, kAdd.blocks)
     struct Raw {
       Vector<T, V> a, b;
     };
-    const OperandReader<T, V> read_a(a, c), read_b(b, c);
     for_pixels<kAdd.in_flight>(
         sweep,
         [&](int p) {
           return Raw{load_vector<V>(a.x + int64_t{p} * a.pitch + c),
                      load_vector<V>(b.x + int64_t{p} * b.pitch + c)};
         },
-        [&](int p, const Raw& raw) {
-          float sum[V], other[V];
-          read_a.value(sum, raw.a, a, p);
-          read_b.value(other, raw.b, b, p);
+        [&] {
+          return [&, read_a = OperandReader<T, V>(a, c), read_b = OperandReader<T, V>(b, c)](
+                     int p, const Raw& raw) {
+            float sum[V], other[V];
+            read_a.value(sum, raw.a, a, p);
+            read_b.value(other, raw.b, b, p);
 #pragma unroll
-          for (int k = 0; k < V; ++k) sum[k] += other[k];
-          writer.store(out.y + int64_t{p} * out.pitch + c, sum, out.mean != nullptr);
+            for (int k = 0; k < V; ++k) sum[k] += other[k];
+            writer.store(out.y + int64_t{p} * out.pitch + c, sum, out.mean != nullptr);
+          };
         });
   }
   if (!out.mean) return;

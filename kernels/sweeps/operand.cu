@@ -25,13 +25,14 @@ __global__ void __launch_bounds__(kSweepThreads, kLoadOperand.blocks)
   follow();
   const int c = first_channel<V>();
   if (c >= in.channels) return;
-  const OperandReader<T, V> reader(in, c);
   for_pixels<kLoadOperand.in_flight>(
       sweep, [&](int p) { return load_vector<V>(in.x + int64_t{p} * in.pitch + c); },
-      [&](int p, const Vector<T, V>& x) {
-        float value[V];
-        reader.value(value, x, in, p);
-        store_vector(f + int64_t{p} * in.channels + c, vector_of<T>(value));
+      [&] {
+        return [&, reader = OperandReader<T, V>(in, c)](int p, const Vector<T, V>& x) {
+          float value[V];
+          reader.value(value, x, in, p);
+          store_vector(f + int64_t{p} * in.channels + c, vector_of<T>(value));
+        };
       });
 }
 
@@ -45,21 +46,23 @@ __global__ void __launch_bounds__(kSweepThreads, kStoreOutput.blocks)
   const int c = first_channel<V>();
   OutputWriter<T, V> writer;
   if (c < out.channels) {
-    float offset[V] = {};
-    if (bias) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) offset[k] = bias[c + k];
-    }
     const bool in_place = dense == out.y, writes = bias || !in_place;
     const int64_t pitch = in_place ? out.pitch : out.channels;
     for_pixels<kStoreOutput.in_flight>(
         sweep, [&](int p) { return load_vector<V>(dense + p * pitch + c); },
-        [&](int p, const Vector<T, V>& x) {
-          float value[V];
-          to_floats(value, x);
+        [&] {
+          Vector<float, V> offset = {};
+          if (bias) {
 #pragma unroll
-          for (int k = 0; k < V; ++k) value[k] += offset[k];
-          writer.store(out.y + int64_t{p} * out.pitch + c, value, out.mean != nullptr, writes);
+            for (int k = 0; k < V; ++k) offset.at[k] = bias[c + k];
+          }
+          return [&, offset](int p, const Vector<T, V>& x) {
+            float value[V];
+            to_floats(value, x);
+#pragma unroll
+            for (int k = 0; k < V; ++k) value[k] += offset.at[k];
+            writer.store(out.y + int64_t{p} * out.pitch + c, value, out.mean != nullptr, writes);
+          };
         });
   }
   if (!out.mean) return;
@@ -75,14 +78,16 @@ __global__ void __launch_bounds__(kSweepThreads, kLoadGradient.blocks)
   if constexpr (!Gated) in.gate = nullptr;
   const int c = first_channel<V>();
   if (c >= in.channels) return;
-  const GradientReader<T, V> reader(in, c);
+  using Reader = GradientReader<T, V>;
   const int area = in.height * in.width;
   for_pixels<kLoadGradient.in_flight>(
-      sweep, [&](int p) { return reader.read(in, p); },
-      [&](int p, const typename GradientReader<T, V>::Raw& raw) {
-        float value[V];
-        reader.value(value, raw, in, in.gated() ? p / area : 0);
-        store_vector(dy + int64_t{p} * in.channels + c, vector_of<T>(value));
+      sweep, [&](int p) { return Reader::read(in, p, c); },
+      [&] {
+        return [&, reader = Reader(in, c)](int p, const typename Reader::Raw& raw) {
+          float value[V];
+          reader.value(value, raw, in, in.gated() ? p / area : 0);
+          store_vector(dy + int64_t{p} * in.channels + c, vector_of<T>(value));
+        };
       });
 }
 
@@ -99,7 +104,6 @@ __global__ void __launch_bounds__(kSweepThreads, kStoreGradient.blocks)
     struct Raw {
       Vector<T, V> df, x, before;
     };
-    const OperandReader<T, V> reader(in, c);
     const bool reads_x = writer.reads_x(sink, in), adds = sink.how == Write::add;
     for_pixels<kStoreGradient.in_flight>(
         sweep,
@@ -110,17 +114,19 @@ __global__ void __launch_bounds__(kSweepThreads, kStoreGradient.blocks)
           if (adds) raw.before = load_vector<V>(sink.grad + int64_t{p} * sink.pitch + c);
           return raw;
         },
-        [&](int p, const Raw& raw) {
-          float t[V];
-          to_floats(t, raw.df);
-          if (!sink.gated()) reader.apply_gate(t, in, p);
-          if (reads_x) {
-            Loaded<float> x[V];
-            reader.load(x, raw.x, in);
-            writer.take(t, x, reader.norm);
-          }
-          if (adds) writer.add(t, raw.before);
-          store_vector(sink.grad + int64_t{p} * sink.pitch + c, vector_of<T>(t));
+        [&] {
+          return [&, reader = OperandReader<T, V>(in, c)](int p, const Raw& raw) {
+            float t[V];
+            to_floats(t, raw.df);
+            if (!sink.gated()) reader.apply_gate(t, in, p);
+            if (reads_x) {
+              Loaded<float> x[V];
+              reader.load(x, raw.x, in);
+              writer.take(t, x, reader.norm);
+            }
+            if (adds) writer.add(t, raw.before);
+            store_vector(sink.grad + int64_t{p} * sink.pitch + c, vector_of<T>(t));
+          };
         });
   }
   if (!takes_sums(sink)) return;
@@ -138,11 +144,13 @@ __global__ void __launch_bounds__(kSweepThreads, kBiasGradient.blocks)
   if (c < channels) {
     for_pixels<kBiasGradient.in_flight>(
         sweep, [&](int p) { return load_vector<V>(dy + int64_t{p} * channels + c); },
-        [&](int, const Vector<T, V>& vector) {
-          float value[V];
-          to_floats(value, vector);
+        [&] {
+          return [&](int, const Vector<T, V>& vector) {
+            float value[V];
+            to_floats(value, vector);
 #pragma unroll
-          for (int k = 0; k < V; ++k) sum[k] += value[k];
+            for (int k = 0; k < V; ++k) sum[k] += value[k];
+          };
         });
   }
   leave_sum(sum, 0, partials.rows, c, channels, buffer.floats);

@@ -52,10 +52,13 @@ __device__ __forceinline__ void for_taps(const Window& window, int n, int y, int
     }
 }
 
-constexpr SweepKernel kPoolForward{1, kSummedGroup, 2};
+// The taps of a window take registers: more than four of them leave room for four channels.
+constexpr int kManyTaps = 4;
+template <int V>
+constexpr SweepKernel kPoolForward{1, kSummedGroup, V > kManyTaps ? 2 : 3};
 
 template <class T, int V, int K>
-__global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
+__global__ void __launch_bounds__(kSweepThreads, kPoolForward<V>.blocks)
     pool_forward_kernel(SliceView<T> out, OperandView<T> in, Window window, bool maximal,
                         Sweep sweep, Partials partials) {
   __shared__ SumBuffer<V> buffer;
@@ -66,26 +69,28 @@ __global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
     const OperandReader<T, V> reader(in, c);
     const float factor = 1.f / static_cast<float>(window.kernel_h * window.kernel_w);
     const int area = out.height * out.width;
-    for_pixels<kPoolForward.in_flight>(
+    for_pixels<kPoolForward<V>.in_flight>(
         sweep, [&](int p) { return p; },
-        [&](int p, int) {
-          const int n = p / area, y = p % area / out.width, x = p % area % out.width;
-          float result[V];
+        [&] {
+          return [&](int p, int) {
+            const int n = p / area, y = p % area / out.width, x = p % area % out.width;
+            float result[V];
 #pragma unroll
-          for (int k = 0; k < V; ++k) result[k] = maximal ? -INFINITY : 0.f;
-          for_taps<K>(window, n, y, x, in, reader, [&](int, const float(&f)[V]) {
+            for (int k = 0; k < V; ++k) result[k] = maximal ? -INFINITY : 0.f;
+            for_taps<K>(window, n, y, x, in, reader, [&](int, const float(&f)[V]) {
 #pragma unroll
-            for (int k = 0; k < V; ++k) {
-              if (!maximal)
-                result[k] += f[k];
-              else if (!(f[k] <= result[k]))
-                result[k] = f[k];  // NaN wins, as in PyTorch
-            }
-          });
+              for (int k = 0; k < V; ++k) {
+                if (!maximal)
+                  result[k] += f[k];
+                else if (!(f[k] <= result[k]))
+                  result[k] = f[k];  // NaN wins, as in PyTorch
+              }
+            });
 #pragma unroll
-          for (int k = 0; k < V; ++k)
-            if (!maximal) result[k] *= factor;
-          writer.store(out.y + int64_t{p} * out.pitch + c, result, out.mean != nullptr);
+            for (int k = 0; k < V; ++k)
+              if (!maximal) result[k] *= factor;
+            writer.store(out.y + int64_t{p} * out.pitch + c, result, out.mean != nullptr);
+          };
         });
   }
   if (!out.mean) return;
@@ -95,7 +100,9 @@ __global__ void __launch_bounds__(kSweepThreads, kPoolForward.blocks)
 
 // ---------------------------------------------------------------- average, backward
 
-constexpr SweepKernel kAverageBackward{2, kSummedGroup, 2};
+// Channels of a thread that keeps the norms of both operand and gradient, and no gate of the latter.
+constexpr int kTwoNorms = 4;
+constexpr SweepKernel kAverageBackward{4, kSummedGroup, 2};
 
 template <class T, int V>
 __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
@@ -103,11 +110,10 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
                             Window window, Sweep sweep, Partials partials) {
   __shared__ SumBuffer<V> buffer;
   follow();
+  if constexpr (V > 1) dy.gate = nullptr;
   const int c = first_channel<V>();
   GradientWriter<T, V> writer;
   if (c < in.channels) {
-    const OperandReader<T, V> reader(in, c);
-    const GradientReader<T, V> gradient(dy, c);
     const bool reads_x = writer.reads_x(sink, in);
     const float factor = 1.f / static_cast<float>(window.kernel_h * window.kernel_w);
     for_pixels<kAverageBackward.in_flight>(
@@ -117,22 +123,25 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
           if (reads_x) raw = load_vector<V>(in.x + int64_t{p} * in.pitch + c);
           return raw;
         },
-        [&](int p, const Vector<T, V>& raw) {
-          const int area = in.height * in.width, n = p / area;
-          const Covering rows(p % area / in.width, window.kernel_h, window, dy.height);
-          const Covering columns(p % area % in.width, window.kernel_w, window, dy.width);
-          float df[V] = {};
-          for (int y = rows.first; y < rows.last; ++y)
-            for (int x = columns.first; x < columns.last; ++x) {
-              float d[V];
-              gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x), dy,
-                             n);
+        [&] {
+          return [&, reader = OperandReader<T, V>(in, c), gradient = GradientReader<T, V>(dy, c)](
+                     int p, const Vector<T, V>& raw) {
+            const int area = in.height * in.width, n = p / area;
+            const Covering rows(p % area / in.width, window.kernel_h, window, dy.height);
+            const Covering columns(p % area % in.width, window.kernel_w, window, dy.width);
+            float df[V] = {};
+            for (int y = rows.first; y < rows.last; ++y)
+              for (int x = columns.first; x < columns.last; ++x) {
+                float d[V];
+                gradient.value(d, gradient.read(dy, (int64_t{n} * dy.height + y) * dy.width + x),
+                               dy, n);
 #pragma unroll
-              for (int k = 0; k < V; ++k) df[k] = fmaf(d[k], factor, df[k]);
-            }
-          Loaded<float> loaded[V];
-          if (reads_x) reader.load(loaded, raw, in);
-          writer.store(sink, in, reader, df, loaded, p);
+                for (int k = 0; k < V; ++k) df[k] = fmaf(d[k], factor, df[k]);
+              }
+            Loaded<float> loaded[V];
+            if (reads_x) reader.load(loaded, raw, in);
+            writer.store(sink, in, reader, df, loaded, p);
+          };
         });
   }
   if (!takes_sums(sink)) return;
@@ -140,14 +149,13 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
   finish_norm_sums(sink, in, partials, buffer);
 }
 
-// Windows of 2 × 2 that tile a plain operand, whose gradient has no gate: a thread takes a window
-// and writes its four positions.
-constexpr SweepKernel kQuarters{2, kWideGroup, 3};
+// Windows of 2 × 2 that tile a plain operand: a thread takes a window and writes its four positions.
+constexpr SweepKernel kQuarters{2, kWideGroup, 2};
 
 template <class T>
 bool in_quarters(const GradientView<T>& dy, const OperandView<T>& in, const Window& w) {
   return w.kernel_h == 2 && w.kernel_w == 2 && w.stride == 2 && w.padding == 0 && in.plain() &&
-         in.height == 2 * dy.height && in.width == 2 * dy.width && !dy.gated();
+         in.height == 2 * dy.height && in.width == 2 * dy.width;
 }
 
 template <class T, int V>
@@ -157,7 +165,7 @@ __global__ void __launch_bounds__(kSweepThreads, kQuarters.blocks)
   dy.gate = nullptr;
   const int c = first_channel<V>();
   if (c >= dy.channels) return;
-  const GradientReader<T, V> gradient(dy, c);
+  using Reader = GradientReader<T, V>;
   const bool adds = sink.how == Write::add;
   // The first of the four, in elements of the sink.
   const auto corner = [&](int p) {
@@ -166,14 +174,14 @@ __global__ void __launch_bounds__(kSweepThreads, kQuarters.blocks)
   };
   const auto position = [&](int i) { return (i / 2 * 2 * int64_t{dy.width} + i % 2) * sink.pitch; };
   struct Raw {
-    typename GradientReader<T, V>::Raw dy;
+    typename Reader::Raw dy;
     Vector<T, V> before[4];
   };
   for_pixels<kQuarters.in_flight>(
       sweep,
       [&](int p) {
         Raw raw;
-        raw.dy = gradient.read(dy, p);
+        raw.dy = Reader::read(dy, p, c);
         if (adds) {
 #pragma unroll
           for (int i = 0; i < 4; ++i)
@@ -181,20 +189,22 @@ __global__ void __launch_bounds__(kSweepThreads, kQuarters.blocks)
         }
         return raw;
       },
-      [&](int p, const Raw& raw) {
-        float quarter[V];
-        gradient.value(quarter, raw.dy, dy, 0);
+      [&] {
+        return [&, gradient = Reader(dy, c)](int p, const Raw& raw) {
+          float quarter[V];
+          gradient.value(quarter, raw.dy, dy, 0);
 #pragma unroll
-        for (int k = 0; k < V; ++k) quarter[k] *= 0.25f;
-        T* to = sink.grad + corner(p);
+          for (int k = 0; k < V; ++k) quarter[k] *= 0.25f;
+          T* to = sink.grad + corner(p);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          float g[V];
+          for (int i = 0; i < 4; ++i) {
+            float g[V];
 #pragma unroll
-          for (int k = 0; k < V; ++k) g[k] = quarter[k];
-          if (adds) GradientWriter<T, V>::add(g, raw.before[i]);
-          store_vector(to + position(i), vector_of<T>(g));
-        }
+            for (int k = 0; k < V; ++k) g[k] = quarter[k];
+            if (adds) GradientWriter<T, V>::add(g, raw.before[i]);
+            store_vector(to + position(i), vector_of<T>(g));
+          }
+        };
       });
 }
 
@@ -211,8 +221,6 @@ struct MaxTiles {
 
 constexpr int kMaxPoolShared = 96 << 10;
 
-constexpr int kMaxVector = 4;
-
 // Of each window and channel: its gradient, and which tap is the maximum.
 inline size_t shared_bytes(const MaxTiles& t, int channels) {
   return size_t{1} * t.windows_h * t.windows_w * channels * (sizeof(float) + sizeof(uint16_t));
@@ -225,6 +233,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
   extern __shared__ float shared[];
   __shared__ SumBuffer<V> buffer;
   follow();
+  if constexpr (V > 1) dy.gate = nullptr;
   const int c = first_channel<V>(), lanes = blockDim.x * V, lane = threadIdx.x * V;
   // (windows, lanes) each.
   float* gradients = shared;
@@ -323,32 +332,34 @@ template <class T>
 void Pooling<T>::forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
                          bool maximal, const Partials& partials, cudaStream_t stream) {
   constexpr int V = kSweepVector<T>;
-  const auto run = [&](auto kernel, int vector) {
-    const Sweep sweep = make_sweep(out.pixels(), out.channels, vector, kPoolForward);
-    launch(kernel, sweep.grid(), sweep.block(), 0, stream, out, in, window, maximal, sweep,
-           partials);
+  const auto run = [&]<int Vector, int K>() {
+    const Sweep sweep = make_sweep(out.pixels(), out.channels, Vector, kPoolForward<Vector>);
+    launch(pool_forward_kernel<T, Vector, K>, sweep.grid(), sweep.block(), 0, stream, out, in,
+           window, maximal, sweep, partials);
   };
-  const bool vectors = vectors_fit<V>(out.y, out.channels, out.pitch) && vectors_fit<V>(in);
-  const bool square = window.kernel_h == window.kernel_w;
-  if (vectors && square && window.kernel_h == 2)
-    run(pool_forward_kernel<T, V, 2>, V);
-  else if (vectors && square && window.kernel_h == 3)
-    run(pool_forward_kernel<T, V, 3>, V);
-  else if (vectors)
-    run(pool_forward_kernel<T, V, 0>, V);
+  const auto fit = [&]<int Vector>() {
+    return vectors_fit<Vector>(out.y, out.channels, out.pitch) && vectors_fit<Vector>(in);
+  };
+  const int side = window.kernel_h == window.kernel_w ? window.kernel_h : 0;
+  if (side == 2 && fit.template operator()<V>())
+    run.template operator()<V, 2>();
+  else if (side == 3 && fit.template operator()<kManyTaps>())
+    run.template operator()<kManyTaps, 3>();
+  else if (fit.template operator()<kManyTaps>())
+    run.template operator()<kManyTaps, 0>();
   else
-    run(pool_forward_kernel<T, 1, 0>, 1);
+    run.template operator()<1, 0>();
 }
 
 namespace {
 
-// Whether threads can take V channels of all that a backward touches.
+// Whether threads can take V channels of all that a backward touches: a gate of dy wants one each.
 template <int V, class T>
 bool all_vectors_fit(const GradientSink<T>& sink, const GradientView<T>& dy,
                      const OperandView<T>& in) {
   return vectors_fit<V>(sink.grad, in.channels, sink.pitch) && vectors_fit<V>(in) &&
          vectors_fit<V>(dy.grad, dy.channels, dy.pitch) &&
-         vectors_fit<V>(dy.x, dy.channels, dy.pitch);
+         vectors_fit<V>(dy.x, dy.channels, dy.pitch) && !dy.gated();
 }
 
 template <class T>
@@ -356,15 +367,16 @@ void average_backward(const GradientSink<T>& sink, const GradientView<T>& dy,
                       const OperandView<T>& in, const Window& window, const Partials& partials,
                       cudaStream_t stream) {
   constexpr int V = kSweepVector<T>;
-  const bool vectors = all_vectors_fit<V>(sink, dy, in);
-  if (vectors && in_quarters(dy, in, window)) {
+  if (all_vectors_fit<V>(sink, dy, in) && in_quarters(dy, in, window)) {
     const Sweep sweep = make_sweep(dy.pixels(), dy.channels, V, kQuarters);
     launch(quarters_backward_kernel<T, V>, sweep.grid(), sweep.block(), 0, stream, sink, dy, sweep);
     return;
   }
-  const Sweep sweep = make_sweep(in.pixels(), in.channels, vectors ? V : 1, kAverageBackward);
-  launch(vectors ? average_backward_kernel<T, V> : average_backward_kernel<T, 1>, sweep.grid(),
-         sweep.block(), 0, stream, sink, dy, in, window, sweep, partials);
+  const bool vectors = all_vectors_fit<kTwoNorms>(sink, dy, in);
+  const Sweep sweep =
+      make_sweep(in.pixels(), in.channels, vectors ? kTwoNorms : 1, kAverageBackward);
+  launch(vectors ? average_backward_kernel<T, kTwoNorms> : average_backward_kernel<T, 1>,
+         sweep.grid(), sweep.block(), 0, stream, sink, dy, in, window, sweep, partials);
 }
 
 template <class T>
@@ -379,11 +391,11 @@ void max_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const 
            shared_bytes(tiles, sweep.lanes * vector), stream, sink, dy, in, window, tiles,
            partials);
   };
-  const bool vectors = all_vectors_fit<kMaxVector>(sink, dy, in);
+  const bool vectors = all_vectors_fit<kTwoNorms>(sink, dy, in);
   if (vectors && window.kernel_h == 3 && window.kernel_w == 3)
-    run(max_backward_kernel<T, kMaxVector, 3>, kMaxVector);
+    run(max_backward_kernel<T, kTwoNorms, 3>, kTwoNorms);
   else if (vectors)
-    run(max_backward_kernel<T, kMaxVector, 0>, kMaxVector);
+    run(max_backward_kernel<T, kTwoNorms, 0>, kTwoNorms);
   else
     run(max_backward_kernel<T, 1, 0>, 1);
 }

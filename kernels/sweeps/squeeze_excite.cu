@@ -30,7 +30,6 @@ __global__ void __launch_bounds__(kImageThreads, 1)
     struct Raw {
       Vector<T, V> x, dz;
     };
-    const OperandReader<T, V> reader(in, c);
     for_pixels<kInFlight>(
         sweep,
         [&](int p) {
@@ -39,18 +38,20 @@ __global__ void __launch_bounds__(kImageThreads, 1)
           if constexpr (Weighted) raw.dz = load_vector<V>(dz + int64_t{p} * dz_pitch + c);
           return raw;
         },
-        [&](int, const Raw& raw) {
-          Loaded<float> x[V];
-          reader.load(x, raw.x, in);
-          float factor[V];
-          if constexpr (Weighted) to_floats(factor, raw.dz);
+        [&] {
+          return [&, reader = OperandReader<T, V>(in, c)](int, const Raw& raw) {
+            Loaded<float> x[V];
+            reader.load(x, raw.x, in);
+            float factor[V];
+            if constexpr (Weighted) to_floats(factor, raw.dz);
 #pragma unroll
-          for (int k = 0; k < V; ++k) {
-            const float t = Weighted ? factor[k] * x[k].slope : x[k].slope;
-            h[k] = Weighted ? fmaf(factor[k], x[k].h, h[k]) : h[k] + x[k].h;
-            slope[k] += t;
-            slope_xhat[k] = fmaf(t, x[k].xhat, slope_xhat[k]);
-          }
+            for (int k = 0; k < V; ++k) {
+              const float t = Weighted ? factor[k] * x[k].slope : x[k].slope;
+              h[k] = Weighted ? fmaf(factor[k], x[k].h, h[k]) : h[k] + x[k].h;
+              slope[k] += t;
+              slope_xhat[k] = fmaf(t, x[k].xhat, slope_xhat[k]);
+            }
+          };
         });
   }
   const float factor = Weighted ? 1.f : 1.f / static_cast<float>(in.height * in.width);
