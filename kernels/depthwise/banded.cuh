@@ -9,7 +9,8 @@
 // of a 5 × 5 window take ten products, not a hundred multiply-adds; sums are in float, and nothing
 // is transposed. The gradient of the weight is the same picture turned: pixels are the K dimension
 // (`ldmatrix.trans`), and of each product the entries with c = c' are kept. What is multiplied is
-// rounded to the storage type, as for a library.
+// rounded to the storage type, as for a library. A value that is not finite spreads over its quad:
+// zeros of a matrix times it are not zero.
 //
 // A block keeps its channels and its place in the image and walks through stacks of images. So
 // padding is zeroed once, addresses are computed once, and gradients of weights and sums stay in
