@@ -4,6 +4,7 @@
 
 #include "engine/error.h"
 #include "engine/step_sizes.h"
+#include "kernels/banded_tiles.h"
 
 namespace engine {
 
@@ -40,7 +41,7 @@ struct Layer {
 // ---------------------------------------------------------------- fused depthwise
 
 // The kernels are square, of 3 or 5 pixels, and add no bias.
-bool takes_fused_depthwise(const Layer& l) {
+bool takes_fused_depthwise(const Layer& l, Direction) {
   const Window& w = l.conv.window;
   return l.conv.depthwise() && l.conv.bias == kNone && w.kernel_h == w.kernel_w &&
          (w.kernel_h == 3 || w.kernel_h == 5);
@@ -62,6 +63,44 @@ Cost fused_cost(const Layer& l, Direction direction) {
   if (direction == Direction::forward) return {in + weight + out, flops};
   const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * out : out;
   return {gradient + in + 2 * weight + in, 2 * flops};
+}
+
+// ---------------------------------------------------------------- banded depthwise
+
+const BandedTile* banded_tile(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const Buffer& b = l.sizes.graph.buffers[(forward ? l.conv.out : l.conv.in.at).buffer];
+  return (forward ? banded_forward_tile : banded_backward_tile)(l.conv.window, l.conv.in.act,
+                                                                b.height, b.width);
+}
+
+// The kernels multiply 16-bit values of a normalised operand without a gate, in whole vectors of 16
+// bytes; the backward wants an output that a squeeze-excite gates.
+bool takes_banded_depthwise(const Layer& l, Direction direction) {
+  constexpr int kVector = 8;
+  const auto in_vectors = [&](const Slice& s) {
+    return s.c0 % kVector == 0 && s.channels() % kVector == 0 &&
+           l.sizes.graph.buffers[s.buffer].channels % kVector == 0;
+  };
+  const Operand& in = l.conv.in;
+  const int out = l.conv.out.buffer;
+  return l.conv.depthwise() && l.conv.bias == kNone && storage_size(l.options.precision) == 2 &&
+         in.norm != kNone && in.gate == kNone && in_vectors(in.at) && in_vectors(l.conv.out) &&
+         banded_tile(l, direction) != nullptr &&
+         (direction == Direction::forward ||
+          (l.sizes.graph.buffers[out].normed && l.sizes.gated(out)));
+}
+
+Scratch banded_depthwise_scratch(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const BandedTile& tile = *banded_tile(l, direction);
+  const Slice& at = forward ? l.conv.out : l.conv.in.at;
+  const Buffer& b = l.sizes.graph.buffers[at.buffer];
+  const int sums = forward ? kBandedStatistics : banded_sums(tile.kernel);
+  const size_t bytes = banded_partials(tile, sums, l.options.batch, b.height, b.width,
+                                       at.channels(), l.options.limits) *
+                       sizeof(float);
+  return forward ? Scratch{.partials = bytes} : Scratch{.weight = bytes};
 }
 
 // ---------------------------------------------------------------- around a library call
@@ -95,19 +134,19 @@ Cost library_cost(const Layer& l, Direction direction) {
   return {completed + call + epilogue + loaded + call, 2 * flops};
 }
 
-bool takes_product(const Layer& l) {
+bool takes_product(const Layer& l, Direction) {
   return l.conv.product();
 }
-bool takes_any_but_products(const Layer& l) {
+bool takes_any_but_products(const Layer& l, Direction) {
   return !l.conv.product();
 }
-bool takes_dense(const Layer& l) {
+bool takes_dense(const Layer& l, Direction) {
   return l.conv.kind == Conv::Kind::dense;
 }
-bool takes_depthwise(const Layer& l) {
+bool takes_depthwise(const Layer& l, Direction) {
   return l.conv.depthwise();
 }
-bool takes_any(const Layer&) {
+bool takes_any(const Layer&, Direction) {
   return true;
 }
 
@@ -123,13 +162,15 @@ struct Row {
   Form form;
   std::string_view name;
   ConvForm family;
-  bool (*takes)(const Layer&);
+  bool (*takes)(const Layer&, Direction);
   Scratch (*scratch)(const Layer&, Direction);
   Cost (*cost)(const Layer&, Direction);
 };
 
 // The rows of each backend are in the order of preference.
 constexpr Row kRows[] = {
+    {BackendKind::cuda, Form::banded_depthwise, "banded depthwise", ConvForm::fused,
+     takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::matrix_product, "cuBLASLt", ConvForm::library, takes_product,
@@ -164,7 +205,7 @@ std::vector<Candidate> candidates(const Graph& graph, const Conv& conv, Directio
   const Layer layer{conv, options, {graph, options.batch, options.precision}};
   std::vector<const Row*> rows;
   for (const Row& row : kRows)
-    if (row.backend == options.backend && row.takes(layer)) rows.push_back(&row);
+    if (row.backend == options.backend && row.takes(layer, direction)) rows.push_back(&row);
   require(!rows.empty(), Failure::internal, "{}: no form computes it", conv.name);
   const auto unwanted = [&](const Row* row) {
     return options.conv != ConvForm::automatic && row->family != options.conv;

@@ -90,11 +90,13 @@ Launches library_backward(const Cuda& gpu, const Layer<T>& l, const Source<T>& d
   return launches;
 }
 
-// One direction in one form; nothing where a library has no algorithm for it.
+// One direction in one form; nothing where a library, the GPU or the views do not allow it.
 template <class T>
 std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> library_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> banded_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> fused_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 
