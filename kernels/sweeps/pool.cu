@@ -149,63 +149,75 @@ __global__ void __launch_bounds__(kSweepThreads, kAverageBackward.blocks)
   finish_norm_sums(sink, in, partials, buffer);
 }
 
-// Windows of 2 × 2 that tile a plain operand: a thread takes a window and writes its four positions.
-constexpr SweepKernel kQuarters{2, kWideGroup, 2};
+// Windows that tile the operand, and a gradient without a norm: a thread takes a window, and loads
+// some of its positions at a time.
+constexpr SweepKernel kTiled{1, kSummedGroup, 2};
+constexpr int kPositions = 2;
 
 template <class T>
-bool in_quarters(const GradientView<T>& dy, const OperandView<T>& in, const Window& w) {
-  return w.kernel_h == 2 && w.kernel_w == 2 && w.stride == 2 && w.padding == 0 && in.plain() &&
-         in.height == 2 * dy.height && in.width == 2 * dy.width;
+bool tile_the_operand(const GradientView<T>& dy, const OperandView<T>& in, const Window& w) {
+  const auto tile = [&](int kernel, int windows, int side) {
+    return (kernel == w.stride || windows == 1) && windows * kernel == side;
+  };
+  return w.padding == 0 && tile(w.kernel_h, dy.height, in.height) &&
+         tile(w.kernel_w, dy.width, in.width) && !dy.normed() && !dy.gated();
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, kQuarters.blocks)
-    quarters_backward_kernel(GradientSink<T> sink, GradientView<T> dy, Sweep sweep) {
+__global__ void __launch_bounds__(kSweepThreads, kTiled.blocks)
+    tiled_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
+                          Window window, Sweep sweep, Partials partials) {
+  __shared__ SumBuffer<V> buffer;
   follow();
-  dy.gate = nullptr;
-  const int c = first_channel<V>();
-  if (c >= dy.channels) return;
-  using Reader = GradientReader<T, V>;
-  const bool adds = sink.how == Write::add;
-  // The first of the four, in elements of the sink.
-  const auto corner = [&](int p) {
-    const int row = p / dy.width, column = p - row * dy.width;  // of all images
-    return (int64_t{4} * row * dy.width + 2 * column) * sink.pitch + c;
-  };
-  const auto position = [&](int i) { return (i / 2 * 2 * int64_t{dy.width} + i % 2) * sink.pitch; };
-  struct Raw {
-    typename Reader::Raw dy;
-    Vector<T, V> before[4];
-  };
-  for_pixels<kQuarters.in_flight>(
-      sweep,
-      [&](int p) {
-        Raw raw;
-        raw.dy = Reader::read(dy, p, c);
-        if (adds) {
+  const int c = first_channel<V>(), positions = window.kernel_h * window.kernel_w;
+  GradientWriter<T, V> writer;
+  if (c < in.channels) {
+    const bool reads_x = writer.reads_x(sink, in), adds = sink.how == Write::add;
+    const float factor = 1.f / static_cast<float>(positions);
+    const OperandReader<T, V> reader(in, c);
+    const auto spread = [&](int p, const Vector<T, V>& raw) {
+      const int window_row = p / dy.width, window_column = p - window_row * dy.width;
+      int pixel = window_row * window.kernel_h * in.width + window_column * window.kernel_w;
+      int column = 0;  // of the window
+      for (int first = 0; first < positions; first += kPositions) {
+        Vector<T, V> x[kPositions], before[kPositions];
+        int pixels[kPositions];
 #pragma unroll
-          for (int i = 0; i < 4; ++i)
-            raw.before[i] = load_vector<V>(sink.grad + corner(p) + position(i));
+        for (int i = 0; i < kPositions; ++i) {
+          pixels[i] = pixel;
+          if (first + i >= positions) continue;
+          if (reads_x) x[i] = load_vector<V>(in.x + int64_t{pixel} * in.pitch + c);
+          if (adds) before[i] = load_vector<V>(sink.grad + int64_t{pixel} * sink.pitch + c);
+          const bool ends = ++column == window.kernel_w;
+          pixel += ends ? in.width - window.kernel_w + 1 : 1;
+          column = ends ? 0 : column;
         }
-        return raw;
-      },
-      [&] {
-        return [&, gradient = Reader(dy, c)](int p, const Raw& raw) {
-          float quarter[V];
-          gradient.value(quarter, raw.dy, dy, 0);
+        float df[V];
+        to_floats(df, raw);
 #pragma unroll
-          for (int k = 0; k < V; ++k) quarter[k] *= 0.25f;
-          T* to = sink.grad + corner(p);
+        for (int i = 0; i < kPositions; ++i) {
+          if (first + i >= positions) continue;
+          float t[V];
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            float g[V];
-#pragma unroll
-            for (int k = 0; k < V; ++k) g[k] = quarter[k];
-            if (adds) GradientWriter<T, V>::add(g, raw.before[i]);
-            store_vector(to + position(i), vector_of<T>(g));
+          for (int k = 0; k < V; ++k) t[k] = df[k] * factor;
+          if (!sink.gated()) reader.apply_gate(t, in, pixels[i]);
+          if (reads_x) {
+            Loaded<float> loaded[V];
+            reader.load(loaded, x[i], in);
+            writer.take(t, loaded, reader.norm);
           }
-        };
-      });
+          if (adds) writer.add(t, before[i]);
+          store_vector(sink.grad + int64_t{pixels[i]} * sink.pitch + c, vector_of<T>(t));
+        }
+      }
+    };
+    for_pixels<kTiled.in_flight>(
+        sweep, [&](int p) { return load_vector<V>(dy.grad + int64_t{p} * dy.pitch + c); },
+        [&] { return spread; });
+  }
+  if (!takes_sums(sink)) return;
+  writer.leave(partials.rows, c, in.channels, buffer.floats);
+  finish_norm_sums(sink, in, partials, buffer);
 }
 
 // ---------------------------------------------------------------- maximum, backward
@@ -367,9 +379,10 @@ void average_backward(const GradientSink<T>& sink, const GradientView<T>& dy,
                       const OperandView<T>& in, const Window& window, const Partials& partials,
                       cudaStream_t stream) {
   constexpr int V = kSweepVector<T>;
-  if (all_vectors_fit<V>(sink, dy, in) && in_quarters(dy, in, window)) {
-    const Sweep sweep = make_sweep(dy.pixels(), dy.channels, V, kQuarters);
-    launch(quarters_backward_kernel<T, V>, sweep.grid(), sweep.block(), 0, stream, sink, dy, sweep);
+  if (all_vectors_fit<V>(sink, dy, in) && tile_the_operand(dy, in, window)) {
+    const Sweep sweep = make_sweep(dy.pixels(), dy.channels, V, kTiled);
+    launch(tiled_backward_kernel<T, V>, sweep.grid(), sweep.block(), 0, stream, sink, dy, in,
+           window, sweep, partials);
     return;
   }
   const bool vectors = all_vectors_fit<kTwoNorms>(sink, dy, in);
