@@ -1,0 +1,295 @@
+// The kernel behind both directions: out (pixels, channels) = source (pixels, depth) · weightᵀ.
+//
+// A warp works alone on tiles of 32 pixels. Nothing but the weights is shared between threads,
+// because the order of the depth, and of the output's channels, is free. The matrix unit wants of a
+// thread (g, t) two adjacent k at 2t and 2t + 8 of rows g and g + 8: here the k of two steps are
+// the channels 8t … 8t + 7 of a block of 32, so that a fragment is a pack of memory as it lies
+// there. Likewise columns 2t and 2t + 1 of four results are channels 8t … 8t + 7 of the output.
+// The weights are staged in the order in which threads want them.
+//
+// What a warp reads it copies ahead, over tile boundaries too, into a ring of its own, each thread
+// its own packs. There is no barrier between the first tile of a unit and its last.
+#pragma once
+
+#include "kernels/gemm/epilogue.cuh"
+
+namespace engine::kernels {
+
+constexpr int kBlockPacks = 4 * kWarp;  // of the weights of 32 channels at 32 of depth
+
+// The channel of a block of the output that column g of result j is.
+__device__ __forceinline__ int channel_of_column(int g, int j) {
+  return g / 2 * kPack + 2 * j + g % 2;
+}
+
+// packs (depth blocks, group blocks, 4 j, 32 lanes) = weight (channels, depth) from channel c0 on:
+// lane (g, t) holds the eight depths from 8t on of column g of result j. Zero beyond the ends.
+template <class T>
+__device__ __forceinline__ void stage_weight(Pack<T>* packs, const T* __restrict__ weight, int c0,
+                                             int channels, int depth, const ProductCut& cut) {
+  const int group_blocks = cut.columns / kProductBlock;
+  const int count = cut.depth_blocks * group_blocks * kBlockPacks;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const int lane = i % kWarp, j = i / kWarp % 4, block = i / kBlockPacks;
+    const int at = block / group_blocks, of = block - at * group_blocks;
+    const int c = c0 + of * kProductBlock + channel_of_column(lane / 4, j);
+    const int k = at * kProductBlock + lane % 4 * kPack;
+    if (c < channels && k < depth)
+      copy_async(packs + i, weight + int64_t{c} * depth + k);
+    else
+      store_vector(&packs[i].at[0], Pack<T>{});
+  }
+  commit_copies();
+}
+
+// The same from weight (depth, channels): a thread takes eight channels of two adjacent depths.
+template <class T>
+__device__ __forceinline__ void stage_weight_transposed(Pack<T>* packs,
+                                                        const T* __restrict__ weight, int c0,
+                                                        int channels, int depth,
+                                                        const ProductCut& cut) {
+  constexpr int kPairs = kProductBlock / 2;
+  const int column_packs = cut.columns / kPack, group_blocks = cut.columns / kProductBlock;
+  const int count = cut.depth_blocks * column_packs * kPairs;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const int pair = i % kPairs, of = i / kPairs % column_packs, at = i / kPairs / column_packs;
+    const int c = c0 + of * kPack, k = at * kProductBlock + 2 * pair;
+    Pack<T> even{}, odd{};
+    if (c < channels && k < depth) {
+      even = load_vector<kPack>(weight + int64_t{k} * channels + c);
+      odd = load_vector<kPack>(weight + int64_t{k + 1} * channels + c);
+    }
+    const int t = pair / 4, word = pair % 4, block = at * group_blocks + of / 4;
+#pragma unroll
+    for (int m = 0; m < kPack; ++m) {
+      const int lane = (of % 4 * 2 + m % 2) * 4 + t;
+      const Vector<T, 2> two{{even.at[m], odd.at[m]}};
+      store_vector(&packs[(block * 4 + m / 2) * kWarp + lane].at[2 * word], two);
+    }
+  }
+}
+
+// What a warp asks of memory next: the blocks of its source and what its epilogue reads, in the
+// order in which they are used.
+template <ProductShape S, class T, class Source, class Epilogue>
+class Feed {
+ public:
+  __device__ __forceinline__ Feed(const Source& source, const Epilogue& epilogue,
+                                  const ProductCut& cut, Pack<T>* ring, int first_tile, int end,
+                                  int c0, int chunks)
+      : source_(source),
+        epilogue_(epilogue),
+        cut_(cut),
+        ring_(ring),
+        tile_(first_tile),
+        end_(end),
+        c0_(c0),
+        chunks_(chunks) {
+    place();
+  }
+
+  // Asks for the next slot's worth; one group of copies, empty beyond the last tile.
+  __device__ __forceinline__ void fetch(const TileThread& me) {
+    if (tile_ < end_) {
+      Pack<T>* const slot = slot_at(stage_);
+      if (block_ < cut_.depth_blocks) {
+        source_.fetch(slot, place_, me.row, block_ * kProductBlock + me.channel);
+      } else {
+#pragma unroll
+        for (int b = 0; b < S.chunk; ++b)
+          epilogue_.fetch(slot + b * epilogue_.reads() * kTileRows * kWarp, place_, me.row,
+                          c0_ + (chunk_ * S.chunk + b) * kProductBlock + me.channel);
+      }
+      advance();
+    }
+    commit_copies();
+    stage_ = (stage_ + 1) % kProductStages;
+  }
+
+  // The slot that is used next, once it has arrived.
+  __device__ __forceinline__ const Pack<T>* wait() {
+    wait_copies<kProductStages - 1>();
+    const Pack<T>* const slot = slot_at(used_);
+    used_ = (used_ + 1) % kProductStages;
+    return slot;
+  }
+
+  __device__ __forceinline__ static Tile tile_at(const ProductCut& cut, int tile) {
+    const int image = tile / cut.strips, strip = tile - image * cut.strips;
+    return {int64_t{image} * cut.area + strip * kProductTile,
+            min(kProductTile, cut.area - strip * kProductTile), image};
+  }
+
+ private:
+  __device__ __forceinline__ Pack<T>* slot_at(int stage) const {
+    return ring_ + stage * (cut_.slot / static_cast<int>(sizeof(Pack<T>)));
+  }
+  __device__ __forceinline__ void place() {
+    if (tile_ < end_) place_ = tile_at(cut_, tile_);
+  }
+  __device__ __forceinline__ void advance() {
+    // The chunk's epilogue follows its last block, if it reads anything.
+    const int last = cut_.depth_blocks - (epilogue_.reads() == 0);
+    if (++block_ <= last) return;
+    block_ = S.held > 0 ? cut_.depth_blocks : 0;
+    if (++chunk_ < chunks_ && (S.held == 0 || epilogue_.reads() > 0)) return;
+    block_ = chunk_ = 0;
+    tile_ += S.warps;
+    place();
+  }
+
+  const Source& source_;
+  const Epilogue& epilogue_;
+  const ProductCut& cut_;
+  Pack<T>* ring_;
+  int tile_, end_, c0_, chunks_, chunk_ = 0, block_ = 0, stage_ = 0, used_ = 0;
+  Tile place_{};
+};
+
+// sum += a block of the source · the weights of a chunk at that depth.
+template <int Blocks, class T>
+__device__ __forceinline__ void multiply_block(float (&sum)[2][4 * Blocks][4],
+                                               const Pack<T> (&a)[kTileRows],
+                                               const Pack<T>* weights) {
+#pragma unroll
+  for (int j = 0; j < 4 * Blocks; ++j) {
+    const Pack<T> w = weights[j * kWarp];
+#pragma unroll
+    for (int step = 0; step < 2; ++step)
+#pragma unroll
+      for (int m = 0; m < 2; ++m)
+        multiply<T>(sum[m][j], word_of(a[2 * m], 2 * step), word_of(a[2 * m + 1], 2 * step),
+                    word_of(a[2 * m], 2 * step + 1), word_of(a[2 * m + 1], 2 * step + 1),
+                    word_of(w, 2 * step), word_of(w, 2 * step + 1));
+  }
+}
+
+template <ProductShape S, class T, class Source, class Epilogue>
+__global__ void __launch_bounds__(S.warps* kWarp, S.blocks)
+    product_kernel(const __grid_constant__ Source source, const __grid_constant__ Epilogue epilogue,
+                   const T* __restrict__ weight, const __grid_constant__ ProductCut cut) {
+  const TileThread me;
+  const int depth = cut.depth_blocks * kProductBlock, group_blocks = cut.columns / kProductBlock;
+  const int c0 = blockIdx.x * cut.columns;
+  const int chunks =
+      product_blocks(min(cut.columns, epilogue.channels() - c0), S.chunk * kProductBlock);
+
+  // Shared memory: weights, rings, the constants of the source and of the epilogue, sums.
+  auto* const weights = reinterpret_cast<Pack<T>*>(dynamic_shared);
+  auto* const rings =
+      reinterpret_cast<unsigned char*>(weights + cut.depth_blocks * group_blocks * kBlockPacks);
+  auto* const scale = reinterpret_cast<float*>(rings + S.warps * kProductStages * cut.slot);
+  float *const shift = scale + depth, *const constants = shift + depth;
+  const ProductSums sums{
+      constants + Epilogue::kConstants * cut.columns,
+      constants + (Epilogue::kConstants + Epilogue::kSums * S.warps) * cut.columns, S.warps,
+      cut.columns};
+
+  const int unit = blockIdx.y, span = unit / cut.pieces;
+  const int begin = span * cut.span + (unit - span * cut.pieces) * cut.per;
+  const int end = min(begin + cut.per, (span + 1) * cut.span);
+  Feed<S, T, Source, Epilogue> feed(
+      source, epilogue, cut,
+      reinterpret_cast<Pack<T>*>(rings + me.warp * kProductStages * cut.slot) + me.lane,
+      begin + me.warp, end, c0, chunks);
+#pragma unroll
+  for (int i = 0; i < kProductStages; ++i) feed.fetch(me);
+
+  if constexpr (Source::kTransposedWeight)
+    stage_weight_transposed(weights, weight, c0, epilogue.channels(), source.depth(), cut);
+  else
+    stage_weight(weights, weight, c0, epilogue.channels(), source.depth(), cut);
+  for (int c = threadIdx.x; c < depth; c += S.warps * kWarp) {
+    const Folded folded = c < source.depth() ? source.constants(c) : Folded{0, 0};
+    scale[c] = folded.scale;
+    shift[c] = folded.shift;
+  }
+  for (int i = threadIdx.x; i < cut.columns; i += S.warps * kWarp)
+    epilogue.stage(constants, cut.columns, i, c0 + i);
+  for (int i = threadIdx.x; i < Epilogue::kSums * S.warps * cut.columns; i += S.warps * kWarp)
+    sums.at[i] = 0;
+  wait_copies<0>();
+  __syncthreads();
+
+  // The next block of the source, transformed; zero beyond its channels.
+  const auto take = [&](Pack<T>(&a)[kTileRows], const Tile& tile, int block, bool leaves) {
+    const int c = block * kProductBlock + me.channel;
+    typename Source::Raw raw;
+    source.read(raw, feed.wait(), tile, c);
+    feed.fetch(me);
+    source.transform(a, raw, tile, me.row, c, scale + c, shift + c, leaves);
+    if (c < source.depth()) return;
+#pragma unroll
+    for (int i = 0; i < kTileRows; ++i) a[i] = Pack<T>{};
+  };
+  const auto weights_at = [&](int block, int chunk) {
+    return weights + (block * group_blocks + chunk * S.chunk) * kBlockPacks + me.lane;
+  };
+
+  float met = 0;
+  for (int t = begin + me.warp; t < end; t += S.warps) {
+    const Tile tile = feed.tile_at(cut, t);
+    Pack<T> held[S.held > 0 ? S.held : 1][kTileRows];
+    if constexpr (S.held > 0) {
+#pragma unroll
+      for (int b = 0; b < S.held; ++b)
+        if (b < cut.depth_blocks) take(held[b], tile, b, blockIdx.x == 0);
+    }
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      float sum[2][4 * S.chunk][4] = {};
+      if constexpr (S.held > 0) {
+#pragma unroll
+        for (int b = 0; b < S.held; ++b)
+          if (b < cut.depth_blocks) multiply_block<S.chunk>(sum, held[b], weights_at(b, chunk));
+      } else {
+        for (int b = 0; b < cut.depth_blocks; ++b) {
+          take(held[0], tile, b, blockIdx.x == 0 && chunk == 0);
+          multiply_block<S.chunk>(sum, held[0], weights_at(b, chunk));
+        }
+      }
+      const Pack<T>* const slot = epilogue.reads() > 0 ? feed.wait() : nullptr;
+#pragma unroll
+      for (int b = 0; b < S.chunk; ++b) {
+        float value[kTileRows][kPack];
+#pragma unroll
+        for (int i = 0; i < kTileRows; ++i)
+#pragma unroll
+          for (int k = 0; k < kPack; ++k)
+            value[i][k] = sum[i / 2][4 * b + k / 2][i % 2 * 2 + k % 2];
+        const int column = (chunk * S.chunk + b) * kProductBlock + me.channel;
+        epilogue.store(value, me, tile, {c0 + column, column, t < begin + S.warps},
+                       slot + b * epilogue.reads() * kTileRows * kWarp, constants, sums);
+      }
+      if (epilogue.reads() > 0) feed.fetch(me);
+    }
+    met += static_cast<float>(tile.rows);
+  }
+
+  if (me.lane == 0) sums.met[me.warp] = met;
+  __syncthreads();
+  for (int i = threadIdx.x; i < cut.columns; i += S.warps * kWarp)
+    if (c0 + i < epilogue.channels()) epilogue.leave(sums, i, c0 + i, unit);
+}
+
+// Calls use.operator()<shape>() with the shape for a depth.
+template <class Use>
+void visit_product_shape(int depth, Use use) {
+  if (depth <= kProductHeld64.held * kProductBlock)
+    use.template operator()<kProductHeld64>();
+  else if (depth <= kProductHeld128.held * kProductBlock)
+    use.template operator()<kProductHeld128>();
+  else
+    use.template operator()<kProductStreamed>();
+}
+
+template <ProductShape S, class T, class Source, class Epilogue>
+void launch_product(const Source& source, const Epilogue& epilogue, const T* weight,
+                    const ProductCut& cut, cudaStream_t stream) {
+  const auto kernel = product_kernel<S, T, Source, Epilogue>;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
+  kernel<<<dim3(cut.groups, cut.units), S.warps * kWarp, cut.shared, stream>>>(source, epilogue,
+                                                                               weight, cut);
+}
+
+}  // namespace engine::kernels

@@ -1,0 +1,191 @@
+// What a fused product reads: an operand or a gradient, copied ahead into a warp's ring and
+// transformed in registers on its way to the matrix unit. A thread (g, t) holds rows g, g + 8, … of
+// a tile at eight channels, 8t … 8t + 7 of a block: whole packs of memory, which it copies, reads
+// back and transforms alone, so that nothing has to wait for another thread.
+#pragma once
+
+#include "kernels/device.cuh"
+#include "kernels/gemm/cut.h"
+#include "kernels/gemm/mma.cuh"
+#include "kernels/operand.h"
+
+namespace engine::kernels {
+
+constexpr int kTileRows = kProductTile / 8;  // rows of a thread
+
+// The place of a thread in its warp's tile.
+struct TileThread {
+  int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  int row = lane / 4, channel = lane % 4 * kPack;
+};
+
+// The pixels [first, first + rows) of a tile, and their image if tiles do not straddle images.
+struct Tile {
+  int64_t first;
+  int rows, image;
+};
+
+// Calls use(i, pixel) for the thread's rows that the tile has.
+template <class Use>
+__device__ __forceinline__ void for_rows(const Tile& tile, int row, Use use) {
+#pragma unroll
+  for (int i = 0; i < kTileRows; ++i)
+    if (row + 8 * i < tile.rows) use(i, tile.first + row + 8 * i);
+}
+
+__device__ __forceinline__ void load_floats(float (&out)[kPack], const float* from) {
+#pragma unroll
+  for (int k = 0; k < kPack; k += 4)
+    *reinterpret_cast<float4*>(out + k) = *reinterpret_cast<const float4*>(from + k);
+}
+
+// silu(u) = v + v·tanh(v) with v = u / 2, by one special-function operation. The constants of a
+// channel are folded into u = scale·x + shift, and halved before a SiLU.
+__device__ __forceinline__ float silu_of_half(float v) {
+  return fmaf(v, tanh_approximate(v), v);
+}
+__device__ __forceinline__ Activated<float> silu_with_slope_of_half(float v) {
+  const float t = tanh_approximate(v), s = fmaf(0.5f, t, 0.5f), h = fmaf(v, t, v);
+  return {h, fmaf(-h, s, s + h)};
+}
+
+struct Folded {
+  float scale, shift;
+};
+__device__ __forceinline__ Folded fold_norm(const ChannelNorm<float>& norm, Activation act) {
+  const float half = act == Activation::silu ? 0.5f : 1.f, scale = half * norm.scale();
+  return {scale, fmaf(-norm.mean, scale, half * norm.beta)};
+}
+
+// f = gate·act(norm(x)), with a learned gate if any.
+template <class T>
+struct OperandSource {
+  static constexpr bool kTransposedWeight = false;  // the weight is (channels, depth)
+  OperandView<T> in;
+
+  struct Raw {
+    Pack<T> x[kTileRows];
+    float gate[kPack];
+  };
+
+  __host__ __device__ int depth() const { return in.channels; }
+  int streams() const { return 1; }
+
+  __device__ __forceinline__ Folded constants(int c) const {
+    return fold_norm(in.norm.channel(c), in.act);
+  }
+  __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
+    if (c >= in.channels) return;
+    for_rows(tile, row, [&](int i, int64_t pixel) {
+      copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+    });
+  }
+  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot, const Tile& tile,
+                                       int c) const {
+#pragma unroll
+    for (int i = 0; i < kTileRows; ++i) raw.x[i] = slot[i * kWarp];
+    if (in.gate && c < in.channels)
+      load_floats(raw.gate, in.gate + int64_t{tile.image} * in.channels + c);
+  }
+  // f, rounded. `scale` and `shift` are those of the thread's channels.
+  __device__ __forceinline__ void transform(Pack<T> (&f)[kTileRows], const Raw& raw, const Tile&,
+                                            int, int, const float* scale, const float* shift,
+                                            bool) const {
+    if (in.plain()) {
+#pragma unroll
+      for (int i = 0; i < kTileRows; ++i) f[i] = raw.x[i];
+      return;
+    }
+    float a[kPack], b[kPack];
+    load_floats(a, scale);
+    load_floats(b, shift);
+    const auto each = [&](auto activation) {
+#pragma unroll
+      for (int i = 0; i < kTileRows; ++i) {
+        float v[kPack];
+        to_floats(v, raw.x[i]);
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) v[k] = activation(fmaf(a[k], v[k], b[k]));
+        if (in.gate) {
+#pragma unroll
+          for (int k = 0; k < kPack; ++k) v[k] *= raw.gate[k];
+        }
+        f[i] = vector_of<T>(v);
+      }
+    };
+    if (in.act == Activation::silu)
+      each([](float v) { return silu_of_half(v); });
+    else if (in.act == Activation::relu)
+      each([](float u) { return activate(Activation::relu, u).h; });
+    else if (in.act == Activation::relu6)
+      each([](float u) { return activate(Activation::relu6, u).h; });
+    else
+      each([](float u) { return u; });
+  }
+};
+
+// dy = G − k0 − k1·xhat, or G itself; without a gate. It is left in `dense` (pixels, channels) for
+// whoever needs it again, unless that is null.
+template <class T>
+struct GradientSource {
+  static constexpr bool kTransposedWeight = true;  // the weight is (depth, channels)
+  GradientView<T> dy;
+  T* dense;
+
+  struct Raw {
+    Pack<T> grad[kTileRows], x[kTileRows];
+  };
+
+  __host__ __device__ int depth() const { return dy.channels; }
+  int streams() const { return dy.normed() ? 2 : 1; }
+
+  // dy = G + scale·x + shift.
+  __device__ __forceinline__ Folded constants(int c) const {
+    if (!dy.normed()) return {0, 0};
+    const ChannelNorm<float> norm = dy.norm.channel(c);
+    const float slope = dy.k1[c] * norm.inv_std;
+    return {-slope, fmaf(slope, norm.mean, -dy.k0[c])};
+  }
+  __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
+    if (c >= dy.channels) return;
+    for_rows(tile, row, [&](int i, int64_t pixel) {
+      copy_async(slot + i * kWarp, dy.grad + pixel * dy.pitch + c);
+      if (dy.normed()) copy_async(slot + (kTileRows + i) * kWarp, dy.x + pixel * dy.pitch + c);
+    });
+  }
+  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot, const Tile&, int) const {
+#pragma unroll
+    for (int i = 0; i < kTileRows; ++i) {
+      raw.grad[i] = slot[i * kWarp];
+      if (dy.normed()) raw.x[i] = slot[(kTileRows + i) * kWarp];
+    }
+  }
+  // `leaves`: nobody else stores these channels of the tile.
+  __device__ __forceinline__ void transform(Pack<T> (&value)[kTileRows], const Raw& raw,
+                                            const Tile& tile, int row, int c, const float* scale,
+                                            const float* shift, bool leaves) const {
+    if (!dy.normed()) {
+#pragma unroll
+      for (int i = 0; i < kTileRows; ++i) value[i] = raw.grad[i];
+      return;
+    }
+    float a[kPack], b[kPack];
+    load_floats(a, scale);
+    load_floats(b, shift);
+#pragma unroll
+    for (int i = 0; i < kTileRows; ++i) {
+      float v[kPack], x[kPack];
+      to_floats(v, raw.grad[i]);
+      to_floats(x, raw.x[i]);
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) v[k] += fmaf(a[k], x[k], b[k]);
+      value[i] = vector_of<T>(v);
+    }
+    if (!dense || !leaves || c >= dy.channels) return;
+    for_rows(tile, row, [&](int i, int64_t pixel) {
+      store_vector(dense + pixel * dy.channels + c, value[i]);
+    });
+  }
+};
+
+}  // namespace engine::kernels
