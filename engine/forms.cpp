@@ -4,6 +4,7 @@
 
 #include "engine/error.h"
 #include "engine/step_sizes.h"
+#include "kernels/product.h"
 
 namespace engine {
 
@@ -40,7 +41,7 @@ struct Layer {
 // ---------------------------------------------------------------- fused depthwise
 
 // The kernels are square, of 3 or 5 pixels, and add no bias.
-bool takes_fused_depthwise(const Layer& l) {
+bool takes_fused_depthwise(const Layer& l, Direction) {
   const Window& w = l.conv.window;
   return l.conv.depthwise() && l.conv.bias == kNone && w.kernel_h == w.kernel_w &&
          (w.kernel_h == 3 || w.kernel_h == 5);
@@ -62,6 +63,54 @@ Cost fused_cost(const Layer& l, Direction direction) {
   if (direction == Direction::forward) return {in + weight + out, flops};
   const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * out : out;
   return {gradient + in + 2 * weight + in, 2 * flops};
+}
+
+// ---------------------------------------------------------------- fused pointwise
+
+// The slice lies in memory in whole packs of eight channels.
+bool in_packs(const Layer& l, const Slice& s) {
+  constexpr int kPack = 8;
+  return s.c0 % kPack == 0 && s.channels() % kPack == 0 &&
+         l.sizes.graph.buffers[s.buffer].channels % kPack == 0;
+}
+
+// The kernels multiply 16-bit values, add no bias, take a learned gate on the operand alone, and
+// keep the weights of a few channels in shared memory.
+bool takes_fused_pointwise(const Layer& l, Direction direction) {
+  const Operand& in = l.conv.in;
+  const int depth = direction == Direction::forward ? in.at.channels() : l.conv.out.channels();
+  return l.conv.kind == Conv::Kind::pointwise && l.conv.bias == kNone &&
+         storage_size(l.options.precision) == 2 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
+         (in.gate == kNone || l.sizes.graph.gates[in.gate].learned) &&
+         !l.sizes.gated(l.conv.out.buffer) && product_fits(depth, l.options.limits);
+}
+
+// Large images are bound by memory, where a fused form moves less; small ones are so by the matrix
+// unit, which a library feeds better.
+bool takes_fused_pointwise_first(const Layer& l, Direction direction) {
+  constexpr int kLarge = 28 * 28;
+  const Buffer& b = l.sizes.graph.buffers[l.conv.out.buffer];
+  return b.height * b.width >= kLarge && takes_fused_pointwise(l, direction);
+}
+bool takes_fused_pointwise_last(const Layer& l, Direction direction) {
+  return takes_fused_pointwise(l, direction) && !takes_fused_pointwise_first(l, direction);
+}
+
+// The gradient of the operand leaves dy and f(x) for the product of the weight gradient.
+Scratch fused_pointwise_scratch(const Layer& l, Direction direction) {
+  Scratch scratch{.partials = l.partials()};
+  if (direction == Direction::forward) return scratch;
+  if (!l.operand_in_place()) scratch.operand = l.in();
+  if (!l.gradient_in_place()) scratch.output = l.out();
+  return scratch;
+}
+
+Cost fused_pointwise_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  if (direction == Direction::forward) return {in + weight + out, flops};
+  const double gradient = l.gradient_in_place() ? out : 3 * out;
+  const double operand = l.operand_in_place() ? in : 3 * in;
+  return {gradient + weight + operand + in + weight + out, 2 * flops};
 }
 
 // ---------------------------------------------------------------- around a library call
@@ -95,19 +144,19 @@ Cost library_cost(const Layer& l, Direction direction) {
   return {completed + call + epilogue + loaded + call, 2 * flops};
 }
 
-bool takes_product(const Layer& l) {
+bool takes_product(const Layer& l, Direction) {
   return l.conv.product();
 }
-bool takes_any_but_products(const Layer& l) {
+bool takes_any_but_products(const Layer& l, Direction) {
   return !l.conv.product();
 }
-bool takes_dense(const Layer& l) {
+bool takes_dense(const Layer& l, Direction) {
   return l.conv.kind == Conv::Kind::dense;
 }
-bool takes_depthwise(const Layer& l) {
+bool takes_depthwise(const Layer& l, Direction) {
   return l.conv.depthwise();
 }
-bool takes_any(const Layer&) {
+bool takes_any(const Layer&, Direction) {
   return true;
 }
 
@@ -123,7 +172,7 @@ struct Row {
   Form form;
   std::string_view name;
   ConvForm family;
-  bool (*takes)(const Layer&);
+  bool (*takes)(const Layer&, Direction);
   Scratch (*scratch)(const Layer&, Direction);
   Cost (*cost)(const Layer&, Direction);
 };
@@ -132,8 +181,12 @@ struct Row {
 constexpr Row kRows[] = {
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
+     takes_fused_pointwise_first, fused_pointwise_scratch, fused_pointwise_cost},
     {BackendKind::cuda, Form::matrix_product, "cuBLASLt", ConvForm::library, takes_product,
      library_scratch, library_cost},
+    {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
+     takes_fused_pointwise_last, fused_pointwise_scratch, fused_pointwise_cost},
     {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
      takes_any_but_products, library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,
@@ -164,7 +217,7 @@ std::vector<Candidate> candidates(const Graph& graph, const Conv& conv, Directio
   const Layer layer{conv, options, {graph, options.batch, options.precision}};
   std::vector<const Row*> rows;
   for (const Row& row : kRows)
-    if (row.backend == options.backend && row.takes(layer)) rows.push_back(&row);
+    if (row.backend == options.backend && row.takes(layer, direction)) rows.push_back(&row);
   require(!rows.empty(), Failure::internal, "{}: no form computes it", conv.name);
   const auto unwanted = [&](const Row* row) {
     return options.conv != ConvForm::automatic && row->family != options.conv;

@@ -38,6 +38,7 @@ std::string_view name_of(Direction direction);
 
 enum class Form : uint8_t {
   fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
+  fused_pointwise,      // our products; the weight gradient's is a library's
   matrix_product,       // for a pointwise or linear layer
   library_convolution,  // for dense tensors
   loops,                // the reference

@@ -38,7 +38,7 @@ ProductWork work_of(const GradientSource<T>& source, const OperandView<T>& in, i
           .most_units = partial_rows(pixels, in.channels)};
 }
 
-template <ProductShape S, class T>
+template <class Shape, class T>
 void run_gated(const GradientSource<T>& source, GatedEpilogue<T> epilogue, const T* weight,
                cudaStream_t stream) {
   const OperandView<T>& in = epilogue.in;
@@ -47,24 +47,24 @@ void run_gated(const GradientSource<T>& source, GatedEpilogue<T> epilogue, const
   work.by_area = true;
   work.constants = epilogue.kConstants;
   work.sums = epilogue.kSums;
-  const ProductCut cut = product_cut(S, work, device_limits());
+  const ProductCut cut = product_cut(Shape::shape, work, device_limits());
   epilogue.pieces = cut.pieces;
-  launch_product<S>(source, epilogue, weight, cut, stream);
+  launch_product<Shape>(source, epilogue, weight, cut, stream);
   if (cut.pieces == 1) return;
   const int blocks = product_blocks(int64_t{in.batch} * in.channels, kMergeThreads);
-  merge_image_sums_kernel<<<dim3(blocks, epilogue.kSums), kMergeThreads, 0, stream>>>(
+  merge_image_sums_kernel<T><<<dim3(blocks, epilogue.kSums), kMergeThreads, 0, stream>>>(
       epilogue.sink, epilogue.partials, in.batch, cut.pieces, in.channels);
 }
 
-template <ProductShape S, class T>
+template <class Shape, class T>
 void run_sink(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, const T* weight,
               cudaStream_t stream) {
   const OperandView<T>& in = epilogue.in;
   ProductWork work = work_of(source, in, epilogue.reads());
   work.constants = epilogue.kConstants;
   work.sums = epilogue.kSums;
-  const ProductCut cut = product_cut(S, work, device_limits());
-  launch_product<S>(source, epilogue, weight, cut, stream);
+  const ProductCut cut = product_cut(Shape::shape, work, device_limits());
+  launch_product<Shape>(source, epilogue, weight, cut, stream);
   if (takes_sums(epilogue.sink))
     merge_norm_sums(norm_sums(epilogue.sink, in), epilogue.partials, cut.units, in.channels,
                     stream);
@@ -77,11 +77,11 @@ void PointwiseDgrad<T>::run(const GradientSink<T>& sink, T* dense_dy, T* f,
                             const GradientView<T>& dy, const OperandView<T>& in, const T* weight,
                             float* partials, cudaStream_t stream) {
   const GradientSource<T> source{dy, dense_dy};
-  visit_product_shape(dy.channels, [&]<ProductShape S>() {
+  visit_product_shape(dy.channels, [&](auto shape) {
     if (sink.gated())
-      run_gated<S>(source, GatedEpilogue<T>{sink, in, f, partials}, weight, stream);
+      run_gated<decltype(shape)>(source, GatedEpilogue<T>{sink, in, f, partials}, weight, stream);
     else
-      run_sink<S>(source, SinkEpilogue<T>{sink, in, f, partials}, weight, stream);
+      run_sink<decltype(shape)>(source, SinkEpilogue<T>{sink, in, f, partials}, weight, stream);
   });
 }
 

@@ -53,7 +53,7 @@ struct OutputEpilogue {
   __host__ __device__ int channels() const { return out.channels; }
   __host__ __device__ int reads() const { return 0; }
 
-  __device__ __forceinline__ void stage(float*, int, int) const {}
+  __device__ __forceinline__ void stage(float*, int, int, int) const {}
   __device__ __forceinline__ void fetch(Pack<T>*, const Tile&, int, int) const {}
   __device__ __forceinline__ void store(const float (&value)[kTileRows][kPack],
                                         const TileThread& me, const Tile& tile,

@@ -16,9 +16,10 @@ void PointwiseForward<T>::run(const SliceView<T>& out, const OperandView<T>& in,
                          .channels = out.channels,
                          .sums = OutputEpilogue<T>::kSums,
                          .most_units = partial_rows(pixels, out.channels)};
-  visit_product_shape(in.channels, [&]<ProductShape S>() {
-    const ProductCut cut = product_cut(S, work, device_limits());
-    launch_product<S>(OperandSource<T>{in}, OutputEpilogue<T>{out, partials}, weight, cut, stream);
+  visit_product_shape(in.channels, [&](auto shape) {
+    const ProductCut cut = product_cut(shape.shape, work, device_limits());
+    launch_product<decltype(shape)>(OperandSource<T>{in}, OutputEpilogue<T>{out, partials}, weight,
+                                    cut, stream);
     if (!out.mean) return;
     const TileCounts counts{cut.area, 1, kProductTile, cut.strips, cut.tiles, cut.per};
     merge_statistics(out.mean, out.var, partials, counts, out.channels, stream);

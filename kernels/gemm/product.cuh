@@ -72,9 +72,11 @@ __device__ __forceinline__ void stage_weight_transposed(Pack<T>* packs,
 
 // What a warp asks of memory next: the blocks of its source and what its epilogue reads, in the
 // order in which they are used.
-template <ProductShape S, class T, class Source, class Epilogue>
+template <class Shape, class T, class Source, class Epilogue>
 class Feed {
  public:
+  static constexpr ProductShape S = Shape::shape;
+
   __device__ __forceinline__ Feed(const Source& source, const Epilogue& epilogue,
                                   const ProductCut& cut, Pack<T>* ring, int first_tile, int end,
                                   int c0, int chunks)
@@ -165,10 +167,11 @@ __device__ __forceinline__ void multiply_block(float (&sum)[2][4 * Blocks][4],
   }
 }
 
-template <ProductShape S, class T, class Source, class Epilogue>
-__global__ void __launch_bounds__(S.warps* kWarp, S.blocks)
+template <class Shape, class T, class Source, class Epilogue>
+__global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks)
     product_kernel(const __grid_constant__ Source source, const __grid_constant__ Epilogue epilogue,
                    const T* __restrict__ weight, const __grid_constant__ ProductCut cut) {
+  constexpr ProductShape S = Shape::shape;
   const TileThread me;
   const int depth = cut.depth_blocks * kProductBlock, group_blocks = cut.columns / kProductBlock;
   const int c0 = blockIdx.x * cut.columns;
@@ -189,7 +192,7 @@ __global__ void __launch_bounds__(S.warps* kWarp, S.blocks)
   const int unit = blockIdx.y, span = unit / cut.pieces;
   const int begin = span * cut.span + (unit - span * cut.pieces) * cut.per;
   const int end = min(begin + cut.per, (span + 1) * cut.span);
-  Feed<S, T, Source, Epilogue> feed(
+  Feed<Shape, T, Source, Epilogue> feed(
       source, epilogue, cut,
       reinterpret_cast<Pack<T>*>(rings + me.warp * kProductStages * cut.slot) + me.lane,
       begin + me.warp, end, c0, chunks);
@@ -272,24 +275,13 @@ __global__ void __launch_bounds__(S.warps* kWarp, S.blocks)
     if (c0 + i < epilogue.channels()) epilogue.leave(sums, i, c0 + i, unit);
 }
 
-// Calls use.operator()<shape>() with the shape for a depth.
-template <class Use>
-void visit_product_shape(int depth, Use use) {
-  if (depth <= kProductHeld64.held * kProductBlock)
-    use.template operator()<kProductHeld64>();
-  else if (depth <= kProductHeld128.held * kProductBlock)
-    use.template operator()<kProductHeld128>();
-  else
-    use.template operator()<kProductStreamed>();
-}
-
-template <ProductShape S, class T, class Source, class Epilogue>
+template <class Shape, class T, class Source, class Epilogue>
 void launch_product(const Source& source, const Epilogue& epilogue, const T* weight,
                     const ProductCut& cut, cudaStream_t stream) {
-  const auto kernel = product_kernel<S, T, Source, Epilogue>;
+  const auto kernel = product_kernel<Shape, T, Source, Epilogue>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
-  kernel<<<dim3(cut.groups, cut.units), S.warps * kWarp, cut.shared, stream>>>(source, epilogue,
-                                                                               weight, cut);
+  kernel<<<dim3(cut.groups, cut.units), Shape::shape.warps * kWarp, cut.shared, stream>>>(
+      source, epilogue, weight, cut);
 }
 
 }  // namespace engine::kernels

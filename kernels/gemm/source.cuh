@@ -5,9 +5,9 @@
 #pragma once
 
 #include "kernels/device.cuh"
-#include "kernels/gemm/cut.h"
 #include "kernels/gemm/mma.cuh"
 #include "kernels/operand.h"
+#include "kernels/product.h"
 
 namespace engine::kernels {
 

@@ -106,6 +106,7 @@ class Mirror {
   T* device() const { return host_.empty() ? nullptr : device_.data(); }
   double* host() { return host_.empty() ? nullptr : host_.data(); }
   const std::vector<double>& values() const { return host_; }
+  std::vector<T> download() const { return device_.download(); }
 
   // The device's values against the host's.
   void check(Tolerance allowed, std::string_view what) const {
@@ -124,6 +125,15 @@ class Mirror {
   std::vector<double> host_;
   DeviceArray<T> device_;
 };
+
+// The device's values against the host's.
+template <class T>
+void check_close(const DeviceArray<T>& ours, const std::vector<double>& expected,
+                 std::string_view what) {
+  std::vector<double> values;
+  for (const T& v : ours.download()) values.push_back(plain(v));
+  expect_close(values, expected, tolerance(kType<T>), what);
+}
 
 // Sums over `count` values of about one, in fp32.
 inline Tolerance sum_tolerance(double count) {
@@ -337,12 +347,14 @@ class SinkCase {
             gates_[1]->host(),
             gates_[2]->host()};
   }
-  // `terms` is how many values of about one were added up for one df.
-  void check(std::string_view what, double terms = 1) {
+  // `terms` is how many values of about one were added up for one df; `rounded` is what the sums
+  // may be off because what df was made of was rounded.
+  void check(std::string_view what, double terms = 1, double rounded = 0) {
     Tolerance allowed = tolerance(kType<T>);
     allowed.absolute *= terms;
     grad.check(allowed, what);
-    const Tolerance sums = sum_tolerance(terms * in_.extent.pixels());
+    Tolerance sums = sum_tolerance(terms * in_.extent.pixels());
+    sums.absolute += rounded;
     for (const auto& sum : sums_) sum->check(sums, std::string(what) + " sums");
     // These are sums of dz as stored, after rounding; the reference's is not rounded.
     const Tolerance of_gate{sums.absolute + allowed.absolute, sums.relative + allowed.relative};

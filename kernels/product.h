@@ -22,9 +22,16 @@ struct ProductShape {
   int chunk;   // blocks of the output that are made together
 };
 
-constexpr ProductShape kProductStreamed{.warps = 8, .blocks = 2, .held = 0, .chunk = 2};
-constexpr ProductShape kProductHeld64{.warps = 4, .blocks = 4, .held = 2, .chunk = 1};
-constexpr ProductShape kProductHeld128{.warps = 4, .blocks = 3, .held = 4, .chunk = 1};
+// The three that there are, as types for the kernel.
+struct ProductStreamed {
+  static constexpr ProductShape shape{.warps = 8, .blocks = 2, .held = 0, .chunk = 2};
+};
+struct ProductHeld64 {
+  static constexpr ProductShape shape{.warps = 4, .blocks = 4, .held = 2, .chunk = 1};
+};
+struct ProductHeld128 {
+  static constexpr ProductShape shape{.warps = 4, .blocks = 3, .held = 4, .chunk = 1};
+};
 
 // (pixels, depth) · (depth, channels), and what a thread block keeps beside the operands.
 struct ProductWork {
@@ -49,7 +56,7 @@ struct ProductCut {
   int slot, shared;        // bytes of a ring's slot, of all shared memory
 };
 
-constexpr int product_blocks(int64_t n, int64_t each) {
+ENGINE_HOST_DEVICE constexpr int product_blocks(int64_t n, int64_t each) {
   return static_cast<int>((n + each - 1) / each);
 }
 
@@ -66,11 +73,15 @@ inline int product_shared(const ProductShape& shape, const ProductWork& w, int c
          floats * static_cast<int>(sizeof(float));
 }
 
-// The shape for a depth: a source that fits in registers is held.
-constexpr ProductShape product_shape(int depth) {
-  if (depth <= kProductHeld64.held * kProductBlock) return kProductHeld64;
-  if (depth <= kProductHeld128.held * kProductBlock) return kProductHeld128;
-  return kProductStreamed;
+// Calls use(shape type) with the shape for a depth: a source that fits in registers is held.
+template <class Use>
+decltype(auto) visit_product_shape(int depth, Use use) {
+  if (depth <= ProductHeld64::shape.held * kProductBlock) return use(ProductHeld64{});
+  if (depth <= ProductHeld128::shape.held * kProductBlock) return use(ProductHeld128{});
+  return use(ProductStreamed{});
+}
+inline ProductShape product_shape(int depth) {
+  return visit_product_shape(depth, [](auto type) { return type.shape; });
 }
 
 // Whether a block's shared memory holds the weights of one chunk, with all that a backward wants.
