@@ -78,11 +78,13 @@ bool in_packs(const Layer& l, const Slice& s) {
 // keep the weights of a few channels in shared memory.
 bool takes_fused_pointwise(const Layer& l, Direction direction) {
   const Operand& in = l.conv.in;
-  const int depth = direction == Direction::forward ? in.at.channels() : l.conv.out.channels();
+  const bool forward = direction == Direction::forward;
+  const Slice &from = forward ? in.at : l.conv.out, &to = forward ? l.conv.out : in.at;
   return l.conv.kind == Conv::Kind::pointwise && l.conv.bias == kNone &&
          storage_size(l.options.precision) == 2 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
          (in.gate == kNone || l.sizes.graph.gates[in.gate].learned) &&
-         !l.sizes.gated(l.conv.out.buffer) && product_fits(depth, l.options.limits);
+         !l.sizes.gated(l.conv.out.buffer) &&
+         product_fits(from.channels(), to.channels(), l.options.limits);
 }
 
 // Large images are bound by memory, where a fused form moves less; small ones are so by the matrix

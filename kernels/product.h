@@ -22,7 +22,10 @@ struct ProductShape {
   int chunk;   // blocks of the output that are made together
 };
 
-// The three that there are, as types for the kernel.
+// Those that there are, as types for the kernel.
+struct ProductNarrow {
+  static constexpr ProductShape shape{.warps = 4, .blocks = 5, .held = 0, .chunk = 1};
+};
 struct ProductStreamed {
   static constexpr ProductShape shape{.warps = 8, .blocks = 2, .held = 0, .chunk = 2};
 };
@@ -73,20 +76,22 @@ inline int product_shared(const ProductShape& shape, const ProductWork& w, int c
          floats * static_cast<int>(sizeof(float));
 }
 
-// Calls use(shape type) with the shape for a depth: a source that fits in registers is held.
+// Calls use(shape type) with the shape for a product: a source that fits in registers is held, and
+// one that is streamed makes as many channels at a time as there are.
 template <class Use>
-decltype(auto) visit_product_shape(int depth, Use use) {
+decltype(auto) visit_product_shape(int depth, int channels, Use use) {
   if (depth <= ProductHeld64::shape.held * kProductBlock) return use(ProductHeld64{});
+  if (channels <= ProductNarrow::shape.chunk * kProductBlock) return use(ProductNarrow{});
   if (depth <= ProductHeld128::shape.held * kProductBlock) return use(ProductHeld128{});
   return use(ProductStreamed{});
 }
-inline ProductShape product_shape(int depth) {
-  return visit_product_shape(depth, [](auto type) { return type.shape; });
+inline ProductShape product_shape(int depth, int channels) {
+  return visit_product_shape(depth, channels, [](auto type) { return type.shape; });
 }
 
 // Whether a block's shared memory holds the weights of one chunk, with all that a backward wants.
-inline bool product_fits(int depth, const DeviceLimits& limits) {
-  const ProductShape shape = product_shape(depth);
+inline bool product_fits(int depth, int channels, const DeviceLimits& limits) {
+  const ProductShape shape = product_shape(depth, channels);
   const ProductWork most{.depth = depth, .streams = 2, .reads = 2, .constants = 3, .sums = 3};
   return product_shared(shape, most, shape.chunk * kProductBlock) <=
          limits.shared_bytes - limits.reserved_bytes;

@@ -1,7 +1,7 @@
 // Pointwise convolution, the gradient of its operand: df = Wᵀ · dy with dy made from (G_y, y) on
 // load, and the operand's gradient with its sums in the epilogue. By the way it leaves dy and f(x)
-// dense for the product of the weight gradient. For each pixel it moves, in values of T: outs (G_y),
-// twice more with a norm (y, dy), ins (G), and as many each for x, f and an old G.
+// dense for the product of the weight gradient. For each pixel it moves, in values of T, C' (G_y),
+// 2 C' more with a norm (y, dy), C (G), and C more for each of x, f and an old G.
 #include "kernels/gemm/product.cuh"
 #include "kernels/kernels.h"
 
@@ -77,7 +77,7 @@ void PointwiseDgrad<T>::run(const GradientSink<T>& sink, T* dense_dy, T* f,
                             const GradientView<T>& dy, const OperandView<T>& in, const T* weight,
                             float* partials, cudaStream_t stream) {
   const GradientSource<T> source{dy, dense_dy};
-  visit_product_shape(dy.channels, [&](auto shape) {
+  visit_product_shape(dy.channels, in.channels, [&](auto shape) {
     if (sink.gated())
       run_gated<decltype(shape)>(source, GatedEpilogue<T>{sink, in, f, partials}, weight, stream);
     else

@@ -1,7 +1,7 @@
 // What a fused product does with its result, which a thread holds as whole packs: the output with
-// its statistics, or the gradient of the operand with its sums. Sums over pixels are folded over the
-// warp after each tile and kept in shared memory, for each warp; at the end of a unit its warps'
-// sums are added in order and leave one row of partial sums.
+// its statistics, or the gradient of the operand with its sums. Sums over pixels are folded over
+// the warp after each tile and kept in shared memory, for each warp; at the end of a unit its
+// warps' sums are added in order and leave one row of partial sums.
 #pragma once
 
 #include "kernels/gemm/source.cuh"

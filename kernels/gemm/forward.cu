@@ -1,6 +1,6 @@
-// Pointwise convolution, forward: y = W · f(x), with f made on load and the statistics of y taken in
-// the epilogue. It moves depth + channels values of T for each pixel; where the output has several
-// groups, each reads the operand again, from L2.
+// Pointwise convolution, forward: y = W · f(x), with f made on load and the statistics of y taken
+// in the epilogue. It moves C + C' values of T for each pixel; where the output is cut into groups,
+// each reads the operand again, from L2.
 #include "kernels/gemm/product.cuh"
 #include "kernels/kernels.h"
 
@@ -16,7 +16,7 @@ void PointwiseForward<T>::run(const SliceView<T>& out, const OperandView<T>& in,
                          .channels = out.channels,
                          .sums = OutputEpilogue<T>::kSums,
                          .most_units = partial_rows(pixels, out.channels)};
-  visit_product_shape(in.channels, [&](auto shape) {
+  visit_product_shape(in.channels, out.channels, [&](auto shape) {
     const ProductCut cut = product_cut(shape.shape, work, device_limits());
     launch_product<decltype(shape)>(OperandSource<T>{in}, OutputEpilogue<T>{out, partials}, weight,
                                     cut, stream);

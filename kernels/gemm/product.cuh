@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
   const auto take = [&](Pack<T>(&a)[kTileRows], const Tile& tile, int block, bool leaves) {
     const int c = block * kProductBlock + me.channel;
     typename Source::Raw raw;
-    source.read(raw, feed.wait(), tile, c);
+    source.read(raw, feed.wait());
     feed.fetch(me);
     source.transform(a, raw, tile, me.row, c, scale + c, shift + c, leaves);
     if (c < source.depth()) return;

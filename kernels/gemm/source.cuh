@@ -65,7 +65,6 @@ struct OperandSource {
 
   struct Raw {
     Pack<T> x[kTileRows];
-    float gate[kPack];
   };
 
   __host__ __device__ int depth() const { return in.channels; }
@@ -80,25 +79,24 @@ struct OperandSource {
       copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
     });
   }
-  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot, const Tile& tile,
-                                       int c) const {
+  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot) const {
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) raw.x[i] = slot[i * kWarp];
-    if (in.gate && c < in.channels)
-      load_floats(raw.gate, in.gate + int64_t{tile.image} * in.channels + c);
   }
-  // f, rounded. `scale` and `shift` are those of the thread's channels.
-  __device__ __forceinline__ void transform(Pack<T> (&f)[kTileRows], const Raw& raw, const Tile&,
-                                            int, int, const float* scale, const float* shift,
-                                            bool) const {
+  // f, rounded, at channels [c, c + kPack), whose constants `scale` and `shift` are.
+  __device__ __forceinline__ void transform(Pack<T> (&f)[kTileRows], const Raw& raw,
+                                            const Tile& tile, int, int c, const float* scale,
+                                            const float* shift, bool) const {
     if (in.plain()) {
 #pragma unroll
       for (int i = 0; i < kTileRows; ++i) f[i] = raw.x[i];
       return;
     }
-    float a[kPack], b[kPack];
+    float a[kPack], b[kPack], gate[kPack];
     load_floats(a, scale);
     load_floats(b, shift);
+    if (in.gate && c < in.channels)
+      load_floats(gate, in.gate + int64_t{tile.image} * in.channels + c);
     const auto each = [&](auto activation) {
 #pragma unroll
       for (int i = 0; i < kTileRows; ++i) {
@@ -108,7 +106,7 @@ struct OperandSource {
         for (int k = 0; k < kPack; ++k) v[k] = activation(fmaf(a[k], v[k], b[k]));
         if (in.gate) {
 #pragma unroll
-          for (int k = 0; k < kPack; ++k) v[k] *= raw.gate[k];
+          for (int k = 0; k < kPack; ++k) v[k] *= gate[k];
         }
         f[i] = vector_of<T>(v);
       }
@@ -153,7 +151,7 @@ struct GradientSource {
       if (dy.normed()) copy_async(slot + (kTileRows + i) * kWarp, dy.x + pixel * dy.pitch + c);
     });
   }
-  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot, const Tile&, int) const {
+  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot) const {
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) {
       raw.grad[i] = slot[i * kWarp];

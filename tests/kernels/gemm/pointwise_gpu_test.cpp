@@ -140,9 +140,9 @@ TEST_CASE("the cut of fused products") {
         for (const int depth : {8, 24, 64, 96, 128, 136, 480, 992})
           for (const int channels : {8, 24, 136, 192, 992, 2304})
             for (const bool by_area : {false, true}) {
-              if (!product_fits(depth, l)) continue;
+              if (!product_fits(depth, channels, l)) continue;
               const int area = side * side, pixels = batch * area;
-              const ProductShape shape = product_shape(depth);
+              const ProductShape shape = product_shape(depth, channels);
               const int most = partial_rows(pixels, channels);
               const ProductCut c = product_cut(shape,
                                                {.pixels = pixels,
