@@ -9,22 +9,16 @@
 
 namespace engine::kernels {
 
-// The sum of value[k] over the eight rows g of the warp's threads, of k = g in thread (g, t).
-__device__ __forceinline__ float fold_rows(const float (&value)[kPack]) {
-  const int g = threadIdx.x % kWarp / 4;
-  float four[4], two[2];
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const float keep = g & 4 ? value[k + 4] : value[k], give = g & 4 ? value[k] : value[k + 4];
-    four[k] = keep + __shfl_xor_sync(0xffffffff, give, 16);
-  }
-#pragma unroll
-  for (int k = 0; k < 2; ++k) {
-    const float keep = g & 2 ? four[k + 2] : four[k], give = g & 2 ? four[k] : four[k + 2];
-    two[k] = keep + __shfl_xor_sync(0xffffffff, give, 8);
-  }
-  const float keep = g & 1 ? two[1] : two[0], give = g & 1 ? two[0] : two[1];
-  return keep + __shfl_xor_sync(0xffffffff, give, 4);
+// Epilogues work on half a pack at a time, which keeps what they hold of it in registers.
+constexpr int kHalfPack = kPack / 2;
+
+template <class T>
+__device__ __forceinline__ Vector<T, kHalfPack>& half_of(Pack<T>& pack, int half) {
+  return reinterpret_cast<Vector<T, kHalfPack>*>(&pack)[half];
+}
+template <class T>
+__device__ __forceinline__ void load_half(float (&out)[kHalfPack], const Pack<T>* pack, int half) {
+  to_floats(out, load_vector<kHalfPack>(&pack->at[half * kHalfPack]));
 }
 
 // The sums of a thread block, (sums, warps, columns) floats, and the pixels that each warp met.
@@ -33,6 +27,22 @@ struct ProductSums {
   int warps, columns;
   __device__ __forceinline__ float& of(int which, int warp, int column) const {
     return at[(which * warps + warp) * columns + column];
+  }
+
+  // of(which, warp, column + k) += the sum of value[k] over the eight rows g of the warp's threads.
+  __device__ __forceinline__ void fold(int which, int warp, int column,
+                                       const float (&value)[kHalfPack]) const {
+    const int g = threadIdx.x % kWarp / 4;
+    float two[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const float keep = g & 4 ? value[k + 2] : value[k], give = g & 4 ? value[k] : value[k + 2];
+      two[k] = keep + __shfl_xor_sync(0xffffffff, give, 16);
+    }
+    const float keep = g & 2 ? two[1] : two[0], give = g & 2 ? two[0] : two[1];
+    float one = keep + __shfl_xor_sync(0xffffffff, give, 8);
+    one += __shfl_xor_sync(0xffffffff, one, 4);
+    if (g % 2 == 0) of(which, warp, column + g / 2) += one;
   }
 };
 
@@ -77,20 +87,24 @@ struct OutputEpilogue {
       }
       __syncwarp();
     }
-    float shift[kPack], first[kPack] = {}, second[kPack] = {};
-    load_floats(shift, shifts);
-    for_rows(tile, me.row, [&](int i, int64_t) {
-      float y[kPack];
-      to_floats(y, stored[i]);
 #pragma unroll
-      for (int k = 0; k < kPack; ++k) {
-        const float d = y[k] - shift[k];
-        first[k] += d;
-        second[k] = fmaf(d, d, second[k]);
-      }
-    });
-    sums.of(0, me.warp, at.column + me.row) += fold_rows(first);
-    sums.of(1, me.warp, at.column + me.row) += fold_rows(second);
+    for (int half = 0; half < 2; ++half) {
+      const int column = at.column + half * kHalfPack;
+      float shift[kHalfPack], first[kHalfPack] = {}, second[kHalfPack] = {};
+      load_floats(shift, shifts + half * kHalfPack);
+      for_rows(tile, me.row, [&](int i, int64_t) {
+        float y[kHalfPack];
+        to_floats(y, half_of(stored[i], half));
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) {
+          const float d = y[k] - shift[k];
+          first[k] += d;
+          second[k] = fmaf(d, d, second[k]);
+        }
+      });
+      sums.fold(0, me.warp, column, first);
+      sums.fold(1, me.warp, column, second);
+    }
   }
 
   // The sums of group column `column`, channel c, to the unit's row.
@@ -122,6 +136,17 @@ __device__ __forceinline__ void stage_operand(float* constants, int columns, int
   constants[2 * columns + column] = norm.mean;
 }
 
+// Those of half a pack, and the activation of x there.
+struct OperandHalf {
+  float scale[kHalfPack], shift[kHalfPack], mean[kHalfPack];
+
+  __device__ __forceinline__ OperandHalf(const float* constants, int columns, int column) {
+    load_floats(scale, constants + column);
+    load_floats(shift, constants + columns + column);
+    load_floats(mean, constants + 2 * columns + column);
+  }
+};
+
 // t = df·act', G (= or +=) gamma·inv_std·t, Σt and Σt·xhat; and f, if wanted, to `f` (pixels,
 // channels). A plain operand is not read.
 template <class T>
@@ -151,26 +176,20 @@ struct SinkEpilogue {
     });
   }
 
-  __device__ __forceinline__ void store(float (&value)[kTileRows][kPack], const TileThread& me,
+  __device__ __forceinline__ void store(const float (&df)[kTileRows][kPack], const TileThread& me,
                                         const Tile& tile, const BlockPlace& at, const Pack<T>* slot,
                                         const float* constants, const ProductSums& sums) const {
-    const bool present = at.c < in.channels;
-    if (reads_x()) {
-      float sum_t[kPack] = {}, sum_t_xhat[kPack] = {};
-      if (present) backward(value, sum_t, sum_t_xhat, me, tile, at, slot, constants, sums.columns);
-      sums.of(0, me.warp, at.column + me.row) += fold_rows(sum_t);
-      sums.of(1, me.warp, at.column + me.row) += fold_rows(sum_t_xhat);
-    }
-    if (!present) return;
-    for_rows(tile, me.row, [&](int i, int64_t pixel) {
-      if (adds()) {
-        float old[kPack];
-        to_floats(old, slot[(reads_x() * kTileRows + i) * kWarp]);
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) value[i][k] += old[k];
-      }
-      store_vector(sink.grad + pixel * sink.pitch + at.c, vector_of<T>(value[i]));
-    });
+    if (!reads_x())
+      store_plain(df, me, tile, at, slot);
+    else if (in.act == Activation::silu)
+      store_through(df, me, tile, at, slot, constants, sums, 2.f,
+                    [](float v) { return silu_with_slope_of_half(v); });
+    else if (in.act == Activation::relu)
+      store_through(df, me, tile, at, slot, constants, sums, 1.f,
+                    [](float u) { return activate(Activation::relu, u); });
+    else
+      store_through(df, me, tile, at, slot, constants, sums, 1.f,
+                    [act = in.act](float u) { return activate(act, u); });
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c, int) const {
@@ -184,44 +203,66 @@ struct SinkEpilogue {
   }
 
  private:
-  // value = gamma·inv_std·t, and the thread's sums of t and t·(x − mean).
-  __device__ __forceinline__ void backward(float (&value)[kTileRows][kPack], float (&sum_t)[kPack],
-                                           float (&sum_t_xhat)[kPack], const TileThread& me,
-                                           const Tile& tile, const BlockPlace& at,
-                                           const Pack<T>* slot, const float* constants,
-                                           int columns) const {
-    const auto each = [&](float halved, auto activation) {
-      for_rows(tile, me.row, [&](int i, int64_t pixel) {
-        float x[kPack], scale[kPack], shift[kPack], mean[kPack], h[kPack];
-        to_floats(x, slot[i * kWarp]);
-        load_floats(scale, constants + at.column);
-        load_floats(shift, constants + columns + at.column);
-        load_floats(mean, constants + 2 * columns + at.column);
+  __device__ __forceinline__ T* gradient_at(int64_t pixel, int c) const {
+    return sink.grad + pixel * sink.pitch + c;
+  }
+
+  __device__ __forceinline__ void store_plain(const float (&df)[kTileRows][kPack],
+                                              const TileThread& me, const Tile& tile,
+                                              const BlockPlace& at, const Pack<T>* slot) const {
+    if (at.c >= in.channels) return;
+    for_rows(tile, me.row, [&](int i, int64_t pixel) {
+      float value[kPack], old[kPack] = {};
+      if (adds()) to_floats(old, slot[i * kWarp]);
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) {
-          const Activated<float> a = activation(fmaf(scale[k], x[k], shift[k]));
-          const float t = value[i][k] * a.slope;
-          h[k] = a.h;
+      for (int k = 0; k < kPack; ++k) value[k] = df[i][k] + old[k];
+      store_vector(gradient_at(pixel, at.c), vector_of<T>(value));
+    });
+  }
+
+  // Back through the activation and the norm; activation(u / halved) is act and act' of u.
+  template <class Act>
+  __device__ __forceinline__ void store_through(const float (&df)[kTileRows][kPack],
+                                                const TileThread& me, const Tile& tile,
+                                                const BlockPlace& at, const Pack<T>* slot,
+                                                const float* constants, const ProductSums& sums,
+                                                float halved, Act activation) const {
+    const bool present = at.c < in.channels;
+    Pack<T> grad[kTileRows], h[kTileRows];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int column = at.column + half * kHalfPack;
+      const OperandHalf of(constants, sums.columns, column);
+      float sum_t[kHalfPack] = {}, sum_t_xhat[kHalfPack] = {};
+      for_rows(present ? tile : Tile{}, me.row, [&](int i, int64_t) {
+        float x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack], act[kHalfPack];
+        load_half(x, slot + i * kWarp, half);
+        if (adds()) load_half(old, slot + (kTileRows + i) * kWarp, half);
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) {
+          const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
+          const float t = df[i][half * kHalfPack + k] * a.slope;
           sum_t[k] += t;
-          sum_t_xhat[k] = fmaf(t, x[k] - mean[k], sum_t_xhat[k]);
-          value[i][k] = t * (scale[k] * halved);
+          sum_t_xhat[k] = fmaf(t, x[k] - of.mean[k], sum_t_xhat[k]);
+          value[k] = fmaf(t, halved * of.scale[k], old[k]);
+          act[k] = a.h;
         }
-        if (f) store_vector(f + pixel * in.channels + at.c, vector_of<T>(h));
+        half_of(grad[i], half) = vector_of<T>(value);
+        half_of(h[i], half) = vector_of<T>(act);
       });
-    };
-    if (in.act == Activation::silu)
-      each(2.f, [](float v) { return silu_with_slope_of_half(v); });
-    else if (in.act == Activation::relu)
-      each(1.f, [](float u) { return activate(Activation::relu, u); });
-    else if (in.act == Activation::relu6)
-      each(1.f, [](float u) { return activate(Activation::relu6, u); });
-    else
-      each(1.f, [](float u) { return activate(Activation::none, u); });
+      sums.fold(0, me.warp, column, sum_t);
+      sums.fold(1, me.warp, column, sum_t_xhat);
+    }
+    if (!present) return;
+    for_rows(tile, me.row, [&](int i, int64_t pixel) {
+      store_vector(gradient_at(pixel, at.c), grad[i]);
+      if (f) store_vector(f + pixel * in.channels + at.c, h[i]);
+    });
   }
 };
 
-// dz = df of an operand with a learned gate, and for each image Σdz·h, Σdz·h' and Σdz·h'·xhat; and
-// f = gate·h, if wanted, to `f` (pixels, channels). A unit's tiles lie in one image.
+// dz = df of an operand with a learned gate, and for each image Σdz·h, Σdz·h' and Σdz·h'·xhat of dz
+// as stored; and f = gate·h, if wanted, to `f` (pixels, channels). A unit's tiles lie in one image.
 template <class T>
 struct GatedEpilogue {
   static constexpr int kSums = 3, kConstants = 3;
@@ -244,39 +285,26 @@ struct GatedEpilogue {
     });
   }
 
-  __device__ __forceinline__ void store(const float (&dz)[kTileRows][kPack], const TileThread& me,
+  __device__ __forceinline__ void store(const float (&df)[kTileRows][kPack], const TileThread& me,
                                         const Tile& tile, const BlockPlace& at, const Pack<T>* slot,
                                         const float* constants, const ProductSums& sums) const {
-    float sum_h[kPack] = {}, sum_slope[kPack] = {}, sum_xhat[kPack] = {};
-    const auto each = [&](auto activation) {
-      float gate[kPack];
-      load_floats(gate, in.gate + int64_t{tile.image} * in.channels + at.c);
-      for_rows(tile, me.row, [&](int i, int64_t pixel) {
-        float x[kPack], scale[kPack], shift[kPack], mean[kPack], h[kPack];
-        to_floats(x, slot[i * kWarp]);
-        load_floats(scale, constants + at.column);
-        load_floats(shift, constants + sums.columns + at.column);
-        load_floats(mean, constants + 2 * sums.columns + at.column);
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) {
-          const Activated<float> a = activation(fmaf(scale[k], x[k], shift[k]));
-          const float d = dz[i][k] * a.slope;
-          sum_h[k] = fmaf(dz[i][k], a.h, sum_h[k]);
-          sum_slope[k] += d;
-          sum_xhat[k] = fmaf(d, x[k] - mean[k], sum_xhat[k]);
-          h[k] = a.h * gate[k];
-        }
-        if (f) store_vector(f + pixel * in.channels + at.c, vector_of<T>(h));
-        store_vector(sink.grad + pixel * sink.pitch + at.c, vector_of<T>(dz[i]));
-      });
-    };
-    if (at.c < in.channels && in.act == Activation::silu)
-      each([](float v) { return silu_with_slope_of_half(v); });
-    else if (at.c < in.channels)
-      each([act = in.act](float u) { return activate(act, u); });
-    sums.of(0, me.warp, at.column + me.row) += fold_rows(sum_h);
-    sums.of(1, me.warp, at.column + me.row) += fold_rows(sum_slope);
-    sums.of(2, me.warp, at.column + me.row) += fold_rows(sum_xhat);
+    const bool present = at.c < in.channels;
+    const Tile rows = present ? tile : Tile{};
+    Pack<T> dz[kTileRows], gated[kTileRows];
+    for_rows(rows, me.row, [&](int i, int64_t pixel) {
+      dz[i] = vector_of<T>(df[i]);
+      store_vector(sink.grad + pixel * sink.pitch + at.c, dz[i]);
+    });
+    const float* const gates = in.gate + int64_t{tile.image} * in.channels + at.c;
+    if (in.act == Activation::silu)
+      take_sums(gated, dz, me, rows, at, slot, gates, constants, sums,
+                [](float v) { return silu_with_slope_of_half(v); });
+    else
+      take_sums(gated, dz, me, rows, at, slot, gates, constants, sums,
+                [act = in.act](float u) { return activate(act, u); });
+    if (!f) return;
+    for_rows(rows, me.row,
+             [&](int i, int64_t pixel) { store_vector(f + pixel * in.channels + at.c, gated[i]); });
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c,
@@ -293,6 +321,39 @@ struct GatedEpilogue {
         whole[i][int64_t{unit} * in.channels + c] = sum[i];
       else
         partial(partials, i, in.channels)[c] = sum[i];
+    }
+  }
+
+ private:
+  template <class Act>
+  __device__ __forceinline__ void take_sums(Pack<T> (&gated)[kTileRows], Pack<T> (&dz)[kTileRows],
+                                            const TileThread& me, const Tile& rows,
+                                            const BlockPlace& at, const Pack<T>* slot,
+                                            const float* gates, const float* constants,
+                                            const ProductSums& sums, Act activation) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int column = at.column + half * kHalfPack;
+      const OperandHalf of(constants, sums.columns, column);
+      float gate[kHalfPack], sum[kSums][kHalfPack] = {};
+      if (rows.rows > 0) load_floats(gate, gates + half * kHalfPack);
+      for_rows(rows, me.row, [&](int i, int64_t) {
+        float x[kHalfPack], d[kHalfPack], value[kHalfPack];
+        load_half(x, slot + i * kWarp, half);
+        to_floats(d, half_of(dz[i], half));
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) {
+          const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
+          const float slope = d[k] * a.slope;
+          sum[0][k] = fmaf(d[k], a.h, sum[0][k]);
+          sum[1][k] += slope;
+          sum[2][k] = fmaf(slope, x[k] - of.mean[k], sum[2][k]);
+          value[k] = a.h * gate[k];
+        }
+        half_of(gated[i], half) = vector_of<T>(value);
+      });
+#pragma unroll
+      for (int which = 0; which < kSums; ++which) sums.fold(which, me.warp, column, sum[which]);
     }
   }
 };

@@ -33,9 +33,10 @@ __device__ __forceinline__ void for_rows(const Tile& tile, int row, Use use) {
     if (row + 8 * i < tile.rows) use(i, tile.first + row + 8 * i);
 }
 
-__device__ __forceinline__ void load_floats(float (&out)[kPack], const float* from) {
+template <int N>
+__device__ __forceinline__ void load_floats(float (&out)[N], const float* from) {
 #pragma unroll
-  for (int k = 0; k < kPack; k += 4)
+  for (int k = 0; k < N; k += 4)
     *reinterpret_cast<float4*>(out + k) = *reinterpret_cast<const float4*>(from + k);
 }
 
