@@ -63,16 +63,15 @@ ENGINE_HOST_DEVICE constexpr int product_blocks(int64_t n, int64_t each) {
   return static_cast<int>((n + each - 1) / each);
 }
 
-// The bytes of a slot: the larger of what a block of the source and a chunk's epilogue read.
-inline int product_slot(const ProductShape& shape, const ProductWork& w) {
-  constexpr int kBytes = kProductTile * kProductBlock * 2;
-  return kBytes * std::max(w.streams, w.reads * shape.chunk);
+// The bytes of a slot: the larger of what a block of the source and one of the output take.
+inline int product_slot(const ProductWork& w) {
+  return kProductTile * kProductBlock * 2 * std::max(w.streams, w.reads);
 }
 
 inline int product_shared(const ProductShape& shape, const ProductWork& w, int columns) {
   const int depth = product_blocks(w.depth, kProductBlock) * kProductBlock;
   const int floats = 2 * depth + (w.constants + w.sums * shape.warps) * columns + shape.warps;
-  return 2 * depth * columns + shape.warps * kProductStages * product_slot(shape, w) +
+  return 2 * depth * columns + shape.warps * kProductStages * product_slot(w) +
          floats * static_cast<int>(sizeof(float));
 }
 
@@ -120,7 +119,7 @@ inline ProductCut product_cut(const ProductShape& shape, const ProductWork& w,
   cut.columns = product_blocks(chunks, cut.groups) * chunk;
   cut.groups = product_blocks(w.channels, cut.columns);
   cut.depth_blocks = product_blocks(w.depth, kProductBlock);
-  cut.slot = product_slot(shape, w);
+  cut.slot = product_slot(w);
   cut.shared = product_shared(shape, w, cut.columns);
 
   // As many units as fill the device once, of a whole number of tiles for each warp.

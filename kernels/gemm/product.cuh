@@ -98,10 +98,8 @@ class Feed {
       if (block_ < cut_.depth_blocks) {
         source_.fetch(slot, place_, me.row, block_ * kProductBlock + me.channel);
       } else {
-#pragma unroll
-        for (int b = 0; b < S.chunk; ++b)
-          epilogue_.fetch(slot + b * epilogue_.reads() * kTileRows * kWarp, place_, me.row,
-                          c0_ + (chunk_ * S.chunk + b) * kProductBlock + me.channel);
+        const int of_group = chunk_ * S.chunk + block_ - cut_.depth_blocks;
+        epilogue_.fetch(slot, place_, me.row, c0_ + of_group * kProductBlock + me.channel);
       }
       advance();
     }
@@ -131,9 +129,9 @@ class Feed {
     if (tile_ < end_) place_ = tile_at(cut_, tile_);
   }
   __device__ __forceinline__ void advance() {
-    // The chunk's epilogue follows its last block, if it reads anything.
-    const int last = cut_.depth_blocks - (epilogue_.reads() == 0);
-    if (++block_ <= last) return;
+    // The chunk's epilogue follows the last block of the source, if it reads anything.
+    const int blocks = cut_.depth_blocks + (epilogue_.reads() > 0 ? S.chunk : 0);
+    if (++block_ < blocks) return;
     block_ = S.held > 0 ? cut_.depth_blocks : 0;
     if (++chunk_ < chunks_ && (S.held == 0 || epilogue_.reads() > 0)) return;
     block_ = chunk_ = 0;
@@ -251,7 +249,6 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
           multiply_block<S.chunk>(sum, held[0], weights_at(b, chunk));
         }
       }
-      const Pack<T>* const slot = epilogue.reads() > 0 ? feed.wait() : nullptr;
 #pragma unroll
       for (int b = 0; b < S.chunk; ++b) {
         float value[kTileRows][kPack];
@@ -261,10 +258,11 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
           for (int k = 0; k < kPack; ++k)
             value[i][k] = sum[i / 2][4 * b + k / 2][i % 2 * 2 + k % 2];
         const int column = (chunk * S.chunk + b) * kProductBlock + me.channel;
-        epilogue.store(value, me, tile, {c0 + column, column, t < begin + S.warps},
-                       slot + b * epilogue.reads() * kTileRows * kWarp, constants, sums);
+        const Pack<T>* const slot = epilogue.reads() > 0 ? feed.wait() : nullptr;
+        epilogue.store(value, me, tile, {c0 + column, column, t < begin + S.warps}, slot, constants,
+                       sums);
+        if (epilogue.reads() > 0) feed.fetch(me);
       }
-      if (epilogue.reads() > 0) feed.fetch(me);
     }
     met += static_cast<float>(tile.rows);
   }
