@@ -165,51 +165,85 @@ __device__ __forceinline__ void multiply_block(float (&sum)[2][4 * Blocks][4],
   }
 }
 
+// The rows of a thread in block b of a chunk.
+template <int Results>
+__device__ __forceinline__ void rows_of(float (&value)[kTileRows][kPack],
+                                        const float (&sum)[2][Results][4], int b) {
+#pragma unroll
+  for (int i = 0; i < kTileRows; ++i)
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) value[i][k] = sum[i / 2][4 * b + k / 2][i % 2 * 2 + k % 2];
+}
+
+// The shared memory of a thread block: weights, the warps' rings, the constants of the source's and
+// of the output's channels, sums.
+template <class Shape, class T, class Epilogue>
+struct ProductMemory {
+  static constexpr int kWarps = Shape::shape.warps;
+
+  __device__ __forceinline__ explicit ProductMemory(const ProductCut& cut)
+      : weights(reinterpret_cast<Pack<T>*>(dynamic_shared)),
+        rings(weights + cut.depth_blocks * (cut.columns / kProductBlock) * kBlockPacks),
+        scale(reinterpret_cast<float*>(rings + kWarps * ring_packs(cut))),
+        shift(scale + cut.depth_blocks * kProductBlock),
+        constants(shift + cut.depth_blocks * kProductBlock),
+        sums{constants + Epilogue::kConstants * cut.columns,
+             constants + (Epilogue::kConstants + Epilogue::kSums * kWarps) * cut.columns, kWarps,
+             cut.columns} {}
+
+  __device__ __forceinline__ Pack<T>* ring(const ProductCut& cut, const TileThread& me) const {
+    return rings + me.warp * ring_packs(cut) + me.lane;
+  }
+
+  Pack<T>*weights, *rings;
+  float *scale, *shift, *constants;
+  ProductSums sums;
+
+ private:
+  __device__ __forceinline__ static int ring_packs(const ProductCut& cut) {
+    return kProductStages * cut.slot / static_cast<int>(sizeof(Pack<T>));
+  }
+};
+
+// Fills it, but for the rings. The block must still wait for its copies and meet at a barrier.
+template <class Shape, class T, class Source, class Epilogue>
+__device__ __forceinline__ void stage_product(const ProductMemory<Shape, T, Epilogue>& memory,
+                                              const Source& source, const Epilogue& epilogue,
+                                              const T* weight, int c0, const ProductCut& cut) {
+  if constexpr (Source::kTransposedWeight)
+    stage_weight_transposed(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut);
+  else
+    stage_weight(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut);
+  constexpr int kThreads = Shape::shape.warps * kWarp;
+  for (int c = threadIdx.x; c < cut.depth_blocks * kProductBlock; c += kThreads) {
+    const Folded folded = c < source.depth() ? source.constants(c) : Folded{0, 0};
+    memory.scale[c] = folded.scale;
+    memory.shift[c] = folded.shift;
+  }
+  for (int i = threadIdx.x; i < cut.columns; i += kThreads)
+    epilogue.stage(memory.constants, cut.columns, i, c0 + i);
+  for (int i = threadIdx.x; i < Epilogue::kSums * Shape::shape.warps * cut.columns; i += kThreads)
+    memory.sums.at[i] = 0;
+}
+
 template <class Shape, class T, class Source, class Epilogue>
 __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks)
     product_kernel(const __grid_constant__ Source source, const __grid_constant__ Epilogue epilogue,
                    const T* __restrict__ weight, const __grid_constant__ ProductCut cut) {
   constexpr ProductShape S = Shape::shape;
   const TileThread me;
-  const int depth = cut.depth_blocks * kProductBlock, group_blocks = cut.columns / kProductBlock;
+  const ProductMemory<Shape, T, Epilogue> memory(cut);
   const int c0 = blockIdx.x * cut.columns;
   const int chunks =
       product_blocks(min(cut.columns, epilogue.channels() - c0), S.chunk * kProductBlock);
-
-  // Shared memory: weights, rings, the constants of the source and of the epilogue, sums.
-  auto* const weights = reinterpret_cast<Pack<T>*>(dynamic_shared);
-  auto* const rings =
-      reinterpret_cast<unsigned char*>(weights + cut.depth_blocks * group_blocks * kBlockPacks);
-  auto* const scale = reinterpret_cast<float*>(rings + S.warps * kProductStages * cut.slot);
-  float *const shift = scale + depth, *const constants = shift + depth;
-  const ProductSums sums{
-      constants + Epilogue::kConstants * cut.columns,
-      constants + (Epilogue::kConstants + Epilogue::kSums * S.warps) * cut.columns, S.warps,
-      cut.columns};
-
   const int unit = blockIdx.y, span = unit / cut.pieces;
   const int begin = span * cut.span + (unit - span * cut.pieces) * cut.per;
   const int end = min(begin + cut.per, (span + 1) * cut.span);
-  Feed<Shape, T, Source, Epilogue> feed(
-      source, epilogue, cut,
-      reinterpret_cast<Pack<T>*>(rings + me.warp * kProductStages * cut.slot) + me.lane,
-      begin + me.warp, end, c0, chunks);
+  Feed<Shape, T, Source, Epilogue> feed(source, epilogue, cut, memory.ring(cut, me),
+                                        begin + me.warp, end, c0, chunks);
 #pragma unroll
   for (int i = 0; i < kProductStages; ++i) feed.fetch(me);
-
-  if constexpr (Source::kTransposedWeight)
-    stage_weight_transposed(weights, weight, c0, epilogue.channels(), source.depth(), cut);
-  else
-    stage_weight(weights, weight, c0, epilogue.channels(), source.depth(), cut);
-  for (int c = threadIdx.x; c < depth; c += S.warps * kWarp) {
-    const Folded folded = c < source.depth() ? source.constants(c) : Folded{0, 0};
-    scale[c] = folded.scale;
-    shift[c] = folded.shift;
-  }
-  for (int i = threadIdx.x; i < cut.columns; i += S.warps * kWarp)
-    epilogue.stage(constants, cut.columns, i, c0 + i);
-  for (int i = threadIdx.x; i < Epilogue::kSums * S.warps * cut.columns; i += S.warps * kWarp)
-    sums.at[i] = 0;
+  stage_product(memory, source, epilogue, weight, c0, cut);
   wait_copies<0>();
   __syncthreads();
 
@@ -219,58 +253,51 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
     typename Source::Raw raw;
     source.read(raw, feed.wait());
     feed.fetch(me);
-    source.transform(a, raw, tile, me.row, c, scale + c, shift + c, leaves);
+    source.transform(a, raw, tile, me.row, c, memory.scale + c, memory.shift + c, leaves);
     if (c < source.depth()) return;
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) a[i] = Pack<T>{};
   };
-  const auto weights_at = [&](int block, int chunk) {
-    return weights + (block * group_blocks + chunk * S.chunk) * kBlockPacks + me.lane;
+  const auto multiply_add = [&](float(&sum)[2][4 * S.chunk][4], const Pack<T>(&a)[kTileRows],
+                                int block, int chunk) {
+    const int at = block * (cut.columns / kProductBlock) + chunk * S.chunk;
+    multiply_block<S.chunk>(sum, a, memory.weights + at * kBlockPacks + me.lane);
   };
 
   float met = 0;
   for (int t = begin + me.warp; t < end; t += S.warps) {
     const Tile tile = feed.tile_at(cut, t);
-    Pack<T> held[S.held > 0 ? S.held : 1][kTileRows];
-    if constexpr (S.held > 0) {
+    Pack<T> a[S.held > 0 ? S.held : 1][kTileRows];
 #pragma unroll
-      for (int b = 0; b < S.held; ++b)
-        if (b < cut.depth_blocks) take(held[b], tile, b, blockIdx.x == 0);
-    }
+    for (int b = 0; b < S.held; ++b)
+      if (b < cut.depth_blocks) take(a[b], tile, b, blockIdx.x == 0);
     for (int chunk = 0; chunk < chunks; ++chunk) {
       float sum[2][4 * S.chunk][4] = {};
-      if constexpr (S.held > 0) {
 #pragma unroll
-        for (int b = 0; b < S.held; ++b)
-          if (b < cut.depth_blocks) multiply_block<S.chunk>(sum, held[b], weights_at(b, chunk));
-      } else {
-        for (int b = 0; b < cut.depth_blocks; ++b) {
-          take(held[0], tile, b, blockIdx.x == 0 && chunk == 0);
-          multiply_block<S.chunk>(sum, held[0], weights_at(b, chunk));
-        }
+      for (int b = 0; b < S.held; ++b)
+        if (b < cut.depth_blocks) multiply_add(sum, a[b], b, chunk);
+      for (int b = 0; S.held == 0 && b < cut.depth_blocks; ++b) {
+        take(a[0], tile, b, blockIdx.x == 0 && chunk == 0);
+        multiply_add(sum, a[0], b, chunk);
       }
 #pragma unroll
       for (int b = 0; b < S.chunk; ++b) {
         float value[kTileRows][kPack];
-#pragma unroll
-        for (int i = 0; i < kTileRows; ++i)
-#pragma unroll
-          for (int k = 0; k < kPack; ++k)
-            value[i][k] = sum[i / 2][4 * b + k / 2][i % 2 * 2 + k % 2];
+        rows_of(value, sum, b);
         const int column = (chunk * S.chunk + b) * kProductBlock + me.channel;
         const Pack<T>* const slot = epilogue.reads() > 0 ? feed.wait() : nullptr;
-        epilogue.store(value, me, tile, {c0 + column, column, t < begin + S.warps}, slot, constants,
-                       sums);
+        epilogue.store(value, me, tile, {c0 + column, column, t < begin + S.warps}, slot,
+                       memory.constants, memory.sums);
         if (epilogue.reads() > 0) feed.fetch(me);
       }
     }
     met += static_cast<float>(tile.rows);
   }
 
-  if (me.lane == 0) sums.met[me.warp] = met;
+  if (me.lane == 0) memory.sums.met[me.warp] = met;
   __syncthreads();
   for (int i = threadIdx.x; i < cut.columns; i += S.warps * kWarp)
-    if (c0 + i < epilogue.channels()) epilogue.leave(sums, i, c0 + i, unit);
+    if (c0 + i < epilogue.channels()) epilogue.leave(memory.sums, i, c0 + i, unit);
 }
 
 template <class Shape, class T, class Source, class Epilogue>
