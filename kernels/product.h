@@ -16,28 +16,36 @@ constexpr int kProductStages = 2;  // slots of a warp's ring
 // A form of the kernel. A warp keeps `held` blocks of its source, transformed, in registers and
 // passes over the output in chunks; or it streams the source block by block, for each chunk anew.
 struct ProductShape {
-  int warps;   // of a thread block
-  int blocks;  // thread blocks of a multiprocessor that the registers allow
-  int held;    // blocks of the source; 0: it is streamed
-  int chunk;   // blocks of the output that are made together
+  int warps;  // of a thread block
+  // Thread blocks of a multiprocessor that the registers allow, by direction.
+  int forward_blocks, backward_blocks;
+  int held;   // blocks of the source; 0: it is streamed
+  int chunk;  // blocks of the output that are made together
+
+  constexpr int blocks(bool backward) const { return backward ? backward_blocks : forward_blocks; }
 };
 
 // Those that there are, as types for the kernel.
 struct ProductNarrow {
-  static constexpr ProductShape shape{.warps = 4, .blocks = 5, .held = 0, .chunk = 1};
+  static constexpr ProductShape shape{
+      .warps = 4, .forward_blocks = 4, .backward_blocks = 3, .held = 0, .chunk = 1};
 };
 struct ProductStreamed {
-  static constexpr ProductShape shape{.warps = 8, .blocks = 2, .held = 0, .chunk = 2};
+  static constexpr ProductShape shape{
+      .warps = 6, .forward_blocks = 2, .backward_blocks = 2, .held = 0, .chunk = 2};
 };
 struct ProductHeld64 {
-  static constexpr ProductShape shape{.warps = 4, .blocks = 4, .held = 2, .chunk = 1};
+  static constexpr ProductShape shape{
+      .warps = 4, .forward_blocks = 4, .backward_blocks = 3, .held = 2, .chunk = 1};
 };
 struct ProductHeld128 {
-  static constexpr ProductShape shape{.warps = 4, .blocks = 3, .held = 4, .chunk = 1};
+  static constexpr ProductShape shape{
+      .warps = 4, .forward_blocks = 3, .backward_blocks = 2, .held = 4, .chunk = 1};
 };
 
 // (pixels, depth) · (depth, channels), and what a thread block keeps beside the operands.
 struct ProductWork {
+  bool backward = false;
   int64_t pixels = 0;
   int area = 0;          // pixels that no tile straddles: of an image, or all
   bool by_area = false;  // a unit's sums are of one area
@@ -101,7 +109,7 @@ inline bool product_fits(int depth, int channels, const DeviceLimits& limits) {
 inline ProductCut product_cut(const ProductShape& shape, const ProductWork& w,
                               const DeviceLimits& limits) {
   const int chunk = shape.chunk * kProductBlock, chunks = product_blocks(w.channels, chunk);
-  int wide = 0, resident = shape.blocks;
+  int wide = 0, resident = shape.blocks(w.backward);
   for (; resident > 0; --resident) {
     const int room = limits.shared_bytes / resident - limits.reserved_bytes;
     for (wide = chunks; wide > 0 && product_shared(shape, w, wide * chunk) > room;) --wide;

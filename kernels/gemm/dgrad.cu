@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kMergeThreads)
 template <class T>
 ProductWork work_of(const GradientSource<T>& source, const OperandView<T>& in, int reads) {
   const int pixels = static_cast<int>(in.pixels());
-  return {.pixels = pixels,
+  return {.backward = true,
+          .pixels = pixels,
           .area = pixels,
           .depth = source.depth(),
           .channels = in.channels,

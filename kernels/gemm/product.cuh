@@ -91,7 +91,8 @@ class Feed {
     place();
   }
 
-  // Asks for the next slot's worth; one group of copies, empty beyond the last tile.
+  // Asks for the next slot's worth, into the slot that was read last; one group of copies, empty
+  // beyond the last tile.
   __device__ __forceinline__ void fetch(const TileThread& me) {
     if (tile_ < end_) {
       Pack<T>* const slot = slot_at(stage_);
@@ -107,12 +108,10 @@ class Feed {
     stage_ = (stage_ + 1) % kProductStages;
   }
 
-  // The slot that is used next, once it has arrived.
+  // The slot that is read next, once it has arrived. A fetch must follow.
   __device__ __forceinline__ const Pack<T>* wait() {
     wait_copies<kProductStages - 1>();
-    const Pack<T>* const slot = slot_at(used_);
-    used_ = (used_ + 1) % kProductStages;
-    return slot;
+    return slot_at(stage_);
   }
 
   __device__ __forceinline__ static Tile tile_at(const ProductCut& cut, int tile) {
@@ -143,7 +142,7 @@ class Feed {
   const Epilogue& epilogue_;
   const ProductCut& cut_;
   Pack<T>* ring_;
-  int tile_, end_, c0_, chunks_, chunk_ = 0, block_ = 0, stage_ = 0, used_ = 0;
+  int tile_, end_, c0_, chunks_, chunk_ = 0, block_ = 0, stage_ = 0;
   Tile place_{};
 };
 
@@ -210,7 +209,7 @@ template <class Shape, class T, class Source, class Epilogue>
 __device__ __forceinline__ void stage_product(const ProductMemory<Shape, T, Epilogue>& memory,
                                               const Source& source, const Epilogue& epilogue,
                                               const T* weight, int c0, const ProductCut& cut) {
-  if constexpr (Source::kTransposedWeight)
+  if constexpr (Source::kBackward)
     stage_weight_transposed(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut);
   else
     stage_weight(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut);
@@ -227,7 +226,7 @@ __device__ __forceinline__ void stage_product(const ProductMemory<Shape, T, Epil
 }
 
 template <class Shape, class T, class Source, class Epilogue>
-__global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks)
+__global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks(Source::kBackward))
     product_kernel(const __grid_constant__ Source source, const __grid_constant__ Epilogue epilogue,
                    const T* __restrict__ weight, const __grid_constant__ ProductCut cut) {
   constexpr ProductShape S = Shape::shape;

@@ -61,7 +61,7 @@ __device__ __forceinline__ Folded fold_norm(const ChannelNorm<float>& norm, Acti
 // f = gate·act(norm(x)), with a learned gate if any.
 template <class T>
 struct OperandSource {
-  static constexpr bool kTransposedWeight = false;  // the weight is (channels, depth)
+  static constexpr bool kBackward = false;  // the weight is (channels, depth)
   OperandView<T> in;
 
   struct Raw {
@@ -127,7 +127,7 @@ struct OperandSource {
 // whoever needs it again, unless that is null.
 template <class T>
 struct GradientSource {
-  static constexpr bool kTransposedWeight = true;  // the weight is (depth, channels)
+  static constexpr bool kBackward = true;  // the weight is (depth, channels)
   GradientView<T> dy;
   T* dense;
 

@@ -145,7 +145,8 @@ TEST_CASE("the cut of fused products") {
               const ProductShape shape = product_shape(depth, channels);
               const int most = partial_rows(pixels, channels);
               const ProductCut c = product_cut(shape,
-                                               {.pixels = pixels,
+                                               {.backward = true,
+                                                .pixels = pixels,
                                                 .area = by_area ? area : pixels,
                                                 .by_area = by_area,
                                                 .depth = depth,
