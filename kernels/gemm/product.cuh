@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
   const int end = min(begin + cut.per, (span + 1) * cut.span);
   Feed<Shape, T, Source, Epilogue> feed(source, epilogue, cut, memory.ring(cut, me),
                                         begin + me.warp, end, c0, chunks);
-#pragma unroll
+#pragma unroll 1
   for (int i = 0; i < kProductStages; ++i) feed.fetch(me);
   stage_product(memory, source, epilogue, weight, c0, cut);
   wait_copies<0>();
@@ -249,10 +249,8 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
   // The next block of the source, transformed; zero beyond its channels.
   const auto take = [&](Pack<T>(&a)[kTileRows], const Tile& tile, int block, bool leaves) {
     const int c = block * kProductBlock + me.channel;
-    typename Source::Raw raw;
-    source.read(raw, feed.wait());
+    source.load(a, feed.wait(), tile, me.row, c, memory.scale + c, memory.shift + c, leaves);
     feed.fetch(me);
-    source.transform(a, raw, tile, me.row, c, memory.scale + c, memory.shift + c, leaves);
     if (c < source.depth()) return;
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) a[i] = Pack<T>{};

@@ -64,10 +64,6 @@ struct OperandSource {
   static constexpr bool kBackward = false;  // the weight is (channels, depth)
   OperandView<T> in;
 
-  struct Raw {
-    Pack<T> x[kTileRows];
-  };
-
   __host__ __device__ int depth() const { return in.channels; }
   int streams() const { return 1; }
 
@@ -80,17 +76,13 @@ struct OperandSource {
       copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
     });
   }
-  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot) const {
-#pragma unroll
-    for (int i = 0; i < kTileRows; ++i) raw.x[i] = slot[i * kWarp];
-  }
   // f, rounded, at channels [c, c + kPack), whose constants `scale` and `shift` are.
-  __device__ __forceinline__ void transform(Pack<T> (&f)[kTileRows], const Raw& raw,
-                                            const Tile& tile, int, int c, const float* scale,
-                                            const float* shift, bool) const {
+  __device__ __forceinline__ void load(Pack<T> (&f)[kTileRows], const Pack<T>* slot,
+                                       const Tile& tile, int, int c, const float* scale,
+                                       const float* shift, bool) const {
     if (in.plain()) {
 #pragma unroll
-      for (int i = 0; i < kTileRows; ++i) f[i] = raw.x[i];
+      for (int i = 0; i < kTileRows; ++i) f[i] = slot[i * kWarp];
       return;
     }
     float a[kPack], b[kPack], gate[kPack];
@@ -102,7 +94,7 @@ struct OperandSource {
 #pragma unroll
       for (int i = 0; i < kTileRows; ++i) {
         float v[kPack];
-        to_floats(v, raw.x[i]);
+        to_floats(v, slot[i * kWarp]);
 #pragma unroll
         for (int k = 0; k < kPack; ++k) v[k] = activation(fmaf(a[k], v[k], b[k]));
         if (in.gate) {
@@ -131,10 +123,6 @@ struct GradientSource {
   GradientView<T> dy;
   T* dense;
 
-  struct Raw {
-    Pack<T> grad[kTileRows], x[kTileRows];
-  };
-
   __host__ __device__ int depth() const { return dy.channels; }
   int streams() const { return dy.normed() ? 2 : 1; }
 
@@ -152,20 +140,13 @@ struct GradientSource {
       if (dy.normed()) copy_async(slot + (kTileRows + i) * kWarp, dy.x + pixel * dy.pitch + c);
     });
   }
-  __device__ __forceinline__ void read(Raw& raw, const Pack<T>* slot) const {
-#pragma unroll
-    for (int i = 0; i < kTileRows; ++i) {
-      raw.grad[i] = slot[i * kWarp];
-      if (dy.normed()) raw.x[i] = slot[(kTileRows + i) * kWarp];
-    }
-  }
   // `leaves`: nobody else stores these channels of the tile.
-  __device__ __forceinline__ void transform(Pack<T> (&value)[kTileRows], const Raw& raw,
-                                            const Tile& tile, int row, int c, const float* scale,
-                                            const float* shift, bool leaves) const {
+  __device__ __forceinline__ void load(Pack<T> (&value)[kTileRows], const Pack<T>* slot,
+                                       const Tile& tile, int row, int c, const float* scale,
+                                       const float* shift, bool leaves) const {
     if (!dy.normed()) {
 #pragma unroll
-      for (int i = 0; i < kTileRows; ++i) value[i] = raw.grad[i];
+      for (int i = 0; i < kTileRows; ++i) value[i] = slot[i * kWarp];
       return;
     }
     float a[kPack], b[kPack];
@@ -174,8 +155,8 @@ struct GradientSource {
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) {
       float v[kPack], x[kPack];
-      to_floats(v, raw.grad[i]);
-      to_floats(x, raw.x[i]);
+      to_floats(v, slot[i * kWarp]);
+      to_floats(x, slot[(kTileRows + i) * kWarp]);
 #pragma unroll
       for (int k = 0; k < kPack; ++k) v[k] += fmaf(a[k], x[k], b[k]);
       value[i] = vector_of<T>(v);
