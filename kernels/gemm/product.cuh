@@ -255,10 +255,10 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) a[i] = Pack<T>{};
   };
-  const auto multiply_add = [&](float(&sum)[2][4 * S.chunk][4], const Pack<T>(&a)[kTileRows],
-                                int block, int chunk) {
-    const int at = block * (cut.columns / kProductBlock) + chunk * S.chunk;
-    multiply_block<S.chunk>(sum, a, memory.weights + at * kBlockPacks + me.lane);
+  const auto multiply_add = [&](auto& sum, const Pack<T>(&a)[kTileRows], int block, int chunk) {
+    constexpr int kChunk = Shape::shape.chunk;
+    const int at = block * (cut.columns / kProductBlock) + chunk * kChunk;
+    multiply_block<kChunk>(sum, a, memory.weights + at * kBlockPacks + me.lane);
   };
 
   float met = 0;
