@@ -119,6 +119,7 @@ ConfidenceInterval percentiles(std::vector<double> values, double level) {
 ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
                                         std::span<const int32_t> labels, int classes,
                                         const BootstrapOptions& options) {
+  require_finite(logits, classes);
   const Resampler resampler(logits, labels, classes);
   std::vector<Measures> measures(options.resamples);
   std::atomic<int> next = 0;

@@ -4,6 +4,7 @@
 
 #include "engine/error.h"
 #include "engine/step_sizes.h"
+#include "kernels/banded_tiles.h"
 #include "kernels/product.h"
 
 namespace engine {
@@ -63,6 +64,44 @@ Cost fused_cost(const Layer& l, Direction direction) {
   if (direction == Direction::forward) return {in + weight + out, flops};
   const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * out : out;
   return {gradient + in + 2 * weight + in, 2 * flops};
+}
+
+// ---------------------------------------------------------------- banded depthwise
+
+const BandedTile* banded_tile(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const Buffer& b = l.sizes.graph.buffers[(forward ? l.conv.out : l.conv.in.at).buffer];
+  return (forward ? banded_forward_tile : banded_backward_tile)(l.conv.window, l.conv.in.act,
+                                                                b.height, b.width);
+}
+
+// The kernels multiply 16-bit values of a normalised operand without a gate, in whole vectors of 16
+// bytes; the backward wants an output that a squeeze-excite gates.
+bool takes_banded_depthwise(const Layer& l, Direction direction) {
+  constexpr int kVector = 8;
+  const auto in_vectors = [&](const Slice& s) {
+    return s.c0 % kVector == 0 && s.channels() % kVector == 0 &&
+           l.sizes.graph.buffers[s.buffer].channels % kVector == 0;
+  };
+  const Operand& in = l.conv.in;
+  const int out = l.conv.out.buffer;
+  return l.conv.depthwise() && l.conv.bias == kNone && storage_size(l.options.precision) == 2 &&
+         in.norm != kNone && in.gate == kNone && in_vectors(in.at) && in_vectors(l.conv.out) &&
+         banded_tile(l, direction) != nullptr &&
+         (direction == Direction::forward ||
+          (l.sizes.graph.buffers[out].normed && l.sizes.gated(out)));
+}
+
+Scratch banded_depthwise_scratch(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const BandedTile& tile = *banded_tile(l, direction);
+  const Slice& at = forward ? l.conv.out : l.conv.in.at;
+  const Buffer& b = l.sizes.graph.buffers[at.buffer];
+  const int sums = forward ? kBandedStatistics : banded_sums(tile.kernel);
+  const size_t bytes = banded_partials(tile, sums, l.options.batch, b.height, b.width,
+                                       at.channels(), l.options.limits) *
+                       sizeof(float);
+  return forward ? Scratch{.partials = bytes} : Scratch{.weight = bytes};
 }
 
 // ---------------------------------------------------------------- fused pointwise
@@ -181,6 +220,8 @@ struct Row {
 
 // The rows of each backend are in the order of preference.
 constexpr Row kRows[] = {
+    {BackendKind::cuda, Form::banded_depthwise, "banded depthwise", ConvForm::fused,
+     takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,

@@ -37,6 +37,7 @@ enum class Direction : uint8_t { forward, backward };
 std::string_view name_of(Direction direction);
 
 enum class Form : uint8_t {
+  banded_depthwise,     // our kernels on the matrix units, 16 bits
   fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
   fused_pointwise,      // our products; the weight gradient's is a library's
   matrix_product,       // for a pointwise or linear layer

@@ -163,10 +163,7 @@ class HostBackend : public Backend {
   }
 
   void take_norm(const Program& program) {
-    ScaleState& scale = *program.arenas.scale;
-    const double sum = sum_of_squares(program);
-    scale.found_inf = scale.dynamic && overflowed(sum);
-    scale.gradient_norm = std::sqrt(sum) / scale.scale;
+    note_gradients(*program.arenas.scale, sum_of_squares(program));
   }
 
   void add(R* to, const R* from, int64_t count) {

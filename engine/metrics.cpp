@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "engine/error.h"
 #include "engine/roc.h"
 
 namespace engine {
@@ -93,6 +94,12 @@ void areas(Metrics& m, std::span<const double> probabilities, std::span<const in
 
 }  // namespace
 
+void require_finite(std::span<const float> logits, int classes) {
+  for (size_t i = 0; i < logits.size(); ++i)
+    require(std::isfinite(logits[i]), Failure::diverged, "sample {}: its logit of class {} is {}",
+            i / classes, i % classes, logits[i]);
+}
+
 double cross_entropy(std::span<const float> logits, int label, std::span<double> probabilities) {
   const double top = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
@@ -120,6 +127,7 @@ std::vector<int32_t> predicted_classes(std::span<const float> logits, int classe
 
 Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> labels,
                         int classes) {
+  require_finite(logits, classes);
   const size_t samples = labels.size();
   Metrics m{.samples = static_cast<int64_t>(samples)};
   m.classes.resize(classes);

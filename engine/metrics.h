@@ -50,18 +50,24 @@ struct Metrics {
   std::array<CalibrationBin, kCalibrationBins> calibration;
 };
 
-// Takes logits (samples, classes). Of equal logits the one of the lower class counts as larger.
+// Throws Error(diverged), which names sample and class, unless all logits (samples, classes) are
+// finite: no figure says anything of others.
+void require_finite(std::span<const float> logits, int classes);
+
+// Takes logits (samples, classes), which must be finite. Of equal logits the one of the lower class
+// counts as larger.
 Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> labels,
                         int classes);
 
 // Returns log Σ exp − z of one row, and writes its softmax to `probabilities` unless that is empty.
+// All are NaN where a logit is.
 double cross_entropy(std::span<const float> logits, int label,
                      std::span<double> probabilities = {});
 
 // The softmax of every row, (samples, classes).
 std::vector<double> softmax_rows(std::span<const float> logits, int classes);
 
-// The class of each row's largest logit.
+// The class of each row's largest logit; the logits must be finite.
 std::vector<int32_t> predicted_classes(std::span<const float> logits, int classes);
 
 }  // namespace engine

@@ -1,8 +1,11 @@
 #include "engine/roc.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
+
+#include "engine/error.h"
 
 namespace engine {
 namespace {
@@ -15,7 +18,11 @@ struct Cumulated {
 
 std::vector<Cumulated> cumulate(std::span<const double> scores, std::span<const uint8_t> positive) {
   std::vector<std::pair<double, uint8_t>> order(scores.size());
-  for (size_t i = 0; i < scores.size(); ++i) order[i] = {scores[i], positive[i]};
+  for (size_t i = 0; i < scores.size(); ++i) {
+    require(!std::isnan(scores[i]), Failure::diverged, "the score of sample {} is {}", i,
+            scores[i]);
+    order[i] = {scores[i], positive[i]};
+  }
   std::sort(order.begin(), order.end(),
             [](const auto& a, const auto& b) { return a.first > b.first; });
   std::vector<Cumulated> steps;

@@ -9,6 +9,8 @@
 
 namespace engine {
 
+// Scores that are NaN have no order: both functions throw Error(diverged) where there is one.
+
 // The area under the curve: the share of (positive, negative) pairs that are in order; a tie counts
 // half. Nothing where all or none are positive.
 std::optional<double> area_under_curve(std::span<const double> scores,

@@ -62,7 +62,10 @@ double Schedule::after_warmup(int64_t units) const {
     case Kind::one_cycle: {
       const double first = c.learning_rate / c.divisor, last = first / c.final_divisor;
       const double peak = c.rise * length - 1, end = length - 1;  // in steps
-      if (t <= peak) return cosine(first, c.learning_rate, t / peak);
+      // The peak may be the very first step, or the last.
+      constexpr double kRounding = 1e-9;
+      if (std::abs(t - peak) < kRounding) return c.learning_rate;
+      if (t < peak) return cosine(first, c.learning_rate, t / peak);
       return cosine(c.learning_rate, last, std::min(1., (t - peak) / (end - peak)));
     }
     case Kind::plateau: return c.learning_rate * state_.factor;

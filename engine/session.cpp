@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <cmath>
 
 #include "engine/error.h"
 
@@ -39,6 +40,9 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
       loss.class_weights.empty() || static_cast<int>(loss.class_weights.size()) == graph_.classes(),
       Failure::usage, "{} class weights, the model has {} classes", loss.class_weights.size(),
       graph_.classes());
+  for (const double weight : loss.class_weights)
+    require(weight > 0 && std::isfinite(weight), Failure::usage,
+            "a class weight of {}: it is above 0 and finite", weight);
   const size_t inputs = options_.pack_bytes + loss.class_weights.size() * sizeof(double);
   const size_t needed = largest.sum() + inputs, free = backend_.free_bytes();
   if (needed > free) {
@@ -236,6 +240,32 @@ void Session::check_batch(const HostBatch& batch, Mode mode) const {
 }
 
 uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode) {
+  begin(batch, input, mode).launch();
+  return end(batch, mode);
+}
+
+Inspection Session::inspect(const HostBatch& batch, const StepInput& input, Mode mode) {
+  const Running& r = begin(batch, input, mode);
+  AnomalySearch search(*r.program, backend_, result_entry(step_));
+  for (const OrderedLaunch& ordered : r.order) {
+    ordered.launch->enqueue();
+    if (ordered.step == kNone) continue;
+    const StepExec& exec = r.prepared.steps[ordered.step];
+    if (!exec.forward.empty() && ordered.launch == &exec.forward.back())
+      search.after_forward(ordered.step);
+    if (!exec.backward.empty() && ordered.launch == &exec.backward.back())
+      search.after_backward(ordered.step);
+  }
+  const uint64_t step = end(batch, mode);
+  backend_.synchronize();
+  return {step, search.first()};
+}
+
+StepResult& Session::result_entry(uint64_t step) const {
+  return arenas().results[step % kResults];
+}
+
+Session::Running& Session::begin(const HostBatch& batch, const StepInput& input, Mode mode) {
   assert(mode != Mode::accumulate || options_.accumulates);
   assert(mode == Mode::evaluate || !exchanged_);
   Running& r = running(batch.count, mode);
@@ -243,7 +273,7 @@ uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode)
   const uint64_t step = ++step_;
   constexpr uint64_t kInFlight = kResults / 2;  // steps that may be under way
   if (step > kInFlight) result(step - kInFlight);
-  arenas().results[step % kResults] = {};
+  result_entry(step) = {};
   const int slot = static_cast<int>(step % kSlots);
   if (batch.count > 0 && (batch.images || batch.records)) {
     check_batch(batch, mode);
@@ -263,12 +293,15 @@ uint64_t Session::run(const HostBatch& batch, const StepInput& input, Mode mode)
                        .mixed = slots_[slot].mixed,
                        .total = static_cast<uint32_t>(
                            input.total > 0 ? input.total : batch.count * backend_.info().ranks)});
-  r.launch();
-  backend_.wait_uploaded(slot);
+  return r;
+}
+
+uint64_t Session::end(const HostBatch& batch, Mode mode) {
+  backend_.wait_uploaded(static_cast<int>(step_ % kSlots));
   if (mode != Mode::evaluate) ++batches_tracked_;
   last_batch_ = batch.count;
   last_mode_ = mode;
-  return step;
+  return step_;
 }
 
 std::vector<float> Session::evaluate(const HostBatch& batch, const StepInput& input,
@@ -281,7 +314,7 @@ std::vector<float> Session::evaluate(const HostBatch& batch, const StepInput& in
 
 std::optional<StepResult> Session::poll(uint64_t step) const {
   assert(step > 0 && step <= step_ && step + kResults > step_);
-  StepResult& entry = arenas().results[step % kResults];
+  StepResult& entry = result_entry(step);
   if (std::atomic_ref(entry.step).load(std::memory_order_acquire) != step) return std::nullopt;
   return entry;
 }

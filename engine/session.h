@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/anomaly.h"
 #include "engine/backend.h"
 #include "engine/graph.h"
 #include "engine/loss.h"
@@ -61,6 +62,12 @@ struct SessionOptions {
   int64_t bucket_elements = PlanOptions{}.bucket_elements;  // gradients that travel together
 };
 
+// What looking at every result of a step found.
+struct Inspection {
+  uint64_t step = 0;             // its number, as run() would return it
+  std::optional<Anomaly> first;  // nothing: all are finite
+};
+
 struct StepInput {
   uint32_t epoch = 0, position = 0;  // of this rank's first sample; they key the random gates
   double learning_rate = 0;
@@ -104,6 +111,8 @@ class Session {
   // Logits (count, classes); the result's loss is the plain cross entropy over `input.divisor`.
   std::vector<float> evaluate(const HostBatch& batch, const StepInput& input,
                               StepResult* result = nullptr);
+  // Takes the same step launch by launch and looks at every output and gradient; waits for it.
+  Inspection inspect(const HostBatch& batch, const StepInput& input, Mode mode);
   std::vector<double> logits(int count) const;  // of the last step
   // Results are kept for the last kResults steps. poll() returns nothing where the device is not
   // there yet.
@@ -161,6 +170,10 @@ class Session {
   };
   void check_batch(const HostBatch& batch, Mode mode) const;
   uint64_t run(const HostBatch& batch, const StepInput& input, Mode mode);
+  // The two halves of run(), before and after its launches.
+  Running& begin(const HostBatch& batch, const StepInput& input, Mode mode);
+  uint64_t end(const HostBatch& batch, Mode mode);
+  StepResult& result_entry(uint64_t step) const;
   Running& running(int batch, Mode mode);
   void record(Running& running);
   std::vector<OrderedLaunch> order_of(const Running& running) const;

@@ -90,7 +90,8 @@ void Session::load(const std::map<std::string, Tensor>& tensors) {
           static_cast<int64_t>(convert(it->second, DType::f64).as<double>()[0]);
 }
 
-// Writes the parameters that are among the tensors, and their averages.
+// Writes the parameters that are among the tensors, and their averages. Updates go on where
+// gradients that are not finite have ended them.
 void Session::write_model(const std::map<std::string, Tensor>& tensors) {
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p) {
     const auto it = tensors.find(graph_.parameters[p].name);
@@ -100,6 +101,10 @@ void Session::write_model(const std::map<std::string, Tensor>& tensors) {
     if (averages()) write(p, trained ? arenas().ema_parameters : arenas().ema_state, it->second);
   }
   enqueue(first_prepared().copy_weights);
+  ScaleState now = scale();
+  now.found_inf = 0;
+  backend_.upload(arenas().scale, &now, sizeof now);
+  backend_.synchronize();
 }
 
 std::map<std::string, Tensor> Session::read_model(Untyped parameters, Untyped state) const {

@@ -87,9 +87,7 @@ uint16_t float_to_bfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-namespace {
-
-double element_as_double(const Tensor& t, int64_t i) {
+double value_at(const Tensor& t, int64_t i) {
   const std::byte* at = t.bytes.data() + i * size_of(t.dtype);
   const auto load = [&]<class T>(T value) {
     std::memcpy(&value, at, sizeof value);
@@ -108,13 +106,52 @@ double element_as_double(const Tensor& t, int64_t i) {
   return 0;
 }
 
+namespace {
+
+// What a tensor is searched as: rows of elements, and of each row the columns [first, last).
+struct Matrix {
+  int64_t rows, columns, first, last;
+};
+
+// All bits of the exponent are set in NaN and infinity, and in nothing else.
+template <class Bits>
+int64_t first_not_finite(std::span<const Bits> values, const Matrix& m, Bits exponent) {
+  for (int64_t row = 0; row < m.rows; ++row)
+    for (int64_t i = row * m.columns + m.first; i < row * m.columns + m.last; ++i)
+      if ((values[i] & exponent) == exponent) return i;
+  return -1;
+}
+
+int64_t first_not_finite(const Tensor& t, const Matrix& m) {
+  switch (t.dtype) {
+    case DType::f64: return first_not_finite<uint64_t>(t.as<uint64_t>(), m, 0x7ff0000000000000u);
+    case DType::f32: return first_not_finite<uint32_t>(t.as<uint32_t>(), m, 0x7f800000u);
+    case DType::f16: return first_not_finite<uint16_t>(t.as<uint16_t>(), m, 0x7c00u);
+    case DType::bf16: return first_not_finite<uint16_t>(t.as<uint16_t>(), m, 0x7f80u);
+    case DType::i64:
+    case DType::i32:
+    case DType::u8:
+    case DType::boolean: break;
+  }
+  return -1;
+}
+
 }  // namespace
+
+int64_t first_not_finite(const Tensor& tensor) {
+  return first_not_finite(tensor, Matrix{1, tensor.size(), 0, tensor.size()});
+}
+
+int64_t first_not_finite(const Tensor& matrix, int64_t first, int64_t last) {
+  assert(matrix.shape.size() == 2);
+  return first_not_finite(matrix, Matrix{matrix.shape[0], matrix.shape[1], first, last});
+}
 
 Tensor convert(const Tensor& from, DType to) {
   if (from.dtype == to) return from;
   Tensor result(to, from.shape);
   for (int64_t i = 0, n = from.size(); i < n; ++i) {
-    const double value = element_as_double(from, i);
+    const double value = value_at(from, i);
     switch (to) {
       case DType::f32: result.as<float>()[i] = static_cast<float>(value); break;
       case DType::f64: result.as<double>()[i] = value; break;

@@ -44,6 +44,14 @@ struct Tensor {
 // Converts between f32, f64, f16, bf16 (round to nearest even) and from integers; same shape.
 Tensor convert(const Tensor& from, DType to);
 
+// The element as a number.
+double value_at(const Tensor& tensor, int64_t index);
+
+// The index of the first element that is NaN or infinite; -1: all are finite.
+int64_t first_not_finite(const Tensor& tensor);
+// The same of a matrix, among the columns [first, last) of all rows.
+int64_t first_not_finite(const Tensor& matrix, int64_t first, int64_t last);
+
 float half_to_float(uint16_t bits);
 uint16_t float_to_half(float value);  // round to nearest even, overflow to infinity
 float bfloat16_to_float(uint16_t bits);

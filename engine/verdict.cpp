@@ -55,9 +55,11 @@ std::string story_of(const RankView& view) {
   return text;
 }
 
-std::string name_of_sum(uint64_t number, int buckets) {
-  const uint64_t before = number - 1, per_update = static_cast<uint64_t>(std::max(1, buckets));
-  return fmt::format("all-reduce #{} (step {}, bucket {})", number, before / per_update + 1,
+// `number` counts from the start of the run, the step from that of the training.
+std::string name_of_sum(uint64_t number, const RankStatus& rank) {
+  const uint64_t before = number - 1, per_update = static_cast<uint64_t>(std::max(1, rank.buckets));
+  return fmt::format("all-reduce #{} (step {}, bucket {})", number,
+                     before / per_update + 1 + std::max<int64_t>(0, rank.updates_before),
                      before % per_update);
 }
 
@@ -66,7 +68,7 @@ std::string last_story_of(const RankView& view) {
   const RankStatus& s = view.status;
   if (s.sums.begun == 0) return story_of(view);
   return fmt::format("{}; the last that it began is {}", story_of(view),
-                     name_of_sum(s.sums.begun, s.buckets));
+                     name_of_sum(s.sums.begun, s));
 }
 
 // Each view in a text of its own.
@@ -117,25 +119,28 @@ std::optional<std::string> find_silent(std::span<const RankView> ranks, double t
 
 // ---------------------------------------------------------------- sums and operations
 
-// A sum that has ended somewhere has begun everywhere. Where it has not, someone's numbers are
-// ahead of what was summed.
-std::optional<std::string> find_skipped(const Views& ranks) {
-  if (ranks.empty()) return std::nullopt;
-  const RankView& ahead =
-      **std::ranges::max_element(ranks, {}, [](const RankView* v) { return v->status.sums.ended; });
-  const RankView& behind =
-      **std::ranges::min_element(ranks, {}, [](const RankView* v) { return v->status.sums.begun; });
-  const uint64_t number = ahead.status.sums.ended;
-  if (number <= behind.status.sums.begun) return std::nullopt;
-  return fmt::format("{} has left a sum of gradients out: it has ended {}, which {} has not begun",
-                     name_of(ahead), name_of_sum(number, ahead.status.buckets), name_of(behind));
+// What a rank leaves out, the others sum with what it comes to next.
+std::optional<std::string> find_skipped(std::span<const RankView> ranks) {
+  const auto before = [](const RankView* v) { return v->status.updates_before; };
+  const Views updated =
+      those(ranks, [](const RankView& v) { return v.status.updates_before >= 0; });
+  if (updated.empty()) return std::nullopt;
+  const int64_t right = before(*std::ranges::min_element(updated, {}, before));
+  Views ahead = updated;
+  std::erase_if(ahead, [&](const RankView* v) { return before(v) == right; });
+  if (ahead.empty()) return std::nullopt;
+  return list(ahead, [&](const RankView& v) {
+    return fmt::format(
+        "{} has left the sums of gradients of {} of its updates out, up to step {} at the latest",
+        name_of(v), v.status.updates_before - right, v.status.update);
+  });
 }
 
 // One of the two kinds of things that ranks do together.
 struct Kind {
   Reached RankStatus::*reached;
   double RankStatus::*since;
-  std::string (*name)(uint64_t number, int buckets);
+  std::string (*name)(uint64_t number, const RankStatus& rank);
 
   bool inside(const RankView& v) const {
     const Reached& r = v.status.*reached;
@@ -145,8 +150,9 @@ struct Kind {
 };
 
 const Kind kSums{&RankStatus::sums, &RankStatus::sums_for, name_of_sum};
-const Kind kOperations{&RankStatus::operations, &RankStatus::operations_for,
-                       [](uint64_t number, int) { return fmt::format("meeting #{}", number); }};
+const Kind kOperations{
+    &RankStatus::operations, &RankStatus::operations_for,
+    [](uint64_t number, const RankStatus&) { return fmt::format("meeting #{}", number); }};
 
 bool waits(const RankView& v) {
   return kSums.inside(v) || kOperations.inside(v);
@@ -163,7 +169,7 @@ std::optional<std::string> find_late(std::span<const RankView> ranks, double tim
   const uint64_t number = kind.begun(first);
   const Views there =  // some of them came later
       those(ranks, [&](const RankView& v) { return kind.inside(v) && kind.begun(v) == number; });
-  const std::string what = kind.name(number, first.status.buckets), who = numbers_of(there);
+  const std::string what = kind.name(number, first.status), who = numbers_of(there);
   const char* wait = there.size() == 1 ? "waits" : "wait";
   const Views absent = those(ranks, [&](const RankView& v) { return kind.begun(v) < number; });
   const Views at_fault =
@@ -195,12 +201,7 @@ std::optional<std::string> find_late(std::span<const RankView> ranks, double tim
 std::optional<std::string> judge(std::span<const RankView> ranks, double timeout) {
   if (auto verdict = find_lost(ranks)) return verdict;
   if (auto verdict = find_silent(ranks, timeout)) return verdict;
-  // Of ranks elsewhere the numbers are older, and count once they stand still.
-  if (auto verdict = find_skipped(those(ranks, [](const RankView& v) { return v.local; })))
-    return verdict;
-  if (auto verdict = find_skipped(
-          those(ranks, [&](const RankView& v) { return v.status.sums_for >= timeout; })))
-    return verdict;
+  if (auto verdict = find_skipped(ranks)) return verdict;
   if (auto verdict = find_late(ranks, timeout, kSums)) return verdict;
   return find_late(ranks, timeout, kOperations);
 }

@@ -27,10 +27,13 @@ struct RankStatus {
   // Operations of its thread with the other ranks, and for how many seconds these numbers stand.
   Reached operations;
   double operations_for = 0;
-  // The same for the sums of gradients, as its device tells: that of bucket b in update u is number
-  // (u − 1) · buckets + b + 1.
+  // The same for the sums of gradients, as its device tells: that of bucket b in the rank's n-th
+  // update with sums is number (n − 1) · buckets + b + 1.
   Reached sums;
   double sums_for = 0;
+  // The number of an update less its n: as long as no rank has left sums out, the same on all of
+  // them. −1: there has been no update.
+  int64_t updates_before = -1;
   std::array<char, 128> detail{};  // the file that it waits for; a text that 0 ends
 };
 static_assert(std::is_trivially_copyable_v<RankStatus>);
@@ -42,7 +45,7 @@ struct RankView {
   int process = 0;
   double age = 0;      // seconds since its process gave a sign of life
   bool lost = false;   // its process is gone, without a good-bye
-  bool local = false;  // in the process that judges, which read `ended` of all before any `begun`
+  bool local = false;  // in the process that judges
 };
 
 // What is wrong, in one line that names the ranks at fault; nothing while everybody may still come
@@ -50,7 +53,7 @@ struct RankView {
 // - ranks whose process is gone;
 // - ranks whose process gives no sign of life. If that of process 0 is among them it alone is
 //   named, because the others' signs come through it;
-// - a rank that has ended a sum of gradients which another has not begun, and so has left one out;
+// - ranks that have made updates without the sums of gradients that others have made;
 // - ranks that have not come to where others wait.
 std::optional<std::string> judge(std::span<const RankView> ranks, double timeout);
 

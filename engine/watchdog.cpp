@@ -48,14 +48,17 @@ void Activity::set(Doing doing, int64_t update) {
 }
 
 void Activity::expect(uint64_t step, int64_t update) {
-  std::atomic<uint64_t>& entry = updates_[step % kResults];
+  const uint64_t ordinal = low_half(last_) + 1;
+  std::atomic<uint64_t>& entry = ordinals_[step % kResults];
   past_ = std::max<uint64_t>(past_, low_half(entry));
-  entry = low_half(step) << 32 | low_half(static_cast<uint64_t>(update));
+  entry = low_half(step) << 32 | low_half(ordinal);
+  last_ = low_half(static_cast<uint64_t>(update)) << 32 | low_half(ordinal);
 }
 
 void Activity::observe(std::span<const CollectiveMark> marks,
                        std::function<std::string()> awaited) {
   const std::lock_guard lock(observing_);
+  settled_ = reached();
   marks_ = marks;
   awaited_ = std::move(awaited);
 }
@@ -66,6 +69,9 @@ RankStatus Activity::status() {
                     .update = update_.load(std::memory_order_relaxed)};
   const std::lock_guard lock(observing_);
   status.buckets = static_cast<int32_t>(marks_.size());
+  status.sums = reached();
+  if (const uint64_t last = last_; last > 0)
+    status.updates_before = static_cast<int64_t>(last >> 32) - static_cast<int64_t>(low_half(last));
   if (status.doing == Doing::loading && awaited_) {
     const std::string file = awaited_();
     const size_t kept = std::min(file.size(), status.detail.size() - 1);  // the end says which
@@ -74,20 +80,25 @@ RankStatus Activity::status() {
   return status;
 }
 
-// 0: it is no update, or one long past.
-int64_t Activity::update_of(uint64_t step) const {
-  const uint64_t entry = updates_[step % kResults];
-  return entry >> 32 == low_half(step) ? static_cast<int64_t>(low_half(entry)) : 0;
+// What has ended has begun, also where the latter is read later.
+Reached Activity::reached() {
+  const uint64_t ended = std::max(settled_.ended, furthest(&CollectiveMark::ended));
+  return {std::max({settled_.begun, ended, furthest(&CollectiveMark::began)}), ended};
 }
 
-// The number of the last sum that was begun, or ended.
-uint64_t Activity::furthest(uint64_t CollectiveMark::*reached) {
-  const std::lock_guard lock(observing_);
+// The number of the last sum that was begun, or ended, by these marks.
+uint64_t Activity::furthest(uint64_t CollectiveMark::*reached) const {
   uint64_t most = 0;
   for (size_t b = 0; b < marks_.size(); ++b)
-    if (const int64_t update = update_of(load(marks_[b].*reached)); update > 0)
-      most = std::max(most, static_cast<uint64_t>(update - 1) * marks_.size() + b + 1);
+    if (const uint64_t ordinal = ordinal_of(load(marks_[b].*reached)); ordinal > 0)
+      most = std::max(most, (ordinal - 1) * marks_.size() + b + 1);
   return std::max<uint64_t>(most, past_ * marks_.size());  // read last, after what it replaces
+}
+
+// 0: it is no update, or one long past.
+uint64_t Activity::ordinal_of(uint64_t step) const {
+  const uint64_t entry = ordinals_[step % kResults];
+  return entry >> 32 == low_half(step) ? low_half(entry) : 0;
 }
 
 // ---------------------------------------------------------------- all ranks
@@ -170,23 +181,15 @@ void Watchdog::act(const std::string& verdict) {
   last.join();
 }
 
-// A sum that one rank has ended every other has begun: in this order judge() can rely on it.
 std::vector<RankStatus> Watchdog::statuses() {
   Group& group = *options_.group;
   std::vector<RankStatus> ranks;
   for (int r = 0; r < group.local(); ++r) {
-    ranks.push_back(activities_[r]->status());
-    ranks[r].rank = group.first() + r;
-    if (!options_.devices.empty()) ranks[r].device = options_.devices[r];
-    ranks[r].operations = group.reached(group.first() + r);
-    ranks[r].sums.ended =
-        std::max(seen_[r].sums.ended, activities_[r]->furthest(&CollectiveMark::ended));
-  }
-  for (int r = 0; r < group.local(); ++r) {
-    RankStatus& rank = ranks[r];
+    RankStatus& rank = ranks.emplace_back(activities_[r]->status());
+    rank.rank = group.first() + r;
+    if (!options_.devices.empty()) rank.device = options_.devices[r];
+    rank.operations = group.reached(rank.rank);
     Seen& seen = seen_[r];
-    rank.sums.begun = std::max(
-        {seen.sums.begun, rank.sums.ended, activities_[r]->furthest(&CollectiveMark::began)});
     const double time = now();
     if (std::exchange(seen.sums, rank.sums) != rank.sums) seen.sums_at = time;
     if (std::exchange(seen.operations, rank.operations) != rank.operations)

@@ -30,7 +30,7 @@ class Activity {
   Activity& operator=(const Activity&) = delete;
 
   void set(Doing doing, int64_t update = 0);  // 0: the same as before
-  // The next step of the rank's session, number `step`, takes that update.
+  // The next step of the rank's session, number `step`, takes that update, with its sums.
   void expect(uint64_t step, int64_t update);
   // What the watchdog asks from now on, until the next call returns: the marks of the rank's sums,
   // and which file its loader waits for.
@@ -38,18 +38,22 @@ class Activity {
 
  private:
   friend class Watchdog;
-  RankStatus status();  // but for the sums, the operations, and the place
-  uint64_t furthest(uint64_t CollectiveMark::*reached);
-  int64_t update_of(uint64_t step) const;
+  RankStatus status();  // but for the operations and the place
+  Reached reached();    // under `observing_`
+  uint64_t furthest(uint64_t CollectiveMark::*reached) const;
+  uint64_t ordinal_of(uint64_t step) const;
 
   std::atomic<Doing> doing_ = Doing::starting;
   std::atomic<double> since_;
   std::atomic<int64_t> update_ = 0;
-  // The low halves of a step's number and of its update's, by the step modulo kResults.
-  std::array<std::atomic<uint64_t>, kResults> updates_{};
-  std::atomic<uint64_t> past_ = 0;  // the last update that has made room there: its sums have ended
+  // The updates with sums so far, by how many there were: their ordinals. Low halves of a step's
+  // number and of its ordinal, by the step modulo kResults.
+  std::array<std::atomic<uint64_t>, kResults> ordinals_{};
+  std::atomic<uint64_t> past_ = 0;  // the last that has made room there: its sums have ended
+  std::atomic<uint64_t> last_ = 0;  // low halves of the last one's ordinal and of its update
   std::mutex observing_;            // guards what follows
   std::span<const CollectiveMark> marks_;
+  Reached settled_;  // before these marks
   std::function<std::string()> awaited_;
 };
 

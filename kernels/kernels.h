@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "kernels/image.h"
 #include "kernels/loss.h"
@@ -24,6 +25,15 @@ namespace engine::kernels {
 // The limits of the calling thread's device, which is asked once; the defaults if there is none.
 const DeviceLimits& device_limits();
 
+// Where a sweep leaves its sums.
+struct Partials {
+  float* rows;  // scratch of partial_rows() rows of kPartialsPerChannel·C floats
+  unsigned*
+      done;  // (kMaxGroups,): how many blocks have left their row, by group of channels; zero,
+             // and zero again when the sweep has ended
+};
+constexpr int kMaxGroups = 8192;
+
 // ---------------------------------------------------------------- sweeps/operand.cu
 
 // What surrounds the call of a library.
@@ -36,7 +46,7 @@ struct Sweeps {
   // is set. `dense` may be out.y itself: then only bias and statistics are done, and nothing is
   // launched if there is neither.
   static void store_output(const SliceView<T>& out, const T* dense, const float* bias,
-                           float* partials, cudaStream_t stream);
+                           const Partials& partials, cudaStream_t stream);
 
   // dy, dense: (pixels, channels).
   static void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream);
@@ -44,11 +54,11 @@ struct Sweeps {
   // The epilogue of every backward: from df, dense (pixels, channels), to sink.grad, dgamma, dbeta,
   // k0 and k1. A gated sink gets dz = df and its (N, C) sums. df may be sink.grad itself.
   static void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
-                             float* partials, cudaStream_t stream);
+                             const Partials& partials, cudaStream_t stream);
 
   // dbias += Σ dy over the pixels; dy is dense (pixels, channels).
   static void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels,
-                            float* partials, cudaStream_t stream);
+                            const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- sweeps/add.cu
@@ -57,7 +67,7 @@ template <class T>
 struct Addition {
   // out = a + b, and the channel statistics of what was stored if out.mean is set.
   static void forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
-                      float* partials, cudaStream_t stream);
+                      const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- depthwise/
@@ -78,6 +88,27 @@ struct DepthwiseBackward {
   static void run(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
                   const OperandView<T>& in, const T* weight, Window window, float* partials,
                   float* weight_partials, cudaStream_t stream);
+};
+
+// Enqueues what was prepared for some addresses and a shape; empty: it cannot be done so.
+using Enqueue = std::function<void(cudaStream_t)>;
+
+// The same on the matrix units, whose operands are rounded to T, __half or __nv_bfloat16: for the
+// windows and images that kernels/banded_tiles.h has a tile for, on a GPU of sm_90 at least.
+template <class T>
+struct BandedForward {
+  // partials.rows is scratch of banded_partials(…, kBandedStatistics, …) floats, counted over the
+  // output with device_limits().
+  static Enqueue prepare(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                         Window window, const Partials& partials);
+};
+template <class T>
+struct BandedBackward {
+  // For an output that a squeeze-excite gates. partials.rows is scratch of
+  // banded_partials(…, banded_sums(K), …) floats, counted over the operand.
+  static Enqueue prepare(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
+                         const OperandView<T>& in, const T* weight, Window window,
+                         const Partials& partials);
 };
 
 // ---------------------------------------------------------------- gemm/
@@ -108,11 +139,11 @@ struct Pooling {
   // A maximum or an average over each window, and the channel statistics of what was stored if
   // out.mean is set. As in PyTorch, an average counts the padding and a NaN is the maximum.
   static void forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
-                      bool maximal, float* partials, cudaStream_t stream);
+                      bool maximal, const Partials& partials, cudaStream_t stream);
   // dy is the gradient of the pooled slice. A maximum is found again: the first in scan order.
   static void backward(const GradientSink<T>& sink, const GradientView<T>& dy,
-                       const OperandView<T>& in, Window window, bool maximal, float* partials,
-                       cudaStream_t stream);
+                       const OperandView<T>& in, Window window, bool maximal,
+                       const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- sweeps/squeeze_excite.cu
@@ -156,8 +187,7 @@ struct GroupTable {
   const ParameterGroup* groups;  // (kMaxParameterGroups,)
 };
 
-// Fills in scale->gradient_norm, the norm of what is updated, and scale->found_inf, which is only
-// set if the scale is dynamic.
+// Fills in scale->gradient_norm, the norm of what is updated, and scale->found_inf.
 void gradient_norm(ScaleState* scale, NormPartials* partials, const float* gradients,
                    const GroupTable& groups, int64_t n, cudaStream_t stream);
 

@@ -22,6 +22,19 @@ struct TargetRow {
   }
 };
 
+// How many classes stand before the label's: of equal logits the lower class does; NaN counts as
+// the largest, as in torch.topk.
+template <class T>
+ENGINE_HOST_DEVICE bool stands_before(T z, int c, T of_label, int label) {
+  return c != label && (!(z <= of_label) || (z == of_label && c < label));
+}
+template <class T>
+int rank_of(int label, const T* logits, int classes) {
+  int rank = 0;
+  for (int c = 0; c < classes; ++c) rank += stands_before(logits[c], c, logits[label], label);
+  return rank;
+}
+
 // The labels and mixes of all staging slots.
 struct TargetView {
   const int32_t* labels = nullptr;        // (kSlots, capacity)

@@ -53,9 +53,11 @@ struct StepParams {
 // without overflow, ×½ after one with, and that step's update is skipped.
 struct ScaleState {
   float scale = 1;
-  int32_t good_steps = 0;       // since the last overflow or growth
-  int32_t found_inf = 0;        // of this step
-  int32_t dynamic = 0;          // 0: the scale is fixed and nothing is skipped
+  int32_t good_steps = 0;  // since the last overflow or growth
+  // A gradient of this step is not finite, so that its update is skipped. With a fixed scale
+  // it stays set: the parameters keep the values with which that step was taken.
+  int32_t found_inf = 0;
+  int32_t dynamic = 0;          // 0: the scale is fixed
   int64_t optimizer_steps = 0;  // updates made; stands still on a skipped step
   double gradient_norm = 0;     // of this step, as StepResult's
 };
@@ -69,7 +71,7 @@ constexpr int kMarks = 5;
 struct StepResult {
   double loss = 0;  // this rank's share of the mean loss of the global batch (unscaled)
   int32_t correct1 = 0, correct5 = 0;
-  int32_t overflow = 0;
+  int32_t overflow = 0;  // ScaleState::found_inf
   float scale = 1;
   double gradient_norm = 0;  // L2 over all that is updated, unscaled, before clipping; 0: no update
   // Nanoseconds of the device's clock, whose origin is arbitrary; 0: not noted. By Mark.
@@ -110,12 +112,27 @@ struct Activated {
   R h, slope;  // act(u), act'(u)
 };
 
+// The larger of x and 0; NaN stays.
+template <class R>
+ENGINE_HOST_DEVICE R positive_part(R x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(R) == 4) {
+    float larger;
+    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(larger) : "f"(x));
+    return larger;
+  }
+#endif
+  return x < R(0) ? R(0) : x;
+}
+
+// At NaN every activation is NaN, and the slopes of relu and relu6 are 1, as in PyTorch: gradients
+// go on.
 template <class R, bool Fast = false>
 ENGINE_HOST_DEVICE Activated<R> activate(Activation act, R u) {
   switch (act) {
-    case Activation::relu: return {u > R(0) ? u : R(0), u > R(0) ? R(1) : R(0)};
+    case Activation::relu: return {positive_part(u), u <= R(0) ? R(0) : R(1)};
     case Activation::relu6:  // slope 0 at 0 and at 6, as PyTorch's
-      return {u < R(0) ? R(0) : u > R(6) ? R(6) : u, u > R(0) && u < R(6) ? R(1) : R(0)};
+      return {u < R(0) ? R(0) : u > R(6) ? R(6) : u, u <= R(0) || u >= R(6) ? R(0) : R(1)};
     case Activation::silu: {
       const R s = sigmoid<R, Fast>(u);
       return {u * s, s * (R(1) + u * (R(1) - s))};

@@ -20,6 +20,12 @@ void for_each(const View& v, Body body) {
         body(n, hw, c, dense, (int64_t{n} * pixels + hw) * v.pitch + c);
 }
 
+// Whether x takes the place of the maximum so far: NaN does, and stays, as in PyTorch.
+template <class T>
+bool exceeds(T x, T maximum) {
+  return x > maximum || std::isnan(x);
+}
+
 template <class T>
 int64_t size_of_dense(const T& view) {
   return view.pixels() * view.channels;
@@ -211,9 +217,12 @@ void pool_forward(const SliceView<T>& out, const OperandView<T>& in, Window s, b
                [&](int n, int oh, int ow, int h, int w, int, int) {
                  const T* x = &f[((int64_t{n} * in.height + h) * in.width + w) * c];
                  T* to = &y[((int64_t{n} * out.height + oh) * out.width + ow) * c];
-                 for (int i = 0; i < c; ++i)
-                   to[i] =
-                       maximal ? std::max(to[i], x[i]) : to[i] + x[i] / T(s.kernel_h * s.kernel_w);
+                 for (int i = 0; i < c; ++i) {
+                   if (!maximal)
+                     to[i] += x[i] / T(s.kernel_h * s.kernel_w);
+                   else if (exceeds(x[i], to[i]))
+                     to[i] = x[i];
+                 }
                });
   store_output<T>(out, y, nullptr);
 }
@@ -225,7 +234,7 @@ void pool_backward(const GradientSink<T>& sink, const GradientView<T>& gradient,
   std::vector<T> df(f.size());
   const int c = in.channels;
   std::vector<T> best(dy.size(), -std::numeric_limits<T>::infinity());
-  std::vector<int64_t> from(dy.size());  // of the maximum: the first in scan order
+  std::vector<int64_t> from(dy.size(), -1);  // of the maximum: the first in scan order
   for_each_tap(in.batch, gradient.height, gradient.width, in.height, in.width, s,
                [&](int n, int oh, int ow, int h, int w, int, int) {
                  const int64_t x = ((int64_t{n} * in.height + h) * in.width + w) * c;
@@ -233,7 +242,7 @@ void pool_backward(const GradientSink<T>& sink, const GradientView<T>& gradient,
                  for (int i = 0; i < c; ++i) {
                    if (!maximal)
                      df[x + i] += dy[y + i] / T(s.kernel_h * s.kernel_w);
-                   else if (f[x + i] > best[y + i])
+                   else if (from[y + i] < 0 || exceeds(f[x + i], best[y + i]))
                      best[y + i] = f[x + i], from[y + i] = x + i;
                  }
                });
@@ -345,8 +354,7 @@ void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
       total += q;
       result.loss -= q * (z[c] - top - std::log(sum)) / divisor;
     }
-    int rank = 0;  // of the label; of equal logits the lower index counts as larger
-    for (int c = 0; c < classes; ++c) rank += z[c] > z[label] || (z[c] == z[label] && c < label);
+    const int rank = rank_of(label, z, classes);
     result.correct1 += rank < 1;
     result.correct5 += rank < 5;
     if (!dlogits) continue;

@@ -156,6 +156,13 @@ ENGINE_HOST_DEVICE bool overflowed(double sum_of_squares) {
   return !(sum_of_squares <= 1.7976931348623157e308);
 }
 
+// Notes what the sum of the squares of a step's gradients says of them.
+ENGINE_HOST_DEVICE void note_gradients(ScaleState& s, double sum_of_squares) {
+  const bool earlier = s.found_inf && !s.dynamic;
+  s.found_inf = earlier || overflowed(sum_of_squares);
+  s.gradient_norm = std::sqrt(sum_of_squares) / s.scale;
+}
+
 // After an update or a skip: sets the scale of the next step, and what this one reports but its
 // number. `updated` is false where nothing is to be updated; then only the scale in use is
 // reported.

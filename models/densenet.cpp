@@ -41,7 +41,7 @@ Graph densenet(std::string_view name, const ModelOptions& options) {
                                      [&](const Variant& v) { return v.name == name; });
   require(variant != std::end(kVariants), Failure::usage, "no model {}", name);
 
-  Graph g(std::string(name), 1e-5, 0.1);
+  Graph g(std::string(name), options.norm_epsilon.value_or(1e-5), 0.1);
   int channels = variant->stem;
   Value v = g.conv(g.input(options.height, options.width, 3), "features.conv0",
                    {.out = channels, .kernel = 7, .stride = 2});

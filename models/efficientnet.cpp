@@ -83,7 +83,7 @@ Graph efficientnet(std::string_view name, const ModelOptions& options) {
   int blocks = 0, block = 0;
   for (const Stage& s : kStages) blocks += scale_repeats(s.repeats, scaling->depth);
 
-  Graph g(std::string(name), scaling->eps, scaling->momentum);
+  Graph g(std::string(name), options.norm_epsilon.value_or(scaling->eps), scaling->momentum);
   g.initialisation = {.conv = Initialisation::Weight::normal_fan_out,
                       .linear = Initialisation::Weight::uniform_out};
   Value v = g.input(options.height, options.width, 3);

@@ -41,7 +41,7 @@ Value inverted_residual(Graph& g, Value x, const std::string& name, const Stage&
 }  // namespace
 
 Graph mobilenet(std::string_view name, const ModelOptions& options) {
-  Graph g(std::string(name), 1e-5, 0.1);
+  Graph g(std::string(name), options.norm_epsilon.value_or(1e-5), 0.1);
   g.initialisation = {.conv = Initialisation::Weight::normal_fan_out,
                       .linear = Initialisation::Weight::normal_small};
   Value v = g.input(options.height, options.width, 3);

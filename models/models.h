@@ -2,6 +2,7 @@
 // are of PyTorch's MNIST example.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,8 +14,9 @@ namespace engine {
 struct ModelOptions {
   int classes = 1000;
   int height = 224, width = 224;
-  bool dropout = true;           // before the head
-  bool stochastic_depth = true;  // drops whole residual branches
+  bool dropout = true;                   // before the head
+  bool stochastic_depth = true;          // drops whole residual branches
+  std::optional<double> norm_epsilon{};  // of all batch norms; none: the reference's
 };
 
 // Makes the model of a name of model_names(). Another name is an Error(usage) that lists them.

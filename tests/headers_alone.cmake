@@ -1,6 +1,6 @@
-# A header that leans on its includer does not compile alone. Where a source of the same name includes
-# the header before all others, that is seen whenever the source is compiled; for every other header
-# there is a file here that includes nothing else.
+# A header that leans on its includer does not compile alone. Where a source of the same name
+# includes the header before all others, that is seen whenever the source is compiled; for every
+# other header there is a file here that includes nothing else.
 file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/engine/*.h ${PROJECT_SOURCE_DIR}/io/*.h ${PROJECT_SOURCE_DIR}/kernels/*.h
   ${PROJECT_SOURCE_DIR}/models/*.h ${PROJECT_SOURCE_DIR}/tests/*.h ${PROJECT_SOURCE_DIR}/tools/*.h)
@@ -43,7 +43,7 @@ add_library(headers_alone OBJECT ${sources})
 target_link_libraries(headers_alone PRIVATE
   engine_test_main nlohmann_json::nlohmann_json Threads::Threads)
 target_include_directories(headers_alone SYSTEM PRIVATE
-  ${OPENCV_INCLUDE} ${DNNL_INCLUDE} ${JPEG_INCLUDE} ${STB_INCLUDE})
+  ${OPENCV_INCLUDE} ${DNNL_INCLUDE} ${JPEG_INCLUDE})
 if(ENGINE_WITH_CUDA)
   target_link_libraries(headers_alone PRIVATE CUDA::cudart_static)
   target_include_directories(headers_alone SYSTEM PRIVATE ${CUDNN_INCLUDE} ${NCCL_INCLUDE})

@@ -6,7 +6,8 @@ build_packages=(
   cmake g++ ninja-build git
   libdnnl-dev                                  # oneDNN: convolutions and matrix products on CPUs
   libopencv-core-dev libopencv-imgproc-dev     # augmentation, drawing
-  libjpeg62-turbo-dev libpng-dev libstb-dev    # image files
+  libjpeg62-turbo-dev libpng-dev libgif-dev    # image files
+  libtiff-dev libwebp-dev libstb-dev
   libfreetype-dev fonts-dejavu-core            # text on pictures
   zlib1g-dev libssl-dev                        # weight files and their checksums
   libfmt-dev nlohmann-json3-dev

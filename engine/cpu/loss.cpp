@@ -12,14 +12,10 @@ namespace {
 // Adds the cross entropy of one image to the result. dlogits is null where it is not wanted.
 void cross_entropy(StepResult& result, float* dlogits, const float* logits, int classes,
                    const TargetRow& target, double divisor, double scale) {
-  const int label = target.label;
   const double top = *std::max_element(logits, logits + classes);
   double sum = 0;
-  int rank = 0;  // of the label; of equal logits the lower index counts as larger
-  for (int c = 0; c < classes; ++c) {
-    sum += std::exp(logits[c] - top);
-    rank += logits[c] > logits[label] || (logits[c] == logits[label] && c < label);
-  }
+  for (int c = 0; c < classes; ++c) sum += std::exp(logits[c] - top);
+  const int rank = rank_of(target.label, logits, classes);
   double total = 0;
   for (int c = 0; c < classes; ++c) {
     const double q = target.at(c);

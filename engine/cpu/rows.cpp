@@ -97,6 +97,9 @@ struct Active {
   Lanes h, slope;
 };
 
+[[gnu::always_inline]] inline Lanes positive_part(Lanes u) {
+  return u < 0.f ? Lanes{} : u;
+}
 [[gnu::always_inline]] inline Lanes clamp6(Lanes u) {
   const Lanes zero{}, six = zero + 6.f, below = u > six ? six : u;
   return u < zero ? zero : below;
@@ -104,7 +107,7 @@ struct Active {
 
 template <Activation act>
 [[gnu::always_inline]] inline Lanes activate(Lanes u) {
-  if constexpr (act == Activation::relu) return u > 0.f ? u : Lanes{};
+  if constexpr (act == Activation::relu) return positive_part(u);
   if constexpr (act == Activation::relu6) return clamp6(u);
   if constexpr (act == Activation::silu) return u / (1.f + exp(-u));
   return u;
@@ -113,10 +116,10 @@ template <Activation act>
 template <Activation act>
 [[gnu::always_inline]] inline Active activate_with_slope(Lanes u) {
   const Lanes one = Lanes{} + 1.f;
-  if constexpr (act == Activation::relu) return {u > 0.f ? u : Lanes{}, u > 0.f ? one : Lanes{}};
+  if constexpr (act == Activation::relu) return {positive_part(u), u <= 0.f ? Lanes{} : one};
   if constexpr (act == Activation::relu6) {
-    const Lanes rising = u < 6.f ? one : Lanes{};
-    return {clamp6(u), u > 0.f ? rising : Lanes{}};
+    const Lanes rising = u >= 6.f ? Lanes{} : one;
+    return {clamp6(u), u <= 0.f ? Lanes{} : rising};
   }
   if constexpr (act == Activation::silu) {
     const Lanes s = one / (one + exp(-u)), h = u * s;
@@ -390,14 +393,15 @@ void add_scaled(float* y, const float* x, float factor, int64_t n) {
 void maximum(float* y, const float* x, int64_t n) {
   for_array(n, [&](int64_t i, auto count) {
     const Lanes a = load(y + i, count), b = load(x + i, count);
-    store(y + i, b > a ? b : a, count);
+    store(y + i, (b > a) | (b != b) ? b : a, count);
   });
 }
 
 void route_maximum(float* df, float* left, const float* f, const float* best, int64_t n) {
   for_array(n, [&](int64_t i, auto count) {
     const Lanes dy = load(left + i, count);
-    const auto hit = load(f + i, count) == load(best + i, count);
+    const Lanes here = load(f + i, count), most = load(best + i, count);
+    const auto hit = (here == most) | ((here != here) & (most != most));
     store(df + i, load(df + i, count) + (hit ? dy : Lanes{}), count);
     store(left + i, hit ? Lanes{} : dy, count);
   });

@@ -91,7 +91,7 @@ struct RowKernels {
   void (*correlate_taps)(float* taps, const float* f, const float* dy, int width, int channels,
                          int kernel, int stride);
   void (*add_scaled)(float* y, const float* x, float factor, int64_t n);  // y += factor·x
-  void (*maximum)(float* y, const float* x, int64_t n);                   // y = max(y, x)
+  void (*maximum)(float* y, const float* x, int64_t n);                   // y = max(y, x), or NaN
   // Where f is the maximum, df += what is left of dy, of which then nothing is left.
   void (*route_maximum)(float* df, float* left, const float* f, const float* best, int64_t n);
 };

@@ -101,6 +101,8 @@ std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction dire
 template <class T>
 std::optional<Launches> library_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
+std::optional<Launches> banded_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
 std::optional<Launches> fused_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);

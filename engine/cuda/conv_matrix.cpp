@@ -61,15 +61,17 @@ Launches matrix_forward(Cuda& gpu, const Layer<T>& l) {
   return launches;
 }
 
-// df goes where the gradient of a plain operand lives, else through scratch and the epilogue.
+// df goes where the gradient of a plain operand lives, or dz of a gated one, of which the epilogue
+// only takes the sums; else through scratch and the epilogue.
 template <class T>
 Launches matrix_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& dy) {
   if (!l.sink.grad) return {};
   const MatrixForm<T> form(l);
   const bool in_place = form.in_place(l.in);
-  T* df = in_place ? l.sink.grad
-                   : scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");
-  const Product product = form.df(l, dy, df, in_place ? l.sink.pitch : l.in.channels,
+  const bool stays = in_place || (l.sink.gated() && l.sink.pitch == l.in.channels);
+  T* df =
+      stays ? l.sink.grad : scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");
+  const Product product = form.df(l, dy, df, stays ? l.sink.pitch : l.in.channels,
                                   in_place && l.sink.how == Write::add);
   Launches launches;
   launches.push_back(plan_product(gpu, "cuBLASLt dgrad", product, workspace(l.program)));

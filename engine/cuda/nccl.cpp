@@ -71,6 +71,7 @@ void GradientSum::start(float* values, int64_t count, const BucketFormat& format
                         CollectiveMark* mark, const StepParams* params, cudaStream_t stream) {
   if (communicator_.ranks() == 1) return;
   require(nccl_ != nullptr, Failure::internal, "a sum over ranks after its abort");
+  meet_before_launch(stream);
   check(cudaEventRecord(ready_.get(), stream));
   check(cudaStreamWaitEvent(stream_.get(), ready_.get(), 0));
   kernels::note_step(&mark->began, params, stream_.get());
@@ -96,6 +97,7 @@ void GradientSum::sum(float* values, int64_t count, T* scratch) {
 }
 
 void GradientSum::gather(const RankRows<float>& rows, cudaStream_t stream) {
+  meet_before_launch(stream);
   check(cudaEventRecord(ready_.get(), stream));
   check(cudaStreamWaitEvent(stream_.get(), ready_.get(), 0));
   check(ncclAllGather(rows.row(communicator_.rank), rows.values, rows.length(), ncclFloat,
@@ -110,6 +112,13 @@ void GradientSum::join(cudaStream_t stream) {
   check(cudaEventRecord(done_.get(), stream_.get()));
   check(cudaStreamWaitEvent(stream, done_.get(), 0));
   pending_ = false;
+}
+
+// A captured collective is launched later, by whoever launches the graph.
+void GradientSum::meet_before_launch(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status));
+  if (status == cudaStreamCaptureStatusNone) meet();
 }
 
 void GradientSum::meet() {

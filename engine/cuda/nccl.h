@@ -54,6 +54,7 @@ class GradientSum {
  private:
   template <class T>
   void sum(float* values, int64_t count, T* scratch);
+  void meet_before_launch(cudaStream_t stream);
 
   Communicator communicator_;
   Stream stream_;

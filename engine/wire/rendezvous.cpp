@@ -75,6 +75,22 @@ void check_stop(const Rendezvous& r) {
           "stopped by a signal while waiting for the other processes");
 }
 
+// Tells once that a wait takes long.
+class Remark {
+ public:
+  explicit Remark(const Rendezvous& r) : r_(r), due_(after(r.unremarked)) {}
+  void make(const std::function<std::string()>& whom) {
+    if (made_ || !r_.tell || Clock::now() < due_) return;
+    made_ = true;
+    r_.tell(fmt::format("waiting for {} at {}:{}", whom(), r_.address, r_.port));
+  }
+
+ private:
+  const Rendezvous& r_;
+  const Moment due_;
+  bool made_ = false;
+};
+
 // ---------------------------------------------------------------- process 0
 
 // Process 0's guest book.
@@ -125,14 +141,19 @@ void admit(const Rendezvous& r, Guests& guests, Handle socket) {
   --guests.missing;
 }
 
+// "processes 1, 3 of 4": those that have not come.
+std::string absent(const Rendezvous& r, const Guests& guests) {
+  std::vector<int> numbers;
+  for (int p = 1; p < r.processes; ++p)
+    if (!guests.sockets[kWork][p] || !guests.sockets[kLife][p]) numbers.push_back(p);
+  return fmt::format("process{} {} of {}", numbers.size() == 1 ? "" : "es",
+                     fmt::join(numbers, ", "), r.processes);
+}
+
 // Tells everybody who came that not all did.
 [[noreturn]] void give_up(const Rendezvous& r, const Guests& guests) {
-  std::vector<int> absent;
-  for (int p = 1; p < r.processes; ++p)
-    if (!guests.sockets[kWork][p] || !guests.sockets[kLife][p]) absent.push_back(p);
-  const std::string why =
-      fmt::format("of {} processes {} did not come to {}:{} within {:g} s{}", r.processes,
-                  fmt::join(absent, ", "), r.address, r.port, r.timeout, guests.last_refused);
+  const std::string why = fmt::format("{} did not come to {}:{} within {:g} s{}", absent(r, guests),
+                                      r.address, r.port, r.timeout, guests.last_refused);
   for (const auto& purpose : guests.sockets)
     for (const Handle& socket : purpose)
       if (socket) send_letter(socket.number(), {.text = why}, after(1));
@@ -143,9 +164,11 @@ Guests receive_guests(const Rendezvous& r, const Handle& listener) {
   const Moment deadline = after(r.timeout);
   Guests guests(r.processes);
   guests.hosts[0] = this_host_name();
+  Remark remark(r);
   while (guests.missing > 0) {
     if (Clock::now() >= deadline) give_up(r, guests);
     check_stop(r);
+    remark.make([&] { return absent(r, guests); });
     if (Handle socket = accept_before(listener, std::min(deadline, after(kGlance))))
       admit(r, guests, std::move(socket));
   }
@@ -184,8 +207,10 @@ Handle knock(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& answ
 
 Handle reach(const Rendezvous& r, Purpose purpose, Moment deadline, Letter& answer) {
   std::string why;
+  Remark remark(r);
   for (double pause = 0.01;; pause = std::min(2 * pause, 0.5)) {
     check_stop(r);
+    if (purpose == kWork) remark.make([] { return std::string("process 0"); });
     if (Handle socket = knock(r, purpose, deadline, answer, why)) {
       require(answer.greeting.welcome != 0, Failure::collective,
               "process {} was refused by process 0 at {}:{}: {}", r.process, r.address, r.port,

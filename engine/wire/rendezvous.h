@@ -20,6 +20,9 @@ struct Rendezvous {
   std::string run;
   double timeout = 300;        // seconds, of the rendezvous and of every wait in the wire
   std::function<bool()> stop;  // polled; ends the rendezvous with Error(preempted)
+  // Told once, after `unremarked` seconds, for whom this process waits.
+  std::function<void(const std::string& whom)> tell;
+  double unremarked = 5;
 };
 
 struct Connection {

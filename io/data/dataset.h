@@ -2,10 +2,13 @@
 // read here, idx files in idx.h. Decoding, resizing and batching are left to others.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,9 +19,14 @@ namespace engine {
 class Pack;
 
 struct Sample {
-  std::string path;  // the image file; for an image in an idx file "FILE#position"
-  int label = 0;     // the position in `Dataset::classes`
+  std::string path;        // the image file; for an image in an idx file "FILE#position"
+  int label = 0;           // the position in `Dataset::classes`
+  std::string group = {};  // whose images stay in one part, a patient's perhaps; empty: no group
 };
+
+// How many files lie beside the images of a folder, by what they are: their extension in lower
+// case, "hidden", "without extension", …
+using Ignored = std::map<std::string, size_t>;
 
 struct Dataset {
   std::vector<std::string> classes;
@@ -27,6 +35,7 @@ struct Dataset {
   // The images decoded and resized beforehand, or null. A pack may serve several data sets.
   std::shared_ptr<const Pack> pack;
   std::vector<uint32_t> records;  // the position of each sample in the pack, if there is one
+  Ignored ignored;                // of the folder that was read
 };
 
 // The order of class names: as bytes (torchvision's), or with the numbers in them by their value
@@ -34,14 +43,42 @@ struct Dataset {
 enum class ClassOrder { bytes, natural };
 void sort_classes(std::vector<std::string>& names, ClassOrder order);
 
-struct TrainingData {
-  Dataset train, validation;
-  std::optional<Dataset> test;
+// What was found in a place: images, and files that are not used.
+struct FileCount {
+  std::string where;  // a folder or a file of labels
+  size_t images = 0;
+  Ignored ignored = {};
+
+  size_t files() const;  // all of them
+};
+// "data/train: of 48 files 8 are images; not used: 20 .webp, 20 .tif"
+std::string describe(const FileCount& count);
+
+// What people are to be told of a data set beside its images, so that nothing is left out in
+// silence.
+struct DataNotes {
+  std::vector<FileCount> files;
+  std::vector<std::string> lines;
 };
 
-// Reads --data of a training run: ROOT/train, ROOT/val (or valid, validation) and ROOT/test if it
-// is there, or a folder with MNIST's idx files. The classes are those of train, each with at least
-// one image; a class that only validation or test has is an Error.
+struct TrainingData {
+  Dataset train, validation;
+  std::optional<Dataset> test = {};
+  DataNotes notes = {};
+  bool drawn = false;  // parts were chosen at random, so that no folder or file tells them
+};
+
+// Where the parts of a data set lie: folders called train or training; val, valid or validation;
+// test or testing, in upper or lower case. Two of one part are an Error.
+struct PartFolders {
+  std::optional<std::filesystem::path> train, validation, test;
+  FileCount others;  // what lies beside them
+};
+PartFolders part_folders(const std::filesystem::path& root);
+
+// Reads --data of a training run: the folders of the parts, or a folder with MNIST's idx files. The
+// classes are those of train, each with at least one image; a class that only validation or test
+// has is an Error. A test folder without class folders has no labels: it is passed over.
 TrainingData read_training_data(const std::filesystem::path& root,
                                 ClassOrder order = ClassOrder::bytes);
 
@@ -57,14 +94,22 @@ Dataset read_image_folder(const std::filesystem::path& folder,
 // The names of the class folders in a folder, sorted as bytes. It is an Error if there is none.
 std::vector<std::string> class_folders(const std::filesystem::path& folder);
 
-// ROOT/val, ROOT/valid or ROOT/validation, if there is one; two of them are an Error.
-std::optional<std::filesystem::path> validation_folder(const std::filesystem::path& root);
+bool has_class_folders(const std::filesystem::path& folder);
 
-// All images below a folder, in torchvision's order.
-std::vector<std::string> list_images(const std::filesystem::path& folder);
+// The images of a test folder with labels; without class folders there are none, and a note tells.
+std::optional<Dataset> read_test_folder(const std::filesystem::path& folder,
+                                        const std::vector<std::string>& classes, DataNotes& notes);
 
-// Whether the extension, in upper or lower case, is one of .jpg .jpeg .png .ppm .pgm .pnm .bmp .tga
-// .gif.
+// All images below a folder, in torchvision's order. Adds the other files to `ignored`.
+std::vector<std::string> list_images(const std::filesystem::path& folder,
+                                     Ignored* ignored = nullptr);
+
+// Throws Error(data) if a class has images and all of them are among the unreadable ones, which are
+// positions in the data set.
+void require_readable_classes(const Dataset& data, std::span<const uint32_t> unreadable);
+
+// Whether the extension, in upper or lower case, is one of .jpg .jpeg .jfif .mpo .png .webp .tif
+// .tiff .ppm .pgm .pbm .pnm .bmp .tga .gif.
 bool has_image_extension(const std::filesystem::path& file);
 
 }  // namespace engine

@@ -57,10 +57,14 @@ std::vector<Copies> find_duplicates(std::span<const Dataset* const> sets, bool a
   parallel_for(same_size.size(), parallel,
                [&](size_t i) { keys[i] = hash_of(*sets[same_size[i].set], same_size[i].sample); });
   std::vector<Copies> duplicates = group(same_size, across, [&](size_t i) { return keys[i]; });
-  std::ranges::sort(duplicates, {}, [](const Copies& copies) {
+  sort_by_first(duplicates);
+  return duplicates;
+}
+
+void sort_by_first(std::vector<Copies>& all) {
+  std::ranges::sort(all, {}, [](const Copies& copies) {
     return std::pair(copies.front().set, copies.front().sample);
   });
-  return duplicates;
 }
 
 std::string duplicates_csv(std::span<const Copies> duplicates, std::span<const Dataset* const> sets,

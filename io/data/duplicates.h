@@ -22,6 +22,9 @@ using Copies = std::vector<Copy>;  // two or more of one image, in the order of 
 std::vector<Copies> find_duplicates(std::span<const Dataset* const> sets, bool across,
                                     const ParallelOptions& parallel);
 
+// By the place of the first of each.
+void sort_by_first(std::vector<Copies>& all);
+
 // CSV with the columns copy, split, label and path; rows with one number in the first column are
 // one image.
 std::string duplicates_csv(std::span<const Copies> duplicates, std::span<const Dataset* const> sets,

@@ -164,7 +164,8 @@ const Batch* Loader::next() {
 std::vector<BadImage> Loader::bad_images() const {
   const std::lock_guard lock(mutex_);
   std::vector<BadImage> list;
-  for (const auto& [index, reason] : bad_) list.push_back({dataset_.samples[index].path, reason});
+  for (const auto& [index, reason] : bad_)
+    list.push_back({dataset_.samples[index].path, reason, index});
   return list;
 }
 

@@ -101,6 +101,7 @@ struct Batch {
 
 struct BadImage {
   std::string path, reason;
+  uint32_t index = 0;  // the position in the data set
 };
 
 class Loader {

@@ -57,6 +57,21 @@ class IndexReader {
 
 // ---------------------------------------------------------------- what is in a pack
 
+namespace {
+
+struct Stretch {
+  int first, count;
+};
+
+// The middle of a side, `longest` samples or some more. An even number goes at each end, so that a
+// centre crop, which rounds half to even, takes the same samples as before.
+Stretch middle(int side, int longest) {
+  const int cut = side <= longest ? 0 : (side - longest) / 4 * 2;
+  return {cut, side - 2 * cut};
+}
+
+}  // namespace
+
 PackSpec pack_spec(const Preprocess& p) {
   return {.resize_height = p.resize_height,
           .resize_width = p.resize_width,
@@ -80,9 +95,16 @@ bool already_resized(const PackSpec& spec, const Preprocess& preprocess) {
 Image pack_image(Image decoded, const PackSpec& spec) {
   decoded = convert_channels(std::move(decoded), spec.channels);
   if (spec.resize_height == 0) return decoded;
-  return resize(decoded, {.resize_height = spec.resize_height,
-                          .resize_width = spec.resize_width,
-                          .interpolation = spec.interpolation});
+  const Size to =
+      resized_size(decoded.width, decoded.height,
+                   {.resize_height = spec.resize_height, .resize_width = spec.resize_width});
+  const int longest = kMostElongated * std::min(to.width, to.height);
+  const auto [left, width] = middle(to.width, longest);
+  const auto [top, height] = middle(to.height, longest);
+  return resample(
+      view_of(decoded), 0, 0,
+      {{0, 0, decoded.width, decoded.height}, to.width, to.height, {left, top, width, height}},
+      spec.interpolation);
 }
 
 std::vector<PackSource> pack_sources(std::span<const Dataset* const> data) {
@@ -93,6 +115,13 @@ std::vector<PackSource> pack_sources(std::span<const Dataset* const> data) {
       if (seen.insert(set->samples[i].path).second)
         sources.push_back({set->samples[i].path, set->images.empty() ? nullptr : &set->images[i]});
   return sources;
+}
+
+std::vector<uint32_t> unreadable_in_pack(const Dataset& data) {
+  std::vector<uint32_t> found;
+  for (uint32_t i = 0; data.pack && i < data.samples.size(); ++i)
+    if (!data.pack->record(data.records[i]).readable()) found.push_back(i);
+  return found;
 }
 
 void attach_pack(std::shared_ptr<const Pack> pack, std::span<Dataset* const> data) {
@@ -204,7 +233,9 @@ void Pack::read_index() {
            .resize_width = header.resize_width,
            .interpolation = static_cast<Interpolation>(header.interpolation),
            .channels = header.channels};
+  check(spec_.channels == 1 || spec_.channels == 3, "a pack of pictures without known channels");
   IndexReader in(index, file_);
+  check(header.count > 0, "a pack without pictures");
   check(header.count <= index.size() / sizeof(Record), "the pack's index ends early");
   records_.resize(header.count);
   std::memcpy(records_.data(), in.take(header.count * sizeof(Record)).data(),

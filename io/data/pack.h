@@ -22,6 +22,10 @@
 
 namespace engine {
 
+// Of a picture that is longer than this many times its shorter side, a pack of resized pictures has
+// the middle, with which a centre crop is what it was; else one thin picture would fill the memory.
+inline constexpr int kMostElongated = 16;
+
 // What was done to each picture: the resize of Preprocess, or nothing if resize_height is 0.
 struct PackSpec {
   int resize_height = 0, resize_width = 0;
@@ -33,7 +37,8 @@ struct PackSpec {
 PackSpec pack_spec(const Preprocess& preprocess);
 std::string describe(const PackSpec& spec);  // "shorter side 256, bilinear, 3 channels"
 
-// Whether a picture from such a pack is what `preprocess`'s resize makes of the file, bit for bit.
+// Whether a picture from such a pack is what `preprocess`'s resize makes of the file, bit for bit,
+// as far as kMostElongated allows.
 bool already_resized(const PackSpec& spec, const Preprocess& preprocess);
 
 // A decoded picture as a pack stores it.
@@ -131,6 +136,9 @@ std::optional<std::string> mismatch(const Pack& pack, std::span<const PackSource
 // sources, are decoded for it.
 uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec,
                        size_t probes = 256);
+
+// The samples whose picture could not be read when the pack was made; none without a pack.
+std::vector<uint32_t> unreadable_in_pack(const Dataset& data);
 
 // Lets the data sets' samples be read from the pack, which holds all of them.
 void attach_pack(std::shared_ptr<const Pack> pack, std::span<Dataset* const> data);

@@ -14,7 +14,7 @@
 namespace engine {
 
 inline constexpr char kPackMagic[8] = {'E', 'N', 'G', 'P', 'A', 'C', 'K', '\n'};
-inline constexpr uint32_t kPackVersion = 2;
+inline constexpr uint32_t kPackVersion = 3;
 inline constexpr uint64_t kPackAlignment = 64;
 inline constexpr uint64_t kPackPixels = 4096;  // where they begin
 

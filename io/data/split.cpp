@@ -1,12 +1,12 @@
 #include "io/data/split.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
-#include <optional>
-#include <unordered_map>
 
 #include "engine/error.h"
 #include "engine/rng.h"
@@ -19,30 +19,69 @@ namespace fs = std::filesystem;
 
 constexpr std::array<std::string_view, 3> kParts = {"train", "val", "test"};
 
-std::optional<Part> parse_part(std::string_view text) {
-  if (text == "valid" || text == "validation") return Part::validation;
-  const auto found = std::ranges::find(kParts, text);
-  if (found == kParts.end()) return std::nullopt;
-  return static_cast<Part>(found - kParts.begin());
-}
+using Counts = std::array<int64_t, 3>;  // of images, by part
 
-std::optional<int> whole_number(std::string_view text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
-  return value;
-}
-
-// Shuffles the images of one group and deals them out to the parts.
-void deal(std::vector<uint32_t> images, const Shares& shares, uint64_t seed, uint32_t group,
+// Shuffles the images of one stratum and deals them out to the parts.
+void deal(std::vector<uint32_t> images, const Counts& counts, uint64_t seed, uint32_t stratum,
           std::vector<Part>& parts) {
-  Rng rng({.seed = seed, .position = group, .purpose = purpose("split")});
+  Rng rng({.seed = seed, .position = stratum, .purpose = purpose("split")});
   for (auto left = static_cast<uint32_t>(images.size()); left > 1; --left)
     std::swap(images[left - 1], images[rng.below(left)]);
-  const auto counts = split_counts(static_cast<int64_t>(images.size()), shares);
   auto next = images.begin();
   for (size_t part = 0; part < counts.size(); ++part)
     for (int64_t i = 0; i < counts[part]; ++i) parts[*next++] = static_cast<Part>(part);
+}
+
+// Images that stay together, and how many of them each stratum has.
+struct Unit {
+  std::vector<uint32_t> images;
+  std::map<size_t, int64_t> counts;
+};
+
+// The part that takes a unit: the one that it overfills least; of several the one that lacks the
+// largest share of what it should have in the unit's strata.
+size_t part_for(const Unit& unit, std::span<const Counts> wanted, std::span<const Counts> left) {
+  size_t best = 0;
+  int64_t least_over = INT64_MAX;
+  double most_need = 0;
+  for (size_t part = 0; part < 3; ++part) {
+    int64_t over = 0;
+    double need = 0;
+    for (const auto& [stratum, count] : unit.counts) {
+      over += std::max<int64_t>(0, count - std::max<int64_t>(0, left[stratum][part]));
+      if (wanted[stratum][part] > 0)
+        need += static_cast<double>(count * left[stratum][part]) /
+                static_cast<double>(wanted[stratum][part]);
+    }
+    if (over > least_over || (over == least_over && need <= most_need)) continue;
+    best = part, least_over = over, most_need = need;
+  }
+  return best;
+}
+
+// Makes the counts sum to `images`, where units have overfilled parts: at the cost of the largest.
+void fit(Counts& counts, int64_t images) {
+  for (int64_t& count : counts) count = std::max<int64_t>(0, count);
+  for (int64_t sum = std::accumulate(counts.begin(), counts.end(), int64_t{0}); sum > images; --sum)
+    --*std::ranges::max_element(counts);
+}
+
+// The units of several images, shuffled, the largest first.
+std::vector<Unit> large_units(std::span<const uint32_t> units, std::span<const size_t> strata,
+                              uint64_t seed) {
+  std::vector<Unit> all;
+  for (uint32_t i = 0; i < units.size(); ++i) {
+    if (units[i] >= all.size()) all.resize(units[i] + 1);
+    all[units[i]].images.push_back(i);
+    ++all[units[i]].counts[strata[i]];
+  }
+  std::erase_if(all, [](const Unit& unit) { return unit.images.size() < 2; });
+  Rng rng({.seed = seed, .purpose = purpose("split units")});
+  for (auto left = static_cast<uint32_t>(all.size()); left > 1; --left)
+    std::swap(all[left - 1], all[rng.below(left)]);
+  std::ranges::stable_sort(all, std::ranges::greater(),
+                           [](const Unit& unit) { return unit.images.size(); });
+  return all;
 }
 
 }  // namespace
@@ -51,11 +90,14 @@ std::string_view to_string(Part part) {
   return kParts[static_cast<size_t>(part)];
 }
 
-std::string_view to_string(LabelKind kind) {
-  return kind == LabelKind::names ? "class names" : "class indices";
+std::optional<Part> parse_part(std::string_view text) {
+  std::string name(text);
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (name == "train" || name == "training") return Part::train;
+  if (name == "val" || name == "valid" || name == "validation") return Part::validation;
+  if (name == "test" || name == "testing") return Part::test;
+  return std::nullopt;
 }
-
-// ---------------------------------------------------------------- choosing a split at random
 
 Shares parse_shares(std::string_view text) {
   Shares shares{};
@@ -99,14 +141,31 @@ std::array<int64_t, 3> split_counts(int64_t count, const Shares& shares) {
 }
 
 std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool stratify,
-                               uint64_t seed) {
-  std::vector<std::vector<uint32_t>> groups(stratify ? all.classes.size() : 1);
-  for (size_t i = 0; i < all.samples.size(); ++i)
-    groups[stratify ? static_cast<size_t>(all.samples[i].label) : 0].push_back(
-        static_cast<uint32_t>(i));
+                               uint64_t seed, std::span<const uint32_t> units) {
+  std::vector<size_t> strata(all.samples.size());
+  if (stratify)
+    for (size_t i = 0; i < strata.size(); ++i)
+      strata[i] = static_cast<size_t>(all.samples[i].label);
+  std::vector<Counts> wanted(stratify ? all.classes.size() : 1);
+  for (const size_t stratum : strata) ++wanted[stratum][0];
+  for (Counts& counts : wanted) counts = split_counts(counts[0], shares);
+
   std::vector<Part> parts(all.samples.size());
-  for (size_t group = 0; group < groups.size(); ++group)
-    deal(std::move(groups[group]), shares, seed, static_cast<uint32_t>(group), parts);
+  std::vector<bool> dealt(all.samples.size());
+  std::vector<Counts> left = wanted;
+  for (const Unit& unit : large_units(units, strata, seed)) {
+    const size_t part = part_for(unit, wanted, left);
+    for (const auto& [stratum, count] : unit.counts) left[stratum][part] -= count;
+    for (const uint32_t image : unit.images)
+      parts[image] = static_cast<Part>(part), dealt[image] = true;
+  }
+  std::vector<std::vector<uint32_t>> single(wanted.size());
+  for (uint32_t i = 0; i < strata.size(); ++i)
+    if (!dealt[i]) single[strata[i]].push_back(i);
+  for (size_t stratum = 0; stratum < single.size(); ++stratum) {
+    fit(left[stratum], static_cast<int64_t>(single[stratum].size()));
+    deal(std::move(single[stratum]), left[stratum], seed, static_cast<uint32_t>(stratum), parts);
+  }
   return parts;
 }
 
@@ -136,108 +195,25 @@ TrainingData apply_split(Dataset all, std::span<const Part> parts) {
 }
 
 std::string split_csv(const TrainingData& data, const fs::path& root) {
-  std::string text = "path,label,split\n";
-  const auto add = [&](const Dataset& set, Part part) {
-    for (const Sample& sample : set.samples) {
+  std::vector<std::pair<const Dataset*, Part>> sets = {{&data.train, Part::train},
+                                                       {&data.validation, Part::validation}};
+  if (data.test) sets.push_back({&*data.test, Part::test});
+  const bool grouped = std::ranges::any_of(sets, [](const auto& set) {
+    return std::ranges::any_of(set.first->samples,
+                               [](const Sample& s) { return !s.group.empty(); });
+  });
+  std::string text = grouped ? "path,label,split,group\n" : "path,label,split\n";
+  for (const auto& [set, part] : sets)
+    for (const Sample& sample : set->samples) {
       const fs::path relative = fs::path(sample.path).lexically_relative(root);
       const bool below = !relative.empty() && *relative.begin() != "..";
       text +=
-          fmt::format("{},{},{}\n", csv_field(below ? relative.string() : sample.path),
-                      csv_field(set.classes[static_cast<size_t>(sample.label)]), to_string(part));
+          fmt::format("{},{},{}", csv_field(below ? relative.string() : sample.path),
+                      csv_field(set->classes[static_cast<size_t>(sample.label)]), to_string(part));
+      if (grouped) text += ',' + csv_field(sample.group);
+      text += '\n';
     }
-  };
-  add(data.train, Part::train);
-  add(data.validation, Part::validation);
-  if (data.test) add(*data.test, Part::test);
   return text;
-}
-
-// ---------------------------------------------------------------- reading a split
-
-Labels read_labels(const fs::path& file, const fs::path& root, ClassOrder order,
-                   std::span<const std::string> classes) {
-  const Csv csv = read_csv(file);
-  const std::string name = file.string();
-  const int path_at = csv.column("path"), label_at = csv.column("label"),
-            split_at = csv.column("split");
-  require(path_at >= 0 && label_at >= 0, Failure::data,
-          "{}, line 1: the header needs the columns path and label, it has {}", name,
-          fmt::join(csv.header, ","));
-  require(!csv.rows.empty(), Failure::data, "{}: no rows in it", name);
-
-  const auto label_of = [&](const CsvRow& row) -> const std::string& {
-    return row.fields[static_cast<size_t>(label_at)];
-  };
-  const auto is_class = [&](const std::string& text) {
-    return std::ranges::find(classes, text) != classes.end();
-  };
-  const bool numbers = std::ranges::all_of(
-      csv.rows, [&](const CsvRow& row) { return whole_number(label_of(row)).has_value(); });
-  const bool names = !numbers || std::ranges::all_of(csv.rows, [&](const CsvRow& row) {
-    return is_class(label_of(row));  // classes called "0", "1", …
-  });
-  Labels labels{.kind = names ? LabelKind::names : LabelKind::indices};
-  Dataset& all = labels.all;
-  all.classes.assign(classes.begin(), classes.end());
-  if (classes.empty() && names) {
-    for (const CsvRow& row : csv.rows) all.classes.push_back(label_of(row));
-    sort_classes(all.classes, order);
-    const auto repeated = std::ranges::unique(all.classes);
-    all.classes.erase(repeated.begin(), repeated.end());
-  } else if (classes.empty()) {
-    int largest = 0;
-    for (const CsvRow& row : csv.rows) largest = std::max(largest, *whole_number(label_of(row)));
-    require(static_cast<size_t>(largest) < csv.rows.size(), Failure::data,
-            "{}: class index {} with {} rows: indices are 0, 1, …", name, largest, csv.rows.size());
-    for (int i = 0; i <= largest; ++i) all.classes.push_back(std::to_string(i));
-  }
-
-  std::unordered_map<std::string_view, int> index;
-  for (size_t i = 0; i < all.classes.size(); ++i)
-    index.emplace(all.classes[i], static_cast<int>(i));
-  std::unordered_map<std::string, int> line_of;
-  for (const CsvRow& row : csv.rows) {
-    const std::string &path = row.fields[static_cast<size_t>(path_at)], &label = label_of(row);
-    require(!label.empty(), Failure::data, "{}, line {}: the label is empty", name, row.line);
-    int position = names ? 0 : *whole_number(label);
-    if (names) {
-      const auto found = index.find(label);
-      position = found == index.end() ? static_cast<int>(all.classes.size()) : found->second;
-    }
-    require(static_cast<size_t>(position) < all.classes.size(), Failure::data,
-            "{}, line {}: class \"{}\" is not one of the {} classes trained on", name, row.line,
-            label, all.classes.size());
-    const fs::path image = root / path;  // an absolute path stays
-    std::error_code error;
-    require(!path.empty() && fs::is_regular_file(image, error), Failure::data,
-            "{}, line {}: no file {}", name, row.line, image.string());
-    const auto [first, added] = line_of.emplace(image.lexically_normal().string(), row.line);
-    require(added, Failure::data, "{}, line {}: {} is in line {} already", name, row.line, path,
-            first->second);
-    if (split_at >= 0) {
-      const std::string& split = row.fields[static_cast<size_t>(split_at)];
-      const std::optional<Part> part = parse_part(split);
-      require(part.has_value(), Failure::data, "{}, line {}: split \"{}\": train, val or test",
-              name, row.line, split);
-      labels.parts.push_back(*part);
-    }
-    labels.lines.push_back(row.line);
-    all.samples.push_back({image.string(), position});
-  }
-  return labels;
-}
-
-TrainingData training_data(Labels labels, const fs::path& file) {
-  std::vector<size_t> trained(labels.all.classes.size());
-  for (size_t i = 0; i < labels.parts.size(); ++i)
-    if (labels.parts[i] == Part::train) ++trained[static_cast<size_t>(labels.all.samples[i].label)];
-  for (size_t i = 0; i < labels.parts.size(); ++i) {
-    const auto label = static_cast<size_t>(labels.all.samples[i].label);
-    require(trained[label] > 0, Failure::data,
-            "{}, line {}: class \"{}\" has no image to train with", file.string(), labels.lines[i],
-            labels.all.classes[label]);
-  }
-  return apply_split(std::move(labels.all), labels.parts);
 }
 
 }  // namespace engine

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include "engine/error.h"
 #include "io/files/descriptor.h"
@@ -56,16 +57,59 @@ void sync_folder(const fs::path& path) {
     fail_with_errno(folder, "sync the folder");
 }
 
-}  // namespace
+// Where the bytes of a file belong.
+struct Place {
+  fs::path path;
+  bool replaced = true;  // else they are written to what is there
+};
 
-void write_file_atomically(const fs::path& path,
-                           std::span<const std::span<const std::byte>> parts) {
+// What links of /proc name is open, and perhaps no file of that name any more.
+bool names_an_open_file(const fs::path& link) {
+  return link.lexically_normal().string().starts_with("/proc/");
+}
+
+// Follows links, so that they stay and what they name is replaced.
+Place find_place(const fs::path& path) {
+  constexpr int kMostLinks = 40;  // as the system allows
+  Place place{path};
+  for (int links = 0;; ++links) {
+    std::error_code error;
+    const fs::file_type type = fs::symlink_status(place.path, error).type();
+    // What cannot be looked at cannot be written either, which says why.
+    if (type == fs::file_type::none || type == fs::file_type::not_found) return place;
+    if (type == fs::file_type::symlink && names_an_open_file(place.path)) return {path, false};
+    if (type != fs::file_type::symlink) {
+      require(type != fs::file_type::directory, Failure::usage,
+              "{}: is a folder; the name of a file is wanted", path.string());
+      return {place.path, type == fs::file_type::regular};
+    }
+    require(links < kMostLinks, Failure::usage, "{}: a link that leads to itself", path.string());
+    const fs::path target = fs::read_symlink(place.path, error);
+    if (error) fail(Failure::data, "{}: {}", place.path.string(), error.message());
+    place.path = place.path.parent_path() / target;  // an absolute target stays
+  }
+}
+
+void write_parts(int file, std::span<const std::span<const std::byte>> parts,
+                 const fs::path& path) {
+  for (const std::span<const std::byte> part : parts) write_all(file, part, path);
+}
+
+// For devices, pipes and sockets, which are never replaced.
+void write_through(const fs::path& path, std::span<const std::span<const std::byte>> parts) {
+  Descriptor file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (file.value() < 0) fail_with_errno(path, "open");
+  write_parts(file.value(), parts, path);
+  if (close(file.release()) != 0) fail_with_errno(path, "close");
+}
+
+void replace(const fs::path& path, std::span<const std::span<const std::byte>> parts) {
   static std::atomic<unsigned> count = 0;  // two threads may write the same path
   Temporary temporary(fmt::format("{}.{}-{}.tmp", path.string(), getpid(), count++));
   Descriptor file(
       open(temporary.path().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666));
   if (file.value() < 0) fail_with_errno(path, "create a temporary beside it");
-  for (const std::span<const std::byte> part : parts) write_all(file.value(), part, path);
+  write_parts(file.value(), parts, path);
   if (fsync(file.value()) != 0) fail_with_errno(path, "sync");
   if (close(file.release()) != 0) fail_with_errno(path, "close");
   if (rename(temporary.path().c_str(), path.c_str()) != 0) fail_with_errno(path, "replace");
@@ -73,9 +117,33 @@ void write_file_atomically(const fs::path& path,
   sync_folder(path);
 }
 
+}  // namespace
+
+void write_file_atomically(const fs::path& path,
+                           std::span<const std::span<const std::byte>> parts) {
+  const Place place = find_place(path);
+  if (place.replaced)
+    replace(place.path, parts);
+  else
+    write_through(place.path, parts);
+}
+
 void write_file_atomically(const fs::path& path, std::string_view text) {
   const std::span<const std::byte> parts[] = {std::as_bytes(std::span(text))};
   write_file_atomically(path, parts);
+}
+
+void make_folder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail(Failure::usage, "{}: cannot make the folder: {}", path.string(), error.message());
+}
+
+void write_new_file(const fs::path& path, std::span<const std::byte> bytes) {
+  Descriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+  if (file.value() < 0) fail_with_errno(path, "create");
+  write_all(file.value(), bytes, path);
+  if (close(file.release()) != 0) fail_with_errno(path, "close");
 }
 
 }  // namespace engine

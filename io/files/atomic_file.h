@@ -1,4 +1,5 @@
-// Files that are there completely or not at all, whatever happens while they are written.
+// Where outputs go: files that are there completely or not at all, whatever happens while they are
+// written; folders.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +11,18 @@ namespace engine {
 
 // Writes the parts one after the other into a temporary file in the same folder, syncs it, renames
 // it to `path` and syncs the folder. On failure the temporary is removed and an Error(data) with
-// the system's reason is thrown; what was at `path` before is untouched.
+// the system's reason is thrown; what was at `path` before is untouched. A link stays, and the file
+// that it names is replaced. What is no regular file (a device, a pipe) is written to as it is. A
+// folder is an Error(usage).
 void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
+
+// Makes the folder of outputs, and those above it. Error(usage) with the system's reason.
+void make_folder(const std::filesystem::path& path);
+
+// One of many files in a folder that is made anew: it must not be there, and is not synced.
+// Error(data) with the system's reason.
+void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 }  // namespace engine

@@ -1,8 +1,10 @@
 // Comma-separated values as RFC 4180 defines them: fields in quotes may hold commas, line ends and
-// doubled quotes. The text is UTF-8, with or without a byte order mark.
+// doubled quotes. Fields hold bytes, as names of files do; a byte order mark in front is passed
+// over.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,15 +18,20 @@ struct CsvRow {
 
 struct Csv {
   std::vector<std::string> header;
+  std::vector<std::string> passed_over;  // names of columns that were not to be kept
   std::vector<CsvRow> rows;  // each with as many fields as the header; empty lines are left out
 
   // The position of the column of that name, or -1 if there is none.
   int column(std::string_view name) const;
 };
 
-// Quotes that do not match, rows of another length than the header, and bytes that are not UTF-8
-// are an Error(data) with the file and the line.
-Csv read_csv(const std::filesystem::path& file);
+// Which columns are kept; an empty function keeps all.
+using KeepColumn = std::function<bool(std::string_view name)>;
+
+// Quotes that do not match, rows of another length than the header, rows of more than 1 MiB and
+// more than 10,000 columns are an Error(data) with the file and the line. Beside what is kept, a
+// file takes the memory of one row.
+Csv read_csv(const std::filesystem::path& file, const KeepColumn& keep = {});
 Csv parse_csv(std::string_view text, std::string_view name);
 
 // The text as a field of a file: in quotes if it holds a comma, a quote or a line end.

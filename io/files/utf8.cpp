@@ -3,6 +3,22 @@
 #include <algorithm>
 
 namespace engine {
+namespace {
+
+// U+EF80 to U+EFFF are EE BE 80 to EE BF BF: they stand for the bytes 80 to FF.
+constexpr std::string_view kFirst = "\xEE\xBE", kSecond = "\xEE\xBF";
+
+bool stands_for_byte(std::string_view character) {
+  return character.starts_with(kFirst) || character.starts_with(kSecond);
+}
+
+void append_stand_in(std::string& text, char byte) {
+  const auto value = static_cast<unsigned char>(byte);
+  text += value < 0xC0 ? kFirst : kSecond;
+  text += static_cast<char>(0x80 | (value & 0x3F));
+}
+
+}  // namespace
 
 size_t utf8_length(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -32,6 +48,33 @@ std::u32string decode_utf8(std::string_view text) {
     text.remove_prefix(std::max<size_t>(length, 1));
   }
   return characters;
+}
+
+std::string utf8_from_bytes(std::string_view bytes) {
+  std::string text;
+  while (!bytes.empty()) {
+    const size_t length = utf8_length(bytes);
+    const std::string_view character = bytes.substr(0, std::max<size_t>(length, 1));
+    if (length == 0 || stands_for_byte(character))
+      for (const char byte : character) append_stand_in(text, byte);
+    else
+      text += character;
+    bytes.remove_prefix(character.size());
+  }
+  return text;
+}
+
+std::string bytes_from_utf8(std::string_view text) {
+  std::string bytes;
+  while (!text.empty()) {
+    const std::string_view character = text.substr(0, std::max<size_t>(utf8_length(text), 1));
+    if (stands_for_byte(character))
+      bytes += static_cast<char>((character[1] == kFirst[1] ? 0x80 : 0xC0) | (character[2] & 0x3F));
+    else
+      bytes += character;
+    text.remove_prefix(character.size());
+  }
+  return bytes;
 }
 
 }  // namespace engine

@@ -1,32 +1,25 @@
 #include "io/images/decode.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/images/decoders.h"
+#include "io/images/formats.h"
 
 namespace engine {
 namespace {
 
 DecodedPart decode_any(std::span<const std::byte> file, std::string_view name,
                        DecodeOptions options, const ChoosePart& choose, Image recycled) {
-  require(!file.empty(), Failure::data, "{}: the file is empty", name);
-  if (starts_with(file, kJpegMagic))
-    return decode_jpeg(file, name, options, choose, std::move(recycled));
-  const bool is_pnm = starts_with(file, "P5") || starts_with(file, "P6");
-  Image image = is_pnm                         ? decode_pnm(file, name)
-                : starts_with(file, kPngMagic) ? decode_png(file, name)
-                                               : decode_stb(file, name);
+  const Format& format = format_of(file, name);
+  if (format.name == "jpeg") return decode_jpeg(file, name, options, choose, std::move(recycled));
+  Image image = format.decode(file, name);
   const int width = image.width, height = image.height;
   return {.image = std::move(image), .width = width, .height = height};
 }
 
 }  // namespace
-
-bool starts_with(std::span<const std::byte> file, std::string_view magic) {
-  return file.size() >= magic.size() && std::memcmp(file.data(), magic.data(), magic.size()) == 0;
-}
 
 void check_image_size(int64_t width, int64_t height, std::string_view name) {
   require(width > 0 && height > 0, Failure::data, "{}: {}x{} pixels", name, width, height);
@@ -35,20 +28,38 @@ void check_image_size(int64_t width, int64_t height, std::string_view name) {
           height, kMaxImageSide, kMaxImagePixels);
 }
 
+// Gray is made in the memory of the colours.
 Image convert_channels(Image image, int channels) {
   if (image.channels == channels) return image;
-  Image out(image.width, image.height, channels);
   const size_t count = size_t(image.width) * size_t(image.height);
-  const uint8_t* from = image.pixels.data();
-  uint8_t* to = out.pixels.data();
   if (channels == 3) {
-    for (size_t i = 0; i < count; ++i) to[3 * i] = to[3 * i + 1] = to[3 * i + 2] = from[i];
-  } else {
-    for (size_t i = 0; i < count; ++i, from += 3)
-      to[i] =
-          static_cast<uint8_t>((from[0] * 19595 + from[1] * 38470 + from[2] * 7471 + 0x8000) >> 16);
+    Image out(image.width, image.height, 3);
+    const uint8_t* from = image.pixels.data();
+    for (size_t i = 0; i < count; ++i) std::fill_n(&out.pixels[3 * i], 3, from[i]);
+    return out;
   }
-  return out;
+  const uint8_t* from = image.pixels.data();
+  for (size_t i = 0; i < count; ++i, from += 3)
+    image.pixels[i] =
+        static_cast<uint8_t>((from[0] * 19595 + from[1] * 38470 + from[2] * 7471 + 0x8000) >> 16);
+  image.channels = 1;
+  image.pixels.resize(count);
+  return image;
+}
+
+Image ink_to_rgb(Image cmyk, Ink stored) {
+  const int flip = stored == Ink::inverted ? 255 : 0;
+  uint8_t* to = cmyk.pixels.data();
+  for (const uint8_t *from = to, *end = to + cmyk.pixels.size(); from != end; from += 4) {
+    const int light = 255 - (from[3] ^ flip);
+    for (int c = 0; c < 3; ++c) {
+      const int product = (from[c] ^ flip) * light + 128;  // over 255, rounded
+      *to++ = static_cast<uint8_t>(light - ((product + (product >> 8)) >> 8));
+    }
+  }
+  cmyk.channels = 3;
+  cmyk.pixels.resize(cmyk.pixels.size() / 4 * 3);
+  return cmyk;
 }
 
 Image decode(std::span<const std::byte> file, std::string_view name, int channels,

@@ -1,9 +1,10 @@
-// Image files to pixels. The format is told by the first bytes, never by the name of the file. JPEG
-// goes through libjpeg-turbo and equals PIL's decoding bit for bit, PNG goes through libpng, BMP,
-// GIF (the first frame) and TGA go through stb_image, and PNM (P5, P6) is read here. Palettes are
-// looked up and alpha is dropped, not blended, as PIL's convert("RGB") does; 16 bits become 8. The
-// EXIF orientation of JPEG and PNG files is applied. A corrupt, truncated or oversized file is an
-// Error(data) that names it.
+// Image files to pixels: JPEG (with MPO's first picture), PNG, WebP, GIF (of both the first frame),
+// TIFF (the first page), BMP, TGA and PNM (P1 to P6). The format is told by the first bytes, never
+// by the name of the file. Pixels equal PIL's bit for bit: palettes are looked up, and alpha is
+// dropped, not blended, as convert("RGB") does; but 16-bit gray becomes 8 bits instead of being
+// clipped. The orientation in EXIF or XMP is applied. A corrupt, truncated or oversized file is an
+// Error(data) that names it, and takes no memory for pixels that it does not have. A JPEG file that
+// lacks only its end marker is whole.
 #pragma once
 
 #include <cstddef>

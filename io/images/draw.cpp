@@ -6,9 +6,11 @@
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "engine/error.h"
+#include "io/files/atomic_file.h"
 #include "io/images/encode.h"
 
 namespace engine {
@@ -230,11 +232,12 @@ void paint(cv::Mat& picture, const cv::Mat& mask, const Colour& colour) {
 // ---- files
 
 void write_sample(const fs::path& stem, DrawnSet set, int label, int size, Rng& rng) {
-  if (set == DrawnSet::digits) return write_image(stem.string() + ".png", draw_digit(rng, label));
+  if (set == DrawnSet::digits)
+    return write_new_file(stem.string() + ".png", encode_png(draw_digit(rng, label)));
   const Image image = draw_object(rng, label, size);
-  if (rng.chance(0.25f)) return write_image(stem.string() + ".png", image);
+  if (rng.chance(0.25f)) return write_new_file(stem.string() + ".png", encode_png(image));
   const int quality = 60 + static_cast<int>(rng.below(36));
-  write_image(stem.string() + ".jpg", image, quality);
+  write_new_file(stem.string() + ".jpg", encode_jpeg(image, quality));
 }
 
 }  // namespace
@@ -277,15 +280,19 @@ Image draw_object(Rng& rng, int object, int size) {
 }
 
 void draw_dataset(const fs::path& folder, DrawnSet set, const DrawOptions& options) {
-  require(!fs::exists(folder) || fs::is_empty(folder), Failure::usage, "{}: is not empty",
+  std::error_code error;
+  const bool there = fs::exists(folder, error);
+  require(!there || fs::is_directory(folder, error), Failure::usage, "{}: not a folder",
           folder.string());
+  require(!there || fs::is_empty(folder), Failure::usage, "{}: is not empty", folder.string());
+  make_folder(folder);
   const int counts[] = {options.train_per_class, options.validation_per_class};
   for (uint32_t part = 0; part < 2; ++part)
     for (int label = 0; label < 10; ++label) {
       const std::string name =
           set == DrawnSet::digits ? std::to_string(label) : std::string(kObjectClasses[label]);
       const fs::path place = folder / (part == 0 ? "train" : "val") / name;
-      fs::create_directories(place);
+      make_folder(place);
       for (int i = 0; i < counts[part]; ++i) {
         // Each image has a key of its own, so that more images leave the ones before as they are.
         Rng rng({.seed = options.seed,

@@ -8,10 +8,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <fstream>
 #include <string>
 
 #include "engine/error.h"
+#include "io/files/atomic_file.h"
 
 namespace engine {
 namespace {
@@ -75,10 +75,8 @@ void write_image(const std::filesystem::path& path, const Image& image, int qual
   const bool jpeg = extension == ".jpg" || extension == ".jpeg";
   require(jpeg || extension == ".png", Failure::usage, "{}: write .jpg or .png", path.string());
   const auto bytes = jpeg ? encode_jpeg(image, quality) : encode_png(image);
-  std::ofstream stream(path, std::ios::binary);
-  stream.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
-  stream.close();
-  require(stream.good(), Failure::data, "{}: cannot write {} bytes", path.string(), bytes.size());
+  const std::span<const std::byte> parts[] = {bytes};
+  write_file_atomically(path, parts);
 }
 
 }  // namespace engine

@@ -14,7 +14,7 @@ std::vector<std::byte> encode_jpeg(const Image& image, int quality);
 std::vector<std::byte> encode_png(const Image& image);
 
 // The extension tells the format: .jpg, .jpeg or .png, in upper or lower case; another one is an
-// Error(usage). Error(data) if the file cannot be written.
+// Error(usage). Written as write_file_atomically() does.
 void write_image(const std::filesystem::path& path, const Image& image, int quality = 90);
 
 }  // namespace engine

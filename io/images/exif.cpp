@@ -13,6 +13,7 @@ class Tiff {
   explicit Tiff(std::span<const std::byte> bytes) : bytes_(bytes) {
     little_ = bytes.size() >= 2 && bytes[0] == std::byte{'I'} && bytes[1] == std::byte{'I'};
   }
+  std::optional<uint32_t> u8(size_t at) const { return read(at, 1); }
   std::optional<uint32_t> u16(size_t at) const { return read(at, 2); }
   std::optional<uint32_t> u32(size_t at) const { return read(at, 4); }
 
@@ -31,30 +32,62 @@ class Tiff {
   bool little_;
 };
 
-constexpr std::string_view kSignature{"Exif\0\0", 6};
 constexpr uint32_t kOrientationTag = 0x0112;
 constexpr size_t kEntryBytes = 12;  // tag, type, count, value
 
-}  // namespace
-
-int exif_orientation(std::span<const std::byte> app1) {
-  if (app1.size() < kSignature.size()) return 1;
-  if (std::memcmp(app1.data(), kSignature.data(), kSignature.size()) != 0) return 1;
-  return tiff_orientation(app1.subspan(kSignature.size()));
+int checked(uint32_t orientation) {
+  return orientation >= 1 && orientation <= 8 ? static_cast<int>(orientation) : 1;
 }
 
-int tiff_orientation(std::span<const std::byte> bytes) {
-  const Tiff tiff(bytes);
-  if (tiff.u16(2) != 42u) return 1;
+// The value of a directory's entry: writers store it as SHORT, some as LONG or BYTE.
+uint32_t entry_value(const Tiff& tiff, size_t entry) {
+  constexpr uint32_t kByte = 1, kShort = 3, kLong = 4;
+  const uint32_t type = tiff.u16(entry + 2).value_or(0), count = tiff.u32(entry + 4).value_or(0);
+  if (count != 1) return 0;
+  if (type == kByte) return tiff.u8(entry + 8).value_or(0);
+  if (type == kShort) return tiff.u16(entry + 8).value_or(0);
+  return type == kLong ? tiff.u32(entry + 8).value_or(0) : 0;
+}
+
+std::optional<int> tiff_orientation(const Tiff& tiff) {
+  if (tiff.u16(2) != 42u) return std::nullopt;
   const size_t directory = tiff.u32(4).value_or(0);
   const uint32_t entries = tiff.u16(directory).value_or(0);
   for (uint32_t i = 0; i < entries; ++i) {
     const size_t entry = directory + 2 + kEntryBytes * i;
-    if (tiff.u16(entry) != kOrientationTag) continue;
-    const uint32_t value = tiff.u16(entry + 8).value_or(1);
-    return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+    if (tiff.u16(entry) == kOrientationTag) return checked(entry_value(tiff, entry));
   }
-  return 1;
+  return std::nullopt;
+}
+
+// The digit of tiff:Orientation="6" or <tiff:Orientation>6.
+std::optional<int> xmp_orientation(std::string_view text) {
+  constexpr std::string_view kKey = "tiff:Orientation";
+  for (size_t at = text.find(kKey); at != text.npos; at = text.find(kKey, at + 1)) {
+    std::string_view rest = text.substr(at + kKey.size());
+    if (rest.starts_with("=\""))
+      rest.remove_prefix(2);
+    else if (rest.starts_with('>'))
+      rest.remove_prefix(1);
+    else
+      continue;
+    if (!rest.empty() && rest[0] >= '0' && rest[0] <= '9') return checked(uint32_t(rest[0] - '0'));
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<int> exif_orientation(std::span<const std::byte> exif) {
+  const bool is_signed =
+      exif.size() >= kExifSignature.size() &&
+      std::memcmp(exif.data(), kExifSignature.data(), kExifSignature.size()) == 0;
+  return tiff_orientation(Tiff(is_signed ? exif.subspan(kExifSignature.size()) : exif));
+}
+
+int picture_orientation(std::span<const std::byte> exif, std::span<const std::byte> xmp) {
+  if (const auto found = exif_orientation(exif)) return *found;
+  return xmp_orientation({reinterpret_cast<const char*>(xmp.data()), xmp.size()}).value_or(1);
 }
 
 Image upright(Image image, int orientation) {

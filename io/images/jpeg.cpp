@@ -33,6 +33,20 @@ struct ErrorManager : jpeg_error_mgr {
   std::longjmp(errors->jump, 1);
 }
 
+// Whether the scans up to the present one hold every coefficient. If the file ends then, only the
+// end marker is missing; where data of the present scan are missing too, JWRN_HIT_MARKER follows.
+bool is_last_scan(const jpeg_decompress_struct& jpeg) {
+  if (!jpeg.cur_comp_info[0]) return false;  // no scan has begun
+  if (!jpeg.progressive_mode)
+    return jpeg.comps_in_scan == jpeg.num_components ||
+           jpeg.input_scan_number >= jpeg.num_components;
+  return jpeg.coef_bits &&
+         std::all_of(jpeg.coef_bits, jpeg.coef_bits + jpeg.num_components, [](const auto& bits) {
+           return std::all_of(std::begin(bits), std::end(bits),
+                              [](int missing) { return missing == 0; });
+         });
+}
+
 // Warnings after which libjpeg invents pixels are errors here; the others (bytes between markers,
 // odd versions) are not.
 void on_message(j_common_ptr jpeg, int level) {
@@ -41,8 +55,10 @@ void on_message(j_common_ptr jpeg, int level) {
     case JWRN_ARITH_BAD_CODE:
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:
-    case JWRN_JPEG_EOF:
     case JWRN_MUST_RESYNC: give_up(jpeg);
+    case JWRN_JPEG_EOF:
+      if (!is_last_scan(*reinterpret_cast<j_decompress_ptr>(jpeg))) give_up(jpeg);
+      return;
     default: return;
   }
 }
@@ -114,15 +130,14 @@ class JpegFile {
     return true;
   }
 
-  // Reads on to the end marker, so that a damaged or cut file is noticed. `row` takes one row of
-  // pixels.
+  // Reads the rows that are left, so that a damaged or cut file is noticed. What follows the last
+  // one, be it the end marker or what a phone appends, is not read. `row` takes one row of pixels.
   bool finish(uint8_t* row) {
     if (setjmp(errors_.jump) != 0) return false;
     // Skipping the last row would skip what is left of the file unread.
     const unsigned left = jpeg_.output_height - jpeg_.output_scanline;
     if (left > 1) jpeg_skip_scanlines(&jpeg_, left - 1);
     if (left > 0) jpeg_read_scanlines(&jpeg_, &row, 1);
-    jpeg_finish_decompress(&jpeg_);
     return true;
   }
 
@@ -132,12 +147,16 @@ class JpegFile {
   jpeg_progress_mgr progress_{};
 };
 
+// EXIF and XMP both stand in APP1 segments.
 int orientation(const jpeg_decompress_struct& jpeg) {
+  constexpr std::string_view kXmpSignature{"http://ns.adobe.com/xap/1.0/\0", 29};
+  std::span<const std::byte> exif, xmp;
   for (auto* marker = jpeg.marker_list; marker; marker = marker->next) {
-    const int found = exif_orientation(std::as_bytes(std::span(marker->data, marker->data_length)));
-    if (found != 1) return found;
+    const auto segment = std::as_bytes(std::span(marker->data, marker->data_length));
+    if (exif.empty() && starts_with(segment, kExifSignature)) exif = segment;
+    if (starts_with(segment, kXmpSignature)) xmp = segment.subspan(kXmpSignature.size());
   }
-  return 1;
+  return picture_orientation(exif, xmp);
 }
 
 unsigned scale_denominator(const jpeg_decompress_struct& jpeg, int reduce_to) {
@@ -148,20 +167,21 @@ unsigned scale_denominator(const jpeg_decompress_struct& jpeg, int reduce_to) {
   return 1;
 }
 
-// Adobe writes CMYK inverted, and PIL takes every CMYK file so: the stored value is 255 − ink. PIL
-// converts it as (255 − k) − c · (255 − k) / 255 with the quotient rounded.
-Image cmyk_to_rgb(const Image& cmyk) {
-  Image rgb(cmyk.width, cmyk.height, 3);
-  const uint8_t* from = cmyk.pixels.data();
-  for (uint8_t *to = rgb.pixels.data(), *end = to + rgb.pixels.size(); to != end; to += 3) {
-    const int light = from[3];  // 255 − k
-    for (int c = 0; c < 3; ++c) {
-      const int product = (255 - from[c]) * light + 128;
-      to[c] = static_cast<uint8_t>(light - ((product + (product >> 8)) >> 8));
-    }
-    from += 4;
-  }
-  return rgb;
+// In the pixels' data, 0xFF is followed by other bytes.
+bool has_end_marker(std::span<const std::byte> after_header) {
+  constexpr std::byte kEnd[] = {std::byte{0xFF}, std::byte{JPEG_EOI}};
+  return !std::ranges::search(after_header, kEnd).empty();
+}
+
+// A Huffman code has at least one bit and every block of 8x8 pixels at least one code. A header
+// that promises more than the file can hold is refused before memory is taken for it.
+void check_file_size(const jpeg_decompress_struct& jpeg, size_t bytes, std::string_view name) {
+  if (jpeg.arith_code) return;
+  size_t blocks = 0;
+  for (int i = 0; i < jpeg.num_components; ++i)
+    blocks += size_t{jpeg.comp_info[i].width_in_blocks} * jpeg.comp_info[i].height_in_blocks;
+  require(bytes >= blocks / 8, Failure::data, "{}: truncated, {}x{} pixels in {} bytes of JPEG",
+          name, jpeg.image_width, jpeg.image_height, bytes);
 }
 
 }  // namespace
@@ -176,6 +196,7 @@ DecodedPart decode_jpeg(std::span<const std::byte> file, std::string_view name,
   check_image_size(state.image_width, state.image_height, name);
   require(state.jpeg_color_space != JCS_UNKNOWN, Failure::data,
           "{}: a JPEG file of {} components; 1, 3 and 4 are known", name, state.num_components);
+  check_file_size(state, file.size(), name);
 
   const int held = orientation(state);  // the markers are gone once decoding has finished
   J_COLOR_SPACE space = JCS_RGB;
@@ -209,7 +230,7 @@ DecodedPart decode_jpeg(std::span<const std::byte> file, std::string_view name,
     std::vector<uint8_t> row(stride);
     check(jpeg.finish(row.data()));
   }
-  if (part.image.channels == 4) part.image = cmyk_to_rgb(part.image);
+  if (part.image.channels == 4) part.image = ink_to_rgb(std::move(part.image), Ink::inverted);
   part.image = upright(std::move(part.image), held);
   if (held >= 5) std::swap(part.width, part.height);
   return part;
@@ -224,7 +245,8 @@ ImageInfo inspect_jpeg(std::span<const std::byte> file, std::string_view name) {
           .height = static_cast<int>(state.image_height),
           .channels = state.num_components,
           .bits = state.data_precision,
-          .orientation = orientation(state)};
+          .orientation = orientation(state),
+          .ended = has_end_marker(file.last(state.src->bytes_in_buffer))};
 }
 
 }  // namespace engine

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/json_depth.h"
 
 namespace engine {
 namespace {
@@ -42,6 +43,29 @@ int parse_side(std::string_view flag, std::string_view whole, std::string_view t
   require(error == std::errc() && end == text.data() + text.size() && side >= 1 && side <= kMaxSide,
           Failure::usage, "{} {}: a side is 1 to {} pixels", flag, whole, kMaxSide);
   return side;
+}
+
+// `none` is the value that changes nothing.
+std::array<float, 3> parse_statistics(std::string_view flag, std::string_view text, float none) {
+  if (text == "none") return {none, none, none};
+  std::array<float, 3> values{};
+  size_t count = 0;
+  const char *at = text.data(), *const end = at + text.size();
+  for (bool more = true; more; ++count) {
+    const char* const begin = at;
+    bool good = count < values.size();
+    if (good) {
+      const auto [next, error] = std::from_chars(begin, end, values[count]);
+      good = error == std::errc() && std::isfinite(values[count]) && (next == end || *next == ',');
+      more = next != end;
+      at = next + 1;
+    }
+    require(good, Failure::usage, "{} '{}': none, or 1 or 3 numbers with commas between them", flag,
+            text);
+  }
+  require(count != 2, Failure::usage, "{} '{}': 2 numbers for 1 or 3 channels", flag, text);
+  if (count == 1) values[2] = values[1] = values[0];
+  return values;
 }
 
 void check(const Preprocess& p) {
@@ -91,6 +115,16 @@ void set_crop(Preprocess& preprocess, std::string_view text) {
   preprocess.crop = parse_side("--crop", text, text);
 }
 
+void set_mean(Preprocess& preprocess, std::string_view text) {
+  preprocess.mean = parse_statistics("--mean", text, 0);
+}
+
+void set_std(Preprocess& preprocess, std::string_view text) {
+  preprocess.std = parse_statistics("--std", text, 1);
+  for (const float std : preprocess.std)
+    require(std > 0, Failure::usage, "--std {}: values are above 0", text);
+}
+
 std::string format_resize(const Preprocess& p) {
   return p.resize_width == 0 ? fmt::format("{}", p.resize_height)
                              : fmt::format("{}x{}", p.resize_height, p.resize_width);
@@ -117,6 +151,8 @@ std::string to_json(const Preprocess& p) {
 Preprocess preprocess_from_json(std::string_view json) {
   Preprocess p;
   try {
+    require(json_depth(json) <= kDeepestJson, Failure::weights, "nests deeper than {}",
+            kDeepestJson);
     const auto object = nlohmann::json::parse(json);
     set_resize(p, object.at("resize").get<std::string>());
     p.interpolation = parse_interpolation(object.at("interpolation").get<std::string>());
@@ -164,7 +200,12 @@ Image resize(const Image& image, const Preprocess& p) {
 }
 
 Image evaluate_transform(const Image& image, const Preprocess& p) {
-  return center_crop(resize(image, p), p.crop);
+  const Size to = resized_size(image.width, image.height, p);
+  const CropWindow window{center_crop_corner(to.width, p.crop),
+                          center_crop_corner(to.height, p.crop), p.crop, p.crop};
+  return resample(view_of(image), 0, 0,
+                  {{0, 0, image.width, image.height}, to.width, to.height, window},
+                  p.interpolation);
 }
 
 }  // namespace engine

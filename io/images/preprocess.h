@@ -36,6 +36,10 @@ Preprocess with_crop(const Preprocess& preprocess, int crop);
 // names the flag unless every number is 1 … 16384.
 void set_resize(Preprocess& preprocess, std::string_view text, std::string_view flag = "--resize");
 void set_crop(Preprocess& preprocess, std::string_view text);
+// Reads --mean and --std: three numbers with commas between them, one for all channels, or "none",
+// with which values stay in [0, 1] (mean 0, std 1). An Error(usage) names the flag.
+void set_mean(Preprocess& preprocess, std::string_view text);
+void set_std(Preprocess& preprocess, std::string_view text);
 // The resize as set_resize() reads it.
 std::string format_resize(const Preprocess& preprocess);
 

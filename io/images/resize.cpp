@@ -42,38 +42,45 @@ struct Block {
   int16_t high[kBlock], low[kBlock];
 };
 
-// Which input samples make an output sample, and with what weights.
+// What is resized in one axis: `from` samples become `to`, of which [first, last) are wanted.
+struct Axis {
+  int from, to;
+  int first, last;
+  Interpolation interpolation;
+};
+
+// Which input samples make an output sample, and with what weights; for the wanted samples alone.
 struct Taps {
   struct Range {
     int first, count;
   };
-  int from = 0, to = 0;
-  Interpolation interpolation = Interpolation::bilinear;
+  Axis axis{};
   std::vector<Range> ranges;     // one per output sample
   std::vector<int32_t> weights;  // `stride` per output sample
   std::vector<Block> blocks;     // `stride / kBlock` per output sample
   int stride = 0;                // a multiple of kBlock; weights beyond the count are 0
 
-  const int32_t* weights_of(int i) const { return weights.data() + size_t(i) * size_t(stride); }
-  const Block* blocks_of(int i) const {
-    return blocks.data() + size_t(i) * size_t(stride / kBlock);
-  }
+  size_t at(int i) const { return size_t(i - axis.first); }
+  const Range& range_of(int i) const { return ranges[at(i)]; }
+  const int32_t* weights_of(int i) const { return weights.data() + at(i) * size_t(stride); }
+  const Block* blocks_of(int i) const { return blocks.data() + at(i) * size_t(stride / kBlock); }
 };
 
 // The order of every floating-point operation is Pillow's; the weights depend on it.
-Taps make_taps(int from, int to, Interpolation interpolation) {
+Taps make_taps(const Axis& axis) {
+  const auto [from, to, begin, end, interpolation] = axis;
   const bool linear = interpolation == Interpolation::bilinear;
   const double radius = linear ? 1.0 : 2.0;
   const double scale = static_cast<double>(from) / to;
   const double stretch = std::max(scale, 1.0);  // the filter widens when the image shrinks
   const double support = radius * stretch, shrink = 1.0 / stretch;
 
-  Taps taps{.from = from, .to = to, .interpolation = interpolation};
+  Taps taps{.axis = axis};
   taps.stride = (static_cast<int>(std::ceil(support)) * 2 + kBlock) / kBlock * kBlock;
-  taps.ranges.resize(size_t(to));
-  taps.weights.resize(size_t(to) * size_t(taps.stride));
+  taps.ranges.resize(size_t(end - begin));
+  taps.weights.resize(size_t(end - begin) * size_t(taps.stride));
   std::vector<double> exact(size_t(taps.stride));
-  for (int i = 0; i < to; ++i) {
+  for (int i = begin; i < end; ++i) {
     const double center = (i + 0.5) * scale;
     const int first = std::max(0, static_cast<int>(center - support + 0.5));
     const int count = std::min(from, static_cast<int>(center + support + 0.5)) - first;
@@ -82,12 +89,12 @@ Taps make_taps(int from, int to, Interpolation interpolation) {
       const double at = (k + first - center + 0.5) * shrink;
       sum += exact[size_t(k)] = linear ? triangle(at) : cubic(at);
     }
-    int32_t* fixed = taps.weights.data() + size_t(i) * size_t(taps.stride);
+    int32_t* fixed = taps.weights.data() + taps.at(i) * size_t(taps.stride);
     for (int k = 0; k < count; ++k) {
       const double weight = sum != 0.0 ? exact[size_t(k)] / sum : exact[size_t(k)];
       fixed[k] = static_cast<int32_t>((weight < 0 ? -0.5 : 0.5) + weight * (1 << kFractionBits));
     }
-    taps.ranges[size_t(i)] = {first, count};
+    taps.ranges[taps.at(i)] = {first, count};
   }
   taps.blocks.resize(taps.weights.size() / kBlock);
   for (size_t i = 0; i < taps.weights.size(); ++i) {
@@ -98,14 +105,19 @@ Taps make_taps(int from, int to, Interpolation interpolation) {
   return taps;
 }
 
-// Most data sets have few sizes, so a thread meets the same ones again.
-const Taps& taps_of(int from, int to, Interpolation interpolation) {
+// Most data sets have few sizes, so a thread meets the same ones again, and most axes are short, so
+// their taps serve every window. Of a thin picture, only the taps of the window are made.
+const Taps& taps_of(Axis axis) {
+  constexpr int kShort = 1 << 14;
+  if (axis.to <= kShort) axis.first = 0, axis.last = axis.to;
   thread_local std::array<Taps, 8> known;
   thread_local size_t oldest = 0;
   for (const Taps& taps : known)
-    if (taps.from == from && taps.to == to && taps.interpolation == interpolation) return taps;
+    if (taps.axis.from == axis.from && taps.axis.to == axis.to && taps.axis.first <= axis.first &&
+        taps.axis.last >= axis.last && taps.axis.interpolation == axis.interpolation)
+      return taps;
   Taps& taps = known[oldest++ % known.size()];
-  return taps = make_taps(from, to, interpolation);
+  return taps = make_taps(axis);
 }
 
 uint8_t round_to_byte(int32_t sum) {
@@ -127,7 +139,7 @@ template <int kChannels>
 void columns_any(uint8_t* out, size_t pitch, const uint8_t* const (&rows)[kRows],
                  const Columns& columns) {
   for (int x = columns.first; x < columns.last; ++x) {
-    const auto [first, count] = columns.taps->ranges[size_t(x)];
+    const auto [first, count] = columns.taps->range_of(x);
     const int32_t* weights = columns.taps->weights_of(x);
     uint8_t* to = out + size_t(x - columns.first) * kChannels;
     for (int r = 0; r < kRows; ++r) {
@@ -158,7 +170,7 @@ void columns_any(uint8_t* out, size_t pitch, const uint8_t* const (&rows)[kRows]
   const __m256i last_two = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
   const __m256i half = _mm256_set1_epi32(kHalf);
   for (int x = columns.first; x < columns.last; ++x, out += 3) {
-    const auto [first, count] = columns.taps->ranges[size_t(x)];
+    const auto [first, count] = columns.taps->range_of(x);
     const Block* block = columns.taps->blocks_of(x);
     size_t at = size_t(first - columns.offset) * 3;
     __m256i sums[kRows / 2];  // a row in each half
@@ -306,9 +318,10 @@ Extent extent_of(int from, int to, int begin, int size, Interpolation interpolat
   Extent e{std::clamp(begin, 0, to), std::clamp(begin + size, 0, to), 0, 0};
   if (e.first >= e.last) return e;
   if (from == to) return {e.first, e.last, e.first, e.last};
-  const auto& ranges = taps_of(from, to, interpolation).ranges;
-  e.first_read = ranges[size_t(e.first)].first;
-  e.last_read = ranges[size_t(e.last - 1)].first + ranges[size_t(e.last - 1)].count;
+  const Taps& taps = taps_of({from, to, e.first, e.last, interpolation});
+  const Taps::Range& last = taps.range_of(e.last - 1);
+  e.first_read = taps.range_of(e.first).first;
+  e.last_read = last.first + last.count;
   return e;
 }
 
@@ -349,10 +362,11 @@ Image resample(const ImageView& view, int left, int top, const Resampling& s,
   size_t pitch;
   if (s.width != s.source.width) {
     thread_local Rows narrow;
-    const Columns columns{.taps = &taps_of(s.source.width, s.width, interpolation),
-                          .first = x.first,
-                          .last = x.last,
-                          .offset = skipped_columns};
+    const Columns columns{
+        .taps = &taps_of({s.source.width, s.width, x.first, x.last, interpolation}),
+        .first = x.first,
+        .last = x.last,
+        .offset = skipped_columns};
     resize_width(narrow, view, columns, y.first_read - skipped_rows, y.last_read - skipped_rows);
     pixels = narrow.bytes.data();
     pitch = narrow.pitch;
@@ -363,15 +377,16 @@ Image resample(const ImageView& view, int left, int top, const Resampling& s,
   }
 
   const size_t bytes = size_t(x.last - x.first) * channels;
-  const Taps* taps =
-      s.height == s.source.height ? nullptr : &taps_of(s.source.height, s.height, interpolation);
+  const Taps* taps = s.height == s.source.height
+                         ? nullptr
+                         : &taps_of({s.source.height, s.height, y.first, y.last, interpolation});
   for (int i = y.first; i < y.last; ++i) {
     uint8_t* to = out.row(i - s.window.top) + size_t(x.first - s.window.left) * channels;
     if (!taps) {
       std::memcpy(to, pixels + size_t(i - y.first_read) * pitch, bytes);
       continue;
     }
-    const auto [row, count] = taps->ranges[size_t(i)];
+    const auto [row, count] = taps->range_of(i);
     kernels().rows(to, pixels + size_t(row - y.first_read) * pitch, pitch, bytes,
                    taps->weights_of(i), count);
   }

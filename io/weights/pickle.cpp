@@ -1,6 +1,5 @@
 #include "io/weights/pickle.h"
 
-#include <algorithm>
 #include <bit>
 #include <unordered_map>
 
@@ -13,6 +12,8 @@ enum Opcode : uint8_t {
   kMark = '(',
   kStop = '.',
   kPop = '0',
+  kPopMark = '1',
+  kDup = '2',
   kBinFloat = 'G',
   kBinInt = 'J',
   kBinInt1 = 'K',
@@ -47,16 +48,23 @@ enum Opcode : uint8_t {
   kTrue = 0x88,
   kFalse = 0x89,
   kLong1 = 0x8a,
+  kLong4 = 0x8b,
   kShortBinUnicode = 0x8c,
+  kBinUnicode8 = 0x8d,
+  kBinBytes8 = 0x8e,
+  kEmptySet = 0x8f,
+  kAddItems = 0x90,
+  kFrozenSet = 0x91,
+  kNewObjectWithNames = 0x92,
   kStackGlobal = 0x93,
   kMemoize = 0x94,
   kFrame = 0x95,
+  kByteArray8 = 0x96,
 };
 
 class PickleReader {
  public:
-  PickleReader(ByteReader& in, std::span<const std::string_view> allowed)
-      : in_(in), allowed_(allowed) {}
+  explicit PickleReader(ByteReader& in) : in_(in) {}
 
   Pickle read() {
     for (size_t count = 0;; ++count) {
@@ -82,6 +90,7 @@ class PickleReader {
       case kBinInt1: push(int64_t{in_.read<uint8_t>()}); return true;
       case kBinInt2: push(int64_t{in_.read<uint16_t>()}); return true;
       case kLong1: push_long(in_.take(in_.read<uint8_t>())); return true;
+      case kLong4: push_long(in_.take(in_.read<uint32_t>())); return true;
       case kBinFloat:  // the only big-endian value
         push(std::bit_cast<double>(__builtin_bswap64(in_.read<uint64_t>())));
         return true;
@@ -91,6 +100,9 @@ class PickleReader {
       case kBinString:
       case kBinBytes:
       case kBinUnicode: push_text(in_.read<uint32_t>()); return true;
+      case kBinUnicode8:
+      case kBinBytes8:
+      case kByteArray8: push_text(in_.read<uint64_t>()); return true;
       default: return false;
     }
   }
@@ -99,7 +111,11 @@ class PickleReader {
     switch (opcode) {
       case kMark: marks_.push_back(stack_.size()); return true;
       case kPop: pop(); return true;
-      case kEmptyList: push(PickleList{}); return true;
+      case kPopMark: pop_to_mark(); return true;
+      case kDup: stack_.push_back(top()); return true;
+      case kEmptyList:
+      case kEmptySet: push(PickleList{}); return true;
+      case kFrozenSet: push(PickleList{pop_to_mark()}); return true;
       case kEmptyDict: push(PickleDict{}); return true;
       case kEmptyTuple: push(PickleTuple{}); return true;
       case kTuple1: push(PickleTuple{pop_many(1)}); return true;
@@ -107,7 +123,8 @@ class PickleReader {
       case kTuple3: push(PickleTuple{pop_many(3)}); return true;
       case kTuple: push(PickleTuple{pop_to_mark()}); return true;
       case kAppend: append(pop_many(1)); return true;
-      case kAppends: append(pop_to_mark()); return true;
+      case kAppends:
+      case kAddItems: append(pop_to_mark()); return true;
       case kSetItem: set_items(pop_many(2)); return true;
       case kSetItems: set_items(pop_to_mark()); return true;
       default: return false;
@@ -130,15 +147,19 @@ class PickleReader {
       case kProtocol: check_protocol(in_.read<uint8_t>()); return true;
       case kFrame: in_.take(8); return true;
       case kGlobal: {
-        const std::string module(in_.line());
-        push_global(module, in_.line());
+        const std::string_view module = in_.line();
+        push(PickleGlobal{module, in_.line()});
         return true;
       }
       case kStackGlobal: {
         const std::vector<PickleValue*> names = pop_values(2);
-        push_global(text_of(names[0]), text_of(names[1]));
+        push(PickleGlobal{text_of(names[0]), text_of(names[1])});
         return true;
       }
+      case kNewObjectWithNames:
+        pop();
+        call();
+        return true;
       case kReduce:
       case kNewObject: call(); return true;
       case kBuild: build(); return true;
@@ -152,7 +173,7 @@ class PickleReader {
     stack_.push_back(&pickle_.values.emplace_back(PickleValue{std::move(value)}));
   }
 
-  void push_text(uint32_t bytes) { push(std::string(as_text(in_.take(bytes)))); }
+  void push_text(uint64_t bytes) { push(std::string(as_text(in_.take(bytes)))); }
 
   void push_long(Bytes digits) {
     if (digits.size() > sizeof(int64_t)) return push(PickleLong{std::string(as_text(digits))});
@@ -161,13 +182,6 @@ class PickleReader {
       value |= std::to_integer<uint64_t>(digits[i]) << (8 * i);
     const int unused = 64 - 8 * static_cast<int>(digits.size());  // the top bits repeat the sign
     push(digits.empty() ? int64_t{0} : static_cast<int64_t>(value << unused) >> unused);
-  }
-
-  void push_global(const std::string& module, std::string_view name) {
-    std::string full = fmt::format("{}.{}", module, name);
-    in_.require(std::ranges::find(allowed_, full) != allowed_.end(),
-                "the file refers to '{}', which is not supported", full);
-    push(PickleGlobal{std::move(full)});
   }
 
   const std::string& text_of(PickleRef value) const {
@@ -200,31 +214,36 @@ class PickleReader {
     return popped;
   }
 
-  template <class T>
-  T& top(const char* expected) {
+  PickleValue* top() {
     PickleValue* value = pop();
     stack_.push_back(value);
+    return value;
+  }
+
+  // Null where an object of another class is on top.
+  template <class T>
+  T* top_or_foreign(const char* expected) {
+    PickleValue* value = top();
     T* typed = std::get_if<T>(&value->is);
-    in_.require(typed != nullptr, "the pickle's stack has no {} on top", expected);
-    return *typed;
+    in_.require(typed || value->as<PickleCall>(), "the pickle's stack has no {} on top", expected);
+    return typed;
   }
 
   void append(const std::vector<PickleRef>& added) {
-    std::vector<PickleRef>& items = top<PickleList>("list").items;
-    items.insert(items.end(), added.begin(), added.end());
+    if (auto* list = top_or_foreign<PickleList>("list"))
+      list->items.insert(list->items.end(), added.begin(), added.end());
   }
 
   void set_items(const std::vector<PickleRef>& added) {
     in_.require(added.size() % 2 == 0, "a key without a value");
-    PickleDict& dict = top<PickleDict>("dict");
-    for (size_t i = 0; i < added.size(); i += 2) dict.items.emplace_back(added[i], added[i + 1]);
+    auto* dict = top_or_foreign<PickleDict>("dict");
+    if (dict == nullptr) return;
+    for (size_t i = 0; i < added.size(); i += 2) dict->items.emplace_back(added[i], added[i + 1]);
   }
 
   void remember(uint32_t index) {
-    PickleValue* value = pop();
-    stack_.push_back(value);
     in_.require(memo_.size() < kMostMemos, "more than {} memos", kMostMemos);
-    memo_[index] = value;
+    memo_[index] = top();
   }
 
   void recall(uint32_t index) {
@@ -239,15 +258,18 @@ class PickleReader {
 
   void call() {
     const std::vector<PickleRef> parts = pop_many(2);
-    const auto* callee = parts[0]->as<PickleGlobal>();
+    const auto* global = parts[0]->as<PickleGlobal>();
+    const auto* made = parts[0]->as<PickleCall>();  // what another call gave, as getattr does
     const auto* arguments = parts[1]->as<PickleTuple>();
-    in_.require(callee && arguments, "a call without a name or without arguments");
-    if (callee->name == "collections.OrderedDict") {
+    in_.require((global || made) && arguments, "a call without a name or without arguments");
+    const PickleGlobal& callee = global ? *global : made->callee;
+    const bool collection = callee.module == "collections";
+    if (collection && callee.name == "OrderedDict") {
       push(dict_of(*arguments));
-    } else if (callee->name == "collections.defaultdict") {
+    } else if (collection && callee.name == "defaultdict") {
       push(PickleDict{});
     } else {
-      push(PickleCall{callee->name, parts[1]});
+      push(PickleCall{callee, parts[1]});
     }
   }
 
@@ -274,14 +296,12 @@ class PickleReader {
   // depends.
   void build() {
     pop();
-    PickleValue* target = pop();
-    stack_.push_back(target);
+    const PickleValue* target = top();
     in_.require(target->as<PickleDict>() || target->as<PickleCall>(),
                 "attributes for something that is no object");
   }
 
   ByteReader& in_;
-  std::span<const std::string_view> allowed_;
   Pickle pickle_;
   std::vector<PickleValue*> stack_;
   std::vector<size_t> marks_;  // stack heights
@@ -291,8 +311,8 @@ class PickleReader {
 
 }  // namespace
 
-Pickle read_pickle(ByteReader& in, std::span<const std::string_view> allowed) {
-  return PickleReader(in, allowed).read();
+Pickle read_pickle(ByteReader& in) {
+  return PickleReader(in).read();
 }
 
 }  // namespace engine

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,19 +23,19 @@ struct PickleLong {
   std::string bytes;  // a number of more than 64 bits in two's complement, little-endian
 };
 struct PickleGlobal {
-  std::string name;  // "torch.FloatStorage"
+  std::string_view module, name;  // "torch", "FloatStorage"; they lie where they were read
 };
 struct PickleTuple {
   std::vector<PickleRef> items;
 };
 struct PickleList {
-  std::vector<PickleRef> items;
+  std::vector<PickleRef> items;  // of a set, too
 };
 struct PickleDict {
   std::vector<std::pair<PickleRef, PickleRef>> items;  // in the order written
 };
 struct PickleCall {
-  std::string callee;
+  PickleGlobal callee;
   PickleRef arguments;  // a PickleTuple
 };
 struct PicklePersistent {
@@ -58,9 +57,10 @@ struct Pickle {
   PickleRef root = nullptr;
 };
 
-// Reads one pickle of protocols 2 to 5, up to and including its STOP. A global that is not in
-// `allowed` is an Error(weights). OrderedDict and defaultdict become PickleDict; attributes that
-// BUILD sets are dropped.
-Pickle read_pickle(ByteReader& in, std::span<const std::string_view> allowed);
+// Reads one pickle of protocols 2 to 5, up to and including its STOP; the bytes must outlive it.
+// What repeats is kept once, so that its size follows from that of the bytes. OrderedDict and
+// defaultdict become PickleDict. Any other class or function is a name: its calls and objects
+// become PickleCalls, and what is set in them afterwards is dropped.
+Pickle read_pickle(ByteReader& in);
 
 }  // namespace engine

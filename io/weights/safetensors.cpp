@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <unordered_set>
 
 #include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
@@ -14,8 +14,8 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kLargestHeader = 100'000'000;  // the format's own limit
-constexpr int kDeepest = 3;                       // the file's object, a tensor's, its arrays
-constexpr size_t kMostTokens = 2'000'000;         // enough for some 200,000 tensors
+constexpr size_t kDeepest = 3;                    // the file's object, a tensor's, its arrays
+constexpr size_t kMostTokens = 2'500'000;         // enough for some 200,000 tensors
 constexpr std::array kTypes = {DType::f32, DType::f16, DType::bf16, DType::f64,
                                DType::i64, DType::i32, DType::u8,   DType::boolean};
 
@@ -26,43 +26,59 @@ struct Entry {
   uint64_t begin, end;  // from the start of the data
 };
 
-// The parser alone has no limits and keeps the last of several equal keys; here both are errors.
-class HeaderRules {
+// The parser alone has no limits and keeps the last of several equal keys; here both are errors. A
+// pass of its own: a parser with a callback looks at all members again for each that ends.
+class HeaderRules : public nlohmann::json_sax<json> {
  public:
   explicit HeaderRules(const std::string& path) : path_(path) {}
 
-  bool operator()(int depth, json::parse_event_t event, const json& value) {
-    require(++tokens_ <= kMostTokens, Failure::weights, "{}: header has more than {} JSON tokens",
-            path_, kMostTokens);
-    if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) {
-      require(depth < kDeepest, Failure::weights, "{}: header nests deeper than {}", path_,
-              kDeepest);
-      keys_.emplace_back();
-    } else if (event == json::parse_event_t::object_end ||
-               event == json::parse_event_t::array_end) {
-      keys_.pop_back();
-    } else if (event == json::parse_event_t::key) {
-      const std::string& key = value.get_ref<const std::string&>();
-      require(keys_.back().insert(key).second, Failure::weights, "{}: '{}' appears twice", path_,
-              key);
-    }
-    return true;
+  bool null() override { return count(); }
+  bool boolean(bool) override { return count(); }
+  bool number_integer(number_integer_t) override { return count(); }
+  bool number_unsigned(number_unsigned_t) override { return count(); }
+  bool number_float(number_float_t, const string_t&) override { return count(); }
+  bool string(string_t&) override { return count(); }
+  bool binary(binary_t&) override { return count(); }
+  bool start_object(size_t) override { return open(); }
+  bool end_object() override { return close(); }
+  bool start_array(size_t) override { return open(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& key) override {
+    require(keys_.back().insert(key).second, Failure::weights, "{}: '{}' appears twice", path_,
+            key);
+    return count();
+  }
+  bool parse_error(size_t, const std::string&, const json::exception& problem) override {
+    fail(Failure::weights, "{}: header is not valid JSON: {}", path_, problem.what());
   }
 
  private:
+  bool count() {
+    require(++tokens_ <= kMostTokens, Failure::weights, "{}: header has more than {} JSON tokens",
+            path_, kMostTokens);
+    return true;
+  }
+  bool open() {
+    require(keys_.size() < kDeepest, Failure::weights, "{}: header nests deeper than {}", path_,
+            kDeepest);
+    keys_.emplace_back();
+    return count();
+  }
+  bool close() {
+    keys_.pop_back();
+    return true;
+  }
+
   const std::string& path_;
-  std::vector<std::set<std::string>> keys_;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the objects and arrays that are open
   size_t tokens_ = 0;
 };
 
 json parse_header(std::string_view text, const std::string& path) {
   require(text.starts_with('{'), Failure::weights, "{}: header does not start with '{{'", path);
-  try {
-    HeaderRules rules(path);
-    return json::parse(text, std::ref(rules));
-  } catch (const json::exception& problem) {
-    fail(Failure::weights, "{}: header is not valid JSON: {}", path, problem.what());
-  }
+  HeaderRules rules(path);
+  json::sax_parse(text, &rules);
+  return json::parse(text);
 }
 
 uint64_t unsigned_number(const json& value, const std::string& path, const std::string& name) {

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <span>
 #include <string>
@@ -124,11 +123,23 @@ void rename_layers(TensorFile& file, const Layers& layers, std::string Layer::*f
   });
 }
 
+// All norms of timm's EfficientNets and MobileNetV2 have PyTorch's epsilon; torchvision gave B5, B6
+// and B7, whose weights are a port of TensorFlow's, another one.
+constexpr char kTimmEpsilon[] = "1e-05", kTorchvisionEpsilonOfB5[] = "0.001";
+constexpr int64_t kFeaturesOfB5 = 2048;
+
+// Channels of the last convolution of an EfficientNet; 0: there is none.
+int64_t features_of(const TensorFile& file) {
+  const auto last = file.tensors.find("features.8.0.weight");
+  return last == file.tensors.end() || last->second.shape.empty() ? 0 : last->second.shape[0];
+}
+
 }  // namespace
 
 void strip_prefixes(TensorFile& file) {
   rename_tensors(file, [](std::string_view name) {
-    constexpr std::array<std::string_view, 2> kPrefixes = {"module.", "_orig_mod."};
+    constexpr std::string_view kPrefixes[] = {"module.", "_orig_mod.", "model.", "net.",
+                                              "backbone."};
     for (bool again = true; again;) {
       again = false;
       for (const std::string_view prefix : kPrefixes)
@@ -136,6 +147,17 @@ void strip_prefixes(TensorFile& file) {
     }
     return std::string(name);
   });
+}
+
+std::vector<std::string> drop_counters(TensorFile& file) {
+  constexpr std::string_view kCounters[] = {"n_averaged", "total_ops", "total_params"};
+  std::vector<std::string> dropped;
+  for (const auto& [name, tensor] : file.tensors) {
+    const std::string_view last = std::string_view(name).substr(name.rfind('.') + 1);
+    if (std::ranges::find(kCounters, last) != std::end(kCounters)) dropped.push_back(name);
+  }
+  for (const std::string& name : dropped) file.tensors.erase(name);
+  return dropped;
 }
 
 void normalise_names(TensorFile& file, std::string_view model) {
@@ -149,10 +171,15 @@ void normalise_names(TensorFile& file, std::string_view model) {
     rename_layers(file, efficientnet_layers(), &Layer::timm, &Layer::torchvision);
   else if (model.starts_with("mobilenet") || model.empty())
     rename_layers(file, mobilenet_layers(), &Layer::timm, &Layer::torchvision);
+  else
+    return;
+  file.metadata.try_emplace(kNormEpsilon, kTimmEpsilon);
 }
 
 void use_timm_names(TensorFile& file) {
   const bool efficientnet = file.tensors.contains("features.1.0.block.0.0.weight");
+  if (efficientnet && features_of(file) >= kFeaturesOfB5)
+    file.metadata.try_emplace(kNormEpsilon, kTorchvisionEpsilonOfB5);
   if (efficientnet || file.tensors.contains("features.1.conv.0.0.weight"))
     rename_layers(file, efficientnet ? efficientnet_layers() : mobilenet_layers(),
                   &Layer::torchvision, &Layer::timm);
@@ -160,8 +187,8 @@ void use_timm_names(TensorFile& file) {
 
 void refuse_tensorflow_port(std::string_view name) {
   require(name.find("tf_efficientnet") == std::string_view::npos, Failure::weights,
-          "'{}': tf_efficientnet weights need TensorFlow's padding and a batch-norm epsilon of "
-          "1e-3, which the models here do not have",
+          "'{}': tf_efficientnet weights need TensorFlow's padding, which the models here do not "
+          "have",
           name);
 }
 

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <fstream>
 #include <set>
+#include <system_error>
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
+#include "io/weights/faults.h"
 #include "io/weights/pth.h"
 #include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "io/weights/weight_names.h"
 
 namespace engine {
@@ -25,12 +28,20 @@ std::string first_bytes(const std::filesystem::path& path) {
   return bytes;
 }
 
-TensorFile read_any(const std::filesystem::path& path) {
+TensorFile read_any(const std::filesystem::path& path, const ReadOptions& options) {
   const std::string magic = first_bytes(path);
-  if (magic.ends_with(std::string_view("\0\0\0\0{", 5))) return read_safetensors(path);
-  if (magic.starts_with("PK") || magic.starts_with('\x80')) return read_pth(path);
-  require(std::filesystem::is_regular_file(path), Failure::weights, "{}: no such file",
-          path.string());
+  if (magic.ends_with(std::string_view("\0\0\0\0{", 5))) {
+    require(options.key.empty(), Failure::usage,
+            "--weights-key {}: {} is a safetensors file, which has no members", options.key,
+            path.string());
+    return read_safetensors(path);
+  }
+  if (magic.starts_with("PK") || magic.starts_with('\x80')) return read_pth(path, options);
+  std::error_code error;
+  const bool regular = std::filesystem::is_regular_file(path, error);
+  if (error && error != std::errc::no_such_file_or_directory)
+    fail(Failure::weights, "{}: {}", path.string(), error.message());
+  require(regular, Failure::weights, "{}: no such file", path.string());
   fail(Failure::weights, "{}: neither safetensors nor written by torch.save (starts with {:02x})",
        path.string(), fmt::join(as_bytes(magic).first(std::min<size_t>(magic.size(), 8)), " "));
 }
@@ -52,12 +63,19 @@ void describe(std::vector<std::string>& report, std::string_view what,
 
 }  // namespace
 
-TensorFile read_weights(const std::filesystem::path& path) {
+TensorFile read_weights(const std::filesystem::path& path, const ReadOptions& options) {
   // Downloads from the Hub are called `model.safetensors`, in a folder with the model's name.
   refuse_tensorflow_port(path.filename().string());
   refuse_tensorflow_port(path.parent_path().filename().string());
-  TensorFile file = read_any(path);
+  TensorFile file = read_any(path, options);
+  check_seal(file, path);
   strip_prefixes(file);
+  if (const std::vector<std::string> dropped = drop_counters(file); !dropped.empty())
+    options.say(fmt::format("{}: passes over {} counters of averages and profilers ({}{})",
+                            path.string(), dropped.size(), dropped.front(),
+                            dropped.size() > 1 ? ", …" : ""));
+  const std::optional<std::string> fault = fault_in(file.tensors);
+  require(!fault, Failure::weights, "{}: {}", path.string(), fault.value_or(""));
   return file;
 }
 
@@ -75,11 +93,17 @@ Matched match_weights(const TensorFile& file, std::span<const Expected> model,
   Matched matched;
   std::vector<std::string> missing, unexpected, misshaped;
   std::set<std::string_view> known;
+  const bool headless = std::ranges::none_of(model, [&](const Expected& expected) {
+    return expected.head && file.tensors.contains(expected.name);
+  });
   for (const Expected& expected : model) {
     known.insert(expected.name);
     const auto found = file.tensors.find(expected.name);
     if (found == file.tensors.end()) {
-      if (!expected.optional) missing.push_back(expected.name);
+      if (expected.head && headless)
+        matched.reinitialised.push_back(expected.name);
+      else if (!expected.optional)
+        missing.push_back(expected.name);
       continue;
     }
     const Shape& shape = found->second.shape;

@@ -7,14 +7,17 @@
 #include <vector>
 
 #include "engine/tensor.h"
+#include "io/weights/state_dict.h"
 
 namespace engine {
 
 // Reads a safetensors file, a torch zip archive or an older torch pickle, which the first bytes
-// tell apart. The state dict is taken from where it is nested (pth.h), without the prefixes
-// `module.` and `_orig_mod.`. Names are otherwise as in the file: see normalise_names.
-// Error(weights) if the file cannot be read.
-TensorFile read_weights(const std::filesystem::path& path);
+// tell apart. The state dict is taken from where it is nested (state_dict.h), without the prefixes
+// of strip_prefixes(). Counters of averages and of profilers (drop_counters) are left out, which is
+// said. Names are otherwise as in the file: see normalise_names. Error(weights) if the file cannot
+// be read, is not what its seal says (seal.h), or holds what no model may (fault_in); Error(usage)
+// for a key that it does not have.
+TensorFile read_weights(const std::filesystem::path& path, const ReadOptions& options = {});
 
 // The number of trained values, without running statistics and batch counters.
 int64_t count_parameters(const TensorFile& file);
@@ -27,7 +30,8 @@ struct Expected {
 };
 
 struct Matched {
-  std::vector<std::string> reinitialised;  // head tensors of another size, in the model's order
+  // The head's tensors, in the model's order, if they are of another size or all missing.
+  std::vector<std::string> reinitialised;
 };
 
 // Compares the tensors of a file, whose path is for messages, with what the model expects. Any

@@ -10,7 +10,7 @@ namespace {
 constexpr std::string_view kEndSignature = "PK\x05\x06";
 constexpr uint32_t kEnd64Signature = 0x06064b50, kLocator64Signature = 0x07064b50;
 constexpr uint32_t kCentralSignature = 0x02014b50, kLocalSignature = 0x04034b50;
-constexpr uint64_t kEndBytes = 22, kLocatorBytes = 20, kCentralBytes = 46;
+constexpr uint64_t kEndBytes = 22, kLocatorBytes = 20, kCentralBytes = 46, kLocalBytes = 30;
 constexpr uint32_t kIn64 = 0xffffffff;  // "see the zip64 record"
 constexpr uint16_t kEncrypted = 1, kStored = 0;
 
@@ -40,6 +40,18 @@ ZipArchive::ZipArchive(Bytes file, const std::string& path) : file_(file), path_
   in.require(directory.entries <= in.left() / kCentralBytes, "{} entries do not fit into {} bytes",
              directory.entries, in.left());
   for (uint64_t i = 0; i < directory.entries; ++i) read_entry(in);
+  refuse_overlaps();
+}
+
+// Entries that share bytes would make the work of reading all of them quadratic.
+void ZipArchive::refuse_overlaps() const {
+  std::vector<std::pair<uint64_t, uint64_t>> spans;  // where an entry begins, and its least bytes
+  for (const auto& [name, entry] : entries_)
+    spans.emplace_back(entry.header, kLocalBytes + name.size() + entry.stored);
+  std::ranges::sort(spans);
+  for (size_t i = 1; i < spans.size(); ++i)
+    require(spans[i].first - spans[i - 1].first >= spans[i - 1].second, Failure::weights,
+            "{}: two entries of the archive overlap at byte {}", path_, spans[i].first);
 }
 
 ZipArchive::Directory ZipArchive::find_directory() const {
@@ -87,7 +99,7 @@ void ZipArchive::read_entry(ByteReader& in) {
   }
   in.take(comment_bytes);
   const bool plain = method == kStored && (flags & kEncrypted) == 0 && stored == bytes;
-  const bool first = entries_.try_emplace(name, Entry{header, bytes, crc, plain}).second;
+  const bool first = entries_.try_emplace(name, Entry{header, stored, bytes, crc, plain}).second;
   in.require(first, "'{}' is in the archive twice", name);
 }
 

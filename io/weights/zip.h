@@ -21,8 +21,8 @@ class ZipArchive {
 
  private:
   struct Entry {
-    uint64_t header;  // offset of the local header
-    uint64_t bytes;
+    uint64_t header;         // offset of the local header
+    uint64_t stored, bytes;  // in the archive, and unpacked
     uint32_t crc;
     bool plain;  // neither compressed nor encrypted
   };
@@ -31,6 +31,7 @@ class ZipArchive {
   };
   Directory find_directory() const;
   void read_entry(ByteReader& in);
+  void refuse_overlaps() const;
 
   Bytes file_;
   std::string path_;

@@ -15,6 +15,7 @@ template <class T>
 __global__ void __launch_bounds__(kMergeThreads)
     merge_image_sums_kernel(GradientSink<T> sink, const float* __restrict__ rows, int images,
                             int pieces, int channels) {
+  follow();
   const int i = blockIdx.x * kMergeThreads + threadIdx.x, which = blockIdx.y;
   if (i >= images * channels) return;
   const int image = i / channels, c = i - image * channels;
@@ -53,8 +54,8 @@ void run_gated(const GradientSource<T>& source, GatedEpilogue<T> epilogue, const
   launch_product<Shape>(source, epilogue, weight, cut, stream);
   if (cut.pieces == 1) return;
   const int blocks = product_blocks(int64_t{in.batch} * in.channels, kMergeThreads);
-  merge_image_sums_kernel<T><<<dim3(blocks, epilogue.kSums), kMergeThreads, 0, stream>>>(
-      epilogue.sink, epilogue.partials, in.batch, cut.pieces, in.channels);
+  launch(merge_image_sums_kernel<T>, dim3(blocks, epilogue.kSums), kMergeThreads, 0, stream,
+         epilogue.sink, epilogue.partials, in.batch, cut.pieces, in.channels);
 }
 
 template <class Shape, class T>

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "kernels/gemm/epilogue.cuh"
+#include "kernels/launch.cuh"
 
 namespace engine::kernels {
 
@@ -230,6 +231,7 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
     product_kernel(const __grid_constant__ Source source, const __grid_constant__ Epilogue epilogue,
                    const T* __restrict__ weight, const __grid_constant__ ProductCut cut) {
   constexpr ProductShape S = Shape::shape;
+  follow();
   const TileThread me;
   const ProductMemory<Shape, T, Epilogue> memory(cut);
   const int c0 = blockIdx.x * cut.columns;
@@ -302,8 +304,8 @@ void launch_product(const Source& source, const Epilogue& epilogue, const T* wei
                     const ProductCut& cut, cudaStream_t stream) {
   const auto kernel = product_kernel<Shape, T, Source, Epilogue>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
-  kernel<<<dim3(cut.groups, cut.units), Shape::shape.warps * kWarp, cut.shared, stream>>>(
-      source, epilogue, weight, cut);
+  launch(kernel, dim3(cut.groups, cut.units), Shape::shape.warps * kWarp, cut.shared, stream,
+         source, epilogue, weight, cut);
 }
 
 }  // namespace engine::kernels

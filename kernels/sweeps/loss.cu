@@ -2,6 +2,7 @@
 // logits is a warp's work, and the rows' losses are added in a fixed order.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
 #include "kernels/vector.cuh"
 
 namespace engine::kernels {
@@ -22,6 +23,7 @@ __global__ void __launch_bounds__(kLossThreads, 1)
                          const ScaleState* scale) {
   __shared__ double losses[kWarps];
   __shared__ int first[kWarps], fifth[kWarps];
+  follow();
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, classes = logits.channels;
   const double divisor = targets.params->divisor;
   const float factor = static_cast<float>(scale->scale / divisor);
@@ -35,12 +37,12 @@ __global__ void __launch_bounds__(kLossThreads, 1)
     const int label = target.label;
     const float of_label = logit(label);
     float highest = -INFINITY;
-    int rank = 0;  // classes before the label's; NaN counts as the largest, as in torch.topk
+    int rank = 0;
 #pragma unroll 8
     for (int c = lane; c < classes; c += kWarp) {
       const float z = logit(c);
       highest = fmaxf(highest, z);
-      rank += c != label && (!(z <= of_label) || (z == of_label && c < label));
+      rank += stands_before(z, c, of_label, label);
     }
     highest = warp_max(highest);
     rank = warp_sum(rank);
@@ -83,7 +85,8 @@ __global__ void __launch_bounds__(kLossThreads, 1)
 template <class T>
 void CrossEntropy<T>::run(T* dlogits, StepResult* results, const OperandView<T>& logits,
                           const TargetView& targets, const ScaleState* scale, cudaStream_t stream) {
-  cross_entropy_kernel<T><<<1, kLossThreads, 0, stream>>>(dlogits, results, logits, targets, scale);
+  launch(cross_entropy_kernel<T>, 1, kLossThreads, 0, stream, dlogits, results, logits, targets,
+         scale);
 }
 
 template struct CrossEntropy<float>;

@@ -86,6 +86,41 @@ TEST_CASE("the forms of a convolution, in the order of preference") {
   CHECK(found[1].form == Form::library_convolution);
 }
 
+TEST_CASE("the banded depthwise form wants 16 bits, a norm, and backward a gated output") {
+  Graph g("depthwise", 1e-5, 0.1);
+  const Value image = g.conv(g.input(28, 28, 8), "stem", {.out = 24});
+  const Value normed = g.batch_norm(image, "norm");
+  const auto depthwise = [&](Value v, const std::string& name, int kernel, int stride) {
+    v = g.conv(v, name, {.out = 24, .kernel = kernel, .stride = stride, .depthwise = true});
+    v = g.silu(g.batch_norm(v, name + ".norm"));
+    g.conv(g.scale(v, g.squeeze_excite(v, name + ".gate", 4)), name + ".project", {.out = 8});
+  };
+  depthwise(g.silu(normed), "silu", 5, 2);
+  depthwise(normed, "normed", 3, 1);
+  depthwise(normed, "normed, 5", 5, 1);
+  depthwise(g.relu6(normed), "relu6", 3, 1);
+  depthwise(image, "plain", 3, 1);
+  g.conv(g.silu(normed), "ungated", {.out = 24, .kernel = 3, .depthwise = true});
+  const auto names = [&](const std::string& name, Direction direction, Precision precision) {
+    FormOptions options = kCuda;
+    options.precision = precision;
+    return names_of(candidates(g, conv_of(g, name), direction, options));
+  };
+  constexpr std::string_view kBanded = "banded depthwise | fused depthwise | cuDNN",
+                             kOthers = "fused depthwise | cuDNN";
+  for (Direction direction : {Direction::forward, Direction::backward}) {
+    for (const char* name : {"silu", "normed"}) {
+      CHECK(names(name, direction, Precision::fp16) == kBanded);
+      CHECK(names(name, direction, Precision::bf16) == kBanded);
+      CHECK(names(name, direction, Precision::tf32) == kOthers);
+    }
+    for (const char* name : {"normed, 5", "relu6", "plain"})
+      CHECK(names(name, direction, Precision::fp16) == kOthers);
+  }
+  CHECK(names("ungated", Direction::forward, Precision::fp16) == kBanded);
+  CHECK(names("ungated", Direction::backward, Precision::fp16) == kOthers);
+}
+
 TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias") {
   FormOptions half = kCuda;
   half.precision = Precision::fp16;

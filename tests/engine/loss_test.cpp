@@ -168,6 +168,11 @@ TEST_CASE("mixes change pixels and labels alike, from step to step in one progra
 TEST_CASE("what does not fit a session is refused") {
   CHECK_THROWS_AS(Run({.loss = {.smoothing = 1}}), Error);
   CHECK_THROWS_AS(Run({.loss = {.class_weights = {1, 2}}}), Error);
+  for (const double weight : {0., -1., HUGE_VAL, std::nan("")}) {
+    std::vector<double> weights(kClasses, 1);
+    weights.back() = weight;
+    CHECK_THROWS_AS(Run({.loss = {.class_weights = weights}}), Error);
+  }
   Run run({}), mixing({.mixing = true, .pack_bytes = 100});
   const std::vector<Mix> wrong{{0, 1}, {1, 1}, {4, 1}, {0, 1}};
   const HostBatch batch{kPixels.data(), kLabels.data(), kImages, nullptr, wrong.data()};

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/bootstrap.h"
+#include "engine/error.h"
 #include "engine/roc.h"
 #include "tests/support.h"
 
@@ -156,4 +157,27 @@ TEST_CASE("no samples: no measures") {
   CHECK(m.samples == 0);
   CHECK(m.classes.size() == 3);
   CHECK_FALSE(m.auc_macro.has_value());
+}
+
+TEST_CASE("what is not finite has no rank, no area and no bin: it is refused by name") {
+  const float nan = std::nanf(""), inf = HUGE_VALF;
+  const std::vector<int32_t> labels = {0, 1, 2};
+  for (const float bad : {nan, inf, -inf})
+    for (const int at : {0, 4, 8}) {
+      std::vector<float> logits = {3, 1, 2, 0, 5, 1, 1, 2, 3};
+      logits[at] = bad;
+      const auto refused = [&](auto measure) {
+        CHECK(mentions(message_of(measure, Failure::diverged),
+                       fmt::format("sample {0}: its logit of class {0} is {1}", at / 4, bad)));
+      };
+      refused([&] { evaluate_logits(logits, labels, 3); });
+      refused([&] { bootstrap_intervals(logits, labels, 3, {}); });
+    }
+  const std::vector<double> scores = {0.5, std::nan(""), 0.25};
+  const std::vector<uint8_t> positive = {1, 0, 0};
+  CHECK(mentions(message_of([&] { area_under_curve(scores, positive); }, Failure::diverged),
+                 "sample 1 is nan"));
+  CHECK(mentions(message_of([&] { roc_curve(scores, positive, 10); }, Failure::diverged),
+                 "sample 1 is nan"));
+  CHECK(std::isnan(cross_entropy(std::vector<float>{1, nan}, 0)));
 }

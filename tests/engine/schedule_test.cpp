@@ -98,3 +98,23 @@ TEST_CASE("a warm-up as long as the run is refused") {
   CHECK_THROWS_AS(Schedule({.kind = Kind::cosine, .warmup_steps = 55}, 10, 6), Error);
   CHECK_NOTHROW(Schedule({.kind = Kind::cosine, .unit = Unit::step, .warmup_steps = 55}, 10, 6));
 }
+
+// PyTorch divides by zero there.
+TEST_CASE("one-cycle whose rise is one step begins at the peak") {
+  const ScheduleConfig cycle{.kind = Kind::one_cycle, .learning_rate = 0.5, .rise = 0.1};
+  const Schedule one_step(cycle, 10, 1);
+  CHECK(one_step.rate(0) == 0.5);
+  CHECK(one_step.rate(1) < 0.5);
+  for (const double rise : {0., 1. / 49, 0.1, 0.5, 1.})
+    for (const int64_t steps : {1, 2, 10, 49}) {
+      ScheduleConfig c = cycle;
+      c.rise = rise;
+      const Schedule schedule(c, steps, 1);
+      double largest = 0;
+      for (int64_t t = 0; t < steps; ++t) {
+        CHECK(std::isfinite(schedule.rate(t)));
+        largest = std::max(largest, schedule.rate(t));
+      }
+      CHECK(largest <= 0.5);
+    }
+}

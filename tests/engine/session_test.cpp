@@ -393,6 +393,23 @@ TEST_CASE("a fixed loss scale stays") {
 }
 
 // This runs the optimizer alone, on arenas made by hand.
+TEST_CASE("with a fixed scale a gradient that is not finite ends the updates") {
+  for (const int dynamic : {0, 1}) {
+    ScaleState state{.scale = 1, .dynamic = dynamic};
+    StepResult result;
+    const auto step = [&](double sum_of_squares) {
+      note_gradients(state, sum_of_squares);
+      finish_step(state, result, true);
+      return result.overflow;
+    };
+    CHECK(step(4) == 0);
+    CHECK(state.gradient_norm == 2);
+    for (const double sum : {HUGE_VAL, std::nan("")}) CHECK(step(sum) == 1);
+    CHECK(step(4) == 1 - dynamic);
+    CHECK(state.optimizer_steps == 1 + dynamic);
+  }
+}
+
 TEST_CASE("a step that overflows is skipped; the next one divides by the halved scale") {
   const Graph graph = small_graph();
   const Plan plan = make_plan(graph, {.batch = 2, .backend = BackendKind::reference});

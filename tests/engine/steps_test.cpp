@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/rng.h"
+#include "tests/engine/nan_cases.h"
 #include "tests/engine/step_cases.h"
 #include "tests/support.h"
 
@@ -122,4 +123,10 @@ TEST_CASE("the reference in float agrees with double") {
   const auto backend = make_reference_backend({.precision = Precision::fp32});
   check_steps(*backend, {.precision = Precision::fp32}, {.error = 1e-5});
   check_steps(*backend, {.precision = Precision::fp32, .frozen_norms = true}, {.error = 1e-5});
+}
+
+TEST_CASE("what is not finite goes on and is found on the reference") {
+  const auto backend = make_reference_backend({});
+  check_nan_propagates(*backend, {});
+  check_inspection(*backend, {});
 }

@@ -143,7 +143,7 @@ TEST_CASE("a sum is told by step and bucket, from the marks that the device writ
   watchdog.activity(1).observe(second, nullptr);
   watchdog.activity(1).set(Doing::computing, 5);
   CHECK(await(record.verdict)
-            .starts_with("rank 1 (host here) never entered all-reduce #14 (step 5, bucket 1): it "
+            .starts_with("rank 1 (host here) never entered all-reduce #5 (step 5, bucket 1): it "
                          "has been computing for 0 s at step 5; rank 0 waits in it"));
 }
 
@@ -163,6 +163,35 @@ TEST_CASE("sums of steps long past still count, and those of a new session go on
   watchdog.activity(0).observe(fresh, nullptr);  // its marks begin at 0
   std::this_thread::sleep_for(400ms);            // twice the timeout, and nobody has waited
   CHECK(none(record.verdict));
+}
+
+TEST_CASE("a rank that leaves before another has left nothing out") {
+  Record record;
+  const auto group = std::make_shared<Group>(2);
+  std::vector<CollectiveMark> first(1), second(1);
+  Watchdog watchdog(options_of(group, record));
+  for (int rank : {0, 1}) watchdog.activity(rank).expect(1, 1);
+  watchdog.activity(0).observe(first, nullptr);
+  watchdog.activity(1).observe(second, nullptr);
+  std::this_thread::sleep_for(50ms);
+  first[0].began = 1;
+  second[0] = {1, 1};
+  watchdog.activity(1).observe({}, nullptr);  // before the watchdog has looked again
+  first[0].ended = 1;
+  std::this_thread::sleep_for(400ms);
+  CHECK(none(record.verdict));
+}
+
+TEST_CASE("a rank that has left an update's sums out is named, whichever of them stands where") {
+  Record record;
+  const auto group = std::make_shared<Group>(2);
+  Watchdog watchdog(options_of(group, record));
+  watchdog.activity(1).set(Doing::computing, 6);
+  for (int update : {4, 5, 6}) watchdog.activity(0).expect(update, update);
+  for (int update : {4, 6}) watchdog.activity(1).expect(update, update);
+  CHECK(await(record.verdict) ==
+        "rank 1 (host here) has left the sums of gradients of 1 of its updates out, up to step 6 "
+        "at the latest");
 }
 
 TEST_CASE("ranks that come late, but in time, and a run that ends are left alone") {

@@ -347,6 +347,14 @@ class SinkCase {
             gates_[1]->host(),
             gates_[2]->host()};
   }
+  // The sums that the device has taken.
+  std::vector<float> sums() const {
+    std::vector<float> all;
+    for (const auto* kind : {&sums_, &gates_})
+      for (const auto& sum : *kind)
+        for (const float v : sum->download()) all.push_back(v);
+    return all;
+  }
   // `terms` is how many values of about one were added up for one df; `rounded` is what the sums
   // may be off because what df was made of was rounded.
   void check(std::string_view what, double terms = 1, double rounded = 0) {
@@ -376,6 +384,21 @@ inline DeviceArray<float> partials_for(const Extent& e) {
   return DeviceArray<float>(size_t(partial_rows(e.pixels(), e.channels)) * kPartialsPerChannel *
                             e.channels);
 }
+
+// The same with the counters that a sweep wants at zero, and leaves at zero.
+class SweepScratch {
+ public:
+  explicit SweepScratch(const Extent& e) : rows_(partials_for(e)), done_(kernels::kMaxGroups) {}
+  ~SweepScratch() { CHECK(done_.download() == std::vector<unsigned>(kernels::kMaxGroups)); }
+  SweepScratch(const SweepScratch&) = delete;
+  SweepScratch& operator=(const SweepScratch&) = delete;
+
+  kernels::Partials view() const { return {rows_.data(), done_.data()}; }
+
+ private:
+  DeviceArray<float> rows_;
+  DeviceArray<unsigned> done_;
+};
 
 // Odd sizes, few channels, channels that are no multiple of 8 or 16, slices inside a wider buffer
 // (aligned to 16 bytes and not), batch 1.

@@ -35,6 +35,20 @@ TEST_CASE("activations and their slopes") {
   CHECK(activate(Activation::silu, 200.f).h == 200.f);
 }
 
+// As torch.nn.functional does, forward and backward.
+TEST_CASE_TEMPLATE("activations leave NaN as it is", R, float, double) {
+  const R nan = std::numeric_limits<R>::quiet_NaN(), inf = std::numeric_limits<R>::infinity();
+  for (Activation act : {Activation::none, Activation::relu, Activation::relu6, Activation::silu})
+    CHECK(std::isnan(activate(act, nan).h));
+  CHECK(activate(Activation::relu, nan).slope == 1);
+  CHECK(activate(Activation::relu6, nan).slope == 1);
+  CHECK(std::isnan(activate(Activation::silu, nan).slope));
+  CHECK(activate(Activation::relu, inf).h == inf);
+  CHECK(activate(Activation::relu, -inf).h == 0);
+  CHECK(activate(Activation::relu6, inf).h == 6);
+  CHECK(std::isnan(activate(Activation::silu, -inf).h));
+}
+
 TEST_CASE("a channel without a norm leaves the value as it is") {
   const ChannelNorm<float> none = NormView<float>{}.channel(3);
   CHECK(load_operand(1.5f, none, Activation::none).h == 1.5f);

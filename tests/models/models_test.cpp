@@ -158,6 +158,8 @@ TEST_CASE("norms have torchvision's eps and momentum") {
       CHECK(n.momentum == (b < 5 ? 0.1 : 0.01));
     }
   }
+  for (const char* model : {"efficientnet_b5", "densenet121", "mobilenet_v2"})
+    for (const Norm& n : make_model(model, {.norm_epsilon = 1e-4}).norms) CHECK(n.eps == 1e-4);
   CHECK(norm(make_model("densenet201", {}), "features.norm5").eps == 1e-5);
   CHECK(norm(make_model("densenet201", {}), "features.norm5").momentum == 0.1);
 }

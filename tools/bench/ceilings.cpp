@@ -9,7 +9,7 @@
 
 #include "engine/cuda_module.h"
 #include "tools/bench/rig.h"
-#include "tools/machine/device.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {

@@ -15,7 +15,7 @@ std::vector<double> ratios(const GradientView<float>& view) {
   for (size_t i = 0; i < dx.size(); ++i) squares[i % view.channels] += double{dx[i]} * dx[i];
   std::vector<double> result;
   for (int c = 0; c < view.channels; ++c)
-    if (squares[c] > 0)
+    if (squares[c] > 0 && std::isfinite(view.k0[c]))
       result.push_back(std::abs(view.k0[c]) / std::sqrt(squares[c] / double(view.pixels())));
   return result;
 }

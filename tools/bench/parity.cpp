@@ -77,6 +77,11 @@ double norm_of(std::span<const double> values) {
   return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.));
 }
 
+// Something that is not finite is further away than anything else.
+double finite_or_infinite(double distance) {
+  return std::isfinite(distance) ? distance : INFINITY;
+}
+
 Distance whole_distance(std::span<const double> ours, std::span<const double> theirs,
                         double floor) {
   require(ours.size() == theirs.size(), Failure::data, "{} values against {} in the reference",
@@ -85,7 +90,8 @@ Distance whole_distance(std::span<const double> ours, std::span<const double> th
   std::transform(ours.begin(), ours.end(), theirs.begin(), difference.begin(), std::minus<>());
   const double a = norm_of(ours), b = norm_of(theirs);
   const double dot = std::inner_product(ours.begin(), ours.end(), theirs.begin(), 0.);
-  return {norm_of(difference) / std::max({b, floor, 1e-300}), 1 - dot / std::max(a * b, 1e-300)};
+  return {finite_or_infinite(norm_of(difference) / std::max({b, floor, 1e-300})),
+          finite_or_infinite(1 - dot / std::max(a * b, 1e-300))};
 }
 
 // From random-sign inner products, the norm and samples of the reference; see golden.py, "form
@@ -108,7 +114,7 @@ Distance digest_distance(const std::string& name, std::span<const double> ours,
   const double scale = std::max({digest[0], floor, 1e-300});
   const double error =
       std::max({std::sqrt(square), worst_sample, std::abs(norm_of(ours) - digest[0])}) / scale;
-  return {std::isfinite(error) ? error : INFINITY, 0};
+  return {finite_or_infinite(error), 0};
 }
 
 class Comparison {

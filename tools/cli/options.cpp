@@ -12,6 +12,8 @@
 #include <set>
 
 #include "engine/error.h"
+#include "io/files/json_depth.h"
+#include "io/files/utf8.h"
 
 namespace engine {
 namespace {
@@ -22,6 +24,8 @@ template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
 };
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
 
 // ---- values
 
@@ -204,8 +208,17 @@ class Parser {
 Json json_of(const auto& value) {
   return value;
 }
+// Names may be any bytes, JSON is UTF-8.
+Json json_of(const std::string& value) {
+  return utf8_from_bytes(value);
+}
 Json json_of(const std::filesystem::path& value) {
-  return value.string();
+  return utf8_from_bytes(value.string());
+}
+Json json_of(const std::vector<std::string>& values) {
+  Json list = Json::array();
+  for (const std::string& value : values) list.push_back(utf8_from_bytes(value));
+  return list;
 }
 // The shortest decimal that is this float, not its double's 17 digits.
 Json json_of(float value) {
@@ -228,7 +241,7 @@ Json json_value(const Field& field) {
 // ---- a config file
 
 std::string text_of(const Json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>()) : value.dump();
 }
 
 // Puts the file into the message of an Error.
@@ -246,7 +259,11 @@ bool set_member(const Flag& flag, const Json& value) {
   if (auto* all = std::get_if<std::vector<std::string>*>(&flag.field)) {
     require(value.is_array(), Failure::usage, "{}: a list of strings is wanted", flag.name());
     (*all)->clear();
-    for (const Json& element : value) (*all)->push_back(text_of(element));
+    for (const Json& element : value) {
+      require(element.is_primitive(), Failure::usage, "{}: a list of strings is wanted",
+              flag.name());
+      (*all)->push_back(text_of(element));
+    }
   } else {
     require(value.is_primitive(), Failure::usage, "{}: one value is wanted", flag.name());
     set(flag, text_of(value));
@@ -255,17 +272,20 @@ bool set_member(const Flag& flag, const Json& value) {
 }
 
 std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
+  constexpr size_t kDeepest = 2;  // flags are values and lists of them
+  require(json_depth(config.json) <= kDeepest, Failure::usage,
+          "{}: it nests deeper than lists of values", config.from);
   const Json json = Json::parse(config.json, nullptr, false);
   require(json.is_object(), Failure::usage, "{}: no JSON object", config.from);
   std::map<std::string, const Flag*> known;
   for (const Flag& flag : flags.list()) known[flag.key()] = &flag;
   std::set<const Flag*> configured;
   std::vector<std::string> unknown;
-  for (const auto& [key, value] : json.items()) {
-    const auto flag = known.find(key);
+  for (const auto& member : json.items()) {
+    const auto flag = known.find(member.key());
     if (flag == known.end())
-      unknown.push_back(key);
-    else if (with_origin(config.from, [&] { return set_member(*flag->second, value); }))
+      unknown.push_back(member.key());
+    else if (with_origin(config.from, [&] { return set_member(*flag->second, member.value()); }))
       configured.insert(flag->second);
   }
   require(unknown.empty(), Failure::usage, "{}: no such flags here: {}", config.from,
@@ -345,6 +365,9 @@ std::optional<Config> read_config(std::span<const std::string> arguments) {
     if (arguments[i] == "--config" && i + 1 < arguments.size()) path = arguments[i + 1];
   }
   if (!path) return std::nullopt;
+  std::error_code error;
+  require(!std::filesystem::is_directory(*path, error), Failure::usage,
+          "--config {}: a folder; the name of a file is wanted", *path);
   std::ifstream in(*path, std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   require(!text.empty(), Failure::usage, "--config {}: empty, or cannot be read", *path);
@@ -395,7 +418,7 @@ std::optional<std::string> nearest(std::string_view word, std::span<const std::s
 }
 
 void print_to_stdout(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail_stdout();
 }
 
 }  // namespace engine

@@ -43,9 +43,7 @@ ProgressOutput progress_to_stderr() {
           .width = [] { return terminal_width(stderr); },
           .write =
               [](std::string_view text) {
-                if (is_silent()) return;
-                fmt::print(stderr, "{}", text);
-                std::fflush(stderr);
+                if (!is_silent()) write_to_stderr(text);
               },
           .seconds = steady_seconds};
 }

@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 
 #include "engine/error.h"
+#include "tools/cli/terminal.h"
 
 namespace engine {
 
@@ -14,8 +16,19 @@ namespace {
 std::atomic<int> requested = 0;  // the signal's number
 static_assert(std::atomic<int>::is_always_lock_free);
 
+// A handler may do little more than write().
+void acknowledge(std::string_view text) {
+  if (is_silent()) return;
+  const int before = errno;
+  [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, text.data(), text.size());
+  errno = before;
+}
+
 extern "C" void on_stop_signal(int number) {
   if (number == SIGINT && requested != 0) _exit(130);
+  if (requested == 0)
+    acknowledge(number == SIGINT ? "\nstopping after this step; again: at once, unsaved\n"
+                                 : "\nstopping after this step\n");
   requested = number;
 }
 

@@ -1,6 +1,6 @@
 // Requests to stop. SIGTERM, SIGUSR1 (Slurm's warning) and the first Ctrl-C are only noted; every
-// long loop asks for them, saves what there is to save, and ends with exit code 75. A second Ctrl-C
-// ends the process at once, with 130.
+// long loop asks for them, saves what there is to save, and ends with exit code 75. That they are
+// heard is said at once. A second Ctrl-C ends the process at once, with 130.
 #pragma once
 
 #include <string>

@@ -1,9 +1,13 @@
 #include "tools/cli/terminal.h"
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
 
 #include "engine/error.h"
 
@@ -19,6 +23,13 @@ std::string_view environment(const char* name) {
 }
 
 }  // namespace
+
+void secure_standard_streams() {
+  // A descriptor that is opened gets the lowest free number.
+  for (int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) _exit(1);
+  std::signal(SIGPIPE, SIG_IGN);
+}
 
 bool can_rewrite(std::FILE* stream) {
   return isatty(fileno(stream)) == 1 && environment("TERM") != "dumb";
@@ -59,12 +70,24 @@ bool is_silent() {
 }
 
 void say_error(std::string_view line) {
-  fmt::print(stderr, "{}\n", line);
+  write_to_stderr(fmt::format("{}\n", line));
+}
+
+void write_to_stderr(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
 }
 
 void flush_stdout() {
-  require(std::fflush(stdout) == 0 && !std::ferror(stdout), Failure::internal,
-          "cannot write to stdout");
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) fail_stdout();
+}
+
+void fail_stdout() {
+  if (errno == EPIPE) {
+    std::signal(SIGPIPE, SIG_DFL);
+    std::raise(SIGPIPE);
+  }
+  fail(Failure::internal, "cannot write to stdout: {}", std::strerror(errno));
 }
 
 }  // namespace engine

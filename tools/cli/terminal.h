@@ -7,6 +7,11 @@
 
 namespace engine {
 
+// At the start of the program: opens the standard streams that its caller has closed on /dev/null,
+// so that no file gets their numbers and what is meant for a reader; and lets writing to a pipe
+// that nobody reads fail instead of ending the program.
+void secure_standard_streams();
+
 // Whether a line may be written over: a terminal, but not TERM=dumb.
 bool can_rewrite(std::FILE* stream);
 
@@ -31,9 +36,13 @@ void say(std::string_view line);
 void fall_silent();
 bool is_silent();
 void say_error(std::string_view line);
+// Text to stderr. Where it cannot be written nothing happens: the work goes on unseen.
+void write_to_stderr(std::string_view text);
 
-// Makes sure that what was printed to stdout arrived; throws Error(internal), for instance when a
-// disk is full.
+// Makes sure that what was printed to stdout arrived, or calls fail_stdout().
 void flush_stdout();
+// Where a pipe's reader has gone, ends the program as SIGPIPE does; else, for instance when a disk
+// is full, throws Error(internal).
+[[noreturn]] void fail_stdout();
 
 }  // namespace engine

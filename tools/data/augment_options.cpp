@@ -79,4 +79,18 @@ AugmentConfig augment_config(const AugmentOptions& o) {
   return c;
 }
 
+std::string keep_upright(AugmentConfig& config, const AugmentOptions& options,
+                         std::string_view model, const Dataset& train) {
+  std::vector<std::string> digits;
+  for (int i = 0; i < 10; ++i) digits.push_back(std::to_string(i));
+  const bool written = model == "mnist_cnn" || !train.images.empty() || train.classes == digits;
+  if (!written) return {};
+  const bool horizontal = config.horizontal_flip > 0 && !options.hflip;
+  const bool vertical = config.vertical_flip > 0 && !options.vflip;
+  if (!horizontal && !vertical) return {};
+  if (horizontal) config.horizontal_flip = 0;
+  if (vertical) config.vertical_flip = 0;
+  return "images of digits are not flipped; --hflip and --vflip flip them";
+}
+
 }  // namespace engine

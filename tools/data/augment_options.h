@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "io/data/dataset.h"
 #include "io/images/augment.h"
 #include "tools/cli/options.h"
 
@@ -59,5 +60,11 @@ struct AugmentOptions {
 
 // The preset with the flags that were given; Failure::usage names a flag that is out of range.
 AugmentConfig augment_config(const AugmentOptions& options);
+
+// Takes flips out of the recipe where images are digits or letters, which mirrored are others or
+// none at all: with the model mnist_cnn, with idx files, and where the classes are 0 … 9. Flags
+// that ask for flips win. Returns what people are to be told; empty if nothing changes.
+std::string keep_upright(AugmentConfig& config, const AugmentOptions& options,
+                         std::string_view model, const Dataset& train);
 
 }  // namespace engine

@@ -1,6 +1,7 @@
 #include "tools/data/class_weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "engine/error.h"
@@ -14,6 +15,9 @@ std::vector<double> balanced(const Dataset& train) {
   std::vector<double> counts(train.classes.size());
   for (const Sample& sample : train.samples) ++counts[sample.label];
   std::vector<double> weights;
+  for (size_t i = 0; i < counts.size(); ++i)
+    require(counts[i] > 0, Failure::data, "--class-weights auto: class '{}' has no training image",
+            train.classes[i]);
   for (double count : counts)
     weights.push_back(static_cast<double>(train.samples.size()) /
                       (static_cast<double>(counts.size()) * count));
@@ -32,8 +36,8 @@ std::vector<double> read_weights_file(const std::string& path, const Dataset& tr
             wanted);
     char* end = nullptr;
     const double weight = std::strtod(text.c_str(), &end);
-    require(end != text.c_str() && *end == 0 && weight > 0, Failure::data,
-            "{}:{}: '{}' is no weight above 0", path, row.line, text);
+    require(end != text.c_str() && *end == 0 && weight > 0 && std::isfinite(weight), Failure::data,
+            "{}:{}: '{}' is no finite weight above 0", path, row.line, text);
     weights[at - train.classes.begin()] = weight;
   }
   for (size_t i = 0; i < weights.size(); ++i)

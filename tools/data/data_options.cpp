@@ -1,7 +1,6 @@
 #include "tools/data/data_options.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -11,10 +10,7 @@
 #include <sstream>
 
 #include "engine/error.h"
-#include "io/data/duplicates.h"
-#include "io/data/idx.h"
 #include "io/data/source_file.h"
-#include "io/files/atomic_file.h"
 #include "io/files/checksum.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
@@ -168,133 +164,7 @@ CacheKind choose(const DataOptions& options, const CacheLimits& limits, uint64_t
   return why += "nothing fits", CacheKind::none;
 }
 
-void check_data_flags(const DataOptions& o) {
-  const auto given = [](const auto& value) { return !value.empty(); };
-  require(given(o.data) || given(o.labels), Failure::usage,
-          "--data is missing: a folder of images, or --labels FILE");
-  require(given(o.labels) + given(o.split_file) < 2, Failure::usage,
-          "--labels and --split-file are both files of labels; give one");
-  require(!given(o.split_file) || (given(o.data) && !given(o.split)), Failure::usage,
-          "--split-file goes with --data, and without --split");
-  require(given(o.split) || !o.stratify, Failure::usage, "--stratify is for --split");
-}
-
-fs::path label_file(const DataOptions& o) {
-  return o.labels.empty() ? o.split_file : o.labels;
-}
-
-std::vector<Part> choose_parts(const DataOptions& o, const Dataset& all) {
-  return sample_split(all, parse_shares(o.split), o.stratify, o.split_seed);
-}
-
-// Reads --labels or --split-file; the parts are the file's or those that --split chooses.
-Labels load_labels(const DataOptions& o, std::span<const std::string> classes = {}) {
-  if (o.labels.empty()) return read_labels(o.split_file, o.data, o.class_order, classes);
-  Labels labels = read_labels(o.labels, o.labels.parent_path(), o.class_order, classes);
-  say(fmt::format("{}: {} images, {} of {} classes", o.labels.string(), labels.lines.size(),
-                  to_string(labels.kind), labels.all.classes.size()));
-  if (o.split.empty()) return labels;
-  require(labels.parts.empty(), Failure::usage,
-          "--labels {}: it has a column split, which --split contradicts", o.labels.string());
-  labels.parts = choose_parts(o, labels.all);
-  return labels;
-}
-
-// Throws Error(usage) where `folder` is nothing that --split can split.
-void check_not_split(const fs::path& folder) {
-  require(!has_idx_files(folder), Failure::usage, "--split is for folders, {} has idx files",
-          folder.string());
-  require(!fs::is_directory(folder / "train"), Failure::usage,
-          "--split: {0} is split already; --data {0}/train splits its training images",
-          folder.string());
-}
-
-Dataset read_folder(const fs::path& folder, ClassOrder order,
-                    const std::vector<std::string>& classes) {
-  return classes.empty() ? read_image_folder(folder, order) : read_image_folder(folder, classes);
-}
-
-// The images of `part`, and those to train with.
-EvaluationData take_part(Dataset all, std::span<const Part> parts, Part part,
-                         const fs::path& source) {
-  auto sets = by_part(std::move(all), parts);
-  EvaluationData data{.images = std::move(sets[static_cast<size_t>(part)]), .part = part};
-  require(!data.images.samples.empty(), Failure::data, "{}: none of {} images is in the part {}",
-          source.string(), parts.size(), to_string(part));
-  if (part != Part::train && !sets[0].samples.empty()) data.train = std::move(sets[0]);
-  return data;
-}
-
-EvaluationData read_idx_part(const fs::path& folder, Part part,
-                             const std::vector<std::string>& classes) {
-  require(part != Part::test, Failure::usage,
-          "--part test: {} has idx files: their test images are the part val", folder.string());
-  if (part == Part::validation && !classes.empty())
-    return {.images = read_idx_validation(folder, classes), .part = part};
-  TrainingData all = read_idx_folder(folder);
-  require(classes.empty() || classes == all.train.classes, Failure::data,
-          "{}: its classes are {}, those of the weights {}", folder.string(),
-          fmt::join(all.train.classes, " "), fmt::join(classes, " "));
-  return {.images = std::move(part == Part::train ? all.train : all.validation), .part = part};
-}
-
-EvaluationData read_folder_part(const DataOptions& o, std::optional<Part> wanted,
-                                const std::vector<std::string>& classes) {
-  const std::optional<fs::path> validation = validation_folder(o.data);
-  if (!wanted && !validation && !fs::is_directory(o.data / "train"))
-    return {.images = read_folder(o.data, o.class_order, classes)};
-  const Part part = wanted.value_or(Part::validation);
-  const fs::path folder =
-      part == Part::validation ? validation.value_or(o.data / "val") : o.data / to_string(part);
-  EvaluationData data{.images = read_folder(folder, o.class_order, classes), .part = part};
-  const fs::path train = o.data / "train";
-  if (part != Part::train && !o.no_duplicate_check && fs::is_directory(train))
-    data.train = read_image_folder(train, class_folders(train));
-  return data;
-}
-
 }  // namespace
-
-std::string_view to_string(CacheKind kind) {
-  return std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::value)->name;
-}
-
-TrainingData load_training_data(const DataOptions& o) {
-  check_data_flags(o);
-  if (const fs::path file = label_file(o); !file.empty()) {
-    Labels labels = load_labels(o);
-    require(!labels.parts.empty(), Failure::usage, "{}: it has no column split; --split draws one",
-            file.string());
-    return o.split.empty() ? training_data(std::move(labels), file)
-                           : apply_split(std::move(labels.all), labels.parts);
-  }
-  if (o.split.empty()) return read_training_data(o.data, o.class_order);
-  check_not_split(o.data);
-  Dataset all = read_image_folder(o.data, o.class_order);
-  const std::vector<Part> parts = choose_parts(o, all);
-  return apply_split(std::move(all), parts);
-}
-
-EvaluationData load_evaluation_data(const DataOptions& o, std::optional<Part> wanted,
-                                    const std::vector<std::string>& classes) {
-  check_data_flags(o);
-  const Part part = wanted.value_or(Part::validation);
-  if (const fs::path file = label_file(o); !file.empty()) {
-    Labels labels = load_labels(o, classes);
-    if (!labels.parts.empty()) return take_part(std::move(labels.all), labels.parts, part, file);
-    require(!wanted, Failure::usage, "--part {}: {} has no column split", to_string(part),
-            file.string());
-    return {.images = std::move(labels.all)};
-  }
-  if (!o.split.empty()) {
-    check_not_split(o.data);
-    Dataset all = read_folder(o.data, o.class_order, classes);
-    const std::vector<Part> parts = choose_parts(o, all);
-    return take_part(std::move(all), parts, part, o.data);
-  }
-  return has_idx_files(o.data) ? read_idx_part(o.data, part, classes)
-                               : read_folder_part(o, wanted, classes);
-}
 
 ImageDigests image_digests(const TrainingData& data) {
   Sha256 sizes, contents;
@@ -302,8 +172,9 @@ ImageDigests image_digests(const TrainingData& data) {
   const auto add = [](Sha256& hash, uint64_t value) {
     hash.update(std::as_bytes(std::span(&value, 1)));
   };
-  for (const NamedSet& part : parts_of(data)) {
-    const Dataset& set = *part.data;
+  for (const Dataset* part : {&data.train, &data.validation, data.test ? &*data.test : nullptr}) {
+    if (!part) continue;
+    const Dataset& set = *part;
     known = known && set.pack;
     for (size_t i = 0; i < set.samples.size(); ++i) {
       if (set.pack) {  // which was compared with the files when it was opened
@@ -317,35 +188,6 @@ ImageDigests image_digests(const TrainingData& data) {
     }
   }
   return {.sizes = sizes.finish(), .contents = known ? contents.finish() : ""};
-}
-
-std::vector<NamedSet> parts_of(const TrainingData& data) {
-  std::vector<NamedSet> parts = {{"train", &data.train}, {"val", &data.validation}};
-  if (data.test) parts.push_back({"test", &*data.test});
-  return parts;
-}
-
-size_t report_duplicates(std::span<const NamedSet> parts, const DataOptions& options,
-                         const ParallelOptions& parallel, const fs::path& folder) {
-  if (options.no_duplicate_check) return 0;
-  std::vector<const Dataset*> sets;
-  std::vector<std::string> names;
-  for (const NamedSet& part : parts) sets.push_back(part.data), names.push_back(part.name);
-  const auto found = find_duplicates(sets, true, parallel);
-  if (found.empty()) return 0;
-  const Copy &first = found[0].front(), &last = found[0].back();
-  std::string text =
-      fmt::format("{} in several parts, the first in {} as {} and in {} as {}",
-                  found.size() == 1 ? "1 image is" : fmt::format("{} images are", found.size()),
-                  names[first.set], sets[first.set]->samples[first.sample].path, names[last.set],
-                  sets[last.set]->samples[last.sample].path);
-  if (!folder.empty()) {
-    const fs::path file = folder / "duplicates.csv";
-    write_file_atomically(file, duplicates_csv(found, sets, names));
-    text += fmt::format("; all of them are in {}", file.string());
-  }
-  say(paint(text, Colour::yellow, stderr));
-  return found.size();
 }
 
 std::string damage_of(const Dataset& data) {

@@ -1,7 +1,8 @@
-// Which images a run uses and how it gets at them: the flags of data sets, and the choice among the
-// kinds of cache.
+// How a run gets at its images: the flags of data sets with those of the cache, and the choice
+// among the kinds of cache.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -15,8 +16,8 @@
 #include "io/data/dataset.h"
 #include "io/data/loader.h"
 #include "io/data/pack.h"
-#include "io/data/split.h"
 #include "tools/cli/options.h"
+#include "tools/data/image_sets.h"
 
 namespace engine {
 
@@ -27,20 +28,11 @@ inline constexpr Choice<CacheKind> kCacheKinds[] = {{"auto", CacheKind::automati
                                                     {"disk", CacheKind::disk},
                                                     {"ram", CacheKind::ram},
                                                     {"gpu", CacheKind::gpu}};
-inline constexpr Choice<OnBadImage> kBadImagePolicies[] = {{"error", OnBadImage::error},
-                                                           {"skip", OnBadImage::skip}};
-std::string_view to_string(CacheKind kind);
+inline std::string_view to_string(CacheKind kind) {
+  return std::ranges::find(kCacheKinds, kind, &Choice<CacheKind>::value)->name;
+}
 
-inline constexpr Choice<ClassOrder> kClassOrders[] = {{"bytes", ClassOrder::bytes},
-                                                      {"natural", ClassOrder::natural}};
-
-struct DataOptions {
-  std::filesystem::path data, labels, split_file;
-  std::string split;
-  bool stratify = false, no_duplicate_check = false;
-  uint64_t split_seed = 0;
-  ClassOrder class_order = ClassOrder::bytes;
-  OnBadImage on_bad_image = OnBadImage::error;
+struct DataOptions : ImageSetOptions {
   CacheKind cache = CacheKind::automatic;
   std::filesystem::path cache_dir;
   std::optional<std::string> cache_size;
@@ -51,19 +43,7 @@ struct DataOptions {
       "train/CLASS/…, val/CLASS/… and perhaps test/CLASS/…; with --split CLASS/…; or MNIST's idx "
       "files",
       kMayChange);
-    v("--labels FILE", labels,
-      "CSV: path (relative to the file), label (names, or indices throughout) and perhaps split");
-    v("--split A/B/C", split,
-      "choose training, validation and test images at random, in shares like 0.63/0.07/0.30");
-    v("--stratify", stratify, "each class in those shares");
-    v("--split-seed N", split_seed, "of the random choice");
-    v("--split-file FILE", split_file, "split.csv of a former run, paths relative to --data");
-    v("--class-order ORDER", class_order,
-      "bytes: torchvision's; natural: numbers by value, case ignored, as timm's", kClassOrders);
-    v("--no-duplicate-check", no_duplicate_check,
-      "do not look for images that several parts share");
-    v("--on-bad-image WHAT", on_bad_image, "error: stop; skip: take another one, and name it",
-      kBadImagePolicies);
+    visit_image_sets(v);
     v("--cache KIND", cache,
       "images decoded and resized once, kept in: a file (disk), ram, gpu; auto: the fastest that "
       "fits",
@@ -74,31 +54,7 @@ struct DataOptions {
     v("--cache-size N|HxW|full", cache_size,
       "shorter side, or both, in the cache; full: not resized (default: as the recipe resizes)");
   }
-
-  bool splits() const { return !(split.empty() && split_file.empty() && labels.empty()); }
-  // The folder at which relative paths of images begin.
-  std::filesystem::path root() const { return data.empty() ? labels.parent_path() : data; }
 };
-
-// The data sets of a training run. Error(usage) for flags that contradict each other.
-TrainingData load_training_data(const DataOptions& options);
-
-inline constexpr Choice<Part> kPartNames[] = {
-    {"train", Part::train}, {"val", Part::validation}, {"test", Part::test}};
-
-// One part of what the same flags would train with. The images to train with stand beside it where
-// they are known and may be compared (--no-duplicate-check).
-struct EvaluationData {
-  Dataset images;
-  std::optional<Part> part = {};  // nothing: all images there are
-  std::optional<Dataset> train = {};
-};
-
-// The images of `part`, by default the validation images; of folders without parts and of labels
-// without the column split, all images. Labels are positions in `classes`, those of a weight file;
-// if these are empty, the classes are the data's own.
-EvaluationData load_evaluation_data(const DataOptions& options, std::optional<Part> part,
-                                    const std::vector<std::string>& classes);
 
 // Why something cannot be had.
 struct Obstacle {
@@ -145,18 +101,6 @@ struct ImageDigests {
   bool operator==(const ImageDigests&) const = default;
 };
 ImageDigests image_digests(const TrainingData& data);
-
-struct NamedSet {
-  std::string name;
-  const Dataset* data = nullptr;
-};
-std::vector<NamedSet> parts_of(const TrainingData& data);
-
-// Looks for images with the same bytes in several parts. Says how many there are, names them in
-// duplicates.csv in `folder` if that is not empty, and returns their number. This is cheap once a
-// pack is attached, which knows the hashes.
-size_t report_duplicates(std::span<const NamedSet> parts, const DataOptions& options,
-                         const ParallelOptions& parallel, const std::filesystem::path& folder);
 
 // Bytes this process may still allocate: MemAvailable, or what its control group leaves.
 uint64_t available_memory();

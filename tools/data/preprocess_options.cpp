@@ -9,6 +9,8 @@ Preprocess choose_preprocess(const std::string& model, const std::optional<Prepr
   if (options.resize) set_resize(chosen, *options.resize);
   if (options.interpolation) chosen.interpolation = *options.interpolation;
   if (options.crop) set_crop(chosen, *options.crop);
+  if (options.mean) set_mean(chosen, *options.mean);
+  if (options.std) set_std(chosen, *options.std);
   return chosen;
 }
 

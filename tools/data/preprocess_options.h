@@ -13,7 +13,7 @@ inline constexpr Choice<Interpolation> kInterpolations[] = {{"bilinear", Interpo
                                                             {"bicubic", Interpolation::bicubic}};
 
 struct PreprocessOptions {
-  std::optional<std::string> resize, crop;
+  std::optional<std::string> resize, crop, mean, std;
   std::optional<Interpolation> interpolation;
 
   void visit_preprocess(auto& v) {
@@ -22,6 +22,8 @@ struct PreprocessOptions {
     v("--interpolation NAME", interpolation, "of the resize; antialiased, as PIL's",
       kInterpolations);
     v("--crop N", crop, "side of the centre crop that the network sees");
+    v("--mean A,B,C|none", mean, "subtracted from values in [0, 1], per channel; none: 0");
+    v("--std A,B,C|none", std, "by which they are divided then; none: 1");
   }
 };
 

@@ -7,13 +7,13 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "engine/error.h"
 #include "io/data/sample.h"
+#include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
 #include "tools/bench/ceilings.h"
 #include "tools/bench/gaps.h"
@@ -23,6 +23,7 @@
 #include "tools/data/data_options.h"
 #include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
@@ -331,13 +332,11 @@ std::string to_json(std::span<const Row> rows, double need, int cores) {
 }
 
 void write_csv(const std::filesystem::path& path, std::span<const Row> rows, double need) {
-  std::ofstream file(path);
-  file << "group,what,cache,threads,images_per_second,images_per_second_per_core,need\n";
+  std::string text = "group,what,cache,threads,images_per_second,images_per_second_per_core,need\n";
   for (const Row& r : rows)
-    file << fmt::format("{},\"{}\",{},{},{:.1f},{:.1f},{:.1f}\n", r.group, r.what, r.cache,
+    text += fmt::format("{},\"{}\",{},{},{:.1f},{:.1f},{:.1f}\n", r.group, r.what, r.cache,
                         r.threads, r.total, r.per_core, need);
-  file.close();
-  require(!file.fail(), Failure::data, "{}: cannot be written", path.string());
+  write_file_atomically(path, text);
 }
 
 }  // namespace
@@ -346,7 +345,7 @@ int bench_data(const Command& command) {
   const auto options = parse_options<BenchDataOptions>(command);
   if (!options) return 0;
   const BenchDataOptions& o = *options;
-  const AugmentConfig augment = augment_config(o);
+  AugmentConfig augment = augment_config(o);
   const Preprocess preprocess = choose_preprocess(o.model, std::nullopt, o, o.image_size);
   const Ranks ranks = choose_ranks(o);
   const int cores = available_cores();
@@ -356,6 +355,7 @@ int bench_data(const Command& command) {
           "--cache {}: here --caches names the kinds to measure", to_string(o.cache));
 
   const TrainingData files = load_training_data(o);
+  keep_upright(augment, o, o.model, files.train);
   say(fmt::format("{} training images; {}; {}", files.train.samples.size(), describe(preprocess),
                   describe(augment)));
   double need = o.need;

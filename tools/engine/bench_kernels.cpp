@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
+#include "io/files/atomic_file.h"
 #include "tools/bench/gate.h"
 #include "tools/bench/kernels.h"
 #include "tools/bench/shapes.h"
@@ -79,13 +79,6 @@ std::vector<int> failing_steps(const BenchKernelsOptions& o, const Graph& graph,
   return failing;
 }
 
-void write_json(const std::filesystem::path& file, const nlohmann::ordered_json& json) {
-  std::ofstream out(file);
-  out << json.dump(1) << '\n';
-  out.close();
-  require(out.good(), Failure::data, "{}: cannot be written", file.string());
-}
-
 }  // namespace
 
 int bench_kernels(const Command& command) {
@@ -125,7 +118,7 @@ int bench_kernels(const Command& command) {
                                  {"image_size", bench.image_size},
                                  {"wrong_steps", failing.size()}};
   json.update(kernel_json(times));
-  if (o.out) write_json(*o.out, json);
+  if (o.out) write_file_atomically(*o.out, json.dump(1) + '\n');
   print_to_stdout(o.json             ? json.dump() + '\n'
                   : o.filter.empty() ? kernel_table(times, o.rows)
                                      : filtered_table(times));

@@ -1,16 +1,14 @@
-// engine check-data: what is in an image set and what is wrong with it.
+// engine check-data: what is in an image set and what is wrong with it. It ends with 0 exactly
+// where engine train with the same flags of data would start and read every image.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "engine/error.h"
 #include "io/data/duplicates.h"
-#include "io/data/idx.h"
-#include "io/data/split.h"
 #include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
 #include "io/files/csv.h"
@@ -18,8 +16,9 @@
 #include "io/images/inspect.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
+#include "tools/data/leaks.h"
 #include "tools/engine/verbs.h"
-#include "tools/machine/device.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
@@ -27,24 +26,26 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-struct CheckOptions {
-  fs::path data, labels, split_file, csv;
+struct CheckOptions : ImageSetOptions {
+  fs::path csv;
   int workers = 0;
   bool json = false;
 
   void visit(auto& v) {
-    v("DIR", data, "train/CLASS/… and val/CLASS/…, CLASS/…, or MNIST's idx files");
-    v("--labels FILE", labels, "instead of DIR: CSV with path, label and perhaps split");
-    v("--split-file FILE", split_file, "split.csv of a run, paths relative to DIR");
+    v("DIR", data, "train/CLASS/… and val/CLASS/…, CLASS/… with --split, or MNIST's idx files");
     v("--csv FILE", csv, "write a row for each image");
     v("--workers N", workers, "threads; 0: one per core", Within{0, 1024});
     v("--json", json, "one JSON object to stdout");
+    v.group("Data, as of engine train");
+    visit_image_sets(v);
   }
 };
 
 struct Sets {
   std::vector<std::string> names;
   std::vector<Dataset> data;  // of the same classes; some may lack images
+  DataNotes notes;
+  std::string obstacle;  // why no training can start with them; empty if one can
 
   void add(std::string name, Dataset set) {
     names.push_back(std::move(name));
@@ -55,6 +56,11 @@ struct Sets {
     for (const Dataset& set : data) views.push_back(&set);
     return views;
   }
+  std::vector<NamedSet> parts() const {
+    std::vector<NamedSet> parts;
+    for (size_t i = 0; i < data.size(); ++i) parts.push_back({names[i], &data[i]});
+    return parts;
+  }
 };
 
 // What a scan of one image found.
@@ -64,48 +70,31 @@ struct Finding {
   std::string error;  // empty: it can be read
 };
 
-Sets read_folders(const fs::path& root) {
-  std::map<std::string, fs::path> folders;  // by the name of the part
-  const std::optional<fs::path> validation = validation_folder(root);
-  if (fs::is_directory(root / "train")) folders.emplace("train", root / "train");
-  if (validation) folders.emplace("val", *validation);
-  if (fs::is_directory(root / "test")) folders.emplace("test", root / "test");
-  if (folders.empty()) folders.emplace("all", root);
-  std::set<std::string> classes;
-  for (const auto& [_, folder] : folders)
-    classes.merge([&] {
-      const auto names = class_folders(folder);
-      return std::set<std::string>(names.begin(), names.end());
-    }());
+Sets parts_in(TrainingData data) {
   Sets sets;
-  for (const char* name : {"all", "train", "val", "test"})
-    if (const auto found = folders.find(name); found != folders.end())
-      sets.add(name, read_image_folder(found->second, {classes.begin(), classes.end()}));
-  return sets;
-}
-
-Sets read_label_file(const fs::path& file, const fs::path& root) {
-  Labels labels = read_labels(file, root);
-  Sets sets;
-  if (labels.parts.empty()) return sets.add("all", std::move(labels.all)), sets;
-  auto parts = by_part(std::move(labels.all), labels.parts);
-  for (const Part part : {Part::train, Part::validation, Part::test})
-    if (Dataset& set = parts[static_cast<size_t>(part)]; !set.samples.empty())
-      sets.add(std::string(to_string(part)), std::move(set));
-  return sets;
-}
-
-Sets read_sets(const CheckOptions& o) {
-  require(o.data.empty() != o.labels.empty(), Failure::usage, "give either DIR or --labels FILE");
-  require(o.split_file.empty() || !o.data.empty(), Failure::usage, "--split-file goes with DIR");
-  if (!o.labels.empty()) return read_label_file(o.labels, o.labels.parent_path());
-  if (!o.split_file.empty()) return read_label_file(o.split_file, o.data);
-  if (!has_idx_files(o.data)) return read_folders(o.data);
-  TrainingData data = read_idx_folder(o.data);
-  Sets sets;
+  sets.notes = std::move(data.notes);
   sets.add("train", std::move(data.train));
   sets.add("val", std::move(data.validation));
+  if (data.test) sets.add("test", std::move(*data.test));
   return sets;
+}
+
+// What a training would read. Where it could not, what is there all the same, with the reason.
+Sets read_sets(const CheckOptions& o) {
+  require(o.data.empty() != o.labels.empty(), Failure::usage, "give either DIR or --labels FILE");
+  check_image_sets(o);
+  try {
+    return parts_in(load_training_data(o));
+  } catch (const Error& error) {
+    Sets sets;
+    try {
+      for (LooseSet& set : load_any_data(o)) sets.add(std::move(set.name), std::move(set.data));
+    } catch (const Error&) {
+      throw error;
+    }
+    sets.obstacle = error.what();
+    return sets;
+  }
 }
 
 Finding inspect(const Dataset& set, size_t i) {
@@ -165,13 +154,15 @@ struct Report {
   std::map<std::string, size_t> formats;
   Spread width, height;
   std::vector<std::vector<size_t>> counts;  // by set and class
-  size_t duplicates = 0, copies = 0, leaks = 0;
+  size_t duplicates = 0, copies = 0;
+  Leaks leaks;
   std::vector<std::string> empty_classes;  // "val: df"
+  std::vector<std::string> obstacles;      // why no training would start or go well
 };
 
 Report summarise(const Sets& sets, const Findings& findings, std::span<const Copies> duplicates) {
   Report report;
-  size_t cmyk = 0, turned = 0, deep = 0, gray = 0, alpha = 0;
+  size_t cmyk = 0, turned = 0, deep = 0, gray = 0, alpha = 0, endless = 0;
   std::vector<int> widths, heights;
   for (size_t s = 0; s < sets.data.size(); ++s) {
     const Dataset& set = sets.data[s];
@@ -188,6 +179,7 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
       ++report.formats[std::string(info.format)];
       cmyk += info.channels == 4, gray += info.channels == 1;
       turned += info.orientation != 1, deep += info.bits > 8, alpha += info.alpha;
+      endless += !info.ended;
       const bool sideways = info.orientation > 4;
       widths.push_back(sideways ? info.height : info.width);
       heights.push_back(sideways ? info.width : info.height);
@@ -197,14 +189,40 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
         report.empty_classes.push_back(fmt::format("{}: {}", sets.names[s], set.classes[c]));
   }
   report.width = spread_of(std::move(widths)), report.height = spread_of(std::move(heights));
-  report.kinds = {
-      {"cmyk", cmyk}, {"exif_rotated", turned}, {"16_bit", deep}, {"gray", gray}, {"alpha", alpha}};
+  report.kinds = {{"cmyk", cmyk}, {"exif_rotated", turned}, {"16_bit", deep},
+                  {"gray", gray}, {"alpha", alpha},         {"no_end_marker", endless}};
   report.duplicates = duplicates.size();
-  for (const Copies& copies : duplicates) {
-    report.copies += copies.size();
-    report.leaks += copies.front().set != copies.back().set;
-  }
+  for (const Copies& copies : duplicates) report.copies += copies.size();
+  report.leaks = find_leaks(sets.parts(), duplicates);
   return report;
+}
+
+// Asks what engine train asks with the same flags.
+std::vector<std::string> obstacles_of(const Sets& sets, const Findings& findings,
+                                      const Leaks& leaks, const CheckOptions& o) {
+  std::vector<std::string> obstacles;
+  if (!sets.obstacle.empty()) obstacles.push_back(sets.obstacle);
+  const auto ask = [&](const auto& check) {
+    try {
+      check();
+    } catch (const Error& error) {
+      obstacles.push_back(error.what());
+    }
+  };
+  ask([&] { check_leaks(leaks, o); });
+  for (size_t s = 0; s < findings.size(); ++s) {
+    std::vector<uint32_t> unreadable;
+    for (uint32_t i = 0; i < findings[s].size(); ++i)
+      if (!findings[s][i].error.empty()) unreadable.push_back(i);
+    if (o.on_bad_image == OnBadImage::error && !unreadable.empty())
+      obstacles.push_back(
+          fmt::format("{}: of {} images {} cannot be read; --on-bad-image skip "
+                      "leaves them out",
+                      sets.names[s], findings[s].size(), unreadable.size()));
+    else if (sets.names[s] == "train")
+      ask([&] { require_readable_classes(sets.data[s], unreadable); });
+  }
+  return obstacles;
 }
 
 std::string table(const Sets& sets, const Report& r) {
@@ -230,7 +248,10 @@ std::string table(const Sets& sets, const Report& r) {
   if (!r.empty_classes.empty())
     text += fmt::format("{:<14}{}\n", "empty classes", fmt::join(r.empty_classes, ", "));
   text += fmt::format("{:<14}{} images {} times\n", "duplicates", r.duplicates, r.copies);
-  text += fmt::format("{:<14}{} images in more than one part\n", "leakage", r.leaks);
+  text += fmt::format("{:<14}{} images and {} groups in more than one part\n", "leakage",
+                      r.leaks.images.size(), r.leaks.groups.size());
+  text +=
+      fmt::format("{:<14}{} images with several labels\n", "conflicts", r.leaks.conflicts.size());
   return text + fmt::format("{:<14}{}\n", "unreadable", r.unreadable);
 }
 
@@ -241,7 +262,11 @@ Json to_json(const Sets& sets, const Report& r) {
     json[name] = {{"min", s.least}, {"median", s.median}, {"max", s.most}};
   json["duplicates"] = r.duplicates;
   json["copies"] = r.copies;
-  json["leaks"] = r.leaks;
+  json["leaks"] = r.leaks.images.size();
+  json["conflicts"] = r.leaks.conflicts.size();
+  json["group_leaks"] = r.leaks.groups.size();
+  json["places"] = to_json(sets.notes);
+  json["obstacles"] = r.obstacles;
   json["empty_classes"] = r.empty_classes;
   for (size_t s = 0; s < sets.data.size(); ++s)
     for (size_t c = 0; c < r.counts[s].size(); ++c)
@@ -254,36 +279,48 @@ std::string rows(const Sets& sets, const Findings& findings, std::span<const Cop
   for (size_t i = 0; i < duplicates.size(); ++i)
     for (const Copy& copy : duplicates[i]) group[{copy.set, copy.sample}] = i;
   std::string text =
-      "path,split,label,format,width,height,channels,bits,alpha,orientation,bytes,copy,error\n";
+      "path,split,label,format,width,height,channels,bits,alpha,orientation,bytes,copy,error,"
+      "group\n";
   for (size_t s = 0; s < sets.data.size(); ++s)
     for (size_t i = 0; i < findings[s].size(); ++i) {
       const Sample& sample = sets.data[s].samples[i];
       const Finding& f = findings[s][i];
       const auto copy = group.find({s, i});
       text += fmt::format(
-          "{},{},{},{},{},{},{},{},{:d},{},{},{},{}\n", csv_field(sample.path), sets.names[s],
+          "{},{},{},{},{},{},{},{},{:d},{},{},{},{},{}\n", csv_field(sample.path), sets.names[s],
           csv_field(sets.data[s].classes[static_cast<size_t>(sample.label)]), f.info.format,
           f.info.width, f.info.height, f.info.channels, f.info.bits, f.info.alpha,
           f.info.orientation, f.bytes, copy == group.end() ? "" : std::to_string(copy->second),
-          csv_field(f.error));
+          csv_field(f.error), csv_field(sample.group));
     }
   return text;
 }
 
-void name_the_worst(const Sets& sets, const Findings& findings,
-                    std::span<const Copies> duplicates) {
-  constexpr int kMost = 10;  // of a kind; --csv has all
-  int named = 0;
+// They can be read, but something has cut or lengthened them.
+void name_the_endless(const Sets& sets, const Findings& findings) {
+  constexpr size_t kMost = 10;
+  size_t named = 0;
+  for (size_t s = 0; s < findings.size(); ++s)
+    for (size_t i = 0; i < findings[s].size(); ++i)
+      if (findings[s][i].error.empty() && !findings[s][i].info.ended && named++ < kMost)
+        say("no end marker: " + sets.data[s].samples[i].path);
+}
+
+void name_the_worst(const Sets& sets, const Findings& findings, const Report& report) {
+  constexpr size_t kMost = 10;  // of a kind; --csv has all
+  size_t named = 0;
   for (const auto& set : findings)
     for (const Finding& f : set)
       if (!f.error.empty() && named++ < kMost) say("unreadable: " + f.error);
-  named = 0;
-  for (const Copies& copies : duplicates) {
-    const Copy &first = copies.front(), &last = copies.back();
-    if (first.set == last.set || named++ >= kMost) continue;
+  const auto& leaks = report.leaks.images;
+  for (size_t i = 0; i < std::min(kMost, leaks.size()); ++i) {
+    const Copy &first = leaks[i].front(), &last = leaks[i].back();
     say(fmt::format("leak: {} is {}", sets.data[first.set].samples[first.sample].path,
                     sets.data[last.set].samples[last.sample].path));
   }
+  for (const std::string& line : describe(report.leaks, sets.parts())) say(line);
+  for (const std::string& obstacle : report.obstacles)
+    say("no training goes well with this: " + obstacle);
 }
 
 }  // namespace
@@ -296,15 +333,17 @@ int check_data(const Command& command) {
   const int threads = o.workers > 0 ? o.workers : available_cores();
   const Findings findings = scan(sets, threads);
   const std::vector<const Dataset*> views = sets.views();
-  const std::vector<Copies> duplicates = find_duplicates(views, false, {.threads = threads});
-  const Report report = summarise(sets, findings, duplicates);
+  std::vector<Copies> duplicates;
+  if (!o.no_duplicate_check) duplicates = find_duplicates(views, false, {.threads = threads});
+  Report report = summarise(sets, findings, duplicates);
+  report.obstacles = obstacles_of(sets, findings, report.leaks, o);
   if (!o.csv.empty()) write_file_atomically(o.csv, rows(sets, findings, duplicates));
-  name_the_worst(sets, findings, duplicates);
+  name_the_worst(sets, findings, report);
+  name_the_endless(sets, findings);
   print_to_stdout(
       o.json ? to_json(sets, report).dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'
              : table(sets, report));
-  const bool sound = report.unreadable == 0 && report.leaks == 0;
-  return sound ? 0 : static_cast<int>(Failure::check);
+  return report.obstacles.empty() ? 0 : static_cast<int>(Failure::check);
 }
 
 }  // namespace engine

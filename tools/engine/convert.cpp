@@ -2,11 +2,12 @@
 #include <fmt/format.h>
 
 #include "engine/error.h"
-#include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/score/model_file.h"
 
 namespace engine {
 namespace {
@@ -14,12 +15,13 @@ namespace {
 enum class Names { torchvision, timm };
 constexpr Choice<Names> kNames[] = {{"torchvision", Names::torchvision}, {"timm", Names::timm}};
 
-struct ConvertOptions {
+struct ConvertOptions : WeightsKeyOption {
   std::filesystem::path in, out;
   Names names = Names::torchvision;
   void visit(auto& v) {
     v("IN", in, "safetensors, torch zip archive or older torch pickle", kRequired);
     v("OUT", out, "the safetensors file to write", kRequired);
+    visit_weights_key(v);
     v("--names X", names, "whose names the tensors get: torchvision | timm", kNames);
   }
 };
@@ -29,10 +31,11 @@ struct ConvertOptions {
 int convert_weights(const Command& command) {
   const auto options = parse_options<ConvertOptions>(command);
   if (!options) return 0;
-  TensorFile file = read_weights(options->in);
+  TensorFile file = read_weights(options->in, {.key = options->weights_key,
+                                               .say = [](const std::string& line) { say(line); }});
   normalise_names(file, "");
   if (options->names == Names::timm) use_timm_names(file);
-  write_safetensors(options->out, file);
+  write_sealed(options->out, file);
   say(fmt::format("{}: {} tensors, {} parameters", options->out.string(), file.tensors.size(),
                   count_parameters(file)));
   return 0;

@@ -6,6 +6,7 @@
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/data_options.h"
+#include "tools/data/leaks.h"
 #include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/device.h"
@@ -16,7 +17,7 @@
 namespace engine {
 namespace {
 
-struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions {
+struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions, WeightsKeyOption {
   std::filesystem::path weights, out;
   std::string model;
   std::optional<Part> part;
@@ -27,6 +28,7 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions {
   void visit(auto& v) {
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
+    visit_weights_key(v);
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--workers N", workers, "threads that load images; 0: one per core", Within{0, 1024});
     v("--out DIR", out,
@@ -54,7 +56,7 @@ int eval(const Command& command) {
   const EvalOptions& o = *options;
   require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
           "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
-  const ModelFile file = read_model_file(o.weights, o.model);
+  const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
   EvaluationData evaluated = load_evaluation_data(o, o.part, file.classes);
@@ -73,7 +75,7 @@ int eval(const Command& command) {
               .reused = false});
   if (evaluated.train) {
     const NamedSet parts[] = {{"train", &*evaluated.train}, {part, &data}};
-    report_duplicates(parts, o, {.threads = threads}, o.out);
+    report_leaks(parts, o, {.threads = threads}, o.out);
   }
 
   Inference inference(file, data, preprocess, o, o.batch, o.on_bad_image);
@@ -81,10 +83,11 @@ int eval(const Command& command) {
   EvaluationResult result{std::vector<float>(data.samples.size() * file.class_count),
                           std::vector<uint8_t>(data.samples.size())};
   Progress progress("evaluation", loader.steps());
-  evaluate(inference.session(), loader, Communicator{}, result,
+  evaluate(inference.session(), loader, data, Communicator{}, result,
            [&](int images, double waited) { progress.step(images, waited); });
   progress.finish();
-  for (const BadImage& bad : loader.bad_images()) say("skipped " + bad.reason);
+  const std::vector<BadImage> bad_images = loader.bad_images();
+  say_skipped(part, bad_images, data.samples.size());
   if (const std::string damage = damage_of(data); !damage.empty()) say(damage);
   const Score scored =
       o.out.empty() ? score(result, data, o.score) : write_score(o.out, result, data, o.score);
@@ -93,6 +96,8 @@ int eval(const Command& command) {
   } else {
     nlohmann::ordered_json json = to_json(scored, data.classes);
     json["images_per_second"] = progress.images_per_second();
+    json["unreadable"] = bad_images.size();
+    json["places"] = to_json(evaluated.notes);
     print_to_stdout(json.dump() + '\n');
   }
   return 0;

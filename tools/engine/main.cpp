@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <filesystem>
 #include <new>
+#include <system_error>
 
 #include "engine/error.h"
 #include "tools/cli/terminal.h"
@@ -96,6 +98,20 @@ int run(const std::vector<std::string>& words, std::string& verb_name) {
   return verb->run({verb_name, std::string(verb->about), {rest, words.end()}});
 }
 
+// ---- what is thrown by others than us
+
+std::string describe(const std::filesystem::filesystem_error& error) {
+  return fmt::format("{}: {}", error.path1().string(), error.code().message());
+}
+
+bool lacks_threads(const std::system_error& error) {
+  return error.code() == std::errc::resource_unavailable_try_again;
+}
+
+constexpr char kNoThread[] =
+    "cannot start another thread: engine doctor shows the limits; --threads and --workers ask for "
+    "fewer";
+
 }  // namespace
 
 std::vector<VerbFacts> all_verbs() {
@@ -112,6 +128,7 @@ std::vector<VerbFacts> all_verbs() {
 
 int main(int argc, char** argv) {
   using namespace engine;
+  secure_standard_streams();
   std::string verb;
   const auto report = [&](Failure kind, std::string_view message) {
     const std::string who = verb.empty() ? "engine:" : "engine " + verb + ":";
@@ -126,6 +143,11 @@ int main(int argc, char** argv) {
     return report(error.kind, error.what());
   } catch (const std::bad_alloc&) {
     return report(Failure::memory, "out of memory");
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(Failure::data, describe(error));
+  } catch (const std::system_error& error) {
+    return lacks_threads(error) ? report(Failure::memory, kNoThread)
+                                : report(Failure::internal, error.what());
   } catch (const std::exception& error) {
     return report(Failure::internal, error.what());
   }

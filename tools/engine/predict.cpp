@@ -1,13 +1,16 @@
 // engine predict: the class of each image.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
 #include "engine/metrics.h"
 #include "io/files/csv.h"
+#include "io/files/utf8.h"
 #include "tools/bench/step.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/preprocess_options.h"
@@ -19,7 +22,7 @@
 namespace engine {
 namespace {
 
-struct PredictOptions : DeviceOptions, PreprocessOptions {
+struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
   std::vector<std::string> files;
   std::filesystem::path weights;
   std::string model;
@@ -27,9 +30,10 @@ struct PredictOptions : DeviceOptions, PreprocessOptions {
   bool json = false, csv = false;
 
   void visit(auto& v) {
-    v("FILES", files, "images", kRequired);
+    v("FILES", files, "images, or folders of them", kRequired);
     v("--weights FILE", weights, "safetensors or .pth", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
+    visit_weights_key(v);
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--json", json, "one JSON object per image to stdout, with the logits");
     v("--csv", csv, "a table to stdout: path, class, class_index, probability");
@@ -52,12 +56,42 @@ std::string report(const std::string& path, std::span<const float> logits,
                        probabilities[best]);
   if (!o.json) return fmt::format("{}: {} ({:.1f}%)\n", path, name, 100 * probabilities[best]);
   const nlohmann::ordered_json json = {
-      {"path", path},
-      {"class", name},
+      {"path", utf8_from_bytes(path)},
+      {"class", utf8_from_bytes(name)},
       {"class_index", best},
       {"probability", probabilities[best]},
       {"logits", std::vector<float>(logits.begin(), logits.end())}};
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  return json.dump() + '\n';
+}
+
+// The files, and the images below those that are folders.
+Dataset images_of(const std::vector<std::string>& files) {
+  Dataset data;
+  for (const std::string& path : files) {
+    std::error_code error;
+    if (!std::filesystem::is_directory(path, error)) {
+      data.samples.push_back({path});
+      continue;
+    }
+    FileCount count{.where = path};
+    for (std::string& image : list_images(path, &count.ignored)) {
+      data.samples.push_back({std::move(image)});
+      ++count.images;
+    }
+    if (!count.ignored.empty()) say(describe(count));
+  }
+  require(!data.samples.empty(), Failure::data, "{}: no images in it", fmt::join(files, " "));
+  return data;
+}
+
+// Null also where no image at all can be read: then each is named, and none has a line.
+const Batch* next_batch(Loader& loader, const Dataset& data) {
+  try {
+    return loader.next();
+  } catch (const Error&) {
+    if (loader.bad_images().size() < data.samples.size()) throw;
+    return nullptr;
+  }
 }
 
 // Says latency and memory. The first batch warms caches up and counts only if it is the only one.
@@ -80,35 +114,39 @@ int predict(const Command& command) {
   if (!options) return 0;
   const PredictOptions& o = *options;
   require(!o.json || !o.csv, Failure::usage, "--json and --csv: one of them");
-  const ModelFile file = read_model_file(o.weights, o.model);
+  const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
-  Dataset data;
-  for (const std::string& path : o.files) data.samples.push_back({path});
+  const Dataset data = images_of(o.files);
 
-  Inference inference(file, data, preprocess, o, o.batch);
+  // An image that cannot be read is named in the end; the others have their lines.
+  Inference inference(file, data, preprocess, o, o.batch, OnBadImage::skip);
   Session& session = inference.session();
   Loader& loader = inference.loader();
   std::vector<double> milliseconds;  // per batch, from bytes in host memory to logits there
   session.prepare();
   loader.start(0);
   if (o.csv) print_to_stdout(kCsvHead);
-  while (const Batch* batch = loader.next()) {
+  for (const Batch* batch = next_batch(loader, data); batch; batch = next_batch(loader, data)) {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<float> logits =
         session.evaluate({batch->images, batch->labels, batch->count}, {});
     const std::chrono::duration<double, std::milli> taken =
         std::chrono::steady_clock::now() - start;
     milliseconds.push_back(taken.count());
-    for (int i = 0; i < batch->count; ++i)
-      print_to_stdout(
-          report(o.files[batch->first + i],
-                 std::span(logits).subspan(size_t(i) * file.class_count, file.class_count),
-                 file.classes, o));
+    for (int i = 0; i < batch->count; ++i) {
+      const auto row = std::span(logits).subspan(size_t(i) * file.class_count, file.class_count);
+      if (!batch->substituted[i] &&
+          std::ranges::all_of(row, [](float z) { return std::isfinite(z); }))
+        print_to_stdout(report(data.samples[batch->first + i].path, row, file.classes, o));
+    }
+    require_finite_logits(session, *batch, logits, data);
   }
   say_costs(session, milliseconds, o.batch);
-  return 0;
+  const std::vector<BadImage> bad = loader.bad_images();
+  for (const BadImage& image : bad) say_error(image.reason);
+  return bad.empty() ? 0 : static_cast<int>(Failure::data);
 }
 
 }  // namespace engine

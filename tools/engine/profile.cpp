@@ -48,7 +48,7 @@ struct ProfileOptions : DeviceOptions {
 };
 
 void write_files(const std::filesystem::path& folder, const StepProfile& profile) {
-  std::filesystem::create_directories(folder);
+  make_folder(folder);
   write_file_atomically(folder / "profile.csv", profile_csv(profile));
   write_file_atomically(folder / "profile.json", profile_json(profile).dump(1) + '\n');
   write_file_atomically(folder / "trace.json", chrome_trace(profile));

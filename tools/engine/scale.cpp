@@ -5,6 +5,7 @@
 #include "io/files/atomic_file.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/cores.h"
 #include "tools/machine/environment.h"
 #include "tools/scale/report.h"
 #include "tools/scale/runner.h"
@@ -64,7 +65,7 @@ int scale(const Command& command) {
   const std::vector<Rate> published = published_rates(o, study);
   StudyRunner runner(study);
   const StudyFacts facts = facts_of(study, runner.hardware(), runner.classes());
-  std::filesystem::create_directories(o.out);
+  make_folder(o.out);
   if (o.resume) check_study(o.out, facts);
   RunsFile runs(o.out / "runs.csv", o.resume);
   write_study(o.out, facts);

@@ -70,9 +70,11 @@ int show_batch(const Command& command) {
   const auto options = parse_options<ShowBatchOptions>(command);
   if (!options) return 0;
   const ShowBatchOptions& o = *options;
-  const AugmentConfig augment = augment_config(o);
+  AugmentConfig augment = augment_config(o);
   const Preprocess preprocess = choose_preprocess(o.model, std::nullopt, o, o.image_size);
   TrainingData data = load_training_data(o);
+  if (const std::string said = keep_upright(augment, o, o.model, data.train); !said.empty())
+    say(said);
   open_cache(data, o, preprocess, {.threads = o.threads, .reused = false});
   const Dataset& train = data.train;
 

@@ -95,11 +95,14 @@ while :; do
 done
 )";
 
-// Slurm itself queues a preempted job again, and a cancelled one is to stay away.
-constexpr std::string_view kRequeue = R"(if ((code == 75)) && [[ -n $warned ]]; then
+// A job that a signal has warned, and one that is preempted but ends within its grace, which Slurm
+// would take for done. One that is cancelled stays away.
+constexpr std::string_view kRequeue = R"(if ((code == 75)); then
   job=$SLURM_JOB_ID
   [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-  scontrol requeue "$job"
+  if [[ -n $warned ]] || scontrol show job "$job" | grep -q ' PreemptTime=[0-9]'; then
+    scontrol requeue "$job"
+  fi
 fi
 )";
 

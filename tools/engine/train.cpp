@@ -15,6 +15,7 @@
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/class_weights.h"
+#include "tools/data/leaks.h"
 #include "tools/engine/dry_run.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/environment.h"
@@ -33,23 +34,29 @@ namespace fs = std::filesystem;
 
 // ---------------------------------------------------------------- where a run begins
 
-// The checkpoint to go on from, and in o.out the folder of its run.
-std::optional<Checkpoint> find_checkpoint(TrainOptions& o) {
+// In o.out the folder of the run that --resume names.
+void find_folder(TrainOptions& o) {
+  if (o.resume.empty()) return;
+  if (o.resume == "auto")
+    return require(!o.out.empty(), Failure::usage,
+                   "--resume auto needs --out: the run to continue");
+  std::error_code error;
+  const fs::file_status status = fs::status(o.resume, error);
+  require(fs::exists(status), Failure::usage, "--resume {}: there is no such file or folder",
+          o.resume);
+  if (o.out.empty())
+    o.out = fs::is_directory(status) ? fs::path(o.resume)
+                                     : fs::absolute(o.resume).parent_path().parent_path();
+}
+
+// What an interrupted save has left is removed if the folder is ours, which is locked.
+std::optional<Checkpoint> find_checkpoint(const TrainOptions& o) {
   if (o.resume.empty()) return std::nullopt;
-  if (o.resume == "auto") {
-    require(!o.out.empty(), Failure::usage, "--resume auto needs --out: the run to continue");
-  } else {
-    const fs::path path = o.resume;
-    require(fs::exists(path), Failure::usage, "--resume {}: there is no such file or folder",
-            o.resume);
-    if (fs::is_regular_file(path)) {
-      if (o.out.empty()) o.out = fs::absolute(path).parent_path().parent_path();
-      return read_checkpoint(path);
-    }
-    if (o.out.empty()) o.out = path;
-  }
-  const CheckpointFolder folder(o.resume == "auto" ? o.out : fs::path(o.resume), o.config.keep);
-  folder.remove_leftovers();
+  const fs::path path = o.resume == "auto" ? o.out : fs::path(o.resume);
+  std::error_code error;
+  if (fs::is_regular_file(path, error)) return read_checkpoint(path);
+  const CheckpointFolder folder(path, o.config.keep);
+  if (!o.plan_only && fs::equivalent(path, o.out, error)) folder.remove_leftovers();
   std::optional<Checkpoint> newest = folder.newest([](const std::string& line) { say(line); });
   require(newest || o.resume == "auto", Failure::usage,
           "--resume {}: no checkpoint ckpt/step_… in it", o.resume);
@@ -61,10 +68,11 @@ struct Start {
   std::optional<Checkpoint> checkpoint;
   std::optional<ModelFile> weights;
   std::optional<Preprocess> preprocess;  // of either
+  std::optional<double> norm_epsilon;    // of either
 };
 
 // Process 0 chooses the checkpoint, and sets aside what is damaged; the others read the same file.
-std::optional<Checkpoint> find_checkpoint(TrainOptions& o, const Ranks& ranks) {
+std::optional<Checkpoint> find_checkpoint(const TrainOptions& o, const Ranks& ranks) {
   std::optional<Checkpoint> found;
   if (ranks.leads()) found = find_checkpoint(o);
   const std::string file = from_process_0(ranks, found ? fs::absolute(found->file).string() : "");
@@ -72,16 +80,18 @@ std::optional<Checkpoint> find_checkpoint(TrainOptions& o, const Ranks& ranks) {
   return found;
 }
 
-Start find_start(TrainOptions& o, const Ranks& ranks) {
+Start find_start(const TrainOptions& o, const Ranks& ranks) {
   Start start{.checkpoint = find_checkpoint(o, ranks)};
   if (start.checkpoint) {
     const RunIdentity& before = start.checkpoint->identity;
     require(o.model == before.model, Failure::usage, "--model {}: the run to resume trains {}",
             o.model, before.model);
     start.preprocess = before.preprocess;
+    start.norm_epsilon = before.norm_epsilon;
   } else if (!o.weights.empty()) {
-    start.weights = read_model_file(o.weights, o.model);
+    start.weights = read_model_file(o.weights, o.model, o.weights_key);
     start.preprocess = start.weights->preprocess;
+    start.norm_epsilon = start.weights->norm_epsilon;
   }
   return start;
 }
@@ -97,8 +107,8 @@ int least_of(const Ranks& ranks, int value) {
 TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks) {
   TrainingData data = load_training_data(o);
   stop_if_requested("reading the data set");
-  require(data.train.classes.size() > 1, Failure::data,
-          "the training images are all of one class, \"{}\"", data.train.classes.at(0));
+  if (const std::string said = keep_upright(c.augment, o, o.model, data.train); !said.empty())
+    say(said);
   c.loss.class_weights = class_weights(o.weighting, data.train);
   c.batch = o.batch_size == "auto" ? least_of(ranks, automatic_batch(c, data, ranks))
                                    : parse_batch_size(o.batch_size);
@@ -158,8 +168,9 @@ void prepare_images(TrainShared& shared, const TrainOptions& o, const CacheLimit
   shared.run.log("cache", to_json(shared.cache));
   shared.identity.images = image_digests(shared.data);
   if (shared.checkpoint) compare_images(shared);
-  report_duplicates(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
-                    shared.run.path());
+  require_readable_classes(shared.data.train, unreadable_in_pack(shared.data.train));
+  report_leaks(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
+               shared.run.path());
 }
 
 // Process 0 chooses the cache and makes its file; the others use the same kind.
@@ -177,10 +188,17 @@ void prepare_images(TrainShared& shared, const TrainOptions& o, const Ranks& ran
 
 // ---------------------------------------------------------------- the run
 
-// Process 0 makes the folder, whose name may hold the time.
-RunDirectory open_run(const TrainOptions& o, const Ranks& ranks) {
-  if (!ranks.leads()) return RunDirectory::kept_elsewhere(from_process_0(ranks, ""));
-  RunDirectory run = RunDirectory::create(o.out, o.model, !o.resume.empty());
+// Process 0 locks the folder, whose name may hold the time.
+std::optional<RunLock> lock_folder(TrainOptions& o, const Ranks& ranks) {
+  if (!ranks.leads()) return std::nullopt;
+  find_folder(o);
+  if (o.plan_only) return std::nullopt;
+  return RunLock::take(o.out, o.model, !o.resume.empty());
+}
+
+RunDirectory open_run(std::optional<RunLock> lock, const Ranks& ranks) {
+  if (!lock) return RunDirectory::kept_elsewhere(from_process_0(ranks, ""));
+  RunDirectory run = RunDirectory::create(std::move(*lock));
   from_process_0(ranks, fs::absolute(run.path()).string());
   return run;
 }
@@ -191,7 +209,9 @@ void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
   shared.run.write_args(flags);
   shared.run.write_command(command);
   shared.run.write_classes(shared.data.train.classes);
-  if (o.splits()) shared.run.write_split(split_csv(shared.data, o.root()));
+  if (shared.data.drawn) shared.run.write_split(split_csv(shared.data, o.root()));
+  shared.run.log("data", {{"places", to_json(shared.data.notes)}});
+  for (const std::string& line : shared.data.notes.lines) shared.run.note(line);
   shared.run.write_environment(describe_ranks(ranks));
   say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
                   shared.data.train.classes.size(), shared.data.train.samples.size(),
@@ -240,9 +260,13 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   TrainConfig c = train_config(o, ranks);
   c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
   make_model(o.model, {});  // there is such a model
+  // A folder to resume in is locked before it is read. A new one is made when the data are known:
+  // it may lie among them, and is no class.
+  std::optional<RunLock> lock = o.resume.empty() ? std::nullopt : lock_folder(o, ranks);
   Start start = find_start(o, ranks);
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);
+  c.norm_epsilon = start.norm_epsilon;
   check_model(c);
   TrainingData data = load_data(c, o, ranks);
   if (o.plan_only) return print_to_stdout(dry_run(c, o, data));
@@ -256,7 +280,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
                      .weights = std::move(start.weights),
                      .checkpoint = std::move(start.checkpoint),
                      .identity = std::move(identity),
-                     .run = open_run(o, ranks),
+                     .run = open_run(lock ? std::move(lock) : lock_folder(o, ranks), ranks),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
   if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
@@ -265,10 +289,10 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
     prepare_images(shared, o, ranks);
     train_ranks(shared, ranks, o);
   } catch (...) {
-    const bool holds_nothing = ranks.leads() && !shared.started && o.resume.empty();
-    if (holds_nothing) fs::remove_all(shared.run.path());
+    if (shared.started) shared.run.keep();
     throw;
   }
+  shared.run.keep();
   if (o.lr_find) return;
   say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
                   (shared.run.path() / "results.csv").string(),
@@ -291,7 +315,7 @@ int train(const Command& command) {
   if (const int processes = processes_to_start(o); processes > 1)
     return run_processes(processes, words_of(command));
   const Flags flags(o);
-  catch_stop_signals();
+  if (!o.plan_only) catch_stop_signals();  // else there is nothing to save
   const Ranks ranks = o.plan_only ? choose_ranks(o) : join_ranks(o, stop_requested);
   if (!ranks.leads()) fall_silent();
   try {

@@ -53,17 +53,19 @@ void print_json(const VersionOptions& options) {
 
 void print_text(const VersionOptions& options) {
   const Host host = this_host();
-  fmt::print("engine {} ({}, {}, {}, {})\n", kBuild.version, kBuild.git, kBuild.type,
-             kBuild.compiler, kBuild.cuda ? "with the CUDA module" : "CPU only");
-  for (const auto& [name, version] : library_versions()) fmt::print("  {:<14} {}\n", name, version);
-  fmt::print("{}, {} cores, {:.1f} GiB, {}, Linux {}\n", host.cpu, host.cores, host.memory_gib,
-             host.os, host.kernel);
+  print_to_stdout(fmt::format("engine {} ({}, {}, {}, {})\n", kBuild.version, kBuild.git,
+                              kBuild.type, kBuild.compiler,
+                              kBuild.cuda ? "with the CUDA module" : "CPU only"));
+  for (const auto& [name, version] : library_versions())
+    print_to_stdout(fmt::format("  {:<14} {}\n", name, version));
+  print_to_stdout(fmt::format("{}, {} cores, {:.1f} GiB, {}, Linux {}\n", host.cpu, host.cores,
+                              host.memory_gib, host.os, host.kernel));
   if (!options.all) return;
   const Cuda cuda = open_cuda();
-  fmt::print("{}\n", cuda.versions);
+  print_to_stdout(fmt::format("{}\n", cuda.versions));
   for (const GpuInfo& gpu : cuda.gpus)
-    fmt::print("  {}, {:.0f} GiB, compute capability {}.{}\n", gpu.name,
-               static_cast<double>(gpu.memory) / 0x1p30, gpu.major, gpu.minor);
+    print_to_stdout(fmt::format("  {}, {:.0f} GiB, compute capability {}.{}\n", gpu.name,
+                                static_cast<double>(gpu.memory) / 0x1p30, gpu.major, gpu.minor));
 }
 
 }  // namespace

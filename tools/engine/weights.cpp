@@ -22,15 +22,15 @@ struct VerifyOptions {
 };
 
 void print_report(const std::string& file, const WeightReport& report) {
-  fmt::print("{}\n  sha256      {}\n  tensors     {}\n  parameters  {}\n", file, report.sha256,
-             report.tensors, report.parameters);
+  print_to_stdout(fmt::format("{}\n  sha256      {}\n  tensors     {}\n  parameters  {}\n", file,
+                              report.sha256, report.tensors, report.parameters));
   if (report.entry)
-    fmt::print("  model       {}\n  licence     {}\n  source      {}\n", report.entry->model,
-               report.entry->licence, report.entry->source);
+    print_to_stdout(fmt::format("  model       {}\n  licence     {}\n  source      {}\n",
+                                report.entry->model, report.entry->licence, report.entry->source));
   const char* verdict = !report.entry             ? "readable; not in the list of published files"
                         : report.problems.empty() ? "as published"
                                                   : "not as published";
-  fmt::print("  result      {}\n", verdict);
+  print_to_stdout(fmt::format("  result      {}\n", verdict));
 }
 
 }  // namespace

@@ -1,27 +1,22 @@
 #include "tools/machine/device.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <charconv>
 #include <exception>
+#include <future>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <thread>
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "tools/cli/list.h"
+#include "tools/machine/cores.h"
 #include "tools/machine/nvml.h"
 #include "tools/machine/processes.h"
 
 namespace engine {
-
-int available_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-}
 
 namespace {
 
@@ -110,8 +105,8 @@ Ranks choose_ranks(const DeviceOptions& o) {
           name_of(place.launcher), place.processes);
   require(o.launch == RankLaunch::thread, Failure::usage, "--launch process is for train alone");
   Ranks ranks = plan_ranks(o, place);
-  const int cores = available_cores();
-  complete_ranks(ranks, o, {.threads = o.threads > 0 ? o.threads : cores, .cores = cores});
+  complete_ranks(ranks, o, all_cores(o));
+  check_threads(ranks);
   return ranks;
 }
 
@@ -131,17 +126,45 @@ Ranks plan_ranks(const DeviceOptions& o, const Place& place) {
   return ranks;
 }
 
+// Ranks that compute on cores have cores of their own, since the kernel would now and then put two
+// on the hardware threads of one.
 void complete_ranks(Ranks& ranks, const DeviceOptions& o, const CoreShare& share) {
   const int count = ranks.count();
   const auto group = std::make_shared<Group>(count, ranks.wire);
+  const int parts = ranks.kind == BackendKind::cuda ? 1 : share.sharing * count;
+  const std::vector<LogicalCore> allowed =
+      parts > 1 ? describe_cores(share.allowed) : std::vector<LogicalCore>();
+  ranks.cores.assign(count, {});
   for (int i = 0; i < count; ++i) {
     ranks.options[i].threads = std::max(1, share.threads / count);
     ranks.options[i].communicator = {group->first() + i, group};
+    ranks.cores[i] = cores_of_part(allowed, share.before * count + i, parts);
   }
   const int loading = o.workers > 0                     ? std::max(1, o.workers / share.processes)
                       : ranks.kind == BackendKind::cuda ? share.cores
                                                         : std::max(1, share.cores / 2);
   ranks.workers = std::max(1, loading / count);
+}
+
+void check_threads(const Ranks& ranks) {
+  constexpr size_t kOthers = 8;  // watchdog, monitor, saving, …
+  size_t wanted = kOthers;
+  for (const BackendOptions& o : ranks.options)
+    wanted += static_cast<size_t>(ranks.workers) + 1 +
+              static_cast<size_t>(ranks.kind == BackendKind::cpu ? o.threads : 0);
+  std::promise<void> all_started;
+  const std::shared_future<void> end = all_started.get_future();
+  std::vector<std::jthread> threads;
+  try {
+    while (threads.size() < wanted) threads.emplace_back([end] { end.wait(); });
+  } catch (const std::system_error& error) {
+    all_started.set_value();
+    fail(Failure::memory,
+         "only {} of {} threads can be started ({}): engine doctor shows the limits; --threads and "
+         "--workers ask for fewer",
+         threads.size(), wanted, error.code().message());
+  }
+  all_started.set_value();
 }
 
 int count_gpus(const DeviceOptions& o) {
@@ -198,6 +221,7 @@ void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body) {
     std::vector<std::jthread> threads;
     for (int i = 0; i < ranks.count(); ++i)
       threads.emplace_back([&, i] {
+        run_on(ranks.cores[i]);
         try {
           body(i);
         } catch (const std::exception& error) {

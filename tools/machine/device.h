@@ -74,9 +74,10 @@ struct Ranks {
   BackendKind kind = BackendKind::cpu;
   Precision precision = Precision::fp32;
   std::vector<BackendOptions> options;
-  int workers = 1;                     // loading threads of each rank
-  std::shared_ptr<Wire> wire;          // to the other processes; null: there are none
-  std::shared_ptr<Lifeline> lifeline;  // beside the wire
+  std::vector<std::vector<int>> cores;  // of each rank's threads; an empty one: any
+  int workers = 1;                      // loading threads of each rank
+  std::shared_ptr<Wire> wire;           // to the other processes; null: there are none
+  std::shared_ptr<Lifeline> lifeline;   // beside the wire
 
   int count() const { return static_cast<int>(options.size()); }  // in this process
   int world() const { return options.front().communicator.ranks(); }
@@ -86,6 +87,10 @@ struct Ranks {
 // The ranks of a verb that runs in one process. Error(usage) under a launcher of several.
 Ranks choose_ranks(const DeviceOptions& options);
 
+// Starts as many threads as the ranks of this process will have, and ends them. Error(memory) where
+// the system refuses, because later libraries would end the program.
+void check_threads(const Ranks& ranks);
+
 int count_gpus(const DeviceOptions& options);  // that --gpus names
 
 // The PCI bus ids of the GPUs that these ranks compute on, for Monitor; none on a CPU.
@@ -94,13 +99,12 @@ std::vector<std::string> gpu_bus_ids(const Ranks& ranks);
 // libraries and driver.
 nlohmann::ordered_json describe_ranks(const Ranks& ranks);
 
-// Calls body(i) on a thread for each rank of this process, that of ranks.options[i]. The first
+// Calls body(i) on a thread for each rank of this process, on the rank's cores. The first
 // failure wakes the other ranks, of all processes, where they wait for each other, and is rethrown
 // when those of this process have ended. Error(preempted) is no failure: ranks agree on it. Among
 // several ranks, what is Error(internal) or no Error is thrown as Error(collective) with the rank.
 void on_every_rank(const Ranks& ranks, const std::function<void(int i)>& body);
 
 std::unique_ptr<Backend> make_backend(BackendKind kind, const BackendOptions& options);
-int available_cores();  // in this process's affinity mask
 
 }  // namespace engine

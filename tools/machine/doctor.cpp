@@ -1,16 +1,19 @@
 #include "tools/machine/doctor.h"
+#include "tools/machine/cores.h"
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/timex.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <fstream>
 #include <limits>
 
 #include "engine/error.h"
-#include "tools/machine/device.h"
 #include "tools/machine/environment.h"
 #include "tools/machine/nvml.h"
 
@@ -24,6 +27,12 @@ constexpr size_t kGib = size_t{1} << 30, kUnlimited = std::numeric_limits<size_t
 size_t free_space(const char* folder) {
   struct statvfs s {};
   return statvfs(folder, &s) == 0 ? size_t(s.f_bavail) * s.f_frsize : 0;
+}
+
+size_t free_files(const char* folder) {
+  struct statvfs s {};
+  // Some file systems make as many as fit, and count none.
+  return statvfs(folder, &s) == 0 && s.f_files > 0 ? size_t(s.f_favail) : kUnlimited;
 }
 
 size_t limit_of(__rlimit_resource resource) {
@@ -53,6 +62,30 @@ size_t memory_limit() {
   std::ifstream in("/sys/fs/cgroup/memory.max");
   size_t bytes = 0;
   return in >> bytes ? bytes : 0;
+}
+
+// A thread counts as a process; the superuser is held by the control group alone.
+size_t free_processes() {
+  std::ifstream most("/sys/fs/cgroup/pids.max"), now("/sys/fs/cgroup/pids.current");
+  size_t of_group = 0, used = 0;
+  if (!(most >> of_group)) return geteuid() == 0 ? kUnlimited : limit_of(RLIMIT_NPROC);
+  now >> used;
+  of_group -= std::min(used, of_group);
+  return std::min(of_group, geteuid() == 0 ? kUnlimited : limit_of(RLIMIT_NPROC));
+}
+
+std::optional<bool> clock_is_set() {
+  timex clock{};
+  const int state = adjtimex(&clock);
+  if (state < 0) return std::nullopt;
+  return state != TIME_ERROR && (clock.status & STA_UNSYNC) == 0;
+}
+
+// The program cannot have been made in the future.
+double clock_behind() {
+  struct stat program {};
+  if (stat("/proc/self/exe", &program) != 0) return 0;
+  return std::max(0., std::difftime(program.st_mtime, std::time(nullptr)));
 }
 
 // ---- what it means
@@ -97,6 +130,62 @@ void examine_gpus(const Machine& m, Report& report) {
   }
 }
 
+std::string count_text(size_t count) {
+  return count == kUnlimited ? "unlimited" : fmt::format("{}", count);
+}
+
+void examine_limits(const Machine& m, Report& report) {
+  if (m.open_files < 1024)
+    report.warn("open files", fmt::format("{}: ulimit -n 4096", m.open_files));
+  else
+    report.good("open files",
+                m.open_files == kUnlimited ? "unlimited" : fmt::format("{}", m.open_files));
+
+  if (!m.gpus.empty() && m.locked_memory < kGib / 16)
+    report.warn("locked memory",
+                fmt::format("{} KiB: ulimit -l unlimited, for InfiniBand", m.locked_memory / 1024));
+  else
+    report.good("locked memory", size_text(m.locked_memory));
+
+  // Ranks, loading threads, and what the libraries start, with room to spare.
+  const size_t wanted = 64 + 8 * static_cast<size_t>(std::max(m.cores, 1));
+  if (m.processes < wanted)
+    report.warn("processes",
+                fmt::format("{} more, threads included; {} may be needed: ulimit -u, or "
+                            "pids.max of the control group",
+                            m.processes, wanted));
+  else
+    report.good("processes", count_text(m.processes));
+
+  if (m.file_size < kGib)
+    report.warn("file size", size_text(m.file_size) + ": ulimit -f unlimited, for checkpoints");
+  else
+    report.good("file size", size_text(m.file_size));
+}
+
+void examine_disk(const Machine& m, Report& report) {
+  constexpr size_t kFewFiles = 1000;
+  if (m.disk < kGib)
+    report.warn("disk", size_text(m.disk) + " free in the current folder; checkpoints need it");
+  else if (m.files < kFewFiles)
+    report.warn("disk", fmt::format("room for {} more files in the current folder", m.files));
+  else
+    report.good("disk", size_text(m.disk) + " free in the current folder");
+}
+
+void examine_clock(const Machine& m, Report& report) {
+  constexpr double kMinute = 60;
+  if (m.clock_behind > kMinute)
+    report.warn("clock", fmt::format("{:.0f} minutes behind the time at which this program was "
+                                     "made: logs and caches go by it",
+                                     m.clock_behind / kMinute));
+  else if (m.clock_is_set == false)
+    report.warn("clock",
+                "no time server sets it: the logs of several machines may not fit together");
+  else
+    report.good("clock", m.clock_is_set ? "set by a time server" : "plausible");
+}
+
 void examine_host(const Machine& m, Report& report) {
   const std::string cores = fmt::format("{} of {}", m.cores, m.host_cores);
   if (m.quota > 0 && m.quota < m.cores)
@@ -118,23 +207,6 @@ void examine_host(const Machine& m, Report& report) {
                                 " free: NCCL may fail between GPUs (docker run --shm-size=1g)");
   else
     report.good("/dev/shm", size_text(m.shared_memory) + " free");
-
-  if (m.open_files < 1024)
-    report.warn("open files", fmt::format("{}: ulimit -n 4096", m.open_files));
-  else
-    report.good("open files",
-                m.open_files == kUnlimited ? "unlimited" : fmt::format("{}", m.open_files));
-
-  if (!m.gpus.empty() && m.locked_memory < kGib / 16)
-    report.warn("locked memory",
-                fmt::format("{} KiB: ulimit -l unlimited, for InfiniBand", m.locked_memory / 1024));
-  else
-    report.good("locked memory", size_text(m.locked_memory));
-
-  if (m.disk < kGib)
-    report.warn("disk", size_text(m.disk) + " free in the current folder; checkpoints need it");
-  else
-    report.good("disk", size_text(m.disk) + " free in the current folder");
 }
 
 }  // namespace
@@ -149,7 +221,12 @@ Machine this_machine() {
             .shared_memory = free_space("/dev/shm"),
             .open_files = limit_of(RLIMIT_NOFILE),
             .locked_memory = limit_of(RLIMIT_MEMLOCK),
-            .disk = free_space(".")};
+            .processes = free_processes(),
+            .file_size = limit_of(RLIMIT_FSIZE),
+            .disk = free_space("."),
+            .files = free_files("."),
+            .clock_is_set = clock_is_set(),
+            .clock_behind = clock_behind()};
   std::vector<std::string> bus_ids;
   try {
     m.cuda_versions = cuda_versions();
@@ -169,6 +246,9 @@ std::vector<Finding> examine(const Machine& machine) {
   Report report;
   examine_gpus(machine, report);
   examine_host(machine, report);
+  examine_limits(machine, report);
+  examine_disk(machine, report);
+  examine_clock(machine, report);
   return report.findings;
 }
 

@@ -22,7 +22,11 @@ struct Machine {
   size_t available_memory = 0, memory_limit = 0;  // 0: unknown
   size_t shared_memory = 0;                       // free in /dev/shm
   size_t open_files = 0, locked_memory = 0;       // limits
-  size_t disk = 0;                                // free in the current folder
+  size_t processes = 0;                           // that may still be started, threads included
+  size_t file_size = 0;                           // of one file, at most
+  size_t disk = 0, files = 0;        // free in the current folder: bytes, and files that fit
+  std::optional<bool> clock_is_set;  // by a time server; nothing: the system does not say
+  double clock_behind = 0;           // seconds, compared with the program's own file
 };
 Machine this_machine();
 

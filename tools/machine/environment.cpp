@@ -3,14 +3,16 @@
 #include <fmt/format.h>
 #include <ft2build.h>
 #include FT_FREETYPE_H
+#include <gif_lib.h>
 #include <jconfig.h>
 #include <oneapi/dnnl/dnnl_version.h>
 #include <openssl/opensslv.h>
 #include <png.h>
-#include <sched.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
+#include <tiffvers.h>
 #include <unistd.h>
+#include <webp/decode.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -19,6 +21,8 @@
 #include <nlohmann/json.hpp>
 #include <opencv2/core/version.hpp>
 #include <set>
+
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
@@ -55,24 +59,25 @@ Host this_host() {
   uname(&names);
   struct sysinfo memory {};
   sysinfo(&memory);
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  sched_getaffinity(0, sizeof allowed, &allowed);
   return {.name = names.nodename,
           .os = value_in("/etc/os-release", "PRETTY_NAME", '='),
           .kernel = names.release,
           .cpu = value_in("/proc/cpuinfo", "model name", ':'),
-          .cores = CPU_COUNT(&allowed),
+          .cores = available_cores(),
           .sockets = sockets(),
           .memory_gib = static_cast<double>(memory.totalram) * memory.mem_unit / 0x1p30};
 }
 
 std::vector<std::pair<std::string, std::string>> library_versions() {
   constexpr int jpeg = LIBJPEG_TURBO_VERSION_NUMBER;  // 2001005 is 2.1.5
+  const int webp = WebPGetDecoderVersion();           // 0x010204 is 1.2.4
   return {{"oneDNN", dotted(DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH)},
           {"OpenCV", CV_VERSION},
           {"libjpeg-turbo", dotted(jpeg / 1'000'000, jpeg / 1000 % 1000, jpeg % 1000)},
           {"libpng", PNG_LIBPNG_VER_STRING},
+          {"giflib", dotted(GIFLIB_MAJOR, GIFLIB_MINOR, GIFLIB_RELEASE)},
+          {"libtiff", dotted(TIFFLIB_MAJOR_VERSION, TIFFLIB_MINOR_VERSION, TIFFLIB_MICRO_VERSION)},
+          {"libwebp", dotted(webp >> 16, webp >> 8 & 0xFF, webp & 0xFF)},
           {"zlib", zlibVersion()},
           {"FreeType", dotted(FREETYPE_MAJOR, FREETYPE_MINOR, FREETYPE_PATCH)},
           {"OpenSSL", OPENSSL_VERSION_STR},

@@ -1,7 +1,6 @@
 #include "tools/machine/processes.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,8 @@
 #include "engine/error.h"
 #include "engine/mpi_module.h"
 #include "engine/wire/rendezvous.h"
+#include "tools/cli/terminal.h"
+#include "tools/machine/cores.h"
 #include "tools/machine/environment.h"
 
 namespace engine {
@@ -19,17 +20,6 @@ namespace engine {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// In this process's affinity mask.
-std::vector<int> own_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cores;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return {0};
-  for (int core = 0; core < CPU_SETSIZE; ++core)
-    if (CPU_ISSET(core, &set)) cores.push_back(core);
-  return cores;
-}
 
 // Where MPI has found all processes, process 0 tells the others through it where it listens.
 bool meet_through_mpi(const Place& place, Rendezvous& r, Handle& listener, std::string& why) {
@@ -67,7 +57,8 @@ Connection connect(const Place& place, const DeviceOptions& o, const std::functi
                .one_host = place.nodes == 1,
                .run = fmt::format("engine {} {} {}", kBuild.version, kBuild.git, place.run),
                .timeout = patience_of_wire(o),
-               .stop = stop};
+               .stop = stop,
+               .tell = say_error};
   Handle listener;
   std::string why = "it was not started so";
   const bool mpi = place.mpi && meet_through_mpi(place, r, listener, why);
@@ -102,7 +93,8 @@ std::string kind_of(const Ranks& ranks) {
 
 // Compares all processes, and divides the cores among those of this host.
 CoreShare agree(const Ranks& ranks, const DeviceOptions& o) {
-  const Json own = {{"host", this_host().name}, {"cores", own_cores()}, {"ranks", kind_of(ranks)}};
+  const std::vector<int> allowed = allowed_cores();
+  const Json own = {{"host", this_host().name}, {"cores", allowed}, {"ranks", kind_of(ranks)}};
   std::vector<std::vector<int>> neighbours;
   int mine = 0, process = 0;
   std::string first;
@@ -119,29 +111,26 @@ CoreShare agree(const Ranks& ranks, const DeviceOptions& o) {
   }
   const int divided = o.launch == RankLaunch::process ? static_cast<int>(neighbours.size()) : 1;
   const int cores = share_of_cores(neighbours, mine);
+  const auto last = neighbours.begin() + mine;
   return {.threads = o.threads > 0 ? std::max(1, o.threads / divided) : cores,
           .cores = cores,
-          .processes = divided};
+          .processes = divided,
+          .allowed = allowed,
+          .sharing = static_cast<int>(std::ranges::count(neighbours, allowed)),
+          .before = static_cast<int>(std::count(neighbours.begin(), last, allowed))};
 }
 
 }  // namespace
 
-int share_of_cores(std::span<const std::vector<int>> cores, int mine) {
-  double share = 0;
-  for (int core : cores[mine])
-    share += 1. / static_cast<double>(std::count_if(
-                      cores.begin(), cores.end(), [&](const std::vector<int>& others) {
-                        return std::find(others.begin(), others.end(), core) != others.end();
-                      }));
-  constexpr double kRounding = 1e-6;
-  return std::max(1, static_cast<int>(share + kRounding));
+CoreShare all_cores(const DeviceOptions& o) {
+  const int cores = available_cores();
+  return {.threads = o.threads > 0 ? o.threads : cores, .cores = cores, .allowed = allowed_cores()};
 }
 
 Ranks join_ranks(const DeviceOptions& o, const std::function<bool()>& stop) {
   const Place place = read_place(environment_variables());
   Ranks ranks = plan_ranks(o, place);
-  const int cores = available_cores();
-  CoreShare share{.threads = o.threads > 0 ? o.threads : cores, .cores = cores};
+  CoreShare share = all_cores(o);
   if (place.processes > 1) {
     const Connection connection = connect(place, o, stop);
     ranks.wire = connection.wire;
@@ -154,6 +143,7 @@ Ranks join_ranks(const DeviceOptions& o, const std::function<bool()>& stop) {
     }
   }
   complete_ranks(ranks, o, share);
+  check_threads(ranks);
   return ranks;
 }
 

@@ -38,14 +38,14 @@ Ranks plan_ranks(const DeviceOptions& options, const Place& place);
 
 // What a process may use of its host's cores.
 struct CoreShare {
-  int threads = 1;    // to compute with
-  int cores = 1;      // to compute and load with
-  int processes = 1;  // among which --workers is divided
+  int threads = 1;           // to compute with
+  int cores = 1;             // to compute and load with
+  int processes = 1;         // among which --workers is divided
+  std::vector<int> allowed;  // where it may run
+  int sharing = 1;           // processes that may run on just the same cores
+  int before = 0;            // these that come before it
 };
+CoreShare all_cores(const DeviceOptions& options);  // of a process that is alone
 void complete_ranks(Ranks& ranks, const DeviceOptions& options, const CoreShare& share);
-
-// The cores that are left to a process, at least one, where several may run on the same ones.
-// `mine` is its place in `cores`, which has those that each process of its host may run on.
-int share_of_cores(std::span<const std::vector<int>> cores, int mine);
 
 }  // namespace engine

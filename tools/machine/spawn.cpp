@@ -43,16 +43,13 @@ struct Image {
   }
 };
 
-Image environment_of(int rank, int count, int port) {
-  Variables v = environment_variables();
+Image environment_of(Variables v, int rank, int count, int port) {
   const std::string size = std::to_string(count), number = std::to_string(rank);
   v["RANK"] = v["LOCAL_RANK"] = number;
   v["WORLD_SIZE"] = v["LOCAL_WORLD_SIZE"] = size;
   v["GROUP_WORLD_SIZE"] = std::to_string(1);
   v["MASTER_ADDR"] = kLoopback;
   v["MASTER_PORT"] = std::to_string(port);
-  v["TORCHELASTIC_RUN_ID"] = fmt::format("process {} at {}", getpid(), std::time(nullptr));
-  v.erase("TORCHELASTIC_USE_AGENT_STORE");
   Image image;
   for (const auto& [name, value] : v) image.texts.push_back(name + "=" + value);
   return image;
@@ -144,11 +141,14 @@ int run_processes(int count, const std::vector<std::string>& arguments) {
   sigset_t before;
   sigprocmask(SIG_BLOCK, &signals, &before);
   const Handle port = reserve_port(kLoopback);
+  Variables shared = environment_variables();
+  shared["TORCHELASTIC_RUN_ID"] = fmt::format("process {} at {}", getpid(), std::time(nullptr));
+  shared.erase("TORCHELASTIC_USE_AGENT_STORE");
   std::vector<Child> children;
   try {
     for (int rank = 0; rank < count; ++rank)
       children.push_back(
-          {start(arguments, environment_of(rank, count, port_of(port)), before), rank});
+          {start(arguments, environment_of(shared, rank, count, port_of(port)), before), rank});
   } catch (...) {
     pass_on(children, SIGKILL);
     watch(children, signals);

@@ -6,9 +6,10 @@ against what the model needs, on the right are strategies of feeding several GPU
 
 import argparse
 import csv
+from pathlib import Path
 from typing import Dict, List
 
-from run_files import BLUE, GREEN, GREY, ORANGE, RED, plt
+from run_files import BLUE, GREEN, GREY, ORANGE, RED, plt, save
 
 COLOURS = {"none": BLUE, "disk": ORANGE, "ram": GREEN}
 Row = Dict[str, object]
@@ -95,6 +96,6 @@ def draw(rows: List[Row]):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", help="CSV of engine bench data --out")
-    parser.add_argument("out", help="picture, by its ending: .png, .svg, .pdf")
+    parser.add_argument("out", type=Path, help="picture, by its ending: .png, .svg, .pdf")
     options = parser.parse_args()
-    draw(read(options.file)).savefig(options.out)
+    save(draw(read(options.file)), options.out)

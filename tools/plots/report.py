@@ -15,7 +15,7 @@ import machine
 import reliability
 import roc
 import top_losses
-from run_files import Run, plt
+from run_files import Run, plt, save, write_output
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1180px;
@@ -62,7 +62,7 @@ def inlined(figure, alt: str, png_path: Path) -> str:
     """The figure as SVG in the text, which is sharp at any size and needs no file."""
     if figure is None:
         return ""
-    figure.savefig(png_path)
+    save(figure, png_path)
     svg = io.BytesIO()
     figure.savefig(svg, format="svg")
     plt.close(figure)
@@ -172,7 +172,7 @@ def main() -> None:
                         help="where relative image paths begin (default: here)")
     options = parser.parse_args()
     out = options.run / "report.html"
-    out.write_text(report(options.run, options.root), encoding="utf-8", errors="replace")
+    write_output(out, report(options.run, options.root).encode("utf-8", errors="replace"))
     print(out)
 
 

@@ -6,8 +6,10 @@ roc.csv, predictions.csv, args.json and env.json. What is not there is empty.
 
 import argparse
 import csv
+import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
@@ -24,6 +26,27 @@ plt.rcParams.update({
     "figure.dpi": 100, "savefig.dpi": 150, "savefig.bbox": "tight", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "axes.titlesize": 11, "legend.frameon": False, "legend.fontsize": 9})
+
+
+def write_output(out: Path, data: bytes) -> None:
+    """Replaces a file, or the one that a link names, at once; devices and pipes are written to."""
+    if out.exists() and not out.is_file():
+        out.write_bytes(data)
+        return
+    place = Path(os.path.realpath(out))
+    temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(figure, out: Path) -> None:
+    """The ending of the name is the format; without one it is PNG."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(out).suffix[1:] or "png")
+    write_output(out, picture.getvalue())
 
 
 class Run:
@@ -103,5 +126,5 @@ def main(draw: Callable, description: str, name: str, parts: bool = True) -> Non
         raise SystemExit(f"{options.run}: nothing to plot there")
     prefix = "test_" if run.part == "test" and parts else ""
     out = options.out or options.run / f"{prefix}{name}.png"
-    figure.savefig(out)
+    save(figure, out)
     print(out)

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import matplotlib
-from run_files import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, plt
+from run_files import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, plt, save
 from study_files import Study
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
@@ -349,7 +349,7 @@ def main() -> None:
         if figure is None:
             continue
         out = folder / f"scale_{plot}.{options.format}"
-        figure.savefig(out)
+        save(figure, out)
         plt.close(figure)
         print(out)
 

@@ -9,6 +9,7 @@
 #include "engine/error.h"
 #include "engine/plan.h"
 #include "tools/data/preprocess_options.h"
+#include "tools/machine/cores.h"
 #include "tools/machine/environment.h"
 #include "tools/scale/feed.h"
 

@@ -1,10 +1,19 @@
 #include "tools/score/evaluation.h"
 
-#include <algorithm>
-#include <cstring>
-#include <memory>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "engine/error.h"
 #include "io/data/sample.h"
+#include "io/files/bytes.h"
+#include "tools/cli/terminal.h"
 
 namespace engine {
 
@@ -24,10 +33,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                      const DeviceOptions& device, int batch, OnBadImage on_bad_image)
     : ranks_(choose_ranks(device)),
       backend_(make_backend(ranks_.kind, ranks_.options[0])),
-      session_(make_model(file.model, {.classes = file.class_count,
-                                       .height = preprocess.crop,
-                                       .width = preprocess.crop}),
-               *backend_,
+      session_(make_model(file, preprocess.crop), *backend_,
                {.programs = programs_for(static_cast<int64_t>(data.samples.size()), batch, {},
                                          Mode::evaluate),
                 .precision = ranks_.precision,
@@ -45,7 +51,54 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                .shuffle = false,
                .on_bad_image = on_bad_image,
                .memory = batch_memory(*backend_)}) {
-  load_model_file(session_, file, false, 0);
+  load_model_file(session_, file);
+}
+
+void require_finite_logits(Session& session, const Batch& batch, std::span<const float> logits,
+                           const Dataset& data) {
+  const int classes = session.graph().classes();
+  std::vector<std::string> images;
+  for (int i = 0; i < batch.count; ++i) {
+    const auto row = logits.subspan(size_t(i) * classes, classes);
+    if (!std::ranges::all_of(row, [](float z) { return std::isfinite(z); }))
+      images.push_back(data.samples[batch.indices[i]].path);
+  }
+  if (images.empty()) return;
+  constexpr size_t kShown = 8;
+  const Inspection again = session.inspect(
+      {.images = batch.images, .count = batch.count, .records = batch.records}, {}, Mode::evaluate);
+  fail(Failure::diverged, "the logits of {} of {} images are not finite: {}{}; {}", images.size(),
+       batch.count, fmt::join(std::span(images).first(std::min(images.size(), kShown)), ", "),
+       images.size() > kShown ? ", …" : "",
+       again.first ? "the first output that is not finite: " + to_string(*again.first)
+                   : "evaluated again they are finite");
+}
+
+std::vector<BadImage> bad_images_of_all(const Communicator& c, const Loader& loader,
+                                        const Dataset& data) {
+  std::string own;
+  for (const BadImage& bad : loader.bad_images()) {
+    append_raw(own, bad.index);
+    append_raw(own, static_cast<uint32_t>(bad.reason.size()));
+    own += bad.reason;
+  }
+  std::map<uint32_t, std::string> reasons;
+  for (const std::vector<std::byte>& bytes : c.group->gather(c.rank, as_bytes(own)))
+    for (ByteReader reader(bytes, "the bad images of a rank"); reader.left() > 0;) {
+      const auto index = reader.read<uint32_t>(), size = reader.read<uint32_t>();
+      reasons.emplace(index, as_text(reader.take(size)));
+    }
+  std::vector<BadImage> all;
+  for (auto& [index, reason] : reasons)
+    all.push_back({data.samples[index].path, std::move(reason), index});
+  return all;
+}
+
+void say_skipped(std::string_view part, const std::vector<BadImage>& bad, size_t images) {
+  for (const BadImage& image : bad) say("skipped " + image.reason);
+  if (!bad.empty())
+    say(fmt::format("{}: of {} images {} cannot be read and are left out", part, images,
+                    bad.size()));
 }
 
 HostAllocator batch_memory(Backend& backend) {

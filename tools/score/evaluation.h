@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "engine/metrics.h"
@@ -37,6 +38,14 @@ class Inference {
   Loader loader_;
 };
 
+// The images that any rank's loader could not read, each once, in the order of the data set. Every
+// rank calls it, and gets them.
+std::vector<BadImage> bad_images_of_all(const Communicator& communicator, const Loader& loader,
+                                        const Dataset& data);
+
+// Names the images of a part that could not be read, and says how many of how many they are.
+void say_skipped(std::string_view part, const std::vector<BadImage>& bad, size_t images);
+
 // Pinned memory for a loader; the backend must outlive it.
 HostAllocator batch_memory(Backend& backend);
 
@@ -49,12 +58,19 @@ struct EvaluatedRows {
 void share_rows(const Communicator& communicator, int classes,
                 const std::vector<EvaluatedRows>& rows, EvaluationResult& result);
 
+// Throws Error(diverged) where a logit (count, classes) of the batch is not finite. It names the
+// images, and the first layer whose output is not finite, for which the batch is evaluated once
+// more.
+void require_finite_logits(Session& session, const Batch& batch, std::span<const float> logits,
+                           const Dataset& data);
+
 // Every rank calls it with a sized result, the same within a process; it returns when all ranks of
-// all processes have filled it.
+// all processes have filled it. `data` is the loader's. Throws Error(diverged) as
+// require_finite_logits().
 // `progress(images, seconds waited for data)` is called after each batch.
 template <class Progress>
-void evaluate(Session& session, Loader& loader, const Communicator& communicator,
-              EvaluationResult& result, Progress progress) {
+void evaluate(Session& session, Loader& loader, const Dataset& data,
+              const Communicator& communicator, EvaluationResult& result, Progress progress) {
   const int classes = session.graph().classes();
   loader.start(0);
   double waited = loader.wait_seconds();
@@ -66,6 +82,7 @@ void evaluate(Session& session, Loader& loader, const Communicator& communicator
                                                           .count = batch->count,
                                                           .records = batch->records},
                                                          {});
+      require_finite_logits(session, *batch, logits, data);
       std::copy(logits.begin(), logits.end(), result.logits.begin() + batch->first * classes);
       for (int i = 0; i < batch->count; ++i)
         result.counted[batch->first + i] = !batch->substituted[i];

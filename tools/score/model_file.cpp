@@ -1,12 +1,15 @@
 #include "tools/score/model_file.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <cstring>
 
 #include "engine/error.h"
 #include "io/weights/safetensors.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
+#include "tools/score/metadata.h"
 
 namespace engine {
 
@@ -28,19 +31,42 @@ std::vector<Expected> expected_tensors(const Graph& graph) {
   return expected;
 }
 
+// For each name of `to` its position in `from`; empty unless both are the same names.
+std::vector<size_t> positions(const std::vector<std::string>& from,
+                              const std::vector<std::string>& to) {
+  if (!std::is_permutation(from.begin(), from.end(), to.begin(), to.end())) return {};
+  std::vector<size_t> places;
+  for (const std::string& name : to)
+    places.push_back(size_t(std::find(from.begin(), from.end(), name) - from.begin()));
+  return places;
+}
+
+// The rows of the first dimension in another order.
+Tensor reordered(const Tensor& tensor, const std::vector<size_t>& rows) {
+  Tensor result(tensor.dtype, tensor.shape);
+  const size_t bytes = tensor.bytes.size() / rows.size();
+  for (size_t i = 0; i < rows.size(); ++i)
+    std::memcpy(result.bytes.data() + i * bytes, tensor.bytes.data() + rows[i] * bytes, bytes);
+  return result;
+}
+
+std::vector<std::string> head_names(const Graph& graph) {
+  std::vector<std::string> names;
+  for (const Parameter& p : graph.parameters)
+    if (p.head) names.push_back(p.name);
+  return names;
+}
+
+// Loads the file with a head that is initialised.
+void load_without_head(Session& session, std::map<std::string, Tensor> tensors,
+                       const std::vector<std::string>& head, uint64_t seed) {
+  for (const Parameter& p : session.graph().parameters)
+    if (p.head) tensors[p.name] = Tensor(DType::f32, p.shape);  // until initialise()
+  session.load(tensors);
+  session.initialise(head, seed);
+}
+
 }  // namespace
-
-std::string to_json(const std::vector<std::string>& names) {
-  return nlohmann::json(names).dump();
-}
-
-std::vector<std::string> names_from_json(const std::string& text, const fs::path& path) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  const auto is_string = [](const nlohmann::json& j) { return j.is_string(); };
-  require(json.is_array() && std::all_of(json.begin(), json.end(), is_string), Failure::weights,
-          "{}: the class names in its metadata are no JSON array of strings", path.string());
-  return json.get<std::vector<std::string>>();
-}
 
 Normalisation normalisation_of(const Preprocess& preprocess) {
   Normalisation n;
@@ -49,8 +75,10 @@ Normalisation normalisation_of(const Preprocess& preprocess) {
   return n;
 }
 
-ModelFile read_model_file(const fs::path& path, const std::string& model) {
-  ModelFile m{.path = path, .file = read_weights(path), .model = model};
+ModelFile read_model_file(const fs::path& path, const std::string& model,
+                          const std::string& weights_key) {
+  const ReadOptions options{.key = weights_key, .say = [](const std::string& line) { say(line); }};
+  ModelFile m{.path = path, .file = read_weights(path, options), .model = model};
   const auto& metadata = m.file.metadata;
   require(!metadata.contains("state_sha256"), Failure::usage,
           "{}: a checkpoint, for --resume; the weights of its run are in {}", path.string(),
@@ -67,6 +95,7 @@ ModelFile read_model_file(const fs::path& path, const std::string& model) {
     m.classes = names_from_json(it->second, path);
   if (const auto it = metadata.find("preprocess"); it != metadata.end())
     m.preprocess = preprocess_from_json(it->second);
+  m.norm_epsilon = norm_epsilon_of(metadata, path);
   const Preprocess usual = default_preprocess(m.model);
   const Graph graph = make_model(m.model, {.height = usual.crop, .width = usual.crop});
   const auto head = m.file.tensors.find(head_weight(graph).name);
@@ -78,35 +107,59 @@ ModelFile read_model_file(const fs::path& path, const std::string& model) {
   return m;
 }
 
+Graph make_model(const ModelFile& m, int image_size) {
+  return make_model(m.model, {.classes = m.class_count,
+                              .height = image_size,
+                              .width = image_size,
+                              .norm_epsilon = m.norm_epsilon});
+}
+
 void check_model_file(const Graph& graph, const ModelFile& m) {
   const Matched matched = match_weights(m.file, expected_tensors(graph), m.path);
   require(matched.reinitialised.empty(), Failure::weights, "{}: its head has {} classes, not {}",
           m.path.string(), m.class_count, graph.classes());
 }
 
-std::vector<std::string> load_model_file(Session& session, const ModelFile& m, bool new_head,
-                                         uint64_t seed) {
-  const Graph& graph = session.graph();
-  const Matched matched = match_weights(m.file, expected_tensors(graph), m.path);
-  require(new_head || matched.reinitialised.empty(), Failure::weights,
-          "{}: its head has {} classes, not {}", m.path.string(), m.class_count, graph.classes());
-  std::map<std::string, Tensor> tensors = m.file.tensors;
-  for (const std::string& name : matched.reinitialised) {
-    const auto p = std::find_if(graph.parameters.begin(), graph.parameters.end(),
-                                [&](const Parameter& parameter) { return parameter.name == name; });
-    tensors[name] = Tensor(DType::f32, p->shape);  // until initialise()
-  }
-  session.load(tensors);
-  if (!matched.reinitialised.empty()) session.initialise(matched.reinitialised, seed);
-  return matched.reinitialised;
+void load_model_file(Session& session, const ModelFile& m) {
+  check_model_file(session.graph(), m);
+  session.load(m.file.tensors);
 }
 
-TensorFile model_file(const std::string& model, std::map<std::string, Tensor> tensors,
+std::string start_from(Session& session, const ModelFile& m,
+                       const std::vector<std::string>& classes, uint64_t seed) {
+  const Graph& graph = session.graph();
+  const Matched matched = match_weights(m.file, expected_tensors(graph), m.path);
+  const std::vector<std::string> head = head_names(graph);
+  const bool fits = matched.reinitialised.empty();
+  const bool same_names = m.classes.empty() || m.classes == classes;
+  if (fits && same_names) {
+    session.load(m.file.tensors);
+    return "";
+  }
+  std::map<std::string, Tensor> tensors = m.file.tensors;
+  if (const auto rows = positions(m.classes, classes); fits && !rows.empty()) {
+    for (const std::string& name : head) tensors[name] = reordered(tensors[name], rows);
+    session.load(tensors);
+    return fmt::format("{}: its classes have another order: the rows of {} follow their names",
+                       m.path.string(), fmt::join(head, ", "));
+  }
+  load_without_head(session, std::move(tensors), head, seed);
+  const std::string why = m.class_count == 0 ? "it has no head"
+                          : fits ? fmt::format("its {} classes have other names", m.class_count)
+                                 : fmt::format("its head has {} classes, this data set {}",
+                                               m.class_count, graph.classes());
+  return fmt::format("{}: {}: {} start anew", m.path.string(), why, fmt::join(head, ", "));
+}
+
+TensorFile model_file(const Graph& graph, std::map<std::string, Tensor> tensors,
                       const std::vector<std::string>& classes, const Preprocess& preprocess) {
-  return {
-      .tensors = std::move(tensors),
-      .metadata = {
-          {"model", model}, {"classes", to_json(classes)}, {"preprocess", to_json(preprocess)}}};
+  TensorFile file{.tensors = std::move(tensors),
+                  .metadata = {{"model", graph.model},
+                               {"classes", to_json(classes)},
+                               {"preprocess", to_json(preprocess)}}};
+  if (!graph.norms.empty())
+    file.metadata[kNormEpsilon] = fmt::format("{}", graph.norms.front().eps);
+  return file;
 }
 
 }  // namespace engine

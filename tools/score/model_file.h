@@ -26,30 +26,45 @@ struct ModelFile {
   std::string model;
   std::vector<std::string> classes;  // empty: the file does not say
   std::optional<Preprocess> preprocess;
-  int class_count = 0;  // rows of its head; 0: it has none
+  std::optional<double> norm_epsilon;  // of its batch norms, where the file tells
+  int class_count = 0;                 // rows of its head; 0: it has none
 };
 
-// `model` is used where the metadata names none; a contradiction is an Error(usage).
-ModelFile read_model_file(const std::filesystem::path& path, const std::string& model);
+// The flag of every verb that reads weights of others.
+struct WeightsKeyOption {
+  std::string weights_key;
+  void visit_weights_key(auto& v) {
+    v("--weights-key KEY", weights_key,
+      "the member of a .pth that holds the weights (default: averages, then state_dict, model, …)",
+      kMayChange);
+  }
+};
+
+// `model` is used where the metadata names none; a contradiction is an Error(usage). `weights_key`
+// is as in ReadOptions; what is chosen and what is passed over is said.
+ModelFile read_model_file(const std::filesystem::path& path, const std::string& model,
+                          const std::string& weights_key = "");
+
+// The graph of the file's model, with its head and its epsilon, for square images.
+Graph make_model(const ModelFile& file, int image_size);
 
 // Throws Error(weights) if the file's tensors are not those of the graph.
 void check_model_file(const Graph& graph, const ModelFile& file);
 
-// Loads every tensor. `new_head` allows a head of another size; its tensors are then initialised,
-// and the result lists them.
-std::vector<std::string> load_model_file(Session& session, const ModelFile& file, bool new_head,
-                                         uint64_t seed);
+// Loads every tensor. Error(weights) if the head is not of the graph's size.
+void load_model_file(Session& session, const ModelFile& file);
 
-// A weight file: weights, running statistics and counters by torchvision's names, and the classes
-// and preprocessing in the metadata.
-TensorFile model_file(const std::string& model, std::map<std::string, Tensor> tensors,
+// Loads what a training of `classes` starts from. A head whose names are these in another order is
+// put into their order; a head of other names or of another size, or none, starts anew, from
+// `seed`. Returns a line that says what became of the head; empty if it is as in the file.
+std::string start_from(Session& session, const ModelFile& file,
+                       const std::vector<std::string>& classes, uint64_t seed);
+
+// A weight file of a graph: weights, running statistics and counters by torchvision's names; model,
+// epsilon, classes and preprocessing in the metadata.
+TensorFile model_file(const Graph& graph, std::map<std::string, Tensor> tensors,
                       const std::vector<std::string>& classes, const Preprocess& preprocess);
 
 Normalisation normalisation_of(const Preprocess& preprocess);
-
-// `names` as a JSON array, and back.
-std::string to_json(const std::vector<std::string>& names);
-std::vector<std::string> names_from_json(const std::string& json,
-                                         const std::filesystem::path& path);
 
 }  // namespace engine

@@ -10,7 +10,8 @@
 #include "engine/roc.h"
 #include "io/files/atomic_file.h"
 #include "io/files/csv.h"
-#include "tools/machine/device.h"
+#include "io/files/utf8.h"
+#include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
@@ -145,7 +146,7 @@ Json to_json(const Score& score, std::span<const std::string> classes) {
                                    {"accuracy", m.calibration[i].accuracy}});
   for (size_t c = 0; c < classes.size(); ++c) {
     const ClassMetrics& k = m.classes[c];
-    json["classes"].push_back({{"name", classes[c]},
+    json["classes"].push_back({{"name", utf8_from_bytes(classes[c])},
                                {"support", k.support},
                                {"predicted", k.predicted},
                                {"precision", k.precision},
@@ -199,7 +200,7 @@ std::string table(const Score& score, std::span<const std::string> classes) {
 
 Score write_score(const fs::path& folder, const EvaluationResult& result, const Dataset& data,
                   const ScoreOptions& options) {
-  fs::create_directories(folder);
+  make_folder(folder);
   const Score scored = score(result, data, options);
   Json all;
   if (std::ifstream in(folder / kMetricsFile); in) all = Json::parse(in, nullptr, false);

@@ -10,6 +10,8 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/files/json_depth.h"
+#include "io/weights/faults.h"
 #include "io/weights/safetensors.h"
 
 namespace engine {
@@ -155,13 +157,22 @@ Checkpoint read_checkpoint(const fs::path& path) {
     require(it != file.metadata.end(), Failure::weights,
             "{}: no checkpoint of a run: {} is missing; --weights begins with weights alone",
             path.string(), name);
+    require(json_depth(it->second) <= kDeepestJson, Failure::weights, "{}: {} nests deeper than {}",
+            path.string(), name, kDeepestJson);
     return it->second;
   };
   require(text(kFacts) == facts_digest(file.metadata), Failure::weights,
           "{}: damaged: its texts do not have the SHA-256 they were written with", path.string());
   Checkpoint c;
-  c.at = position_from(Json::parse(text(kPosition)));
-  c.at.seconds = Json::parse(text(kSeconds));
+  try {
+    c.at = position_from(Json::parse(text(kPosition)));
+    c.at.seconds = Json::parse(text(kSeconds));
+    c.identity = run_identity_from(file.metadata, path);
+    c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
+  } catch (const Json::exception& problem) {
+    fail(Failure::weights, "{}: its texts are not those of a checkpoint: {}", path.string(),
+         problem.what());
+  }
   for (auto& [full, tensor] : file.tensors) {
     std::string_view name = full;
     const std::string_view group = take_group(name);
@@ -171,8 +182,10 @@ Checkpoint read_checkpoint(const fs::path& path) {
   c.digest = state_digest(c);
   require(text(kDigest) == c.digest, Failure::weights,
           "{}: damaged: its tensors do not have the SHA-256 they were written with", path.string());
-  c.identity = run_identity_from(file.metadata, path);
-  c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
+  for (const auto* tensors : {&c.model, &c.optimizer, &c.ema}) {
+    const std::optional<std::string> fault = fault_in(*tensors);
+    require(!fault, Failure::weights, "{}: {}", path.string(), fault.value_or(""));
+  }
   c.file = path;
   return c;
 }

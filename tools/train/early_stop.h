@@ -29,7 +29,7 @@ struct BestEpoch {
 };
 
 // Compares what is watched, then the other of the two. The first epoch of an image size is always
-// better.
+// better; what is not finite never is.
 bool is_better(Watched watched, const Metrics& metrics, int size, const BestEpoch& best);
 
 void count_epoch(const EarlyStopConfig& config, EarlyStopState& state, const Metrics& metrics,

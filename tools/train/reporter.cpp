@@ -61,7 +61,23 @@ void Reporter::update(int epoch, int64_t step, double loss, double rate, double 
     shared_->run.log_step(epoch, step, {{"loss", loss}, {"lr", rate}, {"scale", scale}});
 }
 
-void Reporter::log_epoch(EpochResult r, const std::vector<BadImage>& bad_images) {
+void Reporter::bad_images(std::string_view part, const std::vector<BadImage>& bad,
+                          const Dataset& data) {
+  if (!shared_) return;
+  bool news = false;
+  for (const BadImage& image : bad) {
+    if (!named_bad_images_.insert(image.path).second) continue;
+    say("skipped " + image.reason);
+    news = true;
+  }
+  if (!news) return;
+  say(fmt::format("{}: of {} images {} cannot be read and are left out", part, data.samples.size(),
+                  bad.size()));
+  shared_->run.log("bad_images",
+                   {{"part", part}, {"images", data.samples.size()}, {"unreadable", bad.size()}});
+}
+
+void Reporter::log_epoch(EpochResult r) {
   if (!shared_) return;
   r.images_per_second = ended_.images_per_second;
   r.wait_share = ended_.wait_share;
@@ -72,14 +88,24 @@ void Reporter::log_epoch(EpochResult r, const std::vector<BadImage>& bad_images)
                   r.epoch, shared_->config.epochs, r.train_loss, r.val_loss, r.top1, r.top5,
                   r.auc_macro ? fmt::format("{:.4f}", *r.auc_macro) : "-", r.images_per_second,
                   100 * r.wait_share, describe(r.use)));
-  for (const BadImage& bad : bad_images)
-    if (named_bad_images_.insert(bad.path).second) say("skipped " + bad.reason);
   if (const std::string damage = damage_of(shared_->data.train); damage != named_damage_)
     say(named_damage_ = damage);
   shared_->run.log_epoch(r);
 }
 
 // ---------------------------------------------------------------- the run
+
+void Reporter::log_divergence(const Divergence& d) {
+  if (!shared_) return;
+  if (progress_) progress_->clear();
+  shared_->run.note(to_string(d));
+  shared_->run.log("diverged", {{"epoch", d.epoch + 1},
+                                {"step", d.update},
+                                {"what", d.what},
+                                {"first", d.first},
+                                {"rank", d.rank},
+                                {"images", d.images}});
+}
 
 void Reporter::log_resume(const TrainPosition& at) {
   if (!shared_) return;

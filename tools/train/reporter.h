@@ -12,6 +12,7 @@
 
 #include "io/data/loader.h"
 #include "tools/cli/progress.h"
+#include "tools/train/divergence.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/train_shared.h"
 
@@ -35,9 +36,14 @@ class Reporter {
   // Logs an event "step", if it is one of those that --log-every keeps. `epoch` counts from 1.
   void update(int epoch, int64_t step, double loss, double rate, double scale);
   // Logs and says the epoch that ended; its rate and its use of the machine are filled in here.
-  // Names bad images and damage of the cache that were not named before.
-  void log_epoch(EpochResult result, const std::vector<BadImage>& bad_images);
+  // Names damage of the cache that was not named before.
+  void log_epoch(EpochResult result);
+  // Names the images of a part that could not be read, if there are any that were not named before,
+  // and logs an event "bad_images" with their number.
+  void bad_images(std::string_view part, const std::vector<BadImage>& bad, const Dataset& data);
 
+  // Logs an event "diverged", with all images.
+  void log_divergence(const Divergence& divergence);
   // Notes that the run goes on from here; what was logged beyond goes.
   void log_resume(const TrainPosition& at);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);

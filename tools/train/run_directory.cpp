@@ -42,15 +42,6 @@ std::string now_utc() {
                      fmt::gmtime(std::chrono::system_clock::to_time_t(now)), milliseconds);
 }
 
-// runs/<model>-<date>-<time>, with a number behind it if two runs begin within a second.
-fs::path default_path(std::string_view model) {
-  const std::string name =
-      fmt::format("runs/{}-{:%Y%m%d-%H%M%S}", model, fmt::localtime(std::time(nullptr)));
-  fs::path path = name;
-  for (int i = 2; fs::exists(path); ++i) path = fmt::format("{}-{}", name, i);
-  return path;
-}
-
 // The whole lines of a file: what a killed process left of its last one is not among them.
 std::vector<std::string> whole_lines(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -64,9 +55,13 @@ std::vector<std::string> whole_lines(const fs::path& file) {
 bool happened_by(const std::string& line, int epochs, int64_t steps) {
   const Json event = Json::parse(line, nullptr, false);
   if (!event.is_object()) return false;
-  const std::string kind = event.value("event", "");
-  if (kind == "epoch" || kind == "eval") return event.value("epoch", 0) <= epochs;
-  return event.value("step", int64_t{0}) <= steps;
+  const auto number = [&](const char* name) {
+    const auto at = event.find(name);
+    return at != event.end() && at->is_number_integer() ? at->get<int64_t>() : 0;
+  };
+  const auto kind = event.find("event");
+  const bool of_epoch = kind != event.end() && (*kind == "epoch" || *kind == "eval");
+  return of_epoch ? number("epoch") <= epochs : number("step") <= steps;
 }
 
 std::string join_lines(const std::vector<std::string>& lines) {
@@ -85,28 +80,29 @@ std::vector<Scalar> machine_scalars(const MachineUse& use) {
 
 }  // namespace
 
-RunDirectory RunDirectory::create(const fs::path& out, std::string_view model, bool resume) {
-  const fs::path path = out.empty() ? default_path(model) : out;
+RunDirectory RunDirectory::create(RunLock lock) {
+  const fs::path path = lock.path();
   std::error_code error;
-  require(!fs::exists(path) || fs::is_directory(path), Failure::usage, "--out {}: not a folder",
-          path.string());
-  require(resume || !fs::exists(path) || fs::is_empty(path), Failure::usage,
-          "--out {}: not empty; give another folder, or --resume auto to continue the run in it",
-          path.string());
   fs::create_directories(path / "weights", error);
-  require(!error, Failure::usage, "--out {}: cannot create it: {}", path.string(), error.message());
-  return RunDirectory(path, true);
+  require(!error, Failure::usage, "--out {}: cannot create {}: {}", path.string(),
+          (path / "weights").string(), error.message());
+  return RunDirectory(path, std::move(lock));
 }
 
 RunDirectory RunDirectory::kept_elsewhere(const fs::path& path) {
-  return RunDirectory(path, false);
+  return RunDirectory(path, std::nullopt);
 }
 
-RunDirectory::RunDirectory(fs::path path, bool keeps) : path_(std::move(path)), keeps_(keeps) {
-  if (!keeps_) return;
+RunDirectory::RunDirectory(fs::path path, std::optional<RunLock> lock)
+    : path_(std::move(path)), lock_(std::move(lock)) {
+  if (!lock_) return;
   events_.emplace(path_);
   if (!fs::exists(path_ / kResults)) replace(kResults, fmt::format("{}\n", kHeader));
   open_logs();
+}
+
+void RunDirectory::keep() {
+  if (lock_) lock_->keep();
 }
 
 fs::path RunDirectory::weights(std::string_view name) const {
@@ -155,7 +151,7 @@ void RunDirectory::write_algorithms(const std::map<std::string, std::string>& al
 }
 
 void RunDirectory::continue_after(int epochs, int64_t steps) {
-  if (!keeps_) return;
+  if (!lock_) return;
   metrics_.close();
   results_.close();
   std::vector<std::string> events, rows = {kHeader};
@@ -184,7 +180,7 @@ void RunDirectory::log_step(int epoch, int64_t step, const Json& fields) {
   Json json = {{"epoch", epoch}, {"step", step}};
   json.update(fields);
   log("step", json);
-  if (!keeps_) return;
+  if (!lock_) return;
   std::vector<Scalar> scalars;
   for (const auto& [name, value] : fields.items())
     if (value.is_number() && std::isfinite(value.get<double>()))
@@ -193,7 +189,7 @@ void RunDirectory::log_step(int epoch, int64_t step, const Json& fields) {
 }
 
 void RunDirectory::log_epoch(const EpochResult& r) {
-  if (!keeps_) return;
+  if (!lock_) return;
   const double auc = r.auc_macro.value_or(NAN);
   std::string row =
       fmt::format("{},{:.3f},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{},{:.6g},{:.6g}", r.epoch,
@@ -243,12 +239,12 @@ void RunDirectory::open_logs() {
 }
 
 void RunDirectory::replace(const char* name, std::string_view text) const {
-  if (!keeps_) return;
+  if (!lock_) return;
   write_file_atomically(path_ / name, text);
 }
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {
-  if (!keeps_) return;
+  if (!lock_) return;
   const std::scoped_lock lock(*appending_);
   log << line << '\n' << std::flush;
   require(log.good(), Failure::data, "{}: cannot write: {}", (path_ / name).string(),

@@ -17,6 +17,7 @@
 #include "io/files/event_file.h"
 #include "tools/cli/options.h"
 #include "tools/machine/monitor.h"
+#include "tools/train/run_lock.h"
 
 namespace engine {
 
@@ -35,13 +36,15 @@ struct EpochResult {
 
 class RunDirectory {
  public:
-  // Makes the folder `out`; if that is empty, runs/<model>-<date>-<time>. A folder with something
-  // in it is an Error(usage) unless the run is resumed.
-  static RunDirectory create(const std::filesystem::path& out, std::string_view model, bool resume);
+  // In the folder that is locked, for as long as this lives.
+  static RunDirectory create(RunLock lock);
   // The folder that another process keeps: it has paths, and writes nothing.
   static RunDirectory kept_elsewhere(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
+  // There is something to lose from now on; else the destructor removes what came into a folder
+  // that was empty.
+  void keep();
   // "best" → …/weights/best.safetensors
   std::filesystem::path weights(std::string_view name) const;
 
@@ -72,15 +75,15 @@ class RunDirectory {
   double seconds_before() const { return seconds_before_; }
 
  private:
-  RunDirectory(std::filesystem::path path, bool keeps);
+  RunDirectory(std::filesystem::path path, std::optional<RunLock> lock);
   void open_logs();
   void replace(const char* name, std::string_view text) const;
   void append(std::ofstream& log, const char* name, std::string_view line);
 
   std::filesystem::path path_;
-  bool keeps_;  // else nothing is written
+  std::optional<RunLock> lock_;  // without it nothing is written
   std::ofstream metrics_, results_, notes_;
-  std::optional<EventFile> events_;  // with keeps_
+  std::optional<EventFile> events_;  // with lock_
   std::unique_ptr<std::mutex> appending_ = std::make_unique<std::mutex>();
   double seconds_before_ = 0;
 };

@@ -10,8 +10,10 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/files/json_depth.h"
+#include "io/weights/weight_names.h"
 #include "tools/cli/terminal.h"
-#include "tools/score/model_file.h"
+#include "tools/score/metadata.h"
 
 namespace engine {
 namespace {
@@ -19,12 +21,26 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
+// Of the names of files alone, in no order that labels decide.
+std::string digest_of_files(const TrainingData& data) {
+  std::vector<std::string> names;
+  for (const Dataset* part : {&data.train, &data.validation})
+    for (const Sample& sample : part->samples)
+      names.push_back(fs::path(sample.path).filename().string());
+  std::ranges::sort(names);
+  Sha256 hash;
+  for (const std::string& name : names) hash.update(as_bytes(name + '\n'));
+  return hash.finish();
+}
+
 std::string digest_of_names(const TrainingData& data) {
   Sha256 hash;
   for (const Dataset* part : {&data.train, &data.validation})
-    for (const Sample& sample : part->samples)
+    for (const Sample& sample : part->samples) {
       hash.update(as_bytes(
           fmt::format("{}\n{}\n", fs::path(sample.path).filename().string(), sample.label)));
+      if (!sample.group.empty()) hash.update(as_bytes(sample.group + '\n'));
+    }
   return hash.finish();
 }
 
@@ -37,13 +53,15 @@ std::map<std::string, std::string> recipe_of(const Flags& flags) {
 }
 
 std::string to_json(const std::map<std::string, std::string>& recipe) {
-  Json json;
+  Json json = Json::object();
   for (const auto& [flag, value] : recipe) json[flag] = Json::parse(value);
   return json.dump();
 }
 
-std::map<std::string, std::string> recipe_from_json(const std::string& text) {
-  const Json json = Json::parse(text);
+std::map<std::string, std::string> recipe_from_json(const std::string& text, const fs::path& path) {
+  const bool shallow = json_depth(text) <= kDeepestJson;
+  const Json json = Json::parse(shallow ? text : "", nullptr, false);
+  require(json.is_object(), Failure::weights, "{}: its recipe is no JSON object", path.string());
   std::map<std::string, std::string> recipe;
   for (const auto& [flag, value] : json.items()) recipe[flag] = value.dump();
   return recipe;
@@ -70,7 +88,7 @@ void check_classes(const std::vector<std::string>& before, const std::vector<std
   const auto differ = std::ranges::mismatch(before, now);
   const auto i = static_cast<size_t>(differ.in1 - before.begin());
   const auto name = [&](const std::vector<std::string>& names) {
-    return i < names.size() ? Json(names[i]).dump() : "none";
+    return i < names.size() ? fmt::format("\"{}\"", names[i]) : "none";
   };
   fail(Failure::data,
        "the classes are not those of the run to resume: {} against {}, and number {} is {}, not {}",
@@ -88,23 +106,28 @@ RunIdentity run_identity(const TrainConfig& config, const TrainingData& data, co
                          int ranks) {
   return {.model = config.model,
           .classes = data.train.classes,
+          .norm_epsilon = config.norm_epsilon,
           .preprocess = config.preprocess,
           .image_names = digest_of_names(data),
+          .image_files = digest_of_files(data),
           .batches = {config.batch, ranks, config.accumulate, config.seed, config.balanced},
           .recipe = recipe_of(flags),
           .images = {}};
 }
 
 std::map<std::string, std::string> to_metadata(const RunIdentity& identity) {
-  return {{"model", identity.model},
-          {"classes", to_json(identity.classes)},
-          {"preprocess", to_json(identity.preprocess)},
-          {"images", identity.image_names},
-          {"batches", to_string(identity.batches)},
-          {"recipe", to_json(identity.recipe)},
-          {"image_sizes", identity.images.sizes},
-          {"image_contents", identity.images.contents},
-          {"cache", std::string(to_string(identity.cache))}};
+  std::map<std::string, std::string> metadata = {{"model", identity.model},
+                                                 {"classes", to_json(identity.classes)},
+                                                 {"preprocess", to_json(identity.preprocess)},
+                                                 {"images", identity.image_names},
+                                                 {"image_files", identity.image_files},
+                                                 {"batches", to_string(identity.batches)},
+                                                 {"recipe", to_json(identity.recipe)},
+                                                 {"image_sizes", identity.images.sizes},
+                                                 {"image_contents", identity.images.contents},
+                                                 {"cache", std::string(to_string(identity.cache))}};
+  if (identity.norm_epsilon) metadata[kNormEpsilon] = fmt::format("{}", *identity.norm_epsilon);
+  return metadata;
 }
 
 RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata,
@@ -115,18 +138,25 @@ RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata
             path.string(), name);
     return at->second;
   };
+  const auto files = metadata.find("image_files");  // checkpoints of former versions lack it
   return {.model = text("model"),
           .classes = names_from_json(text("classes"), path),
+          .norm_epsilon = norm_epsilon_of(metadata, path),
           .preprocess = preprocess_from_json(text("preprocess")),
           .image_names = text("images"),
+          .image_files = files == metadata.end() ? "" : files->second,
           .batches = batch_order_from(text("batches"), path),
-          .recipe = recipe_from_json(text("recipe")),
+          .recipe = recipe_from_json(text("recipe"), path),
           .images = {.sizes = text("image_sizes"), .contents = text("image_contents")},
           .cache = cache_kind_from(text("cache"), path)};
 }
 
 void check_same_run(const RunIdentity& before, const RunIdentity& now, bool within_epoch) {
   check_classes(before.classes, now.classes);
+  require(before.image_names == now.image_names || before.image_files != now.image_files,
+          Failure::data,
+          "the labels are not those of the run to resume: the images have the same names, but some "
+          "are of another class now");
   require(before.image_names == now.image_names, Failure::data,
           "the images are not those of the run to resume: some were added, removed or renamed");
   require(before.batches.same_order(now.batches) || !within_epoch, Failure::usage,

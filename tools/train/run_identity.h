@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,8 +34,10 @@ std::string to_string(const BatchOrder& order);  // "64 x 2 x 1, seed 0, balance
 struct RunIdentity {
   std::string model;
   std::vector<std::string> classes;
+  std::optional<double> norm_epsilon;  // none: the model's
   Preprocess preprocess;
-  std::string image_names;  // SHA-256 of file names and labels; where the folder lies is left out
+  std::string image_names;  // SHA-256 of file names, labels and groups, not of where they lie
+  std::string image_files;  // of file names alone
   BatchOrder batches;
   // The flags that do not have the rule kMayChange, by Flag::key(): their values as JSON.
   std::map<std::string, std::string> recipe;
@@ -49,7 +52,7 @@ RunIdentity run_identity(const TrainConfig& config, const TrainingData& data, co
                          int ranks);
 
 // The texts by name that stand in the metadata of the checkpoint `path`, and back. A text that is
-// missing is an Error(weights).
+// missing, other than the epsilon, is an Error(weights).
 std::map<std::string, std::string> to_metadata(const RunIdentity& identity);
 RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata,
                               const std::filesystem::path& path);

@@ -1,11 +1,11 @@
 #include "tools/train/step_runner.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <span>
 #include <utility>
-
-#include "engine/error.h"
 
 namespace engine {
 namespace {
@@ -25,9 +25,10 @@ StepRunner::StepRunner(const TrainConfig& config, const Communicator& communicat
       started_(started) {}
 
 void StepRunner::use(std::unique_ptr<Session> session, std::unique_ptr<Loader> loader,
-                     int image_size) {
+                     const Dataset& data, int image_size) {
   session_ = std::move(session);
   loader_ = std::move(loader);
+  data_ = &data;
   image_size_ = image_size;
   activity_.observe(session_->collectives(), [this] { return loader_->under_way(); });
 }
@@ -39,24 +40,18 @@ void StepRunner::release() {
 }
 
 std::optional<StepRunner::Taken> StepRunner::step(double rate) {
-  const int64_t update = at_.step + 1;
-  activity_.set(Doing::loading, update);
+  const Divergence place{
+      .epoch = at_.epoch, .position = at_.position, .update = at_.step + 1, .rate = rate};
+  activity_.set(Doing::loading, place.update);
   const double waited = loader_->wait_seconds();
   const std::vector<Part> parts = take_parts();
   if (parts.empty()) return std::nullopt;
   activity_.set(Doing::computing);
-  double divisor = 0;  // first of this rank's targets
+  const double divisor = divisor_of(parts);
+  if (!config_.fault.in_step(communicator_.rank, place.update))
+    for (const Part& part : parts) enqueue(part, &part == &parts.back(), divisor, place);
   int64_t images = 0;
-  for (const Part& part : parts) {
-    divisor += part.weight;
-    images += part.batch->total;
-  }
-  if (config_.loss.class_weights.empty())
-    divisor = static_cast<double>(images);  // every rank knows it without meeting
-  else
-    communicator_.group->sum(communicator_.rank, std::span(&divisor, 1));
-  if (!config_.fault.in_step(communicator_.rank, update))
-    for (const Part& part : parts) enqueue(part, &part == &parts.back(), divisor, rate);
+  for (const Part& part : parts) images += part.batch->total;
   at_.position += images;
   ++at_.step;
   ++at_.scheduled;
@@ -77,6 +72,20 @@ std::vector<StepRunner::Part> StepRunner::take_parts() {
   return parts;
 }
 
+// Of the targets of all ranks.
+double StepRunner::divisor_of(const std::vector<Part>& parts) {
+  double weight = 0;  // first of this rank's
+  int64_t images = 0;
+  for (const Part& part : parts) {
+    weight += part.weight;
+    images += part.batch->total;
+  }
+  if (config_.loss.class_weights.empty())
+    return static_cast<double>(images);  // every rank knows it without meeting
+  communicator_.group->sum(communicator_.rank, std::span(&weight, 1));
+  return weight;
+}
+
 std::vector<Mix> StepRunner::mixes_of(const Batch& batch) const {
   const Mixing& mixing = config_.augment.mixing;
   if (!mixing.used() || batch.count == 0) return {};
@@ -86,21 +95,73 @@ std::vector<Mix> StepRunner::mixes_of(const Batch& batch) const {
   return sample_mixes(mixing, key, batch.count, image_size_, image_size_);
 }
 
-void StepRunner::enqueue(const Part& part, bool update, double divisor, double rate) {
+HostBatch StepRunner::host_batch(const Part& part) const {
   const Batch& b = *part.batch;
-  const HostBatch host{.images = b.images,
-                       .labels = b.labels,
-                       .count = b.count,
-                       .records = b.records,
-                       .mixes = part.mixes.empty() ? nullptr : part.mixes.data()};
-  const StepInput input{.epoch = static_cast<uint32_t>(at_.epoch),
-                        .position = static_cast<uint32_t>(b.first),
-                        .learning_rate = rate,
-                        .divisor = divisor,
-                        .total = static_cast<int>(b.total)};
-  if (update) activity_.expect(session_->started() + 1, at_.step + 1);
-  const uint64_t step = update ? session_->train(host, input) : session_->accumulate(host, input);
-  pending_.push_back({step, update, part.weight, divisor, rate});
+  return {.images = b.images,
+          .labels = b.labels,
+          .count = b.count,
+          .records = b.records,
+          .mixes = part.mixes.empty() ? nullptr : part.mixes.data()};
+}
+
+StepInput StepRunner::input(const Part& part, double divisor, double rate) const {
+  return {.epoch = static_cast<uint32_t>(at_.epoch),
+          .position = static_cast<uint32_t>(part.batch->first),
+          .learning_rate = rate,
+          .divisor = divisor,
+          .total = static_cast<int>(part.batch->total)};
+}
+
+std::vector<std::string> StepRunner::images_of(const Part& part) const {
+  std::vector<std::string> paths;
+  for (const uint32_t index : part.batch->indices) paths.push_back(data_->samples[index].path);
+  return paths;
+}
+
+void StepRunner::enqueue(const Part& part, bool last, double divisor, const Divergence& place) {
+  if (config_.detect_anomaly) {
+    const Inspection found = inspect(part, last, divisor, place);
+    pending_.push_back({found.step, last, part.weight, divisor, place});
+    // Gradients that overflow are what the loss scale of fp16 waits for.
+    if (!found.first || divergence_ || (found.first->backward && tolerates_overflows())) return;
+    divergence_ = place;
+    divergence_->what = "a result is not finite";
+    divergence_->rank = communicator_.rank;
+    divergence_->first = to_string(*found.first);
+    divergence_->images = images_of(part);
+    return;
+  }
+  const HostBatch host = host_batch(part);
+  const StepInput in = input(part, divisor, place.rate);
+  if (last) activity_.expect(session_->started() + 1, place.update);
+  const uint64_t step = last ? session_->train(host, in) : session_->accumulate(host, in);
+  pending_.push_back({step, last, part.weight, divisor, place});
+}
+
+Inspection StepRunner::inspect(const Part& part, bool last, double divisor,
+                               const Divergence& place) {
+  if (last) activity_.expect(session_->started() + 1, place.update);
+  return session_->inspect(host_batch(part), input(part, divisor, place.rate),
+                           last ? Mode::train : Mode::accumulate);
+}
+
+Divergence StepRunner::replay(Divergence met) {
+  met.rank = communicator_.rank;
+  loader_->start(static_cast<uint32_t>(met.epoch), met.position);
+  const std::vector<Part> parts = take_parts();
+  const double divisor = divisor_of(parts);
+  met.first.clear();
+  met.images.clear();
+  for (const Part& part : parts) {
+    const Inspection found = inspect(part, &part == &parts.back(), divisor, met);
+    const std::vector<std::string> images = images_of(part);
+    if (!met.first.empty()) continue;
+    met.images.insert(met.images.end(), images.begin(), images.end());
+    if (!found.first) continue;
+    met.first = to_string(*found.first);
+    met.images = images;
+  }
+  return met;
 }
 
 void StepRunner::drain(bool wait) {
@@ -110,28 +171,50 @@ void StepRunner::drain(bool wait) {
   }
 }
 
+bool StepRunner::tolerates_overflows() const {
+  return config_.precision == Precision::fp16;
+}
+
+// Notes what is not finite.
+void StepRunner::judge(const Pending& pending, const StepResult& result) {
+  overflows_ = result.overflow ? overflows_ + 1 : 0;
+  const bool finite = std::isfinite(result.loss);
+  const bool over = tolerates_overflows() ? overflows_ >= kTolerableOverflows : overflows_ > 0;
+  if (divergence_ || (!over && (finite || result.overflow))) return;
+  divergence_ = pending.place;
+  if (!finite)
+    divergence_->what = fmt::format("the loss is {}", std::abs(result.loss));
+  else
+    divergence_->what = "a gradient is not finite";
+  if (tolerates_overflows() && over)
+    divergence_->what +=
+        fmt::format(", after {} steps in a row that overflowed; the loss scale is {}", overflows_,
+                    result.scale);
+}
+
+// The losses of a skipped update do not count.
 void StepRunner::count(const Pending& pending) {
   const StepResult result = session_->result(pending.step);
-  if (pending.update) {
-    overflows_ = result.overflow ? overflows_ + 1 : 0;
-    require(overflows_ < kTolerableOverflows, Failure::diverged,
-            "epoch {}: {} steps in a row overflowed; the loss scale is down to {}", at_.epoch + 1,
-            overflows_, result.scale);
-    require(std::isfinite(result.loss) || result.overflow, Failure::diverged,
-            "epoch {}, step {}: the loss is {}; a smaller --lr may help", at_.epoch + 1, at_.step,
-            result.loss);
-    at_.weight += pending.divisor;
+  if (pending.last) {
+    judge(pending, result);
     started_ = true;
   }
-  if (!std::isfinite(result.loss)) return;  // skipped; it does not count
-  at_.loss_sums[communicator_.rank] += result.loss * pending.divisor;
-  if (pending.weight == 0) return;
+  const bool finite = std::isfinite(result.loss);
+  uncounted_ += !finite;
+  update_loss_ += result.loss * pending.divisor;
+  if (pending.last) {
+    if (!result.overflow && std::isfinite(update_loss_)) {
+      at_.loss_sums[communicator_.rank] += update_loss_;
+      at_.weight += pending.divisor;
+    }
+    update_loss_ = 0;
+  }
+  if (!finite || pending.weight == 0) return;
   const double loss = result.loss * pending.divisor / pending.weight;  // this rank's mean
   reporter_.loss(loss);
-  if (!pending.update) return;
-  const auto updates =  // this one and those after it
-      std::count_if(pending_.begin(), pending_.end(), [](const Pending& p) { return p.update; });
-  reporter_.update(at_.epoch + 1, at_.step - (updates - 1), loss, pending.rate, result.scale);
+  if (pending.last)
+    reporter_.update(pending.place.epoch + 1, pending.place.update, loss, pending.place.rate,
+                     result.scale);
 }
 
 void StepRunner::gather_losses() {

@@ -16,6 +16,7 @@
 #include "io/data/loader.h"
 #include "io/data/mix.h"
 #include "tools/train/checkpoint.h"
+#include "tools/train/divergence.h"
 #include "tools/train/reporter.h"
 #include "tools/train/test_fault.h"
 #include "tools/train/train_config.h"
@@ -39,7 +40,9 @@ class StepRunner {
   StepRunner& operator=(const StepRunner&) = delete;
 
   // Works with these from now on, for images with sides of `image_size`; nothing may be pending.
-  void use(std::unique_ptr<Session> session, std::unique_ptr<Loader> loader, int image_size);
+  // The loader's data set must outlive it.
+  void use(std::unique_ptr<Session> session, std::unique_ptr<Loader> loader, const Dataset& data,
+           int image_size);
   void release();  // frees both
   Session& session() const { return *session_; }
   Loader& loader() const { return *loader_; }
@@ -47,10 +50,16 @@ class StepRunner {
   // One update of `accumulate` batches, or of what the epoch has left; nothing at its end.
   std::optional<Taken> step(double rate);
 
-  // Counts the results that are there, or waits for all. Throws Error(diverged) where a loss is not
-  // finite, or after too many overflows in a row.
+  // Counts the results that are there, or waits for all. What is not finite is divergence() then:
+  // a loss, a gradient, or with the loss scale of fp16 too many overflows in a row.
   void drain(bool wait);
   void forgive_overflows() { overflows_ = 0; }
+  const std::optional<Divergence>& divergence() const { return divergence_; }
+  // Results that were not counted, because the loss was not finite.
+  int64_t uncounted() const { return uncounted_; }
+  // Takes the update of `met` again, looking at every result, and fills in what this rank finds,
+  // with its images. Nothing may be pending; no update can follow. Every rank calls it.
+  Divergence replay(Divergence met);
 
   // Gives every rank the others' sums. Each goes on with its own, so that meeting more often
   // changes no bit.
@@ -64,14 +73,21 @@ class StepRunner {
   };
   struct Pending {
     uint64_t step;
-    bool update;             // else a share whose gradients are accumulated
+    bool last;               // of its update; else a share whose gradients are accumulated
     double weight, divisor;  // of this rank's targets; of all in the update
-    double rate;
+    Divergence place;        // of the update: what would be said of it
   };
 
   std::vector<Part> take_parts();
   std::vector<Mix> mixes_of(const Batch& batch) const;
-  void enqueue(const Part& part, bool update, double divisor, double rate);
+  double divisor_of(const std::vector<Part>& parts);
+  void enqueue(const Part& part, bool last, double divisor, const Divergence& place);
+  Inspection inspect(const Part& part, bool last, double divisor, const Divergence& place);
+  HostBatch host_batch(const Part& part) const;
+  StepInput input(const Part& part, double divisor, double rate) const;
+  std::vector<std::string> images_of(const Part& part) const;
+  bool tolerates_overflows() const;  // of fp16's loss scale
+  void judge(const Pending& pending, const StepResult& result);
   void count(const Pending& pending);
 
   const TrainConfig& config_;
@@ -82,9 +98,13 @@ class StepRunner {
   std::atomic<bool>& started_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<Loader> loader_;
+  const Dataset* data_ = nullptr;  // of the loader
   int image_size_ = 0;
   std::deque<Pending> pending_;
-  int overflows_ = 0;  // in a row
+  int overflows_ = 0;       // in a row
+  double update_loss_ = 0;  // of the update whose results are arriving, as in `at_.loss_sums`
+  int64_t uncounted_ = 0;
+  std::optional<Divergence> divergence_;  // the first
 };
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "engine/loss.h"
@@ -31,6 +32,7 @@ int image_size(const SizeGrowth& growth, int size, int epoch, int epochs);
 
 struct TrainConfig {
   std::string model;
+  std::optional<double> norm_epsilon;  // of the weights to start from; none: the model's
   Preprocess preprocess;
   AugmentConfig augment = preset(Augment::light);
   bool fast_decode = false;
@@ -51,6 +53,7 @@ struct TrainConfig {
   RuleOptions rules;
   double ema_decay = 0;  // 0: no averages; else these are validated and kept as weights
   bool frozen_norms = false;
+  bool detect_anomaly = false;  // look at every result of every step
   Exchange exchange;
   LossConfig loss;
   Precision precision = Precision::fp32;

@@ -29,6 +29,21 @@ SizeGrowth parse_growth(const std::string& text) {
   return growth;
 }
 
+// What the ranges of the flags, whose ends are allowed, leave to be said.
+void check_recipe(const TrainConfig& c) {
+  const auto below = [](std::string_view flag, double value, double end) {
+    require(value < end, Failure::usage, "{} {}: it is below {}", flag, value, end);
+  };
+  below("--beta1", c.optimizer.beta1, 1);
+  below("--beta2", c.optimizer.beta2, 1);
+  below("--momentum", c.optimizer.momentum, 1);
+  below("--alpha", c.optimizer.alpha, 1);
+  below("--factor", c.schedule.factor, 1);
+  below("--ema", c.ema_decay, 1);
+  require(c.optimizer.eps > 0, Failure::usage,
+          "--eps {}: it is above 0, else a gradient of 0 is divided by 0", c.optimizer.eps);
+}
+
 }  // namespace
 
 TrainConfig train_config(const TrainOptions& o, const Ranks& ranks) {
@@ -42,6 +57,7 @@ TrainConfig train_config(const TrainOptions& o, const Ranks& ranks) {
   c.workers = ranks.workers;
   c.on_bad_image = o.on_bad_image;
   c.growth = parse_growth(o.progressive_size);
+  check_recipe(c);
   check_buckets(c.exchange.buckets, c.precision, ranks.kind);
   return c;
 }

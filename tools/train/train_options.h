@@ -17,7 +17,11 @@ namespace engine {
 
 inline constexpr Choice<bool> kSamplers[] = {{"shuffle", false}, {"balanced", true}};
 
-struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOptions {
+struct TrainOptions : DataOptions,
+                      DeviceOptions,
+                      PreprocessOptions,
+                      AugmentOptions,
+                      WeightsKeyOption {
   std::filesystem::path out, weights;
   std::string model = "efficientnet_b3", batch_size = "64", progressive_size, resume;
   int image_size = 0, lr_find_steps = 100;
@@ -31,7 +35,9 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
     v.group("Model");
     v("--model NAME", model, "what to train", known_models());
     v("--weights FILE", weights,
-      "safetensors or .pth to start from; a head of another size starts anew", kMayChange);
+      "safetensors or .pth to start from; a head of another size or other classes starts anew",
+      kMayChange);
+    visit_weights_key(v);
     v("--image-size, --img-size N", image_size,
       "side of the input; the resize scales with it (0: the model's)", Within{0, 4096});
     v("--progressive-size A:B", progressive_size,
@@ -75,6 +81,10 @@ struct TrainOptions : DataOptions, DeviceOptions, PreprocessOptions, AugmentOpti
       kMayChange);
     v("--resume auto|PATH", resume,
       "auto: continue the run in --out if there is one; else a run's folder or a checkpoint",
+      kMayChange);
+    v("--detect-anomaly", config.detect_anomaly,
+      "look for NaN and infinity in every output and gradient of every step, and end at the first; "
+      "slow",
       kMayChange);
     v("--dry-run", plan_only, "print plan, arithmetic, memory and a time estimate; train nothing");
     visit_augment(v);

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <span>
 
+#include "engine/error.h"
 #include "io/data/sample.h"
+#include "io/weights/faults.h"
 #include "tools/cli/clock.h"
 #include "tools/cli/signals.h"
 #include "tools/machine/device.h"
@@ -114,7 +116,7 @@ void Trainer::build() {
   options.pack_bytes = pixels.size();
   auto session = std::make_unique<Session>(std::move(graph), *backend_, options);
   if (!pixels.empty()) session->write_pack(0, pixels);
-  runner_.use(std::move(session), training_loader(), preprocess_.crop);
+  runner_.use(std::move(session), training_loader(), data.train, preprocess_.crop);
   validation_loader_ = evaluation_loader(data.validation);
 }
 
@@ -180,17 +182,16 @@ void Trainer::train_epoch() {
   loader.start(at_.epoch, at_.position);
   while (!cut_short() && train_step(schedule_.rate(at_.scheduled))) {
     const Wish wish = this->wish();
+    if (wish == Wish::explain) explain_divergence();
     time_is_up_ = wish == Wish::end;
     if (wish != Wish::leave &&
         (config_.checkpoint_every == 0 || at_.step % config_.checkpoint_every != 0))
       continue;
-    runner_.drain(true);
-    runner_.gather_losses();
+    settle();
     save(false);
     if (wish == Wish::leave) leave(fmt::format("after step {}", at_.step));
   }
-  runner_.drain(true);
-  runner_.gather_losses();
+  settle();
   finish_epoch();
 }
 
@@ -204,12 +205,41 @@ bool Trainer::train_step(double rate) {
 }
 
 // All ranks decide together, so that they stop after the same step: one that was asked to leave is
-// enough; rank 0's clock counts.
+// enough, as is one that met something that is not finite; rank 0's clock counts.
 Trainer::Wish Trainer::wish() {
   const bool late = config_.max_minutes > 0 && seconds() >= 60 * config_.max_minutes;
-  double votes[] = {stop_requested() ? 1. : 0., leads() && late ? 1. : 0.};
+  double votes[] = {stop_requested() ? 1. : 0., leads() && late ? 1. : 0.,
+                    runner_.divergence() ? 1. : 0.};
   communicator_.group->sum<double>(communicator_.rank, votes);
+  if (votes[2] > 0) return Wish::explain;
   return votes[0] > 0 ? Wish::leave : votes[1] > 0 ? Wish::end : Wish::go_on;
+}
+
+void Trainer::settle() {
+  runner_.drain(true);
+  double diverged[] = {runner_.divergence() ? 1. : 0.};
+  communicator_.group->sum<double>(communicator_.rank, diverged);
+  if (diverged[0] > 0) explain_divergence();
+  runner_.gather_losses();
+}
+
+// All ranks have taken the same steps, and the parameters still are those of the one that failed:
+// they take it once more, looking at every result, unless --detect-anomaly has done so.
+void Trainer::explain_divergence() {
+  runner_.drain(true);
+  Divergence met = *earliest(communicator_, runner_.divergence());
+  if (met.first.empty()) met = *earliest(communicator_, runner_.replay(met));
+  reporter_.log_divergence(met);
+  finish_saving();
+  communicator_.group->barrier(communicator_.rank);  // no rank ends before the others know
+  fail(Failure::diverged, "{}", to_string(met));
+}
+
+void Trainer::require_finite(const std::map<std::string, Tensor>& tensors) const {
+  const std::optional<std::string> fault = fault_in(tensors);
+  require(!fault, Failure::diverged,
+          "epoch {}, step {}: {}; nothing is saved of it, a smaller --lr may help", at_.epoch + 1,
+          at_.step, fault.value_or(""));
 }
 
 }  // namespace engine

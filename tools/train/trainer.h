@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "engine/schedule.h"
 #include "engine/session.h"
@@ -35,7 +36,8 @@ class Trainer {
   void lr_find(int steps);
 
  private:
-  enum class Wish : uint8_t { go_on, leave, end };  // leave: saved, to be resumed; end: time is up
+  // leave: saved, to be resumed; end: time is up; explain: something is not finite.
+  enum class Wish : uint8_t { go_on, leave, end, explain };
   struct Saved {
     int epoch;
     int64_t step;
@@ -61,6 +63,12 @@ class Trainer {
   void train_epoch();
   bool train_step(double rate);
   Wish wish();
+  // Waits for all results and shares the sums of losses. Throws Error(diverged) on all ranks if one
+  // has met something that is not finite.
+  void settle();
+  [[noreturn]] void explain_divergence();
+  // Throws Error(diverged), which names the tensor, where a value is not finite.
+  void require_finite(const std::map<std::string, Tensor>& tensors) const;
 
   // ---- the end of an epoch
   void finish_epoch();
@@ -70,6 +78,7 @@ class Trainer {
   void exchange_averages();
   // Fills shared_.evaluation with the logits of every sample. A request to stop calls `stop` on
   // every rank.
+  void name_bad_images(std::string_view part, const Loader& loader, const Dataset& data);
   void evaluate_all(const char* title, Loader& loader, const Dataset& data,
                     const std::function<void()>& stop);
   void judge(const Metrics& metrics, bool whole);

@@ -5,7 +5,7 @@
 
 #include "engine/error.h"
 #include "io/images/preprocess.h"
-#include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "tools/cli/signals.h"
 #include "tools/train/trainer.h"
 
@@ -24,6 +24,8 @@ void Trainer::finish_epoch() {
   for (double sum : at_.loss_sums) loss_sum += sum;
   const double train_loss = at_.weight > 0 ? loss_sum / at_.weight : 0;
 
+  name_bad_images("train", runner_.loader(), shared_.data.train);
+  if (leads()) require_finite(session().state());  // what is validated
   const Metrics m = validate();
   judge(m, whole);
   reporter_.log_epoch({.epoch = at_.position == 0 ? at_.epoch : at_.epoch + 1,
@@ -35,8 +37,7 @@ void Trainer::finish_epoch() {
                        .auc_macro = m.auc_macro,
                        .lr = learning_rate,
                        .step = at_.step,
-                       .use = {}},
-                      runner_.loader().bad_images());
+                       .use = {}});
   save(true);
 }
 
@@ -67,11 +68,24 @@ void Trainer::evaluate_all(const char* title, Loader& loader, const Dataset& dat
   activity_.set(Doing::validating);
   communicator_.group->barrier(communicator_.rank);
   reporter_.begin(title, loader.steps());
-  evaluate(session(), loader, communicator_, shared_.evaluation, [&](int images, double waited) {
-    reporter_.step(images, waited);
-    if (wish() == Wish::leave) stop();
-  });
+  evaluate(session(), loader, data, communicator_, shared_.evaluation,
+           [&](int images, double waited) {
+             reporter_.step(images, waited);
+             if (wish() == Wish::leave) stop();
+           });
   reporter_.finish();
+  name_bad_images(title, loader, data);
+}
+
+// Names what any rank could not read. A class that has no other images to train with ends the run.
+void Trainer::name_bad_images(std::string_view part, const Loader& loader, const Dataset& data) {
+  if (config_.on_bad_image == OnBadImage::error) return;
+  const std::vector<BadImage> bad = bad_images_of_all(communicator_, loader, data);
+  reporter_.bad_images(part, bad, data);
+  if (&data != &shared_.data.train) return;
+  std::vector<uint32_t> indices;
+  for (const BadImage& image : bad) indices.push_back(image.index);
+  require_readable_classes(data, indices);
 }
 
 // What is validated is what is saved: rank 0's running statistics, as in PyTorch's
@@ -111,16 +125,16 @@ void Trainer::exchange_averages() {
 std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>& trained) {
   exchange_averages();
   TensorFile file =
-      model_file(session().graph().model, config_.ema_decay > 0 ? session().state() : trained,
+      model_file(session().graph(), config_.ema_decay > 0 ? session().state() : trained,
                  shared_.data.train.classes, preprocess_);
   exchange_averages();
   std::optional<TensorFile> best;
   if (at_.best.step == at_.step)
-    best = model_file(session().graph().model, file.tensors, shared_.data.train.classes,
+    best = model_file(session().graph(), file.tensors, shared_.data.train.classes,
                       with_crop(config_.preprocess, at_.best.size));
   return [run = &shared_.run, file = std::move(file), best = std::move(best)] {
-    write_safetensors(run->weights("last"), file);
-    if (best) write_safetensors(run->weights("best"), *best);
+    write_sealed(run->weights("last"), file);
+    if (best) write_sealed(run->weights("best"), *best);
   };
 }
 
@@ -131,7 +145,7 @@ void Trainer::score_best() {
   communicator_.group->broadcast(communicator_.rank,
                                  std::as_writable_bytes(std::span(&written, 1)));
   if (!written) return;
-  load_model_file(session(), read_model_file(shared_.run.weights("best"), config_.model), false, 0);
+  load_model_file(session(), read_model_file(shared_.run.weights("best"), config_.model));
   const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
                               const Dataset& data) {
     evaluate_all(part, loader, data, [this] { leave("while scoring the best weights"); });

@@ -7,20 +7,6 @@
 #include "tools/train/trainer.h"
 
 namespace engine {
-namespace {
-
-// Waits for all results; false where the loss is not finite any more.
-bool drain_finite(StepRunner& runner) {
-  try {
-    runner.drain(true);
-  } catch (const Error& error) {
-    if (error.kind != Failure::diverged) throw;
-    return false;
-  }
-  return true;
-}
-
-}  // namespace
 
 void Trainer::lr_find(int steps) {
   reporter_.begin("--lr-find", steps);
@@ -33,8 +19,9 @@ void Trainer::lr_find(int steps) {
       runner_.loader().start(++at_.epoch);
       if (!train_step(find.rate())) break;
     }
+    runner_.drain(true);
     runner_.forgive_overflows();
-    if (!drain_finite(runner_)) at_.loss_sums[communicator_.rank] = NAN;
+    if (runner_.divergence() || runner_.uncounted() > 0) at_.loss_sums[communicator_.rank] = NAN;
     runner_.gather_losses();
     double loss = 0;
     for (double sum : at_.loss_sums) loss += sum / at_.weight;
@@ -42,6 +29,7 @@ void Trainer::lr_find(int steps) {
     if (wish() == Wish::leave) fail(Failure::preempted, "stopped while looking for a rate");
   }
   reporter_.finish();
+  name_bad_images("train", runner_.loader(), shared_.data.train);
   require(find.done() > 2, Failure::usage, "--lr-find: only {} steps", find.done());
   reporter_.write_lr_find(find);
 }

@@ -1,6 +1,5 @@
 // How a run begins, is saved, and goes on.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -30,11 +29,9 @@ void Trainer::load_state() {
   if (shared_.checkpoint) {
     restore(*shared_.checkpoint);
   } else if (shared_.weights) {
-    const auto fresh = load_model_file(session(), *shared_.weights, true, config_.seed);
-    if (!fresh.empty())
-      reporter_.say(fmt::format("{}: its head has {} classes, this data set {}: {} start anew",
-                                shared_.weights->path.string(), shared_.weights->class_count,
-                                session().graph().classes(), fmt::join(fresh, ", ")));
+    const std::string head =
+        start_from(session(), *shared_.weights, shared_.data.train.classes, config_.seed);
+    if (!head.empty()) reporter_.say(head);
   } else {
     session().initialise(config_.seed);
   }
@@ -84,12 +81,15 @@ void Trainer::save(bool weights) {
   check_equal_weights(communicator_, session().graph(), model, at_.step);
   if (!leads()) return;
   activity_.set(Doing::saving);
+  require_finite(model);
   Checkpoint c{.at = at_,
                .model = std::move(model),
                .optimizer = session().optimizer_state(),
                .ema = averages(),
                .identity = shared_.identity,
                .algorithms = backend_->algorithms()};
+  require_finite(c.optimizer);
+  require_finite(c.ema);
   c.at.schedule = schedule_.state();
   c.at.seconds = seconds();
   std::function<void()> write_weights;

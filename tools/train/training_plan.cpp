@@ -14,7 +14,8 @@ namespace engine {
 Graph training_graph(const TrainConfig& c, const TrainingData& data, int image_size) {
   return make_model(c.model, {.classes = static_cast<int>(data.train.classes.size()),
                               .height = image_size,
-                              .width = image_size});
+                              .width = image_size,
+                              .norm_epsilon = c.norm_epsilon});
 }
 
 PlanOptions plan_options(const TrainConfig& c, BackendKind kind, int batch) {

@@ -1,4 +1,5 @@
 // The step table on the CPU backend against the reference in double.
+#include "tests/engine/nan_cases.h"
 #include "tests/engine/step_cases.h"
 #include "tests/support.h"
 
@@ -24,4 +25,10 @@ TEST_CASE("mixed and packed batches on the CPU agree with the reference in doubl
     const auto backend = make_cpu_backend({.threads = threads});
     check_inputs(*backend, {}, {.error = 1e-5});
   }
+}
+
+TEST_CASE("what is not finite goes on and is found on the CPU") {
+  const auto backend = make_cpu_backend({.threads = 2});
+  check_nan_propagates(*backend, {});
+  check_inspection(*backend, {});
 }

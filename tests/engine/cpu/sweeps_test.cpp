@@ -302,3 +302,41 @@ TEST_CASE("what the CPU backend refuses, it names") {
   CHECK(failure_of([&] { prepare(1024); }) == Failure::memory);
   CHECK_NOTHROW(prepare(1 << 20));
 }
+
+TEST_CASE("row loops keep NaN: activations, slopes, maxima and where their gradients go") {
+  const float nan = std::nanf("");
+  for (const RowKernels* rows : runnable_kernels())
+    for (const int channels : {1, 3, 8, 37}) {
+      CAPTURE(rows->name);
+      const Constants k(channels);
+      std::vector<float> x = random_values(channels, 9), f(channels);
+      x.back() = nan;
+      for (Activation act :
+           {Activation::none, Activation::relu, Activation::relu6, Activation::silu}) {
+        rows->load_operand(
+            f.data(), channels,
+            {.x = x.data(), .pitch = channels, .channels = channels, .norm = k.row(), .act = act},
+            1);
+        for (int c = 0; c < channels; ++c) CHECK(std::isnan(f[c]) == std::isnan(x[c]));
+      }
+
+      // The largest of three, of which NaN is one: first, in the middle, last.
+      for (int place = 0; place < 3; ++place) {
+        std::vector<std::vector<float>> taps;
+        for (uint64_t seed : {1, 2, 3}) taps.push_back(random_values(channels, seed));
+        taps[place].back() = nan;
+        std::vector<float> best(channels, -std::numeric_limits<float>::infinity());
+        for (const auto& tap : taps) rows->maximum(best.data(), tap.data(), channels);
+        CHECK(std::isnan(best.back()));
+        for (int c = 0; c + 1 < channels; ++c)
+          CHECK(best[c] == std::max({taps[0][c], taps[1][c], taps[2][c]}));
+        std::vector<float> left(channels, 1);
+        for (int tap = 0; tap < 3; ++tap) {
+          std::vector<float> df(channels, 0);
+          rows->route_maximum(df.data(), left.data(), taps[tap].data(), best.data(), channels);
+          CHECK(df.back() == (tap == place));
+        }
+        CHECK(std::ranges::all_of(left, [](float v) { return v == 0; }));
+      }
+    }
+}

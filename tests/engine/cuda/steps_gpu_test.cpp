@@ -1,5 +1,6 @@
 // The step table on the CUDA backend against the reference in double, in every precision and form.
 #include "tests/engine/cuda/cuda_backend.h"
+#include "tests/engine/nan_cases.h"
 #include "tests/engine/step_cases.h"
 #include "tests/support.h"
 
@@ -45,5 +46,15 @@ TEST_CASE("mixed and packed batches on CUDA agree with the reference in double")
     const auto backend = cuda_backend(precision);
     if (!backend) return;
     check_inputs(*backend, {.precision = precision}, {.error = error});
+  }
+}
+
+TEST_CASE("what is not finite goes on and is found on CUDA") {
+  for (const Precision precision : {Precision::fp32, Precision::fp16, Precision::bf16}) {
+    const auto backend = cuda_backend(precision);
+    if (!backend) return;
+    for (const ConvForm conv : {ConvForm::fused, ConvForm::library})
+      check_nan_propagates(*backend, {.precision = precision, .conv = conv, .deterministic = true});
+    check_inspection(*backend, {.precision = precision, .deterministic = true});
   }
 }

@@ -38,7 +38,7 @@ TEST_CASE("a process of a run of another size is refused, and both sides say so"
   const Told told = visit_a_run_of_two(rendezvous(1, 3, 0));
   CHECK(mentions(told.visitor, "process 1 was refused by process 0"));
   CHECK(mentions(told.visitor, "has 2 processes, not 3"));
-  CHECK(mentions(told.zero, "of 2 processes 1 did not come"));
+  CHECK(mentions(told.zero, "process 1 of 2 did not come"));
   CHECK(mentions(told.zero, "has 2 processes, not 3"));
 }
 
@@ -93,7 +93,25 @@ TEST_CASE("where nobody listens, or not everybody comes, the wait ends") {
       "process 1 did not reach process 0"));
   CHECK(mentions(
       message_of([&] { connect_processes(rendezvous(0, 3, port, 0.3)); }, Failure::collective),
-      "of 3 processes 1, 2 did not come"));
+      "processes 1, 2 of 3 did not come"));
+}
+
+TEST_CASE("a wait that takes long is told, once and by both sides") {
+  Handle listener = listen_at("127.0.0.1", 0, false);
+  const int port = port_of(listener);
+  std::array<std::vector<std::string>, 2> told;
+  const auto patient = [&](int process, int of_port) {
+    Rendezvous r = rendezvous(process, 3, of_port, 1.5);
+    r.unremarked = 0.1;
+    r.tell = [&told, process](const std::string& whom) { told[process].push_back(whom); };
+    return r;
+  };
+  const std::string where = fmt::format(" at 127.0.0.1:{}", port);
+  message_of([&] { connect_processes(patient(0, port), std::move(listener)); },
+             Failure::collective);
+  CHECK(told[0] == std::vector<std::string>{"waiting for processes 1, 2 of 3" + where});
+  message_of([&] { connect_processes(patient(1, port)); }, Failure::collective);
+  CHECK(told[1] == std::vector<std::string>{"waiting for process 0" + where});
 }
 
 TEST_CASE("two runs cannot listen at one port") {

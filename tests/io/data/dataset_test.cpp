@@ -27,10 +27,10 @@ void small_data_set(const fs::path& root) {
 }  // namespace
 
 TEST_CASE("image extensions are known in upper and lower case") {
-  for (const char* name :
-       {"a.jpg", "a.JPEG", "a.Png", "a.ppm", "a.pgm", "a.pnm", "a.bmp", "a.tga", "a.GIF"})
+  for (const char* name : {"a.jpg", "a.JPEG", "a.jfif", "a.MPO", "a.Png", "a.webp", "a.TIF",
+                           "a.tiff", "a.ppm", "a.pgm", "a.pbm", "a.pnm", "a.bmp", "a.tga", "a.GIF"})
     CHECK(has_image_extension(name));
-  for (const char* name : {"a.txt", "jpg", "a.jpg.txt", "a.tif", "a", "a."})
+  for (const char* name : {"a.txt", "jpg", "a.jpg.txt", "a.dcm", "a", "a."})
     CHECK_FALSE(has_image_extension(name));
 }
 
@@ -148,6 +148,55 @@ TEST_CASE("a folder of images with given classes: some may lack images, others a
   CHECK(data.samples[0].label == 1);
   touch(folder.path() / "d/1.jpg");
   CHECK(mentions(message_of([&] { read_image_folder(folder.path(), classes); }), "class \"d\""));
+}
+
+TEST_CASE("nothing is left out in silence: files that are not used are counted by kind") {
+  TemporaryFolder folder;
+  const fs::path root = folder.path();
+  small_data_set(root);
+  for (const char* name : {"train/a/x.heic", "train/a/y.HEIC", "train/b/notes", "train/b/.DS_Store",
+                           "train/9.jpg", "train/.cache/z.jpg", "train/.cache/deep/z.jpg",
+                           "readme.md", "extra/1.jpg", "extra/c/2.jpg"})
+    touch(root / name);
+  const DataNotes notes = read_training_data(root).notes;
+  REQUIRE(notes.files.size() == 3);
+  CHECK(notes.files[0].ignored == Ignored{{".md", 1}, {"in extra/", 2}});
+  CHECK(notes.files[1].ignored == Ignored{{".heic", 2},
+                                          {"hidden", 3},
+                                          {"without extension", 1},
+                                          {".jpg outside the class folders", 1}});
+  CHECK(notes.files[1].images == 2);
+  CHECK(notes.files[1].files() == 9);
+  CHECK(describe(notes.files[0]) ==
+        root.string() + ": of 3 files 0 are images; not used: 1 .md, 2 in extra/");
+  CHECK(notes.files[2].ignored.empty());
+}
+
+TEST_CASE("parts are found in upper and lower case; a test folder without labels is passed over") {
+  TemporaryFolder folder;
+  const fs::path root = folder.path();
+  touch(root / "Train/a/1.jpg");
+  touch(root / "Train/b/2.jpg");
+  touch(root / "VAL/b/3.jpg");
+  touch(root / "Test/4.jpg");
+  const TrainingData data = read_training_data(root);
+  CHECK(data.train.samples.size() == 2);
+  CHECK(data.validation.samples.size() == 1);
+  CHECK_FALSE(data.test.has_value());
+  REQUIRE(data.notes.lines.size() == 1);
+  CHECK(mentions(data.notes.lines[0], "Test: passed over, it has no class folders"));
+  CHECK(data.notes.files.back().ignored == Ignored{{".jpg without a label", 1}});
+  touch(root / "training/a/1.jpg");
+  CHECK(mentions(message_of([&] { read_training_data(root); }), "which is the training set?"));
+}
+
+TEST_CASE("a class whose images are all unreadable is an error") {
+  const Dataset data{.classes = {"a", "b", "none"}, .samples = {{"1", 0}, {"2", 1}, {"3", 1}}};
+  require_readable_classes(data, {});
+  const std::vector<uint32_t> one = {2}, both = {1, 2};
+  require_readable_classes(data, one);
+  CHECK(mentions(message_of([&] { require_readable_classes(data, both); }),
+                 "class \"b\": none of its 2 images can be read, the first is 2"));
 }
 
 TEST_CASE("a real image folder") {

@@ -141,6 +141,29 @@ TEST_CASE("hostile idx headers are errors and allocate nothing") {
   CHECK_THROWS_AS(read_idx_labels(folder.path()), Error);
 }
 
+TEST_CASE("compressed data that unpack to far more than their size are refused by the header") {
+  TemporaryFolder folder;
+  const fs::path images = folder.path() / "i.gz", labels = folder.path() / "l.gz";
+  write_gz(images, big_endian({0x803, 17, 1024, 1024}) + std::string(size_t{17} << 20, '\0'));
+  CHECK(error_of([&] { read_idx_images(images); }).find("its header promises 17825792") !=
+        std::string::npos);
+  write_gz(labels, label_bytes(std::string(size_t{1} << 20, '\1')));  // sorted labels pack well
+  CHECK(read_idx_labels(labels).size() == size_t{1} << 20);
+}
+
+TEST_CASE("idx files as EMNIST calls them, with labels from 1") {
+  TemporaryFolder folder;
+  const auto path = [&](const char* name) { return folder.path() / name; };
+  write(path("emnist-letters-train-images-idx3-ubyte"), image_bytes(3));
+  write_gz(path("emnist-letters-train-labels.idx1-ubyte.gz"), label_bytes({1, 26, 3}));
+  write(path("emnist-letters-test-images-idx3-ubyte"), image_bytes(1));
+  write(path("emnist-letters-test-labels-idx1-ubyte"), label_bytes({3}));
+  const TrainingData data = read_training_data(folder.path());
+  CHECK(data.train.classes == std::vector<std::string>{"1", "3", "26"});
+  CHECK(data.train.samples[1].label == 2);
+  CHECK(data.validation.samples[0].label == 1);
+}
+
 TEST_CASE("idx files that do not belong together") {
   TemporaryFolder folder;
   write(folder.path() / "train-images-idx3-ubyte", image_bytes(2));
@@ -153,6 +176,9 @@ TEST_CASE("idx files that do not belong together") {
   write(folder.path() / "t10k-images-idx3-ubyte", image_bytes(1));
   write(folder.path() / "t10k-labels-idx1-ubyte", label_bytes({2}));
   CHECK(error().find("label 2 is not one of the 2 classes") != std::string::npos);
+  write(folder.path() / "emnist-train-images.idx3-ubyte", image_bytes(2));
+  CHECK(error().find("which is the data set?") != std::string::npos);
+  fs::remove(folder.path() / "emnist-train-images.idx3-ubyte");
   write(folder.path() / "train-images-idx3-ubyte", image_bytes(0));
   write(folder.path() / "train-labels-idx1-ubyte", label_bytes({}));
   CHECK(error().find("no images") != std::string::npos);

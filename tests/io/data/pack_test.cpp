@@ -5,10 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <fstream>
 #include <thread>
 
 #include "engine/error.h"
+#include "io/data/pack_format.h"
 #include "io/files/checksum.h"
 #include "io/images/decode.h"
 #include "io/images/encode.h"
@@ -304,4 +306,31 @@ TEST_CASE("pictures in memory are packed too") {
   const Dataset* sets[] = {&data};
   const auto pack = build_pack(pack_sources(sets), {.resize_height = 28, .channels = 1}, {});
   for (size_t i = 0; i < 2; ++i) CHECK(same_pixels(copy(*pack->image(i)), data.images[i]));
+}
+
+TEST_CASE("of a thin picture a pack holds the middle, which a centre crop takes") {
+  const Preprocess preprocess{.resize_height = 16, .crop = 12};
+  for (const auto& [width, height] : {std::pair(1, 9001), std::pair(9000, 2)}) {
+    const Image thin = noise_image(width, height, 3, 9);
+    const Image stored = pack_image(thin, pack_spec(preprocess));
+    CHECK(std::min(stored.width, stored.height) == 16);
+    const int longer = std::max(stored.width, stored.height);
+    CHECK(longer >= kMostElongated * 16);
+    CHECK(longer <= kMostElongated * 16 + 3);
+    CHECK(same_pixels(center_crop(stored, 12), evaluate_transform(thin, preprocess)));
+  }
+}
+
+TEST_CASE("a pack without pictures is an Error") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "empty.pack";
+  PackHeader header{.version = kPackVersion,
+                    .channels = 3,
+                    .index_offset = kPackPixels,
+                    .index_checksum = xxh64({})};
+  std::memcpy(header.magic, kPackMagic, sizeof kPackMagic);
+  header.checksum = header.own_checksum();
+  write(path, std::as_bytes(std::span(&header, 1)));
+  fs::resize_file(path, kPackPixels);
+  CHECK(mentions(message_of([&] { open_pack(path); }), "a pack without pictures"));
 }

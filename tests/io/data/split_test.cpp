@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <set>
 
 #include "engine/error.h"
 #include "io/data/duplicates.h"
+#include "io/data/groups.h"
+#include "io/data/labels.h"
 #include "io/files/csv.h"
 #include "tests/support.h"
 
@@ -69,9 +72,40 @@ TEST_CASE("CSV: what is wrong is told with its line") {
   CHECK(mentions(error("a,b\n1,\"2\n3,4\n"), "t.csv, line 2: a quote is never closed"));
   CHECK(mentions(error("a,b\n1,\"2\"3\n"), "t.csv, line 2: text behind a closing quote"));
   CHECK(mentions(error("a,b\n1,2\"3\n"), "t.csv, line 2: a quote inside"));
-  // They are a lone continuation byte, an overlong slash, a surrogate and a character that is cut.
-  for (const char* bad : {"\x80", "\xC0\xAF", "\xED\xA0\x80", "\xE2\x82"})
-    CHECK(mentions(error(std::string("a\nx\n") + bad), "t.csv, line 3: not UTF-8"));
+}
+
+TEST_CASE("CSV: a field is bytes, as the name of a file may be") {
+  // A byte of Latin-1, a lone continuation byte, an overlong slash, a character that is cut.
+  for (const std::string& name :
+       std::vector<std::string>{"caf\xE9", "\x80", "\xC0\xAF", "\xE2\x82"})
+    for (const std::string& text : {name, '"' + name + '"'})
+      CHECK(parse_csv("a\n" + text + "\n", "t.csv").rows.at(0).fields.at(0) == name);
+}
+
+TEST_CASE("CSV files: rows one by one, with the columns that are wanted; no row is endless") {
+  TemporaryFolder folder;
+  const fs::path file = folder.path() / "t.csv";
+  std::string text = "\xEF\xBB\xBFpath,note,label\r\n";
+  for (int i = 0; i < 5000; ++i) text += fmt::format("{0}.jpg,\"two\nlines, {0}\",cat\n", i);
+  write(file, text);
+  const Csv csv = read_csv(file, [](std::string_view name) { return name != "note"; });
+  CHECK(csv.header == std::vector<std::string>{"path", "label"});
+  CHECK(csv.passed_over == std::vector<std::string>{"note"});
+  REQUIRE(csv.rows.size() == 5000);
+  CHECK(csv.rows[4999].fields == std::vector<std::string>{"4999.jpg", "cat"});
+  CHECK(csv.rows[4999].line == 10000);
+  const Csv all = read_csv(file), whole = parse_csv(text, "t");
+  CHECK(all.rows[77].fields == whole.rows[77].fields);
+  CHECK(all.rows[77].line == whole.rows[77].line);
+
+  write(file, "path,label\na,b\n" + std::string(3 << 20, 'x'));
+  CHECK(mentions(message_of([&] { read_csv(file); }), "line 3: a row of more than 1048576 bytes"));
+  write(file, "path,label\n\"a,b\n" + std::string(3 << 20, '\n'));
+  CHECK(mentions(message_of([&] { read_csv(file); }), "a quote in it is not closed"));
+  write(file, std::string(20000, ','));
+  CHECK(mentions(message_of([&] { read_csv(file); }), "line 1: more than 10,000 columns"));
+  write(file, "");
+  CHECK(mentions(message_of([&] { read_csv(file); }), "the file is empty"));
 }
 
 TEST_CASE("shares are read and checked") {
@@ -140,7 +174,8 @@ TEST_CASE("a split is written and read back as it was") {
   const TrainingData data = apply_split(all, sample_split(all, {0.34, 0.33, 0.33}, true, 1));
   write(folder.path() / "split.csv", split_csv(data, root));
   const TrainingData again =
-      training_data(read_labels(folder.path() / "split.csv", root), folder.path() / "split.csv");
+      training_data(read_labels(folder.path() / "split.csv", {.root = root, .own = true}),
+                    folder.path() / "split.csv");
   const auto same = [](const Dataset& a, const Dataset& b) {
     CHECK(a.classes == b.classes);
     REQUIRE(a.samples.size() == b.samples.size());
@@ -155,69 +190,61 @@ TEST_CASE("a split is written and read back as it was") {
   same(*data.test, *again.test);
 }
 
-TEST_CASE("labels: names or indices, relative or absolute paths, with or without a split") {
-  TemporaryFolder folder;
-  const fs::path root = folder.path(), file = root / "labels.csv";
-  for (const char* name : {"a.jpg", "b.jpg", "c.jpg"}) write(root / "sub" / name, "x");
-  const std::string c = (root / "sub/c.jpg").string();
-
-  write(file, "label,note,path\ndog,,sub/b.jpg\ncat,!,sub/a.jpg\ndog,," + c + "\n");
-  Labels labels = read_labels(file, root);
-  CHECK(labels.kind == LabelKind::names);
-  CHECK(labels.all.classes == std::vector<std::string>{"cat", "dog"});
-  CHECK(labels.parts.empty());
-  CHECK(labels.lines == std::vector<int>{2, 3, 4});
-  REQUIRE(labels.all.samples.size() == 3);
-  CHECK(labels.all.samples[0].label == 1);
-  CHECK(labels.all.samples[1].label == 0);
-  CHECK(labels.all.samples[2].path == c);
-
-  write(file, "path,label,split\nsub/b.jpg,1,train\nsub/a.jpg,0,valid\nsub/c.jpg,0,train\n");
-  labels = read_labels(file, root);
-  CHECK(labels.kind == LabelKind::indices);
-  CHECK(labels.all.classes == std::vector<std::string>{"0", "1"});
-  CHECK(labels.parts == std::vector{Part::train, Part::validation, Part::train});
-  const TrainingData data = training_data(labels, file);
-  CHECK(data.train.samples.size() == 2);
-  CHECK(data.validation.samples.size() == 1);
-  CHECK_FALSE(data.test.has_value());
-
-  const std::vector<std::string> classes = {"zero", "one", "two"};
-  CHECK(read_labels(file, root, ClassOrder::bytes, classes).all.samples[0].label == 1);
-  const std::vector<std::string> digits = {"1", "0"};  // names that are numbers
-  labels = read_labels(file, root, ClassOrder::bytes, digits);
-  CHECK(labels.kind == LabelKind::names);
-  CHECK(labels.all.samples[0].label == 0);
-
-  write(file, "path,label\nsub/a.jpg,x10\nsub/b.jpg,x9\n");
-  CHECK(read_labels(file, root).all.classes == std::vector<std::string>{"x10", "x9"});
-  CHECK(read_labels(file, root, ClassOrder::natural).all.classes ==
-        std::vector<std::string>{"x9", "x10"});
+TEST_CASE("groups and copies stay in one part, and the shares are met as well as that allows") {
+  Dataset all = data_set({60, 45, 30});
+  for (size_t i = 0; i < all.samples.size(); ++i)
+    all.samples[i].group = fmt::format("lesion {}", i / (1 + i % 4));
+  std::vector<Copies> copies = {{{0, 0}, {0, 134}}, {{0, 7}, {0, 61}, {0, 100}}};
+  const std::vector<uint32_t> units = inseparable(all, copies);
+  CHECK(units[0] == units[134]);
+  CHECK(units[7] == units[100]);
+  for (const bool stratify : {false, true})
+    for (uint64_t seed = 0; seed < 5; ++seed) {
+      CAPTURE(seed);
+      const Shares shares = {0.6, 0.2, 0.2};
+      const std::vector<Part> parts = sample_split(all, shares, stratify, seed, units);
+      CHECK(parts == sample_split(all, shares, stratify, seed, units));
+      std::map<uint32_t, Part> part_of;
+      std::array<int, 3> counts{};
+      for (size_t i = 0; i < parts.size(); ++i) {
+        CHECK(part_of.emplace(units[i], parts[i]).first->second == parts[i]);
+        ++counts[size_t(parts[i])];
+      }
+      for (size_t part = 0; part < 3; ++part)
+        CHECK(std::abs(counts[part] - 135 * shares[part]) <= 4);
+    }
+  // Images without groups are dealt out as if nothing was said of groups.
+  const std::vector<uint32_t> apart = inseparable(data_set({9, 5}), {});
+  CHECK(apart.back() == 13);
+  CHECK(sample_split(data_set({9, 5}), {0.5, 0.5, 0}, true, 3, apart) ==
+        sample_split(data_set({9, 5}), {0.5, 0.5, 0}, true, 3));
 }
 
-TEST_CASE("bad labels are told with their line") {
-  TemporaryFolder folder;
-  const fs::path root = folder.path(), file = root / "labels.csv";
-  for (const char* name : {"a.jpg", "b.jpg"}) write(root / name, "x");
-  const auto error = [&](std::string_view text, std::span<const std::string> classes = {}) {
-    write(file, text);
-    return message_of(
-        [&] { training_data(read_labels(file, root, ClassOrder::bytes, classes), file); });
-  };
-  const std::vector<std::string> known = {"cat", "dog"};
-  CHECK(mentions(error("path,label\na.jpg,cat\nb.jpg,zebra\n", known),
-                 "labels.csv, line 3: class \"zebra\" is not one of the 2 classes"));
-  CHECK(mentions(error("path,label\na.jpg,1\nb.jpg,2\n", known), "line 3: class \"2\""));
-  CHECK(mentions(error("path,label,split\na.jpg,cat,train\nb.jpg,dog,val\n"),
-                 "line 3: class \"dog\" has no image to train with"));
-  CHECK(mentions(error("path,label\na.jpg,cat\nno.jpg,cat\n"), "line 3: no file"));
-  CHECK(mentions(error("path,label\na.jpg,cat\n./a.jpg,cat\n"), "line 3: ./a.jpg is in line 2"));
-  CHECK(mentions(error("path,label\na.jpg,\n"), "line 2: the label is empty"));
-  CHECK(mentions(error("path,label,split\na.jpg,cat,dev\n"), "line 2: split \"dev\""));
-  CHECK(mentions(error("file,label\na.jpg,cat\n"), "line 1: the header needs"));
-  CHECK(mentions(error("path,label\n"), "no rows"));
-  CHECK(mentions(error("path,label\na.jpg,7\n"), "class index 7 with 1 rows"));
-  CHECK(mentions(message_of([&] { read_labels(root / "none.csv", root); }), "none.csv"));
+TEST_CASE("groups are found in names and paths, written with a split, and told where parts share") {
+  Dataset data{.classes = {"a"}};
+  for (const char* name : {"a/p1_0.jpg", "a/p1_1.jpg", "a/p2_0.jpg", "b-7/x.jpg"})
+    data.samples.push_back({fmt::format("/root/{}", name)});
+  CHECK(set_groups(data, "^(p[0-9]+)_", "/root") == 1);
+  CHECK(data.samples[1].group == "p1");
+  CHECK(data.samples[3].group.empty());
+  CHECK(set_groups(data, "^[^/]+/", "/root") == 0);
+  CHECK(data.samples[3].group == "b-7/");
+  CHECK(mentions(message_of([&] { set_groups(data, "(", "/root"); }, Failure::usage),
+                 "--group-pattern '(': no regular expression"));
+  CHECK(mentions(message_of([&] { set_groups(data, "zebra", "/root"); }, Failure::usage),
+                 "matches none of 4 images"));
+  set_groups(data, "^(p[0-9]+)_", "/root");
+  const TrainingData split =
+      apply_split(data, std::vector{Part::train, Part::validation, Part::validation, Part::train});
+  CHECK(split_csv(split, "/root") ==
+        "path,label,split,group\na/p1_0.jpg,a,train,p1\nb-7/x.jpg,a,train,\n"
+        "a/p1_1.jpg,a,val,p1\na/p2_0.jpg,a,val,p2\n");
+  const Dataset* const sets[] = {&split.train, &split.validation};
+  const std::vector<Copies> shared = shared_groups(sets);
+  REQUIRE(shared.size() == 1);
+  const std::string names[] = {"train", "val"};
+  CHECK(groups_csv(shared, sets, names) ==
+        "group,split,label,path\np1,train,a,/root/a/p1_0.jpg\np1,val,a,/root/a/p1_1.jpg\n");
 }
 
 TEST_CASE("natural class order is timm's") {

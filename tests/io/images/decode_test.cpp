@@ -112,7 +112,7 @@ TEST_CASE("files of every kind equal PIL") {
     CHECK(same_pixels(read_image(path, 1), read_raw(path.string() + ".gray.raw")));
     ++files;
   }
-  CHECK(files == 49);
+  CHECK(files == 90);
 }
 
 TEST_CASE("a part has the pixels of the whole picture, and what is damaged after it is noticed") {
@@ -243,7 +243,7 @@ TEST_CASE("EXIF orientation in both byte orders") {
       const Bytes payload = exif_payload(little, orientation);
       CHECK(exif_orientation(payload) == orientation);
       for (size_t length = 0; length < payload.size() - 2; ++length)
-        CHECK(exif_orientation(std::span(payload).first(length)) >= 1);
+        CHECK(picture_orientation(std::span(payload).first(length), {}) >= 1);
     }
   CHECK(exif_orientation(exif_payload(true, 0)) == 1);
   CHECK(exif_orientation(exif_payload(false, 9)) == 1);

@@ -6,12 +6,17 @@ cases   FOLDER/cases.txt has lines `input|output|operation|argument|...`; the in
         `randaugment|NAME|BIN|SIGN` (torchvision's names).
 corpus  writes image files of every odd kind, NAME.EXT, and what PIL reads in them, NAME.EXT.raw and
         NAME.EXT.gray.raw.
+suite   FOLDER/files.txt has lines `input|output`, image files of any kind. What PIL reads in them
+        is written to the outputs, and FOLDER/read.txt gets a line `input|format` for each of those.
+        Gray of 16 bits, which PIL clips to 255, is scaled to 8 instead.
 golden  writes FOLDER/resize.bin, the few cases that are checked where PIL is missing.
 
 A raw picture is "width height channels\\n" and the bytes.
 """
+import os
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -101,11 +106,11 @@ def corpus(folder):
     palette = picture.quantize(100)
     wide = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
 
-    def save(name, image, **options):
+    def save(name, image, expected=None, **options):
         image.save(folder / name, **options)
         if name.startswith("wide"):
             expected = gray  # PIL clips 16-bit gray to 255; the high byte is what is wanted
-        else:
+        elif expected is None:
             expected = ImageOps.exif_transpose(Image.open(folder / name)).convert("RGB")
         write(folder / f"{name}.raw", expected.convert("RGB"))
         write(folder / f"{name}.gray.raw", expected.convert("RGB").convert("L"))
@@ -150,6 +155,50 @@ def corpus(folder):
     save("palette.tga", palette)
     save("rgb.ppm", picture)
     save("gray.pgm", gray)
+    save("bilevel.pbm", gray.convert("1"))
+    save("two.mpo", picture, format="MPO", save_all=True, append_images=[picture.rotate(90)])
+    save("rgb.webp", picture, quality=80)
+    save("rgba.webp", rgba, lossless=True, exact=True)
+    save("animated.webp", picture, save_all=True, append_images=[smooth(61, 43).rotate(90)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save("turned.webp", picture, exif=exif)
+    # Older versions of PIL turn a TIFF file twice.
+    save("turned.tif", picture, expected=picture.transpose(Image.ROTATE_270), exif=exif)
+    for name, image in (("bilevel", gray.convert("1")), ("gray", gray), ("palette", palette),
+                        ("rgb", picture), ("rgba", rgba), ("la", la), ("wide", wide),
+                        ("cmyk", picture.convert("CMYK"))):
+        for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+            save(f"{name}_{compression}.tif", image, compression=compression)
+    save("fax.tif", gray.convert("1"), compression="group4")
+    save("jpeg.tif", picture, compression="jpeg")
+
+
+def to_rgb(image, kind, bits):
+    """As convert("RGB"), except for gray of 16 bits: the high byte, in PNM the nearest value."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
+    if image.mode == "I" and kind == "PPM":
+        return Image.fromarray(np.rint(np.asarray(image) / 65535 * 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def suite(folder):
+    """One file after the other; whatever PIL raises means that it does not read the file."""
+    warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # libtiff writes there
+    with open(folder / "read.txt", "w") as read_files:
+        for line in (folder / "files.txt").read_text().splitlines():
+            source, target = line.split("|")
+            try:
+                image = Image.open(source)
+                kind = image.format
+                twelve = kind == "TIFF" and image.tag_v2.get(258) == (12,)  # bits per sample
+                upright = ImageOps.exif_transpose(image)
+                write(Path(target), to_rgb(upright, kind, 12 if twelve else 16))
+            except Exception:  # PIL raises many kinds, from SyntaxError to struct.error
+                continue
+            print(source, kind, sep="|", file=read_files)
 
 
 def golden(folder):
@@ -175,7 +224,7 @@ def main():
         for line in (folder / "cases.txt").read_text().splitlines():
             run_case(line)
     else:
-        {"corpus": corpus, "golden": golden}[verb](folder)
+        {"corpus": corpus, "suite": suite, "golden": golden}[verb](folder)
 
 
 if __name__ == "__main__":

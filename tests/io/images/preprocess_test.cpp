@@ -42,6 +42,20 @@ TEST_CASE("flags") {
     CHECK_THROWS_AS(set_crop(p, bad), Error);
   }
   CHECK(format_resize(p) == "300");  // a refused value changes nothing
+
+  set_mean(p, "none");
+  set_std(p, "none");
+  CHECK(describe(p).ends_with("mean 0 0 0, std 1 1 1"));
+  set_mean(p, "0.5,-0.25,1e-1");
+  set_std(p, "0.25");
+  CHECK(p.mean == std::array{0.5f, -0.25f, 0.1f});
+  CHECK(p.std == std::array{0.25f, 0.25f, 0.25f});
+  for (const char* bad : {"", "x", "1,2", "1,2,3,4", "1,", ",1", "nan", "inf", "1;2;3", "None"}) {
+    INFO(bad);
+    CHECK(mentions(message_of([&] { set_mean(p, bad); }, Failure::usage), "--mean"));
+    CHECK(mentions(message_of([&] { set_std(p, bad); }, Failure::usage), "--std"));
+  }
+  for (const char* bad : {"0", "-1", "1,0,1"}) CHECK_THROWS_AS(set_std(p, bad), Error);
 }
 
 TEST_CASE("metadata survives the round trip") {

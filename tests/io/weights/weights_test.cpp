@@ -5,13 +5,16 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <csignal>
 #include <fstream>
+#include <limits>
 #include <set>
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/files/checksum.h"
+#include "io/weights/faults.h"
 #include "io/weights/manifest.h"
 #include "io/weights/safetensors.h"
 #include "io/weights/weight_names.h"
@@ -128,7 +131,7 @@ TEST_CASE("a file is written completely or not at all") {
   };
   fs::create_directories(folder.path() / "taken/inside");
   fails_untouched(folder.path() / "missing/file", "No such file or directory");
-  fails_untouched(folder.path() / "taken", "directory");
+  fails_untouched(folder.path() / "taken", "is a folder");
   // This is as near as a test gets to a full disk: files may not grow beyond two bytes.
   rlimit before;
   getrlimit(RLIMIT_FSIZE, &before);
@@ -173,6 +176,43 @@ TEST_CASE(
     CHECK(names_of(read_weights(path)) == std::set<std::string>{"a"});
   }
   CHECK(first.contains('\x80'));
+}
+
+TEST_CASE("wrappers' prefixes come off, and counters that no model has are left out") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "weights.safetensors";
+  write_safetensors(path, named({"model.net.a.weight", "backbone.b.bias", "c.model.d", "n_averaged",
+                                 "module.a.total_ops", "total_params", "a.num_batches_tracked"}));
+  std::vector<std::string> said;
+  const ReadOptions options{.say = [&](const std::string& line) { said.push_back(line); }};
+  CHECK(names_of(read_weights(path, options)) ==
+        std::set<std::string>{"a.weight", "b.bias", "c.model.d", "a.num_batches_tracked"});
+  CHECK(said ==
+        std::vector<std::string>{
+            path.string() + ": passes over 3 counters of averages and profilers (a.total_ops, …)"});
+  CHECK_THROWS_WITH_AS(read_weights(path, {.key = "net"}), doctest::Contains("has no members"),
+                       Error);
+}
+
+// timm's norms have PyTorch's epsilon everywhere, torchvision's of B5 to B7 do not.
+TEST_CASE("a file keeps the epsilon of its norms through either kind of names") {
+  TensorFile timm = named({"conv_stem.weight", "blocks.0.0.se.conv_reduce.weight"});
+  normalise_names(timm, "efficientnet_b5");
+  CHECK(timm.metadata.at(kNormEpsilon) == "1e-05");
+  use_timm_names(timm);
+  normalise_names(timm, "");
+  CHECK(timm.metadata.at(kNormEpsilon) == "1e-05");
+  for (const int features : {1280, 1792, 2048, 2560}) {
+    TensorFile file = named({"features.1.0.block.0.0.weight"});
+    file.tensors["features.8.0.weight"] = Tensor(DType::f32, {features, 1, 1, 1});
+    normalise_names(file, "");
+    CHECK_FALSE(file.metadata.contains(kNormEpsilon));
+    use_timm_names(file);
+    CHECK(file.metadata.contains(kNormEpsilon) == (features >= 2048));
+    file.tensors["conv_stem.weight"] = Tensor(DType::f32, {1});
+    normalise_names(file, "efficientnet_b5");
+    CHECK(file.metadata.at(kNormEpsilon) == (features >= 2048 ? "0.001" : "1e-05"));
+  }
 }
 
 TEST_CASE("prefixes that make two names equal are refused") {
@@ -294,6 +334,13 @@ TEST_CASE("a head of another size is reported; every other difference is one err
   file.tensors["head.bias"] = Tensor(DType::f32, {15});
   CHECK(match_weights(file, model, "f").reinitialised ==
         std::vector<std::string>{"head.weight", "head.bias"});
+  TensorFile headless = file;
+  headless.tensors.erase("head.weight");
+  CHECK_THROWS_WITH_AS(match_weights(headless, model, "f"),
+                       "f: does not fit the model: 1 missing (head.weight)", Error);
+  headless.tensors.erase("head.bias");
+  CHECK(match_weights(headless, model, "f").reinitialised ==
+        std::vector<std::string>{"head.weight", "head.bias"});
   file.tensors["head.weight"] = Tensor(DType::f32, {15, 9});
   const auto message = [&] { return weights_error("f", [&] { match_weights(file, model, "f"); }); };
   CHECK(contains(message(), "1 misshaped (head.weight: file [15, 9], model [7, 8])"));
@@ -325,6 +372,8 @@ TEST_CASE("the manifest has the models of the papers and checksums that agree wi
 TEST_CASE("a manifest that is not well-formed is an error") {
   TemporaryFolder folder;
   const fs::path path = folder.path() / "manifest.json";
+  write_bytes(path, std::string(200'000, '['));
+  CHECK(contains(weights_error(path, [&] { read_manifest(path); }), "nests deeper than 16"));
   for (const char* bytes :
        {"", "{}", R"({"models":{},"files":[{"model":"a"}]})", R"({"models":{},"files":[{}]})"}) {
     write_bytes(path, bytes);
@@ -362,4 +411,28 @@ TEST_CASE("a file is compared with its manifest entry, and merely read without o
   CHECK(unlisted.problems.empty());
   CHECK(unlisted.tensors == 15);
   CHECK(unlisted.sha256.size() == 64);
+}
+
+TEST_CASE("a value that no model may hold is named: not finite, or a variance below 0") {
+  const auto fault = [](const char* name, DType type, double value) {
+    Tensor wide(DType::f64, {2, 3});
+    wide.as<double>()[4] = value;
+    return fault_in({{"a", Tensor(DType::i64, {})}, {name, convert(wide, type)}}).value_or("");
+  };
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  for (const DType type : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+    CHECK(fault("w", type, nan) == "w holds nan");
+    CHECK(fault("w", type, inf) == "w holds inf");
+    CHECK(fault("bn.running_mean", type, -inf) == "bn.running_mean holds -inf");
+    CHECK(fault("bn.running_var", type, -1) == "bn.running_var holds -1");
+    CHECK(fault("w", type, -1) == "");
+    CHECK(fault("bn.running_var", type, 0.5) == "");
+  }
+  CHECK(fault("w", DType::f16, 65504) == "");
+  const TemporaryFolder folder;
+  TensorFile file{.tensors = {{"bn1.running_var", Tensor(DType::f32, {4})}}};
+  file.tensors["bn1.running_var"].as<float>()[3] = -1;
+  const fs::path path = folder.path() / "w.safetensors";
+  write_safetensors(path, file);
+  CHECK(contains(weights_error(path, [&] { read_weights(path); }), "bn1.running_var holds -1"));
 }

@@ -345,6 +345,10 @@ TEST_CASE("a bad config is refused with the file's name") {
     Options o;
     CHECK_THROWS_WITH_AS(parse_with(o, {}, json), message, Error);
   }
+  Options o;
+  const std::string deep = R"({"files":[)" + std::string(200'000, '[');
+  CHECK_THROWS_WITH_AS(parse_with(o, {}, deep), "args.json: it nests deeper than lists of values",
+                       Error);
 }
 
 TEST_CASE("--config is found among the arguments") {

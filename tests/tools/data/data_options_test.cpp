@@ -7,6 +7,7 @@
 #include "io/data/sample.h"
 #include "io/images/encode.h"
 #include "tests/support.h"
+#include "tools/data/leaks.h"
 
 using namespace engine;
 using namespace engine::test;
@@ -181,13 +182,75 @@ TEST_CASE("flags of data sets that contradict each other") {
   CHECK(mentions(usage_of(options), "both files of labels"));
 }
 
+TEST_CASE("flags of labels and groups belong together") {
+  DataOptions options;
+  options.data = "somewhere";
+  options.group_column = "patient";
+  CHECK(mentions(usage_of(options), "--group-column is for --labels"));
+  options.labels = "x.csv";
+  options.group_pattern = "x";
+  CHECK(mentions(usage_of(options), "one of them"));
+  options = {};
+  options.data = "somewhere";
+  options.image_suffix = ".jpg";
+  CHECK(mentions(usage_of(options), "--image-suffix is for --labels"));
+  options.image_suffix.reset();
+  options.path_column = "file";
+  CHECK(mentions(usage_of(options), "--path-column is for --labels"));
+}
+
+TEST_CASE("without val, validation images are drawn from those to train with") {
+  const Folder folder;
+  fs::rename(folder.root / "val", folder.root / "test");
+  DataOptions options = folder.options(CacheKind::none);
+  const TrainingData data = load_training_data(options);
+  CHECK(data.drawn);
+  CHECK(data.train.samples.size() == 8);
+  CHECK(data.validation.samples.size() == 2);
+  REQUIRE(data.test.has_value());
+  CHECK(data.test->samples.size() == 2);
+  // An evaluation draws the same images, and reads the test images where they are.
+  const EvaluationData again = load_evaluation_data(options, std::nullopt, data.train.classes);
+  REQUIRE(again.images.samples.size() == 2);
+  CHECK(again.images.samples[1].path == data.validation.samples[1].path);
+  CHECK(load_evaluation_data(options, Part::test, data.train.classes).images.samples.size() == 2);
+  options.split = "0.6/0.4";
+  CHECK(load_training_data(options).validation.samples.size() == 4);
+  options.split = "0.6/0.2/0.2";
+  CHECK(mentions(usage_of(options), "is the test set; two shares"));
+  fs::remove_all(folder.root / "test");
+  CHECK(load_training_data(options).test->samples.size() == 2);
+  options.split.clear();
+  CHECK(mentions(message_of([&] { load_training_data(options); }), "no validation folder"));
+}
+
+TEST_CASE("copies of an image stay in one part of a drawn split, unless nobody looks for them") {
+  const Folder folder;
+  for (int i = 0; i < 8; ++i)
+    fs::copy_file(folder.root / "train/a/0.png",
+                  folder.root / fmt::format("train/a/copy{}.png", i));
+  DataOptions options = folder.options(CacheKind::none);
+  options.data = folder.root / "train";
+  options.split = "0.5/0.5";
+  options.stratify = true;
+  const auto shared = [&] {
+    const TrainingData data = load_training_data(options);
+    DataOptions looking = options;
+    looking.no_duplicate_check = false;
+    return report_leaks(parts_of(data), looking, {}, {}).images.size();
+  };
+  CHECK(shared() == 0);
+  options.no_duplicate_check = true;
+  CHECK(shared() == 1);
+}
+
 TEST_CASE("images that several parts share are named") {
   const Folder folder;
   fs::copy_file(folder.root / "train/b/7.png", folder.root / "val/b/x.png");
   DataOptions options = folder.options(CacheKind::ram);
   TrainingData data = load_training_data(options);
   const auto report = [&] {
-    return report_duplicates(parts_of(data), options, {}, folder.folder.path());
+    return report_leaks(parts_of(data), options, {}, folder.folder.path()).images.size();
   };
   CHECK(report() == 1);
   std::ifstream file(folder.folder.path() / "duplicates.csv");

@@ -71,12 +71,15 @@ TEST_CASE("what is wrong is counted, named and exit code 8") {
   fs::create_directories(root / "val/a");
   draw(root / "val/a/fine.png", 32, 20, 3, 1);
   write(root / "val/a/deep.pgm", kDeep);
+  draw(root / "train/b/3.png", 33, 20, 3, 1);
+  draw(root / "val/b/4.png", 34, 20, 3, 1);
   const std::string command = fmt::format("{} --json --csv {}", root.string(), csv.string());
   CHECK(check_data(command).code == 0);  // a twin within a part is no leak
 
   SUBCASE("leakage") {
     fs::copy_file(root / "train/a/1.png", root / "val/a/leak.png");
-    const Outcome outcome = check_data(command);
+    CHECK(check_data(command).code == 0);  // a training says so and goes on
+    const Outcome outcome = check_data(command + " --on-leak error");
     CHECK(outcome.code == 8);
     const auto json = nlohmann::json::parse(outcome.out);
     CHECK(json["leaks"] == 1);
@@ -92,7 +95,7 @@ TEST_CASE("what is wrong is counted, named and exit code 8") {
     CHECK(outcome.code == 8);
     CHECK(nlohmann::json::parse(outcome.out)["unreadable"] == 2);
     const Csv rows = read_csv(csv);
-    REQUIRE(rows.rows.size() == 6);
+    REQUIRE(rows.rows.size() == 8);
     const auto at = [&](const char* name) { return size_t(rows.column(name)); };
     int errors = 0, twins = 0;
     for (const CsvRow& row : rows.rows) {
@@ -109,8 +112,9 @@ TEST_CASE("labels and usage") {
   const TemporaryFolder folder;
   draw(folder.path() / "1.png", 30, 20, 3, 1);
   draw(folder.path() / "2.png", 30, 20, 3, 2);
+  draw(folder.path() / "4.png", 30, 20, 3, 4);
   const fs::path file = folder.path() / "labels.csv";
-  write(file, "path,label,split\n1.png,cat,train\n2.png,dog,val\n");
+  write(file, "path,label,split\n1.png,cat,train\n4.png,dog,train\n2.png,dog,val\n");
   const Outcome outcome = check_data(fmt::format("--labels {} --json", file.string()));
   CHECK(outcome.code == 0);
   CHECK(nlohmann::json::parse(outcome.out)["splits"]["val"]["dog"] == 1);

@@ -6,7 +6,7 @@
 #include "io/files/csv.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
-#include "tools/machine/device.h"
+#include "tools/machine/cores.h"
 
 using namespace engine;
 using namespace engine::test;

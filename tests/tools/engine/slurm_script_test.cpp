@@ -64,10 +64,15 @@ int run_script(const fs::path& folder, const std::string& script, int signal) {
 // A folder with an srun of that body and a scontrol that notes what it is asked to do.
 class SlurmFolder {
  public:
-  explicit SlurmFolder(const std::string& srun) {
+  explicit SlurmFolder(const std::string& srun, const std::string& preempt_time = "None") {
     write_program(path() / "srun", srun);
     write_program(path() / "scontrol",
-                  "[[ $1 == show ]] && echo n1 || echo \"$*\" >> scontrol.calls\n");
+                  "case \"$1 $2\" in\n\"show hostnames\") echo n1 ;;\n"
+                  "\"show job\") echo \"   PreemptEligibleTime=2026-11-28T22:29"
+                  ":55 PreemptTime=" +
+                      preempt_time +
+                      "\" ;;\n"
+                      "*) echo \"$*\" >> scontrol.calls ;;\nesac\n");
   }
   const fs::path& path() const { return folder_.path(); }
 
@@ -129,10 +134,15 @@ TEST_CASE("signals reach the run; one that saved is queued again unless it was c
   const std::string saves =
       "trap 'sleep 0.2; echo $$ > saved; exit 75' USR1 TERM\n"
       "touch started\nwhile :; do sleep 0.01; done\n";
-  for (int signal : {SIGUSR1, SIGTERM}) {
-    const SlurmFolder folder(saves);
-    CHECK(run_script(folder.path(), slurm_script({.gpus = 0}, "engine", kTrain), signal) == 75);
+  struct Case {
+    int signal;
+    const char *preempt_time, *calls;
+  };
+  for (const Case& c : {Case{SIGUSR1, "None", "requeue 42\n"}, Case{SIGTERM, "None", ""},
+                        Case{SIGTERM, "2026-11-28T22:30:02", "requeue 42\n"}}) {
+    const SlurmFolder folder(saves, c.preempt_time);
+    CHECK(run_script(folder.path(), slurm_script({.gpus = 0}, "engine", kTrain), c.signal) == 75);
     CHECK(fs::exists(folder.path() / "saved"));
-    CHECK(text_of(folder.path() / "scontrol.calls") == (signal == SIGUSR1 ? "requeue 42\n" : ""));
+    CHECK(text_of(folder.path() / "scontrol.calls") == c.calls);
   }
 }

@@ -22,7 +22,11 @@ Machine healthy() {
             .shared_memory = 8 * kGib,
             .open_files = 65536,
             .locked_memory = SIZE_MAX,
-            .disk = 500 * kGib};
+            .processes = 4096,
+            .file_size = SIZE_MAX,
+            .disk = 500 * kGib,
+            .files = 1'000'000,
+            .clock_is_set = true};
   for (int gpu = 0; gpu < 2; ++gpu)
     m.gpus.push_back({.name = "H200", .memory = 139 * kGib, .major = 9});
   return m;
@@ -39,7 +43,7 @@ Kind kind_of(const Machine& machine, const std::string& what) {
 
 TEST_CASE("a healthy machine has nothing but good findings") {
   for (const Finding& f : examine(healthy())) CHECK_MESSAGE(f.kind == Kind::good, f.what);
-  CHECK(examine(healthy()).size() == 10);
+  CHECK(examine(healthy()).size() == 13);
 }
 
 TEST_CASE("what limits a training is found") {
@@ -65,6 +69,12 @@ TEST_CASE("what limits a training is found") {
   CHECK(kind_of(with([](Machine& m) { m.locked_memory = 65536; }), "locked memory") ==
         Kind::warning);
   CHECK(kind_of(with([](Machine& m) { m.disk = 1000; }), "disk") == Kind::warning);
+  CHECK(kind_of(with([](Machine& m) { m.files = 3; }), "disk") == Kind::warning);
+  CHECK(kind_of(with([](Machine& m) { m.processes = 100; }), "processes") == Kind::warning);
+  CHECK(kind_of(with([](Machine& m) { m.file_size = 1 << 20; }), "file size") == Kind::warning);
+  CHECK(kind_of(with([](Machine& m) { m.clock_is_set = false; }), "clock") == Kind::warning);
+  CHECK(kind_of(with([](Machine& m) { m.clock_is_set.reset(); }), "clock") == Kind::good);
+  CHECK(kind_of(with([](Machine& m) { m.clock_behind = 3600; }), "clock") == Kind::warning);
 }
 
 TEST_CASE("this machine can be examined") {
@@ -74,4 +84,7 @@ TEST_CASE("this machine can be examined") {
   CHECK(m.available_memory > 0);
   CHECK(m.open_files > 0);
   CHECK(m.disk > 0);
+  CHECK(m.processes > 0);
+  CHECK(m.file_size > 0);
+  CHECK(m.files > 0);
 }

@@ -1,26 +1,16 @@
-// What processes of one host have to share.
+// Ranks of processes, and what those of one host have to share.
 #include "tools/machine/processes.h"
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "engine/error.h"
+#include "tests/support.h"
+#include "tools/machine/cores.h"
 
 using namespace engine;
-
-TEST_CASE("processes divide the cores that they may both use") {
-  const std::vector<int> all = {0, 1, 2, 3, 4, 5, 6, 7}, low = {0, 1, 2, 3}, high = {4, 5, 6, 7};
-  const auto share = [](const std::vector<std::vector<int>>& cores, int mine) {
-    return share_of_cores(cores, mine);
-  };
-  CHECK(share({all}, 0) == 8);
-  CHECK(share({all, all}, 0) == 4);
-  CHECK(share({all, all, all}, 2) == 2);  // two are left over
-  CHECK(share({low, high}, 0) == 4);      // bound by the launcher: each has its own
-  CHECK(share({low, high}, 1) == 4);
-  CHECK(share({low, low, high}, 1) == 2);
-  CHECK(share({all, low}, 0) == 6);
-  CHECK(share({{0}, {0}, {0}}, 1) == 1);  // at least one
-}
+using namespace engine::test;
 
 TEST_CASE("ranks of CPUs: those of the process, or one where each has a process") {
   DeviceOptions o;
@@ -58,4 +48,26 @@ TEST_CASE("threads and loading threads are divided among the ranks") {
   CHECK(ranks.workers == 4);
   complete_ranks(ranks, o, {.threads = 1, .cores = 8, .processes = 4});
   CHECK(ranks.workers == 1);
+}
+
+TEST_CASE("ranks of the processes that may run on the same cores have cores of their own") {
+  const std::vector<int> here = {allowed_cores().front()};  // one core
+  DeviceOptions o;
+  o.device = Device::cpu;
+  Ranks ranks = plan_ranks(o, {});
+  complete_ranks(ranks, o, {.allowed = allowed_cores()});
+  CHECK(ranks.cores == std::vector<std::vector<int>>{{}});  // alone, it runs where it likes
+  complete_ranks(ranks, o, {.allowed = here, .sharing = 2, .before = 1});
+  CHECK(ranks.cores.front().empty());  // there are not enough
+  if (available_cores() < 2) return note_skipped("two ranks want two cores");
+  o.ranks = 2;
+  ranks = plan_ranks(o, {});
+  complete_ranks(ranks, o, {.allowed = allowed_cores()});
+  std::vector<std::vector<int>> seen(2);
+  on_every_rank(ranks, [&](int i) { seen[i] = allowed_cores(); });
+  CHECK(seen == ranks.cores);
+  std::vector<int> both = seen[0];
+  both.insert(both.end(), seen[1].begin(), seen[1].end());
+  std::ranges::sort(both);
+  CHECK(both == allowed_cores());
 }

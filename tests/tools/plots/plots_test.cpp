@@ -22,9 +22,15 @@ namespace fs = std::filesystem;
 
 namespace {
 
+RunDirectory open_run(const fs::path& folder, bool resume) {
+  RunDirectory run = RunDirectory::create(RunLock::take(folder, "mnist_cnn", resume));
+  run.keep();
+  return run;
+}
+
 // A run of three epochs on images of `classes` classes, one of which could not be found any more.
 void make_run(const fs::path& folder, int classes, bool gpu) {
-  RunDirectory run = RunDirectory::create(folder, "mnist_cnn", false);
+  RunDirectory run = open_run(folder, false);
   run.write_environment({{"ranks", 1}});
   run.write_command({"train", "", {"--data", "<images> & more"}});
   for (int epoch = 1; epoch <= 3; ++epoch) {
@@ -176,13 +182,13 @@ TEST_CASE("TensorBoard reads the events of a run, and those of a resumed one onc
     run.log_epoch({.epoch = number, .train_loss = 0.5, .top1 = 0.1 * number, .step = 2 * number});
   };
   {
-    RunDirectory run = RunDirectory::create(folder.path() / "run", "mnist_cnn", false);
+    RunDirectory run = open_run(folder.path() / "run", false);
     for (int number = 1; number <= 3; ++number) epoch(run, number);
   }
   for (const auto& entry : fs::directory_iterator(folder.path() / "run"))
     if (entry.path().filename().string().starts_with("events"))  // killed while writing
       fs::resize_file(entry.path(), fs::file_size(entry.path()) - 9);
-  RunDirectory run = RunDirectory::create(folder.path() / "run", "mnist_cnn", true);
+  RunDirectory run = open_run(folder.path() / "run", true);
   run.continue_after(1, 3);
   run.log_step(2, 4, {{"loss", 40.}, {"overflow", true}});
   run.log_epoch({.epoch = 2, .top1 = 0.7, .step = 4});

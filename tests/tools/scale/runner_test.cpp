@@ -3,6 +3,7 @@
 
 #include "io/images/encode.h"
 #include "tests/support.h"
+#include "tools/machine/cores.h"
 #include "tools/scale/runner.h"
 
 using namespace engine;

@@ -93,9 +93,9 @@ TEST_CASE("a file holds the same texts by name as ever") {
   std::vector<std::string> names;
   for (const auto& [name, text] : texts) names.push_back(name);
   CHECK(names == std::vector<std::string>{"algorithms", "batches", "cache", "classes",
-                                          "facts_sha256", "format", "image_contents", "image_sizes",
-                                          "images", "model", "position", "preprocess", "recipe",
-                                          "seconds", "state_sha256"});
+                                          "facts_sha256", "format", "image_contents", "image_files",
+                                          "image_sizes", "images", "model", "position",
+                                          "preprocess", "recipe", "seconds", "state_sha256"});
   CHECK(texts.at("model") == "m");
   CHECK(texts.at("classes") == "[\"a\"]");
   CHECK(texts.at("algorithms") == R"({"cpu threads":"1"})");
@@ -178,4 +178,19 @@ TEST_CASE("a checkpoint that cannot be written leaves the former one") {
   CHECK_THROWS_WITH_AS(save(checkpoints, 2), doctest::Contains("is intact"), Error);
   fs::remove_all(folder.path() / "ckpt" / name_of_step(2));
   CHECK(checkpoints.newest([](const std::string&) {})->at.step == 1);
+}
+
+TEST_CASE("a checkpoint whose numbers are not finite is passed over") {
+  const TemporaryFolder folder;
+  const CheckpointFolder checkpoints(folder.path(), 3);
+  save(checkpoints, 1);
+  Checkpoint bad = example(2);
+  bad.optimizer.at("moment1.conv.weight").as<float>()[0] = std::nanf("");
+  const std::string digest = state_digest(bad);
+  checkpoints.write(std::move(bad), digest);
+  std::string said;
+  const auto newest = checkpoints.newest([&](const std::string& line) { said = line; });
+  REQUIRE(newest);
+  CHECK(newest->at.step == 1);
+  CHECK(mentions(said, "step_00000002.safetensors: moment1.conv.weight holds nan"));
 }

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -162,6 +163,13 @@ int mkdir(const char* path, mode_t mode) noexcept {
   return judge("mkdir", std::string(path)) == Verdict::fail
              ? -1
              : next<int(const char*, mode_t)>("mkdir")(path, mode);
+}
+
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*work)(void*),
+                   void* argument) noexcept {
+  if (judge("pthread_create", std::string(kThreads)) == Verdict::fail) return errno;
+  return next<int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)>("pthread_create")(
+      thread, attributes, work, argument);
 }
 
 }  // extern "C"

@@ -1,6 +1,6 @@
-// File calls that go wrong when told to. Linked into a test, or preloaded into a program, they
-// stand in front of the C library's. $ENGINE_FAULT, "KIND ERROR AT PATH" in numbers and a text,
-// arms them when the program starts.
+// Calls for files and threads that go wrong when told to. Linked into a test, or preloaded into a
+// program, they stand in front of the C library's. $ENGINE_FAULT, "KIND ERROR AT PATH" in numbers
+// and a text, arms them when the program starts.
 #pragma once
 
 #include <string>
@@ -24,6 +24,8 @@ struct Fault {
   int at = 0;
   std::string path;  // empty: nothing is counted
 };
+
+constexpr char kThreads[] = "/threads";  // the path of calls that start a thread
 
 void arm(const Fault& fault);
 std::vector<std::string> calls_seen();  // since then: "rename step_00000002.safetensors"

@@ -201,3 +201,14 @@ TEST_CASE("a training whose disk fills up, or is read-only, fails; resumed, it e
     CHECK(last_state(folder.path() / out) == calm);
   }
 }
+
+TEST_CASE("a training that gets too few threads says so before it begins") {
+  const TemporaryFolder folder;
+  REQUIRE(std::system(fmt::format("{} draw digits --out {}/set --train 3 --val 1 2>/dev/null",
+                                  ENGINE_PROGRAM, folder.path().string())
+                          .c_str()) == 0);
+  const Fault fault{FaultKind::lasting, EAGAIN, 3, kThreads};
+  CHECK(train(folder.path(), "run", &fault) == static_cast<int>(Failure::memory));
+  CHECK(mentions(read(folder.path() / "err"), "only 3 of "));
+  CHECK_FALSE(fs::exists(folder.path() / "run"));
+}

@@ -184,20 +184,25 @@ def finish(command: List[str], label: str) -> None:
         sys.exit(f"{label}: resuming ended with {done.returncode}:\n{done.stderr}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The flags that say which run is killed."""
     parser.add_argument("--engine", required=True)
-    parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model", default="mnist_cnn")
     parser.add_argument("--set", default="digits", help="of engine draw")
-    parser.add_argument("--images", type=int, default=8, help="of each of ten classes")
-    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--ranks", type=int, default=1, help="on a GPU each")
     parser.add_argument("--cache", default="disk")
     parser.add_argument("flags", nargs="*", help="further flags of engine train, after --")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_run(parser)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--images", type=int, default=8, help="of each of ten classes")
+    parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     draws = random.Random(options.seed)
     hits: Dict[str, collections.Counter] = {how: collections.Counter() for how in SIGNALS}

@@ -2,7 +2,10 @@
 // cache that is made and one that is found, and wherever an epoch is entered.
 #include <doctest/doctest.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -132,8 +135,11 @@ TEST_CASE("class weights: scikit-learn's balanced, or a file that names every cl
   const auto mistake = [&](const char* text) { return message_of([&] { written(text); }); };
   CHECK(mentions(mistake("a,2\n\"b,c\",1\n"), "its first line is not `class,weight`"));
   CHECK(mentions(mistake("class,weight\na,1\n"), "no weight for class 'b,c'"));
-  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",x\n"), "weights.csv:3: 'x' is no weight"));
-  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",-1\n"), "'-1' is no weight above 0"));
+  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",x\n"),
+                 "weights.csv:3: 'x' is no finite weight above 0"));
+  for (const char* value : {"-1", "0", "inf", "nan", "1e999"})
+    CHECK(mentions(mistake(fmt::format("class,weight\na,1\n\"b,c\",{}\n", value).c_str()),
+                   fmt::format("'{}' is no finite weight above 0", value)));
   CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",1\nd,1\n"), "weights.csv:4: no class 'd'"));
 }
 
@@ -159,4 +165,13 @@ TEST_CASE("early stop: patience, least improvement, and figures of another image
   CHECK(is_better(Watched::loss, {.loss = 0.9, .top1 = 0.1}, 224, best));
   CHECK(!is_better(Watched::loss, {.loss = 2, .top1 = 0.6}, 224, best));
   CHECK(is_better(Watched::top1, {.loss = 9, .top1 = 0}, 256, best));
+
+  // What is not finite is never better, also as the first of a size.
+  for (const Watched watched : {Watched::top1, Watched::loss})
+    for (const int size : {224, 256}) {
+      CHECK(!is_better(watched, {.loss = std::nan(""), .top1 = 1}, size, best));
+      CHECK(!is_better(watched, {.loss = 0, .top1 = std::nan("")}, size, best));
+    }
+  CHECK(!epoch(std::nan(""), 288));
+  CHECK(state.best == 0.1);
 }

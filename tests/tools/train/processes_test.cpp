@@ -196,7 +196,7 @@ TEST_CASE("what one process cannot do ends all of them, with its code") {
                         port_of(port), odd.train("mixed"), other.set, odd.train("mixed")),
             err);
   CHECK(code == 2);
-  CHECK(mentions(err, "process 1 does not do what process 0 does: images is"));
+  CHECK(mentions(err, "process 1 does not do what process 0 does: image_files is"));
   CHECK_FALSE(fs::exists(odd.out("mixed")));
 }
 

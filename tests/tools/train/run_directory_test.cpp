@@ -35,13 +35,10 @@ std::vector<std::string> lines(const fs::path& file) {
   return result;
 }
 
-Failure failure(const fs::path& out, bool resume) {
-  try {
-    RunDirectory::create(out, "mnist_cnn", resume);
-  } catch (const Error& error) {
-    return error.kind;
-  }
-  return Failure::internal;
+RunDirectory make_run(const fs::path& out, bool resume = false) {
+  RunDirectory run = RunDirectory::create(RunLock::take(out, "mnist_cnn", resume));
+  run.keep();
+  return run;
 }
 
 // Two steps an epoch, then its results.
@@ -68,47 +65,15 @@ void train(RunDirectory& run, int first_epoch, int last_epoch) {
 
 TEST_CASE("a new folder is made, with a place for weights") {
   const TemporaryFolder folder;
-  const RunDirectory run = RunDirectory::create(folder.path() / "a" / "b", "mnist_cnn", false);
+  const RunDirectory run = make_run(folder.path() / "a" / "b");
   CHECK(run.path() == folder.path() / "a" / "b");
   CHECK(run.weights("best") == run.path() / "weights" / "best.safetensors");
   CHECK(fs::is_directory(run.weights("best").parent_path()));
 }
 
-TEST_CASE("an empty folder is used as given, one with files only to resume") {
-  const TemporaryFolder folder;
-  CHECK_NOTHROW(RunDirectory::create(folder.path(), "mnist_cnn", false));
-  CHECK(failure(folder.path(), false) == Failure::usage);
-  CHECK_NOTHROW(RunDirectory::create(folder.path(), "mnist_cnn", true));
-}
-
-TEST_CASE("resuming in a folder that is not there begins a run") {
-  const TemporaryFolder folder;
-  CHECK_NOTHROW(RunDirectory::create(folder.path() / "new", "mnist_cnn", true));
-}
-
-TEST_CASE("a file, or a folder below one, is no place for a run") {
-  const TemporaryFolder folder;
-  std::ofstream(folder.path() / "file") << "x";
-  CHECK(failure(folder.path() / "file", false) == Failure::usage);
-  CHECK(failure(folder.path() / "file" / "run", false) == Failure::usage);
-}
-
-TEST_CASE("without --out the name is made of model, date and time, and is new") {
-  const TemporaryFolder folder;
-  const fs::path before = fs::current_path();
-  fs::current_path(folder.path());
-  const fs::path first = RunDirectory::create("", "mnist_cnn", false).path();
-  const fs::path second = RunDirectory::create("", "mnist_cnn", false).path();
-  fs::current_path(before);
-  CHECK(first.string().starts_with("runs/mnist_cnn-20"));
-  CHECK(first != second);
-  CHECK(fs::is_directory(folder.path() / first));
-  CHECK(fs::is_directory(folder.path() / second));
-}
-
 TEST_CASE("what the run was made with is written down") {
   const TemporaryFolder folder;
-  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  RunDirectory run = make_run(folder.path());
   Options options;
   run.write_args(Flags(options));
   run.write_environment({{"devices", {"GPU A", "GPU B"}}, {"driver", "1.2"}});
@@ -130,7 +95,7 @@ TEST_CASE("what the run was made with is written down") {
 
 TEST_CASE("events and rows have the names that other tools read") {
   const TemporaryFolder folder;
-  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  RunDirectory run = make_run(folder.path());
   train(run, 1, 1);
   const std::vector<std::string> events = lines(run.path() / "metrics.jsonl");
   REQUIRE(events.size() == 3);
@@ -152,7 +117,7 @@ TEST_CASE("events and rows have the names that other tools read") {
 
 TEST_CASE("what a GPU does is in the row and the event of its epoch") {
   const TemporaryFolder folder;
-  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  RunDirectory run = make_run(folder.path());
   run.log_epoch({.epoch = 1, .use = {.gpu = GpuReading{0.97, 23.5, 412, 61}}});
   CHECK(lines(run.path() / "results.csv")[1].ends_with(",0.97,23.5,412,61"));
   CHECK(json::parse(lines(run.path() / "metrics.jsonl")[0])["gpu/watts"] == 412);
@@ -160,7 +125,7 @@ TEST_CASE("what a GPU does is in the row and the event of its epoch") {
 
 TEST_CASE("a step's numbers are an event, and the command can be given to a shell again") {
   const TemporaryFolder folder;
-  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  RunDirectory run = make_run(folder.path());
   run.log_step(1, 7, {{"loss", 0.5}, {"overflow", true}, {"lr", 0.25}});
   const json event = json::parse(lines(run.path() / "metrics.jsonl")[0]);
   CHECK(event["event"] == "step");
@@ -176,7 +141,7 @@ TEST_CASE("a step's numbers are an event, and the command can be given to a shel
 
 TEST_CASE("a loss that is not finite and an area that is not defined are logged as such") {
   const TemporaryFolder folder;
-  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  RunDirectory run = make_run(folder.path());
   run.log_epoch({.epoch = 1, .train_loss = NAN});
   CHECK(lines(run.path() / "results.csv")[1] ==
         "1,0.000,nan,0,0,0,0,nan,0,0,0,0,0,0,nan,nan,nan,nan");
@@ -188,18 +153,18 @@ TEST_CASE("a loss that is not finite and an area that is not defined are logged 
 TEST_CASE("a resumed run has the lines of one that was never stopped") {
   const TemporaryFolder folder;
   {
-    RunDirectory run = RunDirectory::create(folder.path() / "whole", "mnist_cnn", false);
+    RunDirectory run = make_run(folder.path() / "whole");
     train(run, 1, 4);
   }
   {
-    RunDirectory run = RunDirectory::create(folder.path() / "stopped", "mnist_cnn", false);
+    RunDirectory run = make_run(folder.path() / "stopped");
     run.log("warning", {{"text", "no step"}});
     train(run, 1, 3);
     std::ofstream(run.path() / "metrics.jsonl", std::ios::app)
         << "{\"event\": \"st";  // killed while writing
     std::ofstream(run.path() / "results.csv", std::ios::app) << "4,40.0";
   }
-  RunDirectory run = RunDirectory::create(folder.path() / "stopped", "mnist_cnn", true);
+  RunDirectory run = make_run(folder.path() / "stopped", true);
   run.continue_after(2, 4);
   CHECK(run.seconds_before() == 20);
   train(run, 3, 4);
@@ -219,7 +184,7 @@ TEST_CASE("a resumed run has the lines of one that was never stopped") {
 
 TEST_CASE("a run resumed within an epoch keeps the steps of that epoch up to its checkpoint") {
   const TemporaryFolder folder;
-  RunDirectory run = RunDirectory::create(folder.path(), "mnist_cnn", false);
+  RunDirectory run = make_run(folder.path());
   train(run, 1, 2);
   run.continue_after(1, 3);
   const std::vector<std::string> events = lines(run.path() / "metrics.jsonl");

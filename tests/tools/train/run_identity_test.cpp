@@ -26,6 +26,7 @@ const std::map<std::string, std::string> kMetadata = {
     {"batches", "4 x 2 x 3, seed 18446744073709551615, balanced"},
     {"recipe", R"({"accumulate":3,"batch_size":"4","crop":null,"eps":1e-08,"freeze":"","lr":0.001,)"
                R"("warmup_factor":0.3333333333333333})"},
+    {"image_files", "0f4ea1a0a8a8f0f4a1b32b7b6ff2c7d1cbb2f2a3f51d0ffb8a3f8ad3f7d0cf31"},
     {"image_sizes", "d5f2c33161e5075b33a6d578020755d8164bf4d3bf693be31bb0a76d68a84f45"},
     {"image_contents", ""},
     {"cache", "disk"}};
@@ -46,10 +47,24 @@ TEST_CASE("the texts of a checkpoint are read, and written as they were") {
   CHECK(identity.recipe.at("crop") == "null");
   CHECK(identity.cache == CacheKind::disk);
   CHECK(to_metadata(identity) == kMetadata);
+  for (const char* recipe : {"", "{\"lr\":0.d}", "[1]", "{\"a\":[[[[[[[[[[[[[[[[[[[["}) {
+    auto broken = kMetadata;
+    broken["recipe"] = recipe;
+    CHECK_THROWS_WITH_AS(run_identity_from(broken, "a"), "a: its recipe is no JSON object", Error);
+  }
+  CHECK_FALSE(identity.norm_epsilon);
+  auto other_norms = kMetadata;
+  other_norms["norm_epsilon"] = "1e-05";
+  CHECK(run_identity_from(other_norms, "a").norm_epsilon == 1e-5);
+  CHECK(to_metadata(run_identity_from(other_norms, "a")) == other_norms);
 
   for (const auto& [name, text] : kMetadata) {
     std::map<std::string, std::string> less = kMetadata;
     less.erase(name);
+    if (name == "image_files") {  // which former versions did not write
+      CHECK(run_identity_from(less, "a.safetensors").image_files.empty());
+      continue;
+    }
     CHECK_THROWS_WITH_AS(run_identity_from(less, "a.safetensors"),
                          doctest::Contains((name + " is missing").c_str()), Error);
   }
@@ -73,6 +88,8 @@ TEST_CASE("a run goes on with its own classes and images; its order counts withi
                  "batches of 4 x 2 x 3, seed 18446744073709551615, balanced; 8 x 3 x 1, seed"));
   now = before;
   now.image_names = "others";
+  CHECK(mentions(message_of([&] { check_same_run(before, now, false); }), "the labels are not"));
+  now.image_files = "other files";
   CHECK(mentions(message_of([&] { check_same_run(before, now, false); }), "the images are not"));
   now = before;
   now.classes = {"0"};
@@ -86,29 +103,35 @@ TEST_CASE("which flags a run that goes on may change without a word") {
   std::set<std::string> may_change;
   for (const Flag& flag : flags.list())
     if (flag.may_change) may_change.insert(flag.key());
-  CHECK(may_change == std::set<std::string>{"data",
-                                            "out",
-                                            "resume",
-                                            "epochs",
-                                            "max_steps",
-                                            "max_time",
-                                            "keep",
-                                            "gpus",
-                                            "ranks",
-                                            "checkpoint_every",
-                                            "workers",
-                                            "threads",
-                                            "weights",
-                                            "workspace",
-                                            "device",
-                                            "cache",
-                                            "cache_dir",
-                                            "lr_find",
-                                            "log_every",
-                                            "lr_find_steps",
-                                            "collective_timeout",
+  CHECK(may_change == std::set<std::string>{"data",           "out",
+                                            "resume",         "epochs",
+                                            "max_steps",      "max_time",
+                                            "keep",           "gpus",
+                                            "ranks",          "checkpoint_every",
+                                            "workers",        "threads",
+                                            "weights",        "weights_key",
+                                            "workspace",      "device",
+                                            "cache",          "cache_dir",
+                                            "detect_anomaly", "lr_find",
+                                            "log_every",      "on_leak",
+                                            "lr_find_steps",  "collective_timeout",
                                             "launch"});
   const RunIdentity identity = run_identity({}, {}, flags, 1);
   CHECK(identity.recipe.size() + may_change.size() == flags.list().size());
   CHECK(identity.recipe.at("batch_size") == "\"64\"");
+}
+
+TEST_CASE("images of other groups are other images; without groups nothing changes") {
+  TrainOptions options;
+  const Flags flags(options);
+  TrainingData data{.train = {.classes = {"a"}, .samples = {{"x/1.png"}, {"x/2.png"}}},
+                    .validation = {.classes = {"a"}, .samples = {{"x/3.png"}}}};
+  const auto digest = [&] { return run_identity({}, data, flags, 1).image_names; };
+  const std::string without = digest();
+  CHECK(without == "51cb6c422fd977c083258d80ed18588b89e95eb2ffa77e0d40158c2302fac27b");
+  data.train.samples[1].group = "patient 1";
+  const std::string with = digest();
+  CHECK(with != without);
+  data.train.samples[1].group = "patient 2";
+  CHECK(digest() != with);
 }

@@ -1,0 +1,123 @@
+// What a weight file becomes in a session: its head, its epsilon, and what its metadata may say.
+#include "tools/score/model_file.h"
+
+#include <doctest/doctest.h>
+
+#include "engine/error.h"
+#include "io/weights/safetensors.h"
+#include "tests/support.h"
+#include "tools/score/metadata.h"
+
+using namespace engine;
+using namespace engine::test;
+
+namespace {
+
+using Names = std::vector<std::string>;
+
+struct Network {
+  explicit Network(int classes)
+      : backend(make_reference_backend({})),
+        session(mnist_cnn({.classes = classes, .height = 28, .width = 28}), *backend,
+                {.programs = {{1, Mode::evaluate}}}) {
+    session.initialise(7);
+  }
+  std::vector<float> bias() const {
+    const auto state = session.state();
+    const auto values = state.at("fc2.bias").as<float>();
+    return {values.begin(), values.end()};
+  }
+
+  std::unique_ptr<Backend> backend;
+  Session session;
+};
+
+// The weights of a network whose head has the bias 1, 2, 3, …
+ModelFile file_of(const Names& classes) {
+  const Network source(static_cast<int>(classes.size()));
+  ModelFile file{.path = "f", .model = "mnist_cnn", .classes = classes};
+  file.file.tensors = source.session.state();
+  file.class_count = static_cast<int>(classes.size());
+  const auto bias = file.file.tensors.at("fc2.bias").as<float>();
+  for (size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<float>(i + 1);
+  return file;
+}
+
+std::string started(Network& network, const ModelFile& file, const Names& classes) {
+  return start_from(network.session, file, classes, 1);
+}
+
+}  // namespace
+
+TEST_CASE("a head follows the names of its classes, or starts anew") {
+  const ModelFile file = file_of({"cat", "dog", "fox"});
+  Network network(3);
+  CHECK(started(network, file, {"cat", "dog", "fox"}).empty());
+  CHECK(network.bias() == std::vector<float>{1, 2, 3});
+
+  CHECK(started(network, file, {"fox", "cat", "dog"}) ==
+        "f: its classes have another order: the rows of fc2.weight, fc2.bias follow their names");
+  CHECK(network.bias() == std::vector<float>{3, 1, 2});
+  const Tensor& before = file.file.tensors.at("fc2.weight");
+  const auto state = network.session.state();
+  const auto row = [](const Tensor& t, size_t i) {
+    const auto values = t.as<float>().subspan(i * t.shape[1], t.shape[1]);
+    return std::vector<float>(values.begin(), values.end());
+  };
+  CHECK(row(state.at("fc2.weight"), 0) == row(before, 2));
+  CHECK(row(state.at("fc2.weight"), 1) == row(before, 0));
+
+  CHECK(started(network, file, {"cat", "dog", "wolf"}) ==
+        "f: its 3 classes have other names: fc2.weight, fc2.bias start anew");
+  CHECK(network.bias() != std::vector<float>{1, 2, 3});
+  CHECK(network.session.state().at("fc1.weight").bytes == file.file.tensors.at("fc1.weight").bytes);
+
+  ModelFile nameless = file;
+  nameless.classes.clear();
+  CHECK(started(network, nameless, {"x", "y", "z"}).empty());
+  CHECK(network.bias() == std::vector<float>{1, 2, 3});
+}
+
+TEST_CASE("training starts from a file with another head or without one; other verbs do not") {
+  Network network(2);
+  ModelFile file = file_of({"cat", "dog", "fox"});
+  CHECK(started(network, file, {"cat", "dog"}) ==
+        "f: its head has 3 classes, this data set 2: fc2.weight, fc2.bias start anew");
+  CHECK_THROWS_WITH_AS(load_model_file(network.session, file), "f: its head has 3 classes, not 2",
+                       Error);
+  file.file.tensors.erase("fc2.weight");
+  CHECK_THROWS_WITH_AS(started(network, file, {"cat", "dog"}),
+                       doctest::Contains("does not fit the model: 1 missing (fc2.weight)"), Error);
+  file.file.tensors.erase("fc2.bias");
+  file.classes.clear();
+  file.class_count = 0;
+  CHECK(started(network, file, {"cat", "dog"}) ==
+        "f: it has no head: fc2.weight, fc2.bias start anew");
+  CHECK(network.session.state().at("fc1.weight").bytes == file.file.tensors.at("fc1.weight").bytes);
+}
+
+TEST_CASE("a model computes with the epsilon of its weights and writes it") {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder.path() / "w.safetensors";
+  const Graph usual = make_model("efficientnet_b0", {.classes = 2});
+  const auto epsilon_after = [&](const Graph& graph, const char* text) {
+    TensorFile file = model_file(graph, {}, {}, default_preprocess("efficientnet_b0"));
+    if (text) file.metadata["norm_epsilon"] = text;
+    write_safetensors(path, file);
+    ModelFile read = read_model_file(path, "");
+    read.class_count = 2;
+    return make_model(read, 32).norms.front().eps;
+  };
+  CHECK(epsilon_after(usual, nullptr) == 1e-5);
+  CHECK(epsilon_after(make_model("efficientnet_b0", {.norm_epsilon = 0.00025}), nullptr) ==
+        0.00025);
+  for (const char* text : {"", "x", "-1", "0", "nan", "1e-5 ", "2"})
+    CHECK_THROWS_WITH_AS(epsilon_after(usual, text), doctest::Contains("no epsilon"), Error);
+}
+
+TEST_CASE("metadata that nests is refused before it is parsed") {
+  CHECK(names_from_json(R"(["a","[[[[[[[[[[[[[[[[[[[["])", "f").size() == 2);
+  const std::string deep(200'000, '[');
+  CHECK_THROWS_WITH_AS(names_from_json(deep, "f"), doctest::Contains("no JSON array"), Error);
+  CHECK_THROWS_WITH_AS(preprocess_from_json(deep), doctest::Contains("nests deeper"), Error);
+}
