@@ -227,14 +227,12 @@ struct SinkEpilogue {
                                                 const BlockPlace& at, const Pack<T>* slot,
                                                 const float* constants, const ProductSums& sums,
                                                 float halved, Act activation) const {
-    const bool present = at.c < in.channels;
-    Pack<T> grad[kTileRows], h[kTileRows];
+    float sum_t[2][kHalfPack] = {}, sum_t_xhat[2][kHalfPack] = {};
+    for_rows(at.c < in.channels ? tile : Tile{}, me.row, [&](int i, int64_t pixel) {
+      Pack<T> grad, h;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int column = at.column + half * kHalfPack;
-      const OperandHalf of(constants, sums.columns, column);
-      float sum_t[kHalfPack] = {}, sum_t_xhat[kHalfPack] = {};
-      for_rows(present ? tile : Tile{}, me.row, [&](int i, int64_t) {
+      for (int half = 0; half < 2; ++half) {
+        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
         float x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack], act[kHalfPack];
         load_half(x, slot + i * kWarp, half);
         if (adds()) load_half(old, slot + (kTileRows + i) * kWarp, half);
@@ -242,22 +240,22 @@ struct SinkEpilogue {
         for (int k = 0; k < kHalfPack; ++k) {
           const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
           const float t = df[i][half * kHalfPack + k] * a.slope;
-          sum_t[k] += t;
-          sum_t_xhat[k] = fmaf(t, x[k] - of.mean[k], sum_t_xhat[k]);
+          sum_t[half][k] += t;
+          sum_t_xhat[half][k] = fmaf(t, x[k] - of.mean[k], sum_t_xhat[half][k]);
           value[k] = fmaf(t, halved * of.scale[k], old[k]);
           act[k] = a.h;
         }
-        half_of(grad[i], half) = vector_of<T>(value);
-        half_of(h[i], half) = vector_of<T>(act);
-      });
-      sums.fold(0, me.warp, column, sum_t);
-      sums.fold(1, me.warp, column, sum_t_xhat);
-    }
-    if (!present) return;
-    for_rows(tile, me.row, [&](int i, int64_t pixel) {
-      store_vector(gradient_at(pixel, at.c), grad[i]);
-      if (f) store_vector(f + pixel * in.channels + at.c, h[i]);
+        half_of(grad, half) = vector_of<T>(value);
+        half_of(h, half) = vector_of<T>(act);
+      }
+      store_vector(gradient_at(pixel, at.c), grad);
+      if (f) store_vector(f + pixel * in.channels + at.c, h);
     });
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sums.fold(0, me.warp, at.column + half * kHalfPack, sum_t[half]);
+      sums.fold(1, me.warp, at.column + half * kHalfPack, sum_t_xhat[half]);
+    }
   }
 };
 
@@ -288,23 +286,14 @@ struct GatedEpilogue {
   __device__ __forceinline__ void store(const float (&df)[kTileRows][kPack], const TileThread& me,
                                         const Tile& tile, const BlockPlace& at, const Pack<T>* slot,
                                         const float* constants, const ProductSums& sums) const {
-    const bool present = at.c < in.channels;
-    const Tile rows = present ? tile : Tile{};
-    Pack<T> dz[kTileRows], gated[kTileRows];
-    for_rows(rows, me.row, [&](int i, int64_t pixel) {
-      dz[i] = vector_of<T>(df[i]);
-      store_vector(sink.grad + pixel * sink.pitch + at.c, dz[i]);
-    });
+    const Tile rows = at.c < in.channels ? tile : Tile{};
     const float* const gates = in.gate + int64_t{tile.image} * in.channels + at.c;
     if (in.act == Activation::silu)
-      take_sums(gated, dz, me, rows, at, slot, gates, constants, sums,
-                [](float v) { return silu_with_slope_of_half(v); });
+      store_gated(df, me, rows, at, slot, gates, constants, sums,
+                  [](float v) { return silu_with_slope_of_half(v); });
     else
-      take_sums(gated, dz, me, rows, at, slot, gates, constants, sums,
-                [act = in.act](float u) { return activate(act, u); });
-    if (!f) return;
-    for_rows(rows, me.row,
-             [&](int i, int64_t pixel) { store_vector(f + pixel * in.channels + at.c, gated[i]); });
+      store_gated(df, me, rows, at, slot, gates, constants, sums,
+                  [act = in.act](float u) { return activate(act, u); });
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c,
@@ -326,35 +315,43 @@ struct GatedEpilogue {
 
  private:
   template <class Act>
-  __device__ __forceinline__ void take_sums(Pack<T> (&gated)[kTileRows], Pack<T> (&dz)[kTileRows],
-                                            const TileThread& me, const Tile& rows,
-                                            const BlockPlace& at, const Pack<T>* slot,
-                                            const float* gates, const float* constants,
-                                            const ProductSums& sums, Act activation) const {
+  __device__ __forceinline__ void store_gated(const float (&df)[kTileRows][kPack],
+                                              const TileThread& me, const Tile& rows,
+                                              const BlockPlace& at, const Pack<T>* slot,
+                                              const float* gates, const float* constants,
+                                              const ProductSums& sums, Act activation) const {
+    float sum[kSums][2][kHalfPack] = {}, gate[2][kHalfPack] = {};
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int column = at.column + half * kHalfPack;
-      const OperandHalf of(constants, sums.columns, column);
-      float gate[kHalfPack], sum[kSums][kHalfPack] = {};
-      if (rows.rows > 0) load_floats(gate, gates + half * kHalfPack);
-      for_rows(rows, me.row, [&](int i, int64_t) {
+    for (int half = 0; half < 2; ++half)
+      if (f && rows.rows > 0) load_floats(gate[half], gates + half * kHalfPack);
+    for_rows(rows, me.row, [&](int i, int64_t pixel) {
+      const Pack<T> dz = vector_of<T>(df[i]);
+      Pack<T> gated;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
         float x[kHalfPack], d[kHalfPack], value[kHalfPack];
         load_half(x, slot + i * kWarp, half);
-        to_floats(d, half_of(dz[i], half));
+        load_half(d, &dz, half);
 #pragma unroll
         for (int k = 0; k < kHalfPack; ++k) {
           const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
           const float slope = d[k] * a.slope;
-          sum[0][k] = fmaf(d[k], a.h, sum[0][k]);
-          sum[1][k] += slope;
-          sum[2][k] = fmaf(slope, x[k] - of.mean[k], sum[2][k]);
-          value[k] = a.h * gate[k];
+          sum[0][half][k] = fmaf(d[k], a.h, sum[0][half][k]);
+          sum[1][half][k] += slope;
+          sum[2][half][k] = fmaf(slope, x[k] - of.mean[k], sum[2][half][k]);
+          value[k] = a.h * gate[half][k];
         }
-        half_of(gated[i], half) = vector_of<T>(value);
-      });
+        half_of(gated, half) = vector_of<T>(value);
+      }
+      store_vector(sink.grad + pixel * sink.pitch + at.c, dz);
+      if (f) store_vector(f + pixel * in.channels + at.c, gated);
+    });
 #pragma unroll
-      for (int which = 0; which < kSums; ++which) sums.fold(which, me.warp, column, sum[which]);
-    }
+    for (int which = 0; which < kSums; ++which)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        sums.fold(which, me.warp, at.column + half * kHalfPack, sum[which][half]);
   }
 };
 
