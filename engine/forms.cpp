@@ -136,19 +136,43 @@ bool takes_fused_pointwise_first(const Layer& l, Direction direction) {
 bool takes_fused_pointwise_last(const Layer& l, Direction direction) {
   return takes_fused_pointwise(l, direction) && !takes_fused_pointwise_first(l, direction);
 }
+bool takes_mixed_pointwise_first(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_fused_pointwise_first(l, direction);
+}
+bool takes_mixed_pointwise_last(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_fused_pointwise_last(l, direction);
+}
 
-// The gradient of the operand leaves dy and f(x) for the product of the weight gradient.
 Scratch fused_pointwise_scratch(const Layer& l, Direction direction) {
   Scratch scratch{.partials = l.partials()};
   if (direction == Direction::forward) return scratch;
+  const WgradCut cut = wgrad_cut(l.sizes.pixels(l.conv.out), l.conv.out.channels(),
+                                 l.conv.in.at.channels(), l.options.limits);
+  scratch.weight = wgrad_partials(cut) * sizeof(float);
+  return scratch;
+}
+
+// Each product of the backward reads the gradient and the operand.
+Cost fused_pointwise_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  if (direction == Direction::forward) return {in + weight + out, flops};
+  const double gradient = l.gradient_in_place() ? out : 2 * out;
+  const double operand = l.conv.in.plain() ? 0 : in;
+  return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
+}
+
+// ---------------------------------------------------------------- mixed pointwise
+
+// The gradient of the operand leaves dy and f(x) for the product of the weight gradient.
+Scratch mixed_pointwise_scratch(const Layer& l, Direction) {
+  Scratch scratch{.partials = l.partials()};
   if (!l.operand_in_place()) scratch.operand = l.in();
   if (!l.gradient_in_place()) scratch.output = l.out();
   return scratch;
 }
 
-Cost fused_pointwise_cost(const Layer& l, Direction direction) {
+Cost mixed_pointwise_cost(const Layer& l, Direction) {
   const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
-  if (direction == Direction::forward) return {in + weight + out, flops};
   const double gradient = l.gradient_in_place() ? out : 3 * out;
   const double operand = l.operand_in_place() ? in : 3 * in;
   return {gradient + weight + operand + in + weight + out, 2 * flops};
@@ -226,10 +250,14 @@ constexpr Row kRows[] = {
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
      takes_fused_pointwise_first, fused_pointwise_scratch, fused_pointwise_cost},
+    {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
+     takes_mixed_pointwise_first, mixed_pointwise_scratch, mixed_pointwise_cost},
     {BackendKind::cuda, Form::matrix_product, "cuBLASLt", ConvForm::library, takes_product,
      library_scratch, library_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
      takes_fused_pointwise_last, fused_pointwise_scratch, fused_pointwise_cost},
+    {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
+     takes_mixed_pointwise_last, mixed_pointwise_scratch, mixed_pointwise_cost},
     {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
      takes_any_but_products, library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,

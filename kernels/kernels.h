@@ -132,6 +132,14 @@ struct PointwiseDgrad {
                   const OperandView<T>& in, const T* weight, float* partials, cudaStream_t stream);
 };
 
+template <class T>
+struct PointwiseWgrad {
+  // dweight (C', C) = the weight's gradient, without a limit to either. `partials` is scratch of
+  // wgrad_partials() floats, counted with device_limits().
+  static void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in,
+                  float* partials, cudaStream_t stream);
+};
+
 // ---------------------------------------------------------------- sweeps/pool.cu
 
 template <class T>

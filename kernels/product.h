@@ -1,9 +1,10 @@
-// How a fused product cuts its work, and the shared memory that it takes. No CUDA: the planner asks
-// whether a product fits, and the cut is tested without a device.
+// How fused products cut their work, and the shared memory that they take. No CUDA: the planner asks
+// whether a product fits and what scratch it wants, and the cuts are tested without a device.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 #include "kernels/tiles.h"
 
@@ -139,6 +140,189 @@ inline ProductCut product_cut(const ProductShape& shape, const ProductWork& w,
   cut.pieces = product_blocks(cut.span, cut.per);
   cut.units = spans * cut.pieces;
   return cut;
+}
+
+// ---------------------------------------------------------------- the gradient of the weights
+
+// dweight (rows, columns) = dyᵀ (rows, pixels) · f (pixels, columns). A thread block takes a
+// rectangle of dweight over a run of pixels, kWgradPixels a step; its warps take a grid of
+// rectangles of that, kWgradColumns wide.
+constexpr int kWgradPixels = 32;
+constexpr int kWgradColumns = 32;
+constexpr int kWgradPack = 8;       // channels that a thread takes at a time, 16 bytes
+constexpr int kWgradMostSlots = 4;  // of the ring of what is copied ahead, a step each
+
+// A form of the kernel.
+struct WgradShape {
+  int warps;   // of a thread block, a power of two
+  int rows;    // of a warp's rectangle, a multiple of 16
+  int blocks;  // thread blocks of a multiprocessor that the registers allow
+};
+
+// Those that there are, as types for the kernel.
+struct WgradNarrow {
+  static constexpr WgradShape shape{.warps = 8, .rows = 32, .blocks = 2};
+};
+struct WgradSquare {
+  static constexpr WgradShape shape{.warps = 8, .rows = 64, .blocks = 2};
+};
+struct WgradMedium {
+  static constexpr WgradShape shape{.warps = 16, .rows = 48, .blocks = 1};
+};
+struct WgradLarge {
+  static constexpr WgradShape shape{.warps = 16, .rows = 64, .blocks = 1};
+};
+constexpr WgradShape kWgradShapes[] = {WgradNarrow::shape, WgradSquare::shape, WgradMedium::shape,
+                                       WgradLarge::shape};
+
+// Calls use(shape type) with number `which` of kWgradShapes.
+template <class Use>
+decltype(auto) visit_wgrad_shape(int which, Use use) {
+  switch (which) {
+    case 0: return use(WgradNarrow{});
+    case 1: return use(WgradSquare{});
+    case 2: return use(WgradMedium{});
+    default: return use(WgradLarge{});
+  }
+}
+
+// One side of a block's rectangle: dy or f. Some of the block's warps copy and transform it, each
+// thread always the same pack, of every `step`th pixel.
+struct WgradSide {
+  int channels;       // of all blocks
+  int packs, blocks;  // packs of a block; blocks along this side
+  int pitch;          // packs from pixel to pixel for the matrix unit; odd, so that no banks clash
+  int streams;        // tensors that it is made of
+  int warps, step;    // threads that have no pack, or lie beyond `step` pixels, do nothing
+  int passes;         // pixels of a thread in a step
+
+  ENGINE_HOST_DEVICE constexpr int threads() const { return warps * 32; }
+  ENGINE_HOST_DEVICE constexpr int copied() const { return passes * streams * threads(); }  // packs
+};
+
+// The grid is (row blocks · column blocks, splits); a split is a run of pixels.
+struct WgradCut {
+  int shape;                // its number
+  int warp_rows;            // of the grid of warps
+  WgradSide rows, columns;  // dy, f
+  int tile, slot;           // packs of a step: transformed, and in the ring
+  int resident;             // thread blocks of a multiprocessor
+  int slots, shared;        // slots of the ring; bytes of all shared memory
+  int per, splits;          // pixels of a split; splits
+};
+
+// Blocks as wide as a grid of warps, or all alike; `rectangle` is what a warp has of it.
+inline WgradSide wgrad_side(int channels, int streams, int warps, int rectangle) {
+  WgradSide side{.channels = channels, .streams = streams};
+  const int all = channels / kWgradPack, of_warp = rectangle / kWgradPack;
+  side.blocks = product_blocks(all, warps * of_warp);
+  side.packs = product_blocks(all, side.blocks);
+  side.blocks = product_blocks(all, side.packs);
+  side.pitch = product_blocks(side.packs, of_warp) * of_warp | 1;
+  return side;
+}
+
+// Shares the warps out so that both sides are ready at about the same time; false: they are too
+// few. A pack of dy, made of two, takes about half again as long as one of f.
+inline bool share_wgrad_warps(WgradCut& cut, int warps) {
+  constexpr int kRowTime = 3, kColumnTime = 2;
+  const auto passes = [](const WgradSide& side, int w) {
+    const int step = std::min(kWgradPixels, 32 * w / side.packs);
+    return step > 0 ? product_blocks(kWgradPixels, step) : kWgradPixels * side.packs;
+  };
+  int chosen = 1, least = INT32_MAX;
+  for (int w = 1; w < warps; ++w) {
+    const int time =
+        std::max(kRowTime * passes(cut.rows, w), kColumnTime * passes(cut.columns, warps - w));
+    if (time >= least) continue;
+    least = time;
+    chosen = w;
+  }
+  cut.rows.warps = chosen;
+  cut.columns.warps = warps - chosen;
+  for (WgradSide* side : {&cut.rows, &cut.columns}) {
+    side->step = std::min(kWgradPixels, side->threads() / side->packs);
+    side->passes = passes(*side, side->warps);
+  }
+  return cut.rows.step > 0 && cut.columns.step > 0;
+}
+
+// As many thread blocks of a multiprocessor as the registers allow, or fewer, each with two tiles and
+// as many slots as fit; false: there is no room for two slots.
+inline bool fit_wgrad(WgradCut& cut, const WgradShape& shape, const DeviceLimits& limits) {
+  constexpr int kPackBytes = 16;
+  cut.tile = kWgradPixels * (cut.rows.pitch + cut.columns.pitch);
+  cut.slot = cut.rows.copied() + cut.columns.copied();
+  for (cut.resident = shape.blocks; cut.resident > 0; --cut.resident) {
+    const int room = limits.shared_bytes / cut.resident - limits.reserved_bytes;
+    for (cut.slots = kWgradMostSlots; cut.slots >= 2; --cut.slots) {
+      cut.shared = (2 * cut.tile + cut.slots * cut.slot) * kPackBytes;
+      if (cut.shared <= room) return true;
+    }
+  }
+  return false;
+}
+
+// A multiprocessor with fewer than 16 warps takes half again as long.
+inline int64_t slowed(int64_t time, int warps) {
+  return warps < 16 ? time + time / 2 : time;
+}
+
+// The splits that take the least time, in bytes that a multiprocessor moves: what its blocks load,
+// and its share of the partial sums, written and read.
+inline void split_wgrad(WgradCut& cut, int64_t pixels, const DeviceLimits& limits) {
+  constexpr int64_t kPackBytes = 16, kSumBytes = 2 * sizeof(float);
+  const int steps = product_blocks(pixels, kWgradPixels),
+            tiles = cut.rows.blocks * cut.columns.blocks;
+  const int64_t step_bytes =
+      int64_t{kWgradPixels} * kPackBytes * (cut.rows.streams * cut.rows.packs + cut.columns.packs);
+  const int64_t elements = int64_t{cut.rows.channels} * cut.columns.channels;
+  const int most = std::clamp(cut.resident * limits.multiprocessors / tiles, 1, steps);
+  int64_t least = INT64_MAX;
+  for (int wanted = 1; wanted <= most; ++wanted) {
+    const int per = product_blocks(steps, wanted), splits = product_blocks(steps, per);
+    const int together = product_blocks(int64_t{tiles} * splits, limits.multiprocessors);
+    const int warps = std::min(together, cut.resident) * kWgradShapes[cut.shape].warps;
+    const int64_t sums = splits > 1 ? splits * elements * kSumBytes / limits.multiprocessors : 0;
+    const int64_t time = slowed(together * per * step_bytes, warps) + sums;
+    if (time >= least) continue;
+    least = time;
+    cut.per = per * kWgradPixels;
+    cut.splits = splits;
+  }
+}
+
+// The shape and grid of warps that load and multiply least: for each pixel, a value that is loaded
+// takes about as long as 64 products. Channels are multiples of eight.
+inline WgradCut wgrad_cut(int64_t pixels, int rows, int columns, const DeviceLimits& limits) {
+  constexpr int64_t kLoad = 64;
+  constexpr int kShapes = static_cast<int>(std::size(kWgradShapes));
+  WgradCut best{};
+  int64_t least = INT64_MAX;
+  for (int which = 0; which < kShapes; ++which) {
+    const WgradShape& shape = kWgradShapes[which];
+    for (int warp_rows = 1; warp_rows <= shape.warps; warp_rows *= 2) {
+      WgradCut cut{.shape = which, .warp_rows = warp_rows};
+      const int warp_columns = shape.warps / warp_rows;
+      cut.rows = wgrad_side(rows, 2, warp_rows, shape.rows);
+      cut.columns = wgrad_side(columns, 1, warp_columns, kWgradColumns);
+      if (!share_wgrad_warps(cut, shape.warps) || !fit_wgrad(cut, shape, limits)) continue;
+      const int64_t tiles = int64_t{cut.rows.blocks} * cut.columns.blocks;
+      const int64_t loads = int64_t{2} * cut.columns.blocks * rows + cut.rows.blocks * columns;
+      const int64_t time = slowed(kLoad * loads + tiles * shape.warps * shape.rows * kWgradColumns,
+                                  cut.resident * shape.warps);
+      if (time >= least) continue;
+      least = time;
+      best = cut;
+    }
+  }
+  split_wgrad(best, pixels, limits);
+  return best;
+}
+
+// The floats of scratch for the partial sums, (splits, rows, columns); none where nothing is split.
+inline int64_t wgrad_partials(const WgradCut& cut) {
+  return cut.splits > 1 ? int64_t{cut.splits} * cut.rows.channels * cut.columns.channels : 0;
 }
 
 }  // namespace engine

@@ -106,5 +106,7 @@ template <class T>
 std::optional<Launches> fused_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 
 }  // namespace engine::cuda

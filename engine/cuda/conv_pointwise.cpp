@@ -1,6 +1,7 @@
-// Pointwise convolutions by our own products, fused on both sides. The backward's makes dy and f(x)
-// on the way to the operand's gradient and leaves them to cuBLASLt for the weight gradient.
+// Pointwise convolutions by our own products, fused on both sides. The weight gradient is a fused
+// product too, or cuBLASLt's, from the dy and f(x) that the operand's gradient then leaves.
 #include "engine/cuda/conv.h"
+#include "kernels/product.h"
 
 namespace engine::cuda {
 
@@ -48,7 +49,29 @@ Launch pointwise_dgrad(const Cuda& gpu, const Layer<T>& l, T* dy, T* f) {
 }
 
 template <class T>
-Launches pointwise_backward(Cuda& gpu, const Layer<T>& l) {
+Launch pointwise_wgrad(const Cuda& gpu, const Layer<T>& l) {
+  const int64_t floats = wgrad_partials(
+      wgrad_cut(l.out.pixels(), l.out.channels, l.in.channels, kernels::device_limits()));
+  float* partials = scratch<float>(l.program, l.plan().backward.weight, floats, "weight partials");
+  return {
+      "pointwise_wgrad",
+      shape(l),
+      {bytes_of(l.gradient) + bytes_of(l.in) + weights(l) * sizeof(float), flops(l)},
+      [dweight = l.dweight, gradient = l.gradient, in = l.in, partials, stream = gpu.stream.get()] {
+        kernels::PointwiseWgrad<T>::run(dweight, gradient, in, partials, stream);
+      }};
+}
+
+template <class T>
+Launches fused_backward(const Cuda& gpu, const Layer<T>& l) {
+  Launches launches;
+  if (l.sink.grad) launches.push_back(pointwise_dgrad<T>(gpu, l, nullptr, nullptr));
+  launches.push_back(pointwise_wgrad(gpu, l));
+  return launches;
+}
+
+template <class T>
+Launches mixed_backward(Cuda& gpu, const Layer<T>& l) {
   const auto dy = gradient_source(l, !l.gradient.normed());
   const auto f = operand_source(l, l.in.plain(), l.plan().backward.operand);
   Launches launches;
@@ -62,12 +85,18 @@ Launches pointwise_backward(Cuda& gpu, const Layer<T>& l) {
 template <class T>
 std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   if constexpr (sizeof(T) == 2) {
-    if (direction == Direction::backward && l.sink.grad) return pointwise_backward(gpu, l);
-    if (direction == Direction::forward) {
-      Launches launches;
-      launches.push_back(pointwise_forward(gpu, l));
-      return launches;
-    }
+    if (direction == Direction::backward) return fused_backward(gpu, l);
+    Launches launches;
+    launches.push_back(pointwise_forward(gpu, l));
+    return launches;
+  }
+  return std::nullopt;
+}
+
+template <class T>
+std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
+  if constexpr (sizeof(T) == 2) {
+    if (direction == Direction::backward && l.sink.grad) return mixed_backward(gpu, l);
   }
   return std::nullopt;
 }
@@ -75,6 +104,10 @@ std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direc
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
+                                                      Direction);
+template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<float>&, Direction);
+template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<__half>&, Direction);
+template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
                                                       Direction);
 
 }  // namespace engine::cuda

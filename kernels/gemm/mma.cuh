@@ -52,6 +52,15 @@ __device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// Four matrices of 8 × 8 values, transposed: lane 8·i + j addresses row j of matrix i, and thread
+// (g, t) gets, of matrix i, the values of rows 2t and 2t + 1 in column g.
+__device__ __forceinline__ void load_transposed(uint32_t (&r)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared)
+               : "memory");
+}
+
 // One special-function operation; its relative error is 2⁻¹¹.
 __device__ __forceinline__ float tanh_approximate(float x) {
   float y;

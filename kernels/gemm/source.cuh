@@ -58,6 +58,49 @@ __device__ __forceinline__ Folded fold_norm(const ChannelNorm<float>& norm, Acti
   return {scale, fmaf(-norm.mean, scale, half * norm.beta)};
 }
 
+// Calls use(activation of u = scale·x + shift), folded by fold_norm().
+template <class Use>
+__device__ __forceinline__ void visit_activation(Activation act, Use use) {
+  if (act == Activation::silu)
+    use([](float v) { return silu_of_half(v); });
+  else if (act == Activation::relu)
+    use([](float u) { return activate(Activation::relu, u).h; });
+  else if (act == Activation::relu6)
+    use([](float u) { return activate(Activation::relu6, u).h; });
+  else
+    use([](float u) { return u; });
+}
+
+// gate·activation(scale·x + shift), with a gate if it is `gated`.
+template <class T, class Act>
+__device__ __forceinline__ Pack<T> activate_pack(const Pack<T>& x, const float (&scale)[kPack],
+                                                 const float (&shift)[kPack],
+                                                 const float (&gate)[kPack], bool gated,
+                                                 Act activation) {
+  float v[kPack];
+  to_floats(v, x);
+#pragma unroll
+  for (int k = 0; k < kPack; ++k) v[k] = activation(fmaf(scale[k], v[k], shift[k]));
+  if (gated) {
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) v[k] *= gate[k];
+  }
+  return vector_of<T>(v);
+}
+
+// dy = G + scale·x + shift.
+template <class T>
+__device__ __forceinline__ Pack<T> complete_pack(const Pack<T>& grad, const Pack<T>& x,
+                                                 const float (&scale)[kPack],
+                                                 const float (&shift)[kPack]) {
+  float v[kPack], u[kPack];
+  to_floats(v, grad);
+  to_floats(u, x);
+#pragma unroll
+  for (int k = 0; k < kPack; ++k) v[k] += fmaf(scale[k], u[k], shift[k]);
+  return vector_of<T>(v);
+}
+
 // f = gate·act(norm(x)), with a learned gate if any.
 template <class T>
 struct OperandSource {
@@ -85,33 +128,16 @@ struct OperandSource {
       for (int i = 0; i < kTileRows; ++i) f[i] = slot[i * kWarp];
       return;
     }
-    float a[kPack], b[kPack], gate[kPack];
+    float a[kPack], b[kPack], gate[kPack] = {};
     load_floats(a, scale);
     load_floats(b, shift);
     if (in.gate && c < in.channels)
       load_floats(gate, in.gate + int64_t{tile.image} * in.channels + c);
-    const auto each = [&](auto activation) {
+    visit_activation(in.act, [&](auto activation) {
 #pragma unroll
-      for (int i = 0; i < kTileRows; ++i) {
-        float v[kPack];
-        to_floats(v, slot[i * kWarp]);
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) v[k] = activation(fmaf(a[k], v[k], b[k]));
-        if (in.gate) {
-#pragma unroll
-          for (int k = 0; k < kPack; ++k) v[k] *= gate[k];
-        }
-        f[i] = vector_of<T>(v);
-      }
-    };
-    if (in.act == Activation::silu)
-      each([](float v) { return silu_of_half(v); });
-    else if (in.act == Activation::relu)
-      each([](float u) { return activate(Activation::relu, u).h; });
-    else if (in.act == Activation::relu6)
-      each([](float u) { return activate(Activation::relu6, u).h; });
-    else
-      each([](float u) { return u; });
+      for (int i = 0; i < kTileRows; ++i)
+        f[i] = activate_pack(slot[i * kWarp], a, b, gate, in.gate != nullptr, activation);
+    });
   }
 };
 
@@ -153,14 +179,8 @@ struct GradientSource {
     load_floats(a, scale);
     load_floats(b, shift);
 #pragma unroll
-    for (int i = 0; i < kTileRows; ++i) {
-      float v[kPack], x[kPack];
-      to_floats(v, slot[i * kWarp]);
-      to_floats(x, slot[(kTileRows + i) * kWarp]);
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) v[k] += fmaf(a[k], x[k], b[k]);
-      value[i] = vector_of<T>(v);
-    }
+    for (int i = 0; i < kTileRows; ++i)
+      value[i] = complete_pack(slot[i * kWarp], slot[(kTileRows + i) * kWarp], a, b);
     if (!dense || !leaves || c >= dy.channels) return;
     for_rows(tile, row, [&](int i, int64_t pixel) {
       store_vector(dense + pixel * dy.channels + c, value[i]);

@@ -1,6 +1,6 @@
-// Pointwise convolutions as fused products, both directions, against the reference: every shape of
+// Pointwise convolutions as fused products, all three, against the reference: every shape of
 // the kernel, ragged tiles, channel counts that are multiples of 8 alone, slices, every operand and
-// gradient that they take; the same bits in every run; and the cut.
+// gradient that they take; the same bits in every run; and the cuts.
 #include <cstring>
 
 #include "kernels/product.h"
@@ -130,6 +130,59 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
     }
 }
 
+// The same, layers that take other shapes and grids of warps, and one with many steps in a split.
+std::vector<Layer> wgrad_layers() {
+  std::vector<Layer> all = layers();
+  const auto add = [&](int batch, int height, int width, int in, int out) {
+    all.push_back(layer(batch, height, width, {1, 1, 1, in, in, 0}, {1, 1, 1, out, out, 0}));
+  };
+  add(1, 3, 3, 192, 32);
+  add(2, 6, 5, 32, 192);
+  add(2, 7, 7, 288, 48);
+  add(3, 7, 5, 48, 288);
+  add(1, 9, 7, 360, 128);
+  add(2, 7, 7, 384, 576);
+  add(4, 133, 127, 8, 16);
+  return all;
+}
+
+TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  struct Options {
+    OperandOptions in;
+    bool normed;
+  };
+  const std::vector<Options> options = {{{true, Activation::silu, GateKind::learned}, true},
+                                        {{true, Activation::relu, GateKind::none}, true},
+                                        {{true, Activation::relu6, GateKind::none}, false},
+                                        {{true, Activation::none, GateKind::none}, true},
+                                        {{false, Activation::none, GateKind::none}, true},
+                                        {{false, Activation::none, GateKind::none}, false}};
+  for (const Layer& l : wgrad_layers())
+    for (const Options& o : options) {
+      OperandCase<T> in(l.in, o.in, 1);
+      GradientCase<T> dy(l.out, {o.normed, false}, 30);
+      const size_t elements = size_t(l.in.channels) * l.out.channels;
+      Mirror<float> dweight(elements, 9.f), again(elements, 9.f);  // overwritten
+      const DeviceArray<float> partials(wgrad_partials(
+          wgrad_cut(l.in.pixels(), l.out.channels, l.in.channels, kernels::device_limits())));
+      for (Mirror<float>* to : {&dweight, &again})
+        kernels::PointwiseWgrad<T>::run(to->device(), dy.device_view(), in.device_view(),
+                                        partials.data(), nullptr);
+      reference::convolve_weight(dweight.host(), reference::load_gradient(dy.host_view()),
+                                 reference::load_operand(in.host_view()), in.host_view(),
+                                 dy.host_view(), kPoint, false);
+      CAPTURE(l.in.channels);
+      CAPTURE(l.out.channels);
+      // Both factors of each product are rounded, to values of up to about three.
+      const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
+      Tolerance allowed = sum_tolerance(double(l.in.pixels()));
+      allowed.absolute += 24 * ulp * std::sqrt(double(l.in.pixels()));
+      dweight.check(allowed, "dweight");
+      CHECK(same_bits(dweight.download(), again.download()));
+    }
+}
+
 // Every tile lies in one unit, every channel in one group, and the shared memory that is taken is
 // there.
 TEST_CASE("the cut of fused products") {
@@ -170,4 +223,36 @@ TEST_CASE("the cut of fused products") {
               CHECK((c.groups - 1) * c.columns < channels);
               CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
             }
+}
+
+// Every channel lies in one block, every pixel in one split and in the step of one thread, and the
+// shared memory that is taken is there.
+TEST_CASE("the cut of the weight gradient") {
+  const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
+  for (const DeviceLimits& l : {limits, a100})
+    for (const int64_t pixels : {1, 33, 6272, 100352, 401408, 12845056})
+      for (const int rows : {8, 24, 136, 288, 2304})
+        for (const int columns : {8, 40, 128, 816, 2304}) {
+          const WgradCut c = wgrad_cut(pixels, rows, columns, l);
+          const WgradShape& shape = kWgradShapes[c.shape];
+          const int warp_columns = shape.warps / c.warp_rows;
+          CHECK(c.rows.packs * kWgradPack <= c.warp_rows * shape.rows);
+          CHECK(c.columns.packs * kWgradPack <= warp_columns * kWgradColumns);
+          CHECK(c.rows.warps + c.columns.warps == shape.warps);
+          for (const WgradSide& side : {c.rows, c.columns}) {
+            CHECK(side.packs * side.blocks * kWgradPack >= side.channels);
+            CHECK(side.packs * (side.blocks - 1) * kWgradPack < side.channels);
+            CHECK(side.pitch >= side.packs);
+            CHECK(side.pitch % 2 == 1);
+            CHECK(side.step * side.packs <= side.threads());
+            CHECK(side.step * side.passes >= kWgradPixels);
+          }
+          CHECK(c.per % kWgradPixels == 0);
+          CHECK(int64_t{c.per} * c.splits >= pixels);
+          CHECK(int64_t{c.per} * (c.splits - 1) < pixels);
+          CHECK(c.slots >= 2);
+          CHECK(c.resident * (c.shared + l.reserved_bytes) <= l.shared_bytes);
+          // The partial sums stay in the cache.
+          CHECK(wgrad_partials(c) * int64_t{sizeof(float)} <= l.l2_bytes);
+        }
 }
