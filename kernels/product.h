@@ -1,4 +1,4 @@
-// How fused products cut their work, and the shared memory that they take. No CUDA: the planner asks
+// How fused products cut their work, and the shared memory they take. No CUDA: the planner asks
 // whether a product fits and what scratch it wants, and the cuts are tested without a device.
 #pragma once
 
@@ -247,8 +247,8 @@ inline bool share_wgrad_warps(WgradCut& cut, int warps) {
   return cut.rows.step > 0 && cut.columns.step > 0;
 }
 
-// As many thread blocks of a multiprocessor as the registers allow, or fewer, each with two tiles and
-// as many slots as fit; false: there is no room for two slots.
+// As many thread blocks of a multiprocessor as the registers allow, or fewer, each with two tiles
+// and as many slots as fit; false: there is no room for two slots.
 inline bool fit_wgrad(WgradCut& cut, const WgradShape& shape, const DeviceLimits& limits) {
   constexpr int kPackBytes = 16;
   cut.tile = kWgradPixels * (cut.rows.pitch + cut.columns.pitch);
@@ -293,9 +293,9 @@ inline void split_wgrad(WgradCut& cut, int64_t pixels, const DeviceLimits& limit
 }
 
 // The shape and grid of warps that load and multiply least: for each pixel, a value that is loaded
-// takes about as long as 64 products. Channels are multiples of eight.
+// takes about as long as 128 products. Channels are multiples of eight.
 inline WgradCut wgrad_cut(int64_t pixels, int rows, int columns, const DeviceLimits& limits) {
-  constexpr int64_t kLoad = 64;
+  constexpr int64_t kLoad = 128;
   constexpr int kShapes = static_cast<int>(std::size(kWgradShapes));
   WgradCut best{};
   int64_t least = INT64_MAX;

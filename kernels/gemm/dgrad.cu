@@ -1,8 +1,8 @@
 // Pointwise convolution, the gradient of its operand: df = Wᵀ · dy with dy made from (G_y, y) on
 // load, and the operand's gradient with its sums in the epilogue. If wanted, it leaves dy and f(x)
-// dense for a library's product of the weight gradient. For each pixel it moves, in values of T, C'
-// (G_y), C' more with a norm (y), C (G), and C more for each of x and an old G; C' and C if dy and f
-// are left.
+// dense for a library's product of the weight gradient. For each pixel it moves, in values of T,
+// C' (G_y), C' more with a norm (y), C (G), and C more for each of x and an old G; C' and C if dy
+// and f are left.
 #include "kernels/gemm/product.cuh"
 #include "kernels/kernels.h"
 

@@ -55,29 +55,26 @@ class WgradLoader {
       take_operand(block.begin);
   }
 
-  // Asks for the next step, which has `count` pixels or more, into `slot` packs from the ring's
-  // first on.
+  // Asks for the next step, of which `count` pixels are left, into the slot that begins `slot`
+  // packs from the ring's first on.
   __device__ __forceinline__ void copy(int slot, int count) {
-    if (row_ == kWgradPixels) return;
-    const int pitch = of_dy_ ? dy_.pitch : in_.pitch, end = min(count, kWgradPixels);
     Pack<T>* raw = raw_ + slot;
-    for (int r = row_; r < end; r += side_.step) {
-      copy_async(raw, x_ + r * pitch);
-      if (y_) copy_async(raw + side_.threads(), y_ + r * pitch);
+    for (int r = row_; r < kWgradPixels; r += side_.step) {
+      if (r < count) ask(raw, r);
       raw += side_.streams * side_.threads();
     }
-    x_ += kWgradPixels * pitch;
-    if (y_) y_ += kWgradPixels * pitch;
+    advance();
   }
 
-  // From that slot to the tile that begins `tile` packs from the first on; zero beyond `count`
-  // pixels. `pixel` is the first of the step.
-  __device__ __forceinline__ void transform(int tile, int slot, int count, int pixel) {
+  // From that slot to the tile that begins `tile` packs from the first on; zero beyond the `count`
+  // pixels that are left from `pixel` on. Asks for the next step, `ahead` pixels, in its place.
+  __device__ __forceinline__ void transform(int tile, int slot, int pixel, int count, int ahead) {
     const auto each = [&](auto make) {
-      const Pack<T>* raw = raw_ + slot;
+      Pack<T>* raw = raw_ + slot;
       for (int r = row_; r < kWgradPixels; r += side_.step) {
         Pack<T> value{};
         if (r < count) value = make(raw, r);
+        if (r < ahead) ask(raw, r);
         store_vector(to_[tile + r * side_.pitch].at, value);
         raw += side_.streams * side_.threads();
       }
@@ -100,6 +97,7 @@ class WgradLoader {
         });
       });
     }
+    advance();
   }
 
  private:
@@ -124,6 +122,20 @@ class WgradLoader {
       scale_[k] = folded.scale;
       shift_[k] = folded.shift;
     }
+  }
+  // Copies pixel r of the step that is next.
+  __device__ __forceinline__ void ask(Pack<T>* raw, int r) const {
+    const int at = r * pitch();
+    copy_async(raw, x_ + at);
+    if (of_dy_ && y_) copy_async(raw + side_.threads(), y_ + at);
+  }
+  __device__ __forceinline__ void advance() {
+    commit_copies();
+    x_ += kWgradPixels * pitch();
+    if (y_) y_ += kWgradPixels * pitch();
+  }
+  __device__ __forceinline__ int pitch() const {
+    return of_dy_ ? dy_.pitch : in_.pitch;
   }
   // The thread has come to this pixel.
   __device__ __forceinline__ void meet(int pixel) {
@@ -236,17 +248,14 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
   Pack<T>* const tiles = reinterpret_cast<Pack<T>*>(dynamic_shared);
   WgradLoader<T> loader(dy, in, cut, block, tiles, tiles + 2 * cut.tile);
   WgradWarp<Shape, T> warp(cut, tiles);
-  for (int slot = 0; slot < cut.slots; ++slot) {
+  for (int slot = 0; slot < cut.slots; ++slot)
     loader.copy(slot * cut.slot, block.end - block.begin - slot * kWgradPixels);
-    commit_copies();
-  }
   int slot = 0, tile = 0;
   for (int pixel = block.begin; pixel < block.end; pixel += kWgradPixels) {
     const int left = block.end - pixel;
     wait_oldest(cut.slots);
-    loader.transform(tile * cut.tile, slot * cut.slot, left, pixel);
-    loader.copy(slot * cut.slot, left - cut.slots * kWgradPixels);
-    commit_copies();
+    loader.transform(tile * cut.tile, slot * cut.slot, pixel, left,
+                     left - cut.slots * kWgradPixels);
     __syncthreads();
     warp.multiply_add(tile * cut.tile);
     tile ^= 1;
