@@ -5,6 +5,7 @@
 #include "engine/error.h"
 #include "engine/step_sizes.h"
 #include "kernels/banded_tiles.h"
+#include "kernels/product.h"
 
 namespace engine {
 
@@ -103,6 +104,80 @@ Scratch banded_depthwise_scratch(const Layer& l, Direction direction) {
   return forward ? Scratch{.partials = bytes} : Scratch{.weight = bytes};
 }
 
+// ---------------------------------------------------------------- fused pointwise
+
+// The slice lies in memory in whole packs of eight channels.
+bool in_packs(const Layer& l, const Slice& s) {
+  constexpr int kPack = 8;
+  return s.c0 % kPack == 0 && s.channels() % kPack == 0 &&
+         l.sizes.graph.buffers[s.buffer].channels % kPack == 0;
+}
+
+// The kernels multiply 16-bit values, add no bias, take a learned gate on the operand alone, and
+// keep the weights of a few channels in shared memory.
+bool takes_fused_pointwise(const Layer& l, Direction direction) {
+  const Operand& in = l.conv.in;
+  const bool forward = direction == Direction::forward;
+  const Slice &from = forward ? in.at : l.conv.out, &to = forward ? l.conv.out : in.at;
+  return l.conv.kind == Conv::Kind::pointwise && l.conv.bias == kNone &&
+         storage_size(l.options.precision) == 2 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
+         (in.gate == kNone || l.sizes.graph.gates[in.gate].learned) &&
+         !l.sizes.gated(l.conv.out.buffer) &&
+         product_fits(from.channels(), to.channels(), l.options.limits);
+}
+
+// Large images are bound by memory, where a fused form moves less; small ones are so by the matrix
+// unit, which a library feeds better.
+bool takes_fused_pointwise_first(const Layer& l, Direction direction) {
+  constexpr int kLarge = 28 * 28;
+  const Buffer& b = l.sizes.graph.buffers[l.conv.out.buffer];
+  return b.height * b.width >= kLarge && takes_fused_pointwise(l, direction);
+}
+bool takes_fused_pointwise_last(const Layer& l, Direction direction) {
+  return takes_fused_pointwise(l, direction) && !takes_fused_pointwise_first(l, direction);
+}
+bool takes_mixed_pointwise_first(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_fused_pointwise_first(l, direction);
+}
+bool takes_mixed_pointwise_last(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_fused_pointwise_last(l, direction);
+}
+
+Scratch fused_pointwise_scratch(const Layer& l, Direction direction) {
+  Scratch scratch{.partials = l.partials()};
+  if (direction == Direction::forward) return scratch;
+  const WgradCut cut = wgrad_cut(l.sizes.pixels(l.conv.out), l.conv.out.channels(),
+                                 l.conv.in.at.channels(), l.options.limits);
+  scratch.weight = wgrad_partials(cut) * sizeof(float);
+  return scratch;
+}
+
+// Each product of the backward reads the gradient and the operand.
+Cost fused_pointwise_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  if (direction == Direction::forward) return {in + weight + out, flops};
+  const double gradient = l.gradient_in_place() ? out : 2 * out;
+  const double operand = l.conv.in.plain() ? 0 : in;
+  return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
+}
+
+// ---------------------------------------------------------------- mixed pointwise
+
+// The gradient of the operand leaves dy and f(x) for the product of the weight gradient.
+Scratch mixed_pointwise_scratch(const Layer& l, Direction) {
+  Scratch scratch{.partials = l.partials()};
+  if (!l.operand_in_place()) scratch.operand = l.in();
+  if (!l.gradient_in_place()) scratch.output = l.out();
+  return scratch;
+}
+
+Cost mixed_pointwise_cost(const Layer& l, Direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  const double gradient = l.gradient_in_place() ? out : 3 * out;
+  const double operand = l.operand_in_place() ? in : 3 * in;
+  return {gradient + weight + operand + in + weight + out, 2 * flops};
+}
+
 // ---------------------------------------------------------------- around a library call
 
 Scratch library_scratch(const Layer& l, Direction direction) {
@@ -173,8 +248,16 @@ constexpr Row kRows[] = {
      takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
+     takes_fused_pointwise_first, fused_pointwise_scratch, fused_pointwise_cost},
+    {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
+     takes_mixed_pointwise_first, mixed_pointwise_scratch, mixed_pointwise_cost},
     {BackendKind::cuda, Form::matrix_product, "cuBLASLt", ConvForm::library, takes_product,
      library_scratch, library_cost},
+    {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
+     takes_fused_pointwise_last, fused_pointwise_scratch, fused_pointwise_cost},
+    {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
+     takes_mixed_pointwise_last, mixed_pointwise_scratch, mixed_pointwise_cost},
     {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
      takes_any_but_products, library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,

@@ -111,6 +111,35 @@ struct BandedBackward {
                          const Partials& partials);
 };
 
+// ---------------------------------------------------------------- gemm/
+
+// Pointwise convolutions of 16-bit types as one matrix product each. All channel counts and pitches
+// are multiples of 8 and all slices begin at multiples of 16 bytes; a gate is learned, and the
+// output has none; product_fits() says whether the depth fits. Scratch is `partials` alone.
+template <class T>
+struct PointwiseForward {
+  // out = W · f(in), and the channel statistics of what was stored if out.mean is set. The depth is
+  // the operand's channels; the weight is (C', C).
+  static void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                  float* partials, cudaStream_t stream);
+};
+
+template <class T>
+struct PointwiseDgrad {
+  // The operand's gradient to the sink. The depth is the channels of dy. Where they are set,
+  // dense_dy (pixels, C') = dy if a norm completes it, and f (pixels, C) = f(in) unless plain.
+  static void run(const GradientSink<T>& sink, T* dense_dy, T* f, const GradientView<T>& dy,
+                  const OperandView<T>& in, const T* weight, float* partials, cudaStream_t stream);
+};
+
+template <class T>
+struct PointwiseWgrad {
+  // dweight (C', C) = the weight's gradient, without a limit to either. `partials` is scratch of
+  // wgrad_partials() floats, counted with device_limits().
+  static void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in,
+                  float* partials, cudaStream_t stream);
+};
+
 // ---------------------------------------------------------------- sweeps/pool.cu
 
 template <class T>

@@ -29,6 +29,8 @@ ConvWork prepare_form(Form form, const Threads& threads, const Workspace& worksp
     case Form::matrix_product: return prepare_matrix(threads, workspace, training, c);
     case Form::library_convolution: return prepare_library(threads, workspace, training, c);
     case Form::banded_depthwise:
+    case Form::fused_pointwise:
+    case Form::mixed_pointwise:
     case Form::loops: break;
   }
   fail(Failure::internal, "{}: the CPU has no such form", workspace.step());

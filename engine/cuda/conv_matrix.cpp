@@ -88,18 +88,27 @@ Launches matrix_backward(Cuda& gpu, const Layer<T>& l) {
   Launches dgrad = matrix_dgrad(gpu, l, dy);
   const auto f = operand_source(l, form.in_place(l.in), l.plan().backward.operand);
   Launches wgrad;
-  wgrad.push_back(
-      plan_product(gpu, "cuBLASLt wgrad", form.dweight(l, f, dy), workspace(l.program)));
+  wgrad.push_back(matrix_wgrad(gpu, l, f, dy));
   return library_backward(gpu, l, dy, f, std::move(dgrad), std::move(wgrad));
 }
 
 }  // namespace
 
 template <class T>
+Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Source<T>& dy) {
+  return plan_product(gpu, "cuBLASLt wgrad", MatrixForm<T>(l).dweight(l, f, dy),
+                      workspace(l.program));
+}
+
+template <class T>
 std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   return direction == Direction::forward ? matrix_forward(gpu, l) : matrix_backward(gpu, l);
 }
 
+template Launch matrix_wgrad(Cuda&, const Layer<__half>&, const Source<__half>&,
+                             const Source<__half>&);
+template Launch matrix_wgrad(Cuda&, const Layer<__nv_bfloat16>&, const Source<__nv_bfloat16>&,
+                             const Source<__nv_bfloat16>&);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__nv_bfloat16>&, Direction);

@@ -121,6 +121,35 @@ TEST_CASE("the banded depthwise form wants 16 bits, a norm, and backward a gated
   CHECK(names("ungated", Direction::backward, Precision::fp16) == kOthers);
 }
 
+TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias") {
+  FormOptions half = kCuda;
+  half.precision = Precision::fp16;
+  Graph g("packs", 1e-5, 0.1);
+  const Value image = g.input(32, 32, 8);
+  g.conv(image, "large", {.out = 24});
+  g.conv(image, "deep", {.out = 4096});
+  Value small = g.conv(image, "halved", {.out = 8, .kernel = 3, .stride = 2});
+  small = g.conv(small, "small", {.out = 8});
+  g.conv(small, "biased", {.out = 8, .bias = true});
+  g.conv(small, "odd", {.out = 12});
+  g.conv(g.dropout(small, "dropped", 0.5f), "random gate", {.out = 8});
+  const auto names = [&](const std::string& name, Direction direction, const FormOptions& options) {
+    return names_of(candidates(g, conv_of(g, name), direction, options));
+  };
+  for (Direction direction : {Direction::forward, Direction::backward}) {
+    const std::string fused =
+        direction == Direction::forward ? "fused pointwise" : "fused pointwise | mixed pointwise";
+    CHECK(names("large", direction, half) == fused + " | cuBLASLt");
+    CHECK(names("small", direction, half) == "cuBLASLt | " + fused);
+    CHECK(names("small", direction, with(half, ConvForm::fused)) == fused);
+    CHECK(names("small", direction, kCuda) == "cuBLASLt");
+    for (const char* name : {"biased", "odd", "random gate"})
+      CHECK(names(name, direction, half) == "cuBLASLt");
+  }
+  CHECK(names("deep", Direction::forward, half) == "fused pointwise | cuBLASLt");
+  CHECK(names("deep", Direction::backward, half) == "cuBLASLt");
+}
+
 TEST_CASE("--conv restricts the forms to a family, where there is one of it") {
   const Graph graph = kinds();
   const auto names = [&](const std::string& name, const FormOptions& options, ConvForm conv) {

@@ -126,6 +126,15 @@ class Mirror {
   DeviceArray<T> device_;
 };
 
+// The device's values against the host's.
+template <class T>
+void check_close(const DeviceArray<T>& ours, const std::vector<double>& expected,
+                 std::string_view what) {
+  std::vector<double> values;
+  for (const T& v : ours.download()) values.push_back(plain(v));
+  expect_close(values, expected, tolerance(kType<T>), what);
+}
+
 // Sums over `count` values of about one, in fp32.
 inline Tolerance sum_tolerance(double count) {
   return {1e-6 * count + 1e-5, 1e-5};

@@ -267,6 +267,7 @@ std::string_view kind_of_kernel(std::string_view kernel) {
   static constexpr Kind kKinds[] = {
       {"depthwise", "depthwise"},
       {"fused depthwise", "depthwise"},
+      {"pointwise", "pointwise"},
       {"cuBLASLt", "cuBLASLt"},
       {"sgemm", "sgemm"},
       {"cuDNN", "cuDNN"},
