@@ -5,6 +5,7 @@
 #include "engine/error.h"
 #include "engine/step_sizes.h"
 #include "kernels/banded_tiles.h"
+#include "kernels/dense_tiles.h"
 #include "kernels/product.h"
 
 namespace engine {
@@ -178,6 +179,28 @@ Cost mixed_pointwise_cost(const Layer& l, Direction) {
   return {gradient + weight + operand + in + weight + out, 2 * flops};
 }
 
+// ---------------------------------------------------------------- fused dense
+
+// The kernels multiply 16-bit values of an operand without a gate, behind ReLU or nothing, and add
+// no bias.
+bool takes_fused_dense(const Layer& l, Direction direction) {
+  constexpr int kDepth = 16;  // channels that the matrix unit takes at a time
+  const Operand& in = l.conv.in;
+  const Buffer& b = l.sizes.graph.buffers[in.at.buffer];
+  return direction == Direction::forward && l.conv.kind == Conv::Kind::dense &&
+         l.conv.window == Window{3, 3, 1, 1} && l.conv.bias == kNone &&
+         storage_size(l.options.precision) == 2 && in.gate == kNone &&
+         (in.act == Activation::relu || in.act == Activation::none) &&
+         in.at.channels() % kDepth == 0 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
+         !l.sizes.gated(l.conv.out.buffer) &&
+         dense_fits(l.options.batch, b.height, b.width, in.at.channels(), l.conv.out.channels(),
+                    l.options.limits);
+}
+
+Scratch fused_dense_scratch(const Layer& l, Direction) {
+  return {.partials = l.partials()};
+}
+
 // ---------------------------------------------------------------- around a library call
 
 Scratch library_scratch(const Layer& l, Direction direction) {
@@ -258,6 +281,8 @@ constexpr Row kRows[] = {
      takes_fused_pointwise_last, fused_pointwise_scratch, fused_pointwise_cost},
     {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
      takes_mixed_pointwise_last, mixed_pointwise_scratch, mixed_pointwise_cost},
+    {BackendKind::cuda, Form::fused_dense, "fused dense", ConvForm::fused, takes_fused_dense,
+     fused_dense_scratch, fused_cost},
     {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
      takes_any_but_products, library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,

@@ -140,6 +140,19 @@ struct PointwiseWgrad {
                   float* partials, cudaStream_t stream);
 };
 
+// ---------------------------------------------------------------- dense/
+
+// Dense convolutions of 16-bit types with a window of 3 × 3, stride 1 and padding 1. The operand
+// has a multiple of 16 channels, a norm or none, and ReLU or nothing; the output a multiple of 8;
+// pitches are multiples of 8 and slices begin at multiples of 16 bytes. kernels/dense_tiles.h says
+// what fits. The weight is (C', 3, 3, C).
+template <class T>
+struct DenseForward {
+  // out = the convolution, and the channel statistics of what was stored if out.mean is set.
+  static void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                  const Partials& partials, cudaStream_t stream);
+};
+
 // ---------------------------------------------------------------- sweeps/pool.cu
 
 template <class T>

@@ -91,10 +91,11 @@ __device__ __forceinline__ void merge_group(SumBuffer<V>& buffer, int channels, 
   }
 }
 
-// mean and biased variance = from the rows that Statistics::leave left. All threads call it.
-template <int V>
-__device__ void finish_statistics(float* mean, float* var, const Partials& partials,
-                                  const Sweep& sweep, int channels, SumBuffer<V>& buffer) {
+// mean and biased variance = from the rows that Statistics::leave left, of count_of(tile) values
+// each and `count` in all. All threads call it.
+template <int V, class CountOf>
+__device__ void finish_statistics(float* mean, float* var, const Partials& partials, double count,
+                                  CountOf count_of, int channels, SumBuffer<V>& buffer) {
   constexpr int M = kMergeVector<V>;
   if (!comes_last(partials.done)) return;
   const float* rows = partials.rows;
@@ -108,7 +109,7 @@ __device__ void finish_statistics(float* mean, float* var, const Partials& parti
                    row_sums<M>(rows, tile, 2, c, channels), row_sums<M>(rows, 0, 2, c, channels)};
       },
       [&](const Row& row, int tile, double(&first)[M], double(&second)[M]) {
-        const double n = min(sweep.per_tile, sweep.pixels - tile * sweep.per_tile);
+        const double n = count_of(tile);
 #pragma unroll
         for (int k = 0; k < M; ++k) {
           const double s1 = row.first.at[k], s2 = row.second.at[k];
@@ -118,11 +119,21 @@ __device__ void finish_statistics(float* mean, float* var, const Partials& parti
         }
       },
       [&](int c, double first, double second) {
-        const double shifted = first / sweep.pixels;
-        const double variance = second / sweep.pixels - shifted * shifted;
+        const double shifted = first / count;
+        const double variance = second / count - shifted * shifted;
         mean[c] = static_cast<float>(row_sums<1>(rows, 0, 2, c, channels).at[0] + shifted);
         var[c] = static_cast<float>(variance < 0 ? 0 : variance);  // NaN stays
       });
+}
+
+// The same for the tiles of a sweep.
+template <int V>
+__device__ void finish_statistics(float* mean, float* var, const Partials& partials,
+                                  const Sweep& sweep, int channels, SumBuffer<V>& buffer) {
+  const auto count_of = [&](int tile) {
+    return min(sweep.per_tile, sweep.pixels - tile * sweep.per_tile);
+  };
+  finish_statistics(mean, var, partials, sweep.pixels, count_of, channels, buffer);
 }
 
 // The totals of the first N sums of each channel, one or two, as finish(channel, first, second), in

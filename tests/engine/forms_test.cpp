@@ -150,6 +150,33 @@ TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias
   CHECK(names("deep", Direction::backward, half) == "cuBLASLt");
 }
 
+TEST_CASE("the fused dense form wants 16 bits, ReLU or nothing, and a window that keeps the size") {
+  FormOptions half = kCuda;
+  half.precision = Precision::fp16;
+  Graph g("windows", 1e-5, 0.1);
+  const Value image = g.conv(g.input(28, 28, 8), "stem", {.out = 48});
+  const Value normed = g.batch_norm(image, "norm"), relu = g.relu(normed);
+  g.conv(relu, "relu", {.out = 32, .kernel = 3});
+  g.conv(normed, "normed", {.out = 48, .kernel = 3});
+  g.conv(image, "plain", {.out = 64, .kernel = 3});
+  g.conv(g.silu(normed), "silu", {.out = 32, .kernel = 3});
+  g.conv(relu, "stride", {.out = 32, .kernel = 3, .stride = 2});
+  g.conv(relu, "five", {.out = 32, .kernel = 5});
+  g.conv(relu, "valid", {.out = 32, .kernel = 3, .padding = 0});
+  g.conv(relu, "biased", {.out = 32, .kernel = 3, .bias = true});
+  g.conv(relu, "odd", {.out = 36, .kernel = 3});
+  g.conv(relu, "wide", {.out = 72, .kernel = 3});
+  const auto names = [&](const std::string& name, Direction direction, const FormOptions& options) {
+    return names_of(candidates(g, conv_of(g, name), direction, options));
+  };
+  for (const char* name : {"relu", "normed", "plain"}) {
+    CHECK(names(name, Direction::forward, half) == "fused dense | cuDNN");
+    CHECK(names(name, Direction::forward, kCuda) == "cuDNN");
+  }
+  for (const char* name : {"silu", "stride", "five", "valid", "biased", "odd", "wide"})
+    CHECK(names(name, Direction::forward, half) == "cuDNN");
+}
+
 TEST_CASE("--conv restricts the forms to a family, where there is one of it") {
   const Graph graph = kinds();
   const auto names = [&](const std::string& name, const FormOptions& options, ConvForm conv) {

@@ -268,6 +268,7 @@ std::string_view kind_of_kernel(std::string_view kernel) {
       {"depthwise", "depthwise"},
       {"fused depthwise", "depthwise"},
       {"pointwise", "pointwise"},
+      {"dense_", "dense"},
       {"cuBLASLt", "cuBLASLt"},
       {"sgemm", "sgemm"},
       {"cuDNN", "cuDNN"},
