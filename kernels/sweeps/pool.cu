@@ -55,7 +55,7 @@ __device__ __forceinline__ void for_taps(const Window& window, int n, int y, int
 // The taps of a window take registers: more than four of them leave room for four channels.
 constexpr int kManyTaps = 4;
 template <int V>
-constexpr SweepKernel kPoolForward{1, kSummedGroup, V > kManyTaps ? 2 : 3};
+constexpr SweepKernel kPoolForward{1, kSummedGroup, V > 1 ? 2 : 3};
 
 template <class T, int V, int K>
 __global__ void __launch_bounds__(kSweepThreads, kPoolForward<V>.blocks)
