@@ -31,6 +31,7 @@ ConvWork prepare_form(Form form, const Threads& threads, const Workspace& worksp
     case Form::banded_depthwise:
     case Form::fused_pointwise:
     case Form::mixed_pointwise:
+    case Form::fused_dense:
     case Form::loops: break;
   }
   fail(Failure::internal, "{}: the CPU has no such form", workspace.step());

@@ -45,6 +45,14 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
+// What the matrix unit gets of these values. Where a channel varies little, all of its values are
+// rounded alike, and the sum of many products is off by as much.
+template <class T>
+std::vector<double> as_multiplied(std::vector<double> values) {
+  for (double& v : values) v = plain(rounded<T>(static_cast<float>(v)));
+  return values;
+}
+
 constexpr Window kPoint{1, 1, 1, 0};
 
 }  // namespace
@@ -169,15 +177,17 @@ TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
       for (Mirror<float>* to : {&dweight, &again})
         kernels::PointwiseWgrad<T>::run(to->device(), dy.device_view(), in.device_view(),
                                         partials.data(), nullptr);
-      reference::convolve_weight(dweight.host(), reference::load_gradient(dy.host_view()),
-                                 reference::load_operand(in.host_view()), in.host_view(),
-                                 dy.host_view(), kPoint, false);
+      reference::convolve_weight(dweight.host(),
+                                 as_multiplied<T>(reference::load_gradient(dy.host_view())),
+                                 as_multiplied<T>(reference::load_operand(in.host_view())),
+                                 in.host_view(), dy.host_view(), kPoint, false);
       CAPTURE(l.in.channels);
       CAPTURE(l.out.channels);
-      // Both factors of each product are rounded, to values of up to about three.
+      // A factor of up to about three may have been rounded the other way, before or after a special
+      // function of the device.
       const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
       Tolerance allowed = sum_tolerance(double(l.in.pixels()));
-      allowed.absolute += 24 * ulp * std::sqrt(double(l.in.pixels()));
+      allowed.absolute += 8 * ulp * std::sqrt(double(l.in.pixels()));
       dweight.check(allowed, "dweight");
       CHECK(same_bits(dweight.download(), again.download()));
     }
