@@ -40,7 +40,7 @@ enum class Form : uint8_t {
   banded_depthwise,     // our kernels on the matrix units, 16 bits
   fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
   fused_pointwise,      // our products; the weight gradient's is a library's
-  fused_dense,          // our 3x3 convolutions, 16 bits
+  fused_dense,          // our 3 × 3 convolutions, 16 bits
   matrix_product,       // for a pointwise or linear layer
   library_convolution,  // for dense tensors
   loops,                // the reference
