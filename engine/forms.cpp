@@ -183,13 +183,12 @@ Cost mixed_pointwise_cost(const Layer& l, Direction) {
 
 // The kernels multiply 16-bit values of an operand without a gate, behind ReLU or nothing, and add
 // no bias.
-bool takes_fused_dense(const Layer& l, Direction direction) {
+bool takes_fused_dense(const Layer& l, Direction) {
   constexpr int kDepth = 16;  // channels that the matrix unit takes at a time
   const Operand& in = l.conv.in;
   const Buffer& b = l.sizes.graph.buffers[in.at.buffer];
-  return direction == Direction::forward && l.conv.kind == Conv::Kind::dense &&
-         l.conv.window == Window{3, 3, 1, 1} && l.conv.bias == kNone &&
-         storage_size(l.options.precision) == 2 && in.gate == kNone &&
+  return l.conv.kind == Conv::Kind::dense && l.conv.window == Window{3, 3, 1, 1} &&
+         l.conv.bias == kNone && storage_size(l.options.precision) == 2 && in.gate == kNone &&
          (in.act == Activation::relu || in.act == Activation::none) &&
          in.at.channels() % kDepth == 0 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
          !l.sizes.gated(l.conv.out.buffer) &&
@@ -197,8 +196,23 @@ bool takes_fused_dense(const Layer& l, Direction direction) {
                     l.options.limits);
 }
 
-Scratch fused_dense_scratch(const Layer& l, Direction) {
-  return {.partials = l.partials()};
+Scratch fused_dense_scratch(const Layer& l, Direction direction) {
+  Scratch scratch{.partials = l.partials()};
+  if (direction == Direction::forward) return scratch;
+  const Slice& in = l.conv.in.at;
+  const Buffer& b = l.sizes.graph.buffers[in.buffer];
+  scratch.weight = dense_wgrad_rows(l.options.batch, b.height, b.width, in.channels(),
+                                    l.conv.out.channels(), l.options.limits) *
+                   sizeof(float);
+  return scratch;
+}
+
+// Both gradients read the operand and the gradient of the output.
+Cost fused_dense_cost(const Layer& l, Direction direction) {
+  if (direction == Direction::forward) return fused_cost(l, direction);
+  const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * l.out() : l.out();
+  const double rows = 2. * fused_dense_scratch(l, direction).weight;
+  return {2 * gradient + 3. * l.in() + 2. * l.weight() + rows, 4 * l.multiply_adds()};
 }
 
 // ---------------------------------------------------------------- around a library call
@@ -282,7 +296,7 @@ constexpr Row kRows[] = {
     {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
      takes_mixed_pointwise_last, mixed_pointwise_scratch, mixed_pointwise_cost},
     {BackendKind::cuda, Form::fused_dense, "fused dense", ConvForm::fused, takes_fused_dense,
-     fused_dense_scratch, fused_cost},
+     fused_dense_scratch, fused_dense_cost},
     {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
      takes_any_but_products, library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,

@@ -41,7 +41,7 @@ enum class Form : uint8_t {
   fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
   fused_pointwise,      // our products
   mixed_pointwise,      // the operand's gradient by ours, the weight's by a library
-  fused_dense,          // our 3x3 convolutions, 16 bits
+  fused_dense,          // our 3 × 3 convolutions, 16 bits
   matrix_product,       // for a pointwise or linear layer
   library_convolution,  // for dense tensors
   loops,                // the reference

@@ -1,10 +1,10 @@
-// How the kernels of dense 3 × 3 convolutions (kernels/dense) cut a batch into tiles, and the shared
-// memory and the scratch that they take. No CUDA: the planner asks whether a layer fits, and the cut
-// is tested without a device.
+// How the kernels of dense 3 × 3 convolutions (kernels/dense) cut a batch into tiles, and the
+// shared memory and the scratch that they take. No CUDA: the planner asks whether a layer fits, and
+// the cut is tested without a device.
 #pragma once
 
 #include <algorithm>
-#include <climits>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/tiles.h"
@@ -14,23 +14,28 @@ namespace engine {
 constexpr int kDenseTaps = 9;
 constexpr int kDenseWidth = 8, kDenseRows = 4;  // pixels of a cell; a warp takes two cells
 constexpr int kDenseChunk = 32;                 // channels that are staged together
+constexpr int kDenseDepth = 16;                 // channels that a product takes in one step
 constexpr int kDensePacks = kDenseChunk / 8;    // the same in packs of 16 bytes
 constexpr int kDenseStages = 3;                 // chunks that the forward keeps
 constexpr int kDenseMostOuts = 64;
 
-// The warps of a block: along the pixels of a tile, and along the channels that are made.
+// The warps of a block: along the pixels of a tile, and along the channels that are made. Beside
+// them what a tile takes of a multiprocessor, in pixels of the largest shape: warps along the
+// channels each load the tile, and four are too few to hide what they wait for.
 struct DenseShape {
-  int pixels, channels;
+  int pixels, channels, time;
   constexpr int threads() const { return 32 * pixels * channels; }
 };
-inline constexpr DenseShape kDenseShapes[] = {{8, 1}, {4, 2}, {1, 4}};
+inline constexpr DenseShape kDenseShapes[] = {{8, 1, 512}, {4, 2, 320}, {1, 4, 128}};
 
 // What a cut depends on beside the shape.
 struct DenseWork {
   int batch = 0, height = 0, width = 0;
-  int planes = 0;      // packs of a staged pixel, over all that is staged at a time
-  int fixed = 0;       // bytes of shared memory beside them
-  int most_units = 1;  // rows of the partial sums
+  int planes = 0;       // packs of a staged pixel, over all that is staged at a time
+  int cell_planes = 0;  // the same of what has no border
+  int fixed = 0;        // bytes of shared memory beside them
+  int least = 0;        // bytes of it that are wanted in any case
+  int most_units = 1;   // rows of the partial sums
 };
 
 // A tile is `columns` × `strips` cells of each of `images` images: all of the image, if there are
@@ -44,10 +49,16 @@ struct DenseCut {
   int per, units;           // tiles of a thread block, thread blocks
   int pitch, rows, staged;  // staged pixels of a row, rows of an image, pixels in all
   int plane;                // pixels that a plane has room for
-  int by_pitch, by_rows;    // what divides by pitch and by rows
-  int shared;               // bytes
+  int by_pitch, by_rows, by_columns, by_strips;  // what divides by them
+  int shared;                                    // bytes
 
-  ENGINE_HOST_DEVICE int cells() const { return columns * strips * images; }
+  ENGINE_HOST_DEVICE constexpr int cells() const { return columns * strips * images; }
+  // What a block takes: a staged pixel a quarter of what a pixel of the tile does, and a tile some
+  // of itself.
+  constexpr int64_t time() const {
+    constexpr int kEachTile = 64;
+    return int64_t{per} * (4 * (shape.time + kEachTile) + staged);
+  }
 };
 
 ENGINE_HOST_DEVICE constexpr int dense_up(int64_t n, int64_t each) {
@@ -93,9 +104,27 @@ ENGINE_HOST_DEVICE int dense_staged(const DenseCut& cut, const DensePlace& place
 // beyond the last one reads the first one.
 ENGINE_HOST_DEVICE int dense_corner(const DenseCut& cut, int cell) {
   if (cell >= cut.cells()) return 0;
-  const int row = cell / cut.columns, image = row / cut.strips;
+  const int row = dense_quotient(cell, cut.by_columns), image = dense_quotient(row, cut.by_strips);
   return (image * cut.rows + (row - image * cut.strips) * kDenseRows) * cut.pitch +
          (cell - row * cut.columns) * kDenseWidth;
+}
+
+// Cells alone, without a border, lie one after the other, row by row; there is an even number.
+ENGINE_HOST_DEVICE constexpr int dense_cell_pixels(const DenseCut& cut) {
+  return dense_up(cut.cells(), 2) * 2 * kDenseRows * kDenseWidth;
+}
+ENGINE_HOST_DEVICE constexpr int dense_cell_plane(const DenseCut& cut) {
+  return dense_cell_pixels(cut) + 2;
+}
+
+// The pixel of the whole batch at place `at` of a tile's cells, or −1.
+ENGINE_HOST_DEVICE int dense_of_cell(const DenseCut& cut, const DensePlace& place, int at) {
+  const int cell = at / (kDenseRows * kDenseWidth), strip = dense_quotient(cell, cut.by_columns),
+            image = dense_quotient(strip, cut.by_strips);
+  if (image >= cut.images) return -1;
+  const int y = (strip - image * cut.strips) * kDenseRows + at / kDenseWidth % kDenseRows;
+  const int x = (cell - strip * cut.columns) * kDenseWidth + at % kDenseWidth;
+  return dense_pixel(cut, place.image + image, place.y + y, place.x + x);
 }
 
 // The pixels of the images that the tiles of a unit have.
@@ -129,47 +158,39 @@ inline DenseCut dense_tiling(const DenseShape& shape, const DenseWork& w, int co
   c.plane = dense_up(c.staged - 2, 8) * 8 + 2;  // two pixels of four packs are eight banks
   c.by_pitch = dense_reciprocal(c.pitch);
   c.by_rows = dense_reciprocal(c.rows);
-  c.shared = w.fixed + w.planes * c.plane * 16;
+  c.by_columns = dense_reciprocal(c.columns);
+  c.by_strips = dense_reciprocal(c.strips);
+  const int packs = w.planes * c.plane + w.cell_planes * dense_cell_plane(c);
+  c.shared = std::max(w.least, w.fixed + packs * 16);
   return c;
 }
 
-// The tiling that takes the least time where a staged pixel costs half of what a pixel of the tile
-// does, whether it is there or not; no units if none fits.
+// The tiling that takes the least time; no units if none fits.
 inline DenseCut dense_cut(const DenseWork& w, const DenseShape& shape, const DeviceLimits& limits) {
   constexpr int kSlack = 256, kMostStaged = 1 << 10;
   const int room = limits.shared_bytes - limits.reserved_bytes - kSlack;
   const int most = 2 * shape.pixels, wide = dense_up(w.width, kDenseWidth),
             high = dense_up(w.height, kDenseRows);
   DenseCut best{};
-  int64_t least = INT64_MAX;
   for (int columns = 1; columns <= std::min(wide, most); ++columns)
     for (int strips = 1; strips <= std::min(high, most / columns); ++strips) {
       const bool whole = columns == wide && strips == high;
       for (int images = 1; images <= (whole ? most / (columns * strips) : 1); ++images) {
         const DenseCut c = dense_tiling(shape, w, columns, strips, images, limits);
         if (c.shared > room || c.staged > kMostStaged) continue;
-        const int64_t time =
-            int64_t{c.per} * (2 * shape.pixels * 2 * kDenseWidth * kDenseRows + c.staged);
-        if (time >= least) continue;
-        least = time;
-        best = c;
+        if (best.units == 0 || c.time() < best.time()) best = c;
       }
     }
   return best;
 }
 
-// The fastest of `cut_of(shape)` for all shapes; no units if none fits.
-template <class CutOf>
-DenseCut dense_best(CutOf cut_of) {
+// The fastest of `cut_of(shape)`; no units if none fits.
+template <size_t N, class CutOf>
+DenseCut dense_best(const DenseShape (&shapes)[N], CutOf cut_of) {
   DenseCut best{};
-  int64_t least = INT64_MAX;
-  for (const DenseShape& shape : kDenseShapes) {
+  for (const DenseShape& shape : shapes) {
     const DenseCut c = cut_of(shape);
-    const int64_t time =
-        int64_t{c.per} * (2 * shape.pixels * 2 * kDenseWidth * kDenseRows + c.staged);
-    if (c.units == 0 || time >= least) continue;
-    least = time;
-    best = c;
+    if (c.units > 0 && (best.units == 0 || c.time() < best.time())) best = c;
   }
   return best;
 }
@@ -191,7 +212,7 @@ ENGINE_HOST_DEVICE constexpr int dense_weight_packs(int columns) {
 // A warp makes at most 48 channels, for its registers' sake.
 inline DenseCut dense_forward_cut(int batch, int height, int width, int channels, int outs,
                                   const DeviceLimits& limits) {
-  return dense_best([&](const DenseShape& shape) {
+  return dense_best(kDenseShapes, [&](const DenseShape& shape) {
     if (outs > 48 * shape.channels) return DenseCut{};
     const int chunks = dense_up(channels, kDenseChunk), columns = dense_columns(outs, shape);
     const int weights = chunks * kDensePacks * dense_weight_packs(columns) * 16;
@@ -206,11 +227,79 @@ inline DenseCut dense_forward_cut(int batch, int height, int width, int channels
   });
 }
 
+// ---------------------------------------------------------------- the operand's gradient
+
+constexpr int kDenseMostChannels = 256;  // of the operand: what a block merges
+
+// Floats of shared memory: a scale and a shift for each channel of dy; scale, shift and mean for
+// each of the operand, and two sums for each of the warps along the pixels.
+inline int dense_dgrad_floats(int channels, int outs, const DenseShape& shape) {
+  return 2 * dense_up(outs, kDenseChunk) * kDenseChunk +
+         (3 + 2 * shape.pixels) * dense_up(channels, kDenseChunk) * kDenseChunk;
+}
+
+inline DenseCut dense_dgrad_cut(int batch, int height, int width, int channels, int outs,
+                                const DeviceLimits& limits) {
+  constexpr int kFloat = sizeof(float), kBuffers = 3;  // dy of two tiles, y of one
+  const int packs = dense_up(channels, kDenseChunk) * kDensePacks;
+  const int weights = packs * dense_weight_packs(dense_up(outs, kDenseDepth) * kDenseDepth) * 16;
+  return dense_best(kDenseShapes, [&](const DenseShape& shape) {
+    return dense_cut({.batch = batch,
+                      .height = height,
+                      .width = width,
+                      .planes = kBuffers * dense_up(outs, kDenseChunk) * kDensePacks,
+                      .fixed = weights + dense_dgrad_floats(channels, outs, shape) * kFloat,
+                      .most_units = partial_rows(int64_t{batch} * height * width, channels)},
+                     shape, limits);
+  });
+}
+
+// ---------------------------------------------------------------- the weight's gradient
+
+// A block's warps are three for the columns of the window, times two halves of its channels, times
+// two sets that take every other pair of cells. What a shape says of pixels is pairs of a tile.
+constexpr int kDenseWgradHalves = 2, kDenseWgradSets = 2;
+constexpr int kDenseWgradThreads = 32 * 3 * kDenseWgradHalves * kDenseWgradSets;
+inline constexpr DenseShape kDenseWgradShapes[] = {
+    {2, 1, 128}, {4, 1, 256}, {6, 1, 384}, {8, 1, 512}};
+
+// The channels of a block: what its registers hold of dW.
+constexpr int dense_wgrad_group(int outs) {
+  return outs <= 32 ? 64 : 32;
+}
+
+inline DenseCut dense_wgrad_cut(int batch, int height, int width, int channels, int outs,
+                                const DeviceLimits& limits) {
+  constexpr int kFloat = sizeof(float), kBuffers = 2;
+  const int group = dense_wgrad_group(outs), out_chunks = dense_up(outs, kDenseChunk);
+  const int groups = dense_up(channels, group), sixteens = std::max(2, dense_up(outs, 16));
+  return dense_best(kDenseWgradShapes, [&](const DenseShape& shape) {
+    return dense_cut({.batch = batch,
+                      .height = height,
+                      .width = width,
+                      .planes = kBuffers * group / 8,
+                      .cell_planes = (kBuffers + 1) * out_chunks * kDensePacks,
+                      .fixed = 2 * (group + out_chunks * kDenseChunk) * kFloat,
+                      .least = sixteens * 16 * kDenseTaps * group * kFloat,
+                      .most_units = std::max(1, limits.multiprocessors / groups)},
+                     shape, limits);
+  });
+}
+
+// The floats of scratch for its rows of sums: (units, C', 9, C).
+inline int64_t dense_wgrad_rows(int batch, int height, int width, int channels, int outs,
+                                const DeviceLimits& limits) {
+  return int64_t{dense_wgrad_cut(batch, height, width, channels, outs, limits).units} * outs *
+         kDenseTaps * channels;
+}
+
 // Whether both directions of a layer fit.
 inline bool dense_fits(int batch, int height, int width, int channels, int outs,
                        const DeviceLimits& limits) {
-  return outs <= kDenseMostOuts &&
-         dense_forward_cut(batch, height, width, channels, outs, limits).units > 0;
+  return outs <= kDenseMostOuts && channels <= kDenseMostChannels &&
+         dense_forward_cut(batch, height, width, channels, outs, limits).units > 0 &&
+         dense_dgrad_cut(batch, height, width, channels, outs, limits).units > 0 &&
+         dense_wgrad_cut(batch, height, width, channels, outs, limits).units > 0;
 }
 
 }  // namespace engine

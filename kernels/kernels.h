@@ -153,6 +153,21 @@ struct DenseForward {
                   const Partials& partials, cudaStream_t stream);
 };
 
+template <class T>
+struct DenseDgrad {
+  // The operand's gradient to the sink; dy belongs to an output without a gate.
+  static void run(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
+                  const T* weight, const Partials& partials, cudaStream_t stream);
+};
+
+template <class T>
+struct DenseWgrad {
+  // dweight (C', 3, 3, C) = the weight's gradient. rows is scratch of dense_wgrad_rows() floats,
+  // counted with device_limits(); dy belongs to an output without a gate.
+  static void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in, float* rows,
+                  cudaStream_t stream);
+};
+
 // ---------------------------------------------------------------- sweeps/pool.cu
 
 template <class T>

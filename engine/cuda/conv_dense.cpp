@@ -1,5 +1,6 @@
 // Dense 3 × 3 convolutions by our own kernels, fused on both sides.
 #include "engine/cuda/conv.h"
+#include "kernels/dense_tiles.h"
 
 namespace engine::cuda {
 
@@ -22,6 +23,32 @@ struct Dense {
               kernels::DenseForward<T>::run(out, in, weight, partials, stream);
             }};
   }
+
+  Launch dgrad() const {
+    const double moved =
+        bytes_of(l.gradient) + weights * sizeof(T) + epilogue_bytes(l.in) + bytes_of(l.sink, l.in);
+    return {"dense_dgrad",
+            shape + (l.sink.how == Write::add ? " +=" : " ="),
+            {moved, flops},
+            [sink = l.sink, dy = l.gradient, in = l.in, weight = l.weight,
+             partials = sweep_partials(gpu, l.backward_partials), stream = gpu.stream.get()] {
+              kernels::DenseDgrad<T>::run(sink, dy, in, weight, partials, stream);
+            }};
+  }
+
+  // Its rows of sums are written and read, and merged by a launch of its own.
+  Launch wgrad() const {
+    const int64_t floats = dense_wgrad_rows(l.in.batch, l.in.height, l.in.width, l.in.channels,
+                                            l.out.channels, kernels::device_limits());
+    float* rows = scratch<float>(l.program, l.plan().backward.weight, floats, "weight partials");
+    const double sums = (2. * floats + weights) * sizeof(float);
+    return {"dense_wgrad",
+            shape,
+            {bytes_of(l.gradient) + bytes_of(l.in) + sums, flops},
+            [dweight = l.dweight, dy = l.gradient, in = l.in, rows, stream = gpu.stream.get()] {
+              kernels::DenseWgrad<T>::run(dweight, dy, in, rows, stream);
+            }};
+  }
 };
 
 }  // namespace
@@ -33,8 +60,11 @@ std::optional<Launches> fused_dense_form(Cuda& gpu, const Layer<T>& l, Direction
     Launches launches;
     if (direction == Direction::forward) {
       launches.push_back(dense.forward());
-      return launches;
+    } else {
+      if (l.sink.grad) launches.push_back(dense.dgrad());
+      launches.push_back(dense.wgrad());
     }
+    return launches;
   }
   return std::nullopt;
 }

@@ -4,7 +4,6 @@
 // is multiplied while the next one is transformed and the one after it is copied. For each pixel it
 // moves, in values of T, C + C', and what the borders of the tiles read again, from L2.
 #include "kernels/dense/tile.cuh"
-#include "kernels/gemm/source.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
@@ -45,8 +44,8 @@ struct DenseForwardKernel {
   // The shared memory: weights, stages, a scale and a shift for each channel.
   Pack<T>* weights = reinterpret_cast<Pack<T>*>(dynamic_shared);
   Pack<T>* stages = weights + chunks * kDensePacks * dense_weight_packs(columns);
-  float* scale = reinterpret_cast<float*>(stages + kDenseStages * kDensePacks * cut.plane);
-  float* shift = scale + chunks * kDenseChunk;
+  float* floats = reinterpret_cast<float*>(stages + kDenseStages * kDensePacks * cut.plane);
+  Constants constants{floats, floats + chunks* kDenseChunk};
 
   // weights (packs of channels, taps, columns) = weight (C', 9, C); zero beyond the ends.
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
@@ -62,38 +61,22 @@ struct DenseForwardKernel {
         store_vector(&to->at[0], Pack<T>{});
     }
   }
-  __device__ __forceinline__ void stage_constants() const {
-    for (int c = me.index; c < chunks * kDenseChunk; c += me.count) {
-      const Folded folded =
-          c < in.channels ? fold_norm(in.norm.channel(c), in.act) : Folded{0.f, 0.f};
-      scale[c] = folded.scale;
-      shift[c] = folded.shift;
-    }
-  }
-
   __device__ __forceinline__ Pack<T>* stage(int step) const {
     return stages + step % kDenseStages * kDensePacks * cut.plane;
   }
   // Step s of the block is chunk s % chunks of its tile s / chunks.
   __device__ __forceinline__ Inside copy(int step, int begin) const {
     const DensePlace place = dense_place(cut, begin + step / chunks);
-    return copy_chunk<T>(stage(step), in.x, in.pitch, in.channels, step % chunks * kDenseChunk, cut,
-                         place, me);
+    const int pack = me.index % kDensePacks;
+    const int c = step % chunks * kDenseChunk + pack * kPack;
+    Pack<T>* const to = stage(step) + pack * cut.plane;
+    return copy_pixels(
+        cut.staged, me, [&](int at) { return dense_staged(cut, place, at); },
+        [&](int at, int pixel) { copy_pack(to + at, in.x, in.pitch, in.channels, c, pixel); });
   }
   __device__ __forceinline__ void transform(int step, Inside inside) const {
-    if (in.plain()) return;
-    const int c = step % chunks * kDenseChunk + me.index % kDensePacks * kPack;
-    float a[kPack], b[kPack];
-    load_floats(a, scale + c);
-    load_floats(b, shift + c);
-    const bool relu = in.act == Activation::relu;
-    change_chunk<T>(stage(step), inside, cut, me, [&](float(&value)[kPack], int) {
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) {
-        const float u = fmaf(a[k], value[k], b[k]);
-        value[k] = relu ? positive_part(u) : u;
-      }
-    });
+    transform_operand<4>(stage(step), tile_planes(cut), inside, in, constants,
+                         step % chunks * kDenseChunk, me);
   }
 
   __device__ __forceinline__ void multiply(float (&sum)[kDenseRows][Tiles][4], int step) const {
@@ -104,8 +87,9 @@ struct DenseForwardKernel {
         weights + (step % chunks * kDensePacks + matrix % 2) * pack_stride + across * Tiles * 8 +
         (Tiles > 1 ? matrix / 2 * 8 : 0) + me.lane % 8;
     const uint32_t from = banded::shared_address(first);
-    multiply_chunk<T>(sum, cells, cut, [&](uint32_t(&b)[Tiles][2], int half, int tap) {
-      const uint32_t at = from + (half * 2 * pack_stride + tap * columns) * sizeof(Pack<T>);
+    const int steps = steps_of_chunk(in.channels, step % chunks * kDenseChunk);
+    multiply_chunk<T>(sum, cells, steps, cut, [&](uint32_t(&b)[Tiles][2], int sixteen, int tap) {
+      const uint32_t at = from + (sixteen * 2 * pack_stride + tap * columns) * sizeof(Pack<T>);
 #pragma unroll
       for (int j = 0; j + 1 < Tiles; j += 2) {
         uint32_t r[4];
@@ -205,7 +189,8 @@ __global__ void __launch_bounds__(kDenseMostThreads, 1)
   k.stage_weights(weight);
   const Inside first = copy(0);
   Inside next = copy(1);
-  k.stage_constants();
+  k.constants.stage(k.chunks * kDenseChunk, 0, in.channels, k.me,
+                    [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
   wait_copies<1>();
   __syncthreads();
   k.transform(0, first);

@@ -169,12 +169,18 @@ TEST_CASE("the fused dense form wants 16 bits, ReLU or nothing, and a window tha
   const auto names = [&](const std::string& name, Direction direction, const FormOptions& options) {
     return names_of(candidates(g, conv_of(g, name), direction, options));
   };
-  for (const char* name : {"relu", "normed", "plain"}) {
-    CHECK(names(name, Direction::forward, half) == "fused dense | cuDNN");
-    CHECK(names(name, Direction::forward, kCuda) == "cuDNN");
+  for (Direction direction : {Direction::forward, Direction::backward}) {
+    for (const char* name : {"relu", "normed", "plain"}) {
+      CHECK(names(name, direction, half) == "fused dense | cuDNN");
+      CHECK(names(name, direction, kCuda) == "cuDNN");
+    }
+    for (const char* name : {"silu", "stride", "five", "valid", "biased", "odd", "wide"})
+      CHECK(names(name, direction, half) == "cuDNN");
   }
-  for (const char* name : {"silu", "stride", "five", "valid", "biased", "odd", "wide"})
-    CHECK(names(name, Direction::forward, half) == "cuDNN");
+  const Candidate fused = candidates(g, conv_of(g, "relu"), Direction::backward, half)[0];
+  CHECK(fused.scratch.operand == 0);
+  CHECK(fused.scratch.output == 0);
+  CHECK(fused.scratch.weight % (size_t{32} * 9 * 48 * sizeof(float)) == 0);
 }
 
 TEST_CASE("--conv restricts the forms to a family, where there is one of it") {

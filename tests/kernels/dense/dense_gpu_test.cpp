@@ -1,6 +1,6 @@
 // Dense 3 × 3 convolutions, every direction, against the reference: images of less than a cell, of
-// several to a tile, of several tiles; channel counts that end within a chunk; slices; the same bits
-// in every run; and the cut.
+// several to a tile, of several tiles; channel counts that end within a chunk; slices; the same
+// bits in every run; and the cut.
 #include <array>
 #include <cstring>
 
@@ -42,6 +42,13 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
+// What the matrix unit multiplies.
+template <class T>
+std::vector<double> rounded_all(std::vector<double> values) {
+  for (double& v : values) v = plain(rounded<T>(float(v)));
+  return values;
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("dense_forward", T, __half, __nv_bfloat16) {
@@ -75,44 +82,140 @@ TEST_CASE_TEMPLATE("dense_forward", T, __half, __nv_bfloat16) {
       }
 }
 
-// Every pixel lies in one cell of one tile, what a cell reads is staged, and the shared memory that
-// is taken is there.
+TEST_CASE_TEMPLATE("dense_wgrad", T, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  struct Options {
+    OperandOptions in;
+    bool normed;
+  };
+  const std::vector<Options> options = {{{true, Activation::relu, GateKind::none}, true},
+                                        {{true, Activation::none, GateKind::none}, false},
+                                        {{false, Activation::none, GateKind::none}, true}};
+  for (const Layer& l : layers())
+    for (const Options& o : options) {
+      OperandCase<T> in(l.in, o.in, 1);
+      GradientCase<T> dy(l.out, {o.normed, false}, 30);
+      const size_t count = size_t(l.in.channels) * kDenseTaps * l.out.channels;
+      const DeviceArray<float> rows(dense_wgrad_rows(l.in.batch, l.in.height, l.in.width,
+                                                     l.in.channels, l.out.channels,
+                                                     kernels::device_limits()));
+      const DeviceArray<float> dweight(count), again(count);
+      for (const DeviceArray<float>* to : {&dweight, &again})
+        kernels::DenseWgrad<T>::run(to->data(), dy.device_view(), in.device_view(), rows.data(),
+                                    nullptr);
+      std::vector<double> expected(count);
+      reference::convolve_weight(expected.data(),
+                                 rounded_all<T>(reference::load_gradient(dy.host_view())),
+                                 rounded_all<T>(reference::load_operand(in.host_view())),
+                                 in.host_view(), dy.host_view(), kWindow, false);
+      std::vector<double> ours;
+      for (const float v : dweight.download()) ours.push_back(v);
+      CAPTURE(l.in.channels);
+      CAPTURE(l.out.channels);
+      // A few of the values, of about one, are rounded the other way.
+      const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
+      expect_close(ours, expected, {0.5 * ulp * std::sqrt(double(l.in.pixels())), 1e-4}, "dW");
+      CHECK(same_bits(dweight.download(), again.download()));
+    }
+}
+
+TEST_CASE_TEMPLATE("dense_dgrad", T, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  struct Options {
+    OperandOptions in;
+    bool normed;
+    Write how;
+  };
+  const std::vector<Options> options = {
+      {{true, Activation::relu, GateKind::none}, true, Write::assign},
+      {{true, Activation::relu, GateKind::none}, false, Write::add},
+      {{true, Activation::none, GateKind::none}, true, Write::add},
+      {{false, Activation::relu, GateKind::none}, true, Write::assign},
+      {{false, Activation::none, GateKind::none}, true, Write::add},
+      {{false, Activation::none, GateKind::none}, false, Write::assign}};
+  for (const Layer& l : layers())
+    for (const Options& o : options) {
+      OperandCase<T> in(l.in, o.in, 1);
+      GradientCase<T> dy(l.out, {o.normed, false}, 30);
+      SinkCase<T> sink(in, o.how), again(in, o.how);
+      Mirror<T> weight(weights(l));
+      const SweepScratch scratch(l.in);
+      for (SinkCase<T>* to : {&sink, &again})
+        kernels::DenseDgrad<T>::run(to->device_view(), dy.device_view(), in.device_view(),
+                                    weight.device(), scratch.view(), nullptr);
+      reference::store_gradient(sink.host_view(),
+                                reference::convolve_transposed(
+                                    rounded_all<T>(reference::load_gradient(dy.host_view())),
+                                    weight.host(), in.host_view(), dy.host_view(), kWindow, false),
+                                in.host_view());
+      CAPTURE(l.in.channels);
+      CAPTURE(l.out.channels);
+      sink.check("G");
+      CHECK(same_bits(sink.grad.download(), again.grad.download()));
+      CHECK(same_bits(sink.sums(), again.sums()));
+    }
+}
+
+namespace {
+
+// Every pixel lies in one cell of one tile, what a cell reads is staged, the units have all tiles,
+// and the shared memory that is taken is there.
+void check_cut(const DenseCut& c, int most_units, const DeviceLimits& limits) {
+  const size_t pixels = size_t(c.batch) * c.height * c.width;
+  CAPTURE(c.batch);
+  CAPTURE(c.height);
+  CAPTURE(c.width);
+  std::vector<int> met(pixels), alone(pixels);
+  int furthest = 0;
+  for (int tile = 0; tile < c.tiles; ++tile) {
+    const DensePlace place = dense_place(c, tile);
+    for (int cell = 0; cell < c.cells(); ++cell)
+      for (int i = 0; i < kDenseRows * kDenseWidth; ++i) {
+        const int y = i / kDenseWidth, x = i % kDenseWidth;
+        const int at = dense_corner(c, cell) + (y + 1) * c.pitch + x + 1;
+        furthest = std::max(furthest, at + c.pitch + 1);
+        if (const int pixel = dense_staged(c, place, at); pixel >= 0) ++met[pixel];
+      }
+    for (int at = 0; at < dense_cell_pixels(c); ++at)
+      if (const int pixel = dense_of_cell(c, place, at); pixel >= 0) ++alone[pixel];
+  }
+  size_t count = 0;
+  for (int unit = 0; unit < c.units; ++unit) count += dense_count(c, unit);
+  CHECK(std::count(met.begin(), met.end(), 1) == int64_t(pixels));
+  CHECK(std::count(alone.begin(), alone.end(), 1) == int64_t(pixels));
+  CHECK(count == pixels);
+  CHECK(furthest < c.staged);
+  CHECK(c.cells() <= 2 * c.shape.pixels);
+  CHECK(c.units * c.per >= c.tiles);
+  CHECK(c.units <= most_units);
+  CHECK(c.shared <= limits.shared_bytes - limits.reserved_bytes);
+}
+
+}  // namespace
+
 TEST_CASE("the cut of dense convolutions") {
   const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
+  int cuts = 0;
   for (const DeviceLimits& l : {limits, a100})
     for (const int batch : {1, 3, 64})
       for (const int height : {1, 7, 14, 57})
         for (const int width : {1, 7, 28, 56, 150})
           for (const int channels : {16, 128, 192})
             for (const int outs : {8, 32, 48, 64}) {
-              const DenseCut c = dense_forward_cut(batch, height, width, channels, outs, l);
-              if (c.units == 0) continue;
-              CAPTURE(batch);
-              CAPTURE(height);
-              CAPTURE(width);
-              std::vector<int> met(size_t(batch) * height * width);
-              int count = 0, furthest = 0;
-              for (int tile = 0; tile < c.tiles; ++tile) {
-                const DensePlace place = dense_place(c, tile);
-                for (int cell = 0; cell < c.cells(); ++cell) {
-                  const int corner = dense_corner(c, cell);
-                  for (int y = 0; y < kDenseRows; ++y)
-                    for (int x = 0; x < kDenseWidth; ++x) {
-                      const int at = corner + (y + 1) * c.pitch + x + 1;
-                      furthest = std::max(furthest, at + c.pitch + 1);
-                      const int pixel = dense_staged(c, place, at);
-                      if (pixel >= 0) ++met[pixel];
-                    }
-                }
-              }
-              for (int unit = 0; unit < c.units; ++unit) count += dense_count(c, unit);
-              CHECK(std::count(met.begin(), met.end(), 1) == int64_t(met.size()));
-              CHECK(count == int64_t(met.size()));
-              CHECK(furthest < c.staged);
-              CHECK(c.cells() <= 2 * c.shape.pixels);
-              CHECK(c.units * c.per >= c.tiles);
-              CHECK(c.units <= partial_rows(int64_t(met.size()), outs));
-              CHECK(c.staged * kDensePacks <= 32 * c.shape.threads());
-              CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
+              if (!dense_fits(batch, height, width, channels, outs, l)) continue;
+              ++cuts;
+              const int64_t pixels = int64_t{batch} * height * width;
+              const auto cut_by = [&](auto cut) {
+                return cut(batch, height, width, channels, outs, l);
+              };
+              const DenseCut forward = cut_by(dense_forward_cut), dgrad = cut_by(dense_dgrad_cut),
+                             wgrad = cut_by(dense_wgrad_cut);
+              check_cut(forward, partial_rows(pixels, outs), l);
+              check_cut(dgrad, partial_rows(pixels, channels), l);
+              check_cut(wgrad, l.multiprocessors, l);
+              for (const DenseCut& c : {forward, dgrad})
+                CHECK(c.staged * kDensePacks <= 32 * c.shape.threads());
+              CHECK(wgrad.staged * kDensePacks <= 32 * kDenseWgradThreads);
             }
+  CHECK(cuts > 700);
 }
