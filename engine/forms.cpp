@@ -4,6 +4,9 @@
 
 #include "engine/error.h"
 #include "engine/step_sizes.h"
+#include "kernels/banded_tiles.h"
+#include "kernels/dense_tiles.h"
+#include "kernels/product.h"
 
 namespace engine {
 
@@ -40,7 +43,7 @@ struct Layer {
 // ---------------------------------------------------------------- fused depthwise
 
 // The kernels are square, of 3 or 5 pixels, and add no bias.
-bool takes_fused_depthwise(const Layer& l) {
+bool takes_fused_depthwise(const Layer& l, Direction) {
   const Window& w = l.conv.window;
   return l.conv.depthwise() && l.conv.bias == kNone && w.kernel_h == w.kernel_w &&
          (w.kernel_h == 3 || w.kernel_h == 5);
@@ -62,6 +65,140 @@ Cost fused_cost(const Layer& l, Direction direction) {
   if (direction == Direction::forward) return {in + weight + out, flops};
   const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * out : out;
   return {gradient + in + 2 * weight + in, 2 * flops};
+}
+
+// ---------------------------------------------------------------- banded depthwise
+
+const BandedTile* banded_tile(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const Buffer& b = l.sizes.graph.buffers[(forward ? l.conv.out : l.conv.in.at).buffer];
+  return (forward ? banded_forward_tile : banded_backward_tile)(l.conv.window, l.conv.in.act,
+                                                                b.height, b.width);
+}
+
+// The kernels multiply 16-bit values of a normalised operand without a gate, in whole vectors of 16
+// bytes; the backward wants an output that a squeeze-excite gates.
+bool takes_banded_depthwise(const Layer& l, Direction direction) {
+  constexpr int kVector = 8;
+  const auto in_vectors = [&](const Slice& s) {
+    return s.c0 % kVector == 0 && s.channels() % kVector == 0 &&
+           l.sizes.graph.buffers[s.buffer].channels % kVector == 0;
+  };
+  const Operand& in = l.conv.in;
+  const int out = l.conv.out.buffer;
+  return l.conv.depthwise() && l.conv.bias == kNone && storage_size(l.options.precision) == 2 &&
+         in.norm != kNone && in.gate == kNone && in_vectors(in.at) && in_vectors(l.conv.out) &&
+         banded_tile(l, direction) != nullptr &&
+         (direction == Direction::forward ||
+          (l.sizes.graph.buffers[out].normed && l.sizes.gated(out)));
+}
+
+Scratch banded_depthwise_scratch(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const BandedTile& tile = *banded_tile(l, direction);
+  const Slice& at = forward ? l.conv.out : l.conv.in.at;
+  const Buffer& b = l.sizes.graph.buffers[at.buffer];
+  const int sums = forward ? kBandedStatistics : banded_sums(tile.kernel);
+  const size_t bytes = banded_partials(tile, sums, l.options.batch, b.height, b.width,
+                                       at.channels(), l.options.limits) *
+                       sizeof(float);
+  return forward ? Scratch{.partials = bytes} : Scratch{.weight = bytes};
+}
+
+// ---------------------------------------------------------------- fused pointwise
+
+// The slice lies in memory in whole packs of eight channels.
+bool in_packs(const Layer& l, const Slice& s) {
+  constexpr int kPack = 8;
+  return s.c0 % kPack == 0 && s.channels() % kPack == 0 &&
+         l.sizes.graph.buffers[s.buffer].channels % kPack == 0;
+}
+
+// The kernels multiply 16-bit values, add no bias, take a learned gate on the operand alone, and
+// keep the weights of a few channels in shared memory.
+bool takes_fused_pointwise(const Layer& l, Direction direction) {
+  const Operand& in = l.conv.in;
+  const bool forward = direction == Direction::forward;
+  const Slice &from = forward ? in.at : l.conv.out, &to = forward ? l.conv.out : in.at;
+  return l.conv.kind == Conv::Kind::pointwise && l.conv.bias == kNone &&
+         storage_size(l.options.precision) == 2 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
+         (in.gate == kNone || l.sizes.graph.gates[in.gate].learned) &&
+         !l.sizes.gated(l.conv.out.buffer) &&
+         product_fits(from.channels(), to.channels(), l.options.limits);
+}
+
+// Large images are bound by memory, where a fused form moves less; small ones are so by the matrix
+// unit, which a library feeds better.
+bool takes_fused_pointwise_first(const Layer& l, Direction direction) {
+  constexpr int kLarge = 28 * 28;
+  const Buffer& b = l.sizes.graph.buffers[l.conv.out.buffer];
+  return b.height * b.width >= kLarge && takes_fused_pointwise(l, direction);
+}
+bool takes_fused_pointwise_last(const Layer& l, Direction direction) {
+  return takes_fused_pointwise(l, direction) && !takes_fused_pointwise_first(l, direction);
+}
+bool takes_mixed_pointwise_first(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_fused_pointwise_first(l, direction);
+}
+bool takes_mixed_pointwise_last(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_fused_pointwise_last(l, direction);
+}
+
+Scratch fused_pointwise_scratch(const Layer& l, Direction direction) {
+  Scratch scratch{.partials = l.partials()};
+  if (direction == Direction::forward) return scratch;
+  const WgradCut cut = wgrad_cut(l.sizes.pixels(l.conv.out), l.conv.out.channels(),
+                                 l.conv.in.at.channels(), l.options.limits);
+  scratch.weight = wgrad_partials(cut) * sizeof(float);
+  return scratch;
+}
+
+// Each product of the backward reads the gradient and the operand.
+Cost fused_pointwise_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  if (direction == Direction::forward) return {in + weight + out, flops};
+  const double gradient = l.gradient_in_place() ? out : 2 * out;
+  const double operand = l.conv.in.plain() ? 0 : in;
+  return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
+}
+
+// ---------------------------------------------------------------- mixed pointwise
+
+// The gradient of the operand leaves dy and f(x) for the product of the weight gradient.
+Scratch mixed_pointwise_scratch(const Layer& l, Direction) {
+  Scratch scratch{.partials = l.partials()};
+  if (!l.operand_in_place()) scratch.operand = l.in();
+  if (!l.gradient_in_place()) scratch.output = l.out();
+  return scratch;
+}
+
+Cost mixed_pointwise_cost(const Layer& l, Direction) {
+  const double in = l.in(), out = l.out(), weight = l.weight(), flops = 2 * l.multiply_adds();
+  const double gradient = l.gradient_in_place() ? out : 3 * out;
+  const double operand = l.operand_in_place() ? in : 3 * in;
+  return {gradient + weight + operand + in + weight + out, 2 * flops};
+}
+
+// ---------------------------------------------------------------- fused dense
+
+// The kernels multiply 16-bit values of an operand without a gate, behind ReLU or nothing, and add
+// no bias.
+bool takes_fused_dense(const Layer& l, Direction direction) {
+  constexpr int kDepth = 16;  // channels that the matrix unit takes at a time
+  const Operand& in = l.conv.in;
+  const Buffer& b = l.sizes.graph.buffers[in.at.buffer];
+  return direction == Direction::forward && l.conv.kind == Conv::Kind::dense &&
+         l.conv.window == Window{3, 3, 1, 1} && l.conv.bias == kNone &&
+         storage_size(l.options.precision) == 2 && in.gate == kNone &&
+         (in.act == Activation::relu || in.act == Activation::none) &&
+         in.at.channels() % kDepth == 0 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
+         !l.sizes.gated(l.conv.out.buffer) &&
+         dense_fits(l.options.batch, b.height, b.width, in.at.channels(), l.conv.out.channels(),
+                    l.options.limits);
+}
+
+Scratch fused_dense_scratch(const Layer& l, Direction) {
+  return {.partials = l.partials()};
 }
 
 // ---------------------------------------------------------------- around a library call
@@ -95,19 +232,19 @@ Cost library_cost(const Layer& l, Direction direction) {
   return {completed + call + epilogue + loaded + call, 2 * flops};
 }
 
-bool takes_product(const Layer& l) {
+bool takes_product(const Layer& l, Direction) {
   return l.conv.product();
 }
-bool takes_any_but_products(const Layer& l) {
+bool takes_any_but_products(const Layer& l, Direction) {
   return !l.conv.product();
 }
-bool takes_dense(const Layer& l) {
+bool takes_dense(const Layer& l, Direction) {
   return l.conv.kind == Conv::Kind::dense;
 }
-bool takes_depthwise(const Layer& l) {
+bool takes_depthwise(const Layer& l, Direction) {
   return l.conv.depthwise();
 }
-bool takes_any(const Layer&) {
+bool takes_any(const Layer&, Direction) {
   return true;
 }
 
@@ -123,17 +260,29 @@ struct Row {
   Form form;
   std::string_view name;
   ConvForm family;
-  bool (*takes)(const Layer&);
+  bool (*takes)(const Layer&, Direction);
   Scratch (*scratch)(const Layer&, Direction);
   Cost (*cost)(const Layer&, Direction);
 };
 
 // The rows of each backend are in the order of preference.
 constexpr Row kRows[] = {
+    {BackendKind::cuda, Form::banded_depthwise, "banded depthwise", ConvForm::fused,
+     takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
+     takes_fused_pointwise_first, fused_pointwise_scratch, fused_pointwise_cost},
+    {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
+     takes_mixed_pointwise_first, mixed_pointwise_scratch, mixed_pointwise_cost},
     {BackendKind::cuda, Form::matrix_product, "cuBLASLt", ConvForm::library, takes_product,
      library_scratch, library_cost},
+    {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
+     takes_fused_pointwise_last, fused_pointwise_scratch, fused_pointwise_cost},
+    {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,
+     takes_mixed_pointwise_last, mixed_pointwise_scratch, mixed_pointwise_cost},
+    {BackendKind::cuda, Form::fused_dense, "fused dense", ConvForm::fused, takes_fused_dense,
+     fused_dense_scratch, fused_cost},
     {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
      takes_any_but_products, library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,
@@ -164,7 +313,7 @@ std::vector<Candidate> candidates(const Graph& graph, const Conv& conv, Directio
   const Layer layer{conv, options, {graph, options.batch, options.precision}};
   std::vector<const Row*> rows;
   for (const Row& row : kRows)
-    if (row.backend == options.backend && row.takes(layer)) rows.push_back(&row);
+    if (row.backend == options.backend && row.takes(layer, direction)) rows.push_back(&row);
   require(!rows.empty(), Failure::internal, "{}: no form computes it", conv.name);
   const auto unwanted = [&](const Row* row) {
     return options.conv != ConvForm::automatic && row->family != options.conv;

@@ -37,7 +37,11 @@ enum class Direction : uint8_t { forward, backward };
 std::string_view name_of(Direction direction);
 
 enum class Form : uint8_t {
+  banded_depthwise,     // our kernels on the matrix units, 16 bits
   fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
+  fused_pointwise,      // our products
+  mixed_pointwise,      // the operand's gradient by ours, the weight's by a library
+  fused_dense,          // our 3x3 convolutions, 16 bits
   matrix_product,       // for a pointwise or linear layer
   library_convolution,  // for dense tensors
   loops,                // the reference

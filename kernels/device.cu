@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
 
 namespace engine::kernels {
 namespace {
@@ -24,7 +25,26 @@ std::vector<DeviceLimits> limits_of_all() {
   return all;
 }
 
+// By device: compute capability 9.0 or later.
+std::vector<bool> overlap_of_all() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) return {};
+  std::vector<bool> all(count);
+  for (int device = 0; device < count; ++device) {
+    int major = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    all[device] = major >= 9;
+  }
+  return all;
+}
+
 }  // namespace
+
+bool launches_overlap() {
+  static const std::vector<bool> all = overlap_of_all();
+  int device = 0;
+  return cudaGetDevice(&device) == cudaSuccess && all[device];
+}
 
 const DeviceLimits& device_limits() {
   static const std::vector<DeviceLimits> all = limits_of_all();

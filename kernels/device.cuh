@@ -1,4 +1,4 @@
-// What kernels know of the device: the size of a warp, sums over one, and how many blocks fill it.
+// What kernels know of the device: the size of a warp, and sums over one.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -14,11 +14,6 @@ __device__ __forceinline__ N warp_sum(N value) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2)
     value += __shfl_xor_sync(0xffffffff, value, offset);
   return value;
-}
-
-// Two waves of four blocks on each multiprocessor.
-inline int blocks_of_device() {
-  return 8 * device_limits().multiprocessors;
 }
 
 }  // namespace engine::kernels

@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "kernels/image.h"
 #include "kernels/loss.h"
@@ -24,6 +25,15 @@ namespace engine::kernels {
 // The limits of the calling thread's device, which is asked once; the defaults if there is none.
 const DeviceLimits& device_limits();
 
+// Where a sweep leaves its sums.
+struct Partials {
+  float* rows;  // scratch of partial_rows() rows of kPartialsPerChannel·C floats
+  unsigned*
+      done;  // (kMaxGroups,): how many blocks have left their row, by group of channels; zero,
+             // and zero again when the sweep has ended
+};
+constexpr int kMaxGroups = 8192;
+
 // ---------------------------------------------------------------- sweeps/operand.cu
 
 // What surrounds the call of a library.
@@ -36,7 +46,7 @@ struct Sweeps {
   // is set. `dense` may be out.y itself: then only bias and statistics are done, and nothing is
   // launched if there is neither.
   static void store_output(const SliceView<T>& out, const T* dense, const float* bias,
-                           float* partials, cudaStream_t stream);
+                           const Partials& partials, cudaStream_t stream);
 
   // dy, dense: (pixels, channels).
   static void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream);
@@ -44,11 +54,11 @@ struct Sweeps {
   // The epilogue of every backward: from df, dense (pixels, channels), to sink.grad, dgamma, dbeta,
   // k0 and k1. A gated sink gets dz = df and its (N, C) sums. df may be sink.grad itself.
   static void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
-                             float* partials, cudaStream_t stream);
+                             const Partials& partials, cudaStream_t stream);
 
   // dbias += Σ dy over the pixels; dy is dense (pixels, channels).
   static void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels,
-                            float* partials, cudaStream_t stream);
+                            const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- sweeps/add.cu
@@ -57,7 +67,7 @@ template <class T>
 struct Addition {
   // out = a + b, and the channel statistics of what was stored if out.mean is set.
   static void forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
-                      float* partials, cudaStream_t stream);
+                      const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- depthwise/
@@ -80,6 +90,69 @@ struct DepthwiseBackward {
                   float* weight_partials, cudaStream_t stream);
 };
 
+// Enqueues what was prepared for some addresses and a shape; empty: it cannot be done so.
+using Enqueue = std::function<void(cudaStream_t)>;
+
+// The same on the matrix units, whose operands are rounded to T, __half or __nv_bfloat16: for the
+// windows and images that kernels/banded_tiles.h has a tile for, on a GPU of sm_90 at least.
+template <class T>
+struct BandedForward {
+  // partials.rows is scratch of banded_partials(…, kBandedStatistics, …) floats, counted over the
+  // output with device_limits().
+  static Enqueue prepare(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                         Window window, const Partials& partials);
+};
+template <class T>
+struct BandedBackward {
+  // For an output that a squeeze-excite gates. partials.rows is scratch of
+  // banded_partials(…, banded_sums(K), …) floats, counted over the operand.
+  static Enqueue prepare(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
+                         const OperandView<T>& in, const T* weight, Window window,
+                         const Partials& partials);
+};
+
+// ---------------------------------------------------------------- gemm/
+
+// Pointwise convolutions of 16-bit types as one matrix product each. All channel counts and pitches
+// are multiples of 8 and all slices begin at multiples of 16 bytes; a gate is learned, and the
+// output has none; product_fits() says whether the depth fits. Scratch is `partials` alone.
+template <class T>
+struct PointwiseForward {
+  // out = W · f(in), and the channel statistics of what was stored if out.mean is set. The depth is
+  // the operand's channels; the weight is (C', C).
+  static void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                  float* partials, cudaStream_t stream);
+};
+
+template <class T>
+struct PointwiseDgrad {
+  // The operand's gradient to the sink. The depth is the channels of dy. Where they are set,
+  // dense_dy (pixels, C') = dy if a norm completes it, and f (pixels, C) = f(in) unless plain.
+  static void run(const GradientSink<T>& sink, T* dense_dy, T* f, const GradientView<T>& dy,
+                  const OperandView<T>& in, const T* weight, float* partials, cudaStream_t stream);
+};
+
+template <class T>
+struct PointwiseWgrad {
+  // dweight (C', C) = the weight's gradient, without a limit to either. `partials` is scratch of
+  // wgrad_partials() floats, counted with device_limits().
+  static void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in,
+                  float* partials, cudaStream_t stream);
+};
+
+// ---------------------------------------------------------------- dense/
+
+// Dense convolutions of 16-bit types with a window of 3 × 3, stride 1 and padding 1. The operand
+// has a multiple of 16 channels, a norm or none, and ReLU or nothing; the output a multiple of 8;
+// pitches are multiples of 8 and slices begin at multiples of 16 bytes. kernels/dense_tiles.h says
+// what fits. The weight is (C', 3, 3, C).
+template <class T>
+struct DenseForward {
+  // out = the convolution, and the channel statistics of what was stored if out.mean is set.
+  static void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                  const Partials& partials, cudaStream_t stream);
+};
+
 // ---------------------------------------------------------------- sweeps/pool.cu
 
 template <class T>
@@ -87,11 +160,11 @@ struct Pooling {
   // A maximum or an average over each window, and the channel statistics of what was stored if
   // out.mean is set. As in PyTorch, an average counts the padding and a NaN is the maximum.
   static void forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
-                      bool maximal, float* partials, cudaStream_t stream);
+                      bool maximal, const Partials& partials, cudaStream_t stream);
   // dy is the gradient of the pooled slice. A maximum is found again: the first in scan order.
   static void backward(const GradientSink<T>& sink, const GradientView<T>& dy,
-                       const OperandView<T>& in, Window window, bool maximal, float* partials,
-                       cudaStream_t stream);
+                       const OperandView<T>& in, Window window, bool maximal,
+                       const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- sweeps/squeeze_excite.cu

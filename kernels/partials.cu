@@ -3,6 +3,7 @@
 #include "kernels/partials.cuh"
 
 #include "kernels/device.cuh"
+#include "kernels/launch.cuh"
 
 namespace engine::kernels {
 namespace {
@@ -47,6 +48,7 @@ __device__ __forceinline__ void sum_shares(double (&value)[N]) {
 __global__ void __launch_bounds__(kMaxThreads, 1)
     merge_statistics_kernel(float* mean, float* var, const float* __restrict__ partials,
                             TileCounts counts, int channels) {
+  follow();
   const Share share;
   const auto value = [&](int tile, int which, int c) {
     return partials[(int64_t{tile} * kPartialsPerChannel + which) * channels + c];
@@ -76,6 +78,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 __global__ void __launch_bounds__(kMaxThreads, 1)
     merge_norm_sums_kernel(NormSums sums, const float* __restrict__ partials, int tiles,
                            int channels) {
+  follow();
   const Share share;
   double sum[2] = {};  // Σt, Σt·xhat
   if (share.c < channels) {
@@ -93,6 +96,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 __global__ void __launch_bounds__(kMaxThreads, 1)
     merge_rows_kernel(float* out, const float* __restrict__ rows, int tiles, int taps, int row_taps,
                       int channels, bool accumulate) {
+  follow();
   const Share share;
   const int tap = blockIdx.y;
   double sum[1] = {};
@@ -120,20 +124,20 @@ unsigned threads_of(int tiles) {
 
 void merge_statistics(float* mean, float* var, const float* partials, const TileCounts& counts,
                       int channels, cudaStream_t stream) {
-  merge_statistics_kernel<<<blocks_of(channels), threads_of(counts.tiles()), 0, stream>>>(
-      mean, var, partials, counts, channels);
+  launch(merge_statistics_kernel, blocks_of(channels), threads_of(counts.tiles()), 0, stream, mean,
+         var, partials, counts, channels);
 }
 
 void merge_norm_sums(const NormSums& sums, const float* partials, int tiles, int channels,
                      cudaStream_t stream) {
-  merge_norm_sums_kernel<<<blocks_of(channels), threads_of(tiles), 0, stream>>>(sums, partials,
-                                                                                tiles, channels);
+  launch(merge_norm_sums_kernel, blocks_of(channels), threads_of(tiles), 0, stream, sums, partials,
+         tiles, channels);
 }
 
 void merge_rows(float* out, const float* rows, int tiles, int taps, int row_taps, int channels,
                 bool accumulate, cudaStream_t stream) {
-  merge_rows_kernel<<<dim3(blocks_of(channels), taps), threads_of(tiles), 0, stream>>>(
-      out, rows, tiles, taps, row_taps, channels, accumulate);
+  launch(merge_rows_kernel, dim3(blocks_of(channels), taps), threads_of(tiles), 0, stream, out,
+         rows, tiles, taps, row_taps, channels, accumulate);
 }
 
 }  // namespace engine::kernels

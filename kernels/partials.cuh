@@ -1,10 +1,11 @@
-// Sums over pixels without atomics: each tile leaves one row of partial sums, and a small kernel
-// merges the rows in fp64, in a fixed order. Row `tile` of `partials` is (kPartialsPerChannel,
-// channels).
+// Sums over pixels without atomics on floats: each tile leaves one row of partial sums, and the
+// rows are merged in fp64, in a fixed order: by the block of a group of channels that ends last, or
+// by a small kernel. Row `tile` of the rows is (kPartialsPerChannel, channels).
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include "kernels/kernels.h"
 #include "kernels/operand.h"
 #include "kernels/sweep.cuh"
 
@@ -27,11 +28,35 @@ struct TileCounts {
   }
 };
 
-inline TileCounts tile_counts(const Sweep& s) {
-  return {s.pixels, 1, s.per_tile, s.tiles, s.tiles, 1};
+// ---------------------------------------------------------------- what a block leaves
+
+// Calls use(channel, sum over threadIdx.y) for the block's channels; c is this thread's first. All
+// threads call it. `buffer` holds V floats per thread.
+template <int V, class Use>
+__device__ __forceinline__ void sum_rows(const float (&sum)[V], int c, int channels, float* buffer,
+                                         Use use) {
+  const int width = blockDim.x * V, threads = blockDim.x * blockDim.y;
+  const int me = threadIdx.y * blockDim.x + threadIdx.x;
+  const int first = c - static_cast<int>(threadIdx.x) * V;  // channel of the block
+  __syncthreads();                                          // the buffer may still be read
+#pragma unroll
+  for (int k = 0; k < V; ++k) buffer[me * V + k] = sum[k];
+  __syncthreads();
+  for (int j = me; j < width && first + j < channels; j += threads) {
+    float total = 0;
+#pragma unroll 8
+    for (int row = 0; row < static_cast<int>(blockDim.y); ++row) total += buffer[row * width + j];
+    use(first + j, total);
+  }
 }
 
-// ---------------------------------------------------------------- what a block leaves
+// Leaves such sums as sum number `which` of the block's row.
+template <int V>
+__device__ __forceinline__ void leave_sum(const float (&sum)[V], int which, float* partials, int c,
+                                          int channels, float* buffer) {
+  sum_rows(sum, c, channels, buffer,
+           [&](int channel, float total) { partial(partials, which, channels)[channel] = total; });
+}
 
 // The sums over V channels of one thread, shifted by the first value, so that nothing cancels.
 template <int V>
@@ -52,45 +77,26 @@ struct Statistics {
 
   // All threads call it; row 0 must have counted something. `buffer` holds V floats per thread.
   __device__ void leave(float* partials, int c, int channels, float* buffer) {
-    const int threads = blockDim.x * blockDim.y, me = threadIdx.x;
-    __syncthreads();
+    __syncthreads();  // the buffer may still be read
     if (threadIdx.y == 0) {
 #pragma unroll
-      for (int k = 0; k < V; ++k) buffer[k * threads + me] = shift[k];
+      for (int k = 0; k < V; ++k) {
+        buffer[threadIdx.x * V + k] = shift[k];
+        if (c + k < channels) partial(partials, 2, channels)[c + k] = shift[k];
+      }
     }
     __syncthreads();
     const float n = static_cast<float>(count);
-    float of_tile[V];
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      of_tile[k] = buffer[k * threads + me];
-      const float d = count ? shift[k] - of_tile[k] : 0.f;
+      const float d = count ? shift[k] - buffer[threadIdx.x * V + k] : 0.f;
       second[k] += d * (2.f * first[k] + n * d);
       first[k] += n * d;
     }
-    sum_rows(first, buffer);
-    sum_rows(second, buffer);
-    if (threadIdx.y != 0) return;
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      if (c + k >= channels) break;
-      partial(partials, 0, channels)[c + k] = first[k];
-      partial(partials, 1, channels)[c + k] = second[k];
-      partial(partials, 2, channels)[c + k] = of_tile[k];
-    }
+    leave_sum(first, 0, partials, c, channels, buffer);
+    leave_sum(second, 1, partials, c, channels, buffer);
   }
 };
-
-// Leaves one plain sum per channel as sum number `which`. All threads call it.
-template <int V>
-__device__ void leave_sum(float (&sum)[V], int which, float* partials, int c, int channels,
-                          float* buffer) {
-  sum_rows(sum, buffer);
-  if (threadIdx.y != 0) return;
-#pragma unroll
-  for (int k = 0; k < V; ++k)
-    if (c + k < channels) partial(partials, which, channels)[c + k] = sum[k];
-}
 
 // ---------------------------------------------------------------- merging, in partials.cu
 
@@ -114,7 +120,7 @@ struct NormSums {
 };
 
 template <class T>
-NormSums norm_sums(const GradientSink<T>& sink, const OperandView<T>& in) {
+__host__ __device__ NormSums norm_sums(const GradientSink<T>& sink, const OperandView<T>& in) {
   return {sink.dgamma, sink.dbeta, sink.k0, sink.k1, in.norm, static_cast<double>(in.pixels())};
 }
 template <class T>

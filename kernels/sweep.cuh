@@ -1,7 +1,7 @@
 // A sweep over the pixels of NHWC memory: the grid is (channel groups, tiles of pixels), a block is
 // (vectors of V channels, rows of pixels). Every kernel over activations has that shape:
 // threadIdx.x is a place in the channels, threadIdx.y a place in the pixels, and sums run over
-// threadIdx.y.
+// threadIdx.y. All blocks run at once and have equally much to do.
 #pragma once
 
 #include <algorithm>
@@ -14,9 +14,12 @@
 namespace engine::kernels {
 
 constexpr int kSweepThreads = 256;
-// Channels of a thread. Four keep the norm and the sums of a thread in 64 registers, so four blocks
-// share a multiprocessor; wider vectors cost more threads than they save loads.
-constexpr int kSweepVector = 4;
+// Channels of a thread where memory allows it: one access of 16 bytes.
+template <class T>
+constexpr int kSweepVector = kFullVector<T>;
+// The most channels of a block. A wide one reads long runs of memory; where sums are taken, narrow
+// ones share the merge among more blocks.
+constexpr int kWideGroup = 256, kSummedGroup = 96;
 
 struct Sweep {
   int pixels, groups, lanes, rows, tiles, per_tile;
@@ -24,17 +27,28 @@ struct Sweep {
   dim3 block() const { return dim3(lanes, rows); }
 };
 
-inline Sweep make_sweep(int64_t pixels, int channels, int channels_per_thread) {
+// What of a kernel decides how it sweeps.
+struct SweepKernel {
+  int in_flight;  // pixels that a thread loads at a time
+  int group;      // the most channels of a block
+  int blocks;     // of a multiprocessor
+};
+
+// `vector` is the channels of a thread.
+inline Sweep make_sweep(int64_t pixels, int channels, int vector, const SweepKernel& kernel) {
   constexpr int kAligned = 16;  // channels of a 32-byte sector of halves: groups do not share one
   const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
+  const int group = std::min(kernel.group, kSweepThreads / 2 * vector);
   Sweep s{};
   s.pixels = static_cast<int>(pixels);
-  s.groups = up(channels, kChannelsPerGroup);
+  s.groups = channels <= group ? 1 : up(channels, group / 64 * 64);
   const int share = s.groups == 1 ? channels : up(up(channels, s.groups), kAligned) * kAligned;
-  s.lanes = up(share, channels_per_thread);
+  s.lanes = up(share, vector);
+  s.groups = up(channels, s.lanes * vector);
   s.rows = kSweepThreads / s.lanes;
-  const int by_blocks = std::max(1, blocks_of_device() / s.groups),
-            by_work = up(pixels, 4 * s.rows);
+  const int at_once = device_limits().multiprocessors * kernel.blocks;
+  const int by_blocks = std::max(1, at_once / s.groups),
+            by_work = up(pixels, kernel.in_flight * s.rows);
   s.per_tile = up(pixels, std::min({by_blocks, by_work, partial_rows(pixels, channels)}));
   s.tiles = up(pixels, s.per_tile);  // none is empty
   return s;
@@ -46,48 +60,27 @@ __device__ __forceinline__ int first_channel() {
   return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * V;
 }
 
-// The pixels in flight of a sweep that loads two vectors for each: 64 bytes a thread.
-template <class T>
-constexpr int kPairsInFlight = 8 / static_cast<int>(sizeof(T));
-
-// Calls use(pixel, load(pixel)) for this thread's pixels of the tile; several loads are in flight
-// at a time.
-template <int InFlight = 4, class Load, class Use>
-__device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Use use) {
+// With use = prepare(), calls use(pixel, load(pixel)) for this thread's pixels of the tile. Several
+// loads are under way at a time; the first of them leave before what prepare() loads.
+template <int InFlight, class Load, class Prepare>
+__device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Prepare prepare) {
   const int step = blockDim.y, begin = blockIdx.y * sweep.per_tile;
   const int end = min(sweep.pixels, begin + sweep.per_tile);
-  for (int p = begin + static_cast<int>(threadIdx.y); p < end; p += InFlight * step) {
-    decltype(load(p)) loaded[InFlight];
+  decltype(load(0)) loaded[InFlight];
+  const auto load_some = [&](int p) {
 #pragma unroll
     for (int i = 0; i < InFlight; ++i)
       if (p + i * step < end) loaded[i] = load(p + i * step);
+  };
+  int p = begin + static_cast<int>(threadIdx.y);
+  load_some(p);
+  const auto use = prepare();
+  while (p < end) {
 #pragma unroll
     for (int i = 0; i < InFlight; ++i)
       if (p + i * step < end) use(p + i * step, loaded[i]);
-  }
-}
-
-// Sums `value` over threadIdx.y, for each k and threadIdx.x; row 0 gets the sums. All threads of
-// the block call it. `buffer` holds V floats per thread.
-template <int V>
-__device__ __forceinline__ void sum_rows(float (&value)[V], float* buffer) {
-  const int threads = blockDim.x * blockDim.y, me = threadIdx.y * blockDim.x + threadIdx.x;
-  __syncthreads();  // the buffer may still be read
-#pragma unroll
-  for (int k = 0; k < V; ++k) buffer[k * threads + me] = value[k];
-  for (int rows = blockDim.y; rows > 1;) {
-    const int half = (rows + 1) / 2;
-    __syncthreads();
-    if (static_cast<int>(threadIdx.y) < rows - half) {
-#pragma unroll
-      for (int k = 0; k < V; ++k)
-        buffer[k * threads + me] += buffer[k * threads + me + half * static_cast<int>(blockDim.x)];
-    }
-    rows = half;
-  }
-  if (threadIdx.y == 0) {
-#pragma unroll
-    for (int k = 0; k < V; ++k) value[k] = buffer[k * threads + me];
+    p += InFlight * step;
+    load_some(p);
   }
 }
 

@@ -9,21 +9,60 @@
 
 namespace engine::kernels {
 
-// The norm's values of channels [c, c + V); those of channel 0 beyond the last one.
+// A norm of one channel as readers keep it: u = scale·(x − mean) + beta.
+struct FoldedNorm {
+  float mean, inv_std, gamma_inv_std, beta;
+
+  __device__ __forceinline__ float scale() const { return gamma_inv_std; }
+};
+
+// The V floats from `from` on; `otherwise` if there are none.
 template <int V>
-__device__ __forceinline__ void load_norm(ChannelNorm<float> (&norm)[V],
-                                          const NormView<float>& view, int c, int channels) {
+__device__ __forceinline__ void load_floats(float (&to)[V], const float* from, float otherwise) {
 #pragma unroll
-  for (int k = 0; k < V; ++k) norm[k] = view.channel(c + k < channels ? c + k : 0);
+  for (int k = 0; k < V; ++k) to[k] = from ? from[k] : otherwise;
+}
+
+// The norm's values of channels [c, c + V), those from channel 0 on if c lies beyond the last one.
+// All loads leave before one is used.
+template <int V>
+__device__ __forceinline__ void load_norm(FoldedNorm (&norm)[V], const NormView<float>& view, int c,
+                                          int channels) {
+  const int at = c < channels ? c : 0;
+  const auto from = [&](const float* values) { return values ? values + at : nullptr; };
+  float mean[V], var[V], gamma[V], beta[V];
+  load_floats(mean, from(view.mean), 0.f);
+  load_floats(var, from(view.var), 1.f);
+  load_floats(gamma, from(view.gamma), 1.f);
+  load_floats(beta, from(view.beta), 0.f);
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const float inv_std = view.present() ? rsqrtf(var[k] + view.eps) : 1.f;
+    norm[k] = {mean[k], inv_std, gamma[k] * inv_std, beta[k]};
+  }
+}
+
+template <bool Fast>
+__device__ __forceinline__ Loaded<float> load_value(float x, const ChannelNorm<float>& norm,
+                                                    Activation act) {
+  return engine::load_operand<float, Fast>(x, norm, act);
+}
+template <bool Fast>
+__device__ __forceinline__ Loaded<float> load_value(float x, const FoldedNorm& norm,
+                                                    Activation act) {
+  const float centred = x - norm.mean;
+  const Activated<float> a =
+      activate<float, Fast>(act, fmaf(norm.gamma_inv_std, centred, norm.beta));
+  return {centred * norm.inv_std, a.h, a.slope};
 }
 
 // Takes one branch for V values: inside it the activation is a constant.
-template <bool Fast, int V>
+template <bool Fast, int V, class Norm>
 __device__ __forceinline__ void load_values(Loaded<float> (&out)[V], const float (&x)[V],
-                                            const ChannelNorm<float> (&norm)[V], Activation act) {
+                                            const Norm (&norm)[V], Activation act) {
   const auto load = [&](Activation constant) {
 #pragma unroll
-    for (int k = 0; k < V; ++k) out[k] = engine::load_operand<float, Fast>(x[k], norm[k], constant);
+    for (int k = 0; k < V; ++k) out[k] = load_value<Fast>(x[k], norm[k], constant);
   };
   if (act == Activation::silu)
     load(Activation::silu);
@@ -61,7 +100,7 @@ __device__ __forceinline__ void gate_values(float (&gate)[V], const OperandView<
 // What a thread needs to read an operand: f = gate·act(gamma·xhat + beta).
 template <class T, int V>
 struct OperandReader {
-  ChannelNorm<float> norm[V];
+  FoldedNorm norm[V];
   int c;
 
   __device__ __forceinline__ OperandReader(const OperandView<T>& in, int c) : c(c) {
@@ -113,7 +152,7 @@ struct OperandReader {
 // that stays in an image: dy = (dz·gate' + q')·act'(scale·x + shift) − (k1'·x + k0').
 template <class T, int V, bool Folded = false>
 struct GradientReader {
-  ChannelNorm<float> norm[V];  // folded: gamma is the scale, beta the shift, and xhat is x
+  FoldedNorm norm[V];  // folded: the mean is 0, and xhat is x
   float k0[V] = {}, k1[V] = {};
   float gate[V], q[V];  // folded, of the image that was entered
   int c;
@@ -124,15 +163,19 @@ struct GradientReader {
 
   __device__ __forceinline__ GradientReader(const GradientView<T>& in, int c) : c(c) {
     if (c >= in.channels) return;
+    FoldedNorm of[V];
+    load_norm(of, in.norm, c, in.channels);
+    load_floats(k0, in.k0 ? in.k0 + c : nullptr, 0.f);
+    load_floats(k1, in.k1 ? in.k1 + c : nullptr, 0.f);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const ChannelNorm<float> of = in.norm.channel(c + k);
-      norm[k] = of;
-      if (in.k0) k0[k] = in.k0[c + k], k1[k] = in.k1[c + k];
-      if constexpr (!Folded) continue;
-      norm[k] = {.gamma = of.scale(), .beta = fmaf(-of.mean, of.scale(), of.beta)};
-      k1[k] *= of.inv_std;
-      k0[k] = fmaf(-of.mean, k1[k], k0[k]);
+      if constexpr (!Folded) {
+        norm[k] = of[k];
+      } else {
+        norm[k] = {0.f, 1.f, of[k].scale(), fmaf(-of[k].mean, of[k].scale(), of[k].beta)};
+        k1[k] *= of[k].inv_std;
+        k0[k] = fmaf(-of[k].mean, k1[k], k0[k]);
+      }
     }
   }
 
@@ -142,12 +185,15 @@ struct GradientReader {
     const int64_t at = int64_t{n} * in.channels + c;
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      gate[k] = norm[k].gamma * in.gate[at + k];
-      q[k] = norm[k].gamma * in.q[at + k];
+      gate[k] = norm[k].scale() * in.gate[at + k];
+      q[k] = norm[k].scale() * in.q[at + k];
     }
   }
 
   __device__ __forceinline__ Raw read(const GradientView<T>& in, int64_t pixel) const {
+    return read(in, pixel, c);
+  }
+  __device__ __forceinline__ static Raw read(const GradientView<T>& in, int64_t pixel, int c) {
     Raw raw;
     const int64_t at = pixel * in.pitch + c;
     raw.grad = load_vector<V>(in.grad + at);
@@ -211,27 +257,34 @@ struct GradientWriter {
     return !sink.gated() && (in.norm.present() || in.act != Activation::none);
   }
 
+  // t = df·gate becomes scale·t·act', and its sums are taken.
+  template <class Norm>
+  __device__ __forceinline__ void take(float (&t)[V], const Loaded<float> (&x)[V],
+                                       const Norm* norm) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      t[k] *= x[k].slope;
+      sum_t[k] += t[k];
+      sum_t_xhat[k] = fmaf(t[k], x[k].xhat, sum_t_xhat[k]);
+      t[k] *= norm[k].scale();
+    }
+  }
+
   // Stores G at `to`, the first of the channels, from t = df·gate. x and norm are the operand's
   // there, and only used if `reads_x`.
+  template <class Norm>
   __device__ __forceinline__ void store(T* to, Write how, float (&t)[V],
-                                        const Loaded<float> (&x)[V], const ChannelNorm<float>* norm,
+                                        const Loaded<float> (&x)[V], const Norm* norm,
                                         bool reads_x) {
-    if (reads_x) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        t[k] *= x[k].slope;
-        sum_t[k] += t[k];
-        sum_t_xhat[k] = fmaf(t[k], x[k].xhat, sum_t_xhat[k]);
-        t[k] *= norm[k].scale();
-      }
-    }
-    if (how == Write::add) {
-      float old[V];
-      to_floats(old, load_vector<V>(to));
-#pragma unroll
-      for (int k = 0; k < V; ++k) t[k] += old[k];
-    }
+    if (reads_x) take(t, x, norm);
+    if (how == Write::add) add(t, load_vector<V>(to));
     store_vector(to, vector_of<T>(t));
+  }
+  __device__ __forceinline__ static void add(float (&t)[V], const Vector<T, V>& before) {
+    float old[V];
+    to_floats(old, before);
+#pragma unroll
+    for (int k = 0; k < V; ++k) t[k] += old[k];
   }
 
   // The same from df at pixel p of the whole batch.

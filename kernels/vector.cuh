@@ -76,10 +76,27 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+// Pairs of 16-bit values are taken out of their word together: a half of its own costs a register.
 template <class T, int V>
 __device__ __forceinline__ void to_floats(float (&out)[V], const Vector<T, V>& vector) {
+  if constexpr (sizeof(T) == 2 && V % 2 == 0) {
 #pragma unroll
-  for (int k = 0; k < V; ++k) out[k] = to_float(vector.at[k]);
+    for (int k = 0; k < V; k += 2) {
+      const float2 pair = [&] {
+        if constexpr (std::is_same_v<T, __half>) {
+          return __half22float2(*reinterpret_cast<const __half2*>(&vector.at[k]));
+        } else {  // a bfloat16 is the upper half of a float
+          const uint32_t word = *reinterpret_cast<const uint32_t*>(&vector.at[k]);
+          return make_float2(__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u));
+        }
+      }();
+      out[k] = pair.x;
+      out[k + 1] = pair.y;
+    }
+  } else {
+#pragma unroll
+    for (int k = 0; k < V; ++k) out[k] = to_float(vector.at[k]);
+  }
 }
 
 // Rounds to the storage type, two values per instruction where there are two.

@@ -132,6 +132,8 @@ const Rule kRules[] = {
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
     {"kernels/depthwise/.*", "kernels/(depthwise/)?[^/]*", kDevice},
+    {"kernels/dense/.*", "kernels/((dense|depthwise|gemm)/)?[^/]*", kDevice},
+    {"kernels/gemm/.*", "kernels/(gemm/)?[^/]*", kDevice},
     {"kernels/.*", "kernels/[^/]*", kDevice},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",

@@ -28,6 +28,10 @@ ConvWork prepare_form(Form form, const Threads& threads, const Workspace& worksp
     case Form::fused_depthwise: return prepare_fused(threads, workspace, training, c);
     case Form::matrix_product: return prepare_matrix(threads, workspace, training, c);
     case Form::library_convolution: return prepare_library(threads, workspace, training, c);
+    case Form::banded_depthwise:
+    case Form::fused_pointwise:
+    case Form::mixed_pointwise:
+    case Form::fused_dense:
     case Form::loops: break;
   }
   fail(Failure::internal, "{}: the CPU has no such form", workspace.step());

@@ -35,7 +35,8 @@ template <class T>
 StepExec prepare_typed(Cuda& gpu, const Program& program, int index, const Add& add) {
   const auto a = program.operand<T>(add.a), b = program.operand<T>(add.b);
   const auto out = program.output<T>(add.out);
-  float* partials = program.scratch<float>(program.plan.steps[index].forward.partials);
+  const kernels::Partials partials =
+      sweep_partials(gpu, program.scratch<float>(program.plan.steps[index].forward.partials));
   StepExec exec;
   exec.forward =
       one_launch("add_forward", text_of(a) + " + " + text_of(b),

@@ -51,16 +51,6 @@ std::vector<GpuInfo> devices() {
   return found;
 }
 
-int select_device(int device) {
-  int count = 0;
-  const cudaError_t found = cudaGetDeviceCount(&count);
-  require(found == cudaSuccess, Failure::usage, "--device cuda: {}", cudaGetErrorString(found));
-  require(device >= 0 && device < count, Failure::usage,
-          "--device cuda: GPU {} was asked for, this machine has {}", device, count);
-  check(cudaSetDevice(device));
-  return device;
-}
-
 // Runs `work`; whatever fails in it, a kernel launch included, is reported with the step's name.
 void in_step(const std::string& name, const std::function<void()>& work) {
   try {
@@ -473,16 +463,6 @@ constexpr Module kModule{make_backend,     devices,    versions,   time_kernels,
 
 Cuda& cuda_of(Backend& backend) {
   return static_cast<CudaBackend&>(backend).gpu();
-}
-
-Cuda::Cuda(int device)
-    : device(select_device(device)),
-      stream(create<Stream>(cudaStreamCreateWithFlags, cudaStreamNonBlocking)),
-      copies(create<Stream>(cudaStreamCreateWithFlags, cudaStreamNonBlocking)),
-      dnn(create<Cudnn>(cudnnCreate)),
-      blaslt(create<CublasLt>(cublasLtCreate)),
-      algorithms(stream.get()) {
-  check(cudnnSetStream(dnn.get(), stream.get()));
 }
 
 }  // namespace engine::cuda

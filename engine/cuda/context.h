@@ -16,6 +16,7 @@ struct Cuda {
   Stream copies;  // uploads of batches
   Cudnn dnn;
   CublasLt blaslt;
+  Counters counters;  // of the sweeps: kernels::Partials
   Algorithms algorithms;
 };
 

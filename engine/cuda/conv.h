@@ -1,5 +1,6 @@
 // What the forms of a convolution on CUDA share: the views of one layer, and memory that a library
-// reads. One file per form: conv_matrix.cpp, conv_library.cpp, conv_fused.cpp.
+// reads. One file per form: conv_matrix.cpp, conv_library.cpp, conv_fused.cpp (depthwise),
+// conv_pointwise.cpp, conv_dense.cpp.
 #pragma once
 
 #include <optional>
@@ -90,12 +91,25 @@ Launches library_backward(const Cuda& gpu, const Layer<T>& l, const Source<T>& d
   return launches;
 }
 
-// One direction in one form; nothing where a library has no algorithm for it.
+// dweight = dyᵀ · f by cuBLASLt.
+template <class T>
+Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Source<T>& dy);
+
+// One direction in one form; nothing where it has none: where a library has no algorithm, or where
+// nobody wants the gradient that a fused form is built around.
 template <class T>
 std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> library_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
+std::optional<Launches> banded_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
 std::optional<Launches> fused_depthwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> fused_dense_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 
 }  // namespace engine::cuda

@@ -61,15 +61,17 @@ Launches matrix_forward(Cuda& gpu, const Layer<T>& l) {
   return launches;
 }
 
-// df goes where the gradient of a plain operand lives, else through scratch and the epilogue.
+// df goes where the gradient of a plain operand lives, or dz of a gated one, of which the epilogue
+// only takes the sums; else through scratch and the epilogue.
 template <class T>
 Launches matrix_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& dy) {
   if (!l.sink.grad) return {};
   const MatrixForm<T> form(l);
   const bool in_place = form.in_place(l.in);
-  T* df = in_place ? l.sink.grad
-                   : scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");
-  const Product product = form.df(l, dy, df, in_place ? l.sink.pitch : l.in.channels,
+  const bool stays = in_place || (l.sink.gated() && l.sink.pitch == l.in.channels);
+  T* df =
+      stays ? l.sink.grad : scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");
+  const Product product = form.df(l, dy, df, stays ? l.sink.pitch : l.in.channels,
                                   in_place && l.sink.how == Write::add);
   Launches launches;
   launches.push_back(plan_product(gpu, "cuBLASLt dgrad", product, workspace(l.program)));
@@ -86,18 +88,27 @@ Launches matrix_backward(Cuda& gpu, const Layer<T>& l) {
   Launches dgrad = matrix_dgrad(gpu, l, dy);
   const auto f = operand_source(l, form.in_place(l.in), l.plan().backward.operand);
   Launches wgrad;
-  wgrad.push_back(
-      plan_product(gpu, "cuBLASLt wgrad", form.dweight(l, f, dy), workspace(l.program)));
+  wgrad.push_back(matrix_wgrad(gpu, l, f, dy));
   return library_backward(gpu, l, dy, f, std::move(dgrad), std::move(wgrad));
 }
 
 }  // namespace
 
 template <class T>
+Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Source<T>& dy) {
+  return plan_product(gpu, "cuBLASLt wgrad", MatrixForm<T>(l).dweight(l, f, dy),
+                      workspace(l.program));
+}
+
+template <class T>
 std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   return direction == Direction::forward ? matrix_forward(gpu, l) : matrix_backward(gpu, l);
 }
 
+template Launch matrix_wgrad(Cuda&, const Layer<__half>&, const Source<__half>&,
+                             const Source<__half>&);
+template Launch matrix_wgrad(Cuda&, const Layer<__nv_bfloat16>&, const Source<__nv_bfloat16>&,
+                             const Source<__nv_bfloat16>&);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__nv_bfloat16>&, Direction);

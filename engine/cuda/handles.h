@@ -69,6 +69,7 @@ using CublasLt = Owned<cublasLtHandle_t, cublasLtDestroy>;
 using MatmulDescriptor = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
 using MatrixLayout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using MatmulPreference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+using Counters = Owned<unsigned*, cudaFree>;  // in the memory of the device
 using NcclComm = Owned<ncclComm_t, ncclCommDestroy>;
 
 // create<Stream>(cudaStreamCreateWithFlags, cudaStreamNonBlocking)

@@ -1,7 +1,6 @@
-#include "engine/cost.h"
 #include "engine/cuda/prepare.h"
 #include "engine/cuda/storage.h"
-#include "kernels/kernels.h"
+#include "engine/cuda/sweep_launches.h"
 
 namespace engine::cuda {
 
@@ -17,20 +16,20 @@ StepExec prepare_typed(Cuda& gpu, const Program& program, int index, const Pool&
   const std::string shape = text_of(pool, in);
   const cudaStream_t stream = gpu.stream.get();
   StepExec exec;
-  exec.forward =
-      one_launch("pool_forward", shape, pool_cost(out, in),
-                 [=, partials = program.scratch<float>(plan.forward.partials)] {
-                   kernels::Pooling<T>::forward(out, in, window, maximal, partials, stream);
-                 });
+  exec.forward = one_launch(
+      "pool_forward", shape, pool_cost(out, in),
+      [=, partials = sweep_partials(gpu, program.scratch<float>(plan.forward.partials))] {
+        kernels::Pooling<T>::forward(out, in, window, maximal, partials, stream);
+      });
   if (!program.training()) return exec;
   const auto sink = program.sink<T>(index, 0, pool.in);
   if (!sink.grad) return exec;
   const auto dy = program.gradient<T>(pool.out);
-  exec.backward =
-      one_launch("pool_backward", shape, pool_backward_cost(sink, dy, in, maximal),
-                 [=, partials = program.scratch<float>(plan.backward.partials)] {
-                   kernels::Pooling<T>::backward(sink, dy, in, window, maximal, partials, stream);
-                 });
+  exec.backward = one_launch(
+      "pool_backward", shape, pool_backward_cost(sink, dy, in, maximal),
+      [=, partials = sweep_partials(gpu, program.scratch<float>(plan.backward.partials))] {
+        kernels::Pooling<T>::backward(sink, dy, in, window, maximal, partials, stream);
+      });
   return exec;
 }
 

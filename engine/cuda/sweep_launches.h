@@ -9,6 +9,11 @@
 
 namespace engine::cuda {
 
+// Scratch for the sums of a sweep. Sweeps follow one another in the stream, so they share counters.
+inline kernels::Partials sweep_partials(const Cuda& gpu, float* rows) {
+  return {rows, gpu.counters.get()};
+}
+
 template <class T>
 Launch load_operand(const Cuda& gpu, T* f, const OperandView<T>& in) {
   return {"load_operand",
@@ -27,8 +32,8 @@ Launches store_output(const Cuda& gpu, const SliceView<T>& out, const T* dense, 
   const std::string shape = text_of(out) + (in_place ? " in place" : "") +
                             (out.mean ? " statistics" : "") + (bias ? " bias" : "");
   return one_launch("store_output", shape, {bytes_of(out) + copied, 0},
-                    [=, stream = gpu.stream.get()] {
-                      kernels::Sweeps<T>::store_output(out, dense, bias, partials, stream);
+                    [=, sums = sweep_partials(gpu, partials), stream = gpu.stream.get()] {
+                      kernels::Sweeps<T>::store_output(out, dense, bias, sums, stream);
                     });
 }
 
@@ -44,9 +49,12 @@ Launch load_gradient(const Cuda& gpu, T* dy, const GradientView<T>& gradient) {
 template <class T>
 Launch store_gradient(const Cuda& gpu, const GradientSink<T>& sink, const T* df,
                       const OperandView<T>& in, float* partials) {
+  Cost cost = store_gradient_cost(sink, in);
+  if (sink.gated() && df == sink.grad) cost.bytes -= elements_of(in) * sizeof(T);  // dz lies there
   return {"store_gradient", text_of(in) + (sink.how == Write::add ? " +=" : " ="),
-          store_gradient_cost(sink, in), [=, stream = gpu.stream.get()] {
-            kernels::Sweeps<T>::store_gradient(sink, df, in, partials, stream);
+          cost,
+          [=, sums = sweep_partials(gpu, partials), stream = gpu.stream.get()] {
+            kernels::Sweeps<T>::store_gradient(sink, df, in, sums, stream);
           }};
 }
 
@@ -57,8 +65,9 @@ Launch bias_gradient(const Cuda& gpu, float* dbias, const T* dy, const SliceView
   return {"bias_gradient",
           text_of(out),
           {elements_of(out) * sizeof(T), 0},
-          [=, pixels = out.pixels(), channels = out.channels, stream = gpu.stream.get()] {
-            kernels::Sweeps<T>::bias_gradient(dbias, dy, pixels, channels, partials, stream);
+          [=, pixels = out.pixels(), channels = out.channels, sums = sweep_partials(gpu, partials),
+           stream = gpu.stream.get()] {
+            kernels::Sweeps<T>::bias_gradient(dbias, dy, pixels, channels, sums, stream);
           }};
 }
 

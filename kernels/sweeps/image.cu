@@ -2,6 +2,7 @@
 // thing that a step does on the device.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
 #include "kernels/vector.cuh"
 
 namespace engine::kernels {
@@ -16,6 +17,7 @@ constexpr int kLevelThreads = 1024;
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     normalise_images_kernel(T* image, InputView view, int64_t elements) {
+  follow();
   const uint8_t* from = view.source().images;
   const int64_t first = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * V;
   if (first >= elements) return;
@@ -48,17 +50,17 @@ template <class T>
 void normalise_images(T* image, const InputView& view, cudaStream_t stream) {
   const int64_t per_image = int64_t{view.height} * view.width * view.channels;
   const int64_t elements = view.batch * per_image;
-  const auto launch = [&](auto kernel, int v) {
+  const auto run = [&](auto kernel, int v) {
     const auto blocks = static_cast<unsigned>((elements / v + kThreads - 1) / kThreads);
-    kernel<<<blocks, kThreads, 0, stream>>>(image, view, elements);
+    launch(kernel, blocks, kThreads, 0, stream, image, view, elements);
   };
   const bool packs = elements % 8 == 0 && view.capacity * per_image % 8 == 0 &&
                      reinterpret_cast<uintptr_t>(view.images) % 8 == 0 &&
                      reinterpret_cast<uintptr_t>(image) % 16 == 0;
   if (packs)
-    launch(normalise_images_kernel<T, 8>, 8);
+    run(normalise_images_kernel<T, 8>, 8);
   else
-    launch(normalise_images_kernel<T, 1>, 1);
+    run(normalise_images_kernel<T, 1>, 1);
 }
 
 // ---------------------------------------------------------------- records and mixes
@@ -66,6 +68,7 @@ void normalise_images(T* image, const InputView& view, cudaStream_t stream) {
 // A block finds, for its sample, the mean gray level that the contrast of the record blends with.
 template <int C>
 __global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(InputView view) {
+  follow();
   const ImageSource source = view.source();
   if (!source.records) return;
   const ImageRecord record = source.records[blockIdx.x];
@@ -88,6 +91,7 @@ __global__ void __launch_bounds__(kLevelThreads) mean_levels_kernel(InputView vi
 // A thread takes V neighbouring pixels of one image; blockIdx.y is the sample.
 template <class T, int C, int V>
 __global__ void __launch_bounds__(kThreads) input_kernel(T* image, InputView view) {
+  follow();
   const ImageSource source = view.source();
   const int n = blockIdx.y, pixels = view.height * view.width;
   const int first = (blockIdx.x * kThreads + threadIdx.x) * V;
@@ -113,16 +117,16 @@ __global__ void __launch_bounds__(kThreads) input_kernel(T* image, InputView vie
 
 template <class T, int C>
 void load_input(T* image, const InputView& view, cudaStream_t stream) {
-  if (view.pack) mean_levels_kernel<C><<<view.batch, kLevelThreads, 0, stream>>>(view);
+  if (view.pack) launch(mean_levels_kernel<C>, view.batch, kLevelThreads, 0, stream, view);
   const int pixels = view.height * view.width;
-  const auto launch = [&](auto kernel, int v) {
+  const auto run = [&](auto kernel, int v) {
     const dim3 blocks((pixels / v + kThreads - 1) / kThreads, view.batch);
-    kernel<<<blocks, kThreads, 0, stream>>>(image, view);
+    launch(kernel, blocks, kThreads, 0, stream, image, view);
   };
   if (pixels % 4 == 0 && reinterpret_cast<uintptr_t>(image) % 16 == 0)
-    launch(input_kernel<T, C, 4>, 4);
+    run(input_kernel<T, C, 4>, 4);
   else
-    launch(input_kernel<T, C, 1>, 1);
+    run(input_kernel<T, C, 1>, 1);
 }
 
 }  // namespace

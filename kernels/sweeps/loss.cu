@@ -2,6 +2,7 @@
 // logits is a warp's work, and the rows' losses are added in a fixed order.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
 #include "kernels/vector.cuh"
 
 namespace engine::kernels {
@@ -22,6 +23,7 @@ __global__ void __launch_bounds__(kLossThreads, 1)
                          const ScaleState* scale) {
   __shared__ double losses[kWarps];
   __shared__ int first[kWarps], fifth[kWarps];
+  follow();
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, classes = logits.channels;
   const double divisor = targets.params->divisor;
   const float factor = static_cast<float>(scale->scale / divisor);
@@ -83,7 +85,8 @@ __global__ void __launch_bounds__(kLossThreads, 1)
 template <class T>
 void CrossEntropy<T>::run(T* dlogits, StepResult* results, const OperandView<T>& logits,
                           const TargetView& targets, const ScaleState* scale, cudaStream_t stream) {
-  cross_entropy_kernel<T><<<1, kLossThreads, 0, stream>>>(dlogits, results, logits, targets, scale);
+  launch(cross_entropy_kernel<T>, 1, kLossThreads, 0, stream, dlogits, results, logits, targets,
+         scale);
 }
 
 template struct CrossEntropy<float>;

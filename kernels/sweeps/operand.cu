@@ -1,205 +1,247 @@
 // The sweeps around library calls: from an operand to dense memory, from a dense output to its
-// slice with statistics, from a gradient to dense memory, and the epilogue of a backward.
+// slice with statistics, from a gradient to dense memory, and the epilogue of a backward. Each
+// moves what README.md beside this file lists, 16 bytes at a time where memory allows it; a
+// thread's loads of some pixels leave together, and nothing waits for what another block does until
+// the last block of a group of channels merges the sums.
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
+#include "kernels/merge.cuh"
 #include "kernels/transform.cuh"
 
 namespace engine::kernels {
 namespace {
 
+// Pixels in flight and blocks of a multiprocessor, by what a thread keeps: together they have 48
+// KiB of loads under way on each, twice what memory needs to be busy.
+constexpr SweepKernel kLoadOperand{4, kWideGroup, 3};
+constexpr SweepKernel kStoreOutput{6, kSummedGroup, 2};
+constexpr SweepKernel kLoadGradient{3, kWideGroup, 2};
+constexpr SweepKernel kStoreGradient{2, kSummedGroup, 2};
+constexpr SweepKernel kBiasGradient{6, kSummedGroup, 2};
+
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 4)
+__global__ void __launch_bounds__(kSweepThreads, kLoadOperand.blocks)
     load_operand_kernel(T* f, OperandView<T> in, Sweep sweep) {
+  follow();
   const int c = first_channel<V>();
   if (c >= in.channels) return;
-  const OperandReader<T, V> reader(in, c);
-  for_pixels(
+  for_pixels<kLoadOperand.in_flight>(
       sweep, [&](int p) { return load_vector<V>(in.x + int64_t{p} * in.pitch + c); },
-      [&](int p, const Vector<T, V>& x) {
-        float value[V];
-        reader.value(value, x, in, p);
-        store_vector(f + int64_t{p} * in.channels + c, vector_of<T>(value));
+      [&] {
+        return [&, reader = OperandReader<T, V>(in, c)](int p, const Vector<T, V>& x) {
+          float value[V];
+          reader.value(value, x, in, p);
+          store_vector(f + int64_t{p} * in.channels + c, vector_of<T>(value));
+        };
       });
 }
 
 // `dense` may be out.y.
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 4)
+__global__ void __launch_bounds__(kSweepThreads, kStoreOutput.blocks)
     store_output_kernel(SliceView<T> out, const T* dense, const float* bias, Sweep sweep,
-                        float* partials) {
-  __shared__ float buffer[V * kSweepThreads];
+                        Partials partials) {
+  __shared__ SumBuffer<V> buffer;
+  follow();
   const int c = first_channel<V>();
   OutputWriter<T, V> writer;
   if (c < out.channels) {
-    float offset[V] = {};
-    if (bias) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) offset[k] = bias[c + k];
-    }
     const bool in_place = dense == out.y, writes = bias || !in_place;
     const int64_t pitch = in_place ? out.pitch : out.channels;
-    for_pixels(
+    for_pixels<kStoreOutput.in_flight>(
         sweep, [&](int p) { return load_vector<V>(dense + p * pitch + c); },
-        [&](int p, const Vector<T, V>& x) {
-          float value[V];
-          to_floats(value, x);
+        [&] {
+          Vector<float, V> offset = {};
+          if (bias) {
 #pragma unroll
-          for (int k = 0; k < V; ++k) value[k] += offset[k];
-          writer.store(out.y + int64_t{p} * out.pitch + c, value, out.mean != nullptr, writes);
+            for (int k = 0; k < V; ++k) offset.at[k] = bias[c + k];
+          }
+          return [&, offset](int p, const Vector<T, V>& x) {
+            float value[V];
+            to_floats(value, x);
+#pragma unroll
+            for (int k = 0; k < V; ++k) value[k] += offset.at[k];
+            writer.store(out.y + int64_t{p} * out.pitch + c, value, out.mean != nullptr, writes);
+          };
         });
   }
-  if (out.mean) writer.statistics.leave(partials, c, out.channels, buffer);
+  if (!out.mean) return;
+  writer.statistics.leave(partials.rows, c, out.channels, buffer.floats);
+  finish_statistics(out.mean, out.var, partials, sweep, out.channels, buffer);
 }
 
-template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 3)
+// Without `Gated` the buffer has no learned gate.
+template <class T, int V, bool Gated>
+__global__ void __launch_bounds__(kSweepThreads, kLoadGradient.blocks)
     load_gradient_kernel(T* dy, GradientView<T> in, Sweep sweep) {
+  follow();
+  if constexpr (!Gated) in.gate = nullptr;
   const int c = first_channel<V>();
   if (c >= in.channels) return;
-  const GradientReader<T, V> reader(in, c);
+  using Reader = GradientReader<T, V>;
   const int area = in.height * in.width;
-  for_pixels<kPairsInFlight<T>>(
-      sweep, [&](int p) { return reader.read(in, p); },
-      [&](int p, const typename GradientReader<T, V>::Raw& raw) {
-        float value[V];
-        reader.value(value, raw, in, in.gated() ? p / area : 0);
-        store_vector(dy + int64_t{p} * in.channels + c, vector_of<T>(value));
+  for_pixels<kLoadGradient.in_flight>(
+      sweep, [&](int p) { return Reader::read(in, p, c); },
+      [&] {
+        return [&, reader = Reader(in, c)](int p, const typename Reader::Raw& raw) {
+          float value[V];
+          reader.value(value, raw, in, in.gated() ? p / area : 0);
+          store_vector(dy + int64_t{p} * in.channels + c, vector_of<T>(value));
+        };
       });
 }
 
+// `df` may be sink.grad.
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 3)
+__global__ void __launch_bounds__(kSweepThreads, kStoreGradient.blocks)
     store_gradient_kernel(GradientSink<T> sink, const T* df, OperandView<T> in, Sweep sweep,
-                          float* partials) {
-  __shared__ float buffer[V * kSweepThreads];
+                          Partials partials) {
+  __shared__ SumBuffer<V> buffer;
+  follow();
   const int c = first_channel<V>();
   GradientWriter<T, V> writer;
   if (c < in.channels) {
     struct Raw {
-      Vector<T, V> df, x;
+      Vector<T, V> df, x, before;
     };
-    const OperandReader<T, V> reader(in, c);
-    const bool reads_x = writer.reads_x(sink, in);
-    for_pixels<kPairsInFlight<T>>(
+    const bool reads_x = writer.reads_x(sink, in), adds = sink.how == Write::add;
+    for_pixels<kStoreGradient.in_flight>(
         sweep,
         [&](int p) {
           Raw raw;
           raw.df = load_vector<V>(df + int64_t{p} * in.channels + c);
           if (reads_x) raw.x = load_vector<V>(in.x + int64_t{p} * in.pitch + c);
+          if (adds) raw.before = load_vector<V>(sink.grad + int64_t{p} * sink.pitch + c);
           return raw;
         },
-        [&](int p, const Raw& raw) {
-          float value[V];
-          Loaded<float> x[V];
-          to_floats(value, raw.df);
-          if (reads_x) reader.load(x, raw.x, in);
-          writer.store(sink, in, reader, value, x, p);
+        [&] {
+          return [&, reader = OperandReader<T, V>(in, c)](int p, const Raw& raw) {
+            float t[V];
+            to_floats(t, raw.df);
+            if (!sink.gated()) reader.apply_gate(t, in, p);
+            if (reads_x) {
+              Loaded<float> x[V];
+              reader.load(x, raw.x, in);
+              writer.take(t, x, reader.norm);
+            }
+            if (adds) writer.add(t, raw.before);
+            store_vector(sink.grad + int64_t{p} * sink.pitch + c, vector_of<T>(t));
+          };
         });
   }
-  if (takes_sums(sink)) writer.leave(partials, c, in.channels, buffer);
+  if (!takes_sums(sink)) return;
+  writer.leave(partials.rows, c, in.channels, buffer.floats);
+  finish_norm_sums(sink, in, partials, buffer);
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kSweepThreads, 4)
-    bias_gradient_kernel(const T* dy, int channels, Sweep sweep, float* partials) {
-  __shared__ float buffer[V * kSweepThreads];
+__global__ void __launch_bounds__(kSweepThreads, kBiasGradient.blocks)
+    bias_gradient_kernel(float* dbias, const T* dy, int channels, Sweep sweep, Partials partials) {
+  __shared__ SumBuffer<V> buffer;
+  follow();
   const int c = first_channel<V>();
   float sum[V] = {};
   if (c < channels) {
-    for_pixels(
+    for_pixels<kBiasGradient.in_flight>(
         sweep, [&](int p) { return load_vector<V>(dy + int64_t{p} * channels + c); },
-        [&](int, const Vector<T, V>& vector) {
-          float value[V];
-          to_floats(value, vector);
+        [&] {
+          return [&](int, const Vector<T, V>& vector) {
+            float value[V];
+            to_floats(value, vector);
 #pragma unroll
-          for (int k = 0; k < V; ++k) sum[k] += value[k];
+            for (int k = 0; k < V; ++k) sum[k] += value[k];
+          };
         });
   }
-  leave_sum(sum, 0, partials, c, channels, buffer);
+  leave_sum(sum, 0, partials.rows, c, channels, buffer.floats);
+  finish_sums<1>(partials, channels, buffer, [&](int channel, double total, double) {
+    dbias[channel] += static_cast<float>(total);
+  });
 }
 
 }  // namespace
 
 template <class T>
 void Sweeps<T>::load_operand(T* f, const OperandView<T>& in, cudaStream_t stream) {
-  constexpr int V = kSweepVector;
-  const auto launch = [&](auto kernel, int v) {
-    const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
-    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(f, in, sweep);
+  constexpr int V = kSweepVector<T>;
+  const auto run = [&](auto kernel, int vector) {
+    const Sweep sweep = make_sweep(in.pixels(), in.channels, vector, kLoadOperand);
+    launch(kernel, sweep.grid(), sweep.block(), 0, stream, f, in, sweep);
   };
   if (vectors_fit<V>(in) && vectors_fit<V>(f, in.channels, in.channels))
-    launch(load_operand_kernel<T, V>, V);
+    run(load_operand_kernel<T, V>, V);
   else
-    launch(load_operand_kernel<T, 1>, 1);
+    run(load_operand_kernel<T, 1>, 1);
 }
 
 template <class T>
 void Sweeps<T>::store_output(const SliceView<T>& out, const T* dense, const float* bias,
-                             float* partials, cudaStream_t stream) {
+                             const Partials& partials, cudaStream_t stream) {
   if (dense == out.y && !bias && !out.mean) return;
-  constexpr int V = kSweepVector;
-  const auto launch = [&](auto kernel, int v) {
-    const Sweep sweep = make_sweep(out.pixels(), out.channels, v);
-    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(out, dense, bias, sweep, partials);
-    if (out.mean)
-      merge_statistics(out.mean, out.var, partials, tile_counts(sweep), out.channels, stream);
+  constexpr int V = kSweepVector<T>;
+  const auto run = [&](auto kernel, int vector) {
+    const Sweep sweep = make_sweep(out.pixels(), out.channels, vector, kStoreOutput);
+    launch(kernel, sweep.grid(), sweep.block(), 0, stream, out, dense, bias, sweep, partials);
   };
   if (vectors_fit<V>(out.y, out.channels, out.pitch) &&
       vectors_fit<V>(dense, out.channels, out.channels))
-    launch(store_output_kernel<T, V>, V);
+    run(store_output_kernel<T, V>, V);
   else
-    launch(store_output_kernel<T, 1>, 1);
+    run(store_output_kernel<T, 1>, 1);
 }
 
 template <class T>
 void Sweeps<T>::load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream) {
-  constexpr int V = kSweepVector;
-  const auto launch = [&](auto kernel, int v) {
-    const Sweep sweep = make_sweep(gradient.pixels(), gradient.channels, v);
-    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, gradient, sweep);
+  constexpr int V = kSweepVector<T>, kGatedV = 4;  // gates take registers
+  const auto run = [&](auto kernel, int vector) {
+    const Sweep sweep = make_sweep(gradient.pixels(), gradient.channels, vector, kLoadGradient);
+    launch(kernel, sweep.grid(), sweep.block(), 0, stream, dy, gradient, sweep);
   };
-  if (vectors_fit<V>(gradient.grad, gradient.channels, gradient.pitch) &&
-      vectors_fit<V>(gradient.x, gradient.channels, gradient.pitch) &&
-      vectors_fit<V>(dy, gradient.channels, gradient.channels))
-    launch(load_gradient_kernel<T, V>, V);
+  const auto fit = [&]<int Vector>() {
+    return vectors_fit<Vector>(gradient.grad, gradient.channels, gradient.pitch) &&
+           vectors_fit<Vector>(gradient.x, gradient.channels, gradient.pitch) &&
+           vectors_fit<Vector>(dy, gradient.channels, gradient.channels);
+  };
+  if (!gradient.gated() && fit.template operator()<V>())
+    run(load_gradient_kernel<T, V, false>, V);
+  else if (fit.template operator()<kGatedV>())
+    run(load_gradient_kernel<T, kGatedV, true>, kGatedV);
   else
-    launch(load_gradient_kernel<T, 1>, 1);
+    run(load_gradient_kernel<T, 1, true>, 1);
 }
 
 template <class T>
 void Sweeps<T>::store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
-                               float* partials, cudaStream_t stream) {
+                               const Partials& partials, cudaStream_t stream) {
   if (!sink.grad) return;
   const bool in_place = df == sink.grad && sink.how == Write::assign;
   if (!in_place || !(in.plain() || sink.gated())) {
-    constexpr int V = kSweepVector;
-    const auto launch = [&](auto kernel, int v) {
-      const Sweep sweep = make_sweep(in.pixels(), in.channels, v);
-      kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sink, df, in, sweep, partials);
-      if (takes_sums(sink))
-        merge_norm_sums(norm_sums(sink, in), partials, sweep.tiles, in.channels, stream);
+    constexpr int V = kSweepVector<T>;
+    const auto run = [&](auto kernel, int vector) {
+      const Sweep sweep = make_sweep(in.pixels(), in.channels, vector, kStoreGradient);
+      launch(kernel, sweep.grid(), sweep.block(), 0, stream, sink, df, in, sweep, partials);
     };
     if (vectors_fit<V>(sink.grad, in.channels, sink.pitch) && vectors_fit<V>(in) &&
         vectors_fit<V>(df, in.channels, in.channels))
-      launch(store_gradient_kernel<T, V>, V);
+      run(store_gradient_kernel<T, V>, V);
     else
-      launch(store_gradient_kernel<T, 1>, 1);
+      run(store_gradient_kernel<T, 1>, 1);
   }
   if (sink.gated()) ImageSums<T>::take(sink, in, stream);
 }
 
 template <class T>
 void Sweeps<T>::bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels,
-                              float* partials, cudaStream_t stream) {
-  constexpr int V = kSweepVector;
-  const auto launch = [&](auto kernel, int v) {
-    const Sweep sweep = make_sweep(pixels, channels, v);
-    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(dy, channels, sweep, partials);
-    merge_rows(dbias, partials, sweep.tiles, 1, kPartialsPerChannel, channels, true, stream);
+                              const Partials& partials, cudaStream_t stream) {
+  constexpr int V = kSweepVector<T>;
+  const auto run = [&](auto kernel, int vector) {
+    const Sweep sweep = make_sweep(pixels, channels, vector, kBiasGradient);
+    launch(kernel, sweep.grid(), sweep.block(), 0, stream, dbias, dy, channels, sweep, partials);
   };
   if (vectors_fit<V>(dy, channels, channels))
-    launch(bias_gradient_kernel<T, V>, V);
+    run(bias_gradient_kernel<T, V>, V);
   else
-    launch(bias_gradient_kernel<T, 1>, 1);
+    run(bias_gradient_kernel<T, 1>, 1);
 }
 
 template struct Sweeps<float>;

@@ -3,66 +3,79 @@
 // reader's backward takes are here too.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
 #include "kernels/transform.cuh"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kImageThreads = 384;
+// ---------------------------------------------------------------- sums over the pixels of an image
 
-// A block owns a group of channels of one image.
-template <class T, int V>
-__global__ void __launch_bounds__(kImageThreads, 2)
+constexpr int kImageThreads = 512;
+// The threads of a multiprocessor that keep memory busy.
+constexpr int kBusyThreads = 640;
+
+// A block owns a group of channels of one image: three sums, of h, h' and h'·xhat, each times dz if
+// it is `Weighted`.
+template <class T, int V, bool Weighted>
+__global__ void __launch_bounds__(kImageThreads, 1)
     image_sums_kernel(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz,
                       int dz_pitch, OperandView<T> in, Sweep sweep) {
-  __shared__ float buffer[3 * V * kImageThreads];
+  constexpr int kInFlight = Weighted ? 3 : 5;
+  __shared__ float buffer[V * kImageThreads];
+  follow();
   const int c = first_channel<V>();
-  float sum[3 * V] = {};  // Σ dz·h, Σ dz·h', Σ dz·h'·xhat
+  float h[V] = {}, slope[V] = {}, slope_xhat[V] = {};
   if (c < in.channels) {
     struct Raw {
       Vector<T, V> x, dz;
     };
-    const OperandReader<T, V> reader(in, c);
-    for_pixels<kPairsInFlight<T>>(
+    for_pixels<kInFlight>(
         sweep,
         [&](int p) {
           Raw raw;
           raw.x = load_vector<V>(in.x + int64_t{p} * in.pitch + c);
-          if (dz) raw.dz = load_vector<V>(dz + int64_t{p} * dz_pitch + c);
+          if constexpr (Weighted) raw.dz = load_vector<V>(dz + int64_t{p} * dz_pitch + c);
           return raw;
         },
-        [&](int, const Raw& raw) {
-          Loaded<float> x[V];
-          reader.load(x, raw.x, in);
-          float factor[V];
-          if (dz) to_floats(factor, raw.dz);
+        [&] {
+          return [&, reader = OperandReader<T, V>(in, c)](int, const Raw& raw) {
+            Loaded<float> x[V];
+            reader.load(x, raw.x, in);
+            float factor[V];
+            if constexpr (Weighted) to_floats(factor, raw.dz);
 #pragma unroll
-          for (int k = 0; k < V; ++k) {
-            const float d = dz ? factor[k] : 1.f, t = d * x[k].slope;
-            sum[k] = fmaf(d, x[k].h, sum[k]);
-            sum[V + k] += t;
-            sum[2 * V + k] = fmaf(t, x[k].xhat, sum[2 * V + k]);
-          }
+            for (int k = 0; k < V; ++k) {
+              const float t = Weighted ? factor[k] * x[k].slope : x[k].slope;
+              h[k] = Weighted ? fmaf(factor[k], x[k].h, h[k]) : h[k] + x[k].h;
+              slope[k] += t;
+              slope_xhat[k] = fmaf(t, x[k].xhat, slope_xhat[k]);
+            }
+          };
         });
   }
-  sum_rows(sum, buffer);
-  if (threadIdx.y != 0) return;
-  const float factor = dz ? 1.f : 1.f / static_cast<float>(in.height * in.width);
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    if (c + k >= in.channels) break;
-    const int64_t at = int64_t{blockIdx.y} * in.channels + c + k;
-    sum_h[at] = sum[k] * factor;
-    sum_slope[at] = sum[V + k];
-    sum_slope_xhat[at] = sum[2 * V + k];
-  }
+  const float factor = Weighted ? 1.f : 1.f / static_cast<float>(in.height * in.width);
+  const int64_t row = int64_t{blockIdx.y} * in.channels;
+  sum_rows(h, c, in.channels, buffer,
+           [&](int channel, float sum) { sum_h[row + channel] = sum * factor; });
+  sum_rows(slope, c, in.channels, buffer,
+           [&](int channel, float sum) { sum_slope[row + channel] = sum; });
+  sum_rows(slope_xhat, c, in.channels, buffer,
+           [&](int channel, float sum) { sum_slope_xhat[row + channel] = sum; });
 }
 
-// The rows of a block: enough threads to fill the device, but at least eight pixels for each.
-int image_rows(const Sweep& sweep) {
+// A tile is an image. Blocks are as large as it takes to run all at once and keep memory busy, but
+// a thread has at least four pixels.
+template <class T>
+Sweep image_sweep(const OperandView<T>& in, int vector) {
+  Sweep sweep = make_sweep(in.pixels(), in.channels, vector, {4, kSummedGroup, 2});
+  sweep.per_tile = in.height * in.width;
+  sweep.tiles = in.batch;
+  const int blocks = sweep.groups * sweep.tiles;
   const int threads =
-      sweep.groups * sweep.tiles < blocks_of_device() / 4 ? kImageThreads : kSweepThreads;
-  return std::clamp(sweep.per_tile / 8, 1, threads / sweep.lanes);
+      std::clamp(device_limits().multiprocessors * kBusyThreads / blocks, 2 * kWarp, kImageThreads);
+  sweep.rows = std::clamp(threads / sweep.lanes, 1, std::max(1, sweep.per_tile / 4));
+  return sweep;
 }
 
 // ---------------------------------------------------------------- (N, C) and (N, S) vectors
@@ -70,18 +83,25 @@ int image_rows(const Sweep& sweep) {
 // Images that a warp makes at a time: they share the weights that it reads.
 constexpr int kImages = 4;
 constexpr int kVectorThreads = 256;
-constexpr int kWideThreads = 1024, kWideWarps = kWideThreads / kWarp;
+constexpr int kWideThreads = 512, kWideWarps = kWideThreads / kWarp;  // of the backward
 
-// Sizes of the vectors: N images, C channels, S squeezed.
+// Sizes of the vectors: N images, C channels, S squeezed; 1/(H·W).
 struct Sizes {
   int batch, channels, squeezed;
+  float per_pixel;
 };
+
+template <class T>
+Sizes sizes_of(const OperandView<T>& in, int squeezed) {
+  return {in.batch, in.channels, squeezed, 1.f / static_cast<float>(in.height * in.width)};
+}
 
 // u = reduce·pooled + bias; hidden = silu(u), dhidden = silu'(u). A warp makes one hidden unit of
 // kImages images from V channels at a time.
 template <int V>
 __global__ void __launch_bounds__(kVectorThreads, 2)
     hidden_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
+  follow();
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int s = blockIdx.x * (kVectorThreads / kWarp) + warp, n0 = blockIdx.y * kImages;
   if (s >= size.squeezed) return;
@@ -112,6 +132,7 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
 __global__ void __launch_bounds__(kVectorThreads, 4)
     gate_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
   __shared__ float w[kWarp][kWarp + 1], hidden[kWarp][kWarp + 1];  // (channel, s), (image, s)
+  follow();
   constexpr int kRows = kVectorThreads / kWarp;
   const int lane = threadIdx.x % kWarp, row = threadIdx.x / kWarp;
   const int c0 = blockIdx.x * kWarp, n0 = blockIdx.y * kWarp;
@@ -153,15 +174,30 @@ __device__ __forceinline__ float before_sigmoid(const GateView<float>& gate, int
   return gate.dz_h[at] * s * (1.f - s);
 }
 
+unsigned blocks_of(int count, int each) {
+  return static_cast<unsigned>((count + each - 1) / each);
+}
+
 // dhidden = d1 = (d2·expand)·silu'(u), over the silu'(u) that forward left. A block makes 32 hidden
 // units of kImages images; its warps share the channels.
-__global__ void __launch_bounds__(kWideThreads, 1)
-    hidden_backward_kernel(GateView<float> gate, SqueezeExciteWeights weights, Sizes size) {
-  __shared__ float4 d2[kWideThreads];  // of a channel: one image in each part
-  __shared__ float share[kWideWarps][kImages][kWarp];
-  static_assert(kImages == 4);
+struct HiddenBackward {
+  float4 d2[kWideThreads];  // of a channel: one image in each part
+  float share[kWideWarps][kImages][kWarp];
+
+  static unsigned blocks(const Sizes& size) {
+    return blocks_of(size.squeezed, kWarp) * blocks_of(size.batch, kImages);
+  }
+  __device__ void run(const GateView<float>& gate, const SqueezeExciteWeights& weights,
+                      const Sizes& size, int block);
+};
+static_assert(kImages == 4);
+
+__device__ void HiddenBackward::run(const GateView<float>& gate,
+                                    const SqueezeExciteWeights& weights, const Sizes& size,
+                                    int block) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int s = blockIdx.x * kWarp + lane, n0 = blockIdx.y * kImages;
+  const int across = (size.squeezed + kWarp - 1) / kWarp;
+  const int s = block % across * kWarp + lane, n0 = block / across * kImages;
   float sum[kImages] = {};
   for (int c0 = 0; c0 < size.channels; c0 += kWideThreads) {
     const int c = c0 + threadIdx.x;
@@ -198,13 +234,19 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 // q = d1·reduce/(H·W), the pooled path's share of dh; and the norm's sums over the images,
 // Σt = Σ s·dz_slope + q·slope and Σt·xhat likewise. A block owns 32 channels; a warp takes kImages
 // images at a time.
-__global__ void __launch_bounds__(kWideThreads, 1)
-    pooled_backward_kernel(NormSums sums, GateView<float> gate, SqueezeExciteWeights weights,
-                           Sizes size, float per_pixel) {
-  __shared__ float4 d1[kWideWarps][kWarp];  // of a warp: 32 hidden units, one image in each part
-  __shared__ double share[2][kWideWarps][kWarp];
-  static_assert(kImages == 4);
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, c = blockIdx.x * kWarp + lane;
+struct PooledBackward {
+  float4 d1[kWideWarps][kWarp];  // of a warp: 32 hidden units, one image in each part
+  double share[2][kWideWarps][kWarp];
+
+  static unsigned blocks(const Sizes& size) { return blocks_of(size.channels, kWarp); }
+  __device__ void run(const NormSums& sums, const GateView<float>& gate,
+                      const SqueezeExciteWeights& weights, const Sizes& size, int block);
+};
+
+__device__ void PooledBackward::run(const NormSums& sums, const GateView<float>& gate,
+                                    const SqueezeExciteWeights& weights, const Sizes& size,
+                                    int block) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, c = block * kWarp + lane;
   double sum_t = 0, sum_t_xhat = 0;
   for (int n0 = warp * kImages; n0 < size.batch; n0 += kWideWarps * kImages) {
     float q[kImages] = {};
@@ -233,7 +275,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     for (int i = 0; i < kImages; ++i) {
       if (c >= size.channels || n0 + i >= size.batch) continue;
       const int64_t at = int64_t{n0 + i} * size.channels + c;
-      const float of_pixel = q[i] * per_pixel, s = gate.gate[at];
+      const float of_pixel = q[i] * size.per_pixel, s = gate.gate[at];
       gate.q[at] = of_pixel;
       sum_t += s * gate.dz_slope[at] + of_pixel * gate.slope[at];
       sum_t_xhat += s * gate.dz_slope_xhat[at] + of_pixel * gate.slope_xhat[at];
@@ -249,50 +291,108 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 }
 
 // dweight (rows, columns) += Σ_n d[n, row]·x[n, column], dbias += Σ_n d[n, row]. For expand d = d2
-// and x = hidden; for reduce d = d1 and x = pooled. A block makes 32 × 32 weights.
+// and x = hidden; for reduce d = d1 and x = pooled. A block makes 64 × 32 weights, a thread four
+// rows of a column.
 template <bool Expand>
-__global__ void __launch_bounds__(kVectorThreads, 4)
-    weight_gradient_kernel(SqueezeExciteGradients gradients, GateView<float> gate, Sizes size) {
-  constexpr int kRows = kVectorThreads / kWarp, kChunk = 64;  // images at a time
-  __shared__ float d[kChunk][kWarp], x[kChunk][kWarp];        // (image, row), (image, column)
-  const int rows = Expand ? size.channels : size.squeezed,
-            columns = Expand ? size.squeezed : size.channels;
-  const int lane = threadIdx.x % kWarp, first = threadIdx.x / kWarp;
-  const int row0 = blockIdx.y * kWarp, column = blockIdx.x * kWarp + lane;
-  float sum[kWarp / kRows] = {}, bias = 0;
-  for (int n0 = 0; n0 < size.batch; n0 += kChunk) {
-    __syncthreads();
+struct WeightGradient {
+  static constexpr int kRows = 4 * kWideWarps, kChunk = 64;  // images at a time
+  float d[kChunk][kRows], x[kChunk][kWarp];                  // (image, row), (image, column)
+
+  static __host__ __device__ int rows(const Sizes& size) {
+    return Expand ? size.channels : size.squeezed;
+  }
+  static __host__ __device__ int columns(const Sizes& size) {
+    return Expand ? size.squeezed : size.channels;
+  }
+  static unsigned blocks(const Sizes& size) {
+    return blocks_of(rows(size), kRows) * blocks_of(columns(size), kWarp);
+  }
+
+  __device__ void stage(const GateView<float>& gate, const Sizes& size, int n0, int row0,
+                        int column0) {
+    const int rows = this->rows(size), columns = this->columns(size);
+    const float* from = Expand ? gate.hidden : gate.pooled;
 #pragma unroll
-    for (int j = 0; j < kChunk / kRows; ++j) {
-      const int i = first + j * kRows, n = n0 + i, row = row0 + lane;
-      const int64_t at = int64_t{n} * rows + row;
-      d[i][lane] = n >= size.batch || row >= rows ? 0.f
-                   : Expand                       ? before_sigmoid(gate, at)
-                                                  : gate.dhidden[at];
-      const float* from = Expand ? gate.hidden : gate.pooled;
-      x[i][lane] = n < size.batch && column < columns ? from[int64_t{n} * columns + column] : 0.f;
+    for (int j = 0; j < kChunk * kRows / kWideThreads; ++j) {
+      const int i = (threadIdx.x + j * kWideThreads) / kRows, r = threadIdx.x % kRows;
+      const int64_t at = int64_t{n0 + i} * rows + row0 + r;
+      d[i][r] = n0 + i >= size.batch || row0 + r >= rows ? 0.f
+                : Expand                                 ? before_sigmoid(gate, at)
+                                                         : gate.dhidden[at];
     }
-    __syncthreads();
-#pragma unroll 16
-    for (int i = 0; i < kChunk; ++i) {
 #pragma unroll
-      for (int j = 0; j < kWarp / kRows; ++j)
-        sum[j] = fmaf(d[i][first + j * kRows], x[i][lane], sum[j]);
-      if (first == 0) bias += d[i][lane];
+    for (int j = 0; j < kChunk * kWarp / kWideThreads; ++j) {
+      const int i = (threadIdx.x + j * kWideThreads) / kWarp, column = threadIdx.x % kWarp;
+      x[i][column] = n0 + i < size.batch && column0 + column < columns
+                         ? from[int64_t{n0 + i} * columns + column0 + column]
+                         : 0.f;
     }
   }
-  float* dweight = Expand ? gradients.expand : gradients.reduce;
-  float* dbias = Expand ? gradients.expand_bias : gradients.reduce_bias;
+
+  __device__ void run(const SqueezeExciteGradients& gradients, const GateView<float>& gate,
+                      const Sizes& size, int block) {
+    const int rows = this->rows(size), columns = this->columns(size);
+    const int across = (columns + kWarp - 1) / kWarp, lane = threadIdx.x % kWarp;
+    const int row0 = block / across * kRows, column0 = block % across * kWarp;
+    const int first = threadIdx.x / kWarp * 4;
+    float sum[4] = {}, bias[4] = {};
+    for (int n0 = 0; n0 < size.batch; n0 += kChunk) {
+      __syncthreads();
+      stage(gate, size, n0, row0, column0);
+      __syncthreads();
+#pragma unroll 8
+      for (int i = 0; i < kChunk; ++i) {
+        const Vector<float, 4> of = load_vector<4>(&d[i][first]);
+        const float with = x[i][lane];
 #pragma unroll
-  for (int j = 0; j < kWarp / kRows; ++j) {
-    const int row = row0 + first + j * kRows;
-    if (row < rows && column < columns) dweight[int64_t{row} * columns + column] += sum[j];
+        for (int j = 0; j < 4; ++j) {
+          sum[j] = fmaf(of.at[j], with, sum[j]);
+          bias[j] += of.at[j];
+        }
+      }
+    }
+    float* dweight = Expand ? gradients.expand : gradients.reduce;
+    float* dbias = Expand ? gradients.expand_bias : gradients.reduce_bias;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int row = row0 + first + j, column = column0 + lane;
+      if (row >= rows) break;
+      if (column < columns) dweight[int64_t{row} * columns + column] += sum[j];
+      if (column == 0) dbias[row] += bias[j];
+    }
   }
-  if (blockIdx.x == 0 && first == 0 && row0 + lane < rows) dbias[row0 + lane] += bias;
+};
+
+// What needs the sums of dz only: the hidden layer, and beside it the gradients of expand.
+__global__ void __launch_bounds__(kWideThreads, 2)
+    expand_backward_kernel(SqueezeExciteGradients gradients, GateView<float> gate,
+                           SqueezeExciteWeights weights, Sizes size, int hidden_blocks) {
+  __shared__ union {
+    HiddenBackward hidden;
+    WeightGradient<true> weight;
+  } memory;
+  follow();
+  const int block = blockIdx.x;
+  if (block < hidden_blocks)
+    memory.hidden.run(gate, weights, size, block);
+  else
+    memory.weight.run(gradients, gate, size, block - hidden_blocks);
 }
 
-unsigned blocks_of(int count, int each) {
-  return static_cast<unsigned>((count + each - 1) / each);
+// What needs d1: the pooled path, and beside it the gradients of reduce.
+__global__ void __launch_bounds__(kWideThreads, 2)
+    reduce_backward_kernel(SqueezeExciteGradients gradients, NormSums sums, GateView<float> gate,
+                           SqueezeExciteWeights weights, Sizes size, int pooled_blocks) {
+  __shared__ union {
+    PooledBackward pooled;
+    WeightGradient<false> weight;
+  } memory;
+  follow();
+  const int block = blockIdx.x;
+  if (block < pooled_blocks)
+    memory.pooled.run(sums, gate, weights, size, block);
+  else
+    memory.weight.run(gradients, gate, size, block - pooled_blocks);
 }
 
 }  // namespace
@@ -300,39 +400,37 @@ unsigned blocks_of(int count, int each) {
 template <class T>
 void ImageSums<T>::take(float* sum_h, float* sum_slope, float* sum_slope_xhat, const T* dz,
                         int dz_pitch, const OperandView<T>& in, cudaStream_t stream) {
-  constexpr int V = kSweepVector;
-  const auto launch = [&](auto kernel, int v) {
-    Sweep sweep = make_sweep(in.pixels(), in.channels, v);
-    sweep.per_tile = in.height * in.width;  // a tile is an image
-    sweep.tiles = in.batch;
-    sweep.rows = image_rows(sweep);
-    kernel<<<sweep.grid(), sweep.block(), 0, stream>>>(sum_h, sum_slope, sum_slope_xhat, dz,
-                                                       dz_pitch, in, sweep);
+  constexpr int V = kSweepVector<T>;
+  const auto run = [&](auto kernel, int vector) {
+    const Sweep sweep = image_sweep(in, vector);
+    launch(kernel, sweep.grid(), sweep.block(), 0, stream, sum_h, sum_slope, sum_slope_xhat, dz,
+           dz_pitch, in, sweep);
   };
-  if (vectors_fit<V>(in.x, in.channels, in.pitch) &&
-      vectors_fit<V>(dz, in.channels, dz ? dz_pitch : in.channels))
-    launch(image_sums_kernel<T, V>, V);
+  const bool vectors = vectors_fit<V>(in.x, in.channels, in.pitch) &&
+                       vectors_fit<V>(dz, in.channels, dz ? dz_pitch : in.channels);
+  if (vectors && dz)
+    run(image_sums_kernel<T, V, true>, V);
+  else if (vectors)
+    run(image_sums_kernel<T, V, false>, V);
+  else if (dz)
+    run(image_sums_kernel<T, 1, true>, 1);
   else
-    launch(image_sums_kernel<T, 1>, 1);
+    run(image_sums_kernel<T, 1, false>, 1);
 }
 
 template <class T>
 void SqueezeExcitation<T>::forward(const GateView<float>& gate, const OperandView<T>& in,
                                    const SqueezeExciteWeights& weights, int squeezed,
                                    cudaStream_t stream) {
-  const Sizes size{in.batch, in.channels, squeezed};
+  const Sizes size = sizes_of(in, squeezed);
   ImageSums<T>::take(gate.pooled, gate.slope, gate.slope_xhat, nullptr, 0, in, stream);
-  const auto launch_hidden = [&](auto kernel) {
-    kernel<<<dim3(blocks_of(squeezed, kVectorThreads / kWarp), blocks_of(in.batch, kImages)),
-             kVectorThreads, 0, stream>>>(gate, weights, size);
-  };
-  if (vectors_fit<4>(gate.pooled, in.channels, in.channels) &&
-      vectors_fit<4>(weights.reduce, in.channels, in.channels))
-    launch_hidden(hidden_kernel<4>);
-  else
-    launch_hidden(hidden_kernel<1>);
-  gate_kernel<<<dim3(blocks_of(in.channels, kWarp), blocks_of(in.batch, kWarp)), kVectorThreads, 0,
-                stream>>>(gate, weights, size);
+  const bool vectors = vectors_fit<4>(gate.pooled, in.channels, in.channels) &&
+                       vectors_fit<4>(weights.reduce, in.channels, in.channels);
+  launch(vectors ? hidden_kernel<4> : hidden_kernel<1>,
+         dim3(blocks_of(squeezed, kVectorThreads / kWarp), blocks_of(in.batch, kImages)),
+         kVectorThreads, 0, stream, gate, weights, size);
+  launch(gate_kernel, dim3(blocks_of(in.channels, kWarp), blocks_of(in.batch, kWarp)),
+         kVectorThreads, 0, stream, gate, weights, size);
 }
 
 template <class T>
@@ -340,16 +438,12 @@ void SqueezeExcitation<T>::backward(const GradientSink<T>& sink, const GateView<
                                     const SqueezeExciteGradients& gradients,
                                     const OperandView<T>& in, const SqueezeExciteWeights& weights,
                                     int squeezed, cudaStream_t stream) {
-  const Sizes size{in.batch, in.channels, squeezed};
-  const float per_pixel = 1.f / static_cast<float>(in.height * in.width);
-  hidden_backward_kernel<<<dim3(blocks_of(squeezed, kWarp), blocks_of(in.batch, kImages)),
-                           kWideThreads, 0, stream>>>(gate, weights, size);
-  pooled_backward_kernel<<<blocks_of(in.channels, kWarp), kWideThreads, 0, stream>>>(
-      norm_sums(sink, in), gate, weights, size, per_pixel);
-  weight_gradient_kernel<true><<<dim3(blocks_of(squeezed, kWarp), blocks_of(in.channels, kWarp)),
-                                 kVectorThreads, 0, stream>>>(gradients, gate, size);
-  weight_gradient_kernel<false><<<dim3(blocks_of(in.channels, kWarp), blocks_of(squeezed, kWarp)),
-                                  kVectorThreads, 0, stream>>>(gradients, gate, size);
+  const Sizes size = sizes_of(in, squeezed);
+  const unsigned hidden = HiddenBackward::blocks(size), pooled = PooledBackward::blocks(size);
+  launch(expand_backward_kernel, hidden + WeightGradient<true>::blocks(size), kWideThreads, 0,
+         stream, gradients, gate, weights, size, static_cast<int>(hidden));
+  launch(reduce_backward_kernel, pooled + WeightGradient<false>::blocks(size), kWideThreads, 0,
+         stream, gradients, norm_sums(sink, in), gate, weights, size, static_cast<int>(pooled));
 }
 
 template struct ImageSums<float>;

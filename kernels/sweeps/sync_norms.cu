@@ -1,5 +1,6 @@
 // What ranks tell each other of a slice that norms read: a rank's row, and the merge of all rows.
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
 
 namespace engine::kernels {
 namespace {
@@ -13,6 +14,7 @@ unsigned blocks_of(int channels) {
 __global__ void __launch_bounds__(kThreads)
     pack_kernel(RankRows<float> rows, int rank, const float* __restrict__ first,
                 const float* __restrict__ second, int images) {
+  follow();
   const int c = blockIdx.x * kThreads + threadIdx.x;
   float* row = rows.row(rank);
   if (c == 0) row[0] = static_cast<float>(images);
@@ -23,6 +25,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     merge_kernel(float* first, float* second, RankRows<float> rows, bool statistics) {
+  follow();
   const int c = blockIdx.x * kThreads + threadIdx.x;
   if (c >= rows.channels) return;
   const ChannelPair merged = statistics ? merged_statistics(rows, c) : merged_sums(rows, c);
@@ -34,16 +37,17 @@ __global__ void __launch_bounds__(kThreads)
 
 void pack_rank_row(const RankRows<float>& rows, int rank, const float* first, const float* second,
                    int images, cudaStream_t stream) {
-  pack_kernel<<<blocks_of(rows.channels), kThreads, 0, stream>>>(rows, rank, first, second, images);
+  launch(pack_kernel, blocks_of(rows.channels), kThreads, 0, stream, rows, rank, first, second,
+         images);
 }
 
 void merge_rank_statistics(float* mean, float* var, const RankRows<float>& rows,
                            cudaStream_t stream) {
-  merge_kernel<<<blocks_of(rows.channels), kThreads, 0, stream>>>(mean, var, rows, true);
+  launch(merge_kernel, blocks_of(rows.channels), kThreads, 0, stream, mean, var, rows, true);
 }
 
 void merge_rank_sums(float* k0, float* k1, const RankRows<float>& rows, cudaStream_t stream) {
-  merge_kernel<<<blocks_of(rows.channels), kThreads, 0, stream>>>(k0, k1, rows, false);
+  launch(merge_kernel, blocks_of(rows.channels), kThreads, 0, stream, k0, k1, rows, false);
 }
 
 }  // namespace engine::kernels

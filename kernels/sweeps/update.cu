@@ -2,6 +2,7 @@
 // the running statistics.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
+#include "kernels/launch.cuh"
 #include "kernels/vector.cuh"
 
 namespace engine::kernels {
@@ -20,9 +21,11 @@ __device__ __forceinline__ void for_elements(int64_t n, Use use, Single single) 
   for (int64_t i = vectors * V + thread; i < n; i += threads) single(i);
 }
 
+// One wave of four blocks on each multiprocessor.
 unsigned flat_blocks(int64_t n, int each) {
   const int64_t blocks = (n / each + kThreads - 1) / kThreads;
-  return static_cast<unsigned>(std::clamp<int64_t>(blocks, 1, blocks_of_device()));
+  return static_cast<unsigned>(
+      std::clamp<int64_t>(blocks, 1, int64_t{4} * device_limits().multiprocessors));
 }
 
 // Calls use(i) for vectors of four elements [i, i + 4) of n.
@@ -47,14 +50,15 @@ __device__ __forceinline__ double block_sum(double value) {
 }
 
 // The block that ends last adds up the partial sums of all, always in the same order.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     gradient_norm_kernel(ScaleState* scale, NormPartials* partials, const float* gradients,
                          GroupTable groups, int64_t n) {
+  follow();
   __shared__ bool last;
   double sum = 0;
   for_vectors(n, [&](int64_t i) {
-    if (groups.groups[groups.of[i / kUpdateBlock]].rate == 0) return;
     const Vector<float, 4> g = load_vector<4>(gradients + i);
+    if (groups.groups[groups.of[i / kUpdateBlock]].rate == 0) return;
 #pragma unroll
     for (int k = 0; k < 4; ++k) sum += double(g.at[k]) * double(g.at[k]);
   });
@@ -77,9 +81,10 @@ __global__ void __launch_bounds__(kThreads)
 // ---------------------------------------------------------------- optimizers
 
 template <class T, class Step>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     update_kernel(UpdateArrays<T> arrays, GroupTable groups, int64_t n, const StepParams* params,
                   const ScaleState* scale, Step step, double clip_norm, double ema_decay) {
+  follow();
   constexpr int V = 4, M = Step::kMoments;
   __shared__ Step begun;
   if (scale->found_inf) return;
@@ -92,14 +97,14 @@ __global__ void __launch_bounds__(kThreads)
   const float factor = static_cast<float>(1. / scale->scale) *
                        static_cast<float>(clip_factor(scale->gradient_norm, clip_norm));
   for_vectors(n, [&](int64_t i) {
+    // All loads leave before one waits for the group.
+    Vector<float, V> w = load_vector<V>(arrays.weights + i), m[M];
+    const Vector<float, V> g = load_vector<V>(arrays.gradients + i);
+#pragma unroll
+    for (int j = 0; j < M; ++j) m[j] = load_vector<V>(arrays.moments + j * n + i);
     const ParameterGroup group = groups.groups[groups.of[i / kUpdateBlock]];
-    Vector<float, V> w = load_vector<V>(arrays.weights + i);
     if (group.rate != 0) {
       const Step s = of_group(step, group);
-      const Vector<float, V> g = load_vector<V>(arrays.gradients + i);
-      Vector<float, V> m[M];
-#pragma unroll
-      for (int j = 0; j < M; ++j) m[j] = load_vector<V>(arrays.moments + j * n + i);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         float of[M];
@@ -130,6 +135,7 @@ __device__ __forceinline__ uint64_t nanoseconds() {
 
 __global__ void finish_step_kernel(ScaleState* scale, StepResult* results, const StepParams* params,
                                    bool updated) {
+  follow();
   StepResult& result = results[params->result];
   ScaleState s = *scale;
   engine::finish_step(s, result, updated);
@@ -140,10 +146,12 @@ __global__ void finish_step_kernel(ScaleState* scale, StepResult* results, const
 }
 
 __global__ void note_time_kernel(StepResult* results, const StepParams* params, Mark mark) {
+  follow();
   results[params->result].times[static_cast<int>(mark)] = nanoseconds();
 }
 
 __global__ void note_step_kernel(uint64_t* step, const StepParams* params) {
+  follow();
   *static_cast<volatile uint64_t*>(step) = params->step;
 }
 
@@ -165,6 +173,7 @@ __device__ __forceinline__ void change_pairs(float* a, float* b, int64_t n, Chan
 __global__ void __launch_bounds__(kThreads)
     average_kernel(float* averages, const float* values, int64_t n, const ScaleState* scale,
                    double ema_decay) {
+  follow();
   if (scale->found_inf) return;
   change_pairs<false>(averages, const_cast<float*>(values), n, [&](float& average, float& value) {
     average = averaged(average, value, ema_decay);
@@ -173,12 +182,14 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     accumulate_kernel(float* sums, const float* values, int64_t n) {
+  follow();
   change_pairs<false>(sums, const_cast<float*>(values), n,
                       [](float& sum, float& value) { sum += value; });
 }
 
 __global__ void __launch_bounds__(kThreads)
     add_accumulated_kernel(float* values, float* sums, int64_t n) {
+  follow();
   change_pairs<true>(values, sums, n, [](float& value, float& sum) {
     value += sum;
     sum = 0;
@@ -186,6 +197,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads) exchange_kernel(float* a, float* b, int64_t n) {
+  follow();
   change_pairs<true>(a, b, n, [](float& x, float& y) {
     const float kept = x;
     x = y;
@@ -197,6 +209,7 @@ __global__ void __launch_bounds__(kThreads) exchange_kernel(float* a, float* b, 
 
 template <class To, class From, int V>
 __global__ void __launch_bounds__(kThreads) cast_kernel(To* to, const From* from, int64_t n) {
+  follow();
   for_elements<V>(
       n,
       [&](int64_t i) {
@@ -209,6 +222,7 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* to, const From* from
 
 __global__ void __launch_bounds__(kThreads)
     update_running_kernel(const RunningNorm* norms, const StepParams* params) {
+  follow();
   const RunningNorm norm = norms[blockIdx.y];
   const int c = blockIdx.x * blockDim.x + threadIdx.x;
   if (c >= norm.channels) return;
@@ -229,9 +243,9 @@ void launch_cast(To* to, const From* from, int64_t n, cudaStream_t stream) {
   constexpr int V = std::min(kFullVector<To>, kFullVector<From>);
   if (n == 0) return;
   if (aligned<V>(to) && aligned<V>(from))
-    cast_kernel<To, From, V><<<flat_blocks(n, V), kThreads, 0, stream>>>(to, from, n);
+    launch(cast_kernel<To, From, V>, flat_blocks(n, V), kThreads, 0, stream, to, from, n);
   else
-    cast_kernel<To, From, 1><<<flat_blocks(n, 1), kThreads, 0, stream>>>(to, from, n);
+    launch(cast_kernel<To, From, 1>, flat_blocks(n, 1), kThreads, 0, stream, to, from, n);
 }
 
 }  // namespace
@@ -239,47 +253,48 @@ void launch_cast(To* to, const From* from, int64_t n, cudaStream_t stream) {
 void gradient_norm(ScaleState* scale, NormPartials* partials, const float* gradients,
                    const GroupTable& groups, int64_t n, cudaStream_t stream) {
   const unsigned blocks = std::min<unsigned>(flat_blocks(n, 4), NormPartials::kBlocks);
-  gradient_norm_kernel<<<blocks, kThreads, 0, stream>>>(scale, partials, gradients, groups, n);
+  launch(gradient_norm_kernel, blocks, kThreads, 0, stream, scale, partials, gradients, groups, n);
 }
 
 template <class T, class Step>
 void Update<T, Step>::run(const UpdateArrays<T>& arrays, const GroupTable& groups, int64_t n,
                           const StepParams* params, const ScaleState* scale, const Step& step,
                           double clip_norm, double ema_decay, cudaStream_t stream) {
-  update_kernel<T, Step><<<flat_blocks(n, 4), kThreads, 0, stream>>>(
-      arrays, groups, n, params, scale, step, clip_norm, ema_decay);
+  launch(update_kernel<T, Step>, flat_blocks(n, 4), kThreads, 0, stream, arrays, groups, n, params,
+         scale, step, clip_norm, ema_decay);
 }
 
 void average(float* averages, const float* values, int64_t n, const ScaleState* scale,
              double ema_decay, cudaStream_t stream) {
   if (n == 0) return;
-  average_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(averages, values, n, scale, ema_decay);
+  launch(average_kernel, flat_blocks(n, 4), kThreads, 0, stream, averages, values, n, scale,
+         ema_decay);
 }
 
 void accumulate(float* sums, const float* values, int64_t n, cudaStream_t stream) {
-  accumulate_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(sums, values, n);
+  launch(accumulate_kernel, flat_blocks(n, 4), kThreads, 0, stream, sums, values, n);
 }
 
 void add_accumulated(float* values, float* sums, int64_t n, cudaStream_t stream) {
-  add_accumulated_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(values, sums, n);
+  launch(add_accumulated_kernel, flat_blocks(n, 4), kThreads, 0, stream, values, sums, n);
 }
 
 void exchange(float* a, float* b, int64_t n, cudaStream_t stream) {
   if (n == 0) return;
-  exchange_kernel<<<flat_blocks(n, 4), kThreads, 0, stream>>>(a, b, n);
+  launch(exchange_kernel, flat_blocks(n, 4), kThreads, 0, stream, a, b, n);
 }
 
 void finish_step(ScaleState* scale, StepResult* results, const StepParams* params, bool updated,
                  cudaStream_t stream) {
-  finish_step_kernel<<<1, 1, 0, stream>>>(scale, results, params, updated);
+  launch(finish_step_kernel, 1, 1, 0, stream, scale, results, params, updated);
 }
 
 void note_time(StepResult* results, const StepParams* params, Mark mark, cudaStream_t stream) {
-  note_time_kernel<<<1, 1, 0, stream>>>(results, params, mark);
+  launch(note_time_kernel, 1, 1, 0, stream, results, params, mark);
 }
 
 void note_step(uint64_t* step, const StepParams* params, cudaStream_t stream) {
-  note_step_kernel<<<1, 1, 0, stream>>>(step, params);
+  launch(note_step_kernel, 1, 1, 0, stream, step, params);
 }
 
 template <class T>
@@ -295,8 +310,8 @@ void Casts<T>::to_float(float* to, const T* from, int64_t n, cudaStream_t stream
 void update_running(const RunningNorm* norms, int count, int max_channels, const StepParams* params,
                     cudaStream_t stream) {
   if (count == 0) return;
-  update_running_kernel<<<dim3((max_channels + kThreads - 1) / kThreads, count), kThreads, 0,
-                          stream>>>(norms, params);
+  launch(update_running_kernel, dim3((max_channels + kThreads - 1) / kThreads, count), kThreads, 0,
+         stream, norms, params);
 }
 
 template struct Update<float, AdamStep>;

@@ -86,6 +86,97 @@ TEST_CASE("the forms of a convolution, in the order of preference") {
   CHECK(found[1].form == Form::library_convolution);
 }
 
+TEST_CASE("the banded depthwise form wants 16 bits, a norm, and backward a gated output") {
+  Graph g("depthwise", 1e-5, 0.1);
+  const Value image = g.conv(g.input(28, 28, 8), "stem", {.out = 24});
+  const Value normed = g.batch_norm(image, "norm");
+  const auto depthwise = [&](Value v, const std::string& name, int kernel, int stride) {
+    v = g.conv(v, name, {.out = 24, .kernel = kernel, .stride = stride, .depthwise = true});
+    v = g.silu(g.batch_norm(v, name + ".norm"));
+    g.conv(g.scale(v, g.squeeze_excite(v, name + ".gate", 4)), name + ".project", {.out = 8});
+  };
+  depthwise(g.silu(normed), "silu", 5, 2);
+  depthwise(normed, "normed", 3, 1);
+  depthwise(normed, "normed, 5", 5, 1);
+  depthwise(g.relu6(normed), "relu6", 3, 1);
+  depthwise(image, "plain", 3, 1);
+  g.conv(g.silu(normed), "ungated", {.out = 24, .kernel = 3, .depthwise = true});
+  const auto names = [&](const std::string& name, Direction direction, Precision precision) {
+    FormOptions options = kCuda;
+    options.precision = precision;
+    return names_of(candidates(g, conv_of(g, name), direction, options));
+  };
+  constexpr std::string_view kBanded = "banded depthwise | fused depthwise | cuDNN",
+                             kOthers = "fused depthwise | cuDNN";
+  for (Direction direction : {Direction::forward, Direction::backward}) {
+    for (const char* name : {"silu", "normed"}) {
+      CHECK(names(name, direction, Precision::fp16) == kBanded);
+      CHECK(names(name, direction, Precision::bf16) == kBanded);
+      CHECK(names(name, direction, Precision::tf32) == kOthers);
+    }
+    for (const char* name : {"normed, 5", "relu6", "plain"})
+      CHECK(names(name, direction, Precision::fp16) == kOthers);
+  }
+  CHECK(names("ungated", Direction::forward, Precision::fp16) == kBanded);
+  CHECK(names("ungated", Direction::backward, Precision::fp16) == kOthers);
+}
+
+TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias") {
+  FormOptions half = kCuda;
+  half.precision = Precision::fp16;
+  Graph g("packs", 1e-5, 0.1);
+  const Value image = g.input(32, 32, 8);
+  g.conv(image, "large", {.out = 24});
+  g.conv(image, "deep", {.out = 4096});
+  Value small = g.conv(image, "halved", {.out = 8, .kernel = 3, .stride = 2});
+  small = g.conv(small, "small", {.out = 8});
+  g.conv(small, "biased", {.out = 8, .bias = true});
+  g.conv(small, "odd", {.out = 12});
+  g.conv(g.dropout(small, "dropped", 0.5f), "random gate", {.out = 8});
+  const auto names = [&](const std::string& name, Direction direction, const FormOptions& options) {
+    return names_of(candidates(g, conv_of(g, name), direction, options));
+  };
+  for (Direction direction : {Direction::forward, Direction::backward}) {
+    const std::string fused =
+        direction == Direction::forward ? "fused pointwise" : "fused pointwise | mixed pointwise";
+    CHECK(names("large", direction, half) == fused + " | cuBLASLt");
+    CHECK(names("small", direction, half) == "cuBLASLt | " + fused);
+    CHECK(names("small", direction, with(half, ConvForm::fused)) == fused);
+    CHECK(names("small", direction, kCuda) == "cuBLASLt");
+    for (const char* name : {"biased", "odd", "random gate"})
+      CHECK(names(name, direction, half) == "cuBLASLt");
+  }
+  CHECK(names("deep", Direction::forward, half) == "fused pointwise | cuBLASLt");
+  CHECK(names("deep", Direction::backward, half) == "cuBLASLt");
+}
+
+TEST_CASE("the fused dense form wants 16 bits, ReLU or nothing, and a window that keeps the size") {
+  FormOptions half = kCuda;
+  half.precision = Precision::fp16;
+  Graph g("windows", 1e-5, 0.1);
+  const Value image = g.conv(g.input(28, 28, 8), "stem", {.out = 48});
+  const Value normed = g.batch_norm(image, "norm"), relu = g.relu(normed);
+  g.conv(relu, "relu", {.out = 32, .kernel = 3});
+  g.conv(normed, "normed", {.out = 48, .kernel = 3});
+  g.conv(image, "plain", {.out = 64, .kernel = 3});
+  g.conv(g.silu(normed), "silu", {.out = 32, .kernel = 3});
+  g.conv(relu, "stride", {.out = 32, .kernel = 3, .stride = 2});
+  g.conv(relu, "five", {.out = 32, .kernel = 5});
+  g.conv(relu, "valid", {.out = 32, .kernel = 3, .padding = 0});
+  g.conv(relu, "biased", {.out = 32, .kernel = 3, .bias = true});
+  g.conv(relu, "odd", {.out = 36, .kernel = 3});
+  g.conv(relu, "wide", {.out = 72, .kernel = 3});
+  const auto names = [&](const std::string& name, Direction direction, const FormOptions& options) {
+    return names_of(candidates(g, conv_of(g, name), direction, options));
+  };
+  for (const char* name : {"relu", "normed", "plain"}) {
+    CHECK(names(name, Direction::forward, half) == "fused dense | cuDNN");
+    CHECK(names(name, Direction::forward, kCuda) == "cuDNN");
+  }
+  for (const char* name : {"silu", "stride", "five", "valid", "biased", "odd", "wide"})
+    CHECK(names(name, Direction::forward, half) == "cuDNN");
+}
+
 TEST_CASE("--conv restricts the forms to a family, where there is one of it") {
   const Graph graph = kinds();
   const auto names = [&](const std::string& name, const FormOptions& options, ConvForm conv) {

@@ -117,6 +117,19 @@ std::vector<StepCase> gates_and_pools() {
        [](Graph& g, Value v) {
          return project(g, squeezed(g, norm_silu(g, depthwise(g, v), "gated")), v.channels);
        }},
+      {"squeeze-excite behind a 5x5 of stride 2",
+       [](Graph& g, Value v) {
+         v = g.conv(norm_silu(g, v, "before"), "wide",
+                    {.out = v.channels, .kernel = 5, .stride = 2, .depthwise = true});
+         return project(g, squeezed(g, norm_silu(g, v, "gated")), v.channels);
+       }},
+      {"squeeze-excite in a branch whose operand has no activation",
+       [](Graph& g, Value v) {
+         const Value x = g.batch_norm(v, "before");
+         const Value wide = g.conv(x, "wide", {.out = v.channels, .kernel = 3, .depthwise = true});
+         const Value y = squeezed(g, norm_silu(g, wide, "gated"));
+         return g.add(g.batch_norm(g.conv(y, "project", {.out = v.channels}), "after"), x, "sum");
+       }},
       {"squeeze-excite, ReLU",
        [](Graph& g, Value v) {
          return project(g, squeezed(g, norm_relu(g, depthwise(g, v), "gated")), v.channels);

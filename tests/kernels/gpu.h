@@ -106,6 +106,7 @@ class Mirror {
   T* device() const { return host_.empty() ? nullptr : device_.data(); }
   double* host() { return host_.empty() ? nullptr : host_.data(); }
   const std::vector<double>& values() const { return host_; }
+  std::vector<T> download() const { return device_.download(); }
 
   // The device's values against the host's.
   void check(Tolerance allowed, std::string_view what) const {
@@ -124,6 +125,15 @@ class Mirror {
   std::vector<double> host_;
   DeviceArray<T> device_;
 };
+
+// The device's values against the host's.
+template <class T>
+void check_close(const DeviceArray<T>& ours, const std::vector<double>& expected,
+                 std::string_view what) {
+  std::vector<double> values;
+  for (const T& v : ours.download()) values.push_back(plain(v));
+  expect_close(values, expected, tolerance(kType<T>), what);
+}
 
 // Sums over `count` values of about one, in fp32.
 inline Tolerance sum_tolerance(double count) {
@@ -337,12 +347,22 @@ class SinkCase {
             gates_[1]->host(),
             gates_[2]->host()};
   }
-  // `terms` is how many values of about one were added up for one df.
-  void check(std::string_view what, double terms = 1) {
+  // The sums that the device has taken.
+  std::vector<float> sums() const {
+    std::vector<float> all;
+    for (const auto* kind : {&sums_, &gates_})
+      for (const auto& sum : *kind)
+        for (const float v : sum->download()) all.push_back(v);
+    return all;
+  }
+  // `terms` is how many values of about one were added up for one df; `rounded` is what the sums
+  // may be off because what df was made of was rounded.
+  void check(std::string_view what, double terms = 1, double rounded = 0) {
     Tolerance allowed = tolerance(kType<T>);
     allowed.absolute *= terms;
     grad.check(allowed, what);
-    const Tolerance sums = sum_tolerance(terms * in_.extent.pixels());
+    Tolerance sums = sum_tolerance(terms * in_.extent.pixels());
+    sums.absolute += rounded;
     for (const auto& sum : sums_) sum->check(sums, std::string(what) + " sums");
     // These are sums of dz as stored, after rounding; the reference's is not rounded.
     const Tolerance of_gate{sums.absolute + allowed.absolute, sums.relative + allowed.relative};
@@ -364,6 +384,21 @@ inline DeviceArray<float> partials_for(const Extent& e) {
   return DeviceArray<float>(size_t(partial_rows(e.pixels(), e.channels)) * kPartialsPerChannel *
                             e.channels);
 }
+
+// The same with the counters that a sweep wants at zero, and leaves at zero.
+class SweepScratch {
+ public:
+  explicit SweepScratch(const Extent& e) : rows_(partials_for(e)), done_(kernels::kMaxGroups) {}
+  ~SweepScratch() { CHECK(done_.download() == std::vector<unsigned>(kernels::kMaxGroups)); }
+  SweepScratch(const SweepScratch&) = delete;
+  SweepScratch& operator=(const SweepScratch&) = delete;
+
+  kernels::Partials view() const { return {rows_.data(), done_.data()}; }
+
+ private:
+  DeviceArray<float> rows_;
+  DeviceArray<unsigned> done_;
+};
 
 // Odd sizes, few channels, channels that are no multiple of 8 or 16, slices inside a wider buffer
 // (aligned to 16 bytes and not), batch 1.

@@ -64,12 +64,14 @@ bool is_beside(const std::vector<DeviceRecord>& records) {
 }
 
 // Adds `weight` times what the launches of a step took. Of a launch that is not beside the layers,
-// they wait for all of its kernels.
+// they wait for all of its kernels; a kernel that is scheduled while the one ahead still runs waits
+// for it.
 void add_step(std::vector<ProfiledLaunch>& launches, const LaunchRecords& step, double weight) {
   uint64_t busy_until = span_of(step).first;
   for (size_t i = 0; i < step.size(); ++i)
     for (const DeviceRecord& r : step[i]) {
-      launches[i].ms += weight * double(r.end - r.start) * kMs;
+      const uint64_t began = launches[i].beside ? r.start : std::clamp(busy_until, r.start, r.end);
+      launches[i].ms += weight * double(r.end - began) * kMs;
       if (launches[i].beside) continue;
       if (r.start > busy_until) launches[i].gap_ms += weight * double(r.start - busy_until) * kMs;
       busy_until = std::max(busy_until, r.end);
@@ -265,6 +267,8 @@ std::string_view kind_of_kernel(std::string_view kernel) {
   static constexpr Kind kKinds[] = {
       {"depthwise", "depthwise"},
       {"fused depthwise", "depthwise"},
+      {"pointwise", "pointwise"},
+      {"dense_", "dense"},
       {"cuBLASLt", "cuBLASLt"},
       {"sgemm", "sgemm"},
       {"cuDNN", "cuDNN"},

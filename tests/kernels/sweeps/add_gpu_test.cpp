@@ -14,9 +14,9 @@ TEST_CASE_TEMPLATE("add_forward", T, float, __half, __nv_bfloat16) {
       for (const bool statistics : {false, true}) {
         OperandCase<T> a(e, o, 1), b(e, {false, Activation::none, GateKind::none}, 2);
         OutputCase<T> out(e, statistics);
-        const DeviceArray<float> partials = partials_for(e);
+        const SweepScratch partials(e);
         kernels::Addition<T>::forward(out.device_view(), a.device_view(), b.device_view(),
-                                      partials.data(), nullptr);
+                                      partials.view(), nullptr);
         reference::add_forward(out.host_view(), a.host_view(), b.host_view());
         out.check("sum");
       }

@@ -38,9 +38,9 @@ TEST_CASE_TEMPLATE("store_output", T, float, __half, __nv_bfloat16) {
         Mirror<T> dense(normal(e.pixels() * e.channels, 3, 2.f));
         Mirror<float> bias(with_bias ? normal(e.channels, 4) : std::vector<float>{});
         OutputCase<T> out(e, statistics);
-        const DeviceArray<float> partials = partials_for(e);
+        const SweepScratch partials(e);
         kernels::Sweeps<T>::store_output(out.device_view(), dense.device(), bias.device(),
-                                         partials.data(), nullptr);
+                                         partials.view(), nullptr);
         reference::store_output(out.host_view(), dense.values(), bias.host());
         out.check("y");
       }
@@ -51,9 +51,9 @@ TEST_CASE("statistics survive a mean far from zero") {
   const Extent e{4, 33, 31, 24, 24, 0};
   Mirror<float> dense(normal(e.elements(), 5, 1000.f));
   OutputCase<float> out(e, true);
-  const DeviceArray<float> partials = partials_for(e);
+  const SweepScratch partials(e);
   kernels::Sweeps<float>::store_output(out.device_view(), dense.device(),
-                                       static_cast<float*>(nullptr), partials.data(), nullptr);
+                                       static_cast<float*>(nullptr), partials.view(), nullptr);
   reference::store_output(out.host_view(), dense.values(), static_cast<double*>(nullptr));
   out.mean.check({0, 1e-6}, "mean");
   out.var.check({0, 1e-5}, "variance");
@@ -86,12 +86,31 @@ TEST_CASE_TEMPLATE("store_gradient", T, float, __half, __nv_bfloat16) {
         OperandCase<T> in(e, o, 1);
         SinkCase<T> sink(in, how);
         Mirror<T> df(normal(e.pixels() * e.channels, 6));
-        const DeviceArray<float> partials = partials_for(e);
+        const SweepScratch partials(e);
         kernels::Sweeps<T>::store_gradient(sink.device_view(), df.device(), in.device_view(),
-                                           partials.data(), nullptr);
+                                           partials.view(), nullptr);
         reference::store_gradient(sink.host_view(), df.values(), in.host_view());
         sink.check("G", 3);  // gamma·inv_std reaches 3
       }
+}
+
+// Several groups of channels, the last one narrower, and many tiles: what the last blocks merge.
+TEST_CASE_TEMPLATE("sweeps over many groups and tiles", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  const Extent e{2, 37, 41, 200, 208, 8};
+  const SweepScratch partials(e);
+  const Mirror<T> dense(normal(e.pixels() * e.channels, 3, 2.f));
+  OutputCase<T> out(e, true);
+  kernels::Sweeps<T>::store_output(out.device_view(), dense.device(), nullptr, partials.view(),
+                                   nullptr);
+  reference::store_output(out.host_view(), dense.values(), static_cast<double*>(nullptr));
+  out.check("y");
+  OperandCase<T> in(e, {true, Activation::relu, GateKind::none}, 1);
+  SinkCase<T> sink(in, Write::add);
+  kernels::Sweeps<T>::store_gradient(sink.device_view(), dense.device(), in.device_view(),
+                                     partials.view(), nullptr);
+  reference::store_gradient(sink.host_view(), dense.values(), in.host_view());
+  sink.check("G", 3);
 }
 
 TEST_CASE_TEMPLATE("store_gradient in place", T, float, __half) {
@@ -99,10 +118,10 @@ TEST_CASE_TEMPLATE("store_gradient in place", T, float, __half) {
   const Extent e{2, 6, 5, 24, 24, 0};
   OperandCase<T> in(e, {}, 1);
   SinkCase<T> sink(in, Write::assign);
-  const DeviceArray<float> partials = partials_for(e);
+  const SweepScratch partials(e);
   const std::vector<double> df = sink.grad.values();
   kernels::Sweeps<T>::store_gradient(sink.device_view(), static_cast<const T*>(sink.grad.device()),
-                                     in.device_view(), partials.data(), nullptr);
+                                     in.device_view(), partials.view(), nullptr);
   reference::store_gradient(sink.host_view(), df, in.host_view());
   sink.check("G", 3);
 }
@@ -112,9 +131,9 @@ TEST_CASE_TEMPLATE("bias_gradient", T, float, __half, __nv_bfloat16) {
   for (const Extent& e : extents()) {
     Mirror<T> dy(normal(e.pixels() * e.channels, 7));
     Mirror<float> dbias(e.channels, 0.5f);
-    const DeviceArray<float> partials = partials_for(e);
+    const SweepScratch partials(e);
     kernels::Sweeps<T>::bias_gradient(dbias.device(), dy.device(), e.pixels(), e.channels,
-                                      partials.data(), nullptr);
+                                      partials.view(), nullptr);
     reference::bias_gradient(dbias.host(), dy.values(), e.channels);
     dbias.check(sum_tolerance(double(e.pixels())), "dbias");
   }
@@ -127,11 +146,12 @@ TEST_CASE_TEMPLATE("sums are the same bits in every run", T, float, __half) {
     OperandCase<T> in(e, {}, 1);
     SinkCase<T> sink(in, Write::assign);
     const Mirror<T> df(normal(e.elements(), 6));
-    const DeviceArray<float> partials = partials_for(e), dgamma(e.channels), dbeta(e.channels);
+    const SweepScratch partials(e);
+    const DeviceArray<float> dgamma(e.channels), dbeta(e.channels);
     GradientSink<T> view = sink.device_view();
     view.dgamma = dgamma.data();
     view.dbeta = dbeta.data();
-    kernels::Sweeps<T>::store_gradient(view, df.device(), in.device_view(), partials.data(),
+    kernels::Sweeps<T>::store_gradient(view, df.device(), in.device_view(), partials.view(),
                                        nullptr);
     std::vector<float> sums = dgamma.download(), more = dbeta.download();
     sums.insert(sums.end(), more.begin(), more.end());

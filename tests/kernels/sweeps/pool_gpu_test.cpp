@@ -43,9 +43,9 @@ TEST_CASE_TEMPLATE("pool_forward", T, float, __half, __nv_bfloat16) {
     for (const Activation act : {Activation::relu, Activation::silu}) {
       OperandCase<T> in(p.in, {true, act}, 1);
       OutputCase<T> out(output_of(p), true);
-      const DeviceArray<float> partials = partials_for(out.extent);
+      const SweepScratch partials(out.extent);
       kernels::Pooling<T>::forward(out.device_view(), in.device_view(), p.window, p.maximal,
-                                   partials.data(), nullptr);
+                                   partials.view(), nullptr);
       reference::pool_forward(out.host_view(), in.host_view(), p.window, p.maximal);
       out.check("pooled");
     }
@@ -69,9 +69,9 @@ TEST_CASE_TEMPLATE("pool_backward", T, float, __half, __nv_bfloat16) {
       OperandCase<T> in(p.in, o.in, 1);
       GradientCase<T> dy(output_of(p), o.dy, 30);
       SinkCase<T> sink(in, o.how);
-      const DeviceArray<float> partials = partials_for(p.in);
+      const SweepScratch partials(p.in);
       kernels::Pooling<T>::backward(sink.device_view(), dy.device_view(), in.device_view(),
-                                    p.window, p.maximal, partials.data(), nullptr);
+                                    p.window, p.maximal, partials.view(), nullptr);
       reference::pool_backward(sink.host_view(), dy.host_view(), in.host_view(), p.window,
                                p.maximal);
       sink.check("G", 9);

@@ -132,6 +132,15 @@ TEST_CASE("a launch may have kernels on both streams; the layers wait for all of
   CHECK(traced.launches[2].gap_ms == 0);
 }
 
+TEST_CASE("a kernel that is scheduled before the one ahead has ended counts from that end") {
+  MadeUpStep step;
+  for (const size_t i : {1, 6}) step.trace.steps[i].start -= 1;  // the second memset of each step
+  const Graph graph = make_model("mnist_cnn", {.classes = 10, .height = 28, .width = 28});
+  const TracedSteps traced = summarise(step.launches, graph, step.match());
+  CHECK(traced.launches[0].ms == Approx(2e-6));
+  CHECK(traced.launches[0].gap_ms == 0);
+}
+
 TEST_CASE("sums beside the layers may come early or late") {
   MadeUpStep step;
   step.trace.steps.clear();

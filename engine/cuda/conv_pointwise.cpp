@@ -1,0 +1,113 @@
+// Pointwise convolutions by our own products, fused on both sides. The weight gradient is a fused
+// product too, or cuBLASLt's, from the dy and f(x) that the operand's gradient then leaves.
+#include "engine/cuda/conv.h"
+#include "kernels/product.h"
+
+namespace engine::cuda {
+
+namespace {
+
+template <class T>
+double weights(const Layer<T>& l) {
+  return double(l.in.channels) * l.out.channels;
+}
+
+template <class T>
+double flops(const Layer<T>& l) {
+  return 2 * weights(l) * l.out.pixels();
+}
+
+template <class T>
+std::string shape(const Layer<T>& l) {
+  return fmt::format("{} to {}/{}", text_of(l.in), l.out.channels, l.out.pitch);
+}
+
+template <class T>
+Launch pointwise_forward(const Cuda& gpu, const Layer<T>& l) {
+  return {"pointwise_forward",
+          shape(l),
+          {bytes_of(l.in) + weights(l) * sizeof(T) + bytes_of(l.out), flops(l)},
+          [out = l.out, in = l.in, weight = l.weight, partials = l.forward_partials,
+           stream = gpu.stream.get()] {
+            kernels::PointwiseForward<T>::run(out, in, weight, partials, stream);
+          }};
+}
+
+// Leaves dy and f where their scratch is wanted.
+template <class T>
+Launch pointwise_dgrad(const Cuda& gpu, const Layer<T>& l, T* dy, T* f) {
+  const double left = (dy ? elements_of(l.out) : 0) + (f ? elements_of(l.in) : 0);
+  const double moved = bytes_of(l.gradient) + (weights(l) + left) * sizeof(T) +
+                       epilogue_bytes(l.in) + bytes_of(l.sink, l.in);
+  return {"pointwise_dgrad",
+          shape(l) + (l.sink.how == Write::add ? " +=" : " ="),
+          {moved, flops(l)},
+          [sink = l.sink, dy, f, gradient = l.gradient, in = l.in, weight = l.weight,
+           partials = l.backward_partials, stream = gpu.stream.get()] {
+            kernels::PointwiseDgrad<T>::run(sink, dy, f, gradient, in, weight, partials, stream);
+          }};
+}
+
+template <class T>
+Launch pointwise_wgrad(const Cuda& gpu, const Layer<T>& l) {
+  const int64_t floats = wgrad_partials(
+      wgrad_cut(l.out.pixels(), l.out.channels, l.in.channels, kernels::device_limits()));
+  float* partials = scratch<float>(l.program, l.plan().backward.weight, floats, "weight partials");
+  return {
+      "pointwise_wgrad",
+      shape(l),
+      {bytes_of(l.gradient) + bytes_of(l.in) + weights(l) * sizeof(float), flops(l)},
+      [dweight = l.dweight, gradient = l.gradient, in = l.in, partials, stream = gpu.stream.get()] {
+        kernels::PointwiseWgrad<T>::run(dweight, gradient, in, partials, stream);
+      }};
+}
+
+template <class T>
+Launches fused_backward(const Cuda& gpu, const Layer<T>& l) {
+  Launches launches;
+  if (l.sink.grad) launches.push_back(pointwise_dgrad<T>(gpu, l, nullptr, nullptr));
+  launches.push_back(pointwise_wgrad(gpu, l));
+  return launches;
+}
+
+template <class T>
+Launches mixed_backward(Cuda& gpu, const Layer<T>& l) {
+  const auto dy = gradient_source(l, !l.gradient.normed());
+  const auto f = operand_source(l, l.in.plain(), l.plan().backward.operand);
+  Launches launches;
+  launches.push_back(pointwise_dgrad(gpu, l, dy.scratch, f.scratch));
+  launches.push_back(matrix_wgrad(gpu, l, f, dy));
+  return launches;
+}
+
+}  // namespace
+
+template <class T>
+std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
+  if constexpr (sizeof(T) == 2) {
+    if (direction == Direction::backward) return fused_backward(gpu, l);
+    Launches launches;
+    launches.push_back(pointwise_forward(gpu, l));
+    return launches;
+  }
+  return std::nullopt;
+}
+
+template <class T>
+std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
+  if constexpr (sizeof(T) == 2) {
+    if (direction == Direction::backward && l.sink.grad) return mixed_backward(gpu, l);
+  }
+  return std::nullopt;
+}
+
+template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<float>&, Direction);
+template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__half>&, Direction);
+template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
+                                                      Direction);
+template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<float>&, Direction);
+template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<__half>&, Direction);
+template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
+                                                      Direction);
+
+}  // namespace engine::cuda

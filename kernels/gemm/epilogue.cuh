@@ -1,0 +1,358 @@
+// What a fused product does with its result, which a thread holds as whole packs: the output with
+// its statistics, or the gradient of the operand with its sums. Sums over pixels are folded over
+// the warp after each tile and kept in shared memory, for each warp; at the end of a unit its
+// warps' sums are added in order and leave one row of partial sums.
+#pragma once
+
+#include "kernels/gemm/source.cuh"
+#include "kernels/partials.cuh"
+
+namespace engine::kernels {
+
+// Epilogues work on half a pack at a time, which keeps what they hold of it in registers.
+constexpr int kHalfPack = kPack / 2;
+
+template <class T>
+__device__ __forceinline__ Vector<T, kHalfPack>& half_of(Pack<T>& pack, int half) {
+  return reinterpret_cast<Vector<T, kHalfPack>*>(&pack)[half];
+}
+template <class T>
+__device__ __forceinline__ void load_half(float (&out)[kHalfPack], const Pack<T>* pack, int half) {
+  to_floats(out, load_vector<kHalfPack>(&pack->at[half * kHalfPack]));
+}
+
+// The sums of a thread block, (sums, warps, columns) floats, and the pixels that each warp met.
+struct ProductSums {
+  float *at, *met;
+  int warps, columns;
+  __device__ __forceinline__ float& of(int which, int warp, int column) const {
+    return at[(which * warps + warp) * columns + column];
+  }
+
+  // of(which, warp, column + k) += the sum of value[k] over the eight rows g of the warp's threads.
+  __device__ __forceinline__ void fold(int which, int warp, int column,
+                                       const float (&value)[kHalfPack]) const {
+    const int g = threadIdx.x % kWarp / 4;
+    float two[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const float keep = g & 4 ? value[k + 2] : value[k], give = g & 4 ? value[k] : value[k + 2];
+      two[k] = keep + __shfl_xor_sync(0xffffffff, give, 16);
+    }
+    const float keep = g & 2 ? two[1] : two[0], give = g & 2 ? two[0] : two[1];
+    float one = keep + __shfl_xor_sync(0xffffffff, give, 8);
+    one += __shfl_xor_sync(0xffffffff, one, 4);
+    if (g % 2 == 0) of(which, warp, column + g / 2) += one;
+  }
+};
+
+// A thread's eight channels of one block of the output.
+struct BlockPlace {
+  int c;       // of all channels; may lie beyond the last one
+  int column;  // of the group's
+  bool first;  // the warp's first tile
+};
+
+// y with the statistics of what is stored: Σd, Σd² and the shift, with d = y − shift.
+template <class T>
+struct OutputEpilogue {
+  static constexpr int kSums = 3, kConstants = 0;
+  SliceView<T> out;
+  float* partials;
+
+  __host__ __device__ int channels() const { return out.channels; }
+  __host__ __device__ int reads() const { return 0; }
+
+  __device__ __forceinline__ void stage(float*, int, int, int) const {}
+  __device__ __forceinline__ void fetch(Pack<T>*, const Tile&, int, int) const {}
+  __device__ __forceinline__ void store(const float (&value)[kTileRows][kPack],
+                                        const TileThread& me, const Tile& tile,
+                                        const BlockPlace& at, const Pack<T>*, const float*,
+                                        const ProductSums& sums) const {
+    Pack<T> stored[kTileRows];
+#pragma unroll
+    for (int i = 0; i < kTileRows; ++i) stored[i] = vector_of<T>(value[i]);
+    if (at.c < out.channels)
+      for_rows(tile, me.row, [&](int i, int64_t pixel) {
+        store_vector(out.y + pixel * out.pitch + at.c, stored[i]);
+      });
+    if (!out.mean) return;
+    float* const shifts = &sums.of(2, me.warp, at.column);  // the first row that the warp stored
+    if (at.first) {
+      if (me.row == 0) {
+        float shift[kPack];
+        to_floats(shift, stored[0]);
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) shifts[k] = shift[k];
+      }
+      __syncwarp();
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int column = at.column + half * kHalfPack;
+      float shift[kHalfPack], first[kHalfPack] = {}, second[kHalfPack] = {};
+      load_floats(shift, shifts + half * kHalfPack);
+      for_rows(tile, me.row, [&](int i, int64_t) {
+        float y[kHalfPack];
+        to_floats(y, half_of(stored[i], half));
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) {
+          const float d = y[k] - shift[k];
+          first[k] += d;
+          second[k] = fmaf(d, d, second[k]);
+        }
+      });
+      sums.fold(0, me.warp, column, first);
+      sums.fold(1, me.warp, column, second);
+    }
+  }
+
+  // The sums of group column `column`, channel c, to the unit's row.
+  __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c, int) const {
+    if (!out.mean) return;
+    const float origin = sums.of(2, 0, column);
+    float first = 0, second = 0;
+    for (int w = 0; w < sums.warps; ++w) {
+      const float n = sums.met[w];
+      if (n == 0) break;  // nor have the following warps
+      const float d = sums.of(2, w, column) - origin, s1 = sums.of(0, w, column);
+      first += fmaf(n, d, s1);
+      second += fmaf(d, fmaf(n, d, 2.f * s1), sums.of(1, w, column));
+    }
+    partial(partials, 0, out.channels)[c] = first;
+    partial(partials, 1, out.channels)[c] = second;
+    partial(partials, 2, out.channels)[c] = origin;
+  }
+};
+
+// The constants of an operand's channels, in shared memory: scale, shift and mean, (columns,) each.
+template <class T>
+__device__ __forceinline__ void stage_operand(float* constants, int columns, int column,
+                                              const OperandView<T>& in, int c) {
+  const ChannelNorm<float> norm = in.norm.channel(c < in.channels ? c : 0);
+  const Folded folded = fold_norm(norm, in.act);
+  constants[column] = folded.scale;
+  constants[columns + column] = folded.shift;
+  constants[2 * columns + column] = norm.mean;
+}
+
+// Those of half a pack, and the activation of x there.
+struct OperandHalf {
+  float scale[kHalfPack], shift[kHalfPack], mean[kHalfPack];
+
+  __device__ __forceinline__ OperandHalf(const float* constants, int columns, int column) {
+    load_floats(scale, constants + column);
+    load_floats(shift, constants + columns + column);
+    load_floats(mean, constants + 2 * columns + column);
+  }
+};
+
+// t = df·act', G (= or +=) gamma·inv_std·t, Σt and Σt·xhat; and f, if wanted, to `f` (pixels,
+// channels). A plain operand is not read.
+template <class T>
+struct SinkEpilogue {
+  static constexpr int kSums = 2, kConstants = 3;
+  GradientSink<T> sink;
+  OperandView<T> in;
+  T* f;
+  float* partials;
+
+  __host__ __device__ int channels() const { return in.channels; }
+  __host__ __device__ bool reads_x() const { return !in.plain(); }
+  __host__ __device__ bool adds() const { return sink.how == Write::add; }
+  __host__ __device__ int reads() const { return reads_x() + adds(); }
+
+  __device__ __forceinline__ void stage(float* constants, int columns, int column, int c) const {
+    stage_operand(constants, columns, column, in, c);
+  }
+  // x, then the old G.
+  __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
+    if (c >= in.channels) return;
+    for_rows(tile, row, [&](int i, int64_t pixel) {
+      if (reads_x()) copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+      if (adds())
+        copy_async(slot + (reads_x() * kTileRows + i) * kWarp,
+                   static_cast<const T*>(sink.grad) + pixel * sink.pitch + c);
+    });
+  }
+
+  __device__ __forceinline__ void store(const float (&df)[kTileRows][kPack], const TileThread& me,
+                                        const Tile& tile, const BlockPlace& at, const Pack<T>* slot,
+                                        const float* constants, const ProductSums& sums) const {
+    if (!reads_x())
+      store_plain(df, me, tile, at, slot);
+    else if (in.act == Activation::silu)
+      store_through(df, me, tile, at, slot, constants, sums, 2.f,
+                    [](float v) { return silu_with_slope_of_half(v); });
+    else if (in.act == Activation::relu)
+      store_through(df, me, tile, at, slot, constants, sums, 1.f,
+                    [](float u) { return activate(Activation::relu, u); });
+    else
+      store_through(df, me, tile, at, slot, constants, sums, 1.f,
+                    [act = in.act](float u) { return activate(act, u); });
+  }
+
+  __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c, int) const {
+    if (!reads_x()) return;
+    float sum[2] = {};
+    for (int w = 0; w < sums.warps; ++w)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) sum[i] += sums.of(i, w, column);
+    partial(partials, 0, in.channels)[c] = sum[0];
+    partial(partials, 1, in.channels)[c] = sum[1] * in.norm.channel(c).inv_std;
+  }
+
+ private:
+  __device__ __forceinline__ T* gradient_at(int64_t pixel, int c) const {
+    return sink.grad + pixel * sink.pitch + c;
+  }
+
+  __device__ __forceinline__ void store_plain(const float (&df)[kTileRows][kPack],
+                                              const TileThread& me, const Tile& tile,
+                                              const BlockPlace& at, const Pack<T>* slot) const {
+    if (at.c >= in.channels) return;
+    for_rows(tile, me.row, [&](int i, int64_t pixel) {
+      float value[kPack], old[kPack] = {};
+      if (adds()) to_floats(old, slot[i * kWarp]);
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) value[k] = df[i][k] + old[k];
+      store_vector(gradient_at(pixel, at.c), vector_of<T>(value));
+    });
+  }
+
+  // Back through the activation and the norm; activation(u / halved) is act and act' of u.
+  template <class Act>
+  __device__ __forceinline__ void store_through(const float (&df)[kTileRows][kPack],
+                                                const TileThread& me, const Tile& tile,
+                                                const BlockPlace& at, const Pack<T>* slot,
+                                                const float* constants, const ProductSums& sums,
+                                                float halved, Act activation) const {
+    float sum_t[2][kHalfPack] = {}, sum_t_xhat[2][kHalfPack] = {};
+    for_rows(at.c < in.channels ? tile : Tile{}, me.row, [&](int i, int64_t pixel) {
+      Pack<T> grad, h;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
+        float x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack], act[kHalfPack];
+        load_half(x, slot + i * kWarp, half);
+        if (adds()) load_half(old, slot + (kTileRows + i) * kWarp, half);
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) {
+          const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
+          const float t = df[i][half * kHalfPack + k] * a.slope;
+          sum_t[half][k] += t;
+          sum_t_xhat[half][k] = fmaf(t, x[k] - of.mean[k], sum_t_xhat[half][k]);
+          value[k] = fmaf(t, halved * of.scale[k], old[k]);
+          act[k] = a.h;
+        }
+        half_of(grad, half) = vector_of<T>(value);
+        half_of(h, half) = vector_of<T>(act);
+      }
+      store_vector(gradient_at(pixel, at.c), grad);
+      if (f) store_vector(f + pixel * in.channels + at.c, h);
+    });
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sums.fold(0, me.warp, at.column + half * kHalfPack, sum_t[half]);
+      sums.fold(1, me.warp, at.column + half * kHalfPack, sum_t_xhat[half]);
+    }
+  }
+};
+
+// dz = df of an operand with a learned gate, and for each image Σdz·h, Σdz·h' and Σdz·h'·xhat of dz
+// as stored; and f = gate·h, if wanted, to `f` (pixels, channels). A unit's tiles lie in one image.
+template <class T>
+struct GatedEpilogue {
+  static constexpr int kSums = 3, kConstants = 3;
+  GradientSink<T> sink;
+  OperandView<T> in;
+  T* f;
+  float* partials;
+  int pieces = 1;  // units of an image: one writes the sums itself, several leave rows
+
+  __host__ __device__ int channels() const { return in.channels; }
+  __host__ __device__ int reads() const { return 1; }
+
+  __device__ __forceinline__ void stage(float* constants, int columns, int column, int c) const {
+    stage_operand(constants, columns, column, in, c);
+  }
+  __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
+    if (c >= in.channels) return;
+    for_rows(tile, row, [&](int i, int64_t pixel) {
+      copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+    });
+  }
+
+  __device__ __forceinline__ void store(const float (&df)[kTileRows][kPack], const TileThread& me,
+                                        const Tile& tile, const BlockPlace& at, const Pack<T>* slot,
+                                        const float* constants, const ProductSums& sums) const {
+    const Tile rows = at.c < in.channels ? tile : Tile{};
+    const float* const gates = in.gate + int64_t{tile.image} * in.channels + at.c;
+    if (in.act == Activation::silu)
+      store_gated(df, me, rows, at, slot, gates, constants, sums,
+                  [](float v) { return silu_with_slope_of_half(v); });
+    else
+      store_gated(df, me, rows, at, slot, gates, constants, sums,
+                  [act = in.act](float u) { return activate(act, u); });
+  }
+
+  __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c,
+                                        int unit) const {
+    float sum[kSums] = {};
+    for (int w = 0; w < sums.warps; ++w)
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) sum[i] += sums.of(i, w, column);
+    sum[2] *= in.norm.channel(c).inv_std;
+    float* const whole[kSums] = {sink.dz_h, sink.dz_slope, sink.dz_slope_xhat};
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) {
+      if (pieces == 1)
+        whole[i][int64_t{unit} * in.channels + c] = sum[i];
+      else
+        partial(partials, i, in.channels)[c] = sum[i];
+    }
+  }
+
+ private:
+  template <class Act>
+  __device__ __forceinline__ void store_gated(const float (&df)[kTileRows][kPack],
+                                              const TileThread& me, const Tile& rows,
+                                              const BlockPlace& at, const Pack<T>* slot,
+                                              const float* gates, const float* constants,
+                                              const ProductSums& sums, Act activation) const {
+    float sum[kSums][2][kHalfPack] = {}, gate[2][kHalfPack] = {};
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (f && rows.rows > 0) load_floats(gate[half], gates + half * kHalfPack);
+    for_rows(rows, me.row, [&](int i, int64_t pixel) {
+      const Pack<T> dz = vector_of<T>(df[i]);
+      Pack<T> gated;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
+        float x[kHalfPack], d[kHalfPack], value[kHalfPack];
+        load_half(x, slot + i * kWarp, half);
+        load_half(d, &dz, half);
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) {
+          const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
+          const float slope = d[k] * a.slope;
+          sum[0][half][k] = fmaf(d[k], a.h, sum[0][half][k]);
+          sum[1][half][k] += slope;
+          sum[2][half][k] = fmaf(slope, x[k] - of.mean[k], sum[2][half][k]);
+          value[k] = a.h * gate[half][k];
+        }
+        half_of(gated, half) = vector_of<T>(value);
+      }
+      store_vector(sink.grad + pixel * sink.pitch + at.c, dz);
+      if (f) store_vector(f + pixel * in.channels + at.c, gated);
+    });
+#pragma unroll
+    for (int which = 0; which < kSums; ++which)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        sums.fold(which, me.warp, at.column + half * kHalfPack, sum[which][half]);
+  }
+};
+
+}  // namespace engine::kernels

@@ -1,0 +1,71 @@
+// The instructions of a fused product: asynchronous copies into shared memory, and the matrix unit.
+#pragma once
+
+#include "kernels/vector.cuh"
+
+namespace engine::kernels {
+
+// Eight channels of a pixel in 16 bits each: 16 bytes, or four words of two.
+constexpr int kPack = 8;
+template <class T>
+using Pack = Vector<T, kPack>;
+
+template <class T>
+__device__ __forceinline__ uint32_t word_of(const Pack<T>& pack, int i) {
+  return reinterpret_cast<const uint32_t*>(&pack)[i];
+}
+
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+
+// Copies a pack, past L1. Whoever waits for the thread's groups may read it.
+template <class T>
+__device__ __forceinline__ void copy_async(Pack<T>* shared, const T* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
+// Until at most `Pending` of the thread's newest groups are under way.
+template <int Pending>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
+}
+
+// c (16, 8) += a (16, 16) · b (16, 8). Thread (g, t) = (lane / 4, lane % 4) holds rows g and g + 8
+// of c at columns 2t and 2t + 1; of a, rows g and g + 8 at k = 2t, 2t + 1 (a0, a1) and 2t + 8,
+// 2t + 9 (a2, a3); of b, column g at the same k.
+template <class T>
+__device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                         uint32_t a3, uint32_t b0, uint32_t b1) {
+  if constexpr (std::is_same_v<T, __half>)
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};\n"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};\n"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Four matrices of 8 × 8 values, transposed: lane 8·i + j addresses row j of matrix i, and thread
+// (g, t) gets, of matrix i, the values of rows 2t and 2t + 1 in column g.
+__device__ __forceinline__ void load_transposed(uint32_t (&r)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared)
+               : "memory");
+}
+
+// One special-function operation; its relative error is 2⁻¹¹.
+__device__ __forceinline__ float tanh_approximate(float x) {
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace engine::kernels
