@@ -18,8 +18,9 @@ Algorithms::Algorithms(cudaStream_t stream)
     : stream_(stream), start_(make_event(cudaEventDefault)), stop_(make_event(cudaEventDefault)) {}
 
 const std::string* Algorithms::find(const std::string& key) const {
-  const auto found = chosen_.find(key);
-  return found == chosen_.end() ? nullptr : &found->second;
+  for (const auto* choices : {&chosen_, &known_})
+    if (const auto found = choices->find(key); found != choices->end()) return &found->second;
+  return nullptr;
 }
 
 void Algorithms::begin(bool timed) {
@@ -37,6 +38,7 @@ size_t Algorithms::choose(const std::string& key, const std::vector<std::string>
     const auto at = std::find(names.begin(), names.end(), *name);
     const size_t known = at - names.begin();
     if (at != names.end() && (loaded_.contains(key) || works(known, run))) {
+      chosen_[key] = names[known];
       loaded_.insert(key);
       return known;
     }

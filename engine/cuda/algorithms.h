@@ -16,8 +16,10 @@ class Algorithms {
  public:
   explicit Algorithms(cudaStream_t stream);
 
+  // What this process uses.
   const std::map<std::string, std::string>& chosen() const { return chosen_; }
-  void set(const std::map<std::string, std::string>& chosen) { chosen_ = chosen; }
+  // What was chosen elsewhere, for keys to come.
+  void set(const std::map<std::string, std::string>& known) { known_ = known; }
   const std::string* find(const std::string& key) const;  // null: not chosen yet
 
   // Frame one prepare of a program. Not `timed`: the first candidate is taken.
@@ -40,7 +42,7 @@ class Algorithms {
 
   cudaStream_t stream_;
   Event start_, stop_;
-  std::map<std::string, std::string> chosen_;
+  std::map<std::string, std::string> chosen_, known_;
   std::set<std::string> loaded_;  // keys whose choice has run in this process
   bool timed_ = true;
   Clock::time_point began_;

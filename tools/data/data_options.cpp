@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "engine/error.h"
 #include "io/data/source_file.h"
+#include "io/files/cache_folder.h"
 #include "io/files/checksum.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
@@ -27,27 +27,13 @@ std::string size_text(uint64_t bytes) {
   return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
 }
 
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
-fs::path cache_folder(const DataOptions& options) {
-  if (!options.cache_dir.empty()) return options.cache_dir;
-  if (const std::string own = environment("ENGINE_CACHE_DIR"); !own.empty()) return own;
-  if (const std::string xdg = environment("XDG_CACHE_HOME"); !xdg.empty())
-    return fs::path(xdg) / "engine";
-  const std::string home = environment("HOME");
-  return (home.empty() ? fs::temp_directory_path() : fs::path(home) / ".cache") / "engine";
-}
-
 // One file for each data set and spec, whatever its splits and labels.
 fs::path cache_file(const DataOptions& options, const PackSpec& spec) {
   std::error_code error;
   const fs::path root = fs::weakly_canonical(options.root(), error);
   const std::string key = fmt::format("{}\n{}", root.string(), describe(spec));
   const std::string name = root.filename().empty() ? "data" : root.filename().string();
-  return cache_folder(options) /
+  return (options.cache_dir.empty() ? cache_folder() : fs::path(options.cache_dir)) /
          fmt::format("{}-{:016x}.pack", name, xxh64(std::as_bytes(std::span(key))));
 }
 

@@ -7,10 +7,12 @@
 
 #include "engine/error.h"
 #include "io/data/sample.h"
+#include "io/files/cache_folder.h"
 #include "io/weights/faults.h"
 #include "tools/cli/clock.h"
 #include "tools/cli/signals.h"
 #include "tools/machine/device.h"
+#include "tools/machine/environment.h"
 #include "tools/train/equal_ranks.h"
 #include "tools/train/training_plan.h"
 
@@ -91,9 +93,21 @@ Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& op
       activity_(shared.watchdog->activity(communicator_.local())),
       runner_(config_, communicator_, at_, reporter_, activity_, shared.started),
       began_(steady_seconds()) {
-  if (shared_.checkpoint) backend_->set_algorithms(shared_.checkpoint->algorithms);
+  if (shared_.checkpoint)
+    backend_->set_algorithms(shared_.checkpoint->algorithms);
+  else if (const auto cache = algorithm_cache())
+    backend_->set_algorithms(cache->load());
   build();
   load_state();
+}
+
+// Nothing where no choice is made by timing.
+std::optional<AlgorithmCache> Trainer::algorithm_cache() const {
+  const BackendInfo& info = backend_->info();
+  if (config_.deterministic || info.kind != BackendKind::cuda) return std::nullopt;
+  return AlgorithmCache(cache_folder(), fmt::format("{}; engine {} {}; --conv {}, --workspace {}",
+                                                    info.description, kBuild.version, kBuild.git,
+                                                    name_of(config_.conv), config_.workspace));
 }
 
 double Trainer::seconds() const {

@@ -8,6 +8,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,7 @@
 #include "engine/session.h"
 #include "io/data/dataset.h"
 #include "io/data/loader.h"
+#include "tools/train/algorithm_cache.h"
 #include "tools/train/reporter.h"
 #include "tools/train/step_runner.h"
 #include "tools/train/train_shared.h"
@@ -49,6 +51,8 @@ class Trainer {
   double seconds() const;
   int64_t batch_of_all() const { return int64_t{config_.batch} * communicator_.ranks(); }
   int64_t updates_per_epoch() const;
+
+  std::optional<AlgorithmCache> algorithm_cache() const;
 
   // ---- what depends on the image size
   void build();

@@ -37,6 +37,7 @@ void Trainer::load_state() {
   }
   prepare(backend_->info().description, began_);
   reporter_.write_algorithms(backend_->algorithms());
+  if (const auto cache = algorithm_cache(); cache && leads()) cache->add(backend_->algorithms());
 }
 
 // Nobody steps before all are ready: where one rank launches a sum, no other may still allocate or

@@ -1,0 +1,52 @@
+#include "tools/train/algorithm_cache.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "engine/error.h"
+#include "io/files/atomic_file.h"
+#include "io/files/checksum.h"
+#include "io/files/json_depth.h"
+
+namespace engine {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+AlgorithmCache::AlgorithmCache(const fs::path& folder, const std::string& identity)
+    : identity_(identity),
+      path_(folder / "algorithms" /
+            fmt::format("{:016x}.json", xxh64(std::as_bytes(std::span(identity))))) {}
+
+AlgorithmCache::Choices AlgorithmCache::load() const {
+  std::ifstream file(path_);
+  std::stringstream stream;
+  stream << file.rdbuf();
+  const std::string text = std::move(stream).str();
+  if (json_depth(text) > kDeepestJson) return {};
+  const Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object() || json.value("identity", Json()) != identity_) return {};
+  Choices choices;
+  const Json chosen = json.value("chosen", Json::object());
+  for (const auto& [key, name] : chosen.items())
+    if (name.is_string()) choices.emplace(key, name.get<std::string>());
+  return choices;
+}
+
+void AlgorithmCache::add(const Choices& chosen) const {
+  Choices all = chosen;
+  const Choices known = load();
+  all.insert(known.begin(), known.end());
+  if (all == known) return;
+  try {
+    make_folder(path_.parent_path());
+    write_file_atomically(path_, Json{{"identity", identity_}, {"chosen", all}}.dump(2) + '\n');
+  } catch (const Error&) {
+    return;
+  }
+}
+
+}  // namespace engine
