@@ -11,7 +11,7 @@
 namespace engine {
 
 constexpr int kProductBlock = 32;  // channels of a block: eight of each of four threads
-constexpr int kProductTile = 32;   // pixels of a warp's tile: four of each of eight threads
+constexpr int kProductTile = 16;   // pixels of a warp's tile: two of each of eight threads
 constexpr int kProductStages = 2;  // slots of a warp's ring
 
 // A form of the kernel. A warp keeps `held` blocks of its source, transformed, in registers and
@@ -29,19 +29,23 @@ struct ProductShape {
 // Those that there are, as types for the kernel.
 struct ProductNarrow {
   static constexpr ProductShape shape{
-      .warps = 4, .forward_blocks = 4, .backward_blocks = 3, .held = 0, .chunk = 1};
+      .warps = 8, .forward_blocks = 3, .backward_blocks = 2, .held = 0, .chunk = 1};
 };
 struct ProductStreamed {
   static constexpr ProductShape shape{
-      .warps = 6, .forward_blocks = 2, .backward_blocks = 2, .held = 0, .chunk = 2};
+      .warps = 8, .forward_blocks = 2, .backward_blocks = 2, .held = 0, .chunk = 2};
+};
+struct ProductWide {
+  static constexpr ProductShape shape{
+      .warps = 12, .forward_blocks = 1, .backward_blocks = 1, .held = 0, .chunk = 4};
 };
 struct ProductHeld64 {
   static constexpr ProductShape shape{
-      .warps = 4, .forward_blocks = 4, .backward_blocks = 3, .held = 2, .chunk = 1};
+      .warps = 8, .forward_blocks = 3, .backward_blocks = 2, .held = 2, .chunk = 1};
 };
 struct ProductHeld128 {
   static constexpr ProductShape shape{
-      .warps = 4, .forward_blocks = 3, .backward_blocks = 2, .held = 4, .chunk = 1};
+      .warps = 8, .forward_blocks = 2, .backward_blocks = 2, .held = 4, .chunk = 1};
 };
 
 // (pixels, depth) · (depth, channels), and what a thread block keeps beside the operands.
@@ -91,6 +95,8 @@ decltype(auto) visit_product_shape(int depth, int channels, Use use) {
   if (depth <= ProductHeld64::shape.held * kProductBlock) return use(ProductHeld64{});
   if (channels <= ProductNarrow::shape.chunk * kProductBlock) return use(ProductNarrow{});
   if (depth <= ProductHeld128::shape.held * kProductBlock) return use(ProductHeld128{});
+  constexpr int kWide = ProductWide::shape.chunk * kProductBlock;
+  if ((channels - 1) % kWide >= kWide / 2) return use(ProductWide{});
   return use(ProductStreamed{});
 }
 inline ProductShape product_shape(int depth, int channels) {

@@ -149,7 +149,7 @@ class Feed {
 
 // sum += a block of the source · the weights of a chunk at that depth.
 template <int Blocks, class T>
-__device__ __forceinline__ void multiply_block(float (&sum)[2][4 * Blocks][4],
+__device__ __forceinline__ void multiply_block(float (&sum)[kTileProducts][4 * Blocks][4],
                                                const Pack<T> (&a)[kTileRows],
                                                const Pack<T>* weights) {
 #pragma unroll
@@ -158,7 +158,7 @@ __device__ __forceinline__ void multiply_block(float (&sum)[2][4 * Blocks][4],
 #pragma unroll
     for (int step = 0; step < 2; ++step)
 #pragma unroll
-      for (int m = 0; m < 2; ++m)
+      for (int m = 0; m < kTileProducts; ++m)
         multiply<T>(sum[m][j], word_of(a[2 * m], 2 * step), word_of(a[2 * m + 1], 2 * step),
                     word_of(a[2 * m], 2 * step + 1), word_of(a[2 * m + 1], 2 * step + 1),
                     word_of(w, 2 * step), word_of(w, 2 * step + 1));
@@ -168,7 +168,7 @@ __device__ __forceinline__ void multiply_block(float (&sum)[2][4 * Blocks][4],
 // The rows of a thread in block b of a chunk.
 template <int Results>
 __device__ __forceinline__ void rows_of(float (&value)[kTileRows][kPack],
-                                        const float (&sum)[2][Results][4], int b) {
+                                        const float (&sum)[kTileProducts][Results][4], int b) {
 #pragma unroll
   for (int i = 0; i < kTileRows; ++i)
 #pragma unroll
@@ -271,7 +271,7 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
     for (int b = 0; b < S.held; ++b)
       if (b < cut.depth_blocks) take(a[b], tile, b, blockIdx.x == 0);
     for (int chunk = 0; chunk < chunks; ++chunk) {
-      float sum[2][4 * S.chunk][4] = {};
+      float sum[kTileProducts][4 * S.chunk][4] = {};
 #pragma unroll
       for (int b = 0; b < S.held; ++b)
         if (b < cut.depth_blocks) multiply_add(sum, a[b], b, chunk);

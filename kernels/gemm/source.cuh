@@ -11,7 +11,8 @@
 
 namespace engine::kernels {
 
-constexpr int kTileRows = kProductTile / 8;  // rows of a thread
+constexpr int kTileRows = kProductTile / 8;   // rows of a thread
+constexpr int kTileProducts = kTileRows / 2;  // of sixteen rows
 
 // The place of a thread in its warp's tile.
 struct TileThread {
