@@ -8,7 +8,9 @@ namespace engine::kernels {
 
 // Channels that a thread merges at a time.
 template <int V>
-constexpr int kMergeVector = V % 4 == 0 ? 4 : 1;
+constexpr int kMergeVector = V % 4 == 0   ? 4
+                             : V % 2 == 0 ? 2
+                                          : 1;
 
 // Shared memory of a block that takes sums, V channels a thread.
 template <int V>
@@ -45,6 +47,8 @@ __device__ __forceinline__ Vector<float, M> row_sums(const float* rows, int tile
   Vector<float, M> sums;
   if constexpr (M == 4)
     *reinterpret_cast<float4*>(&sums) = __ldcg(reinterpret_cast<const float4*>(from));
+  else if constexpr (M == 2)
+    *reinterpret_cast<float2*>(&sums) = __ldcg(reinterpret_cast<const float2*>(from));
   else
     sums.at[0] = __ldcg(from);
   return sums;

@@ -3,6 +3,7 @@
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
+#include "kernels/sweeps/max_pool.cuh"
 #include "kernels/transform.cuh"
 
 namespace engine::kernels {
@@ -100,7 +101,8 @@ __global__ void __launch_bounds__(kSweepThreads, kPoolForward<V>.blocks)
 
 // ---------------------------------------------------------------- average, backward
 
-// Channels of a thread that keeps the norms of both operand and gradient, and no gate of the latter.
+// Channels of a thread that keeps the norms of both operand and gradient, and no gate of the
+// latter.
 constexpr int kTwoNorms = 4;
 constexpr SweepKernel kAverageBackward{4, kSummedGroup, 2};
 
@@ -344,6 +346,7 @@ template <class T>
 void Pooling<T>::forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
                          bool maximal, const Partials& partials, cudaStream_t stream) {
   constexpr int V = kSweepVector<T>;
+  if (maximal && StemPool<T>::forward(out, in, window, partials, stream)) return;
   const auto run = [&]<int Vector, int K>() {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, Vector, kPoolForward<Vector>);
     launch(pool_forward_kernel<T, Vector, K>, sweep.grid(), sweep.block(), 0, stream, out, in,
@@ -420,6 +423,7 @@ void Pooling<T>::backward(const GradientSink<T>& sink, const GradientView<T>& dy
                           const OperandView<T>& in, Window window, bool maximal,
                           const Partials& partials, cudaStream_t stream) {
   if (!sink.grad) return;
+  if (maximal && StemPool<T>::backward(sink, dy, in, window, partials, stream)) return;
   if (maximal)
     max_backward(sink, dy, in, window, partials, stream);
   else
