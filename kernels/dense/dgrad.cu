@@ -1,9 +1,9 @@
-// Dense 3 × 3 convolution, the gradient of its operand: df = Σ over taps of Wᵀ · dy with dy made once
-// for each pixel of a tile from (G_y, y), and in the epilogue the operand's gradient with its sums. A
-// persistent block keeps all weights in shared memory; of its tiles, one is multiplied while the next
-// one is copied and transformed. A warp makes 32 channels at a time, and asks for x there before.
-// For each pixel it moves, in values of T, C' (G_y), C' more with a norm (y), C (G), and C more for
-// each of x and an old G, and what the borders of the tiles read again, from L2.
+// Dense 3 × 3 convolution, the gradient of its operand: df = Σ over taps of Wᵀ · dy with dy made
+// once for each pixel of a tile from (G_y, y), and in the epilogue the operand's gradient with its
+// sums. A persistent block keeps all weights in shared memory; of its tiles, one is multiplied
+// while the next one is copied and transformed. A warp makes 32 channels at a time, and asks for x
+// there before. For each pixel it moves, in values of T, C' (G_y), C' more with a norm (y), C (G),
+// and C more for each of x and an old G, and what the borders of the tiles read again, from L2.
 #include "kernels/dense/tile.cuh"
 #include "kernels/gemm/epilogue.cuh"
 #include "kernels/kernels.h"
@@ -40,9 +40,9 @@ struct DenseDgradKernel {
 
   __device__ __forceinline__ bool reads_x() const { return !in.plain(); }
 
-  // weights (packs of channels, taps, outs) = weight (C', 9, C), zero beyond the ends. The columns 2t
-  // and 2t + 1 of result j are channels 8t + 2j and 8t + 2j + 1 of a block, so that a thread makes
-  // eight neighbouring ones: words change places between four packs.
+  // weights (packs of channels, taps, outs) = weight (C', 9, C), zero beyond the ends. The columns
+  // 2t and 2t + 1 of result j are channels 8t + 2j and 8t + 2j + 1 of a block, so that a thread
+  // makes eight neighbouring ones: words change places between four packs.
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
     const int count = blocks * kDenseTaps * depth, stride = dense_weight_packs(depth);
 #pragma unroll 2

@@ -45,7 +45,7 @@ __device__ __forceinline__ Inside copy_pixels(int pixels, const DenseThread& me,
                                               Copy copy) {
   const int step = me.count / kDensePacks;
   Inside inside = 0;
-#pragma unroll 2
+#pragma unroll 1
   for (int i = 0, at = me.index / kDensePacks; at < pixels; ++i, at += step) {
     const int pixel = where(at);
     copy(at, pixel);

@@ -1,11 +1,11 @@
 // Dense 3 × 3 convolution, the gradient of its weight: dW[o][tap][c] = Σ over pixels of
-// dy(pixel)·f(pixel + tap), with dy and f made once for each pixel of a tile. A persistent block has a
-// group of channels and holds its share of dW in registers over all of its tiles: a warp has the
-// three taps of one column of the window, half of the group's channels, and every other pair of
+// dy(pixel)·f(pixel + tap), with dy and f made once for each pixel of a tile. A persistent block
+// has a group of channels and holds its share of dW in registers over all of its tiles: a warp has
+// the three taps of one column of the window, half of the group's channels, and every other pair of
 // cells. Blocks leave their sums as rows, which a small kernel merges in fp64.
-// For each pixel it moves, in values of T, C, what the borders of the tiles read again, and C' (G), or
-// 2 C' (G, y) behind a norm, for each group of channels, of which all but the first come from L2. The
-// rows are 4 bytes for each weight and unit, written and read.
+// For each pixel it moves, in values of T, C, what the borders of the tiles read again, and for
+// each group of channels C' (G), or 2 C' (G, y) behind a norm, of which all but the first come from
+// L2. The rows are 4 bytes for each weight and unit, written and read.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
@@ -151,8 +151,8 @@ struct DenseWgradKernel {
                 m * 16 + high * 8 + me.g, c0 + (half * N + j) * 8 + 2 * me.t, kh * 3 + kw);
   }
 
-  // row (C', 9, C) = the block's channels of dW. Those of the second set of warps are added to those
-  // of the first.
+  // row (C', 9, C) = the block's channels of dW. Those of the second set of warps are added to
+  // those of the first.
   __device__ __forceinline__ void leave(Sums& sum, float* row) const {
     constexpr int kPairs = 3 * M * N * 2, kWarps = 3 * kDenseWgradHalves;
     float2* const buffer =

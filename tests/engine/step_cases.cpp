@@ -40,12 +40,12 @@ Value depthwise(Graph& g, Value v) {
 }
 
 // Two layers of a dense block behind a pool that opens it.
-Value dense_block(Graph& g, Value v) {
-  const int growth = 3, dense = g.buffer("dense", v.channels + 2 * growth);
+Value dense_block(Graph& g, Value v, int bottleneck, int growth) {
+  const int dense = g.buffer("dense", v.channels + 2 * growth);
   g.max_pool(norm_relu(g, v, "before"), "pool", 3, 2, 1, dense);
   for (const std::string layer : {"layer1", "layer2"}) {
     Value y = norm_relu(g, g.placed(dense), layer + ".norm1");
-    y = g.conv(y, layer + ".conv1", {.out = 4});
+    y = g.conv(y, layer + ".conv1", {.out = bottleneck});
     g.conv(norm_relu(g, y, layer + ".norm2"), layer + ".conv2",
            {.out = growth, .kernel = 3, .into = dense});
   }
@@ -88,7 +88,10 @@ std::vector<StepCase> convolutions() {
          return norm_silu(g, g.conv(g.relu(v), "step", {.out = v.channels, .kernel = 3}), "after");
        },
        false, true},
-      {"into slices of a shared buffer", dense_block, false, true},
+      {"into slices of a shared buffer", [](Graph& g, Value v) { return dense_block(g, v, 4, 3); },
+       false, true},
+      {"into slices of whole packs", [](Graph& g, Value v) { return dense_block(g, v, 16, 8); },
+       false, true},
       {"pointwise into slices of a shared buffer",
        [](Graph& g, Value v) {
          const int shared = g.buffer("shared", 2 * v.channels);
