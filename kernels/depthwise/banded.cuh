@@ -208,31 +208,39 @@ struct CopyOut {
   // adds to what is there.
   template <bool kAdd = false>
   __device__ __forceinline__ void run(T* image, uint32_t from) const {
+    const auto taken = [&](int i) { return here && (passes >> i & 1); };
+    const auto pixel = [&](int i) {
+      return image + to + (Out::image_of(i) * height + Out::row_of(i)) * row_size;
+    };
+    uint2 old[kAdd ? Out::kPasses : 1][2] = {};
+    if constexpr (kAdd) {  // all are under way before the first is used
+#pragma unroll
+      for (int i = 0; i < Out::kPasses; ++i) {
+        if (taken(i)) old[i][0] = *reinterpret_cast<const uint2*>(pixel(i));
+        if (taken(i) && both) old[i][1] = *reinterpret_cast<const uint2*>(pixel(i) + pitch);
+      }
+    }
 #pragma unroll
     for (int i = 0; i < Out::kPasses; ++i) {
-      const int row = Out::row_of(i), images = Out::image_of(i);
-      if (!here || !(passes >> i & 1)) continue;
-      const uint4 v =
-          load_granule((from ^ Inner::turn(images)) + images * Inner::kImage + row * Inner::kRow);
-      T* const pixel = image + to + (images * height + row) * row_size;
-      store<kAdd>(pixel, uint2{v.x, v.y});
-      if (both) store<kAdd>(pixel + pitch, uint2{v.z, v.w});
+      if (!taken(i)) continue;
+      const int images = Out::image_of(i);
+      const uint4 v = load_granule((from ^ Inner::turn(images)) + images * Inner::kImage +
+                                   Out::row_of(i) * Inner::kRow);
+      uint2 first{v.x, v.y}, second{v.z, v.w};
+      if constexpr (kAdd) first = sum(first, old[i][0]), second = sum(second, old[i][1]);
+      *reinterpret_cast<uint2*>(pixel(i)) = first;
+      if (both) *reinterpret_cast<uint2*>(pixel(i) + pitch) = second;
     }
   }
 
  private:
-  template <bool kAdd>
-  __device__ __forceinline__ static void store(T* pixel, uint2 v) {
-    uint2* const at = reinterpret_cast<uint2*>(pixel);
-    if constexpr (kAdd) {
-      float old[kQuad], more[kQuad];
-      unpack<T>(old, *at);
-      unpack<T>(more, v);
+  __device__ __forceinline__ static uint2 sum(uint2 a, uint2 b) {
+    float to[kQuad], more[kQuad];
+    unpack<T>(to, a);
+    unpack<T>(more, b);
 #pragma unroll
-      for (int k = 0; k < kQuad; ++k) old[k] += more[k];
-      v = pack<T>(old);
-    }
-    *at = v;
+    for (int k = 0; k < kQuad; ++k) to[k] += more[k];
+    return pack<T>(to);
   }
 };
 

@@ -85,8 +85,8 @@ Walks make_walks(const Sweep& sweep, int blocks, int most_tiles, int batch, int 
 
 // ---------------------------------------------------------------- rows of the operand
 
-// Where the columns from `left` on lie in a row, the last one in the place of those outside. Offsets
-// are made where they are used: all of them would not fit in registers.
+// Where the columns from `left` on lie in a row, the last one in the place of those outside.
+// Offsets are made where they are used: all of them would not fit in registers.
 struct Columns {
   int pitch, last;
 
