@@ -171,20 +171,18 @@ struct DenseDgradKernel {
       });
   }
 
-  __device__ __forceinline__ void make(int step, int tile) const {
+  // Makes and stores the gradient of a block of channels.
+  __device__ __forceinline__ void make(int step, int tile, int block) const {
     const DensePlace place = dense_place(cut, tile);
-#pragma unroll 1
-    for (int block = across; block < blocks; block += cut.shape.channels) {
-      const int column = block * kDenseChunk + me.t * kPack;
-      Pack<T> x[kResultPixels];
-      if (reads_x() && column < in.channels)
-        for_pixels(place, [&](int i, int64_t pixel) {
-          x[i] = load_vector<kPack>(in.x + pixel * in.pitch + column);
-        });
-      float df[kDenseRows][kTiles][4] = {};
-      multiply(df, step, block);
-      store(df, x, place, block);
-    }
+    const int column = block * kDenseChunk + me.t * kPack;
+    Pack<T> x[kResultPixels];
+    if (reads_x() && column < in.channels)
+      for_pixels(place, [&](int i, int64_t pixel) {
+        x[i] = load_vector<kPack>(in.x + pixel * in.pitch + column);
+      });
+    float df[kDenseRows][kTiles][4] = {};
+    multiply(df, step, block);
+    store(df, x, place, block);
   }
 
   // Leaves the block's row of sums.
@@ -218,21 +216,22 @@ __global__ void __launch_bounds__(kDenseMostThreads, 1)
   k.transform(0, next);
   __syncthreads();
 
-  // Of the warps of a quarter of the multiprocessor, one multiplies while the other transforms.
-  const int second = k.me.warp / 4 % 2;
+  const int blocks = dense_up(k.blocks - k.across, cut.shape.channels);
+  const Turns turns(blocks, k.me.warp / 4 % 2 != 0);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     const bool more = step + 1 < steps;
-    if (more) next = k.copy(step + 1, begin + step + 1);
-    commit_copies();
 #pragma unroll 1
-    for (int part = 0; part < 2; ++part) {
-      if (part == second) {
-        k.make(step, begin + step);
-      } else {
-        wait_copies<0>();
-        if (more) k.transform(step + 1, next);
+    for (int turn = 0; turn <= blocks; ++turn) {
+      if (more && turn == turns.copies) {
+        next = k.copy(step + 1, begin + step + 1);
+        commit_copies();
       }
+      if (more && turn == turns.transforms) {
+        wait_copies<0>();
+        k.transform(step + 1, next);
+      }
+      if (turn < blocks) k.make(step, begin + step, k.across + turn * cut.shape.channels);
     }
     __syncthreads();
   }

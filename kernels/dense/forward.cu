@@ -196,23 +196,24 @@ __global__ void __launch_bounds__(kDenseMostThreads, 1)
   k.transform(0, first);
   __syncthreads();
 
-  // Of the warps of a quarter of the multiprocessor, one multiplies while the other transforms.
+  // Of the warps of a quarter of the multiprocessor, one multiplies while the other copies and
+  // transforms.
   const int second = k.me.warp / 4 % 2;
   typename DenseForwardKernel<T, Tiles>::Sums sums;
   float sum[kDenseRows][Tiles][4] = {};
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    const Inside ahead = copy(step + 2);
 #pragma unroll 1
     for (int part = 0; part < 2; ++part) {
       if (part == second) {
         k.multiply(sum, step);
       } else {
+        const Inside ahead = copy(step + 2);
         wait_copies<1>();
         k.transform(step + 1, next);
+        next = ahead;
       }
     }
-    next = ahead;
     if ((step + 1) % k.chunks == 0) {
       k.store(sum, begin + step / k.chunks, sums);
 #pragma unroll

@@ -87,6 +87,16 @@ __device__ __forceinline__ void change_chunk(Pack<T>* chunk, const Planes& plane
   }
 }
 
+// When a warp that multiplies `count` times for a tile copies and transforms the next one: before
+// its products, or between and after them, while other warps of its quarter of the multiprocessor
+// do the other thing.
+struct Turns {
+  int copies, transforms;
+
+  __device__ __forceinline__ Turns(int count, bool before)
+      : copies(before || count < 2 ? 0 : 1), transforms(before ? 0 : count) {}
+};
+
 // The constants of channels in shared memory, a scale and a shift for each.
 struct Constants {
   float *scale, *shift;

@@ -86,11 +86,11 @@ struct DenseWgradKernel {
   __device__ __forceinline__ void transform(int step, const Copied& copied) const {
 #pragma unroll
     for (int i = 0; i < kChunks; ++i)
-      transform_operand<2>(f_chunk(step, i), of_tile, copied.f, in, of_in, i * kDenseChunk, me);
+      transform_operand<1>(f_chunk(step, i), of_tile, copied.f, in, of_in, i * kDenseChunk, me);
     if (!dy.normed()) return;
 #pragma unroll
     for (int i = 0; i < kOutChunks; ++i)
-      transform_gradient<2>(dy_chunk(step, i), raw + i * kDensePacks * of_cells.plane, of_cells,
+      transform_gradient<1>(dy_chunk(step, i), raw + i * kDensePacks * of_cells.plane, of_cells,
                             copied.dy, of_dy, i * kDenseChunk, me);
   }
 
@@ -130,12 +130,6 @@ struct DenseWgradKernel {
       }
     }
   }
-  __device__ __forceinline__ void multiply(Sums& sum, int step) const {
-#pragma unroll 1
-    for (int pair = set; 2 * pair < cut.cells(); pair += kDenseWgradSets)
-      multiply_pair(sum, step, pair);
-  }
-
   // Calls use(value, i, o, c, tap) for the pairs of neighbouring channels that the thread has.
   template <class Use>
   __device__ __forceinline__ void for_pairs(Sums& sum, Use use) const {
@@ -189,22 +183,23 @@ __global__ void __launch_bounds__(kDenseWgradThreads, 1)
   k.transform(0, next);
   __syncthreads();
 
-  // Of the warps of a quarter of the multiprocessor, the others multiply while one transforms.
-  const bool last = k.me.warp / 4 % 3 != 0;
+  const int pairs = dense_up(dense_up(cut.cells(), 2) - k.set, kDenseWgradSets);
+  const Turns turns(pairs, k.me.warp / 4 == 0);
   typename Kernel::Sums sum = {};
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     const bool more = step + 1 < steps;
-    if (more) next = k.copy(step + 1, begin + step + 1);
-    commit_copies();
 #pragma unroll 1
-    for (int part = 0; part < 2; ++part) {
-      if ((part == 1) == last) {
-        wait_copies<0>();
-        if (more) k.transform(step + 1, next);
-      } else {
-        k.multiply(sum, step);
+    for (int turn = 0; turn <= pairs; ++turn) {
+      if (more && turn == turns.copies) {
+        next = k.copy(step + 1, begin + step + 1);
+        commit_copies();
       }
+      if (more && turn == turns.transforms) {
+        wait_copies<0>();
+        k.transform(step + 1, next);
+      }
+      if (turn < pairs) k.multiply_pair(sum, step, k.set + turn * kDenseWgradSets);
     }
     __syncthreads();
   }
