@@ -183,8 +183,8 @@ TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
                                  in.host_view(), dy.host_view(), kPoint, false);
       CAPTURE(l.in.channels);
       CAPTURE(l.out.channels);
-      // A factor of up to about three may have been rounded the other way, before or after a special
-      // function of the device.
+      // A factor of up to about three may have been rounded the other way, after a special function
+      // of the device.
       const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
       Tolerance allowed = sum_tolerance(double(l.in.pixels()));
       allowed.absolute += 8 * ulp * std::sqrt(double(l.in.pixels()));
