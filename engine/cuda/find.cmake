@@ -16,7 +16,7 @@ else()
       endif()
     endif()
     if(ENGINE_SM80)
-      list(APPEND CMAKE_CUDA_ARCHITECTURES 80)
+      list(APPEND CMAKE_CUDA_ARCHITECTURES 80-virtual)  # what no ptxas has to optimise
     endif()
   endif()
   set(CMAKE_CUDA_COMPILER ${ENGINE_NVCC})
