@@ -7,12 +7,11 @@
 #include "kernels/depthwise/banded_gradient.cuh"
 
 namespace engine::kernels::banded {
-namespace {
 
 // A tile is kImages images of seven rows of kPairs cells. A pair of x meets dy at every pixel, not
 // at every second: a granule of dy holds pixels i and i + 1, and each pixel is kept twice.
 template <BandedTile kOf>
-struct Geometry {
+struct CellGeometry {
   static constexpr BandedTile kTile = kOf;
   static constexpr int kQuads = kOf.quads, kChannels = kOf.channels(), kPixel = kQuads * 8;
   static constexpr int K = kOf.kernel, P = K / 2, S = 1;  // S: of the reader, granule by granule
@@ -55,8 +54,10 @@ struct Geometry {
   __device__ static constexpr int rows_of(int ky) { return (half_of(ky) + P - ky) / 2 - kFirst; }
 };
 
+namespace {
+
 template <BandedTile kOf>
-struct BackwardTile : Geometry<kOf>, BackwardMemory<Geometry<kOf>> {};
+struct BackwardTile : CellGeometry<kOf>, BackwardMemory<CellGeometry<kOf>> {};
 
 // Raw pixels of (dz, y) → granules of dy, once for each element of the tile and its halo.
 template <class T, class Tile>

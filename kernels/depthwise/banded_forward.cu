@@ -12,16 +12,6 @@
 
 namespace engine::kernels {
 namespace banded {
-namespace {
-
-template <class T>
-struct ForwardArguments {
-  SliceView<T> out;
-  OperandView<T> in;
-  const T* weight;    // (C, K, K)
-  Partials partials;  // (rows, 4, C)
-  BandedCut cut;
-};
 
 template <BandedTile kOf>
 struct ForwardTile : Plane<kOf> {
@@ -41,6 +31,32 @@ struct ForwardTile : Plane<kOf> {
   __host__ __device__ static constexpr int tap(int reach, int s, int p) {
     return Base::S == 1 ? 2 * reach + s - p : 2 * reach - 2 + Base::P + s - 2 * p;
   }
+};
+
+// Sums over one lane's two channels of y as stored, shifted by one of its values, so that nothing
+// cancels.
+struct LaneStatistics {
+  float shift[2] = {}, sum[2] = {}, squares[2] = {}, count = 0;
+
+  __device__ __forceinline__ void begin(float2 v) {
+    if (count == 0) shift[0] = v.x, shift[1] = v.y;
+  }
+  __device__ __forceinline__ void add(float2 v) {
+    const float d0 = v.x - shift[0], d1 = v.y - shift[1];
+    sum[0] += d0, sum[1] += d1;
+    squares[0] = fmaf(d0, d0, squares[0]), squares[1] = fmaf(d1, d1, squares[1]);
+  }
+};
+
+namespace {
+
+template <class T>
+struct ForwardArguments {
+  SliceView<T> out;
+  OperandView<T> in;
+  const T* weight;    // (C, K, K)
+  Partials partials;  // (rows, 4, C)
+  BandedCut cut;
 };
 
 // Raw pixels → granules of f, once for each element of the tile and its halo.
@@ -97,21 +113,6 @@ struct CopyIn {
       if (first) store_quad((to ^ turn) + at, v0);
       if (second) store_quad((to ^ turn ^ 8) + at, v1);
     }
-  }
-};
-
-// Sums over one lane's two channels of y as stored, shifted by one of its values, so that nothing
-// cancels.
-struct LaneStatistics {
-  float shift[2] = {}, sum[2] = {}, squares[2] = {}, count = 0;
-
-  __device__ __forceinline__ void begin(float2 v) {
-    if (count == 0) shift[0] = v.x, shift[1] = v.y;
-  }
-  __device__ __forceinline__ void add(float2 v) {
-    const float d0 = v.x - shift[0], d1 = v.y - shift[1];
-    sum[0] += d0, sum[1] += d1;
-    squares[0] = fmaf(d0, d0, squares[0]), squares[1] = fmaf(d1, d1, squares[1]);
   }
 };
 

@@ -129,13 +129,6 @@ __device__ __forceinline__ void store_quad(uint32_t to, uint2 v) {
   asm volatile("st.shared.v2.u32 [%0], {%1,%2};" ::"r"(to), "r"(v.x), "r"(v.y) : "memory");
 }
 
-// One special function; relative error 2^-11.
-__device__ __forceinline__ float fast_tanh(float x) {
-  float y;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 // Keeps a thread's constant in a register: the compiler would compute it again for each tile.
 __device__ __forceinline__ void keep(uint32_t& value) {
   asm volatile("" : "+r"(value));

@@ -61,11 +61,4 @@ __device__ __forceinline__ void load_transposed(uint32_t (&r)[4], uint32_t share
                : "memory");
 }
 
-// One special-function operation; its relative error is 2⁻¹¹.
-__device__ __forceinline__ float tanh_approximate(float x) {
-  float y;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 }  // namespace engine::kernels
