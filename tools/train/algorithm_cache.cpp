@@ -31,6 +31,7 @@ AlgorithmCache::Choices AlgorithmCache::load() const {
   if (!json.is_object() || json.value("identity", Json()) != identity_) return {};
   Choices choices;
   const Json chosen = json.value("chosen", Json::object());
+  if (!chosen.is_object()) return {};
   for (const auto& [key, name] : chosen.items())
     if (name.is_string()) choices.emplace(key, name.get<std::string>());
   return choices;
