@@ -10,6 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <type_traits>
@@ -63,6 +64,19 @@ inline std::vector<float> uniform_values(size_t n, uint32_t seed, float low, flo
   std::uniform_real_distribution<float> draw(low, high);
   std::vector<float> values(n);
   for (float& v : values) v = draw(rng);
+  return values;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+// What the matrix unit gets of these values. Where a channel varies little, all of its values are
+// rounded alike, and the sum of many products is off by as much.
+template <class T>
+std::vector<double> as_multiplied(std::vector<double> values) {
+  for (double& v : values) v = plain(rounded<T>(static_cast<float>(v)));
   return values;
 }
 
@@ -145,6 +159,13 @@ struct Extent {
   size_t pixels() const { return size_t(batch) * height * width; }
   size_t elements() const { return pixels() * pitch; }
 };
+
+// The output of a window that slides over it.
+inline Extent output_of(Extent in, const Window& w) {
+  in.height = (in.height + 2 * w.padding - w.kernel_h) / w.stride + 1;
+  in.width = (in.width + 2 * w.padding - w.kernel_w) / w.stride + 1;
+  return in;
+}
 
 // Norm parameters of a slice, on both sides.
 struct NormArrays {

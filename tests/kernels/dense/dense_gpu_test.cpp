@@ -2,7 +2,6 @@
 // several to a tile, of several tiles; channel counts that end within a chunk; slices; the same
 // bits in every run; and the cut.
 #include <array>
-#include <cstring>
 
 #include "kernels/dense_tiles.h"
 #include "tests/kernels/gpu.h"
@@ -35,18 +34,6 @@ std::vector<Layer> layers() {
 std::vector<float> weights(const Layer& l) {
   const float deviation = 1 / std::sqrt(float(kDenseTaps * l.in.channels));
   return normal(size_t(l.in.channels) * kDenseTaps * l.out.channels, 5, 0, deviation);
-}
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
-}
-
-// What the matrix unit multiplies.
-template <class T>
-std::vector<double> rounded_all(std::vector<double> values) {
-  for (double& v : values) v = plain(rounded<T>(float(v)));
-  return values;
 }
 
 }  // namespace
@@ -105,8 +92,8 @@ TEST_CASE_TEMPLATE("dense_wgrad", T, __half, __nv_bfloat16) {
                                     nullptr);
       std::vector<double> expected(count);
       reference::convolve_weight(expected.data(),
-                                 rounded_all<T>(reference::load_gradient(dy.host_view())),
-                                 rounded_all<T>(reference::load_operand(in.host_view())),
+                                 as_multiplied<T>(reference::load_gradient(dy.host_view())),
+                                 as_multiplied<T>(reference::load_operand(in.host_view())),
                                  in.host_view(), dy.host_view(), kWindow, false);
       std::vector<double> ours;
       for (const float v : dweight.download()) ours.push_back(v);
@@ -145,7 +132,7 @@ TEST_CASE_TEMPLATE("dense_dgrad", T, __half, __nv_bfloat16) {
                                     weight.device(), scratch.view(), nullptr);
       reference::store_gradient(sink.host_view(),
                                 reference::convolve_transposed(
-                                    rounded_all<T>(reference::load_gradient(dy.host_view())),
+                                    as_multiplied<T>(reference::load_gradient(dy.host_view())),
                                     weight.host(), in.host_view(), dy.host_view(), kWindow, false),
                                 in.host_view());
       CAPTURE(l.in.channels);

@@ -13,12 +13,6 @@ namespace {
 
 const std::vector<Window> kWindows = {{3, 3, 1, 1}, {3, 3, 2, 1}, {5, 5, 1, 2}, {5, 5, 2, 2}};
 
-Extent output_of(Extent e, const Window& w) {
-  e.height = (e.height + 2 * w.padding - w.kernel_h) / w.stride + 1;
-  e.width = (e.width + 2 * w.padding - w.kernel_h) / w.stride + 1;
-  return e;
-}
-
 // Channels in eights. Images of up to 7, 14, 28 pixels and more, whole and ragged, and stacks that
 // the batch does not fill.
 std::vector<Extent> banded_extents() {
@@ -32,12 +26,6 @@ bool has_matrix_kernels() {
   return has_gpu() &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
          major >= 9;
-}
-
-template <class T>
-std::vector<double> factors(std::vector<double> values) {
-  for (double& v : values) v = plain(rounded<T>(float(v)));
-  return values;
 }
 
 // Partial sums of a launch, and counters that it leaves at zero.
@@ -78,7 +66,7 @@ struct ForwardCase {
 
   void check() {
     const SliceView<double> y = out.host_view();
-    const std::vector<double> f = factors<T>(reference::load_operand(in.host_view()));
+    const std::vector<double> f = as_multiplied<T>(reference::load_operand(in.host_view()));
     reference::store_output(y,
                             reference::convolve(f, weight.host(), in.host_view(), y, window, true),
                             static_cast<double*>(nullptr));
@@ -115,8 +103,8 @@ struct BackwardCase {
   // Some factors, at random, round the other way than the reference's: a sum is off by their ulps.
   void check() {
     const double off = tolerance(kType<T>).absolute * std::sqrt(double(dy.extent.pixels()));
-    const std::vector<double> gradient = factors<T>(reference::load_gradient(dy.host_view()));
-    const std::vector<double> f = factors<T>(reference::load_operand(in.host_view()));
+    const std::vector<double> gradient = as_multiplied<T>(reference::load_gradient(dy.host_view()));
+    const std::vector<double> f = as_multiplied<T>(reference::load_operand(in.host_view()));
     reference::convolve_weight(dweight.host(), gradient, f, in.host_view(), dy.host_view(), window,
                                true);
     reference::store_gradient(

@@ -11,12 +11,6 @@ namespace {
 const std::vector<Window> kWindows = {{3, 3, 1, 1}, {3, 3, 2, 1}, {5, 5, 1, 2},
                                       {5, 5, 2, 2}, {3, 3, 1, 0}, {5, 5, 3, 1}};
 
-Extent output_of(Extent e, const Window& w) {
-  e.height = (e.height + 2 * w.padding - w.kernel_h) / w.stride + 1;
-  e.width = (e.width + 2 * w.padding - w.kernel_h) / w.stride + 1;
-  return e;
-}
-
 // At least as large as any kernel; wide and high enough for several marches, strips and items per
 // tile.
 std::vector<Extent> depthwise_extents() {

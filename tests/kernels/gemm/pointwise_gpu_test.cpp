@@ -1,8 +1,6 @@
 // Pointwise convolutions as fused products, all three, against the reference: every shape of
 // the kernel, ragged tiles, channel counts that are multiples of 8 alone, slices, every operand and
 // gradient that they take; the same bits in every run; and the cuts.
-#include <cstring>
-
 #include "kernels/product.h"
 #include "tests/kernels/gpu.h"
 
@@ -38,19 +36,6 @@ std::vector<Layer> layers() {
 
 std::vector<float> weights(const Layer& l) {
   return normal(size_t(l.in.channels) * l.out.channels, 5, 0, 1 / std::sqrt(float(l.in.channels)));
-}
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
-}
-
-// What the matrix unit gets of these values. Where a channel varies little, all of its values are
-// rounded alike, and the sum of many products is off by as much.
-template <class T>
-std::vector<double> as_multiplied(std::vector<double> values) {
-  for (double& v : values) v = plain(rounded<T>(static_cast<float>(v)));
-  return values;
 }
 
 constexpr Window kPoint{1, 1, 1, 0};
