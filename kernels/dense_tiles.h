@@ -23,6 +23,7 @@ constexpr int kDenseDepth = 16;               // channels that a product takes i
 constexpr int kDensePacks = kDenseChunk / 8;  // the same in packs of 16 bytes
 constexpr int kDenseMostOuts = 64;
 constexpr int kDenseMostStaged = 640;  // positions of a tile
+constexpr int kDenseOffsetBytes = kDenseMostStaged * 4;
 
 // What a cut depends on beside the shape.
 struct DenseWork {
@@ -112,7 +113,7 @@ inline DenseCut dense_tiling(const DenseWork& w, int rows, int images, const Dev
   c.products = dense_up((images * (rows + 1) - 1) * c.pitch, kDenseRows);
   // Two positions of four packs are eight banks.
   c.plane = dense_up(2 * c.first() + c.products * kDenseRows - 2, 8) * 8 + 2;
-  c.shared = std::max(w.least, w.fixed + c.plane * (w.planes * 16 + int{sizeof(int32_t)}));
+  c.shared = std::max(w.least, w.fixed + c.plane * w.planes * 16 + kDenseOffsetBytes);
   return c;
 }
 

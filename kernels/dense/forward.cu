@@ -13,8 +13,6 @@ namespace engine::kernels {
 namespace {
 
 constexpr int kWarpgroupsOfBlock = kDenseForwardThreads / kWarpgroup;
-// Positions of a thread: every 64th.
-constexpr int kMostPositions = dense_up(kDenseMostStaged, kDenseForwardThreads / kDensePacks);
 
 // Which channel a column of the product is: a thread holds columns 2t and 2t + 1 of each of its
 // results, and stores vectors of up to eight channels.
@@ -40,6 +38,7 @@ struct DenseForwardKernel {
   static constexpr int kProducts = dense_most_products(kColumns) / kWarpgroupsOfBlock;
   using Of = Columns<Tiles>;
   using Sums = Statistics<2 * Tiles>;
+  using Chunk = DenseChunk<T, kDenseForwardThreads>;
   using Results = float[kProducts][Tiles][4];
 
   const SliceView<T>& out;
@@ -57,15 +56,16 @@ struct DenseForwardKernel {
 
   // weights (packs of channels, taps, columns) = weight (C', 9, C); zero beyond the ends.
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
-    const int packs = chunks * kDensePacks, count = packs * kDenseTaps * kColumns;
-    for (int i = me.index; i < count; i += me.count) {
-      const int at = i / packs, pack = i - at * packs, tap = at / kColumns, column = at % kColumns;
-      const int o = Of::of_column(column);
-      Pack<T>* const to = weights + pack * kWeightPacks + at;
-      if (o < out.channels && pack * kPack < in.channels)
-        copy_async(to, weight + (int64_t{o} * kDenseTaps + tap) * in.channels + pack * kPack);
-      else
-        store_vector(&to->at[0], Pack<T>{});
+    for (int at = me.at; at < kDenseTaps * kColumns; at += Chunk::kStep) {
+      const int tap = at / kColumns, o = Of::of_column(at % kColumns);
+      for (int chunk = 0; chunk < chunks; ++chunk) {
+        const int pack = chunk * kDensePacks + me.pack;
+        Pack<T>* const to = weights + pack * kWeightPacks + at;
+        if (o < out.channels && pack * kPack < in.channels)
+          copy_async(to, weight + (int64_t{o} * kDenseTaps + tap) * in.channels + pack * kPack);
+        else
+          store_vector(&to->at[0], Pack<T>{});
+      }
     }
   }
   __device__ __forceinline__ void stage_constants() const {
@@ -80,13 +80,13 @@ struct DenseForwardKernel {
   __device__ __forceinline__ int channel(int step) const {  // the first one of the thread's pack
     return step % chunks * kDenseChunk + me.pack * kPack;
   }
-  __device__ __forceinline__ void read(OperandChunk<T, kMostPositions>& chunk, int step,
-                                       int begin) const {
-    chunk.read(in, cut, offsets, dense_place(cut, begin + step / chunks), channel(step), me);
+  __device__ __forceinline__ void read(Chunk& chunk, int step, int begin) const {
+    const int c = channel(step);
+    chunk.read(in.x + c, in.pitch, c < in.channels, cut, offsets,
+               dense_place(cut, begin + step / chunks), me);
   }
-  __device__ __forceinline__ void fill(const OperandChunk<T, kMostPositions>& chunk,
-                                       int step) const {
-    chunk.leave(stage(step) + me.pack * cut.plane, in, cut, constants, channel(step), me);
+  __device__ __forceinline__ void fill(const Chunk& chunk, int step) const {
+    chunk.leave_operand(stage(step) + me.pack * cut.plane, cut, me, in, constants, channel(step));
   }
 
   // Begins the products of a chunk, with those of the warpgroup's 64 positions for which
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
   follow();
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
   const int steps = (end - begin) * k.chunks;
-  OperandChunk<T, kMostPositions> chunk;
+  DenseChunk<T, kDenseForwardThreads> chunk;
   k.read(chunk, 0, begin);
   k.stage_weights(weight);
   commit_copies();

@@ -23,8 +23,8 @@ struct DenseThread {
   int warpgroup = __shfl_sync(0xffffffff, index / kWarpgroup, 0);
   // Of a result: rows g and g + 8 of the warp's sixteen, columns 2t and 2t + 1 of each eight.
   int g = lane / 4, t = lane % 4;
-  // Of a staged chunk: a pack of every `step`-th position, from `at` on.
-  int pack = index % kDensePacks, at = index / kDensePacks, step = count / kDensePacks;
+  // Of a staged chunk: one pack of every so many positions, from `at` on.
+  int pack = index % kDensePacks, at = index / kDensePacks;
 };
 
 // Where the positions of a tile lie, in shared memory: dense_offset() of each.
@@ -32,9 +32,9 @@ struct DenseOffsets {
   int* at;
 
   __device__ __forceinline__ void stage(const DenseCut& cut, const DenseThread& me) const {
-    for (int i = me.index; i < cut.plane; i += me.count) at[i] = dense_offset(cut, i);
+    for (int i = me.index; i < kDenseMostStaged; i += me.count) at[i] = dense_offset(cut, i);
   }
-  // The pixel of the batch at a position of a tile, or −1.
+  // The pixel of the batch at position i of a tile, if it lies before `end`, or −1.
   __device__ __forceinline__ int pixel(const DensePlace& place, int i, int end) const {
     const int offset = at[i];
     return offset != kDenseBorder && i >= place.begin && i < end ? place.pixel + offset : -1;
@@ -62,57 +62,85 @@ struct Constants {
   }
 };
 
-// x of a chunk as f(x), through a thread's registers: at most Most positions.
-template <class T, int Most>
-struct OperandChunk {
-  Pack<T> packs[Most];
-  uint32_t inside;  // which of them are of an image
+// A pack, or zeros without a branch.
+template <class T>
+__device__ __forceinline__ Pack<T> load_if(bool wanted, const T* from) {
+  uint4 bits;
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"
+      "mov.b32 %2, 0;\nmov.b32 %3, 0;\n@p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
+      : "=&r"(bits.x), "=&r"(bits.y), "=&r"(bits.z), "=&r"(bits.w)
+      : "l"(from), "r"(int{wanted}));
+  return *reinterpret_cast<const Pack<T>*>(&bits);
+}
 
-  // Asks for channels c … c + 7 of the thread's positions.
-  __device__ __forceinline__ void read(const OperandView<T>& in, const DenseCut& cut,
-                                       const DenseOffsets& offsets, const DensePlace& place, int c,
+// A chunk of 32 channels in the registers of a block's threads, on its way to shared memory: the
+// positions that a thread has, as many together as have no branch between them.
+template <class T, int Threads>
+struct DenseChunk {
+  static constexpr int kStep = Threads / kDensePacks;
+  static constexpr int kMost = dense_up(kDenseMostStaged, kStep), kTogether = dense_up(kMost, 2);
+
+  Pack<T> packs[kMost];
+  uint32_t inside = 0;  // which of them are pixels
+
+  // Asks for channels c … c + 7 of the thread's positions of x (pixels, pitch); `present` if there
+  // are such channels.
+  __device__ __forceinline__ void read(const T* x, int pitch, bool present, const DenseCut& cut,
+                                       const DenseOffsets& offsets, const DensePlace& place,
                                        const DenseThread& me) {
     inside = 0;
-    const T* const x = in.x + c;
-    const int staged = cut.staged();
 #pragma unroll
-    for (int i = 0; i < Most; ++i) {
-      const int at = me.at + i * me.step;
-      if (at >= staged) break;
-      const int pixel = offsets.pixel(place, at, place.end);
-      if (pixel < 0 || c >= in.channels) continue;
-      packs[i] = load_vector<kPack>(x + int64_t{pixel} * in.pitch);
-      inside |= 1u << i;
+    for (int first = 0; first < kMost; first += kTogether) {
+      if (first * kStep >= cut.staged()) break;
+#pragma unroll
+      for (int i = first; i < kMost && i < first + kTogether; ++i) {
+        const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
+        const bool wanted = pixel >= 0 && present;
+        packs[i] = load_if(wanted, x + int64_t{pixel} * pitch);
+        inside |= uint32_t{wanted} << i;
+      }
     }
   }
 
-  // Leaves f of them in the thread's plane; the constants are those of channel c.
-  __device__ __forceinline__ void leave(Pack<T>* plane, const OperandView<T>& in,
-                                        const DenseCut& cut, const Constants& constants, int c,
-                                        const DenseThread& me) const {
+  // Leaves change(values) of the pixels in the thread's plane, and zeros at the other positions.
+  template <class Change>
+  __device__ __forceinline__ void leave(Pack<T>* plane, const DenseCut& cut, const DenseThread& me,
+                                        Change change) const {
+#pragma unroll
+    for (int first = 0; first < kMost; first += kTogether) {
+      if (first * kStep >= cut.staged()) break;
+#pragma unroll
+      for (int i = first; i < kMost && i < first + kTogether; ++i) {
+        const int at = me.at + i * kStep;
+        float value[kPack];
+        to_floats(value, packs[i]);
+        change(value, i);
+        const Pack<T> changed = vector_of<T>(value);
+        uint4 bits = *reinterpret_cast<const uint4*>(&changed);
+        if (!(inside >> i & 1)) bits = uint4{};
+        if (at < cut.plane) *reinterpret_cast<uint4*>(plane + at) = bits;
+      }
+    }
+  }
+
+  // The same of f(x) of an operand, whose constants are those of channel c.
+  __device__ __forceinline__ void leave_operand(Pack<T>* plane, const DenseCut& cut,
+                                                const DenseThread& me, const OperandView<T>& in,
+                                                const Constants& constants, int c) const {
+    if (in.plain()) return leave(plane, cut, me, [](float(&)[kPack], int) {});
     float a[kPack], b[kPack];
     constants.load(a, b, c);
-    const bool plain = in.plain(), relu = in.act == Activation::relu;
-    const int staged = cut.staged();
+    if (in.act == Activation::relu)
+      leave(plane, cut, me, [&](float(&value)[kPack], int) {
 #pragma unroll
-    for (int i = 0; i < Most; ++i) {
-      const int at = me.at + i * me.step;
-      if (at >= staged) break;
-      Pack<T> f = packs[i];
-      if (!(inside >> i & 1)) {
-        f = Pack<T>{};
-      } else if (!plain) {
-        float value[kPack];
-        to_floats(value, f);
+        for (int k = 0; k < kPack; ++k) value[k] = positive_part(fmaf(a[k], value[k], b[k]));
+      });
+    else
+      leave(plane, cut, me, [&](float(&value)[kPack], int) {
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) {
-          const float u = fmaf(a[k], value[k], b[k]);
-          value[k] = relu ? positive_part(u) : u;
-        }
-        f = vector_of<T>(value);
-      }
-      store_vector(&plane[at].at[0], f);
-    }
+        for (int k = 0; k < kPack; ++k) value[k] = fmaf(a[k], value[k], b[k]);
+      });
   }
 };
 
