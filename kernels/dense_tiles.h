@@ -86,16 +86,16 @@ ENGINE_HOST_DEVICE constexpr DensePlace dense_place(const DenseCut& cut, int til
           results + (below > rows ? cut.pitch : 0), results};
 }
 
-// The pixels of the images that the tiles of a unit have.
+// The pixels of the images that the tiles before a tile have, and that those of a unit have.
+ENGINE_HOST_DEVICE constexpr int dense_before(const DenseCut& cut, int tile) {
+  const int group = tile / cut.down, images = group * cut.images;
+  const int rows = (tile - group * cut.down) * cut.rows;
+  return images < cut.batch ? (images * cut.height + rows) * cut.width
+                            : cut.batch * cut.height * cut.width;
+}
 ENGINE_HOST_DEVICE constexpr int dense_count(const DenseCut& cut, int unit) {
-  int count = 0;
-  for (int tile = unit * cut.per; tile < cut.tiles && tile < (unit + 1) * cut.per; ++tile) {
-    const int left = cut.batch - tile / cut.down * cut.images;
-    const int below = cut.height - tile % cut.down * cut.rows;
-    count +=
-        (cut.images < left ? cut.images : left) * (cut.rows < below ? cut.rows : below) * cut.width;
-  }
-  return count;
+  const int begin = unit * cut.per, end = begin + cut.per;
+  return dense_before(cut, end < cut.tiles ? end : cut.tiles) - dense_before(cut, begin);
 }
 
 // ---------------------------------------------------------------- the cut
@@ -203,6 +203,7 @@ inline DenseCut dense_dgrad_cut(int batch, int height, int width, int channels, 
                     .width = width,
                     .planes = kBuffers * dense_up(outs, kDenseChunk) * kDensePacks,
                     .fixed = weights + dense_dgrad_floats(channels, outs) * kFloat,
+                    .least = kDenseDgradThreads * 64,  // of the merge
                     .most_products = 16,
                     .product_clocks = groups * (depth * kDenseTaps * 32 + 600),
                     .stage_clocks = 100,

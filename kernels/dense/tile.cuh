@@ -74,6 +74,14 @@ __device__ __forceinline__ Pack<T> load_if(bool wanted, const T* from) {
   return *reinterpret_cast<const Pack<T>*>(&bits);
 }
 
+// Copies a pack past L1, or zeros.
+template <class T>
+__device__ __forceinline__ void copy_or_zero(Pack<T>* to, const T* from, bool wanted) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(banded::shared_address(to)),
+               "l"(from), "r"(wanted ? 16 : 0)
+               : "memory");
+}
+
 // A chunk of 32 channels in the registers of a block's threads, on its way to shared memory: the
 // positions that a thread has, as many together as have no branch between them.
 template <class T, int Threads>
