@@ -6,6 +6,7 @@
 #include "engine/step_sizes.h"
 #include "kernels/banded_tiles.h"
 #include "kernels/dense_tiles.h"
+#include "kernels/joined_tiles.h"
 #include "kernels/product.h"
 
 namespace engine {
@@ -162,6 +163,30 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
   return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
 }
 
+// ---------------------------------------------------------------- joined pointwise
+
+// The kernel makes both gradients of an operand without a gate, from few channels of the output.
+bool takes_joined_pointwise(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_fused_pointwise(l, direction) &&
+         l.conv.in.gate == kNone &&
+         joined_fits(l.sizes.pixels(l.conv.out), l.conv.in.at.channels(), l.conv.out.channels(),
+                     l.options.limits);
+}
+
+Scratch joined_pointwise_scratch(const Layer& l, Direction) {
+  const int channels = l.conv.in.at.channels(), outs = l.conv.out.channels();
+  const JoinedCut cut = joined_cut(l.sizes.pixels(l.conv.out), channels, outs, l.options.limits);
+  return {.weight = joined_rows(cut, channels, outs) * sizeof(float), .partials = l.partials()};
+}
+
+// Its rows of sums are written and read.
+Cost joined_pointwise_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), flops = 2 * l.multiply_adds();
+  const double gradient = l.gradient_in_place() ? out : 2 * out;
+  const double rows = 2. * joined_pointwise_scratch(l, direction).weight;
+  return {gradient + in + in + 2. * l.weight() + rows, 2 * flops};
+}
+
 // ---------------------------------------------------------------- mixed pointwise
 
 // The gradient of the operand leaves dy and f(x) for the product of the weight gradient.
@@ -285,6 +310,8 @@ constexpr Row kRows[] = {
      takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::joined_pointwise, "joined pointwise", ConvForm::fused,
+     takes_joined_pointwise, joined_pointwise_scratch, joined_pointwise_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
      takes_fused_pointwise_first, fused_pointwise_scratch, fused_pointwise_cost},
     {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,

@@ -11,6 +11,7 @@
 #include "kernels/dense_tiles.h"
 #include "kernels/device.cuh"
 #include "kernels/gemm/source.cuh"
+#include "kernels/packs.cuh"
 #include "kernels/warpgroup.cuh"
 
 namespace engine::kernels {
@@ -61,26 +62,6 @@ struct Constants {
     load_floats(b, shift + c);
   }
 };
-
-// A pack, or zeros without a branch.
-template <class T>
-__device__ __forceinline__ Pack<T> load_if(bool wanted, const T* from) {
-  uint4 bits;
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"
-      "mov.b32 %2, 0;\nmov.b32 %3, 0;\n@p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
-      : "=&r"(bits.x), "=&r"(bits.y), "=&r"(bits.z), "=&r"(bits.w)
-      : "l"(from), "r"(int{wanted}));
-  return *reinterpret_cast<const Pack<T>*>(&bits);
-}
-
-// Copies a pack past L1, or zeros.
-template <class T>
-__device__ __forceinline__ void copy_or_zero(Pack<T>* to, const T* from, bool wanted) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(banded::shared_address(to)),
-               "l"(from), "r"(wanted ? 16 : 0)
-               : "memory");
-}
 
 // A chunk of 32 channels in the registers of a block's threads, on its way to shared memory: the
 // positions that a thread has, as many together as have no branch between them.
