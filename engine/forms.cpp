@@ -6,7 +6,7 @@
 #include "engine/step_sizes.h"
 #include "kernels/banded_tiles.h"
 #include "kernels/dense_tiles.h"
-#include "kernels/joined_tiles.h"
+#include "kernels/pointwise_tiles.h"
 #include "kernels/product.h"
 
 namespace engine {
@@ -115,17 +115,21 @@ bool in_packs(const Layer& l, const Slice& s) {
          l.sizes.graph.buffers[s.buffer].channels % kPack == 0;
 }
 
-// The kernels multiply 16-bit values, add no bias, take a learned gate on the operand alone, and
-// keep the weights of a few channels in shared memory.
-bool takes_fused_pointwise(const Layer& l, Direction direction) {
+// The kernels multiply 16-bit values, add no bias, and take a learned gate on the operand alone.
+bool takes_pointwise(const Layer& l) {
   const Operand& in = l.conv.in;
-  const bool forward = direction == Direction::forward;
-  const Slice &from = forward ? in.at : l.conv.out, &to = forward ? l.conv.out : in.at;
   return l.conv.kind == Conv::Kind::pointwise && l.conv.bias == kNone &&
          storage_size(l.options.precision) == 2 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
          (in.gate == kNone || l.sizes.graph.gates[in.gate].learned) &&
-         !l.sizes.gated(l.conv.out.buffer) &&
-         product_fits(from.channels(), to.channels(), l.options.limits);
+         !l.sizes.gated(l.conv.out.buffer);
+}
+
+// They keep the weights of a few channels in shared memory.
+bool takes_fused_pointwise(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const Slice &in = l.conv.in.at, &out = l.conv.out, &from = forward ? in : out,
+              &to = forward ? out : in;
+  return takes_pointwise(l) && product_fits(from.channels(), to.channels(), l.options.limits);
 }
 
 // Large images are bound by memory, where a fused form moves less; small ones are so by the matrix
@@ -163,12 +167,21 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
   return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
 }
 
-// ---------------------------------------------------------------- joined pointwise
+// ---------------------------------------------------------------- pointwise by warpgroups
+
+bool takes_streamed_pointwise(const Layer& l, Direction direction) {
+  return direction == Direction::forward && takes_pointwise(l) &&
+         streamed_fits(l.sizes.pixels(l.conv.out), l.conv.in.at.channels(), l.conv.out.channels(),
+                       l.options.limits);
+}
+
+Scratch streamed_pointwise_scratch(const Layer& l, Direction) {
+  return {.partials = l.partials()};
+}
 
 // The kernel makes both gradients of an operand without a gate, from few channels of the output.
 bool takes_joined_pointwise(const Layer& l, Direction direction) {
-  return direction == Direction::backward && takes_fused_pointwise(l, direction) &&
-         l.conv.in.gate == kNone &&
+  return direction == Direction::backward && takes_pointwise(l) && l.conv.in.gate == kNone &&
          joined_fits(l.sizes.pixels(l.conv.out), l.conv.in.at.channels(), l.conv.out.channels(),
                      l.options.limits);
 }
@@ -310,6 +323,8 @@ constexpr Row kRows[] = {
      takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::streamed_pointwise, "streamed pointwise", ConvForm::fused,
+     takes_streamed_pointwise, streamed_pointwise_scratch, fused_cost},
     {BackendKind::cuda, Form::joined_pointwise, "joined pointwise", ConvForm::fused,
      takes_joined_pointwise, joined_pointwise_scratch, joined_pointwise_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,

@@ -139,16 +139,17 @@ TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias
   };
   for (Direction direction : {Direction::forward, Direction::backward}) {
     const bool forward = direction == Direction::forward;
-    const std::string joined = forward ? "" : "joined pointwise | ",
+    const std::string first = forward ? "streamed pointwise | " : "joined pointwise | ",
                       fused = forward ? "fused pointwise" : "fused pointwise | mixed pointwise";
-    CHECK(names("large", direction, half) == joined + fused + " | cuBLASLt");
-    CHECK(names("small", direction, half) == joined + "cuBLASLt | " + fused);
-    CHECK(names("small", direction, with(half, ConvForm::fused)) == joined + fused);
+    CHECK(names("large", direction, half) == first + fused + " | cuBLASLt");
+    CHECK(names("small", direction, half) == first + "cuBLASLt | " + fused);
+    CHECK(names("small", direction, with(half, ConvForm::fused)) == first + fused);
     CHECK(names("small", direction, kCuda) == "cuBLASLt");
     for (const char* name : {"biased", "odd", "random gate"})
       CHECK(names(name, direction, half) == "cuBLASLt");
   }
-  CHECK(names("deep", Direction::forward, half) == "fused pointwise | cuBLASLt");
+  CHECK(names("deep", Direction::forward, half) ==
+        "streamed pointwise | fused pointwise | cuBLASLt");
   CHECK(names("deep", Direction::backward, half) == "cuBLASLt");
   CHECK(names("wide", Direction::backward, half) == "cuBLASLt | fused pointwise | mixed pointwise");
 }

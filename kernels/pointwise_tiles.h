@@ -1,0 +1,135 @@
+// How the kernels of pointwise convolutions by warpgroups (kernels/gemm/streamed.cu, joined.cu) cut
+// their work, and the memory that they take. No CUDA: the planner asks whether a layer fits.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/tiles.h"
+
+namespace engine {
+
+constexpr int kJoinedThreads = 512, kJoinedWarpgroups = kJoinedThreads / 128;
+constexpr int kJoinedSet = 32;                 // channels of the operand that a warpgroup has
+constexpr int kJoinedProduct = 64;             // pixels of a product
+constexpr int kJoinedTile = 128;               // pixels that are staged together
+constexpr int kJoinedMostDepth = 128;          // channels of the output: what registers hold of dW
+constexpr int kJoinedPlane = kJoinedTile + 1;  // packs of a staged channel of dy: odd
+constexpr int kJoinedFPlane = kJoinedProduct + 2;  // of f, four of them: two more than eight times
+
+// The grid is (groups, units): a group is up to four sets of channels, a unit a run of tiles. Where
+// a group has fewer sets than there are warpgroups, some share one, each with its own products.
+struct JoinedCut {
+  int pixels, depth;  // the depth in whole products
+  int sets, groups;   // sets of a group
+  int tiles, per, units;
+  int shared;  // bytes
+
+  ENGINE_HOST_DEVICE constexpr int columns() const { return sets * kJoinedSet; }
+  ENGINE_HOST_DEVICE constexpr int packs() const { return depth / 8; }
+  // The packs of the weights of eight channels.
+  ENGINE_HOST_DEVICE constexpr int weight_plane() const { return depth + 1; }
+};
+
+inline JoinedCut joined_cut(int64_t pixels, int channels, int outs, const DeviceLimits& limits) {
+  constexpr int kDepth = 16, kPackBytes = 16, kFloat = sizeof(float);
+  constexpr int kBuffers = 3;  // dy of two tiles, y of one
+  const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
+  JoinedCut c{};
+  c.pixels = static_cast<int>(pixels);
+  c.depth = up(outs, kDepth) * kDepth;
+  const int sets = up(channels, kJoinedSet);
+  c.groups = up(sets, kJoinedWarpgroups);
+  c.sets = up(sets, c.groups);
+  c.groups = up(sets, c.sets);
+  c.tiles = up(pixels, kJoinedTile);
+  const int most = std::min(limits.multiprocessors / c.groups, partial_rows(pixels, channels));
+  c.per = up(c.tiles, std::max(1, most));
+  c.units = up(c.tiles, c.per);
+  const int packs = kBuffers * c.packs() * kJoinedPlane +
+                    2 * kJoinedWarpgroups * kJoinedSet / 8 * kJoinedFPlane +
+                    c.columns() / 8 * c.weight_plane();
+  c.shared = packs * kPackBytes + (2 * c.depth + 3 * c.columns()) * kFloat;
+  return c;
+}
+
+// The floats of scratch for its rows of sums, (units, C', C); none where there is one unit.
+inline int64_t joined_rows(const JoinedCut& cut, int channels, int outs) {
+  return cut.units > 1 ? int64_t{cut.units} * outs * channels : 0;
+}
+
+inline bool joined_fits(int64_t pixels, int channels, int outs, const DeviceLimits& limits) {
+  constexpr int kSlack = 256;
+  const int sets = (channels + kJoinedSet - 1) / kJoinedSet;
+  return outs <= kJoinedMostDepth && sets <= kJoinedWarpgroups * limits.multiprocessors &&
+         joined_cut(pixels, channels, outs, limits).shared <=
+             limits.shared_bytes - limits.reserved_bytes - kSlack;
+}
+
+// ---------------------------------------------------------------- the streamed forward
+
+constexpr int kStreamedThreads = 512, kStreamedWarpgroups = kStreamedThreads / 128;
+constexpr int kStreamedChunk = 64;  // channels that are staged together
+constexpr int kStreamedPacks = kStreamedChunk / 8;
+constexpr int kStreamedRows = 64;  // pixels of a product
+
+// The grid is (groups, units): a group is a range of output channels, a unit a run of tiles. `rows`
+// of the warpgroups lie along the pixels of a tile, the others along the channels.
+struct StreamedCut {
+  int pixels, area;  // of an image
+  int rows, columns, groups;
+  int chunks, slots;  // of the operand's channels; chunks of weights in shared memory
+  int tiles, per, units;
+  int shared;  // bytes
+
+  ENGINE_HOST_DEVICE constexpr int tile() const { return rows * kStreamedRows; }
+  ENGINE_HOST_DEVICE constexpr int plane() const { return tile() + 1; }  // odd: no bank conflicts
+  ENGINE_HOST_DEVICE constexpr int weight_plane() const { return columns + 1; }
+};
+
+// All weights stay in shared memory if there is room, else a chunk comes with each chunk of pixels.
+inline StreamedCut streamed_tiling(int64_t pixels, int area, int channels, int outs, int rows,
+                                   const DeviceLimits& limits) {
+  constexpr int kPackBytes = 16, kFloat = sizeof(float), kWarps = kStreamedThreads / 32;
+  const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
+  StreamedCut c{};
+  c.pixels = static_cast<int>(pixels), c.area = area;
+  c.rows = rows;
+  c.columns = outs <= 32 ? 32 : outs <= 64 ? 64 : 128;
+  c.groups = up(outs, c.columns);
+  c.chunks = up(channels, kStreamedChunk);
+  c.tiles = up(pixels, c.tile());
+  const int most = std::min(limits.multiprocessors / c.groups, partial_rows(pixels, outs));
+  c.per = up(c.tiles, std::max(1, most));
+  c.units = up(c.tiles, c.per);
+  const int floats = 2 * c.chunks * kStreamedChunk + (1 + 2 * kWarps) * c.columns;
+  const int fixed = 2 * kStreamedPacks * c.plane() * kPackBytes + floats * kFloat;
+  const int chunk = kStreamedPacks * c.weight_plane() * kPackBytes;
+  const int room = limits.shared_bytes - limits.reserved_bytes - 256;
+  c.slots = fixed + c.chunks * chunk <= room ? c.chunks : 2;
+  c.shared = std::max(fixed + c.slots * chunk, 64 * kStreamedThreads);  // what the merge takes
+  return c;
+}
+
+// The tiles that take the least time; a step of a chunk takes some of itself.
+inline StreamedCut streamed_cut(int64_t pixels, int area, int channels, int outs,
+                                const DeviceLimits& limits) {
+  constexpr int kStep = 64;  // as long as that many pixels
+  StreamedCut best{};
+  for (const int rows : {4, 2, 1}) {
+    const StreamedCut c = streamed_tiling(pixels, area, channels, outs, rows, limits);
+    if (c.columns * rows < 32 * kStreamedWarpgroups) continue;  // some would have no channels
+    if (best.units == 0 ||
+        int64_t{c.per} * (c.tile() + kStep) < int64_t{best.per} * (best.tile() + kStep))
+      best = c;
+  }
+  return best;
+}
+
+inline bool streamed_fits(int64_t pixels, int channels, int outs, const DeviceLimits& limits) {
+  const StreamedCut c = streamed_cut(pixels, 1, channels, outs, limits);
+  return c.groups <= limits.multiprocessors &&
+         c.shared <= limits.shared_bytes - limits.reserved_bytes - 256;
+}
+
+}  // namespace engine
