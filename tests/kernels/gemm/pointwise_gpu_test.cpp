@@ -74,55 +74,6 @@ void check_forward(const std::vector<Layer>& layers, Run run) {
       }
 }
 
-TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
-  if (!has_gpu()) return note_skipped("no GPU");
-  struct Options {
-    OperandOptions in;
-    bool normed;
-    Write how;
-    bool leaves;  // dy and f
-  };
-  const std::vector<Options> options = {
-      {{true, Activation::silu, GateKind::learned}, true, Write::assign, true},
-      {{true, Activation::silu, GateKind::learned}, true, Write::assign, false},
-      {{true, Activation::relu, GateKind::none}, true, Write::add, true},
-      {{true, Activation::silu, GateKind::none}, true, Write::assign, true},
-      {{true, Activation::relu6, GateKind::none}, false, Write::add, false},
-      {{true, Activation::none, GateKind::none}, true, Write::add, true},
-      {{false, Activation::none, GateKind::none}, false, Write::assign, false},
-      {{false, Activation::none, GateKind::none}, true, Write::add, true}};
-  for (const Layer& l : layers)
-    for (const Options& o : options) {
-      OperandCase<T> in(l.in, o.in, 1);
-      GradientCase<T> dy(l.out, {o.normed, false}, 30);
-      SinkCase<T> sink(in, o.how), again(in, o.how);
-      Mirror<T> weight(weights(l));
-      const DeviceArray<float> partials = partials_for(l.in);
-      const DeviceArray<T> dense_dy(l.out.pixels() * l.out.channels);
-      const DeviceArray<T> f(l.in.pixels() * l.in.channels);
-      for (SinkCase<T>* to : {&sink, &again})
-        kernels::PointwiseDgrad<T>::run(
-            to->device_view(), o.leaves ? dense_dy.data() : nullptr, o.leaves ? f.data() : nullptr,
-            dy.device_view(), in.device_view(), weight.device(), partials.data(), nullptr);
-      const std::vector<double> gradient = reference::load_gradient(dy.host_view());
-      reference::store_gradient(
-          sink.host_view(),
-          reference::convolve_transposed(gradient, weight.host(), in.host_view(), dy.host_view(),
-                                         kPoint, false),
-          in.host_view());
-      CAPTURE(l.in.channels);
-      CAPTURE(l.out.channels);
-      // df is a sum over the outs of dy, rounded, times weights of about 1/√ins.
-      const double df = std::sqrt(double(l.out.channels) / l.in.channels);
-      const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
-      sink.check("G", 4 + 4 * df, 8 * ulp * df * std::sqrt(double(l.in.pixels())));
-      CHECK(same_bits(sink.grad.download(), again.grad.download()));
-      if (!o.leaves) continue;
-      if (o.normed) check_close(dense_dy, gradient, "dy");
-      if (!in.host_view().plain()) check_close(f, reference::load_operand(in.host_view()), "f");
-    }
-}
-
 TEST_CASE_TEMPLATE("pointwise_forward", T, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
   check_forward<T>(layers(), [](const Layer& l, auto out, auto in, const T* weight) {
@@ -154,6 +105,55 @@ TEST_CASE_TEMPLATE("pointwise_streamed", T, __half, __nv_bfloat16) {
     kernels::PointwiseStreamed<T>::run(out, in, weight, scratch.view(), nullptr);
     cudaDeviceSynchronize();
   });
+}
+
+TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  struct Options {
+    OperandOptions in;
+    bool normed;
+    Write how;
+    bool leaves;  // dy and f
+  };
+  const std::vector<Options> options = {
+      {{true, Activation::silu, GateKind::learned}, true, Write::assign, true},
+      {{true, Activation::silu, GateKind::learned}, true, Write::assign, false},
+      {{true, Activation::relu, GateKind::none}, true, Write::add, true},
+      {{true, Activation::silu, GateKind::none}, true, Write::assign, true},
+      {{true, Activation::relu6, GateKind::none}, false, Write::add, false},
+      {{true, Activation::none, GateKind::none}, true, Write::add, true},
+      {{false, Activation::none, GateKind::none}, false, Write::assign, false},
+      {{false, Activation::none, GateKind::none}, true, Write::add, true}};
+  for (const Layer& l : layers())
+    for (const Options& o : options) {
+      OperandCase<T> in(l.in, o.in, 1);
+      GradientCase<T> dy(l.out, {o.normed, false}, 30);
+      SinkCase<T> sink(in, o.how), again(in, o.how);
+      Mirror<T> weight(weights(l));
+      const DeviceArray<float> partials = partials_for(l.in);
+      const DeviceArray<T> dense_dy(l.out.pixels() * l.out.channels);
+      const DeviceArray<T> f(l.in.pixels() * l.in.channels);
+      for (SinkCase<T>* to : {&sink, &again})
+        kernels::PointwiseDgrad<T>::run(
+            to->device_view(), o.leaves ? dense_dy.data() : nullptr, o.leaves ? f.data() : nullptr,
+            dy.device_view(), in.device_view(), weight.device(), partials.data(), nullptr);
+      const std::vector<double> gradient = reference::load_gradient(dy.host_view());
+      reference::store_gradient(
+          sink.host_view(),
+          reference::convolve_transposed(gradient, weight.host(), in.host_view(), dy.host_view(),
+                                         kPoint, false),
+          in.host_view());
+      CAPTURE(l.in.channels);
+      CAPTURE(l.out.channels);
+      // df is a sum over the outs of dy, rounded, times weights of about 1/√ins.
+      const double df = std::sqrt(double(l.out.channels) / l.in.channels);
+      const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
+      sink.check("G", 4 + 4 * df, 8 * ulp * df * std::sqrt(double(l.in.pixels())));
+      CHECK(same_bits(sink.grad.download(), again.grad.download()));
+      if (!o.leaves) continue;
+      if (o.normed) check_close(dense_dy, gradient, "dy");
+      if (!in.host_view().plain()) check_close(f, reference::load_operand(in.host_view()), "f");
+    }
 }
 
 // The same, layers that take other shapes and grids of warps, and one with many steps in a split.
