@@ -31,9 +31,12 @@ struct DenseWork {
   int planes = 0;          // packs of a staged position, over all that is staged at a time
   int fixed = 0;           // bytes of shared memory beside them
   int least = 0;           // bytes of it that are wanted in any case
-  int most_products = 1;   // of 64 positions of a tile
+  int depth = kDenseRows;  // positions of a product
+  int ahead = 0;           // positions behind the last result that products reach
+  int most_products = 1;   // of a tile
   int product_clocks = 1;  // of a multiprocessor for one of them
-  int stage_clocks = 1;    // and for 64 staged positions
+  int stage_clocks = 1;    // for 64 staged positions
+  int first_clocks = 0;    // and for those of the first tile, which no product hides
   int most_units = 1;      // rows of the partial sums
 };
 
@@ -44,7 +47,7 @@ struct DenseCut {
   int down, tiles;  // tiles of an image; in all
   int per, units;   // tiles of a thread block, thread blocks
   int pitch;        // positions of a row with its border
-  int products;     // of 64 positions, from the first pixel on
+  int products;     // of a tile, from the first pixel on
   int plane;        // positions that a plane has room for
   int shared;       // bytes
 
@@ -110,9 +113,9 @@ inline DenseCut dense_tiling(const DenseWork& w, int rows, int images, const Dev
   c.per = dense_up(c.tiles, std::min(limits.multiprocessors, std::max(1, w.most_units)));
   c.units = dense_up(c.tiles, c.per);
   c.pitch = w.width + 1;
-  c.products = dense_up((images * (rows + 1) - 1) * c.pitch, kDenseRows);
+  c.products = dense_up((images * (rows + 1) - 1) * c.pitch + w.ahead, w.depth);
   // Two positions of four packs are eight banks.
-  c.plane = dense_up(2 * c.first() + c.products * kDenseRows - 2, 8) * 8 + 2;
+  c.plane = dense_up(2 * c.first() + c.products * w.depth - 2, 8) * 8 + 2;
   c.shared = std::max(w.least, w.fixed + c.plane * w.planes * 16 + kDenseOffsetBytes);
   return c;
 }
@@ -120,7 +123,8 @@ inline DenseCut dense_tiling(const DenseWork& w, int rows, int images, const Dev
 // The clocks of a block.
 inline int64_t dense_time(const DenseWork& w, const DenseCut& c) {
   constexpr int kEachTile = 1000;
-  return int64_t{c.per} * (int64_t{c.products} * w.product_clocks +
+  return int64_t{c.staged()} * w.first_clocks / kDenseRows +
+         int64_t{c.per} * (int64_t{c.products} * w.product_clocks +
                            int64_t{c.staged()} * w.stage_clocks / kDenseRows + kEachTile);
 }
 
@@ -215,6 +219,19 @@ inline DenseCut dense_dgrad_cut(int batch, int height, int width, int channels, 
 
 // A block takes a group of channels; each of its warpgroups one row of the window.
 constexpr int kDenseWgradThreads = 384;
+constexpr int kDenseWgradDepth = 32;  // positions that a warpgroup multiplies in one step
+
+// The floats from one row of a block's sums to the next: all lanes of a warp write to other banks.
+constexpr int kDenseSumPitch = kDenseGroup + 4;
+
+// The packs of a position of f and dy.
+ENGINE_HOST_DEVICE constexpr int dense_wgrad_packs(int columns) {
+  return kDenseGroup / 8 + dense_up(columns, kDenseChunk) * kDensePacks;
+}
+// Floats of shared memory: a scale and a shift for each of their channels.
+ENGINE_HOST_DEVICE constexpr int dense_wgrad_floats(int columns) {
+  return 2 * 8 * dense_wgrad_packs(columns);
+}
 
 // f and dy of two tiles are staged.
 inline DenseCut dense_wgrad_cut(int batch, int height, int width, int channels, int outs,
@@ -224,11 +241,15 @@ inline DenseCut dense_wgrad_cut(int batch, int height, int width, int channels, 
   return dense_cut({.batch = batch,
                     .height = height,
                     .width = width,
-                    .planes = 2 * (kDenseGroup + columns) / 8,
-                    .fixed = 2 * (kDenseGroup + columns) * kFloat,
-                    .most_products = 16,
-                    .product_clocks = 4 * kDenseTaps * (columns <= 32 ? 24 : 32),
-                    .stage_clocks = 200,
+                    .planes = 2 * dense_wgrad_packs(columns),
+                    .fixed = dense_wgrad_floats(columns) * kFloat,
+                    .least = kDenseTaps * columns * kDenseSumPitch * kFloat,
+                    .depth = kDenseWgradDepth,
+                    .ahead = 1,  // a row's border, and one more
+                    .most_products = kDenseMostStaged / kDenseWgradDepth,
+                    .product_clocks = kDenseTaps * columns,
+                    .stage_clocks = 150,
+                    .first_clocks = 700,
                     .most_units = std::max(1, limits.multiprocessors / groups)},
                    limits);
 }

@@ -22,6 +22,7 @@ namespace engine::kernels {
 constexpr int kWarpgroup = 128;      // threads
 constexpr int kWarpgroupRows = 64;   // of a product
 constexpr int kWarpgroupDepth = 16;  // values of the inner dimension of one
+constexpr uint32_t kPackBytes = 16;
 
 // Along what the inner dimension of a product runs.
 enum class Inner { channels, positions };
@@ -150,40 +151,136 @@ __device__ __forceinline__ void multiply_async(float (&c)[8][4], uint64_t a, uin
         : "l"(a), "l"(b), "r"(add), "n"(kA), "n"(kB));
 }
 
-// A warp's sixteen rows of it.
-template <class T, Inner A, Inner B, int Tiles>
-__device__ __forceinline__ void multiply_by_warps(float (&c)[Tiles][4], uint64_t a, uint64_t b,
-                                                  bool adds) {
-  static_assert(Tiles % 2 == 0);
-  constexpr uint32_t kPackBytes = 16;
-  const auto address = [](uint64_t of) { return (static_cast<uint32_t>(of) & 0x3fffu) * 16; };
-  const auto plane = [](Inner along, uint64_t of) {
-    return static_cast<uint32_t>(along == Inner::channels ? of >> 16 : of >> 32) & 0x3fffu;
-  };
-  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
-  const uint32_t warp = thread / 32 % 4, matrix = thread % 32 / 8, row = thread % 8;
-  const uint32_t low = matrix % 2, high = matrix / 2;
-  const uint32_t a_plane = plane(A, a), b_plane = plane(B, b);
-
-  uint32_t of_a[4];
-  if constexpr (A == Inner::channels)
-    banded::load_matrices(of_a,
-                          address(a) + (high * a_plane + warp * 16 + low * 8 + row) * kPackBytes);
+// The same with the rows in registers, as load_rows() leaves them, added to c.
+template <class T, Inner B>
+__device__ __forceinline__ void multiply_async(float (&c)[4][4], const uint32_t (&a)[4],
+                                               uint64_t b) {
+  constexpr int kB = B == Inner::positions;
+  if constexpr (std::is_same_v<T, __half>)
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+        "%9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19}, %20, p, 1, 1, %21;\n}\n"
+        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+          "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kB));
   else
-    banded::load_transposed(
-        of_a, address(a) + ((warp * 2 + low) * a_plane + high * 8 + row) * kPackBytes);
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+        "%9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19}, %20, p, 1, 1, %21;\n}\n"
+        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+          "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kB));
+}
+template <class T, Inner B>
+__device__ __forceinline__ void multiply_async(float (&c)[6][4], const uint32_t (&a)[4],
+                                               uint64_t b) {
+  constexpr int kB = B == Inner::positions;
+  if constexpr (std::is_same_v<T, __half>)
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n48k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+        "%9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23}, {%24, %25, "
+        "%26, %27}, %28, p, 1, 1, %29;\n}\n"
+        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+          "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+          "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kB));
+  else
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+        "%9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23}, {%24, %25, "
+        "%26, %27}, %28, p, 1, 1, %29;\n}\n"
+        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+          "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+          "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kB));
+}
+template <class T, Inner B>
+__device__ __forceinline__ void multiply_async(float (&c)[8][4], const uint32_t (&a)[4],
+                                               uint64_t b) {
+  constexpr int kB = B == Inner::positions;
+  if constexpr (std::is_same_v<T, __half>)
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+        "%9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, "
+        "%27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}\n"
+        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+          "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+          "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
+          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]),
+          "+f"(c[7][2]), "+f"(c[7][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kB));
+  else
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+        "%9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, "
+        "%27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}\n"
+        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+          "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+          "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
+          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]),
+          "+f"(c[7][2]), "+f"(c[7][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kB));
+}
+
+// Shared memory where a thread finds its part of its warp's sixteen rows and sixteen values of the
+// inner dimension, of an operand that begins at `from`.
+template <Inner Along>
+__device__ __forceinline__ uint32_t rows_address(uint32_t from, uint32_t plane) {
+  const uint32_t thread = threadIdx.y * blockDim.x + threadIdx.x, warp = thread / 32 % 4;
+  const uint32_t low = thread % 16 / 8, high = thread % 32 / 16, row = thread % 8;
+  const uint32_t pack = Along == Inner::channels ? high * plane + warp * 16 + low * 8 + row
+                                                 : (warp * 2 + low) * plane + high * 8 + row;
+  return from + pack * kPackBytes;
+}
+template <Inner Along>
+__device__ __forceinline__ void load_rows(uint32_t (&a)[4], uint32_t address) {
+  if constexpr (Along == Inner::channels)
+    banded::load_matrices(a, address);
+  else
+    banded::load_transposed(a, address);
+}
+
+// Where the operand of a descriptor begins, and how far apart its planes are.
+template <Inner Along>
+struct Planes {
+  uint32_t from, plane;
+
+  __device__ __forceinline__ explicit Planes(uint64_t of)
+      : from((static_cast<uint32_t>(of) & 0x3fffu) * kPackBytes),
+        plane(static_cast<uint32_t>(Along == Inner::channels ? of >> 16 : of >> 32) & 0x3fffu) {}
+};
+
+// A warp's sixteen rows of the product.
+template <class T, Inner B, int Tiles>
+__device__ __forceinline__ void multiply_by_warps(float (&c)[Tiles][4], const uint32_t (&a)[4],
+                                                  uint64_t b, bool adds) {
+  static_assert(Tiles % 2 == 0);
+  const uint32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
+  const uint32_t low = thread % 16 / 8, high = thread % 32 / 16, row = thread % 8;
+  const Planes<B> of(b);
 #pragma unroll
   for (int j = 0; j < Tiles; j += 2) {
     uint32_t of_b[4];
     if constexpr (B == Inner::channels)
-      banded::load_matrices(of_b, address(b) + (low * b_plane + (j + high) * 8 + row) * kPackBytes);
+      banded::load_matrices(of_b, of.from + (low * of.plane + (j + high) * 8 + row) * kPackBytes);
     else
-      banded::load_transposed(of_b,
-                              address(b) + ((j + high) * b_plane + low * 8 + row) * kPackBytes);
+      banded::load_transposed(of_b, of.from + ((j + high) * of.plane + low * 8 + row) * kPackBytes);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (!adds) c[j + i][0] = c[j + i][1] = c[j + i][2] = c[j + i][3] = 0;
-      banded::multiply<T>(c[j + i], of_a, of_b[2 * i], of_b[2 * i + 1]);
+      banded::multiply<T>(c[j + i], a, of_b[2 * i], of_b[2 * i + 1]);
     }
   }
 }
@@ -194,10 +291,24 @@ __device__ __forceinline__ void multiply_by_warps(float (&c)[Tiles][4], uint64_t
 template <class T, Inner A, Inner B, int Tiles>
 __device__ __forceinline__ void multiply_planes(float (&c)[Tiles][4], uint64_t a, uint64_t b,
                                                 bool adds) {
-  if constexpr (kWarpgroups)
+  if constexpr (kWarpgroups) {
     multiply_async<T, A, B>(c, a, b, adds);
+  } else {
+    uint32_t rows[4];
+    const Planes<A> of(a);
+    load_rows<A>(rows, rows_address<A>(of.from, of.plane));
+    multiply_by_warps<T, B>(c, rows, b, adds);
+  }
+}
+// c += the same with the rows of a in registers, which may change once the group has been waited
+// for.
+template <class T, Inner B, int Tiles>
+__device__ __forceinline__ void multiply_rows(float (&c)[Tiles][4], const uint32_t (&a)[4],
+                                              uint64_t b) {
+  if constexpr (kWarpgroups)
+    multiply_async<T, B>(c, a, b);
   else
-    multiply_by_warps<T, A, B>(c, a, b, adds);
+    multiply_by_warps<T, B>(c, a, b, true);
 }
 
 }  // namespace engine::kernels

@@ -64,13 +64,15 @@ struct Constants {
 };
 
 // A chunk of 32 channels in the registers of a block's threads, on its way to shared memory: the
-// positions that a thread has, as many together as have no branch between them.
-template <class T, int Threads>
+// positions that a thread has, all or a run of them, as many together as have no branch between
+// them.
+template <class T, int Threads, int Most = dense_up(kDenseMostStaged, Threads / kDensePacks),
+          int Together = dense_up(Most, 2)>
 struct DenseChunk {
-  static constexpr int kStep = Threads / kDensePacks;
-  static constexpr int kMost = dense_up(kDenseMostStaged, kStep), kTogether = dense_up(kMost, 2);
+  static constexpr int kStep = Threads / kDensePacks, kMost = Most, kTogether = Together;
 
   Pack<T> packs[kMost];
+  int from = 0;         // the run's first position
   uint32_t inside = 0;  // which of them are pixels
 
   // Asks for channels c … c + 7 of the thread's positions of x (pixels, pitch); `present` if there
@@ -81,10 +83,10 @@ struct DenseChunk {
     inside = 0;
 #pragma unroll
     for (int first = 0; first < kMost; first += kTogether) {
-      if (first * kStep >= cut.staged()) break;
+      if (from + first * kStep >= cut.staged()) break;
 #pragma unroll
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
-        const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
+        const int pixel = offsets.pixel(place, from + me.at + i * kStep, place.end);
         const bool wanted = pixel >= 0 && present;
         packs[i] = load_if(wanted, x + int64_t{pixel} * pitch);
         inside |= uint32_t{wanted} << i;
@@ -98,10 +100,10 @@ struct DenseChunk {
                                         Change change) const {
 #pragma unroll
     for (int first = 0; first < kMost; first += kTogether) {
-      if (first * kStep >= cut.staged()) break;
+      if (from + first * kStep >= cut.staged()) break;
 #pragma unroll
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
-        const int at = me.at + i * kStep;
+        const int at = from + me.at + i * kStep;
         float value[kPack];
         to_floats(value, packs[i]);
         change(value, i);
