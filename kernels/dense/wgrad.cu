@@ -24,6 +24,7 @@ constexpr int kFraction = 256;
 struct StagingTurn {
   int step = 0, kind = 0;  // 0: f; from 1 on: dy
   int from = 0;
+  DensePlace place;
 };
 
 // 8 · Tiles outs.
@@ -32,12 +33,13 @@ struct DenseWgradKernel {
   static constexpr int kColumns = 8 * Tiles, kOutPacks = dense_wgrad_packs(kColumns) - kGroupPacks;
   static constexpr int kKinds = 1 + kOutPacks / kDensePacks;
   static constexpr int kTogether = Tiles <= 4 ? 3 : 2;  // positions of a thread in a turn
-  using Chunk = DenseChunk<T, kDenseWgradThreads, kTogether, kTogether>;
-  // Two chunks of f, or G and y.
+  static constexpr int kStep = kDenseWgradThreads / kDensePacks, kRun = kTogether * kStep;
+  static_assert(kDenseWgradStaged % kRun == 0);
+  // A pack of f in each of its two chunks, or of G and y.
   struct Batch {
-    Chunk one, two;
+    Pack<T> packs[2][kTogether];
+    uint32_t inside;  // which positions are pixels
   };
-  static constexpr int kRun = kTogether * Chunk::kStep;
   using Sums = float[3][Tiles][4];
   using Rows = uint32_t[2][4];  // of f, for a product and the one after it
 
@@ -70,55 +72,62 @@ struct DenseWgradKernel {
   __device__ __forceinline__ void stage_constants() const {
     of_in.stage(kDenseGroup, c0, in.channels, me,
                 [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
-    of_dy.stage(kOutPacks * kPack, 0, dy.channels, me, [&](int c) {
+    DenseThread other = me;  // so that no thread waits twice
+    other.index = me.count - 1 - me.index;
+    of_dy.stage(kOutPacks * kPack, 0, dy.channels, other, [&](int c) {
       return GradientSource<T>{dy, nullptr}.constants(c);
     });
   }
 
+  __device__ __forceinline__ StagingTurn first_turn(int step) const {
+    return {step, 0, 0, dense_place(cut, begin + step)};
+  }
   __device__ __forceinline__ void advance(StagingTurn& turn) const {
     turn.from += kRun;
     if (turn.from < cut.staged()) return;
     turn.from = 0;
-    if (++turn.kind < kKinds) return;
-    turn.kind = 0;
-    ++turn.step;
+    if (++turn.kind == kKinds) turn = first_turn(turn.step + 1);
   }
-  // Asks for what a turn stages.
+  // Asks for what a turn stages, at the positions that have pixels; of dy, those with results.
   __device__ __forceinline__ void read(Batch& batch, const StagingTurn& turn) const {
-    DensePlace place = dense_place(cut, begin + turn.step);
-    batch.one.from = batch.two.from = turn.from;
-    if (turn.kind == 0) {
-      const int c = c0 + me.pack * kPack;
-      batch.one.read(in.x + c, in.pitch, c < in.channels, cut, offsets, place, me);
-      batch.two.read(in.x + c + kDenseChunk, in.pitch, c + kDenseChunk < in.channels, cut, offsets,
-                     place, me);
-    } else {  // only where there are results
-      place.begin = cut.first(), place.end = place.last;
-      const int c = (turn.kind - 1) * kDenseChunk + me.pack * kPack;
-      batch.one.read(dy.grad + c, dy.pitch, c < dy.channels, cut, offsets, place, me);
-      if (dy.normed()) batch.two.read(dy.x + c, dy.pitch, c < dy.channels, cut, offsets, place, me);
+    const bool is_f = turn.kind == 0;
+    DensePlace place = turn.place;
+    if (!is_f) place.begin = cut.first(), place.end = place.last;
+    const int pitch = is_f ? in.pitch : dy.pitch;
+    const int c = (is_f ? c0 : (turn.kind - 1) * kDenseChunk) + me.pack * kPack;
+    const T* const one = (is_f ? in.x : dy.grad) + c;
+    const T* const two = is_f ? one + kDenseChunk : dy.x + c;
+    const bool has_one = c < (is_f ? in.channels : dy.channels);
+    const bool has_two = is_f ? c + kDenseChunk < in.channels : has_one && dy.normed();
+    batch.inside = 0;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int pixel = offsets.pixel(place, turn.from + me.at + i * kStep, place.end);
+      const int64_t at = int64_t{pixel} * pitch;
+      batch.packs[0][i] = load_if(pixel >= 0 && has_one, one + at);
+      batch.packs[1][i] = load_if(pixel >= 0 && has_two, two + at);
+      batch.inside |= uint32_t{pixel >= 0} << i;
     }
   }
   // Leaves f, or dy = G + scale·y + shift.
   __device__ __forceinline__ void leave(const Batch& batch, const StagingTurn& turn) const {
     const int c = me.pack * kPack;
     if (turn.kind == 0) {
-      Pack<T>* const to = f(turn.step) + me.pack * cut.plane;
-      batch.one.leave_operand(to, cut, me, in, of_in, c);
-      batch.two.leave_operand(to + kDensePacks * cut.plane, cut, me, in, of_in, kDenseChunk + c);
+#pragma unroll
+      for (int chunk = 0; chunk < 2; ++chunk)
+        visit_operand(in, of_in, chunk * kDenseChunk + c, [&](auto change) {
+          put(batch, turn, f(turn.step) + chunk * kDensePacks * cut.plane,
+              [&](int i) { return change(batch.packs[chunk][i]); });
+        });
       return;
     }
     const int chunk = turn.kind - 1;
-    Pack<T>* const to = gradient(turn.step) + (chunk * kDensePacks + me.pack) * cut.plane;
-    if (!dy.normed()) return batch.one.leave(to, cut, me, [](float(&)[kPack], int) {});
+    Pack<T>* const to = gradient(turn.step) + chunk * kDensePacks * cut.plane;
+    if (!dy.normed()) return put(batch, turn, to, [&](int i) { return batch.packs[0][i]; });
     float a[kPack], b[kPack];
     of_dy.load(a, b, chunk * kDenseChunk + c);
-    batch.one.leave(to, cut, me, [&](float(&value)[kPack], int i) {
-      float y[kPack];
-      to_floats(y, batch.two.packs[i]);
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) value[k] += fmaf(a[k], y[k], b[k]);
-    });
+    put(batch, turn, to,
+        [&](int i) { return complete_pack(batch.packs[0][i], batch.packs[1][i], a, b); });
   }
 
   // Where the warp's rows of f lie: position i of them is the pixel above, at, or below position
@@ -171,6 +180,19 @@ struct DenseWgradKernel {
             *reinterpret_cast<const float4*>(buffer + at * kDenseSumPitch + c);
     }
   }
+
+ private:
+  // Stores make(i) of the batch's pixels in four planes, and zeros at its other positions.
+  template <class Make>
+  __device__ __forceinline__ void put(const Batch& batch, const StagingTurn& turn, Pack<T>* planes,
+                                      Make make) const {
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int at = turn.from + me.at + i * kStep;
+      if (at < cut.plane)
+        store_or_zero(planes + me.pack * cut.plane + at, make(i), batch.inside >> i & 1);
+    }
+  }
 };
 
 template <class T, int Tiles>
@@ -184,16 +206,21 @@ __global__ void __launch_bounds__(kDenseWgradThreads, 1)
   k.clear_ends();
   __syncthreads();
   follow();
-  StagingTurn turn;
-  typename Kernel::Batch batch;
-  k.read(batch, turn);
-  k.stage_constants();
-  __syncthreads();
-  while (turn.step == 0) {
-    k.leave(batch, turn);
-    k.advance(turn);
-    if (turn.step < k.steps) k.read(batch, turn);
+  StagingTurn turn = k.first_turn(0);
+  typename Kernel::Batch batches[Kernel::kKinds], &batch = batches[0];
+#pragma unroll 1
+  for (; turn.from < cut.staged(); turn.from += Kernel::kRun) {
+#pragma unroll
+    for (turn.kind = 0; turn.kind < Kernel::kKinds; ++turn.kind) k.read(batches[turn.kind], turn);
+    if (turn.from == 0) {
+      k.stage_constants();
+      __syncthreads();
+    }
+#pragma unroll
+    for (turn.kind = 0; turn.kind < Kernel::kKinds; ++turn.kind) k.leave(batches[turn.kind], turn);
   }
+  turn = k.first_turn(1);
+  if (turn.step < k.steps) k.read(batch, turn);
   show_to_products();
   __syncthreads();
 
