@@ -25,6 +25,7 @@ struct StagingTurn {
   int step = 0, kind = 0;  // 0: f; from 1 on: dy
   int from = 0;
   DensePlace place;
+  int kept = 0;  // positions of f that the tile before has, as its last ones
 };
 
 // 8 · Tiles outs.
@@ -57,11 +58,9 @@ struct DenseWgradKernel {
   Constants of_dy{floats + 2 * kDenseGroup, floats + 2 * kDenseGroup + kOutPacks* kPack};
   DenseOffsets offsets{reinterpret_cast<int*>(floats + dense_wgrad_floats(kColumns))};
 
-  __device__ __forceinline__ Pack<T>* f(int step) const {
+  // Of a tile: f, then dy.
+  __device__ __forceinline__ Pack<T>* stage(int step) const {
     return stages + step % 2 * (kGroupPacks + kOutPacks) * cut.plane;
-  }
-  __device__ __forceinline__ Pack<T>* gradient(int step) const {
-    return f(step) + kGroupPacks * cut.plane;
   }
   // Products reach positions beyond those that are staged.
   __device__ __forceinline__ void clear_ends() const {
@@ -80,7 +79,8 @@ struct DenseWgradKernel {
   }
 
   __device__ __forceinline__ StagingTurn first_turn(int step) const {
-    return {step, 0, 0, dense_place(cut, begin + step)};
+    const DensePlace place = dense_place(cut, begin + step);
+    return {step, 0, 0, place, step > 0 && place.begin == 0 ? cut.first() + cut.pitch : 0};
   }
   __device__ __forceinline__ void advance(StagingTurn& turn) const {
     turn.from += kRun;
@@ -92,7 +92,8 @@ struct DenseWgradKernel {
   __device__ __forceinline__ void read(Batch& batch, const StagingTurn& turn) const {
     const bool is_f = turn.kind == 0;
     DensePlace place = turn.place;
-    if (!is_f) place.begin = cut.first(), place.end = place.last;
+    place.begin = is_f ? max(place.begin, turn.kept) : cut.first();
+    if (!is_f) place.end = place.last;
     const int pitch = is_f ? in.pitch : dy.pitch;
     const int c = (is_f ? c0 : (turn.kind - 1) * kDenseChunk) + me.pack * kPack;
     const T* const one = (is_f ? in.x : dy.grad) + c;
@@ -116,17 +117,16 @@ struct DenseWgradKernel {
 #pragma unroll
       for (int chunk = 0; chunk < 2; ++chunk)
         visit_operand(in, of_in, chunk * kDenseChunk + c, [&](auto change) {
-          put(batch, turn, f(turn.step) + chunk * kDensePacks * cut.plane,
+          put(batch, turn, turn.kept, chunk * kDensePacks,
               [&](int i) { return change(batch.packs[chunk][i]); });
         });
       return;
     }
-    const int chunk = turn.kind - 1;
-    Pack<T>* const to = gradient(turn.step) + chunk * kDensePacks * cut.plane;
-    if (!dy.normed()) return put(batch, turn, to, [&](int i) { return batch.packs[0][i]; });
+    const int chunk = turn.kind - 1, pack = kGroupPacks + chunk * kDensePacks;
+    if (!dy.normed()) return put(batch, turn, 0, pack, [&](int i) { return batch.packs[0][i]; });
     float a[kPack], b[kPack];
     of_dy.load(a, b, chunk * kDenseChunk + c);
-    put(batch, turn, to,
+    put(batch, turn, 0, pack,
         [&](int i) { return complete_pack(batch.packs[0][i], batch.packs[1][i], a, b); });
   }
 
@@ -134,7 +134,7 @@ struct DenseWgradKernel {
   // i + 1 from the tile's first pixel on.
   __device__ __forceinline__ uint32_t rows(int step) const {
     return rows_address<Inner::positions>(
-        banded::shared_address(f(step) + me.warpgroup * cut.pitch), cut.plane);
+        banded::shared_address(stage(step) + me.warpgroup * cut.pitch), cut.plane);
   }
   __device__ __forceinline__ void begin_tile(Rows& a, int step) const {
     load_rows<Inner::positions>(a[0], rows(step));
@@ -142,17 +142,18 @@ struct DenseWgradKernel {
   // Begins products [from, to) of a tile. At position i of f, tap kw belongs to dy at i − kw.
   __device__ __forceinline__ void multiply(Sums& sum, Rows& a, int step, int from, int to) const {
     const uint64_t of_dy = planes_descriptor<Inner::positions>(
-        banded::shared_address(gradient(step) + cut.first() - 2), cut.plane);
+        banded::shared_address(stage(step) + kGroupPacks * cut.plane + cut.first() - 2), cut.plane);
     const uint32_t of_f = rows(step);
 #pragma unroll 1
-    for (int product = from; product < to; ++product)
+    for (int first = from * kDenseWgradDepth; first < to * kDenseWgradDepth;
+         first += kDenseWgradDepth)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int at = product * kDenseWgradDepth + half * kWarpgroupDepth;
+        const int at = first + half * kWarpgroupDepth;
         open_products();
 #pragma unroll
         for (int kw = 0; kw < 3; ++kw)
-          multiply_rows<T, Inner::positions>(sum[kw], a[half], of_dy + at + 2 - kw);
+          multiply_rows<T, Inner::positions>(sum[kw], a[half], moved(of_dy, at + 2 - kw));
         commit_products();
         wait_products<1>();  // so the other rows are free
         load_rows<Inner::positions>(a[1 - half], of_f + (at + kWarpgroupDepth) * kPackBytes);
@@ -182,15 +183,21 @@ struct DenseWgradKernel {
   }
 
  private:
-  // Stores make(i) of the batch's pixels in four planes, and zeros at its other positions.
+  // Stores make(i) of the batch's pixels in four planes from `pack` on, and zeros at its other
+  // positions; the first `kept` positions are those of the tile before.
   template <class Make>
-  __device__ __forceinline__ void put(const Batch& batch, const StagingTurn& turn, Pack<T>* planes,
-                                      Make make) const {
+  __device__ __forceinline__ void put(const Batch& batch, const StagingTurn& turn, int kept,
+                                      int pack, Make make) const {
+    const int plane = (pack + me.pack) * cut.plane;
+    Pack<T>* const to = stage(turn.step) + plane;
+    const Pack<T>* const before = stage(turn.step + 1) + plane + cut.rows * cut.pitch;
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const int at = turn.from + me.at + i * kStep;
-      if (at < cut.plane)
-        store_or_zero(planes + me.pack * cut.plane + at, make(i), batch.inside >> i & 1);
+      if (at < kept)
+        to[at] = before[at];
+      else if (at < cut.plane)
+        store_or_zero(to + at, make(i), batch.inside >> i & 1);
     }
   }
 };
