@@ -34,10 +34,11 @@ struct DenseOffsets {
   __device__ __forceinline__ void stage(const DenseCut& cut, const DenseThread& me) const {
     for (int i = me.index; i < kDenseMostStaged; i += me.count) at[i] = dense_offset(cut, i);
   }
-  // The pixel of the batch at position i of a tile, if it lies before `end`, or −1.
+  // The pixel of the batch at position i of a tile, if it lies before `end`, or a negative number,
+  // as which kDenseBorder comes out by itself.
   __device__ __forceinline__ int pixel(const DensePlace& place, int i, int end) const {
-    const int offset = at[i];
-    return offset != kDenseBorder && i >= place.begin && i < end ? place.pixel + offset : -1;
+    const int pixel = place.pixel + at[i];
+    return i >= place.begin && i < end ? pixel : -1;
   }
 };
 

@@ -19,6 +19,27 @@ namespace {
 constexpr int kGroupPacks = kDenseGroup / kPack;
 constexpr int kFraction = 256;
 
+// from + pixel · pitch: one instruction, whatever the compiler knows of the pitch.
+template <class T>
+__device__ __forceinline__ const T* at_pixel(const T* from, int pixel, int pitch) {
+  const T* at;
+  asm("mad.wide.s32 %0, %1, %2, %3;"
+      : "=l"(at)
+      : "r"(pixel), "r"(pitch * static_cast<int>(sizeof(T))), "l"(from));
+  return at;
+}
+
+// A pack, or any bits, for whoever takes none of them.
+template <class T>
+__device__ __forceinline__ Pack<T> load_or_any(bool wanted, const T* from) {
+  uint4 bits;
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
+      : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+      : "l"(from), "r"(int{wanted}));
+  return *reinterpret_cast<const Pack<T>*>(&bits);
+}
+
 // What is staged in one turn: a run of positions of f or of 32 outs of dy, in the tile `step` of
 // the block.
 struct StagingTurn {
@@ -89,25 +110,18 @@ struct DenseWgradKernel {
     if (++turn.kind == kKinds) turn = first_turn(turn.step + 1);
   }
   // Asks for what a turn stages, at the positions that have pixels; of dy, those with results.
+  // Where there are no such channels it reads others: the sums that they go into are left.
   __device__ __forceinline__ void read(Batch& batch, const StagingTurn& turn) const {
-    const bool is_f = turn.kind == 0;
     DensePlace place = turn.place;
-    place.begin = is_f ? max(place.begin, turn.kept) : cut.first();
-    if (!is_f) place.end = place.last;
-    const int pitch = is_f ? in.pitch : dy.pitch;
-    const int c = (is_f ? c0 : (turn.kind - 1) * kDenseChunk) + me.pack * kPack;
-    const T* const one = (is_f ? in.x : dy.grad) + c;
-    const T* const two = is_f ? one + kDenseChunk : dy.x + c;
-    const bool has_one = c < (is_f ? in.channels : dy.channels);
-    const bool has_two = is_f ? c + kDenseChunk < in.channels : has_one && dy.normed();
-    batch.inside = 0;
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      const int pixel = offsets.pixel(place, turn.from + me.at + i * kStep, place.end);
-      const int64_t at = int64_t{pixel} * pitch;
-      batch.packs[0][i] = load_if(pixel >= 0 && has_one, one + at);
-      batch.packs[1][i] = load_if(pixel >= 0 && has_two, two + at);
-      batch.inside |= uint32_t{pixel >= 0} << i;
+    if (turn.kind == 0) {
+      place.begin = max(place.begin, turn.kept);
+      const int c = c0 + me.pack * kPack, second = c + kDenseChunk;
+      ask(batch, turn, place, in.x + (c < in.channels ? c : c0),
+          in.x + (second < in.channels ? second : c0), in.pitch);
+    } else {
+      place.begin = cut.first(), place.end = place.last;
+      const int c = (turn.kind - 1) * kDenseChunk + me.pack * kPack, o = c < dy.channels ? c : 0;
+      ask(batch, turn, place, dy.grad + o, (dy.normed() ? dy.x : dy.grad) + o, dy.pitch);
     }
   }
   // Leaves f, or dy = G + scale·y + shift.
@@ -183,6 +197,18 @@ struct DenseWgradKernel {
   }
 
  private:
+  __device__ __forceinline__ void ask(Batch& batch, const StagingTurn& turn,
+                                      const DensePlace& place, const T* one, const T* two,
+                                      int pitch) const {
+    batch.inside = 0;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int pixel = offsets.pixel(place, turn.from + me.at + i * kStep, place.end);
+      batch.packs[0][i] = load_or_any(pixel >= 0, at_pixel(one, pixel, pitch));
+      batch.packs[1][i] = load_or_any(pixel >= 0, at_pixel(two, pixel, pitch));
+      batch.inside |= uint32_t{pixel >= 0} << i;
+    }
+  }
   // Stores make(i) of the batch's pixels in four planes from `pack` on, and zeros at its other
   // positions; the first `kept` positions are those of the tile before.
   template <class Make>
