@@ -34,10 +34,11 @@ struct DenseWork {
   int depth = kDenseRows;  // positions of a product
   int ahead = 0;           // positions behind the last result that products reach
   int most_products = 1;   // of a tile
-  int product_clocks = 1;  // of a multiprocessor for one of them
-  int stage_clocks = 1;    // for 64 staged positions
-  int first_clocks = 0;    // and for those of the first tile, which no product hides
-  int most_units = 1;      // rows of the partial sums
+  int most_staged = kDenseMostStaged;  // positions of one
+  int product_clocks = 1;              // of a multiprocessor for one of them
+  int stage_clocks = 1;                // for 64 staged positions
+  int first_clocks = 0;                // and for those of the first tile, which no product hides
+  int most_units = 1;                  // rows of the partial sums
 };
 
 // A tile is `rows` rows of each of `images` images: all of an image, if there are several.
@@ -135,8 +136,7 @@ inline DenseCut dense_cut(const DenseWork& w, const DeviceLimits& limits) {
   DenseCut best{};
   const auto consider = [&](int rows, int images) {
     const DenseCut c = dense_tiling(w, rows, images, limits);
-    if (c.products > w.most_products || c.staged() > kDenseMostStaged || c.shared > room)
-      return false;
+    if (c.products > w.most_products || c.staged() > w.most_staged || c.shared > room) return false;
     if (best.units == 0 || dense_time(w, c) < dense_time(w, best)) best = c;
     return true;
   };
@@ -219,7 +219,8 @@ inline DenseCut dense_dgrad_cut(int batch, int height, int width, int channels, 
 
 // A block takes a group of channels; each of its warpgroups one row of the window.
 constexpr int kDenseWgradThreads = 384;
-constexpr int kDenseWgradDepth = 32;  // positions that a warpgroup multiplies in one step
+constexpr int kDenseWgradDepth = 32;    // positions that a warpgroup multiplies in one step
+constexpr int kDenseWgradStaged = 576;  // at most: whole runs of what the threads stage together
 
 // The floats from one row of a block's sums to the next: all lanes of a warp write to other banks.
 constexpr int kDenseSumPitch = kDenseGroup + 4;
@@ -246,7 +247,8 @@ inline DenseCut dense_wgrad_cut(int batch, int height, int width, int channels, 
                     .least = kDenseTaps * columns * kDenseSumPitch * kFloat,
                     .depth = kDenseWgradDepth,
                     .ahead = 1,  // a row's border, and one more
-                    .most_products = kDenseMostStaged / kDenseWgradDepth,
+                    .most_products = kDenseWgradStaged / kDenseWgradDepth,
+                    .most_staged = kDenseWgradStaged,
                     .product_clocks = kDenseTaps * columns,
                     .stage_clocks = 150,
                     .first_clocks = 700,

@@ -40,6 +40,11 @@ __device__ __forceinline__ uint64_t planes_descriptor(uint32_t from, int plane) 
   return static_cast<uint64_t>((from & 0x3ffffu) >> 4) | leading << 16 | stride << 32;
 }
 
+// An operand n packs further, by one addition: addresses do not leave the lower word.
+__device__ __forceinline__ uint64_t moved(uint64_t operand, int n) {
+  return (operand & 0xffffffff00000000ull) | static_cast<uint32_t>(static_cast<int>(operand) + n);
+}
+
 // Whether the code that is compiled runs on a device that has such products.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 constexpr bool kWarpgroups = true;

@@ -86,7 +86,8 @@ struct DenseForwardKernel {
                dense_place(cut, begin + step / chunks), me);
   }
   __device__ __forceinline__ void fill(const Chunk& chunk, int step) const {
-    chunk.leave_operand(stage(step) + me.pack * cut.plane, cut, me, in, constants, channel(step));
+    visit_operand(in, constants, channel(step),
+                  [&](auto f) { chunk.leave(stage(step) + me.pack * cut.plane, cut, me, f); });
   }
 
   // Begins the products of a chunk, with those of the warpgroup's 64 positions for which

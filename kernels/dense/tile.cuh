@@ -35,10 +35,11 @@ struct DenseOffsets {
   __device__ __forceinline__ void stage(const DenseCut& cut, const DenseThread& me) const {
     for (int i = me.index; i < kDenseMostStaged; i += me.count) at[i] = dense_offset(cut, i);
   }
-  // The pixel of the batch at position i of a tile, if it lies before `end`, or −1.
+  // The pixel of the batch at position i of a tile, if it lies before `end`, or a negative number,
+  // as which kDenseBorder comes out by itself.
   __device__ __forceinline__ int pixel(const DensePlace& place, int i, int end) const {
-    const int offset = at[i];
-    return offset != kDenseBorder && i >= place.begin && i < end ? place.pixel + offset : -1;
+    const int pixel = place.pixel + at[i];
+    return i >= place.begin && i < end ? pixel : -1;
   }
 };
 
@@ -63,16 +64,61 @@ struct Constants {
   }
 };
 
+template <class T>
+__device__ __forceinline__ void store_or_zero(Pack<T>* to, const Pack<T>& pack, bool wanted) {
+  uint4 bits = *reinterpret_cast<const uint4*>(&pack);
+  if (!wanted) bits = uint4{};
+  *reinterpret_cast<uint4*>(to) = bits;
+}
+
+// The pack of the larger of each value and 0; NaN stays. The conversion does it.
+template <class T>
+__device__ __forceinline__ Pack<T> rectified(const float (&value)[kPack]) {
+  Pack<T> pack;
+#pragma unroll
+  for (int k = 0; k < kPack; k += 2) {
+    uint32_t& pair = *reinterpret_cast<uint32_t*>(&pack.at[k]);
+    if constexpr (std::is_same_v<T, __half>)
+      asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(value[k + 1]), "f"(value[k]));
+    else
+      asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(value[k + 1]), "f"(value[k]));
+  }
+  return pack;
+}
+
+// Calls use(f), where f makes a pack of the operand from a pack of x; c is the pack's channel among
+// the constants.
+template <class T, class Use>
+__device__ __forceinline__ void visit_operand(const OperandView<T>& in, const Constants& constants,
+                                              int c, Use use) {
+  if (in.plain()) return use([](const Pack<T>& x) { return x; });
+  float a[kPack], b[kPack];
+  constants.load(a, b, c);
+  const auto change = [&](const Pack<T>& x, auto round) {
+    float value[kPack];
+    to_floats(value, x);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) value[k] = fmaf(a[k], value[k], b[k]);
+    return round(value);
+  };
+  if (in.act == Activation::relu)
+    use([&](const Pack<T>& x) {
+      return change(x, [](const float(&value)[kPack]) { return rectified<T>(value); });
+    });
+  else
+    use([&](const Pack<T>& x) {
+      return change(x, [](const float(&value)[kPack]) { return vector_of<T>(value); });
+    });
+}
+
 // A chunk of 32 channels in the registers of a block's threads, on its way to shared memory: the
-// positions that a thread has, all or a run of them, as many together as have no branch between
-// them.
-template <class T, int Threads, int Most = dense_up(kDenseMostStaged, Threads / kDensePacks),
-          int Together = dense_up(Most, 2)>
+// positions that a thread has, as many together as have no branch between them.
+template <class T, int Threads>
 struct DenseChunk {
-  static constexpr int kStep = Threads / kDensePacks, kMost = Most, kTogether = Together;
+  static constexpr int kStep = Threads / kDensePacks;
+  static constexpr int kMost = dense_up(kDenseMostStaged, kStep), kTogether = dense_up(kMost, 2);
 
   Pack<T> packs[kMost];
-  int from = 0;         // the run's first position
   uint32_t inside = 0;  // which of them are pixels
 
   // Asks for channels c … c + 7 of the thread's positions of x (pixels, pitch); `present` if there
@@ -83,10 +129,10 @@ struct DenseChunk {
     inside = 0;
 #pragma unroll
     for (int first = 0; first < kMost; first += kTogether) {
-      if (from + first * kStep >= cut.staged()) break;
+      if (first * kStep >= cut.staged()) break;
 #pragma unroll
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
-        const int pixel = offsets.pixel(place, from + me.at + i * kStep, place.end);
+        const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
         const bool wanted = pixel >= 0 && present;
         packs[i] = load_if(wanted, x + int64_t{pixel} * pitch);
         inside |= uint32_t{wanted} << i;
@@ -94,44 +140,19 @@ struct DenseChunk {
     }
   }
 
-  // Leaves change(values) of the pixels in the thread's plane, and zeros at the other positions.
+  // Leaves change(pack) of the pixels in the thread's plane, and zeros at the other positions.
   template <class Change>
   __device__ __forceinline__ void leave(Pack<T>* plane, const DenseCut& cut, const DenseThread& me,
                                         Change change) const {
 #pragma unroll
     for (int first = 0; first < kMost; first += kTogether) {
-      if (from + first * kStep >= cut.staged()) break;
+      if (first * kStep >= cut.staged()) break;
 #pragma unroll
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
-        const int at = from + me.at + i * kStep;
-        float value[kPack];
-        to_floats(value, packs[i]);
-        change(value, i);
-        const Pack<T> changed = vector_of<T>(value);
-        uint4 bits = *reinterpret_cast<const uint4*>(&changed);
-        if (!(inside >> i & 1)) bits = uint4{};
-        if (at < cut.plane) *reinterpret_cast<uint4*>(plane + at) = bits;
+        const int at = me.at + i * kStep;
+        if (at < cut.plane) store_or_zero(plane + at, change(packs[i]), inside >> i & 1);
       }
     }
-  }
-
-  // The same of f(x) of an operand, whose constants are those of channel c.
-  __device__ __forceinline__ void leave_operand(Pack<T>* plane, const DenseCut& cut,
-                                                const DenseThread& me, const OperandView<T>& in,
-                                                const Constants& constants, int c) const {
-    if (in.plain()) return leave(plane, cut, me, [](float(&)[kPack], int) {});
-    float a[kPack], b[kPack];
-    constants.load(a, b, c);
-    if (in.act == Activation::relu)
-      leave(plane, cut, me, [&](float(&value)[kPack], int) {
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) value[k] = positive_part(fmaf(a[k], value[k], b[k]));
-      });
-    else
-      leave(plane, cut, me, [&](float(&value)[kPack], int) {
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) value[k] = fmaf(a[k], value[k], b[k]);
-      });
   }
 };
 

@@ -19,11 +19,34 @@ namespace {
 constexpr int kGroupPacks = kDenseGroup / kPack;
 constexpr int kFraction = 256;
 
+// from + pixel · pitch: one instruction, whatever the compiler knows of the pitch.
+template <class T>
+__device__ __forceinline__ const T* at_pixel(const T* from, int pixel, int pitch) {
+  const T* at;
+  asm("mad.wide.s32 %0, %1, %2, %3;"
+      : "=l"(at)
+      : "r"(pixel), "r"(pitch * static_cast<int>(sizeof(T))), "l"(from));
+  return at;
+}
+
+// A pack, or any bits, for whoever takes none of them.
+template <class T>
+__device__ __forceinline__ Pack<T> load_or_any(bool wanted, const T* from) {
+  uint4 bits;
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
+      : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+      : "l"(from), "r"(int{wanted}));
+  return *reinterpret_cast<const Pack<T>*>(&bits);
+}
+
 // What is staged in one turn: a run of positions of f or of 32 outs of dy, in the tile `step` of
 // the block.
 struct StagingTurn {
   int step = 0, kind = 0;  // 0: f; from 1 on: dy
   int from = 0;
+  DensePlace place;
+  int kept = 0;  // positions of f that the tile before has, as its last ones
 };
 
 // 8 · Tiles outs.
@@ -32,12 +55,13 @@ struct DenseWgradKernel {
   static constexpr int kColumns = 8 * Tiles, kOutPacks = dense_wgrad_packs(kColumns) - kGroupPacks;
   static constexpr int kKinds = 1 + kOutPacks / kDensePacks;
   static constexpr int kTogether = Tiles <= 4 ? 3 : 2;  // positions of a thread in a turn
-  using Chunk = DenseChunk<T, kDenseWgradThreads, kTogether, kTogether>;
-  // Two chunks of f, or G and y.
+  static constexpr int kStep = kDenseWgradThreads / kDensePacks, kRun = kTogether * kStep;
+  static_assert(kDenseWgradStaged % kRun == 0);
+  // A pack of f in each of its two chunks, or of G and y.
   struct Batch {
-    Chunk one, two;
+    Pack<T> packs[2][kTogether];
+    uint32_t inside;  // which positions are pixels
   };
-  static constexpr int kRun = kTogether * Chunk::kStep;
   using Sums = float[3][Tiles][4];
   using Rows = uint32_t[2][4];  // of f, for a product and the one after it
 
@@ -55,11 +79,9 @@ struct DenseWgradKernel {
   Constants of_dy{floats + 2 * kDenseGroup, floats + 2 * kDenseGroup + kOutPacks* kPack};
   DenseOffsets offsets{reinterpret_cast<int*>(floats + dense_wgrad_floats(kColumns))};
 
-  __device__ __forceinline__ Pack<T>* f(int step) const {
+  // Of a tile: f, then dy.
+  __device__ __forceinline__ Pack<T>* stage(int step) const {
     return stages + step % 2 * (kGroupPacks + kOutPacks) * cut.plane;
-  }
-  __device__ __forceinline__ Pack<T>* gradient(int step) const {
-    return f(step) + kGroupPacks * cut.plane;
   }
   // Products reach positions beyond those that are staged.
   __device__ __forceinline__ void clear_ends() const {
@@ -70,62 +92,63 @@ struct DenseWgradKernel {
   __device__ __forceinline__ void stage_constants() const {
     of_in.stage(kDenseGroup, c0, in.channels, me,
                 [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
-    of_dy.stage(kOutPacks * kPack, 0, dy.channels, me, [&](int c) {
+    DenseThread other = me;  // so that no thread waits twice
+    other.index = me.count - 1 - me.index;
+    of_dy.stage(kOutPacks * kPack, 0, dy.channels, other, [&](int c) {
       return GradientSource<T>{dy, nullptr}.constants(c);
     });
   }
 
+  __device__ __forceinline__ StagingTurn first_turn(int step) const {
+    const DensePlace place = dense_place(cut, begin + step);
+    return {step, 0, 0, place, step > 0 && place.begin == 0 ? cut.first() + cut.pitch : 0};
+  }
   __device__ __forceinline__ void advance(StagingTurn& turn) const {
     turn.from += kRun;
     if (turn.from < cut.staged()) return;
     turn.from = 0;
-    if (++turn.kind < kKinds) return;
-    turn.kind = 0;
-    ++turn.step;
+    if (++turn.kind == kKinds) turn = first_turn(turn.step + 1);
   }
-  // Asks for what a turn stages.
+  // Asks for what a turn stages, at the positions that have pixels; of dy, those with results.
+  // Where there are no such channels it reads others: the sums that they go into are left.
   __device__ __forceinline__ void read(Batch& batch, const StagingTurn& turn) const {
-    DensePlace place = dense_place(cut, begin + turn.step);
-    batch.one.from = batch.two.from = turn.from;
+    DensePlace place = turn.place;
     if (turn.kind == 0) {
-      const int c = c0 + me.pack * kPack;
-      batch.one.read(in.x + c, in.pitch, c < in.channels, cut, offsets, place, me);
-      batch.two.read(in.x + c + kDenseChunk, in.pitch, c + kDenseChunk < in.channels, cut, offsets,
-                     place, me);
-    } else {  // only where there are results
+      place.begin = max(place.begin, turn.kept);
+      const int c = c0 + me.pack * kPack, second = c + kDenseChunk;
+      ask(batch, turn, place, in.x + (c < in.channels ? c : c0),
+          in.x + (second < in.channels ? second : c0), in.pitch);
+    } else {
       place.begin = cut.first(), place.end = place.last;
-      const int c = (turn.kind - 1) * kDenseChunk + me.pack * kPack;
-      batch.one.read(dy.grad + c, dy.pitch, c < dy.channels, cut, offsets, place, me);
-      if (dy.normed()) batch.two.read(dy.x + c, dy.pitch, c < dy.channels, cut, offsets, place, me);
+      const int c = (turn.kind - 1) * kDenseChunk + me.pack * kPack, o = c < dy.channels ? c : 0;
+      ask(batch, turn, place, dy.grad + o, (dy.normed() ? dy.x : dy.grad) + o, dy.pitch);
     }
   }
   // Leaves f, or dy = G + scale·y + shift.
   __device__ __forceinline__ void leave(const Batch& batch, const StagingTurn& turn) const {
     const int c = me.pack * kPack;
     if (turn.kind == 0) {
-      Pack<T>* const to = f(turn.step) + me.pack * cut.plane;
-      batch.one.leave_operand(to, cut, me, in, of_in, c);
-      batch.two.leave_operand(to + kDensePacks * cut.plane, cut, me, in, of_in, kDenseChunk + c);
+#pragma unroll
+      for (int chunk = 0; chunk < 2; ++chunk)
+        visit_operand(in, of_in, chunk * kDenseChunk + c, [&](auto change) {
+          put(batch, turn, turn.kept, chunk * kDensePacks,
+              [&](int i) { return change(batch.packs[chunk][i]); });
+        });
       return;
     }
-    const int chunk = turn.kind - 1;
-    Pack<T>* const to = gradient(turn.step) + (chunk * kDensePacks + me.pack) * cut.plane;
-    if (!dy.normed()) return batch.one.leave(to, cut, me, [](float(&)[kPack], int) {});
+    const int chunk = turn.kind - 1, pack = kGroupPacks + chunk * kDensePacks;
+    if (!dy.normed()) return put(batch, turn, 0, pack, [&](int i) { return batch.packs[0][i]; });
     float a[kPack], b[kPack];
     of_dy.load(a, b, chunk * kDenseChunk + c);
-    batch.one.leave(to, cut, me, [&](float(&value)[kPack], int i) {
-      float y[kPack];
-      to_floats(y, batch.two.packs[i]);
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) value[k] += fmaf(a[k], y[k], b[k]);
-    });
+    put(batch, turn, 0, pack,
+        [&](int i) { return complete_pack(batch.packs[0][i], batch.packs[1][i], a, b); });
   }
 
   // Where the warp's rows of f lie: position i of them is the pixel above, at, or below position
   // i + 1 from the tile's first pixel on.
   __device__ __forceinline__ uint32_t rows(int step) const {
     return rows_address<Inner::positions>(
-        banded::shared_address(f(step) + me.warpgroup * cut.pitch), cut.plane);
+        banded::shared_address(stage(step) + me.warpgroup * cut.pitch), cut.plane);
   }
   __device__ __forceinline__ void begin_tile(Rows& a, int step) const {
     load_rows<Inner::positions>(a[0], rows(step));
@@ -133,17 +156,18 @@ struct DenseWgradKernel {
   // Begins products [from, to) of a tile. At position i of f, tap kw belongs to dy at i − kw.
   __device__ __forceinline__ void multiply(Sums& sum, Rows& a, int step, int from, int to) const {
     const uint64_t of_dy = planes_descriptor<Inner::positions>(
-        banded::shared_address(gradient(step) + cut.first() - 2), cut.plane);
+        banded::shared_address(stage(step) + kGroupPacks * cut.plane + cut.first() - 2), cut.plane);
     const uint32_t of_f = rows(step);
 #pragma unroll 1
-    for (int product = from; product < to; ++product)
+    for (int first = from * kDenseWgradDepth; first < to * kDenseWgradDepth;
+         first += kDenseWgradDepth)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int at = product * kDenseWgradDepth + half * kWarpgroupDepth;
+        const int at = first + half * kWarpgroupDepth;
         open_products();
 #pragma unroll
         for (int kw = 0; kw < 3; ++kw)
-          multiply_rows<T, Inner::positions>(sum[kw], a[half], of_dy + at + 2 - kw);
+          multiply_rows<T, Inner::positions>(sum[kw], a[half], moved(of_dy, at + 2 - kw));
         commit_products();
         wait_products<1>();  // so the other rows are free
         load_rows<Inner::positions>(a[1 - half], of_f + (at + kWarpgroupDepth) * kPackBytes);
@@ -171,6 +195,37 @@ struct DenseWgradKernel {
             *reinterpret_cast<const float4*>(buffer + at * kDenseSumPitch + c);
     }
   }
+
+ private:
+  __device__ __forceinline__ void ask(Batch& batch, const StagingTurn& turn,
+                                      const DensePlace& place, const T* one, const T* two,
+                                      int pitch) const {
+    batch.inside = 0;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int pixel = offsets.pixel(place, turn.from + me.at + i * kStep, place.end);
+      batch.packs[0][i] = load_or_any(pixel >= 0, at_pixel(one, pixel, pitch));
+      batch.packs[1][i] = load_or_any(pixel >= 0, at_pixel(two, pixel, pitch));
+      batch.inside |= uint32_t{pixel >= 0} << i;
+    }
+  }
+  // Stores make(i) of the batch's pixels in four planes from `pack` on, and zeros at its other
+  // positions; the first `kept` positions are those of the tile before.
+  template <class Make>
+  __device__ __forceinline__ void put(const Batch& batch, const StagingTurn& turn, int kept,
+                                      int pack, Make make) const {
+    const int plane = (pack + me.pack) * cut.plane;
+    Pack<T>* const to = stage(turn.step) + plane;
+    const Pack<T>* const before = stage(turn.step + 1) + plane + cut.rows * cut.pitch;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int at = turn.from + me.at + i * kStep;
+      if (at < kept)
+        to[at] = before[at];
+      else if (at < cut.plane)
+        store_or_zero(to + at, make(i), batch.inside >> i & 1);
+    }
+  }
 };
 
 template <class T, int Tiles>
@@ -184,16 +239,21 @@ __global__ void __launch_bounds__(kDenseWgradThreads, 1)
   k.clear_ends();
   __syncthreads();
   follow();
-  StagingTurn turn;
-  typename Kernel::Batch batch;
-  k.read(batch, turn);
-  k.stage_constants();
-  __syncthreads();
-  while (turn.step == 0) {
-    k.leave(batch, turn);
-    k.advance(turn);
-    if (turn.step < k.steps) k.read(batch, turn);
+  StagingTurn turn = k.first_turn(0);
+  typename Kernel::Batch batches[Kernel::kKinds], &batch = batches[0];
+#pragma unroll 1
+  for (; turn.from < cut.staged(); turn.from += Kernel::kRun) {
+#pragma unroll
+    for (turn.kind = 0; turn.kind < Kernel::kKinds; ++turn.kind) k.read(batches[turn.kind], turn);
+    if (turn.from == 0) {
+      k.stage_constants();
+      __syncthreads();
+    }
+#pragma unroll
+    for (turn.kind = 0; turn.kind < Kernel::kKinds; ++turn.kind) k.leave(batches[turn.kind], turn);
   }
+  turn = k.first_turn(1);
+  if (turn.step < k.steps) k.read(batch, turn);
   show_to_products();
   __syncthreads();
 
