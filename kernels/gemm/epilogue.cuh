@@ -136,14 +136,63 @@ __device__ __forceinline__ void stage_operand(float* constants, int columns, int
   constants[2 * columns + column] = norm.mean;
 }
 
-// Those of half a pack, and the activation of x there.
-struct OperandHalf {
-  float scale[kHalfPack], shift[kHalfPack], mean[kHalfPack];
+// Those of V channels.
+template <int V>
+struct OperandConstants {
+  float scale[V], shift[V], mean[V];
 
-  __device__ __forceinline__ OperandHalf(const float* constants, int columns, int column) {
+  __device__ __forceinline__ OperandConstants(const float* constants, int columns, int column) {
     load_floats(scale, constants + column);
     load_floats(shift, constants + columns + column);
     load_floats(mean, constants + 2 * columns + column);
+  }
+};
+
+// act and act' of u = scale·x + shift, folded by fold_norm(), whose scale is gamma·inv_std divided
+// by kUnfold.
+template <Activation Act>
+struct Through {
+  static constexpr float kUnfold = Act == Activation::silu ? 2.f : 1.f;
+
+  __device__ __forceinline__ Activated<float> operator()(float u) const {
+    if constexpr (Act == Activation::silu)
+      return silu_with_slope_of_half(u);
+    else
+      return activate(Act, u);
+  }
+};
+// One that is not known before.
+struct ThroughAny {
+  static constexpr float kUnfold = 1.f;
+  Activation act;  // not SiLU
+
+  __device__ __forceinline__ Activated<float> operator()(float u) const { return activate(act, u); }
+};
+
+template <int V, class Act>
+__device__ __forceinline__ void activate_values(float (&h)[V], const float (&x)[V],
+                                                const OperandConstants<V>& of, Act activation) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) h[k] = activation(fmaf(of.scale[k], x[k], of.shift[k])).h;
+}
+
+// Σt and Σt·(x − mean) of V channels, over the pixels of a thread.
+template <int V>
+struct SinkSums {
+  float t[V] = {}, t_centred[V] = {};
+
+  // value = gamma·inv_std·t + old of one pixel, with t = df·act', which is added.
+  template <class Act>
+  __device__ __forceinline__ void take(float (&value)[V], const float (&df)[V], const float (&x)[V],
+                                       const float (&old)[V], const OperandConstants<V>& of,
+                                       Act activation) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const float through = df[k] * activation(fmaf(of.scale[k], x[k], of.shift[k])).slope;
+      t[k] += through;
+      t_centred[k] = fmaf(through, x[k] - of.mean[k], t_centred[k]);
+      value[k] = fmaf(through, Act::kUnfold * of.scale[k], old[k]);
+    }
   }
 };
 
@@ -182,14 +231,11 @@ struct SinkEpilogue {
     if (!reads_x())
       store_plain(df, me, tile, at, slot);
     else if (in.act == Activation::silu)
-      store_through(df, me, tile, at, slot, constants, sums, 2.f,
-                    [](float v) { return silu_with_slope_of_half(v); });
+      store_through(df, me, tile, at, slot, constants, sums, Through<Activation::silu>{});
     else if (in.act == Activation::relu)
-      store_through(df, me, tile, at, slot, constants, sums, 1.f,
-                    [](float u) { return activate(Activation::relu, u); });
+      store_through(df, me, tile, at, slot, constants, sums, Through<Activation::relu>{});
     else
-      store_through(df, me, tile, at, slot, constants, sums, 1.f,
-                    [act = in.act](float u) { return activate(act, u); });
+      store_through(df, me, tile, at, slot, constants, sums, ThroughAny{in.act});
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c, int) const {
@@ -220,41 +266,37 @@ struct SinkEpilogue {
     });
   }
 
-  // Back through the activation and the norm; activation(u / halved) is act and act' of u.
+  // Back through the activation and the norm.
   template <class Act>
   __device__ __forceinline__ void store_through(const float (&df)[kTileRows][kPack],
                                                 const TileThread& me, const Tile& tile,
                                                 const BlockPlace& at, const Pack<T>* slot,
                                                 const float* constants, const ProductSums& sums,
-                                                float halved, Act activation) const {
-    float sum_t[2][kHalfPack] = {}, sum_t_xhat[2][kHalfPack] = {};
+                                                Act activation) const {
+    SinkSums<kHalfPack> sum[2];
     for_rows(at.c < in.channels ? tile : Tile{}, me.row, [&](int i, int64_t pixel) {
       Pack<T> grad, h;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
-        float x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack], act[kHalfPack];
+        const OperandConstants<kHalfPack> of(constants, sums.columns, at.column + half * kHalfPack);
+        float d[kHalfPack], x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack];
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) d[k] = df[i][half * kHalfPack + k];
         load_half(x, slot + i * kWarp, half);
         if (adds()) load_half(old, slot + (kTileRows + i) * kWarp, half);
-#pragma unroll
-        for (int k = 0; k < kHalfPack; ++k) {
-          const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
-          const float t = df[i][half * kHalfPack + k] * a.slope;
-          sum_t[half][k] += t;
-          sum_t_xhat[half][k] = fmaf(t, x[k] - of.mean[k], sum_t_xhat[half][k]);
-          value[k] = fmaf(t, halved * of.scale[k], old[k]);
-          act[k] = a.h;
-        }
+        sum[half].take(value, d, x, old, of, activation);
         half_of(grad, half) = vector_of<T>(value);
-        half_of(h, half) = vector_of<T>(act);
+        if (!f) continue;
+        activate_values(value, x, of, activation);
+        half_of(h, half) = vector_of<T>(value);
       }
       store_vector(gradient_at(pixel, at.c), grad);
       if (f) store_vector(f + pixel * in.channels + at.c, h);
     });
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      sums.fold(0, me.warp, at.column + half * kHalfPack, sum_t[half]);
-      sums.fold(1, me.warp, at.column + half * kHalfPack, sum_t_xhat[half]);
+      sums.fold(0, me.warp, at.column + half * kHalfPack, sum[half].t);
+      sums.fold(1, me.warp, at.column + half * kHalfPack, sum[half].t_centred);
     }
   }
 };
@@ -289,11 +331,9 @@ struct GatedEpilogue {
     const Tile rows = at.c < in.channels ? tile : Tile{};
     const float* const gates = in.gate + int64_t{tile.image} * in.channels + at.c;
     if (in.act == Activation::silu)
-      store_gated(df, me, rows, at, slot, gates, constants, sums,
-                  [](float v) { return silu_with_slope_of_half(v); });
+      store_gated(df, me, rows, at, slot, gates, constants, sums, Through<Activation::silu>{});
     else
-      store_gated(df, me, rows, at, slot, gates, constants, sums,
-                  [act = in.act](float u) { return activate(act, u); });
+      store_gated(df, me, rows, at, slot, gates, constants, sums, ThroughAny{in.act});
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c,
@@ -329,7 +369,7 @@ struct GatedEpilogue {
       Pack<T> gated;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
+        const OperandConstants<kHalfPack> of(constants, sums.columns, at.column + half * kHalfPack);
         float x[kHalfPack], d[kHalfPack], value[kHalfPack];
         load_half(x, slot + i * kWarp, half);
         load_half(d, &dz, half);
