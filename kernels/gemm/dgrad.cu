@@ -78,7 +78,8 @@ template <class T>
 bool run_kept(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, const T* weight,
               cudaStream_t stream) {
   const OperandView<T>& in = epilogue.in;
-  if (!epilogue.reads_x() || !keeps_channels(source.depth(), in.channels)) return false;
+  const bool able = in.act == Activation::relu || in.act == Activation::silu;
+  if (!able || !keeps_channels(source.depth(), in.channels)) return false;
   const KeptCut cut = kept_cut(in.pixels(), in.channels, source.streams(), device_limits());
   launch_kept(source, epilogue, weight, cut, stream);
   if (takes_sums(epilogue.sink))

@@ -169,29 +169,24 @@ struct ThroughAny {
   __device__ __forceinline__ Activated<float> operator()(float u) const { return activate(act, u); }
 };
 
-template <int V, class Act>
-__device__ __forceinline__ void activate_values(float (&h)[V], const float (&x)[V],
-                                                const OperandConstants<V>& of, Act activation) {
-#pragma unroll
-  for (int k = 0; k < V; ++k) h[k] = activation(fmaf(of.scale[k], x[k], of.shift[k])).h;
-}
-
 // Σt and Σt·(x − mean) of V channels, over the pixels of a thread.
 template <int V>
 struct SinkSums {
   float t[V] = {}, t_centred[V] = {};
 
-  // value = gamma·inv_std·t + old of one pixel, with t = df·act', which is added.
+  // value = gamma·inv_std·t + old and h = act of one pixel, with t = df·act', which is added.
   template <class Act>
-  __device__ __forceinline__ void take(float (&value)[V], const float (&df)[V], const float (&x)[V],
-                                       const float (&old)[V], const OperandConstants<V>& of,
-                                       Act activation) {
+  __device__ __forceinline__ void take(float (&value)[V], float (&h)[V], const float (&df)[V],
+                                       const float (&x)[V], const float (&old)[V],
+                                       const OperandConstants<V>& of, Act activation) {
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const float through = df[k] * activation(fmaf(of.scale[k], x[k], of.shift[k])).slope;
+      const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
+      const float through = df[k] * a.slope;
       t[k] += through;
       t_centred[k] = fmaf(through, x[k] - of.mean[k], t_centred[k]);
       value[k] = fmaf(through, Act::kUnfold * of.scale[k], old[k]);
+      h[k] = a.h;
     }
   }
 };
@@ -279,16 +274,14 @@ struct SinkEpilogue {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const OperandConstants<kHalfPack> of(constants, sums.columns, at.column + half * kHalfPack);
-        float d[kHalfPack], x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack];
+        float d[kHalfPack], x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack], act[kHalfPack];
 #pragma unroll
         for (int k = 0; k < kHalfPack; ++k) d[k] = df[i][half * kHalfPack + k];
         load_half(x, slot + i * kWarp, half);
         if (adds()) load_half(old, slot + (kTileRows + i) * kWarp, half);
-        sum[half].take(value, d, x, old, of, activation);
+        sum[half].take(value, act, d, x, old, of, activation);
         half_of(grad, half) = vector_of<T>(value);
-        if (!f) continue;
-        activate_values(value, x, of, activation);
-        half_of(h, half) = vector_of<T>(value);
+        half_of(h, half) = vector_of<T>(act);
       }
       store_vector(gradient_at(pixel, at.c), grad);
       if (f) store_vector(f + pixel * in.channels + at.c, h);

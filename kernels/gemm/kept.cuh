@@ -18,8 +18,8 @@ constexpr int kKeptThreads = kKeptWarps * kWarp;
 constexpr int kKeptDepthBlocks = kKeptDepth / kProductBlock;
 constexpr int kKeptRows = kProductBlock / 8;  // rows of a thread, in its warp's part of a step
 
-// Row `row` of (rows, pitch), from the channel at `base` on. One product in bytes: the compiler's own
-// is in elements, and shifted after it.
+// Row `row` of (rows, pitch), from the channel at `base` on. One product, in bytes: the compiler's
+// own is in elements, and shifted after it.
 template <class T>
 __device__ __forceinline__ T* row_at(T* base, int row, int pitch) {
   int64_t bytes;
@@ -77,7 +77,7 @@ class KeptLoader {
  public:
   __device__ __forceinline__ KeptLoader(const GradientSource<T>& source, const KeptCut& cut,
                                         const KeptMemory<T>& memory, int end)
-      : source_(source), row_groups_(cut.row_groups), end_(end), ring_(memory.ring + threadIdx.x) {
+      : source_(source), cut_(cut), end_(end), ring_(memory.ring + threadIdx.x) {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     c_ = warp % kKeptDepthBlocks * kProductBlock + lane % 4 * kPack;
     row_ = warp / kKeptDepthBlocks * 16 + lane / 4;
@@ -89,7 +89,7 @@ class KeptLoader {
 
   // Asks for the step that begins with this pixel.
   __device__ __forceinline__ void copy(int pixel) const {
-    for (int of = 0; of < row_groups_; ++of)
+    for (int of = 0; of < cut_.row_groups; ++of)
 #pragma unroll
       for (int i = 0; i < 2; ++i) ask(pixel + row_ + of * kProductBlock + 8 * i, 2 * of + i);
     commit_copies();
@@ -102,7 +102,7 @@ class KeptLoader {
     float scale[kPack], shift[kPack];
     load_floats(scale, scale_);
     load_floats(shift, shift_);
-    for (int of = 0; of < row_groups_; ++of) {
+    for (int of = 0; of < cut_.row_groups; ++of) {
       Pack<T> value[2]{};
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -137,21 +137,22 @@ class KeptLoader {
   }
 
   const GradientSource<T>& source_;
-  int row_groups_, end_;  // pixels of the unit, or none
+  const KeptCut& cut_;
+  int end_;  // pixels of the unit, or none
   int c_, row_;
   Pack<T>* ring_;
   uint4* fragments_;
   const float *scale_, *shift_;
 };
 
-// The block of channels that a warp keeps, and its share of a step's rows.
-template <class T, class Act>
+// The block of channels that a warp keeps, and its share of a step's rows. `Leaves`: f too.
+template <class T, class Act, bool Leaves>
 class KeptWarp {
  public:
   __device__ __forceinline__ KeptWarp(const SinkEpilogue<T>& sink, const KeptCut& cut,
                                       const KeptMemory<T>& memory, int end)
       : sink_(sink),
-        group_blocks_(cut.blocks),
+        cut_(cut),
         end_(end),
         column_(threadIdx.x / kWarp % cut.blocks * kProductBlock + threadIdx.x % 4 * kPack),
         c_(blockIdx.x * cut.blocks * kProductBlock + column_),
@@ -185,14 +186,14 @@ class KeptWarp {
     float df[kKeptRows / 2][4][4] = {};
 #pragma unroll
     for (int b = 0; b < kKeptDepthBlocks; ++b) multiply_add(df, tile, b);
-    if (sink_.f) leave_f(pixel);
 #pragma unroll
     for (int half = 0; half < 2; ++half) back_through(df, half);
 #pragma unroll
     for (int i = 0; i < kKeptRows; ++i) {
       const int row = pixel + row_ + 8 * i;
-      if (row < end_ && stores_)
-        store_words(row_at(sink_.sink.grad + c_, row, sink_.sink.pitch), old_[i]);
+      if (row >= end_ || !stores_) continue;
+      store_words(row_at(sink_.sink.grad + c_, row, sink_.sink.pitch), old_[i]);
+      if constexpr (Leaves) store_words(row_at(sink_.f + c_, row, sink_.in.channels), x_[i]);
     }
     load(pixel + rows);
   }
@@ -200,7 +201,7 @@ class KeptWarp {
   // The sums of the unit to its row. All threads of the block call it; `buffer` holds two floats
   // for each of the group's channels and row groups, and may still be read.
   __device__ __forceinline__ void leave(float* buffer, int row_groups) {
-    const int columns = group_blocks_ * kProductBlock;
+    const int columns = cut_.blocks * kProductBlock;
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
@@ -234,7 +235,7 @@ class KeptWarp {
         a[m][k] = fragments_[tile + ((m * kKeptDepthBlocks + b) * 2 + k) * kWarp];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const uint4 w = weights_[(b * group_blocks_ * 4 + j) * kWarp];
+      const uint4 w = weights_[(b * cut_.blocks * 4 + j) * kWarp];
 #pragma unroll
       for (int m = 0; m < kKeptRows / 2; ++m) {
         multiply<T>(sum[m][j], a[m][0].x, a[m][0].y, a[m][0].z, a[m][0].w, w.x, w.y);
@@ -243,35 +244,21 @@ class KeptWarp {
     }
   }
   __device__ __forceinline__ OperandConstants<kHalfPack> constants(int half) const {
-    return {constants_, group_blocks_ * kProductBlock, column_ + half * kHalfPack};
+    return {constants_, cut_.blocks * kProductBlock, column_ + half * kHalfPack};
   }
-  // Half of the thread's channels: G takes the place of what was there before.
+  // Half of the thread's channels: G takes the place of what was there before, and f that of x.
   __device__ __forceinline__ void back_through(const float (&all)[kKeptRows / 2][4][4], int half) {
     const OperandConstants<kHalfPack> of = constants(half);
 #pragma unroll
     for (int i = 0; i < kKeptRows; ++i) {
-      float df[kHalfPack], x[kHalfPack], old[kHalfPack], value[kHalfPack];
+      float df[kHalfPack], x[kHalfPack], old[kHalfPack], value[kHalfPack], h[kHalfPack];
 #pragma unroll
       for (int k = 0; k < kHalfPack; ++k) df[k] = all[i / 2][2 * half + k / 2][i % 2 * 2 + k % 2];
       half_to_floats<T>(x, x_[i].half[half]);
       half_to_floats<T>(old, old_[i].half[half]);
-      sum_[half].take(value, df, x, old, of, Act{});
+      sum_[half].take(value, h, df, x, old, of, Act{});
       old_[i].half[half] = half_of_floats<T>(value);
-    }
-  }
-  __device__ __forceinline__ void leave_f(int pixel) const {
-#pragma unroll
-    for (int i = 0; i < kKeptRows; ++i) {
-      PackWords h;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float x[kHalfPack], value[kHalfPack];
-        half_to_floats<T>(x, x_[i].half[half]);
-        activate_values(value, x, constants(half), Act{});
-        h.half[half] = half_of_floats<T>(value);
-      }
-      const int row = pixel + row_ + 8 * i;
-      if (row < end_ && stores_) store_words(row_at(sink_.f + c_, row, sink_.in.channels), h);
+      if constexpr (Leaves) x_[i].half[half] = half_of_floats<T>(h);
     }
   }
   // The sum over the eight rows of a warp's threads.
@@ -283,7 +270,8 @@ class KeptWarp {
   }
 
   const SinkEpilogue<T>& sink_;
-  int group_blocks_, end_, column_, c_;  // pixels of the unit; the thread's first channel
+  const KeptCut& cut_;
+  int end_, column_, c_;  // pixels of the unit; the thread's first channel
   const float* constants_;
   SinkSums<kHalfPack> sum_[2];
   bool busy_, stores_;
@@ -292,7 +280,7 @@ class KeptWarp {
   PackWords x_[kKeptRows] = {}, old_[kKeptRows] = {};  // of the step that is next
 };
 
-template <class T, class Act>
+template <class T, class Act, bool Leaves>
 __global__ void __launch_bounds__(kKeptThreads, kKeptBlocks)
     kept_kernel(const __grid_constant__ GradientSource<T> source,
                 const __grid_constant__ SinkEpilogue<T> sink, const T* __restrict__ weight,
@@ -303,7 +291,7 @@ __global__ void __launch_bounds__(kKeptThreads, kKeptBlocks)
   const int begin = blockIdx.y * cut.per;
   const int end = min(begin + cut.per, static_cast<int>(sink.in.pixels()));
   const KeptLoader<T> loader(source, cut, memory, end);
-  KeptWarp<T, Act> warp(sink, cut, memory, end);
+  KeptWarp<T, Act, Leaves> warp(sink, cut, memory, end);
   loader.copy(begin);
   warp.load(begin);
   stage_weight_transposed(memory.weights, weight, blockIdx.x * columns, sink.in.channels,
@@ -329,21 +317,21 @@ __global__ void __launch_bounds__(kKeptThreads, kKeptBlocks)
   warp.leave(reinterpret_cast<float*>(memory.tiles), cut.row_groups);
 }
 
-// The operand is not plain and has no gate.
+// The operand is behind ReLU or SiLU and has no gate.
 template <class T>
 void launch_kept(const GradientSource<T>& source, const SinkEpilogue<T>& sink, const T* weight,
                  const KeptCut& cut, cudaStream_t stream) {
-  const auto with = [&](auto kernel) {
+  const auto with = [&](auto act) {
+    using Act = decltype(act);
+    const auto kernel = sink.f ? kept_kernel<T, Act, true> : kept_kernel<T, Act, false>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
     launch(kernel, dim3(cut.groups, cut.units), kKeptThreads, cut.shared, stream, source, sink,
            weight, cut);
   };
-  switch (sink.in.act) {
-    case Activation::silu: return with(kept_kernel<T, Through<Activation::silu>>);
-    case Activation::relu: return with(kept_kernel<T, Through<Activation::relu>>);
-    case Activation::relu6: return with(kept_kernel<T, Through<Activation::relu6>>);
-    case Activation::none: return with(kept_kernel<T, Through<Activation::none>>);
-  }
+  if (sink.in.act == Activation::silu)
+    with(Through<Activation::silu>{});
+  else
+    with(Through<Activation::relu>{});
 }
 
 }  // namespace engine::kernels

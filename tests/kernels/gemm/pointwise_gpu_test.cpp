@@ -88,6 +88,7 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, true},
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, false},
       {{true, Activation::relu, GateKind::none}, true, Write::add, true},
+      {{true, Activation::relu, GateKind::none}, false, Write::add, false},
       {{true, Activation::silu, GateKind::none}, true, Write::assign, true},
       {{true, Activation::relu6, GateKind::none}, false, Write::add, false},
       {{true, Activation::none, GateKind::none}, true, Write::add, true},
