@@ -73,8 +73,8 @@ struct OutputEpilogue {
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) stored[i] = vector_of<T>(value[i]);
     if (at.c < out.channels)
-      for_rows(tile, me.row, [&](int i, int64_t pixel) {
-        store_vector(out.y + pixel * out.pitch + at.c, stored[i]);
+      for_rows(tile, me.row, [&](int i, int pixel) {
+        store_vector(row_at(out.y + at.c, pixel, out.pitch), stored[i]);
       });
     if (!out.mean) return;
     float* const shifts = &sums.of(2, me.warp, at.column);  // the first row that the warp stored
@@ -92,7 +92,7 @@ struct OutputEpilogue {
       const int column = at.column + half * kHalfPack;
       float shift[kHalfPack], first[kHalfPack] = {}, second[kHalfPack] = {};
       load_floats(shift, shifts + half * kHalfPack);
-      for_rows(tile, me.row, [&](int i, int64_t) {
+      for_rows(tile, me.row, [&](int i, int) {
         float y[kHalfPack];
         to_floats(y, half_of(stored[i], half));
 #pragma unroll
@@ -212,11 +212,11 @@ struct SinkEpilogue {
   // x, then the old G.
   __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
     if (c >= in.channels) return;
-    for_rows(tile, row, [&](int i, int64_t pixel) {
-      if (reads_x()) copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+    for_rows(tile, row, [&](int i, int pixel) {
+      if (reads_x()) copy_async(slot + i * kWarp, row_at(in.x + c, pixel, in.pitch));
       if (adds())
         copy_async(slot + (reads_x() * kTileRows + i) * kWarp,
-                   static_cast<const T*>(sink.grad) + pixel * sink.pitch + c);
+                   row_at(static_cast<const T*>(sink.grad) + c, pixel, sink.pitch));
     });
   }
 
@@ -244,15 +244,15 @@ struct SinkEpilogue {
   }
 
  private:
-  __device__ __forceinline__ T* gradient_at(int64_t pixel, int c) const {
-    return sink.grad + pixel * sink.pitch + c;
+  __device__ __forceinline__ T* gradient_at(int pixel, int c) const {
+    return row_at(sink.grad + c, pixel, sink.pitch);
   }
 
   __device__ __forceinline__ void store_plain(const float (&df)[kTileRows][kPack],
                                               const TileThread& me, const Tile& tile,
                                               const BlockPlace& at, const Pack<T>* slot) const {
     if (at.c >= in.channels) return;
-    for_rows(tile, me.row, [&](int i, int64_t pixel) {
+    for_rows(tile, me.row, [&](int i, int pixel) {
       float value[kPack], old[kPack] = {};
       if (adds()) to_floats(old, slot[i * kWarp]);
 #pragma unroll
@@ -269,7 +269,7 @@ struct SinkEpilogue {
                                                 const float* constants, const ProductSums& sums,
                                                 Act activation) const {
     SinkSums<kHalfPack> sum[2];
-    for_rows(at.c < in.channels ? tile : Tile{}, me.row, [&](int i, int64_t pixel) {
+    for_rows(at.c < in.channels ? tile : Tile{}, me.row, [&](int i, int pixel) {
       Pack<T> grad, h;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -284,7 +284,7 @@ struct SinkEpilogue {
         half_of(h, half) = vector_of<T>(act);
       }
       store_vector(gradient_at(pixel, at.c), grad);
-      if (f) store_vector(f + pixel * in.channels + at.c, h);
+      if (f) store_vector(row_at(f + at.c, pixel, in.channels), h);
     });
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -313,8 +313,8 @@ struct GatedEpilogue {
   }
   __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
     if (c >= in.channels) return;
-    for_rows(tile, row, [&](int i, int64_t pixel) {
-      copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+    for_rows(tile, row, [&](int i, int pixel) {
+      copy_async(slot + i * kWarp, row_at(in.x + c, pixel, in.pitch));
     });
   }
 
@@ -357,7 +357,7 @@ struct GatedEpilogue {
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       if (f && rows.rows > 0) load_floats(gate[half], gates + half * kHalfPack);
-    for_rows(rows, me.row, [&](int i, int64_t pixel) {
+    for_rows(rows, me.row, [&](int i, int pixel) {
       const Pack<T> dz = vector_of<T>(df[i]);
       Pack<T> gated;
 #pragma unroll
@@ -377,8 +377,8 @@ struct GatedEpilogue {
         }
         half_of(gated, half) = vector_of<T>(value);
       }
-      store_vector(sink.grad + pixel * sink.pitch + at.c, dz);
-      if (f) store_vector(f + pixel * in.channels + at.c, gated);
+      store_vector(row_at(sink.grad + at.c, pixel, sink.pitch), dz);
+      if (f) store_vector(row_at(f + at.c, pixel, in.channels), gated);
     });
 #pragma unroll
     for (int which = 0; which < kSums; ++which)

@@ -18,18 +18,6 @@ constexpr int kKeptThreads = kKeptWarps * kWarp;
 constexpr int kKeptDepthBlocks = kKeptDepth / kProductBlock;
 constexpr int kKeptRows = kProductBlock / 8;  // rows of a thread, in its warp's part of a step
 
-// Row `row` of (rows, pitch), from the channel at `base` on. One product, in bytes: the compiler's
-// own is in elements, and shifted after it.
-template <class T>
-__device__ __forceinline__ T* row_at(T* base, int row, int pitch) {
-  int64_t bytes;
-  asm("mul.wide.s32 %0, %1, %2;"
-      : "=l"(bytes)
-      : "r"(row), "r"(pitch * static_cast<int>(sizeof(T))));
-  using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
-  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(base) + bytes);
-}
-
 // A pack in four registers, as two halves: its elements would take one each.
 struct PackWords {
   uint2 half[2];

@@ -117,7 +117,7 @@ class Feed {
 
   __device__ __forceinline__ static Tile tile_at(const ProductCut& cut, int tile) {
     const int image = tile / cut.strips, strip = tile - image * cut.strips;
-    return {int64_t{image} * cut.area + strip * kProductTile,
+    return {image * cut.area + strip * kProductTile,
             min(kProductTile, cut.area - strip * kProductTile), image};
   }
 
