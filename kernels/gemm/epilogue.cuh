@@ -44,6 +44,30 @@ struct ProductSums {
     one += __shfl_xor_sync(0xffffffff, one, 4);
     if (g % 2 == 0) of(which, warp, column + g / 2) += one;
   }
+
+  // The same of sums 0 and 1 of a whole pack at once: the threads of a row g end with sum g / 4 of
+  // two channels.
+  __device__ __forceinline__ void fold_two(int warp, int column, const float (&sum0)[kPack],
+                                           const float (&sum1)[kPack]) const {
+    const int g = threadIdx.x % kWarp / 4;
+    float eight[8], four[4], two[2];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) eight[k] = exchange(g & 4, sum0[k], sum1[k], 16);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) four[k] = exchange(g & 2, eight[k], eight[k + 4], 8);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) two[k] = exchange(g & 1, four[k], four[k + 2], 4);
+    float* const to = &of(g / 4, warp, column + g % 4 * 2);
+    to[0] += two[0];
+    to[1] += two[1];
+  }
+
+ private:
+  // Of two threads `distance` lanes apart, the one with `second` set gets the sum of both threads'
+  // `b`, the other that of their `a`.
+  __device__ __forceinline__ static float exchange(bool second, float a, float b, int distance) {
+    return (second ? b : a) + __shfl_xor_sync(0xffffffff, second ? a : b, distance);
+  }
 };
 
 // A thread's eight channels of one block of the output.
@@ -87,24 +111,19 @@ struct OutputEpilogue {
       }
       __syncwarp();
     }
+    float shift[kPack], first[kPack] = {}, second[kPack] = {};
+    load_floats(shift, shifts);
+    for_rows(tile, me.row, [&](int i, int) {
+      float y[kPack];
+      to_floats(y, stored[i]);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int column = at.column + half * kHalfPack;
-      float shift[kHalfPack], first[kHalfPack] = {}, second[kHalfPack] = {};
-      load_floats(shift, shifts + half * kHalfPack);
-      for_rows(tile, me.row, [&](int i, int) {
-        float y[kHalfPack];
-        to_floats(y, half_of(stored[i], half));
-#pragma unroll
-        for (int k = 0; k < kHalfPack; ++k) {
-          const float d = y[k] - shift[k];
-          first[k] += d;
-          second[k] = fmaf(d, d, second[k]);
-        }
-      });
-      sums.fold(0, me.warp, column, first);
-      sums.fold(1, me.warp, column, second);
-    }
+      for (int k = 0; k < kPack; ++k) {
+        const float d = y[k] - shift[k];
+        first[k] += d;
+        second[k] = fmaf(d, d, second[k]);
+      }
+    });
+    sums.fold_two(me.warp, at.column, first, second);
   }
 
   // The sums of group column `column`, channel c, to the unit's row.
@@ -286,11 +305,13 @@ struct SinkEpilogue {
       store_vector(gradient_at(pixel, at.c), grad);
       if (f) store_vector(row_at(f + at.c, pixel, in.channels), h);
     });
+    float t[kPack], t_centred[kPack];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      sums.fold(0, me.warp, at.column + half * kHalfPack, sum[half].t);
-      sums.fold(1, me.warp, at.column + half * kHalfPack, sum[half].t_centred);
+    for (int k = 0; k < kPack; ++k) {
+      t[k] = sum[k / kHalfPack].t[k % kHalfPack];
+      t_centred[k] = sum[k / kHalfPack].t_centred[k % kHalfPack];
     }
+    sums.fold_two(me.warp, at.column, t, t_centred);
   }
 };
 
@@ -353,7 +374,7 @@ struct GatedEpilogue {
                                               const BlockPlace& at, const Pack<T>* slot,
                                               const float* gates, const float* constants,
                                               const ProductSums& sums, Act activation) const {
-    float sum[kSums][2][kHalfPack] = {}, gate[2][kHalfPack] = {};
+    float sum[2][kPack] = {}, sum_xhat[2][kHalfPack] = {}, gate[2][kHalfPack] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       if (f && rows.rows > 0) load_floats(gate[half], gates + half * kHalfPack);
@@ -370,9 +391,10 @@ struct GatedEpilogue {
         for (int k = 0; k < kHalfPack; ++k) {
           const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
           const float slope = d[k] * a.slope;
-          sum[0][half][k] = fmaf(d[k], a.h, sum[0][half][k]);
-          sum[1][half][k] += slope;
-          sum[2][half][k] = fmaf(slope, x[k] - of.mean[k], sum[2][half][k]);
+          const int both = half * kHalfPack + k;
+          sum[0][both] = fmaf(d[k], a.h, sum[0][both]);
+          sum[1][both] += slope;
+          sum_xhat[half][k] = fmaf(slope, x[k] - of.mean[k], sum_xhat[half][k]);
           value[k] = a.h * gate[half][k];
         }
         half_of(gated, half) = vector_of<T>(value);
@@ -380,11 +402,10 @@ struct GatedEpilogue {
       store_vector(row_at(sink.grad + at.c, pixel, sink.pitch), dz);
       if (f) store_vector(row_at(f + at.c, pixel, in.channels), gated);
     });
+    sums.fold_two(me.warp, at.column, sum[0], sum[1]);
 #pragma unroll
-    for (int which = 0; which < kSums; ++which)
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        sums.fold(which, me.warp, at.column + half * kHalfPack, sum[which][half]);
+    for (int half = 0; half < 2; ++half)
+      sums.fold(2, me.warp, at.column + half * kHalfPack, sum_xhat[half]);
   }
 };
 
