@@ -32,7 +32,9 @@ std::vector<Layer> layers() {
           layer(2, 9, 13, slice(136, 136, 0), slice(88, 88, 0)),
           layer(1, 17, 19, slice(96, 96, 0), slice(232, 240, 8)),
           layer(2, 33, 31, slice(64, 160, 96), slice(128, 128, 0)),
-          layer(5, 4, 8, slice(200, 200, 0), slice(128, 160, 32))};
+          layer(5, 4, 8, slice(200, 200, 0), slice(128, 160, 32)),
+          layer(3, 11, 9, slice(104, 120, 16), slice(120, 120, 0)),
+          layer(2, 37, 29, slice(296, 320, 24), slice(128, 128, 0))};
 }
 
 std::vector<float> weights(const Layer& l) {
@@ -119,6 +121,7 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, true},
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, false},
       {{true, Activation::relu, GateKind::none}, true, Write::add, true},
+      {{true, Activation::relu, GateKind::none}, false, Write::add, false},
       {{true, Activation::silu, GateKind::none}, true, Write::assign, true},
       {{true, Activation::relu6, GateKind::none}, false, Write::add, false},
       {{true, Activation::none, GateKind::none}, true, Write::add, true},
@@ -368,6 +371,25 @@ TEST_CASE("the cut of fused products") {
               CHECK((c.groups - 1) * c.columns < channels);
               CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
             }
+}
+
+// Every pixel lies in one unit, every block of channels in one group, and two thread blocks fit.
+TEST_CASE("the cut of products whose warps keep their channels") {
+  const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
+  for (const DeviceLimits& l : {limits, a100})
+    for (const int64_t pixels : {1, 33, 6272, 100352, 401408, 12845056})
+      for (const int channels : {40, 64, 72, 104, 136, 224, 256, 264, 992, 2304})
+        for (const int streams : {1, 2}) {
+          const KeptCut c = kept_cut(pixels, channels, streams, l);
+          CHECK(c.blocks * c.groups * kProductBlock >= channels);
+          CHECK(c.blocks * (c.groups - 1) * kProductBlock < channels);
+          CHECK(c.blocks * c.row_groups <= kKeptWarps);
+          CHECK(c.per % c.rows == 0);
+          CHECK(int64_t{c.per} * c.units >= pixels);
+          CHECK(int64_t{c.per} * (c.units - 1) < pixels);
+          CHECK(c.units <= partial_rows(pixels, channels));
+          CHECK(kKeptBlocks * (c.shared + l.reserved_bytes) <= l.shared_bytes);
+        }
 }
 
 // Every channel lies in one block, every pixel in one split and in the step of one thread, and the
