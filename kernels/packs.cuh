@@ -26,4 +26,12 @@ __device__ __forceinline__ void copy_or_zero(Pack<T>* to, const T* from, bool wa
                : "memory");
 }
 
+// Keeps addresses in registers of their own: a copy reads its address late, and the next one would
+// wait for it before it changed a register that both use.
+template <class T, int N>
+__device__ __forceinline__ void keep_apart(const T* (&addresses)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+l"(addresses[i]));
+}
+
 }  // namespace engine::kernels

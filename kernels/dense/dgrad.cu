@@ -89,17 +89,24 @@ struct DenseDgradKernel {
   // Copies G of a tile to its stage, and y beside it if dy has a norm to go through.
   __device__ __forceinline__ void copy(int step, int begin) const {
     const DensePlace place = dense_place(cut, begin + step);
-    for_staged([&](int, int at) {
-      const int pixel = offsets.pixel(place, at, place.end);
-      for (int i = 0; i < out_chunks; ++i) {
-        const int c = i * kDenseChunk + me.pack * kPack;
-        const int to = (i * kDensePacks + me.pack) * cut.plane + at;
+    for (int chunk = 0; chunk < out_chunks; ++chunk) {
+      const int c = chunk * kDenseChunk + me.pack * kPack;
+      const int plane = (chunk * kDensePacks + me.pack) * cut.plane + me.at;
+      const T* from[kPositions];
+      uint32_t inside = 0;
+#pragma unroll
+      for (int i = 0; i < kPositions; ++i) {
+        const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
         const bool wanted = pixel >= 0 && c < dy.channels;
-        const int64_t from = wanted ? int64_t{pixel} * dy.pitch + c : 0;
-        copy_or_zero(stage(step) + to, dy.grad + from, wanted);
-        if (dy.normed()) copy_or_zero(raw + to, dy.x + from, wanted);
+        from[i] = dy.grad + (wanted ? int64_t{pixel} * dy.pitch + c : 0);
+        inside |= uint32_t{wanted} << i;
       }
-    });
+      copy_positions(stage(step) + plane, from, inside);
+      if (!dy.normed()) continue;
+#pragma unroll
+      for (int i = 0; i < kPositions; ++i) from[i] = dy.x + (from[i] - dy.grad);
+      copy_positions(raw + plane, from, inside);
+    }
   }
   // G becomes dy = G + scale·y + shift, at the pixels that the thread copied.
   __device__ __forceinline__ void transform(int step, int begin) const {
@@ -110,7 +117,7 @@ struct DenseDgradKernel {
       Pack<T>* const gradient = stage(step) + plane;
       float a[kPack], b[kPack];
       of_dy.load(a, b, chunk * kDenseChunk + me.pack * kPack);
-      for_staged([&](int, int at) {
+      for_staged([&](int at) {
         if (offsets.pixel(place, at, place.end) < 0) return;
         float value[kPack], y[kPack];
         to_floats(value, load_vector<kPack>(&gradient[at].at[0]));
@@ -165,7 +172,7 @@ struct DenseDgradKernel {
                              sink.grad + int64_t{pixel[half]} * sink.pitch + c);
 #pragma unroll
       for (int quarter = 0; quarter < 2; ++quarter) {
-        const OperandHalf of(of_in, columns, c + quarter * kHalfPack);
+        const OperandConstants<kHalfPack> of(of_in, columns, c + quarter * kHalfPack);
 #pragma unroll
         for (int half = 0; half < 2; ++half)
           through(df, block, half, quarter, of, x[block][half], grad[half], pixel[half] >= 0, sums);
@@ -178,8 +185,8 @@ struct DenseDgradKernel {
   }
   // Four channels of one row of a block.
   __device__ __forceinline__ void through(const Results& df, int block, int half, int quarter,
-                                          const OperandHalf& of, const Pack<T>& x, Pack<T>& grad,
-                                          bool inside, Sums& sums) const {
+                                          const OperandConstants<kHalfPack>& of, const Pack<T>& x,
+                                          Pack<T>& grad, bool inside, Sums& sums) const {
     float at[kHalfPack], value[kHalfPack];
     load_half(at, &x, quarter);
     to_floats(value, half_of(grad, quarter));
@@ -210,8 +217,8 @@ struct DenseDgradKernel {
                   [&](int half, int64_t at) { pixel[half] = static_cast<int>(at); });
       Packs x;
       Results df;
-      multiply(df, step, row);
       read(x, pixel);
+      multiply(df, step, row);
       wait_products<0>();
       store(df, x, pixel, sums);
     }
@@ -250,13 +257,23 @@ struct DenseDgradKernel {
   }
 
  private:
-  // Calls use(i, at) for the positions that the thread stages.
+  // The positions of a chunk that a thread stages: every kStep-th one.
+  static constexpr int kStep = kDenseDgradThreads / kDensePacks;
+  static constexpr int kPositions = dense_up(kDenseMostStaged, kStep);
+
+  __device__ __forceinline__ void copy_positions(Pack<T>* to, const T* (&from)[kPositions],
+                                                 uint32_t inside) const {
+    keep_apart(from);
+#pragma unroll
+    for (int i = 0; i < kPositions; ++i)
+      if (me.at + i * kStep < cut.staged()) copy_or_zero(to + i * kStep, from[i], inside >> i & 1);
+  }
+  // Calls use(at) for them.
   template <class Use>
   __device__ __forceinline__ void for_staged(Use use) const {
-    constexpr int kStep = kDenseDgradThreads / kDensePacks;
     const int staged = cut.staged();
 #pragma unroll 1
-    for (int i = 0, at = me.at; at < staged; ++i, at += kStep) use(i, at);
+    for (int at = me.at; at < staged; at += kStep) use(at);
   }
 };
 

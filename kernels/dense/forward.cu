@@ -56,16 +56,22 @@ struct DenseForwardKernel {
 
   // weights (packs of channels, taps, columns) = weight (C', 9, C); zero beyond the ends.
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
-    for (int at = me.at; at < kDenseTaps * kColumns; at += Chunk::kStep) {
-      const int tap = at / kColumns, o = Of::of_column(at % kColumns);
-      for (int chunk = 0; chunk < chunks; ++chunk) {
-        const int pack = chunk * kDensePacks + me.pack;
-        Pack<T>* const to = weights + pack * kWeightPacks + at;
-        if (o < out.channels && pack * kPack < in.channels)
-          copy_async(to, weight + (int64_t{o} * kDenseTaps + tap) * in.channels + pack * kPack);
-        else
-          store_vector(&to->at[0], Pack<T>{});
+    constexpr int kRows = kDenseTaps * kColumns, kEach = dense_up(kRows, Chunk::kStep);
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const int pack = chunk * kDensePacks + me.pack;
+      Pack<T> loaded[kEach];
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        const int at = me.at + i * Chunk::kStep, o = Of::of_column(at % kColumns);
+        const bool wanted = at < kRows && o < out.channels && pack * kPack < in.channels;
+        loaded[i] =
+            load_if(wanted, weight + (int64_t{o} * kDenseTaps + at / kColumns) * in.channels +
+                                pack * kPack);
       }
+#pragma unroll
+      for (int i = 0; i < kEach; ++i)
+        if (me.at + i * Chunk::kStep < kRows)
+          store_vector(&weights[pack * kWeightPacks + me.at + i * Chunk::kStep].at[0], loaded[i]);
     }
   }
   __device__ __forceinline__ void stage_constants() const {
@@ -202,22 +208,29 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
   DenseChunk<T, kDenseForwardThreads> chunk;
   k.read(chunk, 0, begin);
   k.stage_weights(weight);
-  commit_copies();
   k.stage_constants();
   __syncthreads();
   k.fill(chunk, 0);
   if (steps > 1) k.read(chunk, 1, begin);
-  wait_copies<0>();
   show_to_products();
   __syncthreads();
 
+  // One of the warpgroups multiplies while the other fills: a warp that begins products waits until
+  // nearly all of them have begun.
+  const bool fills_first = k.me.warpgroup % 2 == 1;
   typename DenseForwardKernel<T, Tiles>::Sums sums;
   float sum[DenseForwardKernel<T, Tiles>::kProducts][Tiles][4];
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    k.multiply(sum, step);
-    if (step + 1 < steps) k.fill(chunk, step + 1);
-    if (step + 2 < steps) k.read(chunk, step + 2, begin);
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part) {
+      if (fills_first == (part == 1)) {
+        k.multiply(sum, step);
+        continue;
+      }
+      if (step + 1 < steps) k.fill(chunk, step + 1);
+      if (step + 2 < steps) k.read(chunk, step + 2, begin);
+    }
     wait_products<0>();
     if ((step + 1) % k.chunks == 0) k.store(sum, begin + step / k.chunks, sums);
     show_to_products();

@@ -7,12 +7,12 @@
 // group of channels C' (G_y) or 2 C' (G_y, y), of which all but the first come from L2. The rows of
 // dW are 4 bytes for each weight and unit, written and read.
 #include "kernels/gemm/epilogue.cuh"
-#include "kernels/pointwise_tiles.h"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
 #include "kernels/merge_rows.cuh"
 #include "kernels/packs.cuh"
+#include "kernels/pointwise_tiles.h"
 #include "kernels/warpgroup.cuh"
 
 namespace engine::kernels {
@@ -95,16 +95,36 @@ struct JoinedKernel {
   // Copies G of a tile to its stage, and y beside it if dy has a norm to go through.
   __device__ __forceinline__ void copy(int tile) const {
     if (at >= step) return;
+    constexpr int kTogether = 4;
     const int channel = pack * kPack, begin = tile * kJoinedTile;
     Pack<T>* const to = stage(tile) + pack * kJoinedPlane;
     Pack<T>* const to_raw = raw + pack * kJoinedPlane;
-#pragma unroll 4
-    for (int i = at; i < kJoinedTile; i += step) {
-      const bool wanted = begin + i < cut.pixels && channel < dy.channels;
-      const int64_t from = wanted ? int64_t{begin + i} * dy.pitch + channel : 0;
-      copy_or_zero(to + i, dy.grad + from, wanted);
-      if (dy.normed()) copy_or_zero(to_raw + i, dy.x + from, wanted);
+#pragma unroll 1
+    for (int i0 = at; i0 < kJoinedTile; i0 += kTogether * step) {
+      const T* from[kTogether];
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k)
+        from[k] = dy.grad + (wanted(begin + i0 + k * step, channel)
+                                 ? int64_t{begin + i0 + k * step} * dy.pitch + channel
+                                 : 0);
+      copy_together(to, from, begin, i0, channel);
+      if (!dy.normed()) continue;
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) from[k] = dy.x + (from[k] - dy.grad);
+      copy_together(to_raw, from, begin, i0, channel);
     }
+  }
+  __device__ __forceinline__ bool wanted(int pixel, int channel) const {
+    return pixel < cut.pixels && channel < dy.channels;
+  }
+  template <int N>
+  __device__ __forceinline__ void copy_together(Pack<T>* to, const T* (&from)[N], int begin, int i0,
+                                                int channel) const {
+    keep_apart(from);
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+      if (i0 + k * step < kJoinedTile)
+        copy_or_zero(to + i0 + k * step, from[k], wanted(begin + i0 + k * step, channel));
   }
   // G becomes dy = G + scale·y + shift, where the thread copied pixels.
   __device__ __forceinline__ void transform(int tile) const {
@@ -160,8 +180,8 @@ struct JoinedKernel {
                                           Sums& sums, float halved, Act activation) const {
 #pragma unroll
     for (int quarter = 0; quarter < 2; ++quarter) {
-      const OperandHalf of(of_in, cut.columns(),
-                           set * kJoinedSet + t * kPack + quarter * kHalfPack);
+      const OperandConstants<kHalfPack> of(of_in, cut.columns(),
+                                           set * kJoinedSet + t * kPack + quarter * kHalfPack);
       float at_x[kHalfPack], value[kHalfPack], act[kHalfPack];
       load_half(at_x, &x, quarter);
       to_floats(value, half_of(grad, quarter));
@@ -186,16 +206,16 @@ struct JoinedKernel {
   __device__ __forceinline__ void make(int tile, int row, Pack<T>* to, Sums& sums, bool adds_dw,
                                        float halved, Act activation) const {
     const int pixel = tile * kJoinedTile + row + warp * 16 + g;  // and the one eight further
-    float df[kTiles][4];
-    multiply_operand(df, tile, row);
     Pack<T> x[2], grad[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const bool wanted = pixel + 8 * half < cut.pixels && c < in.channels;
-      x[half] = load_if(wanted, in.x + int64_t{pixel + 8 * half} * in.pitch + c);
-      grad[half] = load_if(wanted && adds() && sink.grad,
+      const bool has = pixel + 8 * half < cut.pixels && c < in.channels;
+      x[half] = load_if(has, in.x + int64_t{pixel + 8 * half} * in.pitch + c);
+      grad[half] = load_if(has && adds() && sink.grad,
                            sink.grad + int64_t{pixel + 8 * half} * sink.pitch + c);
     }
+    float df[kTiles][4];
+    multiply_operand(df, tile, row);
     wait_products<0>();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

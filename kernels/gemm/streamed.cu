@@ -72,12 +72,21 @@ struct StreamedKernel {
   __device__ __forceinline__ void copy_weights(const T* __restrict__ weight, int chunk) const {
     const int c = chunk * kStreamedChunk + pack * kPack;
     Pack<T>* const to = weights + (chunk % cut.slots * kStreamedPacks + pack) * kWeightPlane;
+    constexpr int kEach = (kColumns + kStep - 1) / kStep;
+    const T* from[kEach];
+    const auto wanted = [&](int n) {
+      return n < kColumns && first + channel_of(n) < out.channels && c < in.channels;
+    };
 #pragma unroll
-    for (int n = at; n < kColumns; n += kStep) {
-      const int o = first + channel_of(n);
-      const bool wanted = o < out.channels && c < in.channels;
-      copy_or_zero(to + n, weight + (wanted ? int64_t{o} * in.channels + c : 0), wanted);
+    for (int i = 0; i < kEach; ++i) {
+      const int n = at + i * kStep, o = first + channel_of(n);
+      from[i] = weight + (wanted(n) ? int64_t{o} * in.channels + c : 0);
     }
+    keep_apart(from);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i)
+      if (at + i * kStep < kColumns)
+        copy_or_zero(to + at + i * kStep, from[i], wanted(at + i * kStep));
   }
   __device__ __forceinline__ void stage_constants() const {
     for (int c = index; c < cut.chunks * kStreamedChunk; c += kStreamedThreads) {
@@ -231,14 +240,23 @@ __global__ void __launch_bounds__(kStreamedThreads, 1)
   show_to_products();
   __syncthreads();
 
+  // Half of the warpgroups multiply while the others fill: a warp that begins products waits until
+  // nearly all of them have begun.
+  const bool fills_first = k.warpgroup % 2 == 1;
   typename Kernel::Results sum;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    k.multiply(sum, step);
     if (!resident && step + 1 < steps) k.copy_weights(weight, (step + 1) % cut.chunks);
     commit_copies();
-    if (step + 1 < steps) k.fill(chunk, step + 1, begin);
-    if (step + 2 < steps) k.read(chunk, step + 2, begin);
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part) {
+      if (fills_first == (part == 1)) {
+        k.multiply(sum, step);
+        continue;
+      }
+      if (step + 1 < steps) k.fill(chunk, step + 1, begin);
+      if (step + 2 < steps) k.read(chunk, step + 2, begin);
+    }
     wait_copies<0>();
     wait_products<0>();
     if ((step + 1) % cut.chunks == 0)
