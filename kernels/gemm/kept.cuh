@@ -163,7 +163,8 @@ class KeptWarp {
     for (int i = 0; i < kKeptRows; ++i) {
       const int row = min(pixel + row_ + 8 * i, end_ - 1);
       x_[i] = load_words(row_at(sink_.in.x + c_, row, sink_.in.pitch));
-      if (sink_.adds()) old_[i] = load_words(row_at(sink_.sink.grad + c_, row, sink_.sink.pitch));
+      old_[i] = sink_.adds() ? load_words(row_at(sink_.sink.grad + c_, row, sink_.sink.pitch))
+                             : PackWords{};
     }
   }
 
