@@ -188,6 +188,7 @@ inline DenseCut dense_forward_cut(int batch, int height, int width, int channels
 constexpr int kDenseMostChannels = 256;  // of the operand
 constexpr int kDenseGroup = 64;          // channels of the operand that a warpgroup takes
 constexpr int kDenseDgradThreads = 512;
+constexpr int kDenseAhead = 4;  // packs of x that a thread copies ahead
 
 // Floats of shared memory: a scale and a shift for each channel of dy; scale, shift and mean for
 // each of the operand.
@@ -202,11 +203,12 @@ inline DenseCut dense_dgrad_cut(int batch, int height, int width, int channels, 
   constexpr int kFloat = sizeof(float), kBuffers = 3;
   const int groups = dense_up(channels, kDenseGroup), depth = dense_up(outs, kDenseDepth);
   const int weights = groups * kDenseGroup / 8 * dense_weight_packs(depth * kDenseDepth) * 16;
+  const int ahead = kDenseAhead * kDenseDgradThreads * 16;
   return dense_cut({.batch = batch,
                     .height = height,
                     .width = width,
                     .planes = kBuffers * dense_up(outs, kDenseChunk) * kDensePacks,
-                    .fixed = weights + dense_dgrad_floats(channels, outs) * kFloat,
+                    .fixed = weights + ahead + dense_dgrad_floats(channels, outs) * kFloat,
                     .least = kDenseDgradThreads * 64,  // of the merge
                     .most_products = 16,
                     .product_clocks = groups * (depth * kDenseTaps * 32 + 600),

@@ -14,6 +14,7 @@ constexpr int kJoinedSet = 32;                 // channels of the operand that a
 constexpr int kJoinedProduct = 64;             // pixels of a product
 constexpr int kJoinedTile = 128;               // pixels that are staged together
 constexpr int kJoinedMostDepth = 128;          // channels of the output: what registers hold of dW
+constexpr int kJoinedAhead = 4;                // packs of x and G that a thread copies ahead
 constexpr int kJoinedPlane = kJoinedTile + 1;  // packs of a staged channel of dy: odd
 constexpr int kJoinedFPlane = kJoinedProduct + 2;  // of f, four of them: two more than eight times
 
@@ -46,7 +47,7 @@ inline JoinedCut joined_cut(int64_t pixels, int channels, int outs, const Device
   const int most = std::min(limits.multiprocessors / c.groups, partial_rows(pixels, channels));
   c.per = up(c.tiles, std::max(1, most));
   c.units = up(c.tiles, c.per);
-  const int packs = kBuffers * c.packs() * kJoinedPlane +
+  const int packs = kBuffers * c.packs() * kJoinedPlane + kJoinedAhead * kJoinedThreads +
                     2 * kJoinedWarpgroups * kJoinedSet / 8 * kJoinedFPlane +
                     c.columns() / 8 * c.weight_plane();
   c.shared = packs * kPackBytes + (2 * c.depth + 3 * c.columns()) * kFloat;

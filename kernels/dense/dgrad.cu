@@ -41,11 +41,13 @@ struct DenseDgradKernel {
   int out_chunks = dense_up(dy.channels, kDenseChunk);
   int depths = dense_up(dy.channels, kDenseDepth), depth = depths * kDenseDepth;
   int weight_packs = dense_weight_packs(depth);
-  // The shared memory: weights, dy of two tiles, y of one, constants, places of positions.
+  // The shared memory: weights, dy of two tiles, y of one, what threads copied ahead, constants,
+  // places of positions.
   Pack<T>* weights = reinterpret_cast<Pack<T>*>(dynamic_shared);
   Pack<T>* gradients = weights + columns / kPack * weight_packs;
   Pack<T>* raw = gradients + 2 * out_chunks * kDensePacks * cut.plane;
-  float* floats = reinterpret_cast<float*>(raw + out_chunks * kDensePacks * cut.plane);
+  Pack<T>* ahead = raw + out_chunks * kDensePacks * cut.plane;
+  float* floats = reinterpret_cast<float*>(ahead + kDenseAhead * kDenseDgradThreads);
   Constants of_dy{floats, floats + out_chunks* kDenseChunk};
   float* of_in = floats + 2 * out_chunks * kDenseChunk;  // scale, shift and mean
   DenseOffsets offsets{reinterpret_cast<int*>(of_in + 3 * columns)};
@@ -147,16 +149,35 @@ struct DenseDgradKernel {
     commit_products();
   }
 
-  // Asks for x at the thread's rows; pixel[half] < 0 where there is none.
-  __device__ __forceinline__ void read(Packs& x, const int (&pixel)[2]) const {
+  // The pixels of the thread's rows of a product; negative where there is none.
+  __device__ __forceinline__ void find(int (&pixel)[2], int step, int begin, int product) const {
+    const DensePlace place = dense_place(cut, begin + step);
+    pixel[0] = pixel[1] = -1;
+    for_results(offsets, place, cut.first() + product * kDenseRows, me,
+                [&](int half, int64_t at) { pixel[half] = static_cast<int>(at); });
+  }
+  // Copies x there to places of the thread's own.
+  __device__ __forceinline__ void copy_ahead(int step, int begin, int product) const {
+    if (!reads_x()) return;
+    int pixel[2];
+    find(pixel, step, begin, product);
+    const T* from[kDenseAhead];
+    const auto wanted = [&](int i) {
+      return pixel[i % 2] >= 0 && column + i / 2 * kDenseChunk < in.channels;
+    };
 #pragma unroll
-    for (int block = 0; block < kBlocks; ++block)
+    for (int i = 0; i < kDenseAhead; ++i)
+      from[i] =
+          in.x + (wanted(i) ? int64_t{pixel[i % 2]} * in.pitch + column + i / 2 * kDenseChunk : 0);
+    keep_apart(from);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int c = column + block * kDenseChunk;
-        const bool wanted = reads_x() && pixel[half] >= 0 && c < in.channels;
-        x[block][half] = load_if(wanted, in.x + int64_t{pixel[half]} * in.pitch + c);
-      }
+    for (int i = 0; i < kDenseAhead; ++i)
+      copy_or_zero(ahead + i * kDenseDgradThreads + me.index, from[i], wanted(i));
+  }
+  __device__ __forceinline__ void take(Packs& x) const {
+#pragma unroll
+    for (int i = 0; i < kDenseAhead; ++i)
+      x[i / 2][i % 2] = load_vector<kPack>(&ahead[i * kDenseDgradThreads + me.index].at[0]);
   }
 
   // The gradient at the thread's rows: t = df·act', G (= or +=) scale·t, Σt and Σt·(x − mean).
@@ -206,22 +227,33 @@ struct DenseDgradKernel {
     half_of(grad, quarter) = vector_of<T>(value);
   }
 
-  // The warpgroup's products of a tile.
-  __device__ __forceinline__ void make(int step, int begin, Sums& sums) const {
-    const DensePlace place = dense_place(cut, begin + step);
+  __device__ __forceinline__ bool works() const {
+    return along < warpgroups && along < cut.products;
+  }
+  // The warpgroup's products of a tile. Of what a thread copies, the next tile is older than what
+  // it copies ahead for the products after the first one.
+  __device__ __forceinline__ void make(int step, int begin, bool more, Sums& sums) const {
+    if (!works()) return wait_copies<0>();
 #pragma unroll 1
-    for (int product = along; along < warpgroups && product < cut.products; product += warpgroups) {
-      const int row = product * kDenseRows;
-      int pixel[2] = {-1, -1};
-      for_results(offsets, place, cut.first() + row, me,
-                  [&](int half, int64_t at) { pixel[half] = static_cast<int>(at); });
-      Packs x;
+    for (int product = along; product < cut.products; product += warpgroups) {
+      if (product == along)
+        wait_copies<1>();
+      else
+        wait_copies<0>();
       Results df;
-      read(x, pixel);
-      multiply(df, step, row);
+      multiply(df, step, product * kDenseRows);
+      int pixel[2];
+      find(pixel, step, begin, product);
       wait_products<0>();
+      Packs x = {};
+      if (reads_x()) take(x);
+      const bool last = product + warpgroups >= cut.products;
+      if (!last || more)
+        copy_ahead(last ? step + 1 : step, begin, last ? along : product + warpgroups);
+      commit_copies();
       store(df, x, pixel, sums);
     }
+    wait_copies<1>();
   }
 
   // Leaves the block's row of sums.
@@ -298,14 +330,15 @@ __global__ void __launch_bounds__(kDenseDgradThreads, 1)
   show_to_products();
   __syncthreads();
 
+  if (k.works()) k.copy_ahead(0, begin, k.along);
+  commit_copies();
   typename DenseDgradKernel<T>::Sums sums;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     const bool more = step + 1 < steps;
     if (more) k.copy(step + 1, begin);
     commit_copies();
-    k.make(step, begin, sums);
-    wait_copies<0>();
+    k.make(step, begin, more, sums);
     if (more) k.transform(step + 1, begin);
     show_to_products();
     __syncthreads();

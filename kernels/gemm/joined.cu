@@ -48,15 +48,17 @@ struct JoinedKernel {
   int first = blockIdx.x * cut.columns() + set * kJoinedSet, c = first + t * kPack;
   // Of a tile's dy: one pack of every `step`-th pixel, from `at` on.
   int packs = cut.packs(), pack = index % packs, at = index / packs, step = kJoinedThreads / packs;
-  // The shared memory: dy of two tiles, y of one, f of two products, weights, constants.
+  // The shared memory: dy of two tiles, y of one, f of two products, what threads copied ahead,
+  // weights, constants.
   Pack<T>* gradients = reinterpret_cast<Pack<T>*>(dynamic_shared);
   Pack<T>* raw = gradients + 2 * packs * kJoinedPlane;
   Pack<T>* f = raw + packs * kJoinedPlane + 2 * warpgroup * kSetPacks * kJoinedFPlane;
-  Pack<T>* weights = raw + packs * kJoinedPlane + 2 * kJoinedWarpgroups * kSetPacks * kJoinedFPlane;
+  Pack<T>* ahead = raw + packs * kJoinedPlane + 2 * kJoinedWarpgroups * kSetPacks * kJoinedFPlane;
+  Pack<T>* weights = ahead + kJoinedAhead * kJoinedThreads;
   float* of_dy = reinterpret_cast<float*>(weights + cut.columns() / kPack * cut.weight_plane());
   float* of_in = of_dy + 2 * cut.depth;  // scale, shift and mean
 
-  __device__ __forceinline__ bool adds() const { return sink.how == Write::add; }
+  __device__ __forceinline__ bool adds() const { return sink.grad && sink.how == Write::add; }
 
   // weights (packs of channels, outs) = weight (C', C), zero beyond the ends. The columns 2t and
   // 2t + 1 of result j are channels 8t + 2j and 8t + 2j + 1 of a set, so that a thread makes eight
@@ -201,22 +203,43 @@ struct JoinedKernel {
     }
   }
 
-  // One product of 64 pixels: the gradient of the operand, f to `to`, and dW of it begun.
-  template <class Act>
-  __device__ __forceinline__ void make(int tile, int row, Pack<T>* to, Sums& sums, bool adds_dw,
-                                       float halved, Act activation) const {
-    const int pixel = tile * kJoinedTile + row + warp * 16 + g;  // and the one eight further
-    Pack<T> x[2], grad[2];
+  // Copies x and an old G of the thread's pixels of a product to places of its own.
+  __device__ __forceinline__ void copy_ahead(int tile, int row) const {
+    const int pixel = tile * kJoinedTile + row + warp * 16 + g;
+    const T* from[4];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const bool has = pixel + 8 * half < cut.pixels && c < in.channels;
-      x[half] = load_if(has, in.x + int64_t{pixel + 8 * half} * in.pitch + c);
-      grad[half] = load_if(has && adds() && sink.grad,
-                           sink.grad + int64_t{pixel + 8 * half} * sink.pitch + c);
+      from[half] = in.x + (has ? int64_t{pixel + 8 * half} * in.pitch + c : 0);
+      from[2 + half] = sink.grad + (has ? int64_t{pixel + 8 * half} * sink.pitch + c : 0);
     }
+    keep_apart(from);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const bool has = pixel + 8 * half < cut.pixels && c < in.channels;
+      copy_or_zero(ahead + half * kJoinedThreads + index, from[half], has);
+      if (adds()) copy_or_zero(ahead + (2 + half) * kJoinedThreads + index, from[2 + half], has);
+    }
+  }
+  __device__ __forceinline__ Pack<T> copied(int which) const {
+    return load_vector<kPack>(&ahead[which * kJoinedThreads + index].at[0]);
+  }
+
+  // One product of 64 pixels, whose x and G were copied ahead: the gradient of the operand, f to
+  // `to`, and dW of it begun. What the next one reads is copied, if there is one.
+  template <class Act>
+  __device__ __forceinline__ void make(int tile, int row, int next_tile, int next_row, Pack<T>* to,
+                                       Sums& sums, bool adds_dw, float halved,
+                                       Act activation) const {
+    const int pixel = tile * kJoinedTile + row + warp * 16 + g;  // and the one eight further
     float df[kTiles][4];
     multiply_operand(df, tile, row);
     wait_products<0>();
+    const Pack<T> x[2] = {copied(0), copied(1)};
+    Pack<T> grad[2] = {};
+    if (adds()) grad[0] = copied(2), grad[1] = copied(3);
+    if (next_row >= 0) copy_ahead(next_tile, next_row);
+    commit_copies();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const bool inside = pixel + 8 * half < cut.pixels;
@@ -299,25 +322,38 @@ struct JoinedKernel {
     }
   }
 
-  // All tiles of the block.
+  // All tiles of the block. Of what a thread copies, the next tile is older than what it copies
+  // ahead for the products after the first one.
   template <class Act>
   __device__ __forceinline__ void run(Sums& sums, int begin, int end, float halved,
                                       Act activation) const {
+    const int first_row = along * kJoinedProduct, stride = shares * kJoinedProduct;
+    const bool works = along < shares && first_row < kJoinedTile;
     bool adds_dw = false;
     int buffer = 0;
+    if (works) copy_ahead(begin, first_row);
+    commit_copies();
 #pragma unroll 1
     for (int tile = begin; tile < end; ++tile) {
       const bool more = tile + 1 < end;
       if (more) copy(tile + 1);
       commit_copies();
 #pragma unroll 1
-      for (int row = along * kJoinedProduct; along < shares && row < kJoinedTile;
-           row += shares * kJoinedProduct) {
-        make(tile, row, f + buffer * kSetPacks * kJoinedFPlane, sums, adds_dw, halved, activation);
+      for (int row = first_row; works && row < kJoinedTile; row += stride) {
+        const bool last = row + stride >= kJoinedTile;
+        if (row == first_row)
+          wait_copies<1>();
+        else
+          wait_copies<0>();
+        make(tile, row, last ? tile + 1 : tile, last ? (more ? first_row : -1) : row + stride,
+             f + buffer * kSetPacks * kJoinedFPlane, sums, adds_dw, halved, activation);
         buffer ^= 1;
         adds_dw = true;
       }
-      wait_copies<0>();
+      if (works)
+        wait_copies<1>();
+      else
+        wait_copies<0>();
       if (more) transform(tile + 1);
       wait_products<0>();
       show_to_products();
