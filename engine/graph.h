@@ -149,12 +149,14 @@ struct ConvOptions {
 };
 
 // How parameters start, by the rules of the reference implementations. Gains and running variances
-// start at 1.
+// start at 1. The head starts as a torch.nn.Linear does, weight and bias ±1/√fan_in, unless
+// `published_head` says that these rules hold for it too.
 struct Initialisation {
   enum class Weight { normal_fan_out, normal_fan_in, normal_small, uniform_fan_in, uniform_out };
   Weight conv = Weight::normal_fan_in;     // normal_fan_*: He et al., std √(2/fan); small: 0.01
   Weight linear = Weight::uniform_fan_in;  // uniform_*: ±1/√fan; uniform_out: fan = output features
   bool zero_bias = true;                   // else uniform, ±1/√fan_in of its layer
+  bool published_head = false;
 };
 
 class Graph {

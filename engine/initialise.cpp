@@ -49,6 +49,24 @@ void fill_weight(std::span<float> values, const Shape& shape, Weight rule, Rng r
   }
 }
 
+// Whether the parameter starts as one of a torch.nn.Linear, whatever the rules of the others are.
+bool starts_as_linear(const Graph& graph, int parameter) {
+  return graph.parameters[parameter].head && !graph.initialisation.published_head;
+}
+
+// The rule of a weight.
+Weight rule_of(const Graph& graph, int parameter) {
+  if (starts_as_linear(graph, parameter)) return Weight::uniform_fan_in;
+  return graph.parameters[parameter].shape.size() == 4 ? graph.initialisation.conv
+                                                       : graph.initialisation.linear;
+}
+
+// Whether an offset starts at ±1/√fan_in of its layer; else it starts at 0.
+bool is_drawn_bias(const Graph& graph, int parameter) {
+  return is_bias_of_a_weight(graph, parameter) &&
+         (starts_as_linear(graph, parameter) || !graph.initialisation.zero_bias);
+}
+
 }  // namespace
 
 Tensor initial_value(const Graph& graph, int parameter, uint64_t seed) {
@@ -58,15 +76,13 @@ Tensor initial_value(const Graph& graph, int parameter, uint64_t seed) {
   const Rng rng({.seed = seed, .purpose = purpose(p.name.c_str())});
   switch (p.kind) {
     case Parameter::Kind::weight:
-      fill_weight(values, p.shape,
-                  p.shape.size() == 4 ? graph.initialisation.conv : graph.initialisation.linear,
-                  rng);
+      fill_weight(values, p.shape, rule_of(graph, parameter), rng);
       break;
     case Parameter::Kind::gain:
     case Parameter::Kind::running_var: std::fill(values.begin(), values.end(), 1.f); break;
     case Parameter::Kind::running_mean: break;
     case Parameter::Kind::offset:
-      if (!graph.initialisation.zero_bias && is_bias_of_a_weight(graph, parameter))
+      if (is_drawn_bias(graph, parameter))
         fill_uniform(values, 1.f / std::sqrt(float(fan_in(weight_of_bias(graph, parameter)))), rng);
       break;
   }

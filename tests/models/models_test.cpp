@@ -4,11 +4,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <sstream>
 
 #include "engine/error.h"
+#include "engine/initialise.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -202,4 +205,74 @@ TEST_CASE("an unknown model is refused with the known names") {
 TEST_CASE("an image that is too small is refused") {
   CHECK_THROWS_WITH_AS(make_model("densenet121", {.height = 20, .width = 20}),
                        doctest::Contains("the image is too small"), Error);
+}
+
+// ---------------------------------------------------------------- a new head
+
+namespace {
+
+struct Spread {
+  double mean = 0, deviation = 0, largest = 0;
+};
+
+Spread spread_of(const Tensor& tensor) {
+  Spread spread;
+  const auto values = tensor.as<float>();
+  double squares = 0;
+  for (const float v : values) {
+    spread.mean += v / double(values.size());
+    squares += double(v) * v / double(values.size());
+    spread.largest = std::max(spread.largest, std::abs(double(v)));
+  }
+  spread.deviation = std::sqrt(squares - spread.mean * spread.mean);
+  return spread;
+}
+
+// The parameters of the head: its weight, then its bias.
+std::vector<int> head_of(const Graph& graph) {
+  std::vector<int> head;
+  for (size_t p = 0; p < graph.parameters.size(); ++p)
+    if (graph.parameters[p].head) head.push_back(static_cast<int>(p));
+  REQUIRE(head.size() == 2);
+  return head;
+}
+
+Graph with_published_head(Graph graph) {
+  graph.initialisation.published_head = true;
+  return graph;
+}
+
+}  // namespace
+
+TEST_CASE("the head of every model starts as torch.nn.Linear does") {
+  constexpr int kClasses = 1000;
+  for (const std::string& name : model_names()) {
+    const int size = name == "mnist_cnn" ? 28 : 64;
+    const Graph graph = make_model(name, {.classes = kClasses, .height = size, .width = size});
+    const std::vector<int> head = head_of(graph);
+    const double bound = 1 / std::sqrt(double(graph.parameters[head[0]].shape[1]));
+    for (const int parameter : head) {
+      const Spread spread = spread_of(initial_value(graph, parameter, 1));
+      INFO(name, " ", graph.parameters[parameter].name);
+      CHECK(spread.largest <= bound);
+      CHECK(spread.largest > 0.98 * bound);
+      CHECK(std::abs(spread.mean) < 0.1 * bound);
+      CHECK(spread.deviation == doctest::Approx(bound / std::sqrt(3.)).epsilon(0.05));
+    }
+  }
+}
+
+TEST_CASE("a published head starts by torchvision's rule for the model") {
+  const ModelOptions options{.classes = 400, .height = 64, .width = 64};
+  const Graph efficient = with_published_head(make_model("efficientnet_b0", options));
+  const Graph dense = with_published_head(make_model("densenet121", options));
+  const Graph mobile = with_published_head(make_model("mobilenet_v2", options));
+  for (const Graph* graph : {&efficient, &dense, &mobile})
+    CHECK(spread_of(initial_value(*graph, head_of(*graph)[1], 1)).largest == 0);
+  const auto weight = [](const Graph& graph) {
+    return spread_of(initial_value(graph, head_of(graph)[0], 1));
+  };
+  CHECK(weight(efficient).largest == doctest::Approx(1 / std::sqrt(400.)).epsilon(0.01));
+  CHECK(weight(dense).largest == doctest::Approx(1 / std::sqrt(1024.)).epsilon(0.01));
+  CHECK(weight(mobile).deviation == doctest::Approx(0.01).epsilon(0.02));
 }

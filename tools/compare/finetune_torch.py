@@ -123,7 +123,7 @@ def half_precision(options: argparse.Namespace) -> ContextManager:
 
 
 def build(options: argparse.Namespace, classes: int) -> nn.Module:
-    model = models.build(options.model, classes)
+    model = models.build(options.model, classes, head_init=options.head_init)
     if options.weights:
         stored = torch.load(options.weights, map_location="cpu")
         head = {name: value for name, value in model.state_dict().items() if is_head(name)}
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--head-init", choices=models.HEAD_INITS, default="linear")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--images", default="memory", choices=("memory", "files"))

@@ -54,8 +54,24 @@ def input_channels(name: str) -> int:
     return 1 if name == "mnist_cnn" else 3
 
 
-def build(name: str, classes: int, regularize: bool = True) -> nn.Module:
-    """The model with random weights; without dropout and stochastic depth unless `regularize`."""
+HEAD_INITS = ("linear", "torchvision")  # as engine train's --head-init
+
+
+def start_head(model: nn.Module) -> None:
+    """Draws the last linear layer anew, as torch.nn.Linear does and as the engine does: weight and
+    bias ±1/√inputs."""
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    bound = head.in_features**-0.5
+    with torch.no_grad():
+        head.weight.uniform_(-bound, bound)
+        head.bias.uniform_(-bound, bound)
+
+
+def build(
+    name: str, classes: int, regularize: bool = True, head_init: str = "torchvision"
+) -> nn.Module:
+    """The model with random weights; without dropout and stochastic depth unless `regularize`.
+    The head starts by torchvision's rule for the model, or as torch.nn.Linear ("linear")."""
     if name not in IMAGE_SIZES:
         raise SystemExit(f"model {name}: expected one of {', '.join(IMAGE_SIZES)}")
     model = (
@@ -63,6 +79,8 @@ def build(name: str, classes: int, regularize: bool = True) -> nn.Module:
         if name == "mnist_cnn"
         else getattr(torchvision.models, name)(weights=None, num_classes=classes)
     )
+    if head_init == "linear":
+        start_head(model)
     if not regularize:
         for module in model.modules():
             if isinstance(module, (nn.Dropout, torchvision.ops.StochasticDepth)):

@@ -53,6 +53,7 @@ struct TrainConfig {
   RuleOptions rules;
   double ema_decay = 0;  // 0: no averages; else these are validated and kept as weights
   bool frozen_norms = false;
+  bool published_head = false;  // a new head by the model's own rule, not as torch.nn.Linear
   bool detect_anomaly = false;  // look at every result of every step
   Exchange exchange;
   LossConfig loss;

@@ -16,6 +16,8 @@
 namespace engine {
 
 inline constexpr Choice<bool> kSamplers[] = {{"shuffle", false}, {"balanced", true}};
+// Values of TrainConfig::published_head.
+inline constexpr Choice<bool> kHeadStarts[] = {{"linear", false}, {"torchvision", true}};
 
 struct TrainOptions : DataOptions,
                       DeviceOptions,
@@ -38,6 +40,9 @@ struct TrainOptions : DataOptions,
       "safetensors or .pth to start from; a head of another size or other classes starts anew",
       kMayChange);
     visit_weights_key(v);
+    v("--head-init NAME", config.published_head,
+      "a new head starts as torch.nn.Linear, ±1/√inputs; torchvision: by its rule for the model",
+      kHeadStarts, kMayChange);
     v("--image-size, --img-size N", image_size,
       "side of the input; the resize scales with it (0: the model's)", Within{0, 4096});
     v("--progressive-size A:B", progressive_size,

@@ -12,10 +12,12 @@
 namespace engine {
 
 Graph training_graph(const TrainConfig& c, const TrainingData& data, int image_size) {
-  return make_model(c.model, {.classes = static_cast<int>(data.train.classes.size()),
-                              .height = image_size,
-                              .width = image_size,
-                              .norm_epsilon = c.norm_epsilon});
+  Graph graph = make_model(c.model, {.classes = static_cast<int>(data.train.classes.size()),
+                                     .height = image_size,
+                                     .width = image_size,
+                                     .norm_epsilon = c.norm_epsilon});
+  graph.initialisation.published_head = c.published_head;
+  return graph;
 }
 
 PlanOptions plan_options(const TrainConfig& c, BackendKind kind, int batch) {

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "engine/error.h"
 #include "io/weights/safetensors.h"
 #include "tests/support.h"
@@ -70,6 +72,10 @@ TEST_CASE("a head follows the names of its classes, or starts anew") {
   CHECK(started(network, file, {"cat", "dog", "wolf"}) ==
         "f: its 3 classes have other names: fc2.weight, fc2.bias start anew");
   CHECK(network.bias() != std::vector<float>{1, 2, 3});
+  for (const float value : network.bias()) {  // as torch.nn.Linear, whose inputs are 128
+    CHECK(value != 0);
+    CHECK(std::abs(value) <= 1 / std::sqrt(128.f));
+  }
   CHECK(network.session.state().at("fc1.weight").bytes == file.file.tensors.at("fc1.weight").bytes);
 
   ModelFile nameless = file;
