@@ -6,7 +6,7 @@
 #include "engine/step_sizes.h"
 #include "kernels/banded_tiles.h"
 #include "kernels/dense_tiles.h"
-#include "kernels/pointwise_tiles.h"
+#include "kernels/joined_tiles.h"
 #include "kernels/product.h"
 
 namespace engine {
@@ -167,17 +167,7 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
   return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
 }
 
-// ---------------------------------------------------------------- pointwise by warpgroups
-
-bool takes_streamed_pointwise(const Layer& l, Direction direction) {
-  return direction == Direction::forward && takes_pointwise(l) &&
-         streamed_fits(l.sizes.pixels(l.conv.out), l.conv.in.at.channels(), l.conv.out.channels(),
-                       l.options.limits);
-}
-
-Scratch streamed_pointwise_scratch(const Layer& l, Direction) {
-  return {.partials = l.partials()};
-}
+// ---------------------------------------------------------------- joined pointwise
 
 // The kernel makes both gradients of an operand without a gate, from few channels of the output.
 bool takes_joined_pointwise(const Layer& l, Direction direction) {
@@ -323,8 +313,6 @@ constexpr Row kRows[] = {
      takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
-    {BackendKind::cuda, Form::streamed_pointwise, "streamed pointwise", ConvForm::fused,
-     takes_streamed_pointwise, streamed_pointwise_scratch, fused_cost},
     {BackendKind::cuda, Form::joined_pointwise, "joined pointwise", ConvForm::fused,
      takes_joined_pointwise, joined_pointwise_scratch, joined_pointwise_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,

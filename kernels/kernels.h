@@ -125,13 +125,6 @@ struct PointwiseForward {
 };
 
 template <class T>
-struct PointwiseStreamed {
-  // The same by warpgroups, for any depth and as many channels as streamed_fits() says.
-  static void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
-                  const Partials& partials, cudaStream_t stream);
-};
-
-template <class T>
 struct PointwiseDgrad {
   // The operand's gradient to the sink. The depth is the channels of dy. Where they are set,
   // dense_dy (pixels, C') = dy if a norm completes it, and f (pixels, C) = f(in) unless plain.

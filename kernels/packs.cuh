@@ -1,10 +1,40 @@
-// Packs of eight channels that may not be there: read or copied without a branch.
+// Packs of eight channels: 16 bytes, the unit of what fused kernels copy into shared memory, also
+// asynchronously, and also where a pack may not be there, without a branch.
 #pragma once
 
-#include "kernels/depthwise/matrix.cuh"
-#include "kernels/gemm/mma.cuh"
+#include "kernels/matrix.cuh"
+#include "kernels/vector.cuh"
 
 namespace engine::kernels {
+
+// Eight channels of a pixel in 16 bits each: 16 bytes, or four words of two.
+constexpr int kPack = 8;
+template <class T>
+using Pack = Vector<T, kPack>;
+
+template <class T>
+__device__ __forceinline__ uint32_t word_of(const Pack<T>& pack, int i) {
+  return reinterpret_cast<const uint32_t*>(&pack)[i];
+}
+
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+
+// Copies a pack, past L1. Whoever waits for the thread's groups may read it.
+template <class T>
+__device__ __forceinline__ void copy_async(Pack<T>* shared, const T* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
+// Until at most `Pending` of the thread's newest groups are under way.
+template <int Pending>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
+}
 
 // A pack, or zeros without a branch.
 template <class T>

@@ -15,7 +15,7 @@
 
 #include <type_traits>
 
-#include "kernels/depthwise/matrix.cuh"
+#include "kernels/matrix.cuh"
 
 namespace engine::kernels {
 

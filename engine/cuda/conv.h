@@ -108,8 +108,6 @@ std::optional<Launches> fused_depthwise_form(Cuda& gpu, const Layer<T>& l, Direc
 template <class T>
 std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
-std::optional<Launches> streamed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
-template <class T>
 std::optional<Launches> joined_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);

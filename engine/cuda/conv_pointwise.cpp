@@ -2,7 +2,7 @@
 // product too, made with the operand's gradient or by itself, or cuBLASLt's, from the dy and f(x)
 // that the operand's gradient then leaves.
 #include "engine/cuda/conv.h"
-#include "kernels/pointwise_tiles.h"
+#include "kernels/joined_tiles.h"
 #include "kernels/product.h"
 
 namespace engine::cuda {
@@ -32,17 +32,6 @@ Launch pointwise_forward(const Cuda& gpu, const Layer<T>& l) {
           [out = l.out, in = l.in, weight = l.weight, partials = l.forward_partials,
            stream = gpu.stream.get()] {
             kernels::PointwiseForward<T>::run(out, in, weight, partials, stream);
-          }};
-}
-
-template <class T>
-Launch pointwise_streamed(const Cuda& gpu, const Layer<T>& l) {
-  return {"pointwise_streamed",
-          shape(l),
-          {bytes_of(l.in) + weights(l) * sizeof(T) + bytes_of(l.out), flops(l)},
-          [out = l.out, in = l.in, weight = l.weight,
-           partials = sweep_partials(gpu, l.forward_partials), stream = gpu.stream.get()] {
-            kernels::PointwiseStreamed<T>::run(out, in, weight, partials, stream);
           }};
 }
 
@@ -135,17 +124,6 @@ std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direc
 }
 
 template <class T>
-std::optional<Launches> streamed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
-  if constexpr (sizeof(T) == 2) {
-    if (direction == Direction::backward) return std::nullopt;
-    Launches launches;
-    launches.push_back(pointwise_streamed(gpu, l));
-    return launches;
-  }
-  return std::nullopt;
-}
-
-template <class T>
 std::optional<Launches> joined_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   if constexpr (sizeof(T) == 2) {
     if (direction == Direction::forward) return std::nullopt;
@@ -160,10 +138,6 @@ template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<float>&
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
                                                       Direction);
-template std::optional<Launches> streamed_pointwise_form(Cuda&, const Layer<float>&, Direction);
-template std::optional<Launches> streamed_pointwise_form(Cuda&, const Layer<__half>&, Direction);
-template std::optional<Launches> streamed_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
-                                                         Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,

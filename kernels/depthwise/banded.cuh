@@ -23,7 +23,7 @@
 
 #include "kernels/banded_tiles.h"
 #include "kernels/depthwise/copies.cuh"
-#include "kernels/depthwise/matrix.cuh"
+#include "kernels/matrix.cuh"
 #include "kernels/device.cuh"
 #include "kernels/launch.cuh"
 

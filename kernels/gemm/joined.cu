@@ -7,12 +7,12 @@
 // group of channels C' (G_y) or 2 C' (G_y, y), of which all but the first come from L2. The rows of
 // dW are 4 bytes for each weight and unit, written and read.
 #include "kernels/gemm/epilogue.cuh"
+#include "kernels/joined_tiles.h"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
 #include "kernels/merge_rows.cuh"
 #include "kernels/packs.cuh"
-#include "kernels/pointwise_tiles.h"
 #include "kernels/warpgroup.cuh"
 
 namespace engine::kernels {

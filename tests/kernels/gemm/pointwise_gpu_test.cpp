@@ -1,7 +1,7 @@
 // Pointwise convolutions as fused products, alone and joined, against the reference: every shape of
 // the kernel, ragged tiles, channel counts that are multiples of 8 alone, slices, every operand and
 // gradient that they take; the same bits in every run; and the cuts.
-#include "kernels/pointwise_tiles.h"
+#include "kernels/joined_tiles.h"
 #include "kernels/product.h"
 #include "tests/kernels/gpu.h"
 
@@ -45,22 +45,23 @@ constexpr Window kPoint{1, 1, 1, 0};
 
 }  // namespace
 
-// run(out, in, weight) is a forward.
-template <class T, class Run>
-void check_forward(const std::vector<Layer>& layers, Run run) {
+TEST_CASE_TEMPLATE("pointwise_forward", T, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
   const std::vector<OperandOptions> operands = {{false, Activation::none, GateKind::none},
                                                 {true, Activation::none, GateKind::none},
                                                 {true, Activation::relu, GateKind::none},
                                                 {true, Activation::relu6, GateKind::none},
                                                 {true, Activation::silu, GateKind::learned}};
-  for (const Layer& l : layers)
+  for (const Layer& l : layers())
     for (const OperandOptions& o : operands)
       for (const bool statistics : {true, false}) {
         OperandCase<T> in(l.in, o, 1);
         OutputCase<T> out(l.out, statistics), again(l.out, statistics);
         Mirror<T> weight(weights(l));
+        const DeviceArray<float> partials = partials_for(l.out);
         for (OutputCase<T>* to : {&out, &again})
-          run(l, to->device_view(), in.device_view(), weight.device());
+          kernels::PointwiseForward<T>::run(to->device_view(), in.device_view(), weight.device(),
+                                            partials.data(), nullptr);
         const SliceView<double> y = out.host_view();
         reference::store_output(
             y,
@@ -74,36 +75,6 @@ void check_forward(const std::vector<Layer>& layers, Run run) {
         CHECK(same_bits(out.mean.download(), again.mean.download()));
         CHECK(same_bits(out.var.download(), again.var.download()));
       }
-}
-
-TEST_CASE_TEMPLATE("pointwise_forward", T, __half, __nv_bfloat16) {
-  if (!has_gpu()) return note_skipped("no GPU");
-  check_forward<T>(layers(), [](const Layer& l, auto out, auto in, const T* weight) {
-    const DeviceArray<float> partials = partials_for(l.out);
-    kernels::PointwiseForward<T>::run(out, in, weight, partials.data(), nullptr);
-  });
-}
-
-// Each arrangement of the warpgroups, weights that stay and weights that are streamed, several
-// tiles of a unit.
-std::vector<Layer> streamed_layers() {
-  std::vector<Layer> all = layers();
-  const auto add = [&](int batch, int height, int width, int in, int out) {
-    all.push_back(layer(batch, height, width, {1, 1, 1, in, in, 0}, {1, 1, 1, out, out, 0}));
-  };
-  add(5, 43, 41, 64, 32);
-  add(5, 43, 41, 72, 64);
-  add(3, 43, 41, 224, 128);
-  add(3, 7, 7, 520, 128);
-  return all;
-}
-
-TEST_CASE_TEMPLATE("pointwise_streamed", T, __half, __nv_bfloat16) {
-  if (!has_gpu()) return note_skipped("no GPU");
-  check_forward<T>(streamed_layers(), [](const Layer& l, auto out, auto in, const T* weight) {
-    const SweepScratch scratch(l.out);
-    kernels::PointwiseStreamed<T>::run(out, in, weight, scratch.view(), nullptr);
-  });
 }
 
 TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
@@ -279,28 +250,6 @@ TEST_CASE_TEMPLATE("pointwise_joined", T, __half, __nv_bfloat16) {
       CHECK(same_bits(sink.sums(), again.sums()));
       CHECK(same_bits(dweight.download(), dweight_again.download()));
     }
-}
-
-TEST_CASE("the cut of streamed products") {
-  const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
-  int cuts = 0;
-  for (const DeviceLimits& l : {limits, a100})
-    for (const int64_t pixels : {1, 33, 6272, 100352, 401408})
-      for (const int outs : {8, 32, 64, 128, 384})
-        for (const int channels : {8, 64, 96, 224, 992, 2304}) {
-          if (!streamed_fits(pixels, channels, outs, l)) continue;
-          ++cuts;
-          const StreamedCut c = streamed_cut(pixels, 49, channels, outs, l);
-          CHECK(int64_t{c.tiles} * c.tile() >= pixels);
-          CHECK(c.units * c.per >= c.tiles);
-          CHECK((c.units - 1) * c.per < c.tiles);
-          CHECK(c.groups * c.units <= l.multiprocessors);
-          CHECK(c.groups * c.columns >= outs);
-          CHECK(c.chunks * kStreamedChunk >= channels);
-          CHECK(c.slots >= 1);
-          CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
-        }
-  CHECK(cuts > 250);
 }
 
 // Every tile lies in one unit, every set of channels in one group, and the shared memory that is
