@@ -291,7 +291,7 @@ __device__ __forceinline__ void multiply_by_warps(float (&c)[Tiles][4], const ui
 }
 
 // c (64, 8 · Tiles) += a (64, 16) · b (16, 8 · Tiles), or = if not `adds`, once the group of
-// products that it is committed in has been waited for. Thread (warp, g, t) holds rows 16 · warp + g
+// products that it is committed in has been waited for. Thread (warp, g, t) holds rows 16 warp + g
 // and + 8 of c, at columns 8 j + 2 t and + 1: c[j] = (two of the first row, two of the other).
 template <class T, Inner A, Inner B, int Tiles>
 __device__ __forceinline__ void multiply_planes(float (&c)[Tiles][4], uint64_t a, uint64_t b,
