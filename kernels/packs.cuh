@@ -19,6 +19,17 @@ __device__ __forceinline__ uint32_t word_of(const Pack<T>& pack, int i) {
 
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
 
+// Four packs, of 32 channels, as planes in another order: columns 2t and 2t + 1 of plane j are
+// channels 8t + 2j and 8t + 2j + 1, so that a thread t of the matrix unit makes eight neighbouring
+// ones: words change places.
+template <class T>
+__device__ __forceinline__ void store_columns(Pack<T>* to, int plane, const Pack<T> (&packs)[4]) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    *reinterpret_cast<uint4*>(to + j * plane) = make_uint4(
+        word_of(packs[0], j), word_of(packs[1], j), word_of(packs[2], j), word_of(packs[3], j));
+}
+
 // Copies a pack, past L1. Whoever waits for the thread's groups may read it.
 template <class T>
 __device__ __forceinline__ void copy_async(Pack<T>* shared, const T* global) {

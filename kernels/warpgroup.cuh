@@ -20,7 +20,6 @@
 namespace engine::kernels {
 
 constexpr int kWarpgroup = 128;      // threads
-constexpr int kWarpgroupRows = 64;   // of a product
 constexpr int kWarpgroupDepth = 16;  // values of the inner dimension of one
 constexpr uint32_t kPackBytes = 16;
 

@@ -55,9 +55,8 @@ struct DenseDgradKernel {
   __device__ __forceinline__ bool reads_x() const { return !in.plain(); }
   __device__ __forceinline__ bool adds() const { return sink.how == Write::add; }
 
-  // weights (packs of channels, taps, outs) = weight (C', 9, C), zero beyond the ends. The columns
-  // 2t and 2t + 1 of result j are channels 8t + 2j and 8t + 2j + 1 of a block, so that a thread
-  // makes eight neighbouring ones: words change places between four packs.
+  // weights (packs of channels, taps, outs) = weight (C', 9, C), zero beyond the ends; the channels
+  // of a block in the order of store_columns().
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
     const int blocks = columns / kDenseChunk, count = blocks * kDenseTaps * depth;
 #pragma unroll 2
@@ -71,11 +70,8 @@ struct DenseDgradKernel {
         packs[t] = load_if(o < dy.channels && c < in.channels,
                            weight + (int64_t{o} * kDenseTaps + tap) * in.channels + c);
       }
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j)
-        *reinterpret_cast<uint4*>(weights + (block * kDensePacks + j) * weight_packs + tap * depth +
-                                  o) = make_uint4(word_of(packs[0], j), word_of(packs[1], j),
-                                                  word_of(packs[2], j), word_of(packs[3], j));
+      store_columns(weights + block * kDensePacks * weight_packs + tap * depth + o, weight_packs,
+                    packs);
     }
   }
   __device__ __forceinline__ void stage_constants() const {
@@ -121,12 +117,9 @@ struct DenseDgradKernel {
       of_dy.load(a, b, chunk * kDenseChunk + me.pack * kPack);
       for_staged([&](int at) {
         if (offsets.pixel(place, at, place.end) < 0) return;
-        float value[kPack], y[kPack];
-        to_floats(value, load_vector<kPack>(&gradient[at].at[0]));
-        to_floats(y, load_vector<kPack>(&raw[plane + at].at[0]));
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) value[k] += fmaf(a[k], y[k], b[k]);
-        store_vector(&gradient[at].at[0], vector_of<T>(value));
+        store_vector(&gradient[at].at[0],
+                     complete_pack(load_vector<kPack>(&gradient[at].at[0]),
+                                   load_vector<kPack>(&raw[plane + at].at[0]), a, b));
       });
     }
   }
@@ -265,27 +258,14 @@ struct DenseDgradKernel {
     for (int block = 0; block < kBlocks; ++block)
 #pragma unroll
       for (int k = 0; k < kPack; ++k) {
-        float one = sums.t[block][k], two = sums.t_x[block][k];
-#pragma unroll
-        for (int lanes = 4; lanes < kWarp; lanes *= 2) {
-          one += __shfl_xor_sync(0xffffffff, one, lanes);
-          two += __shfl_xor_sync(0xffffffff, two, lanes);
-        }
+        const float one = rows_sum(sums.t[block][k]), two = rows_sum(sums.t_x[block][k]);
         if (me.g != 0 || along >= warpgroups) continue;
         const int c = column + block * kDenseChunk + k;
         buffer[share * columns + c] = one;
         buffer[(shares + share) * columns + c] = two;
       }
     __syncthreads();
-    for (int c = me.index; c < in.channels; c += me.count) {
-      float one = 0, two = 0;
-      for (int i = 0; i < shares; ++i) {
-        one += buffer[i * columns + c];
-        two += buffer[(shares + i) * columns + c];
-      }
-      partial(partials, 0, in.channels)[c] = one;
-      partial(partials, 1, in.channels)[c] = two * in.norm.channel(c).inv_std;
-    }
+    leave_norm_sums(partials, buffer, shares, columns, 0, in, me.index, me.count);
   }
 
  private:

@@ -169,13 +169,8 @@ struct DenseForwardKernel {
 #pragma unroll
     for (int k = 0; k < 2 * Tiles; ++k) {
       const float d = sums.count ? sums.shift[k] - origin[channel(k)] : 0.f;
-      float one = fmaf(n, d, sums.first[k]);
-      float two = fmaf(d, fmaf(n, d, 2.f * sums.first[k]), sums.second[k]);
-#pragma unroll
-      for (int lanes = 4; lanes < kWarp; lanes *= 2) {
-        one += __shfl_xor_sync(0xffffffff, one, lanes);
-        two += __shfl_xor_sync(0xffffffff, two, lanes);
-      }
+      const float one = rows_sum(fmaf(n, d, sums.first[k]));
+      const float two = rows_sum(fmaf(d, fmaf(n, d, 2.f * sums.first[k]), sums.second[k]));
       if (me.g != 0) continue;
       of_warps[2 * me.warp * kColumns + channel(k)] = one;
       of_warps[(2 * me.warp + 1) * kColumns + channel(k)] = two;

@@ -5,29 +5,20 @@
 // taken into registers once for the three taps of the row; its columns are the outs of dy, shifted
 // by a tap; the inner dimension runs over positions. While a tile is multiplied, the next one is
 // staged in turns, in which the warpgroups are out of step: one stages while the others multiply.
-// Blocks leave their sums as rows, which a small kernel merges in fp64.
+// Blocks leave their sums as rows, which merge_rows() merges.
 // For each pixel it moves, in values of T, C, what the borders of the tiles read again, and for
 // each group of channels C' (G), or 2 C' (G, y) behind a norm, of which all but the first come from
 // L2. The rows are 4 bytes for each weight and unit, written and read.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
+#include "kernels/merge_rows.cuh"
 
 namespace engine::kernels {
 namespace {
 
 constexpr int kGroupPacks = kDenseGroup / kPack;
 constexpr int kFraction = 256;
-
-// from + pixel · pitch: one instruction, whatever the compiler knows of the pitch.
-template <class T>
-__device__ __forceinline__ const T* at_pixel(const T* from, int pixel, int pitch) {
-  const T* at;
-  asm("mad.wide.s32 %0, %1, %2, %3;"
-      : "=l"(at)
-      : "r"(pixel), "r"(pitch * static_cast<int>(sizeof(T))), "l"(from));
-  return at;
-}
 
 // A pack, or any bits, for whoever takes none of them.
 template <class T>
@@ -204,8 +195,8 @@ struct DenseWgradKernel {
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const int pixel = offsets.pixel(place, turn.from + me.at + i * kStep, place.end);
-      batch.packs[0][i] = load_or_any(pixel >= 0, at_pixel(one, pixel, pitch));
-      batch.packs[1][i] = load_or_any(pixel >= 0, at_pixel(two, pixel, pitch));
+      batch.packs[0][i] = load_or_any(pixel >= 0, row_at(one, pixel, pitch));
+      batch.packs[1][i] = load_or_any(pixel >= 0, row_at(two, pixel, pitch));
       batch.inside |= uint32_t{pixel >= 0} << i;
     }
   }
@@ -282,36 +273,6 @@ __global__ void __launch_bounds__(kDenseWgradThreads, 1)
   k.leave(sum, rows + int64_t{blockIdx.y} * dy.channels * kDenseTaps * in.channels);
 }
 
-constexpr int kMergeLanes = 32, kMergeShares = 8, kMergeVector = 4;
-
-// dweight = the sum of the rows. A block takes 128 weights, and its warps share the rows.
-__global__ void __launch_bounds__(kMergeLanes* kMergeShares)
-    merge_dweight_kernel(float* __restrict__ dweight, const float* __restrict__ rows, int count,
-                         int units) {
-  follow();
-  __shared__ double buffer[kMergeShares][kMergeVector][kMergeLanes];
-  const int i = (blockIdx.x * kMergeLanes + threadIdx.x) * kMergeVector;
-  double sum[kMergeVector] = {};
-  if (i < count) {
-#pragma unroll 4
-    for (int unit = threadIdx.y; unit < units; unit += kMergeShares) {
-      const float4 v = *reinterpret_cast<const float4*>(rows + int64_t{unit} * count + i);
-      sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
-    }
-  }
-#pragma unroll
-  for (int k = 0; k < kMergeVector; ++k) buffer[threadIdx.y][k][threadIdx.x] = sum[k];
-  __syncthreads();
-  if (threadIdx.y != 0 || i >= count) return;
-#pragma unroll
-  for (int share = 1; share < kMergeShares; ++share)
-#pragma unroll
-    for (int k = 0; k < kMergeVector; ++k) sum[k] += buffer[share][k][threadIdx.x];
-  *reinterpret_cast<float4*>(dweight + i) =
-      make_float4(static_cast<float>(sum[0]), static_cast<float>(sum[1]),
-                  static_cast<float>(sum[2]), static_cast<float>(sum[3]));
-}
-
 template <class T, int Tiles>
 void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in, float* rows,
          const DenseCut& cut, cudaStream_t stream) {
@@ -320,9 +281,8 @@ void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in, fl
   const int groups = dense_up(in.channels, kDenseGroup);
   launch(kernel, dim3(groups, cut.units), kDenseWgradThreads, cut.shared, stream, rows, dy, in,
          cut);
-  const int count = dy.channels * kDenseTaps * in.channels;
-  launch(merge_dweight_kernel, dense_up(count, kMergeLanes * kMergeVector),
-         dim3(kMergeLanes, kMergeShares), 0, stream, dweight, rows, count, cut.units);
+  const int64_t count = int64_t{dy.channels} * kDenseTaps * in.channels;
+  merge_rows(dweight, rows, cut.units, count, stream);
 }
 
 }  // namespace

@@ -167,6 +167,23 @@ struct OperandConstants {
   }
 };
 
+// The block's row of Σt and Σt·xhat, from what its shares of the pixels left in shared memory:
+// (2, shares, columns), Σt and Σt·(x − mean), of channels from c0 on.
+template <class T>
+__device__ __forceinline__ void leave_norm_sums(float* partials, const float* buffer, int shares,
+                                                int columns, int c0, const OperandView<T>& in,
+                                                int thread, int threads) {
+  for (int k = thread; k < columns && c0 + k < in.channels; k += threads) {
+    float one = 0, two = 0;
+    for (int i = 0; i < shares; ++i) {
+      one += buffer[i * columns + k];
+      two += buffer[(shares + i) * columns + k];
+    }
+    partial(partials, 0, in.channels)[c0 + k] = one;
+    partial(partials, 1, in.channels)[c0 + k] = two * in.norm.channel(c0 + k).inv_std;
+  }
+}
+
 // act and act' of u = scale·x + shift, folded by fold_norm(), whose scale is gamma·inv_std divided
 // by kUnfold.
 template <Activation Act>

@@ -60,9 +60,8 @@ struct JoinedKernel {
 
   __device__ __forceinline__ bool adds() const { return sink.grad && sink.how == Write::add; }
 
-  // weights (packs of channels, outs) = weight (C', C), zero beyond the ends. The columns 2t and
-  // 2t + 1 of result j are channels 8t + 2j and 8t + 2j + 1 of a set, so that a thread makes eight
-  // neighbouring ones: words change places between four packs.
+  // weights (packs of channels, outs) = weight (C', C), zero beyond the ends; the channels of a set
+  // in the order of store_columns().
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
     for (int i = index; i < cut.sets * cut.depth; i += kJoinedThreads) {
       const int o = i / cut.sets, s = i - o * cut.sets;
@@ -73,11 +72,7 @@ struct JoinedKernel {
         packs_of[k] = load_if(o < dy.channels && channel < in.channels,
                               weight + int64_t{o} * in.channels + channel);
       }
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j)
-        *reinterpret_cast<uint4*>(weights + (s * kSetPacks + j) * cut.weight_plane() + o) =
-            make_uint4(word_of(packs_of[0], j), word_of(packs_of[1], j), word_of(packs_of[2], j),
-                       word_of(packs_of[3], j));
+      store_columns(weights + s * kSetPacks * cut.weight_plane() + o, cut.weight_plane(), packs_of);
     }
   }
   __device__ __forceinline__ void stage_constants() const {
@@ -297,29 +292,15 @@ struct JoinedKernel {
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
-      float one = sums.t[k], two = sums.t_x[k];
-#pragma unroll
-      for (int lanes = 4; lanes < kWarp; lanes *= 2) {
-        one += __shfl_xor_sync(0xffffffff, one, lanes);
-        two += __shfl_xor_sync(0xffffffff, two, lanes);
-      }
+      const float one = rows_sum(sums.t[k]), two = rows_sum(sums.t_x[k]);
       if (g != 0 || along >= shares) continue;
       const int column = set * kJoinedSet + t * kPack + k;
       buffer[share * cut.columns() + column] = one;
       buffer[(rows + share) * cut.columns() + column] = two;
     }
     __syncthreads();
-    for (int k = index; k < cut.columns(); k += kJoinedThreads) {
-      const int channel = blockIdx.x * cut.columns() + k;
-      if (channel >= in.channels) continue;
-      float one = 0, two = 0;
-      for (int i = 0; i < rows; ++i) {
-        one += buffer[i * cut.columns() + k];
-        two += buffer[(rows + i) * cut.columns() + k];
-      }
-      partial(partials, 0, in.channels)[channel] = one;
-      partial(partials, 1, in.channels)[channel] = two * in.norm.channel(channel).inv_std;
-    }
+    leave_norm_sums(partials, buffer, rows, cut.columns(), blockIdx.x * cut.columns(), in, index,
+                    kJoinedThreads);
   }
 
   // All tiles of the block. Of what a thread copies, the next tile is older than what it copies

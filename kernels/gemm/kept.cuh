@@ -201,15 +201,8 @@ class KeptWarp {
       buffer[(row_groups + row_group_) * columns + column_ + k] = t_centred;
     }
     __syncthreads();
-    const int c = blockIdx.x * columns + threadIdx.x;
-    const OperandView<T>& in = sink_.in;
-    if (static_cast<int>(threadIdx.x) >= columns || c >= in.channels) return;
-    float sum[2] = {};
-    for (int of = 0; of < row_groups; ++of)
-#pragma unroll
-      for (int i = 0; i < 2; ++i) sum[i] += buffer[(i * row_groups + of) * columns + threadIdx.x];
-    partial(sink_.partials, 0, in.channels)[c] = sum[0];
-    partial(sink_.partials, 1, in.channels)[c] = sum[1] * in.norm.channel(c).inv_std;
+    leave_norm_sums(sink_.partials, buffer, row_groups, columns, blockIdx.x * columns, sink_.in,
+                    threadIdx.x, kKeptThreads);
   }
 
  private:
@@ -250,14 +243,6 @@ class KeptWarp {
       if constexpr (Leaves) x_[i].half[half] = half_of_floats<T>(h);
     }
   }
-  // The sum over the eight rows of a warp's threads.
-  __device__ __forceinline__ static float rows_sum(float value) {
-#pragma unroll
-    for (int offset = 4; offset < kWarp; offset *= 2)
-      value += __shfl_xor_sync(0xffffffff, value, offset);
-    return value;
-  }
-
   const SinkEpilogue<T>& sink_;
   const KeptCut& cut_;
   int end_, column_, c_;  // pixels of the unit; the thread's first channel
