@@ -16,8 +16,8 @@ __device__ __forceinline__ N warp_sum(N value) {
   return value;
 }
 
-// The sum over the threads of a warp that have the same lane % 4, in a fixed order; each gets it. Of
-// a result of the matrix unit, whose rows are lane / 4, it is that over the rows.
+// The sum over the threads of a warp that have the same lane % 4, in a fixed order; each gets it.
+// Of a result of the matrix unit, whose rows are lane / 4, it is that over the rows.
 __device__ __forceinline__ float rows_sum(float value) {
 #pragma unroll
   for (int offset = 4; offset < kWarp; offset *= 2)
