@@ -41,7 +41,7 @@ endforeach()
 
 add_library(headers_alone OBJECT ${sources})
 target_link_libraries(headers_alone PRIVATE
-  engine_test_main nlohmann_json::nlohmann_json Threads::Threads)
+  engine_test_main Threads::Threads)
 target_include_directories(headers_alone SYSTEM PRIVATE
   ${OPENCV_INCLUDE} ${DNNL_INCLUDE} ${JPEG_INCLUDE})
 if(ENGINE_WITH_CUDA)

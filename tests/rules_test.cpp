@@ -137,7 +137,7 @@ const Rule kRules[] = {
     {"kernels/.*", "kernels/[^/]*", kDevice},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
-     "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
+     "fmt/.*|nlohmann/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
      "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|gif_lib\\.h|tiffio\\.h|webp/"
      ".*|ft2build\\.h|freetype/.*|nlohmann/.*|"
@@ -147,8 +147,8 @@ const Rule kRules[] = {
     {"io/data/.*", "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random)\\.h",
      "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
     // The floors of tools, from below.
-    {"tools/cli/.*", "tools/cli/.*|engine/error\\.h|io/files/(utf8|json_depth)\\.h", kText},
-    {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*",
+    {"tools/cli/.*", "tools/cli/.*|engine/error\\.h|io/files/(utf8|json)\\.h", kText},
+    {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*|io/files/json\\.h",
      "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
      "dnnl_version\\.h|"
      "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|gif_lib\\.h|tiffvers\\.h|webp/.*|"
@@ -157,7 +157,7 @@ const Rule kRules[] = {
     {"tools/score/.*", "tools/(cli|machine|data|score)/.*|io/.*|engine/[^/]*|models/.*", kText},
     {"tools/bench/.*",
      "tools/(cli|machine|bench)/.*|engine/[^/]*|engine/cuda/(bench|trace)\\.h|kernels/[^/]*|models/"
-     ".*",
+     ".*|io/files/json\\.h",
      kText},
     {"tools/train/.*", "tools/(cli|machine|data|score|train)/.*|io/.*|engine/[^/]*|models/.*",
      kText},

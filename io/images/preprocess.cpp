@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "io/files/json_depth.h"
+#include "io/files/json.h"
 
 namespace engine {
 namespace {
@@ -139,21 +139,19 @@ std::string describe(const Preprocess& p) {
 }
 
 std::string to_json(const Preprocess& p) {
-  return nlohmann::json{{"resize", format_resize(p)},
-                        {"interpolation", to_string(p.interpolation)},
-                        {"crop", p.crop},
-                        {"mean", p.mean},
-                        {"std", p.std},
-                        {"channels", p.channels}}
-      .dump();
+  return print_json(nlohmann::json{{"resize", format_resize(p)},
+                                   {"interpolation", to_string(p.interpolation)},
+                                   {"crop", p.crop},
+                                   {"mean", p.mean},
+                                   {"std", p.std},
+                                   {"channels", p.channels}});
 }
 
 Preprocess preprocess_from_json(std::string_view json) {
   Preprocess p;
+  constexpr char what[] = "preprocessing metadata";
+  const auto object = parse_json<nlohmann::json>(json, Failure::weights, what);
   try {
-    require(json_depth(json) <= kDeepestJson, Failure::weights, "nests deeper than {}",
-            kDeepestJson);
-    const auto object = nlohmann::json::parse(json);
     set_resize(p, object.at("resize").get<std::string>());
     p.interpolation = parse_interpolation(object.at("interpolation").get<std::string>());
     p.crop = object.at("crop").get<int>();
@@ -161,7 +159,7 @@ Preprocess preprocess_from_json(std::string_view json) {
     p.std = object.at("std").get<std::array<float, 3>>();
     p.channels = object.at("channels").get<int>();
   } catch (const std::exception& error) {
-    fail(Failure::weights, "preprocessing metadata: {}", error.what());
+    fail(Failure::weights, "{}: {}", what, error.what());
   }
   check(p);
   return p;

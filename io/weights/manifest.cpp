@@ -6,7 +6,7 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
-#include "io/files/json_depth.h"
+#include "io/files/json.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
 
@@ -50,11 +50,9 @@ std::vector<std::string> differences(const WeightReport& report, TensorFile& fil
 
 std::vector<ManifestEntry> read_manifest(const std::filesystem::path& path) {
   const std::vector<std::byte> bytes = read_file(path, Failure::weights);
-  require(json_depth(as_text(bytes)) <= kDeepestJson, Failure::weights, "{}: nests deeper than {}",
-          path.string(), kDeepestJson);
+  const json manifest = parse_json<json>(as_text(bytes), Failure::weights, path.string());
   std::vector<ManifestEntry> entries;
   try {
-    const json manifest = json::parse(as_text(bytes));
     for (const json& file : manifest.at("files"))
       entries.push_back(parse_entry(file, manifest.at("models")));
   } catch (const json::exception& problem) {

@@ -7,6 +7,7 @@
 
 #include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
+#include "io/files/json.h"
 
 namespace engine {
 namespace {
@@ -28,47 +29,28 @@ struct Entry {
 
 // The parser alone has no limits and keeps the last of several equal keys; here both are errors. A
 // pass of its own: a parser with a callback looks at all members again for each that ends.
-class HeaderRules : public nlohmann::json_sax<json> {
+class HeaderRules : public JsonListener {
  public:
   explicit HeaderRules(const std::string& path) : path_(path) {}
 
-  bool null() override { return count(); }
-  bool boolean(bool) override { return count(); }
-  bool number_integer(number_integer_t) override { return count(); }
-  bool number_unsigned(number_unsigned_t) override { return count(); }
-  bool number_float(number_float_t, const string_t&) override { return count(); }
-  bool string(string_t&) override { return count(); }
-  bool binary(binary_t&) override { return count(); }
-  bool start_object(size_t) override { return open(); }
-  bool end_object() override { return close(); }
-  bool start_array(size_t) override { return open(); }
-  bool end_array() override { return close(); }
-  bool key(string_t& key) override {
-    require(keys_.back().insert(key).second, Failure::weights, "{}: '{}' appears twice", path_,
-            key);
-    return count();
-  }
-  bool parse_error(size_t, const std::string&, const json::exception& problem) override {
-    fail(Failure::weights, "{}: header is not valid JSON: {}", path_, problem.what());
-  }
-
- private:
-  bool count() {
-    require(++tokens_ <= kMostTokens, Failure::weights, "{}: header has more than {} JSON tokens",
-            path_, kMostTokens);
-    return true;
-  }
-  bool open() {
+  void open() override {
     require(keys_.size() < kDeepest, Failure::weights, "{}: header nests deeper than {}", path_,
             kDeepest);
     keys_.emplace_back();
-    return count();
+    value();
   }
-  bool close() {
-    keys_.pop_back();
-    return true;
+  void close() override { keys_.pop_back(); }
+  void key(const std::string& name) override {
+    require(keys_.back().insert(name).second, Failure::weights, "{}: '{}' appears twice", path_,
+            name);
+    value();
+  }
+  void value() override {
+    require(++tokens_ <= kMostTokens, Failure::weights, "{}: header has more than {} JSON tokens",
+            path_, kMostTokens);
   }
 
+ private:
   const std::string& path_;
   std::vector<std::unordered_set<std::string>> keys_;  // of the objects and arrays that are open
   size_t tokens_ = 0;
@@ -77,13 +59,13 @@ class HeaderRules : public nlohmann::json_sax<json> {
 json parse_header(std::string_view text, const std::string& path) {
   require(text.starts_with('{'), Failure::weights, "{}: header does not start with '{{'", path);
   HeaderRules rules(path);
-  json::sax_parse(text, &rules);
-  return json::parse(text);
+  walk_json(text, rules, Failure::weights, path + ": header is not valid JSON");
+  return parse_json<json>(text, Failure::weights, path);
 }
 
 uint64_t unsigned_number(const json& value, const std::string& path, const std::string& name) {
   require(value.is_number_unsigned() && value.get<uint64_t>() <= INT64_MAX, Failure::weights,
-          "{}: tensor '{}': {} is not a size", path, name, value.dump());
+          "{}: tensor '{}': {} is not a size", path, name, print_json(value));
   return value.get<uint64_t>();
 }
 
@@ -189,12 +171,8 @@ void write_safetensors(const std::filesystem::path& path, const TensorFile& file
         {"dtype", name_of(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
-  std::string text;
-  try {
-    text = header.dump();
-  } catch (const json::exception& problem) {  // a name that is not UTF-8
-    fail(Failure::weights, "{}: cannot write the header: {}", path.string(), problem.what());
-  }
+  std::string text =
+      print_utf8_json(header, Failure::weights, path.string() + ": cannot write the header");
   text.resize((text.size() + 7) / 8 * 8, ' ');  // aligns the data to 8 bytes
   require(text.size() <= kLargestHeader, Failure::weights,
           "{}: header of {} bytes, the format allows {}", path.string(), text.size(),

@@ -3,13 +3,12 @@
 #include "engine/loss.h"
 
 #include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "engine/error.h"
 #include "engine/session.h"
 #include "kernels/reference.h"
 #include "tests/engine/step_cases.h"
+#include "tests/json.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -61,12 +60,6 @@ struct LossCase {
   StepParams params;
 };
 
-json golden() {
-  std::ifstream file(ENGINE_SOURCE_DIR "/tests/golden/losses.json");
-  REQUIRE(file);
-  return json::parse(file);
-}
-
 constexpr int kSide = 6, kClasses = 5, kImages = 4;
 
 Graph linear_graph() {
@@ -97,7 +90,7 @@ const std::vector<int32_t> kLabels = {4, 0, 3, 1};
 }  // namespace
 
 TEST_CASE("loss and gradient are those of torch.nn.CrossEntropyLoss") {
-  const json record = golden();
+  const json record = golden("losses.json");
   int cases = 0;
   for (const json& recorded : record["cases"]) {
     const LossCase c(record, recorded);
@@ -116,7 +109,7 @@ TEST_CASE("loss and gradient are those of torch.nn.CrossEntropyLoss") {
 }
 
 TEST_CASE("the gradient of the loss is its slope") {
-  const json record = golden();
+  const json record = golden("losses.json");
   for (const json& recorded : record["cases"]) {
     const LossCase c(record, recorded);
     std::vector<double> gradient(c.logits.size()), slope(c.logits.size());

@@ -2,14 +2,13 @@
 #include "engine/metrics.h"
 
 #include <cmath>
-#include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "engine/bootstrap.h"
 #include "engine/error.h"
 #include "engine/roc.h"
+#include "tests/json.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -28,8 +27,7 @@ struct Case {
 };
 
 std::vector<Case> cases() {
-  std::ifstream in(ENGINE_SOURCE_DIR "/tests/golden/metrics.json");
-  const json file = json::parse(in);
+  const json file = golden("metrics.json");
   std::vector<Case> all;
   for (const json& c : file["cases"]) all.push_back({c, c["classes"], c["logits"], c["labels"]});
   REQUIRE(all.size() == 5);

@@ -1,12 +1,11 @@
 #include "tests/engine/optimizer_cases.h"
 
 #include <cmath>
-#include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "models/models.h"
 #include "tests/engine/step_cases.h"
+#include "tests/json.h"
 #include "tests/support.h"
 
 namespace engine::test {
@@ -235,9 +234,7 @@ SessionOptions plain_options(std::vector<ProgramSpec> programs, Precision precis
 }  // namespace
 
 void check_optimizer_traces(Backend& backend, Precision precision) {
-  std::ifstream file(ENGINE_SOURCE_DIR "/tests/golden/optimizers.json");
-  REQUIRE(file);
-  const json record = json::parse(file);
+  const json record = golden("optimizers.json");
   const bool wide = precision == Precision::fp64;
   int traces = 0;
   double worst_of_all = 0;
@@ -248,7 +245,7 @@ void check_optimizer_traces(Backend& backend, Precision precision) {
     for (size_t t = 0; t < record["steps"]; ++t) worst = std::max(worst, rig.step(record, t));
     json what = recipe;
     for (const char* long_part : {"values", "averages", "norms"}) what.erase(long_part);
-    CHECK_MESSAGE(worst <= (wide ? 1e-12 : 1e-6), what.dump() << ": off by " << worst);
+    CHECK_MESSAGE(worst <= (wide ? 1e-12 : 1e-6), print_json(what) << ": off by " << worst);
     worst_of_all = std::max(worst_of_all, worst);
     ++traces;
   }

@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "tests/json.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -43,9 +42,7 @@ ScheduleConfig config_of(const json& trace) {
 }  // namespace
 
 TEST_CASE("every schedule follows torch.optim.lr_scheduler") {
-  std::ifstream file(ENGINE_SOURCE_DIR "/tests/golden/schedules.json");
-  REQUIRE(file);
-  const json record = json::parse(file);
+  const json record = test::golden("schedules.json");
   int traces = 0;
   for (const json& trace : record["traces"]) {
     const int64_t steps = trace["steps_per_epoch"];

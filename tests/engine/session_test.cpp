@@ -4,16 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "engine/error.h"
 #include "kernels/update.h"
 #include "models/models.h"
 #include "tests/engine/step_cases.h"
+#include "tests/json.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -351,9 +350,7 @@ TEST_CASE("initial values follow the seed and the name alone") {
 // ---------------------------------------------------------------- the loss scale
 
 TEST_CASE("the loss scale follows PyTorch's GradScaler for ten thousand steps") {
-  std::ifstream file(ENGINE_SOURCE_DIR "/tests/golden/scaler.json");
-  REQUIRE(file);
-  const auto record = nlohmann::json::parse(file);
+  const auto record = golden("scaler.json");
   int64_t steps = 0;
   for (const auto& trace : record["traces"]) {
     const std::set<int> overflows = trace["overflows"], skipped = trace["skipped"];

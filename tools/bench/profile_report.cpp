@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "io/files/json.h"
 #include "tools/bench/gaps.h"
 #include "tools/bench/model_facts.h"
 
@@ -181,7 +182,7 @@ std::string chrome_trace(const StepProfile& p) {
   add_layer_slices(events, p);
   const nlohmann::ordered_json trace = {{"displayTimeUnit", "ms"},
                                         {"traceEvents", std::move(events)}};
-  return trace.dump() + '\n';
+  return print_json(trace) + '\n';
 }
 
 }  // namespace engine

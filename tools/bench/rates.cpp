@@ -1,9 +1,11 @@
 #include "tools/bench/rates.h"
 
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/json.h"
 
 namespace engine {
 namespace {
@@ -30,9 +32,11 @@ Rate rate_of(const nlohmann::json& entry) {
 std::vector<Rate> read_rates(const std::filesystem::path& file) {
   std::ifstream in(file);
   require(in.good(), Failure::data, "{}: cannot be read", file.string());
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  const auto entries = parse_json<nlohmann::json>(text, Failure::data, file.string());
   try {
     std::vector<Rate> rates;
-    for (const auto& entry : nlohmann::json::parse(in)) rates.push_back(rate_of(entry));
+    for (const auto& entry : entries) rates.push_back(rate_of(entry));
     return rates;
   } catch (const nlohmann::json::exception& error) {
     fail(Failure::data, "{}: {}", file.string(), error.what());

@@ -12,7 +12,7 @@
 #include <set>
 
 #include "engine/error.h"
-#include "io/files/json_depth.h"
+#include "io/files/json.h"
 #include "io/files/utf8.h"
 
 namespace engine {
@@ -241,7 +241,8 @@ Json json_value(const Field& field) {
 // ---- a config file
 
 std::string text_of(const Json& value) {
-  return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>()) : value.dump();
+  return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>())
+                           : print_json(value);
 }
 
 // Puts the file into the message of an Error.
@@ -275,7 +276,7 @@ std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
   constexpr size_t kDeepest = 2;  // flags are values and lists of them
   require(json_depth(config.json) <= kDeepest, Failure::usage,
           "{}: it nests deeper than lists of values", config.from);
-  const Json json = Json::parse(config.json, nullptr, false);
+  const Json json = json_or_null<Json>(config.json);
   require(json.is_object(), Failure::usage, "{}: no JSON object", config.from);
   std::map<std::string, const Flag*> known;
   for (const Flag& flag : flags.list()) known[flag.key()] = &flag;
@@ -401,7 +402,7 @@ std::vector<FlagFacts> facts_of(const Flags& flags) {
 std::string to_json(const Flags& flags) {
   Json json = Json::object();
   for (const Flag& flag : flags.list()) json[flag.key()] = json_value(flag.field);
-  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+  return print_json(json, 2);
 }
 
 std::optional<std::string> nearest(std::string_view word, std::span<const std::string> candidates) {

@@ -15,6 +15,7 @@
 #include "io/data/sample.h"
 #include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
+#include "io/files/json.h"
 #include "tools/bench/ceilings.h"
 #include "tools/bench/gaps.h"
 #include "tools/bench/step.h"
@@ -328,7 +329,7 @@ std::string to_json(std::span<const Row> rows, double need, int cores) {
                             {"threads", r.threads},
                             {"images_per_second", r.total},
                             {"images_per_second_per_core", r.per_core}});
-  return json.dump() + '\n';
+  return print_json(json) + '\n';
 }
 
 void write_csv(const std::filesystem::path& path, std::span<const Row> rows, double need) {

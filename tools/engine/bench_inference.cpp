@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/json.h"
 #include "tools/bench/step.h"
 #include "tools/cli/list.h"
 #include "tools/engine/verbs.h"
@@ -85,7 +86,7 @@ int bench_inference(const Command& command) {
       DeviceOptions device = o;
       device.precision = precision;
       const StepTimes times = measure_step(bench, choose_ranks(device));
-      print_to_stdout(o.json ? to_json(bench, precision, times).dump() + '\n'
+      print_to_stdout(o.json ? print_json(to_json(bench, precision, times)) + '\n'
                              : table_row(bench, precision, times));
       flush_stdout();
     }

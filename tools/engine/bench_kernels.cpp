@@ -6,6 +6,7 @@
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
+#include "io/files/json.h"
 #include "tools/bench/gate.h"
 #include "tools/bench/kernels.h"
 #include "tools/bench/shapes.h"
@@ -118,8 +119,8 @@ int bench_kernels(const Command& command) {
                                  {"image_size", bench.image_size},
                                  {"wrong_steps", failing.size()}};
   json.update(kernel_json(times));
-  if (o.out) write_file_atomically(*o.out, json.dump(1) + '\n');
-  print_to_stdout(o.json             ? json.dump() + '\n'
+  if (o.out) write_file_atomically(*o.out, print_json(json, 1) + '\n');
+  print_to_stdout(o.json             ? print_json(json) + '\n'
                   : o.filter.empty() ? kernel_table(times, o.rows)
                                      : filtered_table(times));
   return code;

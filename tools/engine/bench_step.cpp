@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "engine/error.h"
+#include "io/files/json.h"
 #include "models/models.h"
 #include "tools/bench/gaps.h"
 #include "tools/bench/gradient_stats.h"
@@ -190,7 +191,7 @@ void print_gradient_stats(const BenchStepOptions& o, const StepBench& bench,
                                            {"share", share(b)},
                                            {"median", b.median},
                                            {"largest", b.largest}};
-      print_to_stdout(json.dump() + '\n');
+      print_to_stdout(print_json(json) + '\n');
     }
     return;
   }
@@ -240,7 +241,7 @@ int bench_step(const Command& command) {
           json["gaps"] = gap_json(profile);
           text += '\n' + gap_text(profile) + '\n';
         }
-        print_to_stdout(o.json ? json.dump() + '\n' : text);
+        print_to_stdout(o.json ? print_json(json) + '\n' : text);
         flush_stdout();
         first = false;
       }

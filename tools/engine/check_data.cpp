@@ -12,6 +12,7 @@
 #include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
 #include "io/files/csv.h"
+#include "io/files/json.h"
 #include "io/images/decode.h"
 #include "io/images/inspect.h"
 #include "tools/cli/progress.h"
@@ -340,9 +341,7 @@ int check_data(const Command& command) {
   if (!o.csv.empty()) write_file_atomically(o.csv, rows(sets, findings, duplicates));
   name_the_worst(sets, findings, report);
   name_the_endless(sets, findings);
-  print_to_stdout(
-      o.json ? to_json(sets, report).dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'
-             : table(sets, report));
+  print_to_stdout(o.json ? print_json(to_json(sets, report)) + '\n' : table(sets, report));
   return report.obstacles.empty() ? 0 : static_cast<int>(Failure::check);
 }
 

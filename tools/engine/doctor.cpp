@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/json.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/doctor.h"
 
@@ -23,9 +24,8 @@ std::string_view name_of(Finding::Kind kind) {
 std::string line(const Finding& finding, bool as_json) {
   const std::string_view result = name_of(finding.kind);
   if (as_json)
-    return nlohmann::ordered_json{
-               {"result", result}, {"what", finding.what}, {"detail", finding.detail}}
-               .dump() +
+    return print_json(nlohmann::ordered_json{
+               {"result", result}, {"what", finding.what}, {"detail", finding.detail}}) +
            '\n';
   std::string mark = fmt::format("{:<5}", result);
   if (finding.kind == Finding::Kind::failure) mark = paint(mark, Colour::red, stdout);

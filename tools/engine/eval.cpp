@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/json.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/data_options.h"
@@ -98,7 +99,7 @@ int eval(const Command& command) {
     json["images_per_second"] = progress.images_per_second();
     json["unreadable"] = bad_images.size();
     json["places"] = to_json(evaluated.notes);
-    print_to_stdout(json.dump() + '\n');
+    print_to_stdout(print_json(json) + '\n');
   }
   return 0;
 }

@@ -10,6 +10,7 @@
 #include "engine/error.h"
 #include "engine/metrics.h"
 #include "io/files/csv.h"
+#include "io/files/json.h"
 #include "io/files/utf8.h"
 #include "tools/bench/step.h"
 #include "tools/cli/terminal.h"
@@ -61,7 +62,7 @@ std::string report(const std::string& path, std::span<const float> logits,
       {"class_index", best},
       {"probability", probabilities[best]},
       {"logits", std::vector<float>(logits.begin(), logits.end())}};
-  return json.dump() + '\n';
+  return print_json(json) + '\n';
 }
 
 // The files, and the images below those that are folders.

@@ -6,6 +6,7 @@
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
+#include "io/files/json.h"
 #include "tools/bench/gaps.h"
 #include "tools/bench/profile_report.h"
 #include "tools/cli/terminal.h"
@@ -50,7 +51,7 @@ struct ProfileOptions : DeviceOptions {
 void write_files(const std::filesystem::path& folder, const StepProfile& profile) {
   make_folder(folder);
   write_file_atomically(folder / "profile.csv", profile_csv(profile));
-  write_file_atomically(folder / "profile.json", profile_json(profile).dump(1) + '\n');
+  write_file_atomically(folder / "profile.json", print_json(profile_json(profile), 1) + '\n');
   write_file_atomically(folder / "trace.json", chrome_trace(profile));
   say(fmt::format("{}: profile.csv, profile.json, trace.json", folder.string()));
 }
@@ -74,7 +75,7 @@ int profile(const Command& command) {
   }
   const StepProfile profile = profile_step(bench, ranks);
   if (!o.out.empty()) write_files(o.out, profile);
-  print_to_stdout(o.json ? profile_json(profile).dump() + '\n'
+  print_to_stdout(o.json ? print_json(profile_json(profile)) + '\n'
                          : profile_text(profile, o.rows) + '\n' + gap_text(profile));
   return 0;
 }

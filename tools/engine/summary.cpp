@@ -6,6 +6,7 @@
 
 #include "engine/forms.h"
 #include "engine/plan.h"
+#include "io/files/json.h"
 #include "io/images/preprocess.h"
 #include "models/models.h"
 #include "tools/bench/model_facts.h"
@@ -115,7 +116,7 @@ int summary(const Command& command) {
     for (const auto& [name, bytes] : memory_rows(t)) json["memory_mib"][name] = mib(bytes);
     json["memory_mib"]["total"] = mib(t.sum());
   }
-  print_to_stdout(o.json ? json.dump() + '\n' : text);
+  print_to_stdout(o.json ? print_json(json) + '\n' : text);
   return 0;
 }
 

@@ -5,6 +5,7 @@
 
 #include "engine/cuda_module.h"
 #include "engine/error.h"
+#include "io/files/json.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/environment.h"
 
@@ -32,7 +33,7 @@ Cuda open_cuda() {
   }
 }
 
-void print_json(const VersionOptions& options) {
+void print_as_json(const VersionOptions& options) {
   const Host host = this_host();
   nlohmann::ordered_json json = {{"version", kBuild.version},  {"git", kBuild.git},
                                  {"build", kBuild.type},       {"compiler", kBuild.compiler},
@@ -48,7 +49,7 @@ void print_json(const VersionOptions& options) {
                               {"memory_bytes", gpu.memory},
                               {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)}});
   }
-  print_to_stdout(json.dump(2) + '\n');
+  print_to_stdout(print_json(json, 2) + '\n');
 }
 
 void print_text(const VersionOptions& options) {
@@ -74,7 +75,7 @@ int version(const Command& command) {
   const auto options = parse_options<VersionOptions>(command);
   if (!options) return 0;
   if (options->json)
-    print_json(*options);
+    print_as_json(*options);
   else
     print_text(*options);
   return 0;

@@ -11,6 +11,7 @@
 #include "engine/error.h"
 #include "engine/mpi_module.h"
 #include "engine/wire/rendezvous.h"
+#include "io/files/json.h"
 #include "tools/cli/terminal.h"
 #include "tools/machine/cores.h"
 #include "tools/machine/environment.h"
@@ -98,8 +99,8 @@ CoreShare agree(const Ranks& ranks, const DeviceOptions& o) {
   std::vector<std::vector<int>> neighbours;
   int mine = 0, process = 0;
   std::string first;
-  for (const std::string& text : from_every_process(ranks, own.dump())) {
-    const Json facts = Json::parse(text);
+  for (const std::string& text : from_every_process(ranks, print_json(own))) {
+    const Json facts = parse_json<Json>(text);
     const std::string kind = facts.at("ranks"), host = facts.at("host");
     if (process == 0) first = kind;
     require(kind == first, Failure::usage,

@@ -10,6 +10,7 @@
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/files/bytes.h"
+#include "io/files/json.h"
 #include "tools/bench/step.h"
 #include "tools/machine/environment.h"
 #include "tools/machine/nvml.h"
@@ -116,20 +117,21 @@ StudyFacts facts_of(const Study& study, const std::vector<std::string>& hardware
                             {"conv", std::string(name_of(study.conv))},
                             {"workspace", study.workspace},
                             {"deterministic", study.deterministic}};
-  facts.fingerprint = fingerprint.dump();
+  facts.fingerprint = print_json(fingerprint);
   return facts;
 }
 
 void check_study(const std::filesystem::path& folder, const StudyFacts& facts) {
   const std::filesystem::path file = folder / "study.json";
   if (!std::filesystem::exists(file)) return;
+  const Json study = parse_json<Json>(as_text(read_file(file)), Failure::data, file.string()),
+             now = parse_json<Json>(facts.fingerprint);
   try {
-    const Json before = Json::parse(as_text(read_file(file))).at("fingerprint"),
-               now = Json::parse(facts.fingerprint);
+    const Json& before = study.at("fingerprint");
     for (const auto& [name, value] : now.items())
       require(before.at(name) == value, Failure::usage,
               "--resume: {} was measured with {} {}, this is {}", folder.string(), name,
-              before.at(name).dump(), value.dump());
+              print_json(before.at(name)), print_json(value));
   } catch (const nlohmann::json::exception& error) {
     fail(Failure::data, "{}: {}", file.string(), error.what());
   }
@@ -139,8 +141,8 @@ void write_study(const std::filesystem::path& folder, const StudyFacts& facts) {
   const Json json = {{"machine", to_json(facts.machine)},
                      {"models", to_json(facts.models)},
                      {"unit", facts.unit},
-                     {"fingerprint", Json::parse(facts.fingerprint)}};
-  write_file_atomically(folder / "study.json", json.dump(2) + '\n');
+                     {"fingerprint", parse_json<Json>(facts.fingerprint)}};
+  write_file_atomically(folder / "study.json", print_json(json, 2) + '\n');
 }
 
 }  // namespace engine

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "io/files/json_depth.h"
+#include "io/files/json.h"
 #include "io/files/utf8.h"
 #include "io/weights/weight_names.h"
 
@@ -16,12 +16,11 @@ namespace fs = std::filesystem;
 std::string to_json(const std::vector<std::string>& names) {
   nlohmann::json list = nlohmann::json::array();
   for (const std::string& name : names) list.push_back(utf8_from_bytes(name));
-  return list.dump();
+  return print_json(list);
 }
 
 std::vector<std::string> names_from_json(const std::string& text, const fs::path& path) {
-  const bool shallow = json_depth(text) <= kDeepestJson;
-  const auto json = nlohmann::json::parse(shallow ? text : "", nullptr, false);
+  const auto json = json_or_null<nlohmann::json>(text);
   const auto is_string = [](const nlohmann::json& j) { return j.is_string(); };
   require(json.is_array() && std::all_of(json.begin(), json.end(), is_string), Failure::weights,
           "{}: the class names in its metadata are no JSON array of strings", path.string());

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "engine/roc.h"
 #include "io/files/atomic_file.h"
 #include "io/files/csv.h"
+#include "io/files/json.h"
 #include "io/files/utf8.h"
 #include "tools/machine/cores.h"
 
@@ -21,10 +23,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kMetricsFile[] = "metrics.json";
 constexpr size_t kRocPoints = 200;  // per class: more than a plot shows
-
-std::string dump(const Json& json) {
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
-}
 
 Json number_or_null(const std::optional<double>& value) {
   return value ? Json(*value) : Json();
@@ -202,11 +200,11 @@ Score write_score(const fs::path& folder, const EvaluationResult& result, const 
                   const ScoreOptions& options) {
   make_folder(folder);
   const Score scored = score(result, data, options);
-  Json all;
-  if (std::ifstream in(folder / kMetricsFile); in) all = Json::parse(in, nullptr, false);
+  std::ifstream before(folder / kMetricsFile);
+  Json all = json_or_null<Json>(std::string(std::istreambuf_iterator<char>(before), {}));
   if (!all.is_object()) all = Json::object();
   all[options.part] = to_json(scored, data.classes);
-  write_file_atomically(folder / kMetricsFile, dump(all));
+  write_file_atomically(folder / kMetricsFile, print_json(all, 2) + '\n');
   const auto write = [&](const char* name, std::string_view text) {
     write_file_atomically(folder / (options.prefix + name), text);
   };

@@ -9,7 +9,7 @@
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/files/checksum.h"
-#include "io/files/json_depth.h"
+#include "io/files/json.h"
 
 namespace engine {
 
@@ -25,9 +25,7 @@ AlgorithmCache::Choices AlgorithmCache::load() const {
   std::ifstream file(path_);
   std::stringstream stream;
   stream << file.rdbuf();
-  const std::string text = std::move(stream).str();
-  if (json_depth(text) > kDeepestJson) return {};
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = json_or_null<Json>(std::move(stream).str());
   if (!json.is_object() || json.value("identity", Json()) != identity_) return {};
   Choices choices;
   const Json chosen = json.value("chosen", Json::object());
@@ -44,7 +42,8 @@ void AlgorithmCache::add(const Choices& chosen) const {
   if (all == known) return;
   try {
     make_folder(path_.parent_path());
-    write_file_atomically(path_, Json{{"identity", identity_}, {"chosen", all}}.dump(2) + '\n');
+    const Json json = {{"identity", identity_}, {"chosen", all}};
+    write_file_atomically(path_, print_json(json, 2) + '\n');
   } catch (const Error&) {
     return;
   }

@@ -10,7 +10,7 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
-#include "io/files/json_depth.h"
+#include "io/files/json.h"
 #include "io/weights/faults.h"
 #include "io/weights/safetensors.h"
 
@@ -129,7 +129,7 @@ std::string state_digest(const Checkpoint& c) {
     hash.update(as_bytes(fmt::format("{} {} {} {}\n", tensors[i].name, name_of(t.dtype),
                                      to_string(t.shape), parts[i])));
   }
-  hash.update(as_bytes(to_json(c.at).dump()));
+  hash.update(as_bytes(print_json(to_json(c.at))));
   return hash.finish();
 }
 
@@ -142,9 +142,9 @@ void write_checkpoint(const fs::path& path, Checkpoint c, const std::string& dig
   add("model", c.model);
   add("optimizer", c.optimizer);
   add("ema", c.ema);
-  file.metadata[kAlgorithms] = nlohmann::json(c.algorithms).dump();
-  file.metadata[kPosition] = to_json(c.at).dump();
-  file.metadata[kSeconds] = Json(c.at.seconds).dump();
+  file.metadata[kAlgorithms] = print_json(nlohmann::json(c.algorithms));
+  file.metadata[kPosition] = print_json(to_json(c.at));
+  file.metadata[kSeconds] = print_json(Json(c.at.seconds));
   file.metadata[kDigest] = digest;
   file.metadata[kFacts] = facts_digest(file.metadata);
   write_safetensors(path, file);
@@ -157,18 +157,20 @@ Checkpoint read_checkpoint(const fs::path& path) {
     require(it != file.metadata.end(), Failure::weights,
             "{}: no checkpoint of a run: {} is missing; --weights begins with weights alone",
             path.string(), name);
-    require(json_depth(it->second) <= kDeepestJson, Failure::weights, "{}: {} nests deeper than {}",
-            path.string(), name, kDeepestJson);
     return it->second;
+  };
+  const auto json = [&](const char* name) {
+    return parse_json<Json>(text(name), Failure::weights,
+                            fmt::format("{}: {}", path.string(), name));
   };
   require(text(kFacts) == facts_digest(file.metadata), Failure::weights,
           "{}: damaged: its texts do not have the SHA-256 they were written with", path.string());
   Checkpoint c;
   try {
-    c.at = position_from(Json::parse(text(kPosition)));
-    c.at.seconds = Json::parse(text(kSeconds));
+    c.at = position_from(json(kPosition));
+    c.at.seconds = json(kSeconds);
     c.identity = run_identity_from(file.metadata, path);
-    c.algorithms = Json::parse(text(kAlgorithms)).get<std::map<std::string, std::string>>();
+    c.algorithms = json(kAlgorithms).get<std::map<std::string, std::string>>();
   } catch (const Json::exception& problem) {
     fail(Failure::weights, "{}: its texts are not those of a checkpoint: {}", path.string(),
          problem.what());

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "io/files/bytes.h"
+#include "io/files/json.h"
 
 namespace engine {
 namespace {
@@ -18,12 +19,11 @@ std::string to_text(const Divergence& d) {
   const Json json = {{"epoch", d.epoch}, {"position", d.position}, {"update", d.update},
                      {"rate", d.rate},   {"what", d.what},         {"rank", d.rank},
                      {"first", d.first}, {"images", d.images}};
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return print_json(json);
 }
 
 Divergence from_text(std::span<const std::byte> bytes) {
-  const Json json = Json::parse(reinterpret_cast<const char*>(bytes.data()),
-                                reinterpret_cast<const char*>(bytes.data()) + bytes.size());
+  const Json json = parse_json<Json>(as_text(bytes));
   return {.epoch = json.at("epoch"),
           .position = json.at("position"),
           .update = json.at("update"),

@@ -8,6 +8,7 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/files/json.h"
 #include "tools/machine/processes.h"
 
 namespace engine {
@@ -43,14 +44,14 @@ void check_equal_runs(const Ranks& ranks, const RunIdentity& identity,
   if (!ranks.wire) return;
   auto facts = to_metadata(identity);
   facts["checkpoint"] = checkpoint ? checkpoint->digest : "none";
-  const auto all = from_every_process(ranks, nlohmann::json(facts).dump());
-  const auto first = nlohmann::json::parse(all[0]);
+  const auto all = from_every_process(ranks, print_json(nlohmann::json(facts)));
+  const auto first = parse_json<nlohmann::json>(all[0]);
   for (size_t process = 1; process < all.size(); ++process) {
-    const auto other = nlohmann::json::parse(all[process]);
+    const auto other = parse_json<nlohmann::json>(all[process]);
     for (const auto& [name, value] : first.items())
       require(other.at(name) == value, Failure::usage,
               "process {} does not do what process 0 does: {} is {}, not {}", process, name,
-              other.at(name).dump(), value.dump());
+              print_json(other.at(name)), print_json(value));
   }
 }
 

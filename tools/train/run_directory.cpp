@@ -12,6 +12,7 @@
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
+#include "io/files/json.h"
 #include "tools/cli/shell.h"
 #include "tools/machine/environment.h"
 
@@ -28,10 +29,6 @@ constexpr char kHeader[] =
     "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
     "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
     "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius";
-
-std::string dump(const Json& json, int indent = -1) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
 
 // 2025-03-01T12:34:56.789Z
 std::string now_utc() {
@@ -53,7 +50,7 @@ std::vector<std::string> whole_lines(const fs::path& file) {
 }
 
 bool happened_by(const std::string& line, int epochs, int64_t steps) {
-  const Json event = Json::parse(line, nullptr, false);
+  const Json event = json_or_null<Json>(line);
   if (!event.is_object()) return false;
   const auto number = [&](const char* name) {
     const auto at = event.find(name);
@@ -135,7 +132,7 @@ void RunDirectory::write_environment(const Json& facts) {
   for (const auto& [name, version] : library_versions()) json["libraries"][name] = version;
   for (const auto& [name, value] : launch_variables()) json["variables"][name] = value;
   json.update(facts);
-  replace("env.json", dump(json, 2) + '\n');
+  replace("env.json", print_json(json, 2) + '\n');
 }
 
 void RunDirectory::write_classes(std::span<const std::string> classes) {
@@ -147,7 +144,7 @@ void RunDirectory::write_split(std::string_view csv) {
 }
 
 void RunDirectory::write_algorithms(const std::map<std::string, std::string>& algorithms) {
-  replace("algorithms.json", dump(Json(algorithms), 2) + '\n');
+  replace("algorithms.json", print_json(Json(algorithms), 2) + '\n');
 }
 
 void RunDirectory::continue_after(int epochs, int64_t steps) {
@@ -173,7 +170,7 @@ void RunDirectory::continue_after(int epochs, int64_t steps) {
 void RunDirectory::log(std::string_view event, const Json& fields) {
   Json json = {{"schema", kSchema}, {"time", now_utc()}, {"event", event}};
   json.update(fields);
-  append(metrics_, kMetrics, dump(json));
+  append(metrics_, kMetrics, print_json(json));
 }
 
 void RunDirectory::log_step(int epoch, int64_t step, const Json& fields) {

@@ -10,7 +10,7 @@
 #include "engine/error.h"
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
-#include "io/files/json_depth.h"
+#include "io/files/json.h"
 #include "io/weights/weight_names.h"
 #include "tools/cli/terminal.h"
 #include "tools/score/metadata.h"
@@ -45,25 +45,24 @@ std::string digest_of_names(const TrainingData& data) {
 }
 
 std::map<std::string, std::string> recipe_of(const Flags& flags) {
-  const Json values = Json::parse(to_json(flags));
+  const Json values = parse_json<Json>(to_json(flags));
   std::map<std::string, std::string> recipe;
   for (const Flag& flag : flags.list())
-    if (!flag.may_change) recipe[flag.key()] = values.at(flag.key()).dump();
+    if (!flag.may_change) recipe[flag.key()] = print_json(values.at(flag.key()));
   return recipe;
 }
 
 std::string to_json(const std::map<std::string, std::string>& recipe) {
   Json json = Json::object();
-  for (const auto& [flag, value] : recipe) json[flag] = Json::parse(value);
-  return json.dump();
+  for (const auto& [flag, value] : recipe) json[flag] = parse_json<Json>(value);
+  return print_json(json);
 }
 
 std::map<std::string, std::string> recipe_from_json(const std::string& text, const fs::path& path) {
-  const bool shallow = json_depth(text) <= kDeepestJson;
-  const Json json = Json::parse(shallow ? text : "", nullptr, false);
+  const Json json = json_or_null<Json>(text);
   require(json.is_object(), Failure::weights, "{}: its recipe is no JSON object", path.string());
   std::map<std::string, std::string> recipe;
-  for (const auto& [flag, value] : json.items()) recipe[flag] = value.dump();
+  for (const auto& [flag, value] : json.items()) recipe[flag] = print_json(value);
   return recipe;
 }
 

@@ -3,9 +3,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "tests/json.h"
 
 using namespace engine;
 
@@ -257,7 +257,7 @@ TEST_CASE("help is asked for before anything is parsed") {
 TEST_CASE("the log has every field, and its values parse back to the same options") {
   Options o = parsed({"a b", "c", "--lr", "0.1", "--seed", "18446744073709551615", "--limit",
                       "fast", "--crop", "3"});
-  const auto json = nlohmann::json::parse(to_json(Flags(o)));
+  const auto json = parse_json<nlohmann::json>(to_json(Flags(o)));
   CHECK(json.size() == Flags(o).list().size());
   CHECK(json["data"] == "images");
   CHECK(json["files"] == nlohmann::json{"a b", "c"});
@@ -279,7 +279,7 @@ TEST_CASE("the log has every field, and its values parse back to the same option
       for (const auto& file : value) arguments.push_back(file);
     else
       arguments.push_back(flag + '=' +
-                          (value.is_string() ? value.get<std::string>() : value.dump()));
+                          (value.is_string() ? value.get<std::string>() : print_json(value)));
   }
   Options again = parsed(arguments);
   CHECK(to_json(Flags(again)) == to_json(Flags(o)));

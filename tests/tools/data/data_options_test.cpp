@@ -1,11 +1,11 @@
 #include "tools/data/data_options.h"
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "engine/error.h"
 #include "io/data/sample.h"
 #include "io/images/encode.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tools/data/leaks.h"
 

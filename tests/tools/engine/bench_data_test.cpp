@@ -4,13 +4,13 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 
 #include "io/files/csv.h"
 #include "io/images/decode.h"
 #include "tests/io/images/pillow.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/drawn_set.h"
 #include "tests/tools/engine/program.h"
@@ -71,7 +71,7 @@ TEST_CASE("bench data: every step, cache, number of threads and strategy has a r
   const Outcome measured = engine_cli(start + "--steps-only --measure-need --json");
   REQUIRE(measured.code == 0);
   CHECK(mentions(measured.err, "mnist_cnn trains "));
-  const json said = json::parse(measured.out);
+  const json said = parse_json<json>(measured.out);
   CHECK(said["need"] > 0.);
   CHECK(said["cores"] >= 1);
   CHECK(said["rows"].size() == 7);

@@ -4,12 +4,12 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "io/files/csv.h"
 #include "io/images/encode.h"
 #include "io/images/inspect.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 
@@ -47,7 +47,7 @@ TEST_CASE("a sound image set") {
   draw(folder.path() / "valid/b/3.png", 10, 60, 1, 3);
   const Outcome outcome = check_data(folder.path().string() + " --json");
   CHECK(outcome.code == 0);
-  const auto json = nlohmann::json::parse(outcome.out);
+  const auto json = parse_json<nlohmann::json>(outcome.out);
   CHECK(json["images"] == 3);
   CHECK(json["gray"] == 1);
   CHECK(json["formats"]["png"] == 2);
@@ -81,7 +81,7 @@ TEST_CASE("what is wrong is counted, named and exit code 8") {
     CHECK(check_data(command).code == 0);  // a training says so and goes on
     const Outcome outcome = check_data(command + " --on-leak error");
     CHECK(outcome.code == 8);
-    const auto json = nlohmann::json::parse(outcome.out);
+    const auto json = parse_json<nlohmann::json>(outcome.out);
     CHECK(json["leaks"] == 1);
     CHECK(json["duplicates"] == 2);
     CHECK(json["copies"] == 4);
@@ -93,7 +93,7 @@ TEST_CASE("what is wrong is counted, named and exit code 8") {
     write(root / "val/a/none.jpg", "");
     const Outcome outcome = check_data(command);
     CHECK(outcome.code == 8);
-    CHECK(nlohmann::json::parse(outcome.out)["unreadable"] == 2);
+    CHECK(parse_json<nlohmann::json>(outcome.out)["unreadable"] == 2);
     const Csv rows = read_csv(csv);
     REQUIRE(rows.rows.size() == 8);
     const auto at = [&](const char* name) { return size_t(rows.column(name)); };
@@ -117,13 +117,13 @@ TEST_CASE("labels and usage") {
   write(file, "path,label,split\n1.png,cat,train\n4.png,dog,train\n2.png,dog,val\n");
   const Outcome outcome = check_data(fmt::format("--labels {} --json", file.string()));
   CHECK(outcome.code == 0);
-  CHECK(nlohmann::json::parse(outcome.out)["splits"]["val"]["dog"] == 1);
+  CHECK(parse_json<nlohmann::json>(outcome.out)["splits"]["val"]["dog"] == 1);
   fs::create_directory(folder.path() / "elsewhere");
   fs::rename(file, folder.path() / "elsewhere/split.csv");  // of a run: relative to the images
   const Outcome split = check_data(
       fmt::format("{0} --split-file {0}/elsewhere/split.csv --json", folder.path().string()));
   CHECK(split.code == 0);
-  CHECK(nlohmann::json::parse(split.out)["splits"]["train"]["cat"] == 1);
+  CHECK(parse_json<nlohmann::json>(split.out)["splits"]["train"]["cat"] == 1);
   CHECK(check_data("--labels x --split-file y").code == 2);
   write(file, "path,label\n1.png,cat\n3.png,dog\n");
   const Outcome missing = check_data("--labels " + file.string());

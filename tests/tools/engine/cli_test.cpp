@@ -7,11 +7,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 
 #include "io/weights/safetensors.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 
@@ -56,13 +56,13 @@ TEST_CASE("wrong usage is one line on stderr and exit code 2") {
 TEST_CASE("version prints the build for people and as JSON") {
   CHECK(engine_cli("version").out.starts_with("engine "));
   CHECK(engine_cli("--version").out == engine_cli("version").out);
-  const auto json = nlohmann::json::parse(engine_cli("version --json").out);
+  const auto json = parse_json<nlohmann::json>(engine_cli("version --json").out);
   CHECK(json["git"].is_string());
   CHECK(json["libraries"]["oneDNN"].is_string());
   CHECK(!json.contains("gpus"));
   const Outcome all = engine_cli("version --all --json");  // answers where there is no CUDA, too
   CHECK(all.code == 0);
-  CHECK(nlohmann::json::parse(all.out)["gpus"].is_array());
+  CHECK(parse_json<nlohmann::json>(all.out)["gpus"].is_array());
 }
 
 // What bash offers for the last of `words`, sourcing the script as users do.
@@ -291,7 +291,7 @@ TEST_CASE("the inference benchmark doubles the batch and reports each") {
   std::istringstream lines(bench.out);
   std::vector<int> batches;
   for (std::string line; std::getline(lines, line);) {
-    const auto json = nlohmann::json::parse(line);
+    const auto json = parse_json<nlohmann::json>(line);
     batches.push_back(json["batch_size"]);
     CHECK(json["precision"] == "fp32");
     CHECK(json["ms_median"] > 0.);
@@ -318,7 +318,7 @@ TEST_CASE("predictions come as text, JSON or CSV, with their costs on stderr") {
       fmt::format("predict --device cpu --weights {} {} '{}' ", weights, image, odd);
   const Outcome csv = engine_cli(arguments + "--csv"), json = engine_cli(arguments + "--json");
   REQUIRE(json.code == 0);
-  const auto first = nlohmann::json::parse(json.out.substr(0, json.out.find('\n')));
+  const auto first = parse_json<nlohmann::json>(json.out.substr(0, json.out.find('\n')));
   CHECK(first["logits"].size() == 10);
   const std::string rest =
       fmt::format("{},{},{:.6f}\n", first["class"].get<std::string>(),

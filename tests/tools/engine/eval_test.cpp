@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "io/files/csv.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/drawn_set.h"
 #include "tests/tools/engine/program.h"
@@ -28,7 +28,7 @@ void check_labels(const Drawn& drawn, const fs::path& out) {
   const std::string a = drawn.image("train", "disk", 0), b = drawn.image("train", "star", 0),
                     c = drawn.image("train", "star", 1);
   const auto count = [&](const std::string& more) {
-    return json::parse(engine_cli(labels + more).out)["samples"].get<int>();
+    return parse_json<json>(engine_cli(labels + more).out)["samples"].get<int>();
   };
   write_text(file,
              fmt::format("path,label,split\n{},disk,test\n{},star,val\n{},star,val\n", a, b, c));
@@ -84,7 +84,7 @@ TEST_CASE("eval takes the data that train takes, and scores a run's own parts ag
     const Outcome outcome = engine_cli(eval + more + " --json");
     INFO(outcome.err);
     REQUIRE(outcome.code == 0);
-    return json::parse(outcome.out)["samples"].get<int>();
+    return parse_json<json>(outcome.out)["samples"].get<int>();
   };
   CHECK(images("") == 61);  // all of a plain folder
   CHECK(images("--part val " + from_file) == 10);

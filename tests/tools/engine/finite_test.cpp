@@ -11,6 +11,7 @@
 #include "engine/tensor.h"
 #include "io/data/dataset.h"
 #include "io/weights/safetensors.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 
@@ -71,8 +72,8 @@ TEST_CASE(
     REQUIRE(said.size() == 1);
     const std::string first = said[0]["first"], image = said[0]["images"][0];
     CHECK(mentions(first, " holds "));
-    CHECK(mentions(outcome.err,
-                   "epoch " + said[0]["epoch"].dump() + ", step " + said[0]["step"].dump() + ": "));
+    CHECK(mentions(outcome.err, "epoch " + print_json(said[0]["epoch"]) + ", step " +
+                                    print_json(said[0]["step"]) + ": "));
     CHECK(mentions(outcome.err, first));
     CHECK(mentions(outcome.err, image));
     CHECK(fs::exists(fs::path(digits.set) / "train" / image));

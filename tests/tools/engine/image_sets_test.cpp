@@ -5,12 +5,12 @@
 
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "io/files/csv.h"
 #include "io/images/encode.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 
@@ -105,8 +105,8 @@ TEST_CASE("leaks and copies with several labels: said, or an error in check-data
   const std::string train = kTrain + "--out " + set.path("run") + " --data";
   const Outcome check = run("check-data", "--json"), strict = run("check-data", "--on-leak error");
   CHECK(check.code == 0);
-  CHECK(json::parse(check.out)["leaks"] == 1);
-  CHECK(json::parse(check.out)["conflicts"] == 1);
+  CHECK(parse_json<json>(check.out)["leaks"] == 1);
+  CHECK(parse_json<json>(check.out)["conflicts"] == 1);
   CHECK(mentions(check.err, "with several labels, the first is \"a\" in train as"));
   CHECK(strict.code == 8);
   CHECK(mentions(strict.err, "--on-leak error: 1 image is in several parts"));
@@ -160,7 +160,7 @@ TEST_CASE("a patient's images stay in one part, and eval and resume agree on whi
                                flags, out.string()));
     INFO(outcome.err);
     REQUIRE(outcome.code == 0);
-    const json result = json::parse(outcome.out);
+    const json result = parse_json<json>(outcome.out);
     return std::pair(result["samples"].get<int>(), result["loss"].get<double>());
   };
   const auto again = scored(data);
@@ -180,7 +180,7 @@ TEST_CASE("a patient's images stay in one part, and eval and resume agree on whi
       "check-data --labels {}/parts.csv --image-root {} --group-pattern '^(p[0-9]+)_' --json",
       folder.path().string(), img.string()));
   CHECK(leak.code == 0);
-  CHECK(json::parse(leak.out)["group_leaks"] == 1);
+  CHECK(parse_json<json>(leak.out)["group_leaks"] == 1);
   CHECK(mentions(leak.err, "1 group is in several parts, the first, \"p1\", in train as"));
 }
 
@@ -205,8 +205,8 @@ TEST_CASE("--on-bad-image skip names unreadable images of every part; a class ne
   const Outcome eval = engine_cli(fmt::format(
       "eval --data {} --weights {} --device cpu --json --resamples 0 --on-bad-image skip",
       set.root.string(), weights));
-  CHECK(json::parse(eval.out)["samples"] == 3);
-  CHECK(json::parse(eval.out)["unreadable"] == 1);
+  CHECK(parse_json<json>(eval.out)["samples"] == 3);
+  CHECK(parse_json<json>(eval.out)["unreadable"] == 1);
   CHECK(mentions(eval.err, "val: of 4 images 1 cannot be read"));
 
   // predict has a line for each image that can be read, whatever else is there.

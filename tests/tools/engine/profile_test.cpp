@@ -5,11 +5,11 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 
 #include "io/files/csv.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 
@@ -36,7 +36,7 @@ TEST_CASE("profile: tables for people, three files for others, which agree") {
     CHECK(mentions(outcome.out, part));
 
   const Csv csv = read_csv(out / "profile.csv");
-  const json profile = json::parse(read(out / "profile.json"));
+  const json profile = parse_json<json>(read(out / "profile.json"));
   CHECK(csv.rows.size() == profile["launches"].get<size_t>());
   std::map<std::string, double> by_kind;
   for (const CsvRow& row : csv.rows)
@@ -55,7 +55,7 @@ TEST_CASE("profile: tables for people, three files for others, which agree") {
   CHECK(gaps["worst_layers"].size() <= 10);
 
   std::set<int> launches;
-  const json trace = json::parse(read(out / "trace.json"));
+  const json trace = parse_json<json>(read(out / "trace.json"));
   for (const json& event : trace["traceEvents"]) {
     if (event["ph"] != "X") continue;
     CHECK(event["dur"].get<double>() >= 0);
@@ -68,7 +68,7 @@ TEST_CASE("profile: tables for people, three files for others, which agree") {
 TEST_CASE("profile --json prints what profile.json holds") {
   const Outcome outcome = engine_cli(fmt::format("{} --ranks 2 --threads 2 --json", kStart));
   REQUIRE(outcome.code == 0);
-  const json profile = json::parse(outcome.out);
+  const json profile = parse_json<json>(outcome.out);
   CHECK(profile["ranks"] == 2);
   CHECK(profile["gaps"]["all_reduce"]["buckets"].get<int>() > 0);
 }
@@ -80,7 +80,7 @@ TEST_CASE("bench step --gaps adds the report to each configuration") {
   REQUIRE(outcome.code == 0);
   const size_t line = outcome.out.find('\n');
   for (const std::string& text : {outcome.out.substr(0, line), outcome.out.substr(line + 1)})
-    CHECK(json::parse(text)["gaps"]["step_ms"].get<double>() > 0);
+    CHECK(parse_json<json>(text)["gaps"]["step_ms"].get<double>() > 0);
 }
 
 TEST_CASE("profile, gaps and filter: mistakes are said in one line") {

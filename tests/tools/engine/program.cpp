@@ -8,6 +8,7 @@
 #include <iterator>
 #include <sstream>
 
+#include "tests/json.h"
 #include "tests/support.h"
 
 namespace engine::test {
@@ -39,7 +40,7 @@ std::vector<nlohmann::json> events(const std::filesystem::path& run, std::string
   std::vector<nlohmann::json> found;
   std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);)
-    if (auto event = nlohmann::json::parse(line); event["event"] == kind)
+    if (auto event = parse_json<nlohmann::json>(line); event["event"] == kind)
       found.push_back(std::move(event));
   return found;
 }

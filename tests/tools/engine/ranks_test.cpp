@@ -2,10 +2,10 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "io/weights/safetensors.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 
@@ -97,7 +97,7 @@ TEST_CASE("two ranks judge the running statistics that are saved, and go on from
   std::string val_loss;
   for (int column = 0; column < 5; ++column) std::getline(last, val_loss, ',');
   // Six digits are written.
-  CHECK(nlohmann::json::parse(scored.out)["loss"].get<double>() ==
+  CHECK(parse_json<nlohmann::json>(scored.out)["loss"].get<double>() ==
         doctest::Approx(std::stod(val_loss)).epsilon(1e-5));
 }
 

@@ -6,10 +6,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/drawn_set.h"
 #include "tests/tools/engine/program.h"
@@ -58,7 +58,7 @@ TEST_CASE(
   const auto cache_event = [&](const char* name) {
     std::ifstream lines(fs::path(drawn.path(name)) / "metrics.jsonl");
     for (std::string line; std::getline(lines, line);)
-      if (const json event = json::parse(line); event["event"] == "cache")
+      if (const json event = parse_json<json>(line); event["event"] == "cache")
         return event["reason"].get<std::string>();
     return std::string();
   };

@@ -4,11 +4,11 @@
 
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "io/images/draw.h"
 #include "io/images/encode.h"
 #include "tests/io/images/pillow.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/plots/python.h"
 #include "tools/bench/profile_report.h"
@@ -127,15 +127,13 @@ TEST_CASE("a profile is drawn, also one whose parts are more than the step") {
   if (!has_python_module("matplotlib")) return note_skipped("plots need matplotlib");
   const TemporaryFolder folder;
   const fs::path log = folder.path() / "log";
-  json profile = json::parse(
-      profile_json(
-          profile_step(with_defaults({.model = "mnist_cnn", .batch = 4, .steps = 2, .warmup = 1}),
-                       choose_ranks({.device = Device::cpu, .threads = 1})))
-          .dump());
+  auto profile = profile_json(
+      profile_step(with_defaults({.model = "mnist_cnn", .batch = 4, .steps = 2, .warmup = 1}),
+                   choose_ranks({.device = Device::cpu, .threads = 1})));
   for (const double missed : {0.2, -0.2}) {
     CAPTURE(missed);
     profile["gaps"]["not_accounted_ms"] = missed * profile["gaps"]["step_ms"].get<double>();
-    std::ofstream(folder.path() / "profile.json") << profile;
+    std::ofstream(folder.path() / "profile.json") << print_json(profile);
     const int status = python(fmt::format("-W error '{}/tools/plots/profile.py' '{}'",
                                           ENGINE_SOURCE_DIR, folder.path().string()),
                               log);
@@ -166,7 +164,7 @@ TEST_CASE("McNemar's exact test of two evaluations, on the images that both have
   REQUIRE(python(fmt::format("'{}/tools/plots/mcnemar.py' '{}' '{}' --json", ENGINE_SOURCE_DIR,
                              a.string(), b.string()),
                  log) == 0);
-  const json said = json::parse(read(log));
+  const json said = parse_json<json>(read(log));
   CHECK(said["images"] == 35);
   CHECK(said["only_first"] == 10);
   CHECK(said["only_second"] == 2);
@@ -200,7 +198,7 @@ TEST_CASE("TensorBoard reads the events of a run, and those of a resumed one onc
   INFO(read(out));
   REQUIRE(status == 0);
   const std::string text = read(out);
-  const json scalars = json::parse(text.substr(text.rfind("\n{") + 1));
+  const json scalars = parse_json<json>(text.substr(text.rfind("\n{") + 1));
   const json loss = {{1, 1.f}, {2, 0.5f}, {3, 1.f / 3}, {4, 40.f}};
   CHECK(scalars["train/loss"] == loss);
   CHECK(scalars["val/accuracy_top1"] == json{{2, 0.1f}, {4, 0.7f}});

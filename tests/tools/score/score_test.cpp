@@ -1,9 +1,9 @@
 #include "tools/score/score.h"
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "tests/json.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -50,7 +50,7 @@ TEST_CASE_FIXTURE(Fixture, "an evaluation's files have a row per image that was 
         "(micro),inf,0,0\n(micro),0.982014,0,0.25\n(micro),0.880797,0,0.75\n"
         "(micro),0.731059,0.25,0.75\n(micro),0.268941,0.25,1\n(micro),0.119203,0.75,1\n(micro),0."
         "0179862,1,1\n");
-  const json m = json::parse(file("metrics.json"))["val"];
+  const json m = parse_json<json>(file("metrics.json"))["val"];
   CHECK(m["samples"] == 4);
   CHECK(m["top1"] == 0.75);
   CHECK(m["classes"][1]["name"] == "dog, \"big\"");
@@ -66,7 +66,7 @@ TEST_CASE_FIXTURE(Fixture, "the parts of a run stand side by side") {
   result.logits[4] = 5;  // now right
   write_score(folder.path(), result, data,
               {.part = "test", .prefix = "test_", .resamples = 0, .probabilities = true});
-  const json all = json::parse(read(folder.path() / "metrics.json"));
+  const json all = parse_json<json>(read(folder.path() / "metrics.json"));
   CHECK(all["val"]["top1"] == 0.75);
   CHECK(all["test"]["top1"] == 1);
   CHECK_FALSE(all["test"].contains("intervals"));

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "engine/wire/socket.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 

@@ -5,9 +5,9 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <optional>
 
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
 #include "tools/train/test_fault.h"

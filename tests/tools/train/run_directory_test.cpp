@@ -4,10 +4,10 @@
 
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "engine/error.h"
+#include "tests/json.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -80,15 +80,15 @@ TEST_CASE("what the run was made with is written down") {
   run.write_classes(std::vector<std::string>{"cat", "dog with spaces"});
   run.write_algorithms({{"features.0 forward", "engine 3"}});
 
-  CHECK(json::parse(read(run.path() / "args.json")) == json{{"epochs", 3}});
-  const json environment = json::parse(read(run.path() / "env.json"));
+  CHECK(parse_json<json>(read(run.path() / "args.json")) == json{{"epochs", 3}});
+  const json environment = parse_json<json>(read(run.path() / "env.json"));
   for (const char* key : {"engine", "git", "host", "os", "cpu", "cores", "started"})
     CHECK(environment.contains(key));
   CHECK(environment["cores"] >= 1);
   CHECK(environment["libraries"]["OpenCV"].is_string());
   CHECK(environment["devices"][1] == "GPU B");
   CHECK(read(run.path() / "classes.txt") == "cat\ndog with spaces\n");
-  CHECK(json::parse(read(run.path() / "algorithms.json"))["features.0 forward"] == "engine 3");
+  CHECK(parse_json<json>(read(run.path() / "algorithms.json"))["features.0 forward"] == "engine 3");
   for (const auto& entry : fs::directory_iterator(run.path()))
     CHECK(entry.path().extension() != ".part");
 }
@@ -99,7 +99,7 @@ TEST_CASE("events and rows have the names that other tools read") {
   train(run, 1, 1);
   const std::vector<std::string> events = lines(run.path() / "metrics.jsonl");
   REQUIRE(events.size() == 3);
-  const json step = json::parse(events[1]), epoch = json::parse(events[2]);
+  const json step = parse_json<json>(events[1]), epoch = parse_json<json>(events[2]);
   CHECK(step["event"] == "step");
   CHECK(step["schema"] == 1);
   CHECK(step["loss"] == 0.5);
@@ -120,14 +120,14 @@ TEST_CASE("what a GPU does is in the row and the event of its epoch") {
   RunDirectory run = make_run(folder.path());
   run.log_epoch({.epoch = 1, .use = {.gpu = GpuReading{0.97, 23.5, 412, 61}}});
   CHECK(lines(run.path() / "results.csv")[1].ends_with(",0.97,23.5,412,61"));
-  CHECK(json::parse(lines(run.path() / "metrics.jsonl")[0])["gpu/watts"] == 412);
+  CHECK(parse_json<json>(lines(run.path() / "metrics.jsonl")[0])["gpu/watts"] == 412);
 }
 
 TEST_CASE("a step's numbers are an event, and the command can be given to a shell again") {
   const TemporaryFolder folder;
   RunDirectory run = make_run(folder.path());
   run.log_step(1, 7, {{"loss", 0.5}, {"overflow", true}, {"lr", 0.25}});
-  const json event = json::parse(lines(run.path() / "metrics.jsonl")[0]);
+  const json event = parse_json<json>(lines(run.path() / "metrics.jsonl")[0]);
   CHECK(event["event"] == "step");
   CHECK(event["step"] == 7);
   CHECK(event["lr"] == 0.25);
@@ -145,7 +145,7 @@ TEST_CASE("a loss that is not finite and an area that is not defined are logged 
   run.log_epoch({.epoch = 1, .train_loss = NAN});
   CHECK(lines(run.path() / "results.csv")[1] ==
         "1,0.000,nan,0,0,0,0,nan,0,0,0,0,0,0,nan,nan,nan,nan");
-  const json event = json::parse(lines(run.path() / "metrics.jsonl")[0]);
+  const json event = parse_json<json>(lines(run.path() / "metrics.jsonl")[0]);
   CHECK(event["train_loss"].is_null());
   CHECK(event["auc_macro"].is_null());
 }
@@ -171,12 +171,12 @@ TEST_CASE("a resumed run has the lines of one that was never stopped") {
   CHECK(read(run.path() / "results.csv") == read(folder.path() / "whole" / "results.csv"));
 
   std::vector<std::string> events = lines(run.path() / "metrics.jsonl");
-  CHECK(json::parse(events[0])["event"] == "warning");
+  CHECK(parse_json<json>(events[0])["event"] == "warning");
   events.erase(events.begin());
   const std::vector<std::string> expected = lines(folder.path() / "whole" / "metrics.jsonl");
   REQUIRE(events.size() == expected.size());
   for (size_t i = 0; i < events.size(); ++i) {
-    json ours = json::parse(events[i]), theirs = json::parse(expected[i]);
+    json ours = parse_json<json>(events[i]), theirs = parse_json<json>(expected[i]);
     ours.erase("time"), theirs.erase("time");
     CHECK(ours == theirs);
   }
@@ -189,6 +189,6 @@ TEST_CASE("a run resumed within an epoch keeps the steps of that epoch up to its
   run.continue_after(1, 3);
   const std::vector<std::string> events = lines(run.path() / "metrics.jsonl");
   REQUIRE(events.size() == 4);  // two steps and the results of epoch 1, the first step of epoch 2
-  CHECK(json::parse(events[3])["step"] == 3);
+  CHECK(parse_json<json>(events[3])["step"] == 3);
   CHECK(lines(run.path() / "results.csv").size() == 2);
 }
