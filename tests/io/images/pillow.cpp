@@ -17,7 +17,10 @@ std::string python() {
 }  // namespace
 
 bool has_python_module(const std::string& module) {
-  return std::system((python() + " -c 'import " + module + "' 2>/dev/null").c_str()) == 0;
+  // Found, not imported: torch takes seconds for that.
+  const std::string find =
+      "from importlib.util import find_spec; exit(find_spec(\"" + module + "\") is None)";
+  return std::system((python() + " -c '" + find + "' 2>/dev/null").c_str()) == 0;
 }
 
 void run_pillow(const std::string& verb, const std::filesystem::path& folder) {

@@ -31,7 +31,8 @@ struct Digits {
   fs::path path(const char* name) const { return folder.path() / name; }
   std::string train(const char* out, const std::string& more) const {
     return fmt::format(
-        "train --data {} --out {} --model mnist_cnn --device cpu --cache none --batch-size 6 {}",
+        "train --data {} --out {} --model mnist_cnn --image-size 12 --device cpu --cache none "
+        "--batch-size 6 {}",
         set, path(out).string(), more);
   }
 };

@@ -50,7 +50,7 @@ struct Set {
 };
 
 const std::string kTrain =
-    "train --model mnist_cnn --epochs 1 --batch-size 4 --device cpu --threads 1 ";
+    "train --model mnist_cnn --image-size 12 --epochs 1 --batch-size 4 --device cpu --threads 1 ";
 
 }  // namespace
 

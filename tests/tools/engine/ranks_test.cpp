@@ -60,7 +60,7 @@ TEST_CASE("every recipe ends as one rank with the whole batch") {
     const auto train = [&](int ranks) {
       const fs::path out = folder.path() / std::to_string(number++);
       const Outcome outcome = engine_cli(fmt::format(
-          "train --data {} --out {} --model mnist_cnn --device cpu --cache none "
+          "train --data {} --out {} --model mnist_cnn --image-size 12 --device cpu --cache none "
           "--epochs 2 --aug none --optimizer sgd --lr 0.01 --momentum 0.9 {} --ranks {} "
           "--threads {} --batch-size {}",
           set, out.string(), recipe, ranks, ranks, 8 / ranks));
@@ -113,7 +113,7 @@ fs::path train_in_legs(const fs::path& folder, const std::string& name, const st
   const fs::path out = folder / name;
   for (const Leg& leg : legs) {
     const Outcome outcome = engine_cli(fmt::format(
-        "train --data {} --out {} --resume auto --model mnist_cnn --device cpu "
+        "train --data {} --out {} --resume auto --model mnist_cnn --image-size 12 --device cpu "
         "--cache none --epochs 2 --aug standard --optimizer sgd --momentum 0.9 {} "
         "--ranks {} --threads {} --batch-size {} --max-steps {}",
         (folder / "set").string(), out.string(), more, leg.ranks, leg.ranks, leg.batch, leg.steps));

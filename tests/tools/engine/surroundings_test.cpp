@@ -35,7 +35,8 @@ struct Digits {
   fs::path operator/(const std::string& name) const { return folder.path() / name; }
   std::string train(const std::string& out, const std::string& more = "") const {
     return fmt::format(
-        "train --data '{}' --out '{}' --model mnist_cnn --batch-size 8 --epochs 1 --device cpu "
+        "train --data '{}' --out '{}' --model mnist_cnn --image-size 12 --batch-size 8 --epochs 1 "
+        "--device cpu "
         "--threads 1 --workers 1 --cache none {}",
         set.string(), (folder.path() / out).string(), more);
   }
@@ -111,7 +112,7 @@ TEST_CASE("output that cannot be written is an error, unless its reader has seen
 TEST_CASE("a limit on the size of files is an error that names the file") {
   const Digits digits;
   const Shell limited =
-      shell(digits.folder.path(), "ulimit -f 1000; exec \"$engine\" " + digits.train("run"));
+      shell(digits.folder.path(), "ulimit -f 500; exec \"$engine\" " + digits.train("run"));
   CHECK(limited.code == 3);
   CHECK(mentions(limited.err, ".safetensors: cannot write"));
   CHECK(mentions(limited.err, "File too large"));

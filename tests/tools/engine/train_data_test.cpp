@@ -36,7 +36,7 @@ TEST_CASE(
   const Drawn drawn(4, 1);
   const auto train = [&](const char* name) {
     const Outcome outcome = engine_cli(
-        fmt::format("train --data {} --model mnist_cnn --image-size 28 --batch-size 8 --epochs 1 "
+        fmt::format("train --data {} --model mnist_cnn --image-size 12 --batch-size 8 --epochs 1 "
                     "--device cpu --threads 1 --cache disk --cache-dir {} --out {}",
                     drawn.set.string(), drawn.path("cache"), drawn.path(name)));
     INFO(outcome.err);
@@ -90,7 +90,7 @@ TEST_CASE(
       const bool warm = cache == std::string("disk") && workers > 1;
       const fs::path out = drawn.folder.path() / fmt::format("{}{}", cache, workers);
       const Outcome outcome = engine_cli(
-          fmt::format("train --data {} --model mnist_cnn --image-size 28 --batch-size 8 "
+          fmt::format("train --data {} --model mnist_cnn --image-size 12 --batch-size 8 "
                       "--epochs 2 --device cpu "
                       "--threads 1 --workers {} --aug strong --randaugment 2,9 --mixup 0.4 "
                       "--cutmix 1 --cache {} "
@@ -115,7 +115,7 @@ TEST_CASE(
     const fs::path out = drawn.path(cache);
     const auto train = [&](int epochs, const char* more = "") {
       return engine_cli(
-          fmt::format("train --data {} --model mnist_cnn --image-size 28 --batch-size 8 "
+          fmt::format("train --data {} --model mnist_cnn --image-size 12 --batch-size 8 "
                       "--epochs {} --device cpu --cache {} --out {} --resume auto {}",
                       drawn.set.string(), epochs, cache, out.string(), more));
     };

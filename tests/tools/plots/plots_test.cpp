@@ -115,12 +115,19 @@ TEST_CASE("each plot is a command, and says where there is nothing to plot") {
   check_png(run / "lr_find.png");
   const fs::path empty = folder.path() / "empty";
   fs::create_directory(empty);
-  for (const char* name : {"curves", "machine", "confusion", "roc", "reliability", "top_losses",
-                           "lr_find", "profile"}) {
-    CAPTURE(name);
-    CHECK(python(fmt::format("'{}{}.py' '{}'", plots, name, empty.string()), log) != 0);
-    CHECK(read(log).find("Traceback") == std::string::npos);
+  const char* const all[] = {"curves",      "machine",    "confusion", "roc",
+                             "reliability", "top_losses", "lr_find",   "profile"};
+  std::string scripts;
+  for (const char* name : all) scripts += fmt::format(" '{}{}.py'", plots, name);
+  REQUIRE(python(fmt::format("'{}/tests/tools/plots/each.py'{} -- '{}'", ENGINE_SOURCE_DIR, scripts,
+                             empty.string()),
+                 log) == 0);
+  const std::string said = read(log);
+  for (const char* name : all) {
+    CHECK(said.find(fmt::format("{}{}.py: ends with ", plots, name)) != std::string::npos);
+    CHECK(said.find(fmt::format("{}{}.py: ends with 0\n", plots, name)) == std::string::npos);
   }
+  CHECK(said.find("Traceback") == std::string::npos);
 }
 
 TEST_CASE("a profile is drawn, also one whose parts are more than the step") {

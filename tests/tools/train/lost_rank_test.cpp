@@ -24,7 +24,8 @@ constexpr std::chrono::minutes kInTime(3);
 Outcome train(const fs::path& folder, const std::string& out, const char* fault) {
   if (fault) setenv("ENGINE_TEST_FAULT", fault, 1);
   const Outcome outcome = engine_cli(fmt::format(
-      "train --data {0}/set --out {0}/{1} --resume auto --model mnist_cnn --batch-size 2 "
+      "train --data {0}/set --out {0}/{1} --resume auto --model mnist_cnn --image-size 12 "
+      "--batch-size 2 "
       "--epochs 1 --checkpoint-every 2 --device cpu --launch process --ranks 4 --threads 4 "
       "--workers 4 --cache none --collective-timeout {2}",
       folder.string(), out, fault ? kTimeout : kPatience));

@@ -31,7 +31,8 @@ struct OddSet {
   std::string out(const std::string& name) const { return folder.path() / name; }
   std::string train(const std::string& name, const std::string& more = "") const {
     return fmt::format(
-        "train --data {} --out {} --model mnist_cnn --device cpu --cache none --epochs 2 --aug "
+        "train --data {} --out {} --model mnist_cnn --image-size 12 --device cpu --cache none "
+        "--epochs 2 --aug "
         "light --optimizer adam --batch-size 3 --ema 0.9 --collective-timeout 60 {}",
         set, out(name), more);
   }
@@ -161,7 +162,7 @@ TEST_CASE("a run goes on with threads where processes left it, and the other way
 TEST_CASE("a signal to the process that started the ranks stops all of them, to be resumed") {
   const OddSet odd;
   const std::string more =
-      "--ranks 2 --threads 2 --launch process --epochs 9 --checkpoint-every 1 ";
+      "--ranks 2 --threads 2 --launch process --epochs 40 --checkpoint-every 1 ";
   REQUIRE(engine_cli(odd.train("calm", more)).code == 0);
   std::string err;
   const int code = shell(fmt::format("\"$engine\" {} & pid=$!\n"

@@ -27,11 +27,12 @@ constexpr std::chrono::minutes kInTime(3);
 Outcome train(const fs::path& folder, const std::string& out, const std::string& fault,
               int timeout) {
   if (!fault.empty()) setenv("ENGINE_TEST_FAULT", fault.c_str(), 1);
-  const Outcome outcome = engine_cli(fmt::format(
-      "train --data {0}/set --out {0}/{1} --resume auto --model mnist_cnn --batch-size 2 "
-      "--epochs 1 --checkpoint-every 2 --device cpu --ranks 4 --threads 4 --workers 4 "
-      "--cache none --collective-timeout {2}",
-      folder.string(), out, timeout));
+  const Outcome outcome = engine_cli(
+      fmt::format("train --data {0}/set --out {0}/{1} --resume auto --model mnist_cnn --image-size "
+                  "12 --batch-size 2 "
+                  "--epochs 1 --checkpoint-every 2 --device cpu --ranks 4 --threads 4 --workers 4 "
+                  "--cache none --collective-timeout {2}",
+                  folder.string(), out, timeout));
   unsetenv("ENGINE_TEST_FAULT");
   return outcome;
 }
