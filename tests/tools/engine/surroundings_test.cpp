@@ -259,7 +259,7 @@ TEST_CASE("memory and open files stay as they are over many epochs") {
             "\"$engine\" " + digits.train("run", "--epochs 200 --log-every 1000") +
                 " & pid=$!\n"
                 "while n=$(ls /proc/$pid/fd 2>/dev/null | wc -l) && [ $n -gt 0 ]; do\n"
-                "  echo $n >>\"$folder/open\"; sleep 0.02; done; wait $pid");
+                "  echo $n >>\"$folder/open\"; sleep 0.05; done; wait $pid");
   REQUIRE(outcome.code == 0);
   std::vector<int> open;
   for (const std::string& line : lines_of(digits / "open")) open.push_back(std::stoi(line));

@@ -161,16 +161,16 @@ TEST_CASE("a run goes on with threads where processes left it, and the other way
 
 TEST_CASE("a signal to the process that started the ranks stops all of them, to be resumed") {
   const OddSet odd;
-  const std::string more =
-      "--ranks 2 --threads 2 --launch process --epochs 40 --checkpoint-every 1 ";
+  const std::string more = "--ranks 2 --threads 2 --launch process --epochs 20 ";
   REQUIRE(engine_cli(odd.train("calm", more)).code == 0);
   std::string err;
-  const int code = shell(fmt::format("\"$engine\" {} & pid=$!\n"
-                                     "until compgen -G '{}/ckpt/*.safetensors'; do\n"
-                                     "  kill -0 $pid || exit 99\n  sleep 0.01\ndone\n"
-                                     "kill -TERM $pid; wait $pid\n",
-                                     odd.train("stopped", more), odd.out("stopped")),
-                         err);
+  const int code =
+      shell(fmt::format("\"$engine\" {} & pid=$!\n"
+                        "until compgen -G '{}/ckpt/*.safetensors'; do\n"
+                        "  kill -0 $pid || exit 99\n  sleep 0.01\ndone\n"
+                        "kill -TERM $pid; wait $pid\n",
+                        odd.train("stopped", more + "--checkpoint-every 1"), odd.out("stopped")),
+            err);
   REQUIRE_MESSAGE(code == 75, err);
   CHECK(mentions(err, "stopped by SIGTERM"));
   REQUIRE(engine_cli(odd.train("stopped", more + "--resume auto")).code == 0);
