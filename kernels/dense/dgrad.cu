@@ -294,19 +294,20 @@ __global__ void __launch_bounds__(kDenseDgradThreads, 1)
     dense_dgrad_kernel(const __grid_constant__ GradientSink<T> sink,
                        const __grid_constant__ GradientView<T> dy,
                        const __grid_constant__ OperandView<T> in, const T* __restrict__ weight,
-                       Partials partials, const __grid_constant__ DenseCut cut) {
+                       Partials partials, Inputs inputs, const __grid_constant__ DenseCut cut) {
   const DenseDgradKernel<T> k{sink, dy, in, cut};
   k.offsets.stage(cut, k.me);
+  k.stage_weights(weight);
   __syncthreads();
-  follow();
+  if (inputs == Inputs::fresh) follow();
   const int begin = blockIdx.y * cut.per, steps = min(cut.per, cut.tiles - begin);
   k.copy(0, begin);
   commit_copies();
-  k.stage_weights(weight);
   k.stage_constants();
   wait_copies<0>();
   __syncthreads();
   k.transform(0, begin);
+  if (inputs == Inputs::settled) follow();
   show_to_products();
   __syncthreads();
 
@@ -335,14 +336,14 @@ __global__ void __launch_bounds__(kDenseDgradThreads, 1)
 template <class T>
 void DenseDgrad<T>::run(const GradientSink<T>& sink, const GradientView<T>& dy,
                         const OperandView<T>& in, const T* weight, const Partials& partials,
-                        cudaStream_t stream) {
+                        Inputs inputs, cudaStream_t stream) {
   const DenseCut cut =
       dense_dgrad_cut(in.batch, in.height, in.width, in.channels, dy.channels, device_limits());
   const auto kernel = dense_dgrad_kernel<T>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
   const int lanes = in.channels <= kWarp * kVector ? kWarp : 2 * kWarp;
   launch(kernel, dim3(1, cut.units), dim3(lanes, kDenseDgradThreads / lanes), cut.shared, stream,
-         sink, dy, in, weight, partials, cut);
+         sink, dy, in, weight, partials, inputs, cut);
 }
 
 template struct DenseDgrad<__half>;

@@ -196,13 +196,13 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
                          Partials partials, const __grid_constant__ DenseCut cut) {
   const DenseForwardKernel<T, Tiles> k{out, in, cut};
   k.offsets.stage(cut, k.me);
+  k.stage_weights(weight);
   __syncthreads();
   follow();
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
   const int steps = (end - begin) * k.chunks;
   DenseChunk<T, kDenseForwardThreads> chunk;
   k.read(chunk, 0, begin);
-  k.stage_weights(weight);
   k.stage_constants();
   __syncthreads();
   k.fill(chunk, 0);
