@@ -147,7 +147,9 @@ inline DenseCut dense_cut(const DenseWork& w, const DeviceLimits& limits) {
 
 // ---------------------------------------------------------------- forward
 
-constexpr int kDenseForwardThreads = 256;
+// Two warpgroups multiply, and as many threads fill.
+constexpr int kDenseForwardMultiplying = 256;
+constexpr int kDenseForwardThreads = 2 * kDenseForwardMultiplying;
 
 // The columns of a product that makes `outs` channels.
 ENGINE_HOST_DEVICE constexpr int dense_columns(int outs) {
@@ -178,7 +180,7 @@ inline DenseCut dense_forward_cut(int batch, int height, int width, int channels
                     .fixed = weights + floats * static_cast<int>(sizeof(float)),
                     .most_products = dense_most_products(columns),
                     .product_clocks = chunks * 2 * kDenseTaps * 24 + 200,
-                    .stage_clocks = chunks * 200,
+                    .stage_clocks = chunks * 40,
                     .most_units = partial_rows(int64_t{batch} * height * width, outs)},
                    limits);
 }

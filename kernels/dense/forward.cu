@@ -1,9 +1,10 @@
 // Dense 3 × 3 convolution, forward: y = W · f(x) with f made once for each pixel of a tile and read
 // at all nine taps, and the statistics of y taken in the epilogue. A persistent block keeps all
-// weights in shared memory and streams chunks of 32 channels of its tiles through two stages: one
-// is multiplied while the other is filled, and the chunk after it is on its way into registers. Two
-// warpgroups take every other 64 positions. For each pixel it moves, in values of T, C + C', and
-// what the borders of the tiles read again, from L2.
+// weights in shared memory and streams chunks of 32 channels of its tiles through two stages. Two
+// warpgroups multiply one, every other 64 positions each; the others fill the other one and have
+// the chunk after it on its way into registers: a warp that begins products waits until nearly all
+// of them have begun. For each pixel it moves, in values of T, C + C', and what the borders of the
+// tiles read again, from L2.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
@@ -12,7 +13,7 @@
 namespace engine::kernels {
 namespace {
 
-constexpr int kWarpgroupsOfBlock = kDenseForwardThreads / kWarpgroup;
+constexpr int kWarpgroupsOfBlock = kDenseForwardMultiplying / kWarpgroup;
 
 // Which channel a column of the product is: a thread holds columns 2t and 2t + 1 of each of its
 // results, and stores vectors of up to eight channels.
@@ -38,7 +39,7 @@ struct DenseForwardKernel {
   static constexpr int kProducts = dense_most_products(kColumns) / kWarpgroupsOfBlock;
   using Of = Columns<Tiles>;
   using Sums = Statistics<2 * Tiles>;
-  using Chunk = DenseChunk<T, kDenseForwardThreads>;
+  using Chunk = DenseChunk<T, kDenseForwardThreads - kDenseForwardMultiplying>;
   using Results = float[kProducts][Tiles][4];
 
   const SliceView<T>& out;
@@ -56,13 +57,14 @@ struct DenseForwardKernel {
 
   // weights (packs of channels, taps, columns) = weight (C', 9, C); zero beyond the ends.
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
-    constexpr int kRows = kDenseTaps * kColumns, kEach = dense_up(kRows, Chunk::kStep);
+    constexpr int kRows = kDenseTaps * kColumns, kStep = kDenseForwardThreads / kDensePacks,
+                  kEach = dense_up(kRows, kStep);
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int pack = chunk * kDensePacks + me.pack;
       Pack<T> loaded[kEach];
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
-        const int at = me.at + i * Chunk::kStep, o = Of::of_column(at % kColumns);
+        const int at = me.at + i * kStep, o = Of::of_column(at % kColumns);
         const bool wanted = at < kRows && o < out.channels && pack * kPack < in.channels;
         loaded[i] =
             load_if(wanted, weight + (int64_t{o} * kDenseTaps + at / kColumns) * in.channels +
@@ -70,8 +72,8 @@ struct DenseForwardKernel {
       }
 #pragma unroll
       for (int i = 0; i < kEach; ++i)
-        if (me.at + i * Chunk::kStep < kRows)
-          store_vector(&weights[pack * kWeightPacks + me.at + i * Chunk::kStep].at[0], loaded[i]);
+        if (me.at + i * kStep < kRows)
+          store_vector(&weights[pack * kWeightPacks + me.at + i * kStep].at[0], loaded[i]);
     }
   }
   __device__ __forceinline__ void stage_constants() const {
@@ -86,6 +88,7 @@ struct DenseForwardKernel {
   __device__ __forceinline__ int channel(int step) const {  // the first one of the thread's pack
     return step % chunks * kDenseChunk + me.pack * kPack;
   }
+  // For the threads that fill.
   __device__ __forceinline__ void read(Chunk& chunk, int step, int begin) const {
     const int c = channel(step);
     chunk.read(in.x + c, in.pitch, c < in.channels, cut, offsets,
@@ -152,9 +155,36 @@ struct DenseForwardKernel {
     }
   }
 
+  // What the two kinds of threads do, of the first `steps` chunks from tile `begin` on; the first
+  // chunk is there, and the second one on its way. All meet after each step.
+  __device__ __forceinline__ void fill_all(Chunk& chunk, int steps, int begin) const {
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      if (step + 1 < steps) fill(chunk, step + 1);
+      if (step + 2 < steps) read(chunk, step + 2, begin);
+      show_to_products();
+      meet();
+    }
+  }
+  __device__ __forceinline__ void multiply_all(Sums& sums, int steps, int begin) const {
+    Results sum;
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      multiply(sum, step);
+      wait_products<0>();
+      if ((step + 1) % chunks == 0) store(sum, begin + step / chunks, sums);
+      meet();
+    }
+  }
+  // All threads of the block, from either side of a branch.
+  __device__ __forceinline__ static void meet() {
+    asm volatile("barrier.sync 1, %0;" ::"n"(kDenseForwardThreads) : "memory");
+  }
+
   // Leaves the block's row of sums, shifted by what its first thread for each channel stored first.
-  __device__ __forceinline__ void leave(Sums& sums, float* partials) const {
-    constexpr int kWarps = kDenseForwardThreads / kWarp;
+  // Threads that do not multiply walk along.
+  __device__ __forceinline__ void leave(Sums& sums, bool multiplies, float* partials) const {
+    constexpr int kWarps = kDenseForwardMultiplying / kWarp;
     float* const origin = reinterpret_cast<float*>(dynamic_shared);
     float* const of_warps = origin + kColumns;  // (warps, 2, columns)
     const auto channel = [&](int k) {
@@ -171,7 +201,7 @@ struct DenseForwardKernel {
       const float d = sums.count ? sums.shift[k] - origin[channel(k)] : 0.f;
       const float one = rows_sum(fmaf(n, d, sums.first[k]));
       const float two = rows_sum(fmaf(d, fmaf(n, d, 2.f * sums.first[k]), sums.second[k]));
-      if (me.g != 0) continue;
+      if (me.g != 0 || !multiplies) continue;
       of_warps[2 * me.warp * kColumns + channel(k)] = one;
       of_warps[(2 * me.warp + 1) * kColumns + channel(k)] = two;
     }
@@ -194,51 +224,41 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
     dense_forward_kernel(const __grid_constant__ SliceView<T> out,
                          const __grid_constant__ OperandView<T> in, const T* __restrict__ weight,
                          Partials partials, const __grid_constant__ DenseCut cut) {
-  const DenseForwardKernel<T, Tiles> k{out, in, cut};
+  using Kernel = DenseForwardKernel<T, Tiles>;
+  Kernel k{out, in, cut};
   k.offsets.stage(cut, k.me);
   k.stage_weights(weight);
   __syncthreads();
   follow();
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
   const int steps = (end - begin) * k.chunks;
-  DenseChunk<T, kDenseForwardThreads> chunk;
-  k.read(chunk, 0, begin);
-  k.stage_constants();
-  __syncthreads();
-  k.fill(chunk, 0);
-  if (steps > 1) k.read(chunk, 1, begin);
-  show_to_products();
-  __syncthreads();
-
-  // One of the warpgroups multiplies while the other fills: a warp that begins products waits until
-  // nearly all of them have begun.
-  const bool fills_first = k.me.warpgroup % 2 == 1;
-  typename DenseForwardKernel<T, Tiles>::Sums sums;
-  float sum[DenseForwardKernel<T, Tiles>::kProducts][Tiles][4];
-#pragma unroll 1
-  for (int step = 0; step < steps; ++step) {
-#pragma unroll 1
-    for (int part = 0; part < 2; ++part) {
-      if (fills_first == (part == 1)) {
-        k.multiply(sum, step);
-        continue;
-      }
-      if (step + 1 < steps) k.fill(chunk, step + 1);
-      if (step + 2 < steps) k.read(chunk, step + 2, begin);
-    }
-    wait_products<0>();
-    if ((step + 1) % k.chunks == 0) k.store(sum, begin + step / k.chunks, sums);
+  const bool multiplies = k.me.warpgroup < kWarpgroupsOfBlock;
+  typename Kernel::Sums sums;
+  if (multiplies) {
+    k.stage_constants();
+    Kernel::meet();
+    Kernel::meet();
+    k.multiply_all(sums, steps, begin);
+  } else {
+    typename Kernel::Chunk chunk;
+    k.me.at -= kDenseForwardMultiplying / kDensePacks;
+    k.read(chunk, 0, begin);
+    k.stage_constants();
+    Kernel::meet();
+    k.fill(chunk, 0);
+    if (steps > 1) k.read(chunk, 1, begin);
     show_to_products();
-    __syncthreads();
+    Kernel::meet();
+    k.fill_all(chunk, steps, begin);
   }
 
   if (!out.mean) return;
-  k.leave(sums, partials.rows);
+  k.leave(sums, multiplies, partials.rows);
   constexpr int kVector = 4;  // of the merge
   finish_statistics(
       out.mean, out.var, partials, static_cast<double>(out.pixels()),
       [&](int unit) { return dense_count(cut, unit); }, out.channels,
-      *reinterpret_cast<SumBuffer<kVector>*>(dynamic_shared));
+      *reinterpret_cast<SumBuffer<kVector, kDenseForwardThreads>*>(dynamic_shared));
 }
 
 template <class T, int Tiles>
