@@ -178,6 +178,7 @@ inline DenseCut dense_forward_cut(int batch, int height, int width, int channels
                     .width = width,
                     .planes = 2 * kDensePacks,
                     .fixed = weights + floats * static_cast<int>(sizeof(float)),
+                    .least = kDenseForwardThreads * 64,  // of the merge
                     .most_products = dense_most_products(columns),
                     .product_clocks = chunks * 2 * kDenseTaps * 24 + 200,
                     .stage_clocks = chunks * 40,
