@@ -2,9 +2,9 @@
 // at all nine taps, and the statistics of y taken in the epilogue. A persistent block keeps all
 // weights in shared memory and streams chunks of 32 channels of its tiles through two stages. Two
 // warpgroups multiply one, every other 64 positions each; the others fill the other one and have
-// the chunk after it on its way into registers: a warp that begins products waits until nearly all
-// of them have begun. For each pixel it moves, in values of T, C + C', and what the borders of the
-// tiles read again, from L2.
+// the two chunks after it on their way into registers: a warp that begins products waits until
+// nearly all of them have begun. For each pixel it moves, in values of T, C + C', and what the
+// borders of the tiles read again, from L2.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
@@ -81,28 +81,33 @@ struct DenseForwardKernel {
                     [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
   }
 
-  // Step s of the block is chunk s % chunks of its tile s / chunks.
+  // Of the block's steps, the chunks of one tile after the other's.
   __device__ __forceinline__ Pack<T>* stage(int step) const {
     return stages + step % 2 * kDensePacks * cut.plane;
   }
-  __device__ __forceinline__ int channel(int step) const {  // the first one of the thread's pack
-    return step % chunks * kDenseChunk + me.pack * kPack;
+
+  // The chunk that is read next, or the one that is filled next.
+  struct Cursor {
+    int tile, chunk;
+    DensePlace place;
+  };
+  __device__ __forceinline__ Cursor first(int tile) const {
+    return {tile, 0, dense_place(cut, tile)};
   }
-  // For the threads that fill.
-  __device__ __forceinline__ void read(Chunk& chunk, int step, int begin) const {
-    const int c = channel(step);
-    chunk.read(in.x + c, in.pitch, c < in.channels, cut, offsets,
-               dense_place(cut, begin + step / chunks), me);
+  __device__ __forceinline__ void read(Chunk& packs, Cursor& next) const {
+    const int c = next.chunk * kDenseChunk + me.pack * kPack;
+    packs.read(in.x + c, in.pitch, c < in.channels, cut, offsets, next.place, me);
+    if (++next.chunk == chunks) next = first(next.tile + 1);
   }
-  __device__ __forceinline__ void fill(const Chunk& chunk, int step) const {
-    visit_operand(in, constants, channel(step),
-                  [&](auto f) { chunk.leave(stage(step) + me.pack * cut.plane, cut, me, f); });
+  // Chunk `chunk` of a tile to the stage of a step.
+  __device__ __forceinline__ void fill(const Chunk& packs, int step, int chunk) const {
+    visit_operand(in, constants, chunk * kDenseChunk + me.pack * kPack,
+                  [&](auto f) { packs.leave(stage(step) + me.pack * cut.plane, cut, me, f); });
   }
 
   // Begins the products of a chunk, with those of the warpgroup's 64 positions for which
   // i < products.
-  __device__ __forceinline__ void multiply(Results& sum, int step) const {
-    const int chunk = step % chunks;
+  __device__ __forceinline__ void multiply(Results& sum, int step, int chunk) const {
     const int depths = dense_up(min(in.channels - chunk * kDenseChunk, kDenseChunk), kDenseDepth);
     const uint64_t pixels = planes_descriptor<Inner::channels>(
         banded::shared_address(stage(step) + me.warpgroup * kDenseRows), cut.plane);
@@ -155,25 +160,45 @@ struct DenseForwardKernel {
     }
   }
 
-  // What the two kinds of threads do, of the first `steps` chunks from tile `begin` on; the first
-  // chunk is there, and the second one on its way. All meet after each step.
-  __device__ __forceinline__ void fill_all(Chunk& chunk, int steps, int begin) const {
-#pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
-      if (step + 1 < steps) fill(chunk, step + 1);
-      if (step + 2 < steps) read(chunk, step + 2, begin);
+  // What the two kinds of threads do with tiles [begin, end). All meet once the constants are there,
+  // and whenever a chunk has been filled, and the one before it multiplied.
+  __device__ __forceinline__ void fill_all(int begin, int end) const {
+    const int steps = (end - begin) * chunks;
+    Chunk odd, even;
+    Cursor next = first(begin);
+    read(even, next);
+    if (steps > 1) read(odd, next);
+    stage_constants();
+    meet();
+    int chunk = 0;
+    const auto turn = [&](Chunk& packs, int step) {
+      if (step < steps) fill(packs, step, chunk);
+      if (step + 2 < steps) read(packs, next);
+      if (++chunk == chunks) chunk = 0;
       show_to_products();
       meet();
+    };
+#pragma unroll 1
+    for (int step = 0; step <= steps; step += 2) {
+      turn(even, step);
+      if (step < steps) turn(odd, step + 1);
     }
   }
-  __device__ __forceinline__ void multiply_all(Sums& sums, int steps, int begin) const {
-    Results sum;
+  __device__ __forceinline__ void multiply_all(Sums& sums, int begin, int end) const {
+    stage_constants();
+    meet();
+    meet();
+    int step = 0;
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
-      multiply(sum, step);
-      wait_products<0>();
-      if ((step + 1) % chunks == 0) store(sum, begin + step / chunks, sums);
-      meet();
+    for (int tile = begin; tile < end; ++tile) {
+      Results sum;
+#pragma unroll 1
+      for (int chunk = 0; chunk < chunks; ++chunk, ++step) {
+        multiply(sum, step, chunk);
+        wait_products<0>();
+        if (chunk + 1 == chunks) store(sum, tile, sums);
+        meet();
+      }
     }
   }
   // All threads of the block, from either side of a branch.
@@ -231,25 +256,13 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
   __syncthreads();
   follow();
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
-  const int steps = (end - begin) * k.chunks;
   const bool multiplies = k.me.warpgroup < kWarpgroupsOfBlock;
   typename Kernel::Sums sums;
   if (multiplies) {
-    k.stage_constants();
-    Kernel::meet();
-    Kernel::meet();
-    k.multiply_all(sums, steps, begin);
+    k.multiply_all(sums, begin, end);
   } else {
-    typename Kernel::Chunk chunk;
     k.me.at -= kDenseForwardMultiplying / kDensePacks;
-    k.read(chunk, 0, begin);
-    k.stage_constants();
-    Kernel::meet();
-    k.fill(chunk, 0);
-    if (steps > 1) k.read(chunk, 1, begin);
-    show_to_products();
-    Kernel::meet();
-    k.fill_all(chunk, steps, begin);
+    k.fill_all(begin, end);
   }
 
   if (!out.mean) return;

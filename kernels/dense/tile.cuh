@@ -134,7 +134,7 @@ struct DenseChunk {
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
         const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
         const bool wanted = pixel >= 0 && present;
-        packs[i] = load_if(wanted, x + int64_t{pixel} * pitch);
+        packs[i] = load_if(wanted, row_at(x, pixel, pitch));
         inside |= uint32_t{wanted} << i;
       }
     }
