@@ -24,6 +24,7 @@ constexpr int kDensePacks = kDenseChunk / 8;  // the same in packs of 16 bytes
 constexpr int kDenseMostOuts = 64;
 constexpr int kDenseMostStaged = 640;  // positions of a tile
 constexpr int kDenseOffsetBytes = kDenseMostStaged * 4;
+constexpr int kDensePlaces = 3, kDensePlaceBytes = kDensePlaces * 16;  // of tiles in succession
 
 // What a cut depends on beside the shape.
 struct DenseWork {
@@ -117,7 +118,8 @@ inline DenseCut dense_tiling(const DenseWork& w, int rows, int images, const Dev
   c.products = dense_up((images * (rows + 1) - 1) * c.pitch + w.ahead, w.depth);
   // Two positions of four packs are eight banks.
   c.plane = dense_up(2 * c.first() + c.products * w.depth - 2, 8) * 8 + 2;
-  c.shared = std::max(w.least, w.fixed + c.plane * w.planes * 16 + kDenseOffsetBytes);
+  c.shared =
+      std::max(w.least, w.fixed + c.plane * w.planes * 16 + kDenseOffsetBytes + kDensePlaceBytes);
   return c;
 }
 

@@ -43,6 +43,25 @@ struct DenseOffsets {
   }
 };
 
+// Where the block's tiles lie, behind the offsets: those of kDensePlaces steps in succession. One
+// thread makes them, ahead of the steps in which all read them; a barrier must lie between.
+struct DensePlaces {
+  int4* at;
+
+  __device__ __forceinline__ explicit DensePlaces(const DenseOffsets& offsets)
+      : at(reinterpret_cast<int4*>(offsets.at + kDenseMostStaged)) {}
+  __device__ __forceinline__ void stage(const DenseCut& cut, int begin, int step,
+                                        const DenseThread& me) const {
+    if (me.index != 0) return;
+    const DensePlace place = dense_place(cut, begin + step);
+    at[step % kDensePlaces] = make_int4(place.pixel, place.begin, place.end, place.last);
+  }
+  __device__ __forceinline__ DensePlace of(int step) const {
+    const int4 place = at[step % kDensePlaces];
+    return {place.x, place.y, place.z, place.w};
+  }
+};
+
 // The constants of channels in shared memory, a scale and a shift for each.
 struct Constants {
   float *scale, *shift;
