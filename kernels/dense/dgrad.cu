@@ -156,8 +156,10 @@ struct DenseDgradKernel {
                 [&](int half, int64_t at) { pixel[half] = static_cast<int>(at); });
   }
   // Copies x there to places of the thread's own.
-  __device__ __forceinline__ void copy_ahead(const int (&pixel)[2]) const {
+  __device__ __forceinline__ void copy_ahead(int step, int product) const {
     if (!reads_x()) return;
+    int pixel[2];
+    find(pixel, step, product);
     const T* from[kDenseAhead];
     const auto wanted = [&](int i) {
       return pixel[i % 2] >= 0 && column + i / 2 * kDenseChunk < in.channels;
@@ -187,7 +189,7 @@ struct DenseDgradKernel {
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         grad[half] = load_if(adds() && pixel[half] >= 0 && c < in.channels,
-                             row_at(sink.grad + c, pixel[half], sink.pitch));
+                             sink.grad + int64_t{pixel[half]} * sink.pitch + c);
 #pragma unroll
       for (int quarter = 0; quarter < 2; ++quarter) {
         const OperandConstants<kHalfPack> of(of_in, columns, c + quarter * kHalfPack);
@@ -198,7 +200,7 @@ struct DenseDgradKernel {
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         if (pixel[half] >= 0 && c < in.channels)
-          store_vector(row_at(sink.grad + c, pixel[half], sink.pitch), grad[half]);
+          store_vector(sink.grad + int64_t{pixel[half]} * sink.pitch + c, grad[half]);
     }
   }
   // Four channels of one row of a block.
@@ -224,10 +226,9 @@ struct DenseDgradKernel {
   __device__ __forceinline__ bool works() const {
     return along < warpgroups && along < cut.products;
   }
-  // The warpgroup's products of a tile; `next` are the thread's pixels of the first one, and then of
-  // the first one of the next tile, if there are `more`. Of what a thread copies, the next tile is
-  // older than what it copies ahead for the products after the first one.
-  __device__ __forceinline__ void make(int step, bool more, int (&next)[2], Sums& sums) const {
+  // The warpgroup's products of a tile. Of what a thread copies, the next tile is older than what
+  // it copies ahead for the products after the first one.
+  __device__ __forceinline__ void make(int step, bool more, Sums& sums) const {
     if (!works()) return wait_copies<0>();
 #pragma unroll 1
     for (int product = along; product < cut.products; product += warpgroups) {
@@ -237,15 +238,13 @@ struct DenseDgradKernel {
         wait_copies<0>();
       Results df;
       multiply(df, step, product * kDenseRows);
-      const int pixel[2] = {next[0], next[1]};
+      int pixel[2];
+      find(pixel, step, product);
       wait_products<0>();
       Packs x = {};
       if (reads_x()) take(x);
       const bool last = product + warpgroups >= cut.products;
-      if (!last || more) {
-        find(next, last ? step + 1 : step, last ? along : product + warpgroups);
-        copy_ahead(next);
-      }
+      if (!last || more) copy_ahead(last ? step + 1 : step, last ? along : product + warpgroups);
       commit_copies();
       store(df, x, pixel, sums);
     }
@@ -315,11 +314,7 @@ __global__ void __launch_bounds__(kDenseDgradThreads, 1)
   show_to_products();
   __syncthreads();
 
-  int next[2] = {-1, -1};
-  if (k.works()) {
-    k.find(next, 0, k.along);
-    k.copy_ahead(next);
-  }
+  if (k.works()) k.copy_ahead(0, k.along);
   commit_copies();
   typename DenseDgradKernel<T>::Sums sums;
 #pragma unroll 1
@@ -328,7 +323,7 @@ __global__ void __launch_bounds__(kDenseDgradThreads, 1)
     if (more) k.copy(step + 1);
     commit_copies();
     k.places.stage(cut, begin, step + 2, k.me);
-    k.make(step, more, next, sums);
+    k.make(step, more, sums);
     if (more) k.transform(step + 1);
     show_to_products();
     __syncthreads();

@@ -1,10 +1,11 @@
 // Dense 3 × 3 convolution, forward: y = W · f(x) with f made once for each pixel of a tile and read
 // at all nine taps, and the statistics of y taken in the epilogue. A persistent block keeps all
 // weights in shared memory and streams chunks of 32 channels of its tiles through two stages. Two
-// warpgroups multiply one, every other 64 positions each; the others fill the other one and have
-// the two chunks after it on their way into registers: a warp that begins products waits until
-// nearly all of them have begun. For each pixel it moves, in values of T, C + C', and what the
-// borders of the tiles read again, from L2.
+// warpgroups multiply one, every other 64 positions each, while another one fills the other from its
+// registers and the fourth has the chunk after it on its way there: a warp that begins products
+// waits until nearly all of them have begun, and one that fills, until all that it asked for is
+// there. For each pixel it moves, in values of T, C + C', and what the borders of the tiles read
+// again, from L2.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
@@ -13,7 +14,8 @@
 namespace engine::kernels {
 namespace {
 
-constexpr int kWarpgroupsOfBlock = kDenseForwardMultiplying / kWarpgroup;
+constexpr int kWarpgroupsOfBlock = kDenseForwardMultiplying / kWarpgroup;  // that multiply
+constexpr int kFilling = kDenseForwardThreads / kWarpgroup - kWarpgroupsOfBlock;
 
 // Which channel a column of the product is: a thread holds columns 2t and 2t + 1 of each of its
 // results, and stores vectors of up to eight channels.
@@ -39,7 +41,7 @@ struct DenseForwardKernel {
   static constexpr int kProducts = dense_most_products(kColumns) / kWarpgroupsOfBlock;
   using Of = Columns<Tiles>;
   using Sums = Statistics<2 * Tiles>;
-  using Chunk = DenseChunk<T, kDenseForwardThreads - kDenseForwardMultiplying>;
+  using Chunk = DenseChunk<T, kWarpgroup>;
   using Results = float[kProducts][Tiles][4];
 
   const SliceView<T>& out;
@@ -86,18 +88,17 @@ struct DenseForwardKernel {
     return stages + step % 2 * kDensePacks * cut.plane;
   }
 
-  // The chunk that is read next, or the one that is filled next.
+  // The chunk that a warpgroup reads.
   struct Cursor {
     int tile, chunk;
-    DensePlace place;
+
+    __device__ __forceinline__ void advance(int by, int chunks) {
+      for (chunk += by; chunk >= chunks; chunk -= chunks) ++tile;
+    }
   };
-  __device__ __forceinline__ Cursor first(int tile) const {
-    return {tile, 0, dense_place(cut, tile)};
-  }
-  __device__ __forceinline__ void read(Chunk& packs, Cursor& next) const {
-    const int c = next.chunk * kDenseChunk + me.pack * kPack;
-    packs.read(in.x + c, in.pitch, c < in.channels, cut, offsets, next.place, me);
-    if (++next.chunk == chunks) next = first(next.tile + 1);
+  __device__ __forceinline__ void read(Chunk& packs, const Cursor& from) const {
+    const int c = from.chunk * kDenseChunk + me.pack * kPack;
+    packs.read(in.x + c, in.pitch, c < in.channels, cut, offsets, dense_place(cut, from.tile), me);
   }
   // Chunk `chunk` of a tile to the stage of a step.
   __device__ __forceinline__ void fill(const Chunk& packs, int step, int chunk) const {
@@ -163,25 +164,24 @@ struct DenseForwardKernel {
   // What the two kinds of threads do with tiles [begin, end). All meet once the constants are there,
   // and whenever a chunk has been filled, and the one before it multiplied.
   __device__ __forceinline__ void fill_all(int begin, int end) const {
-    const int steps = (end - begin) * chunks;
-    Chunk odd, even;
-    Cursor next = first(begin);
-    read(even, next);
-    if (steps > 1) read(odd, next);
+    const int steps = (end - begin) * chunks, first = me.warpgroup - kWarpgroupsOfBlock;
+    Chunk packs;
+    Cursor at{begin, 0};
+    at.advance(first, chunks);
+    if (first < steps) read(packs, at);
     stage_constants();
     meet();
-    int chunk = 0;
-    const auto turn = [&](Chunk& packs, int step) {
-      if (step < steps) fill(packs, step, chunk);
-      if (step + 2 < steps) read(packs, next);
-      if (++chunk == chunks) chunk = 0;
-      show_to_products();
-      meet();
-    };
 #pragma unroll 1
-    for (int step = 0; step <= steps; step += 2) {
-      turn(even, step);
-      if (step < steps) turn(odd, step + 1);
+    for (int step = 0; step <= steps; ++step) {
+      const bool fills = step % kFilling == first && step < steps;
+      if (fills) {
+        fill(packs, step, at.chunk);
+        show_to_products();
+      }
+      meet();
+      if (!fills || step + kFilling >= steps) continue;
+      at.advance(kFilling, chunks);
+      read(packs, at);
     }
   }
   __device__ __forceinline__ void multiply_all(Sums& sums, int begin, int end) const {
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
   if (multiplies) {
     k.multiply_all(sums, begin, end);
   } else {
-    k.me.at -= kDenseForwardMultiplying / kDensePacks;
+    k.me.at %= kWarpgroup / kDensePacks;
     k.fill_all(begin, end);
   }
 
