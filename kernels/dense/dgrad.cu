@@ -121,12 +121,28 @@ struct DenseDgradKernel {
       Pack<T>* const gradient = stage(step) + plane;
       float a[kPack], b[kPack];
       of_dy.load(a, b, chunk * kDenseChunk + me.pack * kPack);
-      for_staged([&](int at) {
-        if (offsets.pixel(place, at, place.end) < 0) return;
-        store_vector(&gradient[at].at[0],
-                     complete_pack(load_vector<kPack>(&gradient[at].at[0]),
-                                   load_vector<kPack>(&raw[plane + at].at[0]), a, b));
-      });
+      constexpr int kTogether = 2;
+#pragma unroll 1
+      for (int first = me.at; first < cut.staged(); first += kTogether * kStep) {
+        Pack<T> packs[kTogether], y[kTogether];
+        bool inside[kTogether];
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) {
+          const bool present = first + i * kStep < cut.staged();
+          const int at = present ? first + i * kStep : first;
+          inside[i] = present && offsets.pixel(place, at, place.end) >= 0;
+          packs[i] = load_vector<kPack>(&gradient[at].at[0]);
+          y[i] = load_vector<kPack>(&raw[plane + at].at[0]);
+        }
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) {
+          packs[i] = complete_pack(packs[i], y[i], a, b);
+          keep_pack(packs[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i)
+          if (inside[i]) store_vector(&gradient[first + i * kStep].at[0], packs[i]);
+      }
     }
   }
 
@@ -281,13 +297,6 @@ struct DenseDgradKernel {
 #pragma unroll
     for (int i = 0; i < kPositions; ++i)
       if (me.at + i * kStep < cut.staged()) copy_or_zero(to + i * kStep, from[i], inside >> i & 1);
-  }
-  // Calls use(at) for them.
-  template <class Use>
-  __device__ __forceinline__ void for_staged(Use use) const {
-    const int staged = cut.staged();
-#pragma unroll 1
-    for (int at = me.at; at < staged; at += kStep) use(at);
   }
 };
 

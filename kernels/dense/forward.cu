@@ -101,7 +101,7 @@ struct DenseForwardKernel {
     packs.read(in.x + c, in.pitch, c < in.channels, cut, offsets, dense_place(cut, from.tile), me);
   }
   // Chunk `chunk` of a tile to the stage of a step.
-  __device__ __forceinline__ void fill(const Chunk& packs, int step, int chunk) const {
+  __device__ __forceinline__ void fill(Chunk& packs, int step, int chunk) const {
     visit_operand(in, constants, chunk * kDenseChunk + me.pack * kPack,
                   [&](auto f) { packs.leave(stage(step) + me.pack * cut.plane, cut, me, f); });
   }

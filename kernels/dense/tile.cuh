@@ -84,10 +84,16 @@ struct Constants {
 };
 
 template <class T>
-__device__ __forceinline__ void store_or_zero(Pack<T>* to, const Pack<T>& pack, bool wanted) {
+__device__ __forceinline__ Pack<T> pack_or_zero(const Pack<T>& pack, bool wanted) {
   uint4 bits = *reinterpret_cast<const uint4*>(&pack);
   if (!wanted) bits = uint4{};
-  *reinterpret_cast<uint4*>(to) = bits;
+  return *reinterpret_cast<const Pack<T>*>(&bits);
+}
+// Keeps a pack in registers of its own from here on.
+template <class T>
+__device__ __forceinline__ void keep_pack(Pack<T>& pack) {
+  uint4& bits = *reinterpret_cast<uint4*>(&pack);
+  asm volatile("" : "+r"(bits.x), "+r"(bits.y), "+r"(bits.z), "+r"(bits.w));
 }
 
 // The pack of the larger of each value and 0; NaN stays. The conversion does it.
@@ -159,18 +165,22 @@ struct DenseChunk {
     }
   }
 
-  // Leaves change(pack) of the pixels in the thread's plane, and zeros at the other positions.
+  // Leaves change(pack) of the pixels in the thread's plane, and zeros at the other positions. A
+  // store reads its registers late, so they are those of its pack alone.
   template <class Change>
   __device__ __forceinline__ void leave(Pack<T>* plane, const DenseCut& cut, const DenseThread& me,
-                                        Change change) const {
+                                        Change change) {
 #pragma unroll
     for (int first = 0; first < kMost; first += kTogether) {
       if (first * kStep >= cut.staged()) break;
 #pragma unroll
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
-        const int at = me.at + i * kStep;
-        if (at < cut.plane) store_or_zero(plane + at, change(packs[i]), inside >> i & 1);
+        packs[i] = pack_or_zero(change(packs[i]), inside >> i & 1);
+        keep_pack(packs[i]);
       }
+#pragma unroll
+      for (int i = first; i < kMost && i < first + kTogether; ++i)
+        if (me.at + i * kStep < cut.plane) store_vector(&plane[me.at + i * kStep].at[0], packs[i]);
     }
   }
 };

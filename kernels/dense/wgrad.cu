@@ -209,13 +209,19 @@ struct DenseWgradKernel {
     const int plane = (pack + me.pack) * cut.plane;
     Pack<T>* const to = stage(turn.step) + plane;
     const Pack<T>* const before = stage(turn.step + 1) + plane + cut.rows * cut.pitch;
+    Pack<T> packs[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      packs[i] = pack_or_zero(make(i), batch.inside >> i & 1);
+      keep_pack(packs[i]);
+    }
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const int at = turn.from + me.at + i * kStep;
       if (at < kept)
         to[at] = before[at];
       else if (at < cut.plane)
-        store_or_zero(to + at, make(i), batch.inside >> i & 1);
+        store_vector(&to[at].at[0], packs[i]);
     }
   }
 };
