@@ -24,6 +24,7 @@ constexpr int kDensePacks = kDenseChunk / 8;  // the same in packs of 16 bytes
 constexpr int kDenseMostOuts = 64;
 constexpr int kDenseMostStaged = 640;  // positions of a tile
 constexpr int kDenseOffsetBytes = kDenseMostStaged * 4;
+constexpr int kDensePlaces = 3, kDensePlaceBytes = kDensePlaces * 16;  // of tiles in succession
 
 // What a cut depends on beside the shape.
 struct DenseWork {
@@ -117,7 +118,8 @@ inline DenseCut dense_tiling(const DenseWork& w, int rows, int images, const Dev
   c.products = dense_up((images * (rows + 1) - 1) * c.pitch + w.ahead, w.depth);
   // Two positions of four packs are eight banks.
   c.plane = dense_up(2 * c.first() + c.products * w.depth - 2, 8) * 8 + 2;
-  c.shared = std::max(w.least, w.fixed + c.plane * w.planes * 16 + kDenseOffsetBytes);
+  c.shared =
+      std::max(w.least, w.fixed + c.plane * w.planes * 16 + kDenseOffsetBytes + kDensePlaceBytes);
   return c;
 }
 
@@ -147,7 +149,9 @@ inline DenseCut dense_cut(const DenseWork& w, const DeviceLimits& limits) {
 
 // ---------------------------------------------------------------- forward
 
-constexpr int kDenseForwardThreads = 256;
+// Two warpgroups multiply, and as many threads fill.
+constexpr int kDenseForwardMultiplying = 256;
+constexpr int kDenseForwardThreads = 2 * kDenseForwardMultiplying;
 
 // The columns of a product that makes `outs` channels.
 ENGINE_HOST_DEVICE constexpr int dense_columns(int outs) {
@@ -176,9 +180,10 @@ inline DenseCut dense_forward_cut(int batch, int height, int width, int channels
                     .width = width,
                     .planes = 2 * kDensePacks,
                     .fixed = weights + floats * static_cast<int>(sizeof(float)),
+                    .least = kDenseForwardThreads * 64,  // of the merge
                     .most_products = dense_most_products(columns),
                     .product_clocks = chunks * 2 * kDenseTaps * 24 + 200,
-                    .stage_clocks = chunks * 200,
+                    .stage_clocks = chunks * 40,
                     .most_units = partial_rows(int64_t{batch} * height * width, outs)},
                    limits);
 }

@@ -34,6 +34,10 @@ struct Partials {
 };
 constexpr int kMaxGroups = 8192;
 
+// What a kernel reads beside weights: the launch ahead in the stream may have written of it, or it
+// lay there before that launch began.
+enum class Inputs { fresh, settled };
+
 // ---------------------------------------------------------------- sweeps/operand.cu
 
 // What surrounds the call of a library.
@@ -129,7 +133,8 @@ struct PointwiseDgrad {
   // The operand's gradient to the sink. The depth is the channels of dy. Where they are set,
   // dense_dy (pixels, C') = dy if a norm completes it, and f (pixels, C) = f(in) unless plain.
   static void run(const GradientSink<T>& sink, T* dense_dy, T* f, const GradientView<T>& dy,
-                  const OperandView<T>& in, const T* weight, float* partials, cudaStream_t stream);
+                  const OperandView<T>& in, const T* weight, float* partials, Inputs inputs,
+                  cudaStream_t stream);
 };
 
 template <class T>
@@ -167,7 +172,7 @@ template <class T>
 struct DenseDgrad {
   // The operand's gradient to the sink; dy belongs to an output without a gate.
   static void run(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
-                  const T* weight, const Partials& partials, cudaStream_t stream);
+                  const T* weight, const Partials& partials, Inputs inputs, cudaStream_t stream);
 };
 
 template <class T>

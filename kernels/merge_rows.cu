@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(kVectors* kShares)
     merge_rows_kernel(float* __restrict__ sums, const float* __restrict__ rows, int count,
                       int64_t elements) {
   __shared__ double shares[kShares][kFloats][kVectors];
-  follow();
+  follow_as_merge();
   const int64_t at = (int64_t{blockIdx.x} * kVectors + threadIdx.x) * kFloats;
   double sum[kFloats] = {};
   if (at < elements) {

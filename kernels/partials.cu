@@ -48,7 +48,7 @@ __device__ __forceinline__ void sum_shares(double (&value)[N]) {
 __global__ void __launch_bounds__(kMaxThreads, 1)
     merge_statistics_kernel(float* mean, float* var, const float* __restrict__ partials,
                             TileCounts counts, int channels) {
-  follow();
+  follow_as_merge();
   const Share share;
   const auto value = [&](int tile, int which, int c) {
     return partials[(int64_t{tile} * kPartialsPerChannel + which) * channels + c];
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 __global__ void __launch_bounds__(kMaxThreads, 1)
     merge_norm_sums_kernel(NormSums sums, const float* __restrict__ partials, int tiles,
                            int channels) {
-  follow();
+  follow_as_merge();
   const Share share;
   double sum[2] = {};  // Σt, Σt·xhat
   if (share.c < channels) {
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 __global__ void __launch_bounds__(kMaxThreads, 1)
     merge_rows_kernel(float* out, const float* __restrict__ rows, int tiles, int taps, int row_taps,
                       int channels, bool accumulate) {
-  follow();
+  follow_as_merge();
   const Share share;
   const int tap = blockIdx.y;
   double sum[1] = {};

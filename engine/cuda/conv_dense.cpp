@@ -24,6 +24,7 @@ struct Dense {
             }};
   }
 
+  // It follows the gradient of the weight, which reads the same.
   Launch dgrad() const {
     const double moved =
         bytes_of(l.gradient) + weights * sizeof(T) + epilogue_bytes(l.in) + bytes_of(l.sink, l.in);
@@ -32,7 +33,8 @@ struct Dense {
             {moved, flops},
             [sink = l.sink, dy = l.gradient, in = l.in, weight = l.weight,
              partials = sweep_partials(gpu, l.backward_partials), stream = gpu.stream.get()] {
-              kernels::DenseDgrad<T>::run(sink, dy, in, weight, partials, stream);
+              kernels::DenseDgrad<T>::run(sink, dy, in, weight, partials, kernels::Inputs::settled,
+                                          stream);
             }};
   }
 
@@ -61,8 +63,8 @@ std::optional<Launches> fused_dense_form(Cuda& gpu, const Layer<T>& l, Direction
     if (direction == Direction::forward) {
       launches.push_back(dense.forward());
     } else {
-      if (l.sink.grad) launches.push_back(dense.dgrad());
       launches.push_back(dense.wgrad());
+      if (l.sink.grad) launches.push_back(dense.dgrad());
     }
     return launches;
   }

@@ -37,7 +37,7 @@ Launch pointwise_forward(const Cuda& gpu, const Layer<T>& l) {
 
 // Leaves dy and f where their scratch is wanted.
 template <class T>
-Launch pointwise_dgrad(const Cuda& gpu, const Layer<T>& l, T* dy, T* f) {
+Launch pointwise_dgrad(const Cuda& gpu, const Layer<T>& l, T* dy, T* f, kernels::Inputs inputs) {
   const double left = (dy ? elements_of(l.out) : 0) + (f ? elements_of(l.in) : 0);
   const double moved = bytes_of(l.gradient) + (weights(l) + left) * sizeof(T) +
                        epilogue_bytes(l.in) + bytes_of(l.sink, l.in);
@@ -45,8 +45,9 @@ Launch pointwise_dgrad(const Cuda& gpu, const Layer<T>& l, T* dy, T* f) {
           shape(l) + (l.sink.how == Write::add ? " +=" : " ="),
           {moved, flops(l)},
           [sink = l.sink, dy, f, gradient = l.gradient, in = l.in, weight = l.weight,
-           partials = l.backward_partials, stream = gpu.stream.get()] {
-            kernels::PointwiseDgrad<T>::run(sink, dy, f, gradient, in, weight, partials, stream);
+           partials = l.backward_partials, inputs, stream = gpu.stream.get()] {
+            kernels::PointwiseDgrad<T>::run(sink, dy, f, gradient, in, weight, partials, inputs,
+                                            stream);
           }};
 }
 
@@ -84,11 +85,13 @@ Launch pointwise_joined(const Cuda& gpu, const Layer<T>& l) {
           }};
 }
 
+// Both read the same, so the second need not wait for the first.
 template <class T>
 Launches fused_backward(const Cuda& gpu, const Layer<T>& l) {
   Launches launches;
-  if (l.sink.grad) launches.push_back(pointwise_dgrad<T>(gpu, l, nullptr, nullptr));
   launches.push_back(pointwise_wgrad(gpu, l));
+  if (l.sink.grad)
+    launches.push_back(pointwise_dgrad<T>(gpu, l, nullptr, nullptr, kernels::Inputs::settled));
   return launches;
 }
 
@@ -97,7 +100,7 @@ Launches mixed_backward(Cuda& gpu, const Layer<T>& l) {
   const auto dy = gradient_source(l, !l.gradient.normed());
   const auto f = operand_source(l, l.in.plain(), l.plan().backward.operand);
   Launches launches;
-  launches.push_back(pointwise_dgrad(gpu, l, dy.scratch, f.scratch));
+  launches.push_back(pointwise_dgrad(gpu, l, dy.scratch, f.scratch, kernels::Inputs::fresh));
   launches.push_back(matrix_wgrad(gpu, l, f, dy));
   return launches;
 }

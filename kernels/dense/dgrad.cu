@@ -5,6 +5,8 @@
 // every so many products of 64 positions; it keeps its sums in registers over all of its tiles. For
 // each pixel it moves, in values of T, C' (G_y), C' more with a norm (y), C (G), and C more for
 // each of x and an old G, and what the borders of the tiles read again, from L2.
+#include <limits>
+
 #include "kernels/dense/tile.cuh"
 #include "kernels/gemm/epilogue.cuh"
 #include "kernels/kernels.h"
@@ -19,6 +21,7 @@ constexpr int kBlocks =
     kDenseGroup / kDenseChunk;           // of 32 channels: eight for each of four threads
 constexpr int kTiles = kDenseChunk / 8;  // results of the matrix unit for one
 constexpr int kVector = 4;               // channels of a thread of the merge
+constexpr float kNowhere = std::numeric_limits<float>::quiet_NaN();
 
 template <class T>
 struct DenseDgradKernel {
@@ -51,6 +54,9 @@ struct DenseDgradKernel {
   Constants of_dy{floats, floats + out_chunks* kDenseChunk};
   float* of_in = floats + 2 * out_chunks * kDenseChunk;  // scale, shift and mean
   DenseOffsets offsets{reinterpret_cast<int*>(of_in + 3 * columns)};
+  DensePlaces places{offsets};
+  // The slope of ReLU is 0 up to here; without it, nowhere.
+  float threshold = in.act == Activation::relu ? 0.f : kNowhere;
 
   __device__ __forceinline__ bool reads_x() const { return !in.plain(); }
   __device__ __forceinline__ bool adds() const { return sink.how == Write::add; }
@@ -85,8 +91,8 @@ struct DenseDgradKernel {
     return gradients + step % 2 * out_chunks * kDensePacks * cut.plane;
   }
   // Copies G of a tile to its stage, and y beside it if dy has a norm to go through.
-  __device__ __forceinline__ void copy(int step, int begin) const {
-    const DensePlace place = dense_place(cut, begin + step);
+  __device__ __forceinline__ void copy(int step) const {
+    const DensePlace place = places.of(step);
     for (int chunk = 0; chunk < out_chunks; ++chunk) {
       const int c = chunk * kDenseChunk + me.pack * kPack;
       const int plane = (chunk * kDensePacks + me.pack) * cut.plane + me.at;
@@ -96,7 +102,7 @@ struct DenseDgradKernel {
       for (int i = 0; i < kPositions; ++i) {
         const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
         const bool wanted = pixel >= 0 && c < dy.channels;
-        from[i] = dy.grad + (wanted ? int64_t{pixel} * dy.pitch + c : 0);
+        from[i] = wanted ? row_at(dy.grad + c, pixel, dy.pitch) : dy.grad;
         inside |= uint32_t{wanted} << i;
       }
       copy_positions(stage(step) + plane, from, inside);
@@ -107,20 +113,36 @@ struct DenseDgradKernel {
     }
   }
   // G becomes dy = G + scale·y + shift, at the pixels that the thread copied.
-  __device__ __forceinline__ void transform(int step, int begin) const {
+  __device__ __forceinline__ void transform(int step) const {
     if (!dy.normed()) return;
-    const DensePlace place = dense_place(cut, begin + step);
+    const DensePlace place = places.of(step);
     for (int chunk = 0; chunk < out_chunks; ++chunk) {
       const int plane = (chunk * kDensePacks + me.pack) * cut.plane;
       Pack<T>* const gradient = stage(step) + plane;
       float a[kPack], b[kPack];
       of_dy.load(a, b, chunk * kDenseChunk + me.pack * kPack);
-      for_staged([&](int at) {
-        if (offsets.pixel(place, at, place.end) < 0) return;
-        store_vector(&gradient[at].at[0],
-                     complete_pack(load_vector<kPack>(&gradient[at].at[0]),
-                                   load_vector<kPack>(&raw[plane + at].at[0]), a, b));
-      });
+      constexpr int kTogether = 2;
+#pragma unroll 1
+      for (int first = me.at; first < cut.staged(); first += kTogether * kStep) {
+        Pack<T> packs[kTogether], y[kTogether];
+        bool inside[kTogether];
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) {
+          const bool present = first + i * kStep < cut.staged();
+          const int at = present ? first + i * kStep : first;
+          inside[i] = present && offsets.pixel(place, at, place.end) >= 0;
+          packs[i] = load_vector<kPack>(&gradient[at].at[0]);
+          y[i] = load_vector<kPack>(&raw[plane + at].at[0]);
+        }
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) {
+          packs[i] = complete_pack(packs[i], y[i], a, b);
+          keep_pack(packs[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i)
+          if (inside[i]) store_vector(&gradient[first + i * kStep].at[0], packs[i]);
+      }
     }
   }
 
@@ -143,17 +165,17 @@ struct DenseDgradKernel {
   }
 
   // The pixels of the thread's rows of a product; negative where there is none.
-  __device__ __forceinline__ void find(int (&pixel)[2], int step, int begin, int product) const {
-    const DensePlace place = dense_place(cut, begin + step);
+  __device__ __forceinline__ void find(int (&pixel)[2], int step, int product) const {
+    const DensePlace place = places.of(step);
     pixel[0] = pixel[1] = -1;
     for_results(offsets, place, cut.first() + product * kDenseRows, me,
                 [&](int half, int64_t at) { pixel[half] = static_cast<int>(at); });
   }
   // Copies x there to places of the thread's own.
-  __device__ __forceinline__ void copy_ahead(int step, int begin, int product) const {
+  __device__ __forceinline__ void copy_ahead(int step, int product) const {
     if (!reads_x()) return;
     int pixel[2];
-    find(pixel, step, begin, product);
+    find(pixel, step, product);
     const T* from[kDenseAhead];
     const auto wanted = [&](int i) {
       return pixel[i % 2] >= 0 && column + i / 2 * kDenseChunk < in.channels;
@@ -161,7 +183,7 @@ struct DenseDgradKernel {
 #pragma unroll
     for (int i = 0; i < kDenseAhead; ++i)
       from[i] =
-          in.x + (wanted(i) ? int64_t{pixel[i % 2]} * in.pitch + column + i / 2 * kDenseChunk : 0);
+          wanted(i) ? row_at(in.x + column + i / 2 * kDenseChunk, pixel[i % 2], in.pitch) : in.x;
     keep_apart(from);
 #pragma unroll
     for (int i = 0; i < kDenseAhead; ++i)
@@ -207,12 +229,9 @@ struct DenseDgradKernel {
 #pragma unroll
     for (int k = 0; k < kHalfPack; ++k) {
       const int channel = quarter * kHalfPack + k;
-      const float slope =
-          in.act == Activation::relu
-              ? activate(Activation::relu, fmaf(of.scale[k], at[k], of.shift[k])).slope
-              : 1.f;
+      const float u = fmaf(of.scale[k], at[k], of.shift[k]);
       const float result = df[block * kTiles + channel / 2][2 * half + channel % 2];
-      const float t = inside ? result * slope : 0.f;
+      const float t = inside && !(u <= threshold) ? result : 0.f;
       sums.t[block][channel] += t;
       sums.t_x[block][channel] = fmaf(t, at[k] - of.mean[k], sums.t_x[block][channel]);
       value[k] = fmaf(t, of.scale[k], value[k]);
@@ -225,7 +244,7 @@ struct DenseDgradKernel {
   }
   // The warpgroup's products of a tile. Of what a thread copies, the next tile is older than what
   // it copies ahead for the products after the first one.
-  __device__ __forceinline__ void make(int step, int begin, bool more, Sums& sums) const {
+  __device__ __forceinline__ void make(int step, bool more, Sums& sums) const {
     if (!works()) return wait_copies<0>();
 #pragma unroll 1
     for (int product = along; product < cut.products; product += warpgroups) {
@@ -236,13 +255,12 @@ struct DenseDgradKernel {
       Results df;
       multiply(df, step, product * kDenseRows);
       int pixel[2];
-      find(pixel, step, begin, product);
+      find(pixel, step, product);
       wait_products<0>();
       Packs x = {};
       if (reads_x()) take(x);
       const bool last = product + warpgroups >= cut.products;
-      if (!last || more)
-        copy_ahead(last ? step + 1 : step, begin, last ? along : product + warpgroups);
+      if (!last || more) copy_ahead(last ? step + 1 : step, last ? along : product + warpgroups);
       commit_copies();
       store(df, x, pixel, sums);
     }
@@ -280,13 +298,6 @@ struct DenseDgradKernel {
     for (int i = 0; i < kPositions; ++i)
       if (me.at + i * kStep < cut.staged()) copy_or_zero(to + i * kStep, from[i], inside >> i & 1);
   }
-  // Calls use(at) for them.
-  template <class Use>
-  __device__ __forceinline__ void for_staged(Use use) const {
-    const int staged = cut.staged();
-#pragma unroll 1
-    for (int at = me.at; at < staged; at += kStep) use(at);
-  }
 };
 
 template <class T>
@@ -294,32 +305,35 @@ __global__ void __launch_bounds__(kDenseDgradThreads, 1)
     dense_dgrad_kernel(const __grid_constant__ GradientSink<T> sink,
                        const __grid_constant__ GradientView<T> dy,
                        const __grid_constant__ OperandView<T> in, const T* __restrict__ weight,
-                       Partials partials, const __grid_constant__ DenseCut cut) {
+                       Partials partials, Inputs inputs, const __grid_constant__ DenseCut cut) {
   const DenseDgradKernel<T> k{sink, dy, in, cut};
-  k.offsets.stage(cut, k.me);
-  __syncthreads();
-  follow();
   const int begin = blockIdx.y * cut.per, steps = min(cut.per, cut.tiles - begin);
-  k.copy(0, begin);
-  commit_copies();
+  k.offsets.stage(cut, k.me);
+  for (int step = 0; step < 2; ++step) k.places.stage(cut, begin, step, k.me);
   k.stage_weights(weight);
+  __syncthreads();
+  if (inputs == Inputs::fresh) follow();
+  k.copy(0);
+  commit_copies();
   k.stage_constants();
   wait_copies<0>();
   __syncthreads();
-  k.transform(0, begin);
+  k.transform(0);
+  if (inputs == Inputs::settled) follow();
   show_to_products();
   __syncthreads();
 
-  if (k.works()) k.copy_ahead(0, begin, k.along);
+  if (k.works()) k.copy_ahead(0, k.along);
   commit_copies();
   typename DenseDgradKernel<T>::Sums sums;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     const bool more = step + 1 < steps;
-    if (more) k.copy(step + 1, begin);
+    if (more) k.copy(step + 1);
     commit_copies();
-    k.make(step, begin, more, sums);
-    if (more) k.transform(step + 1, begin);
+    k.places.stage(cut, begin, step + 2, k.me);
+    k.make(step, more, sums);
+    if (more) k.transform(step + 1);
     show_to_products();
     __syncthreads();
   }
@@ -335,14 +349,14 @@ __global__ void __launch_bounds__(kDenseDgradThreads, 1)
 template <class T>
 void DenseDgrad<T>::run(const GradientSink<T>& sink, const GradientView<T>& dy,
                         const OperandView<T>& in, const T* weight, const Partials& partials,
-                        cudaStream_t stream) {
+                        Inputs inputs, cudaStream_t stream) {
   const DenseCut cut =
       dense_dgrad_cut(in.batch, in.height, in.width, in.channels, dy.channels, device_limits());
   const auto kernel = dense_dgrad_kernel<T>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
   const int lanes = in.channels <= kWarp * kVector ? kWarp : 2 * kWarp;
   launch(kernel, dim3(1, cut.units), dim3(lanes, kDenseDgradThreads / lanes), cut.shared, stream,
-         sink, dy, in, weight, partials, cut);
+         sink, dy, in, weight, partials, inputs, cut);
 }
 
 template struct DenseDgrad<__half>;

@@ -1,9 +1,11 @@
 // Dense 3 × 3 convolution, forward: y = W · f(x) with f made once for each pixel of a tile and read
 // at all nine taps, and the statistics of y taken in the epilogue. A persistent block keeps all
-// weights in shared memory and streams chunks of 32 channels of its tiles through two stages: one
-// is multiplied while the other is filled, and the chunk after it is on its way into registers. Two
-// warpgroups take every other 64 positions. For each pixel it moves, in values of T, C + C', and
-// what the borders of the tiles read again, from L2.
+// weights in shared memory and streams chunks of 32 channels of its tiles through two stages. Two
+// warpgroups multiply one, every other 64 positions each, while another one fills the other from its
+// registers and the fourth has the chunk after it on its way there: a warp that begins products
+// waits until nearly all of them have begun, and one that fills, until all that it asked for is
+// there. For each pixel it moves, in values of T, C + C', and what the borders of the tiles read
+// again, from L2.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
@@ -12,7 +14,8 @@
 namespace engine::kernels {
 namespace {
 
-constexpr int kWarpgroupsOfBlock = kDenseForwardThreads / kWarpgroup;
+constexpr int kWarpgroupsOfBlock = kDenseForwardMultiplying / kWarpgroup;  // that multiply
+constexpr int kFilling = kDenseForwardThreads / kWarpgroup - kWarpgroupsOfBlock;
 
 // Which channel a column of the product is: a thread holds columns 2t and 2t + 1 of each of its
 // results, and stores vectors of up to eight channels.
@@ -38,7 +41,7 @@ struct DenseForwardKernel {
   static constexpr int kProducts = dense_most_products(kColumns) / kWarpgroupsOfBlock;
   using Of = Columns<Tiles>;
   using Sums = Statistics<2 * Tiles>;
-  using Chunk = DenseChunk<T, kDenseForwardThreads>;
+  using Chunk = DenseChunk<T, kWarpgroup>;
   using Results = float[kProducts][Tiles][4];
 
   const SliceView<T>& out;
@@ -56,13 +59,14 @@ struct DenseForwardKernel {
 
   // weights (packs of channels, taps, columns) = weight (C', 9, C); zero beyond the ends.
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
-    constexpr int kRows = kDenseTaps * kColumns, kEach = dense_up(kRows, Chunk::kStep);
+    constexpr int kRows = kDenseTaps * kColumns, kStep = kDenseForwardThreads / kDensePacks,
+                  kEach = dense_up(kRows, kStep);
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int pack = chunk * kDensePacks + me.pack;
       Pack<T> loaded[kEach];
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
-        const int at = me.at + i * Chunk::kStep, o = Of::of_column(at % kColumns);
+        const int at = me.at + i * kStep, o = Of::of_column(at % kColumns);
         const bool wanted = at < kRows && o < out.channels && pack * kPack < in.channels;
         loaded[i] =
             load_if(wanted, weight + (int64_t{o} * kDenseTaps + at / kColumns) * in.channels +
@@ -70,8 +74,8 @@ struct DenseForwardKernel {
       }
 #pragma unroll
       for (int i = 0; i < kEach; ++i)
-        if (me.at + i * Chunk::kStep < kRows)
-          store_vector(&weights[pack * kWeightPacks + me.at + i * Chunk::kStep].at[0], loaded[i]);
+        if (me.at + i * kStep < kRows)
+          store_vector(&weights[pack * kWeightPacks + me.at + i * kStep].at[0], loaded[i]);
     }
   }
   __device__ __forceinline__ void stage_constants() const {
@@ -79,27 +83,32 @@ struct DenseForwardKernel {
                     [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
   }
 
-  // Step s of the block is chunk s % chunks of its tile s / chunks.
+  // Of the block's steps, the chunks of one tile after the other's.
   __device__ __forceinline__ Pack<T>* stage(int step) const {
     return stages + step % 2 * kDensePacks * cut.plane;
   }
-  __device__ __forceinline__ int channel(int step) const {  // the first one of the thread's pack
-    return step % chunks * kDenseChunk + me.pack * kPack;
+
+  // The chunk that a warpgroup reads.
+  struct Cursor {
+    int tile, chunk;
+
+    __device__ __forceinline__ void advance(int by, int chunks) {
+      for (chunk += by; chunk >= chunks; chunk -= chunks) ++tile;
+    }
+  };
+  __device__ __forceinline__ void read(Chunk& packs, const Cursor& from) const {
+    const int c = from.chunk * kDenseChunk + me.pack * kPack;
+    packs.read(in.x + c, in.pitch, c < in.channels, cut, offsets, dense_place(cut, from.tile), me);
   }
-  __device__ __forceinline__ void read(Chunk& chunk, int step, int begin) const {
-    const int c = channel(step);
-    chunk.read(in.x + c, in.pitch, c < in.channels, cut, offsets,
-               dense_place(cut, begin + step / chunks), me);
-  }
-  __device__ __forceinline__ void fill(const Chunk& chunk, int step) const {
-    visit_operand(in, constants, channel(step),
-                  [&](auto f) { chunk.leave(stage(step) + me.pack * cut.plane, cut, me, f); });
+  // Chunk `chunk` of a tile to the stage of a step.
+  __device__ __forceinline__ void fill(Chunk& packs, int step, int chunk) const {
+    visit_operand(in, constants, chunk * kDenseChunk + me.pack * kPack,
+                  [&](auto f) { packs.leave(stage(step) + me.pack * cut.plane, cut, me, f); });
   }
 
   // Begins the products of a chunk, with those of the warpgroup's 64 positions for which
   // i < products.
-  __device__ __forceinline__ void multiply(Results& sum, int step) const {
-    const int chunk = step % chunks;
+  __device__ __forceinline__ void multiply(Results& sum, int step, int chunk) const {
     const int depths = dense_up(min(in.channels - chunk * kDenseChunk, kDenseChunk), kDenseDepth);
     const uint64_t pixels = planes_descriptor<Inner::channels>(
         banded::shared_address(stage(step) + me.warpgroup * kDenseRows), cut.plane);
@@ -152,9 +161,55 @@ struct DenseForwardKernel {
     }
   }
 
+  // What the two kinds of threads do with tiles [begin, end). All meet once the constants are there,
+  // and whenever a chunk has been filled, and the one before it multiplied.
+  __device__ __forceinline__ void fill_all(int begin, int end) const {
+    const int steps = (end - begin) * chunks, first = me.warpgroup - kWarpgroupsOfBlock;
+    Chunk packs;
+    Cursor at{begin, 0};
+    at.advance(first, chunks);
+    if (first < steps) read(packs, at);
+    stage_constants();
+    meet();
+#pragma unroll 1
+    for (int step = 0; step <= steps; ++step) {
+      const bool fills = step % kFilling == first && step < steps;
+      if (fills) {
+        fill(packs, step, at.chunk);
+        show_to_products();
+      }
+      meet();
+      if (!fills || step + kFilling >= steps) continue;
+      at.advance(kFilling, chunks);
+      read(packs, at);
+    }
+  }
+  __device__ __forceinline__ void multiply_all(Sums& sums, int begin, int end) const {
+    stage_constants();
+    meet();
+    meet();
+    int step = 0;
+#pragma unroll 1
+    for (int tile = begin; tile < end; ++tile) {
+      Results sum;
+#pragma unroll 1
+      for (int chunk = 0; chunk < chunks; ++chunk, ++step) {
+        multiply(sum, step, chunk);
+        wait_products<0>();
+        if (chunk + 1 == chunks) store(sum, tile, sums);
+        meet();
+      }
+    }
+  }
+  // All threads of the block, from either side of a branch.
+  __device__ __forceinline__ static void meet() {
+    asm volatile("barrier.sync 1, %0;" ::"n"(kDenseForwardThreads) : "memory");
+  }
+
   // Leaves the block's row of sums, shifted by what its first thread for each channel stored first.
-  __device__ __forceinline__ void leave(Sums& sums, float* partials) const {
-    constexpr int kWarps = kDenseForwardThreads / kWarp;
+  // Threads that do not multiply walk along.
+  __device__ __forceinline__ void leave(Sums& sums, bool multiplies, float* partials) const {
+    constexpr int kWarps = kDenseForwardMultiplying / kWarp;
     float* const origin = reinterpret_cast<float*>(dynamic_shared);
     float* const of_warps = origin + kColumns;  // (warps, 2, columns)
     const auto channel = [&](int k) {
@@ -171,7 +226,7 @@ struct DenseForwardKernel {
       const float d = sums.count ? sums.shift[k] - origin[channel(k)] : 0.f;
       const float one = rows_sum(fmaf(n, d, sums.first[k]));
       const float two = rows_sum(fmaf(d, fmaf(n, d, 2.f * sums.first[k]), sums.second[k]));
-      if (me.g != 0) continue;
+      if (me.g != 0 || !multiplies) continue;
       of_warps[2 * me.warp * kColumns + channel(k)] = one;
       of_warps[(2 * me.warp + 1) * kColumns + channel(k)] = two;
     }
@@ -194,51 +249,29 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
     dense_forward_kernel(const __grid_constant__ SliceView<T> out,
                          const __grid_constant__ OperandView<T> in, const T* __restrict__ weight,
                          Partials partials, const __grid_constant__ DenseCut cut) {
-  const DenseForwardKernel<T, Tiles> k{out, in, cut};
+  using Kernel = DenseForwardKernel<T, Tiles>;
+  Kernel k{out, in, cut};
   k.offsets.stage(cut, k.me);
+  k.stage_weights(weight);
   __syncthreads();
   follow();
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
-  const int steps = (end - begin) * k.chunks;
-  DenseChunk<T, kDenseForwardThreads> chunk;
-  k.read(chunk, 0, begin);
-  k.stage_weights(weight);
-  k.stage_constants();
-  __syncthreads();
-  k.fill(chunk, 0);
-  if (steps > 1) k.read(chunk, 1, begin);
-  show_to_products();
-  __syncthreads();
-
-  // One of the warpgroups multiplies while the other fills: a warp that begins products waits until
-  // nearly all of them have begun.
-  const bool fills_first = k.me.warpgroup % 2 == 1;
-  typename DenseForwardKernel<T, Tiles>::Sums sums;
-  float sum[DenseForwardKernel<T, Tiles>::kProducts][Tiles][4];
-#pragma unroll 1
-  for (int step = 0; step < steps; ++step) {
-#pragma unroll 1
-    for (int part = 0; part < 2; ++part) {
-      if (fills_first == (part == 1)) {
-        k.multiply(sum, step);
-        continue;
-      }
-      if (step + 1 < steps) k.fill(chunk, step + 1);
-      if (step + 2 < steps) k.read(chunk, step + 2, begin);
-    }
-    wait_products<0>();
-    if ((step + 1) % k.chunks == 0) k.store(sum, begin + step / k.chunks, sums);
-    show_to_products();
-    __syncthreads();
+  const bool multiplies = k.me.warpgroup < kWarpgroupsOfBlock;
+  typename Kernel::Sums sums;
+  if (multiplies) {
+    k.multiply_all(sums, begin, end);
+  } else {
+    k.me.at %= kWarpgroup / kDensePacks;
+    k.fill_all(begin, end);
   }
 
   if (!out.mean) return;
-  k.leave(sums, partials.rows);
+  k.leave(sums, multiplies, partials.rows);
   constexpr int kVector = 4;  // of the merge
   finish_statistics(
       out.mean, out.var, partials, static_cast<double>(out.pixels()),
       [&](int unit) { return dense_count(cut, unit); }, out.channels,
-      *reinterpret_cast<SumBuffer<kVector>*>(dynamic_shared));
+      *reinterpret_cast<SumBuffer<kVector, kDenseForwardThreads>*>(dynamic_shared));
 }
 
 template <class T, int Tiles>

@@ -43,6 +43,25 @@ struct DenseOffsets {
   }
 };
 
+// Where the block's tiles lie, behind the offsets: those of kDensePlaces steps in succession. One
+// thread makes them, ahead of the steps in which all read them; a barrier must lie between.
+struct DensePlaces {
+  int4* at;
+
+  __device__ __forceinline__ explicit DensePlaces(const DenseOffsets& offsets)
+      : at(reinterpret_cast<int4*>(offsets.at + kDenseMostStaged)) {}
+  __device__ __forceinline__ void stage(const DenseCut& cut, int begin, int step,
+                                        const DenseThread& me) const {
+    if (me.index != 0) return;
+    const DensePlace place = dense_place(cut, begin + step);
+    at[step % kDensePlaces] = make_int4(place.pixel, place.begin, place.end, place.last);
+  }
+  __device__ __forceinline__ DensePlace of(int step) const {
+    const int4 place = at[step % kDensePlaces];
+    return {place.x, place.y, place.z, place.w};
+  }
+};
+
 // The constants of channels in shared memory, a scale and a shift for each.
 struct Constants {
   float *scale, *shift;
@@ -65,10 +84,16 @@ struct Constants {
 };
 
 template <class T>
-__device__ __forceinline__ void store_or_zero(Pack<T>* to, const Pack<T>& pack, bool wanted) {
+__device__ __forceinline__ Pack<T> pack_or_zero(const Pack<T>& pack, bool wanted) {
   uint4 bits = *reinterpret_cast<const uint4*>(&pack);
   if (!wanted) bits = uint4{};
-  *reinterpret_cast<uint4*>(to) = bits;
+  return *reinterpret_cast<const Pack<T>*>(&bits);
+}
+// Keeps a pack in registers of its own from here on.
+template <class T>
+__device__ __forceinline__ void keep_pack(Pack<T>& pack) {
+  uint4& bits = *reinterpret_cast<uint4*>(&pack);
+  asm volatile("" : "+r"(bits.x), "+r"(bits.y), "+r"(bits.z), "+r"(bits.w));
 }
 
 // The pack of the larger of each value and 0; NaN stays. The conversion does it.
@@ -134,24 +159,28 @@ struct DenseChunk {
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
         const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
         const bool wanted = pixel >= 0 && present;
-        packs[i] = load_if(wanted, x + int64_t{pixel} * pitch);
+        packs[i] = load_if(wanted, row_at(x, pixel, pitch));
         inside |= uint32_t{wanted} << i;
       }
     }
   }
 
-  // Leaves change(pack) of the pixels in the thread's plane, and zeros at the other positions.
+  // Leaves change(pack) of the pixels in the thread's plane, and zeros at the other positions. A
+  // store reads its registers late, so they are those of its pack alone.
   template <class Change>
   __device__ __forceinline__ void leave(Pack<T>* plane, const DenseCut& cut, const DenseThread& me,
-                                        Change change) const {
+                                        Change change) {
 #pragma unroll
     for (int first = 0; first < kMost; first += kTogether) {
       if (first * kStep >= cut.staged()) break;
 #pragma unroll
       for (int i = first; i < kMost && i < first + kTogether; ++i) {
-        const int at = me.at + i * kStep;
-        if (at < cut.plane) store_or_zero(plane + at, change(packs[i]), inside >> i & 1);
+        packs[i] = pack_or_zero(change(packs[i]), inside >> i & 1);
+        keep_pack(packs[i]);
       }
+#pragma unroll
+      for (int i = first; i < kMost && i < first + kTogether; ++i)
+        if (me.at + i * kStep < cut.plane) store_vector(&plane[me.at + i * kStep].at[0], packs[i]);
     }
   }
 };

@@ -69,6 +69,7 @@ struct DenseWgradKernel {
   Constants of_in{floats, floats + kDenseGroup};
   Constants of_dy{floats + 2 * kDenseGroup, floats + 2 * kDenseGroup + kOutPacks* kPack};
   DenseOffsets offsets{reinterpret_cast<int*>(floats + dense_wgrad_floats(kColumns))};
+  DensePlaces places{offsets};
 
   // Of a tile: f, then dy.
   __device__ __forceinline__ Pack<T>* stage(int step) const {
@@ -91,7 +92,7 @@ struct DenseWgradKernel {
   }
 
   __device__ __forceinline__ StagingTurn first_turn(int step) const {
-    const DensePlace place = dense_place(cut, begin + step);
+    const DensePlace place = places.of(step);
     return {step, 0, 0, place, step > 0 && place.begin == 0 ? cut.first() + cut.pitch : 0};
   }
   __device__ __forceinline__ void advance(StagingTurn& turn) const {
@@ -208,13 +209,19 @@ struct DenseWgradKernel {
     const int plane = (pack + me.pack) * cut.plane;
     Pack<T>* const to = stage(turn.step) + plane;
     const Pack<T>* const before = stage(turn.step + 1) + plane + cut.rows * cut.pitch;
+    Pack<T> packs[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      packs[i] = pack_or_zero(make(i), batch.inside >> i & 1);
+      keep_pack(packs[i]);
+    }
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const int at = turn.from + me.at + i * kStep;
       if (at < kept)
         to[at] = before[at];
       else if (at < cut.plane)
-        store_or_zero(to + at, make(i), batch.inside >> i & 1);
+        store_vector(&to[at].at[0], packs[i]);
     }
   }
 };
@@ -227,6 +234,7 @@ __global__ void __launch_bounds__(kDenseWgradThreads, 1)
   using Kernel = DenseWgradKernel<T, Tiles>;
   const Kernel k{dy, in, cut};
   k.offsets.stage(cut, k.me);
+  for (int step = 0; step < kDensePlaces; ++step) k.places.stage(cut, k.begin, step, k.me);
   k.clear_ends();
   __syncthreads();
   follow();
@@ -255,6 +263,7 @@ __global__ void __launch_bounds__(kDenseWgradThreads, 1)
 #pragma unroll 1
   for (int step = 0; step < k.steps; ++step) {
     k.begin_tile(a, step);
+    k.places.stage(cut, k.begin, step + kDensePlaces, k.me);
     int made = 0;
 #pragma unroll 1
     for (int i = 0; i < k.turns && turn.step < k.steps; ++i) {

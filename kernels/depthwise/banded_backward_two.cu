@@ -168,9 +168,9 @@ __device__ __forceinline__ void run_backward(const BackwardArguments<T>& a,
   };
   if (threadIdx.x == 0) barrier_init(base + Tile::kBarrier);
   clear_tiles<Tile>(shared);
+  prepare_bands<T, Tile>(shared, a.weight, place.channel, a.in.channels, quad, team);
   follow();
   if (threadIdx.x == 0) fetch(place.stack);
-  prepare_bands<T, Tile>(shared, a.weight, place.channel, a.in.channels, quad, team);
   prepare_constants<T, Tile>(reinterpret_cast<float*>(shared + Tile::kChannelConstants), a,
                              place.channel);
   GradientOnStore<T, Tile> gradient(a.in, place.channel + quad * kQuad + lane % 2 * 2);

@@ -249,11 +249,11 @@ __device__ __forceinline__ void run_forward(const ForwardArguments<T>& a, const 
 
   if (threadIdx.x == 0) barrier_init(barrier);
   clear();
-  follow();
-  if (threadIdx.x == 0) fetch(place.stack);
   uint32_t* const bands = reinterpret_cast<uint32_t*>(shared + Tile::kBand);
   prepare_bands<T, Tile>(bands, reinterpret_cast<uint16_t*>(shared + Tile::kWeights), a.weight,
                          place.channel, a.in.channels);
+  follow();
+  if (threadIdx.x == 0) fetch(place.stack);
   CopyIn<T, Tile> copy_in(a.in, place, base);
   CopyOut<T, Tile> copy_out(place, a.out.channels, a.out.height, a.out.width, a.out.pitch);
   Products<T, Tile> products(a.out, place, base);

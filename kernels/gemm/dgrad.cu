@@ -16,7 +16,7 @@ template <class T>
 __global__ void __launch_bounds__(kMergeThreads)
     merge_image_sums_kernel(GradientSink<T> sink, const float* __restrict__ rows, int images,
                             int pieces, int channels) {
-  follow();
+  follow_as_merge();
   const int i = blockIdx.x * kMergeThreads + threadIdx.x, which = blockIdx.y;
   if (i >= images * channels) return;
   const int image = i / channels, c = i - image * channels;
@@ -43,7 +43,7 @@ ProductWork work_of(const GradientSource<T>& source, const OperandView<T>& in, i
 
 template <class Shape, class T>
 void run_gated(const GradientSource<T>& source, GatedEpilogue<T> epilogue, const T* weight,
-               cudaStream_t stream) {
+               Inputs inputs, cudaStream_t stream) {
   const OperandView<T>& in = epilogue.in;
   ProductWork work = work_of(source, in, epilogue.reads());
   work.area = in.height * in.width;
@@ -52,7 +52,7 @@ void run_gated(const GradientSource<T>& source, GatedEpilogue<T> epilogue, const
   work.sums = epilogue.kSums;
   const ProductCut cut = product_cut(Shape::shape, work, device_limits());
   epilogue.pieces = cut.pieces;
-  launch_product<Shape>(source, epilogue, weight, cut, stream);
+  launch_product<Shape>(source, epilogue, weight, inputs, cut, stream);
   if (cut.pieces == 1) return;
   const int blocks = product_blocks(int64_t{in.batch} * in.channels, kMergeThreads);
   launch(merge_image_sums_kernel<T>, dim3(blocks, epilogue.kSums), kMergeThreads, 0, stream,
@@ -61,13 +61,13 @@ void run_gated(const GradientSource<T>& source, GatedEpilogue<T> epilogue, const
 
 template <class Shape, class T>
 void run_sink(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, const T* weight,
-              cudaStream_t stream) {
+              Inputs inputs, cudaStream_t stream) {
   const OperandView<T>& in = epilogue.in;
   ProductWork work = work_of(source, in, epilogue.reads());
   work.constants = epilogue.kConstants;
   work.sums = epilogue.kSums;
   const ProductCut cut = product_cut(Shape::shape, work, device_limits());
-  launch_product<Shape>(source, epilogue, weight, cut, stream);
+  launch_product<Shape>(source, epilogue, weight, inputs, cut, stream);
   if (takes_sums(epilogue.sink))
     merge_norm_sums(norm_sums(epilogue.sink, in), epilogue.partials, cut.units, in.channels,
                     stream);
@@ -76,12 +76,12 @@ void run_sink(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, 
 // True if warps that keep their channels have done it.
 template <class T>
 bool run_kept(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, const T* weight,
-              cudaStream_t stream) {
+              Inputs inputs, cudaStream_t stream) {
   const OperandView<T>& in = epilogue.in;
   const bool able = in.act == Activation::relu || in.act == Activation::silu;
   if (!able || !keeps_channels(source.depth(), in.channels)) return false;
   const KeptCut cut = kept_cut(in.pixels(), in.channels, source.streams(), device_limits());
-  launch_kept(source, epilogue, weight, cut, stream);
+  launch_kept(source, epilogue, weight, inputs, cut, stream);
   if (takes_sums(epilogue.sink))
     merge_norm_sums(norm_sums(epilogue.sink, in), epilogue.partials, cut.units, in.channels,
                     stream);
@@ -93,15 +93,16 @@ bool run_kept(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, 
 template <class T>
 void PointwiseDgrad<T>::run(const GradientSink<T>& sink, T* dense_dy, T* f,
                             const GradientView<T>& dy, const OperandView<T>& in, const T* weight,
-                            float* partials, cudaStream_t stream) {
+                            float* partials, Inputs inputs, cudaStream_t stream) {
   const GradientSource<T> source{dy, dense_dy};
-  if (!sink.gated() && run_kept(source, SinkEpilogue<T>{sink, in, f, partials}, weight, stream))
-    return;
+  const SinkEpilogue<T> epilogue{sink, in, f, partials};
+  if (!sink.gated() && run_kept(source, epilogue, weight, inputs, stream)) return;
   visit_product_shape(dy.channels, in.channels, [&](auto shape) {
     if (sink.gated())
-      run_gated<decltype(shape)>(source, GatedEpilogue<T>{sink, in, f, partials}, weight, stream);
+      run_gated<decltype(shape)>(source, GatedEpilogue<T>{sink, in, f, partials}, weight, inputs,
+                                 stream);
     else
-      run_sink<decltype(shape)>(source, SinkEpilogue<T>{sink, in, f, partials}, weight, stream);
+      run_sink<decltype(shape)>(source, epilogue, weight, inputs, stream);
   });
 }
 

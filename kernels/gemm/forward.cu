@@ -19,7 +19,7 @@ void PointwiseForward<T>::run(const SliceView<T>& out, const OperandView<T>& in,
   visit_product_shape(in.channels, out.channels, [&](auto shape) {
     const ProductCut cut = product_cut(shape.shape, work, device_limits());
     launch_product<decltype(shape)>(OperandSource<T>{in}, OutputEpilogue<T>{out, partials}, weight,
-                                    cut, stream);
+                                    Inputs::fresh, cut, stream);
     if (!out.mean) return;
     const TileCounts counts{cut.area, 1, kProductTile, cut.strips, cut.tiles, cut.per};
     merge_statistics(out.mean, out.var, partials, counts, out.channels, stream);

@@ -349,12 +349,12 @@ __global__ void __launch_bounds__(kJoinedThreads, 1)
                   const __grid_constant__ GradientView<T> dy,
                   const __grid_constant__ OperandView<T> in, const T* __restrict__ weight,
                   Partials partials, const __grid_constant__ JoinedCut cut) {
-  follow();
   const JoinedKernel<T, Halves> k{sink, dy, in, cut};
+  k.stage_weights(weight);
+  follow();
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
   k.copy(begin);
   commit_copies();
-  k.stage_weights(weight);
   k.stage_constants();
   wait_copies<0>();
   __syncthreads();

@@ -258,18 +258,18 @@ template <class T, class Act, bool Leaves>
 __global__ void __launch_bounds__(kKeptThreads, kKeptBlocks)
     kept_kernel(const __grid_constant__ GradientSource<T> source,
                 const __grid_constant__ SinkEpilogue<T> sink, const T* __restrict__ weight,
-                const __grid_constant__ KeptCut cut) {
-  follow();
+                Inputs inputs, const __grid_constant__ KeptCut cut) {
   const KeptMemory<T> memory(cut, source.dy.normed() ? 2 : 1);
   const int columns = cut.blocks * kProductBlock;
+  stage_weight_transposed(memory.weights, weight, blockIdx.x * columns, sink.in.channels,
+                          source.depth(), kKeptDepthBlocks, cut.blocks);
+  if (inputs == Inputs::fresh) follow();
   const int begin = blockIdx.y * cut.per;
   const int end = min(begin + cut.per, static_cast<int>(sink.in.pixels()));
   const KeptLoader<T> loader(source, cut, memory, end);
   KeptWarp<T, Act, Leaves> warp(sink, cut, memory, end);
   loader.copy(begin);
   warp.load(begin);
-  stage_weight_transposed(memory.weights, weight, blockIdx.x * columns, sink.in.channels,
-                          source.depth(), kKeptDepthBlocks, cut.blocks);
   if (static_cast<int>(threadIdx.x) < columns)
     sink.stage(memory.constants, columns, threadIdx.x, blockIdx.x * columns + threadIdx.x);
   if (threadIdx.x < kKeptDepth) {
@@ -279,6 +279,7 @@ __global__ void __launch_bounds__(kKeptThreads, kKeptBlocks)
     memory.shift[c] = folded.shift;
   }
   __syncthreads();
+  if (inputs == Inputs::settled) follow();
   const bool leaves = blockIdx.x == 0 && source.dense && source.dy.normed();
   int tile = 0;
   for (int pixel = begin; pixel < end; pixel += cut.rows) {
@@ -294,13 +295,13 @@ __global__ void __launch_bounds__(kKeptThreads, kKeptBlocks)
 // The operand is behind ReLU or SiLU and has no gate.
 template <class T>
 void launch_kept(const GradientSource<T>& source, const SinkEpilogue<T>& sink, const T* weight,
-                 const KeptCut& cut, cudaStream_t stream) {
+                 Inputs inputs, const KeptCut& cut, cudaStream_t stream) {
   const auto with = [&](auto act) {
     using Act = decltype(act);
     const auto kernel = sink.f ? kept_kernel<T, Act, true> : kept_kernel<T, Act, false>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
     launch(kernel, dim3(cut.groups, cut.units), kKeptThreads, cut.shared, stream, source, sink,
-           weight, cut);
+           weight, inputs, cut);
   };
   if (sink.in.act == Activation::silu)
     with(Through<Activation::silu>{});

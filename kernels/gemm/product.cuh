@@ -205,9 +205,9 @@ struct ProductMemory {
   }
 };
 
-// Fills it, but for the rings. The block must still wait for its copies and meet at a barrier.
+// The weights of it. The block must still wait for its copies and meet at a barrier.
 template <class Shape, class T, class Source, class Epilogue>
-__device__ __forceinline__ void stage_product(const ProductMemory<Shape, T, Epilogue>& memory,
+__device__ __forceinline__ void stage_weights(const ProductMemory<Shape, T, Epilogue>& memory,
                                               const Source& source, const Epilogue& epilogue,
                                               const T* weight, int c0, const ProductCut& cut) {
   const int group_blocks = cut.columns / kProductBlock;
@@ -217,6 +217,13 @@ __device__ __forceinline__ void stage_product(const ProductMemory<Shape, T, Epil
   else
     stage_weight(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut.depth_blocks,
                  group_blocks);
+}
+
+// The constants and sums of it.
+template <class Shape, class T, class Source, class Epilogue>
+__device__ __forceinline__ void stage_constants(const ProductMemory<Shape, T, Epilogue>& memory,
+                                                const Source& source, const Epilogue& epilogue,
+                                                int c0, const ProductCut& cut) {
   constexpr int kThreads = Shape::shape.warps * kWarp;
   for (int c = threadIdx.x; c < cut.depth_blocks * kProductBlock; c += kThreads) {
     const Folded folded = c < source.depth() ? source.constants(c) : Folded{0, 0};
@@ -232,12 +239,14 @@ __device__ __forceinline__ void stage_product(const ProductMemory<Shape, T, Epil
 template <class Shape, class T, class Source, class Epilogue>
 __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks(Source::kBackward))
     product_kernel(const __grid_constant__ Source source, const __grid_constant__ Epilogue epilogue,
-                   const T* __restrict__ weight, const __grid_constant__ ProductCut cut) {
+                   const T* __restrict__ weight, Inputs inputs,
+                   const __grid_constant__ ProductCut cut) {
   constexpr ProductShape S = Shape::shape;
-  follow();
   const TileThread me;
   const ProductMemory<Shape, T, Epilogue> memory(cut);
   const int c0 = blockIdx.x * cut.columns;
+  stage_weights(memory, source, epilogue, weight, c0, cut);
+  if (inputs == Inputs::fresh) follow();
   const int chunks =
       product_blocks(min(cut.columns, epilogue.channels() - c0), S.chunk * kProductBlock);
   const int unit = blockIdx.y, span = unit / cut.pieces;
@@ -247,9 +256,10 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
                                         begin + me.warp, end, c0, chunks);
 #pragma unroll 1
   for (int i = 0; i < kProductStages; ++i) feed.fetch(me);
-  stage_product(memory, source, epilogue, weight, c0, cut);
+  stage_constants(memory, source, epilogue, c0, cut);
   wait_copies<0>();
   __syncthreads();
+  if (inputs == Inputs::settled) follow();
 
   // The next block of the source, transformed; zero beyond its channels.
   const auto take = [&](Pack<T>(&a)[kTileRows], const Tile& tile, int block, bool leaves) {
@@ -303,12 +313,12 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
 }
 
 template <class Shape, class T, class Source, class Epilogue>
-void launch_product(const Source& source, const Epilogue& epilogue, const T* weight,
+void launch_product(const Source& source, const Epilogue& epilogue, const T* weight, Inputs inputs,
                     const ProductCut& cut, cudaStream_t stream) {
   const auto kernel = product_kernel<Shape, T, Source, Epilogue>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
   launch(kernel, dim3(cut.groups, cut.units), Shape::shape.warps * kWarp, cut.shared, stream,
-         source, epilogue, weight, cut);
+         source, epilogue, weight, inputs, cut);
 }
 
 }  // namespace engine::kernels

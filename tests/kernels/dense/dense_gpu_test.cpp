@@ -128,8 +128,9 @@ TEST_CASE_TEMPLATE("dense_dgrad", T, __half, __nv_bfloat16) {
       Mirror<T> weight(weights(l));
       const SweepScratch scratch(l.in);
       for (SinkCase<T>* to : {&sink, &again})
-        kernels::DenseDgrad<T>::run(to->device_view(), dy.device_view(), in.device_view(),
-                                    weight.device(), scratch.view(), nullptr);
+        kernels::DenseDgrad<T>::run(
+            to->device_view(), dy.device_view(), in.device_view(), weight.device(), scratch.view(),
+            to == &sink ? kernels::Inputs::fresh : kernels::Inputs::settled, nullptr);
       reference::store_gradient(sink.host_view(),
                                 reference::convolve_transposed(
                                     as_multiplied<T>(reference::load_gradient(dy.host_view())),

@@ -107,7 +107,8 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
       for (SinkCase<T>* to : {&sink, &again})
         kernels::PointwiseDgrad<T>::run(
             to->device_view(), o.leaves ? dense_dy.data() : nullptr, o.leaves ? f.data() : nullptr,
-            dy.device_view(), in.device_view(), weight.device(), partials.data(), nullptr);
+            dy.device_view(), in.device_view(), weight.device(), partials.data(),
+            to == &sink ? kernels::Inputs::fresh : kernels::Inputs::settled, nullptr);
       const std::vector<double> gradient = reference::load_gradient(dy.host_view());
       reference::store_gradient(
           sink.host_view(),
