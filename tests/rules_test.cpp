@@ -137,13 +137,13 @@ const Rule kRules[] = {
     {"kernels/.*", "kernels/[^/]*", kDevice},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
-     "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
+     "fmt/.*|openssl/.*|curl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
      "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|gif_lib\\.h|tiffio\\.h|webp/"
      ".*|ft2build\\.h|freetype/.*|nlohmann/.*|"
      "immintrin\\.h"},
     {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|tensor)\\.h",
-     "fmt/.*|zlib\\.h|nlohmann/.*"},
+     "fmt/.*|zlib\\.h|nlohmann/.*|unistd\\.h"},
     {"io/data/.*", "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random)\\.h",
      "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
     // The floors of tools, from below.

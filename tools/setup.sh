@@ -10,6 +10,7 @@ build_packages=(
   libtiff-dev libwebp-dev libstb-dev
   libfreetype-dev fonts-dejavu-core            # text on pictures
   zlib1g-dev libssl-dev                        # weight files and their checksums
+  libcurl4-openssl-dev ca-certificates         # weight files that are fetched
   libfmt-dev nlohmann-json3-dev
   doctest-dev
   libopenmpi-dev                               # CPU ranks on several machines, through MPI

@@ -44,6 +44,9 @@ constexpr Verb kVerbs[] = {
     {"bench inference", "latency and memory of a model by batch size and precision",
      bench_inference},
     {"bench kernels", "time of every kernel and library call of a model", bench_kernels},
+    {"weights list", "the published weight files, and which of them are here", list_weights},
+    {"weights fetch", "published weight files from their servers, verified, kept in the cache",
+     fetch_weights},
     {"weights verify", "weight files against the list of published ones", verify_weights},
 };
 

@@ -40,9 +40,10 @@ struct WeightsKeyOption {
   }
 };
 
-// `model` is used where the metadata names none; a contradiction is an Error(usage). `weights_key`
-// is as in ReadOptions; what is chosen and what is passed over is said.
-ModelFile read_model_file(const std::filesystem::path& path, const std::string& model,
+// `weights` is a file or a published name (find_weights()). `model` is used where the metadata
+// names none; a contradiction is an Error(usage). `weights_key` is as in ReadOptions; what is
+// chosen and what is passed over is said.
+ModelFile read_model_file(const std::filesystem::path& weights, const std::string& model,
                           const std::string& weights_key = "");
 
 // The graph of the file's model, with its head and its epsilon, for square images.

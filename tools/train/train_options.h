@@ -36,8 +36,9 @@ struct TrainOptions : DataOptions,
     v("--fast-decode", config.fast_decode, "decode large JPEGs at reduced size, in training only");
     v.group("Model");
     v("--model NAME", model, "what to train", known_models());
-    v("--weights FILE", weights,
-      "safetensors or .pth to start from; a head of another size or other classes starts anew",
+    v("--weights FILE|NAME", weights,
+      "to start from: safetensors, .pth, imagenet or a name of engine weights list, which is "
+      "fetched; a head of another size or other classes starts anew",
       kMayChange);
     visit_weights_key(v);
     v("--head-init NAME", config.published_head,
