@@ -6,6 +6,7 @@
 #include "engine/step_sizes.h"
 #include "kernels/banded_tiles.h"
 #include "kernels/dense_tiles.h"
+#include "kernels/joined_tiles.h"
 #include "kernels/product.h"
 
 namespace engine {
@@ -114,17 +115,21 @@ bool in_packs(const Layer& l, const Slice& s) {
          l.sizes.graph.buffers[s.buffer].channels % kPack == 0;
 }
 
-// The kernels multiply 16-bit values, add no bias, take a learned gate on the operand alone, and
-// keep the weights of a few channels in shared memory.
-bool takes_fused_pointwise(const Layer& l, Direction direction) {
+// The kernels multiply 16-bit values, add no bias, and take a learned gate on the operand alone.
+bool takes_pointwise(const Layer& l) {
   const Operand& in = l.conv.in;
-  const bool forward = direction == Direction::forward;
-  const Slice &from = forward ? in.at : l.conv.out, &to = forward ? l.conv.out : in.at;
   return l.conv.kind == Conv::Kind::pointwise && l.conv.bias == kNone &&
          storage_size(l.options.precision) == 2 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
          (in.gate == kNone || l.sizes.graph.gates[in.gate].learned) &&
-         !l.sizes.gated(l.conv.out.buffer) &&
-         product_fits(from.channels(), to.channels(), l.options.limits);
+         !l.sizes.gated(l.conv.out.buffer);
+}
+
+// They keep the weights of a few channels in shared memory.
+bool takes_fused_pointwise(const Layer& l, Direction direction) {
+  const bool forward = direction == Direction::forward;
+  const Slice &in = l.conv.in.at, &out = l.conv.out, &from = forward ? in : out,
+              &to = forward ? out : in;
+  return takes_pointwise(l) && product_fits(from.channels(), to.channels(), l.options.limits);
 }
 
 // Large images are bound by memory, where a fused form moves less; small ones are so by the matrix
@@ -160,6 +165,29 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
   const double gradient = l.gradient_in_place() ? out : 2 * out;
   const double operand = l.conv.in.plain() ? 0 : in;
   return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
+}
+
+// ---------------------------------------------------------------- joined pointwise
+
+// The kernel makes both gradients of an operand without a gate, from few channels of the output.
+bool takes_joined_pointwise(const Layer& l, Direction direction) {
+  return direction == Direction::backward && takes_pointwise(l) && l.conv.in.gate == kNone &&
+         joined_fits(l.sizes.pixels(l.conv.out), l.conv.in.at.channels(), l.conv.out.channels(),
+                     l.options.limits);
+}
+
+Scratch joined_pointwise_scratch(const Layer& l, Direction) {
+  const int channels = l.conv.in.at.channels(), outs = l.conv.out.channels();
+  const JoinedCut cut = joined_cut(l.sizes.pixels(l.conv.out), channels, outs, l.options.limits);
+  return {.weight = joined_rows(cut, channels, outs) * sizeof(float), .partials = l.partials()};
+}
+
+// Its rows of sums are written and read.
+Cost joined_pointwise_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), out = l.out(), flops = 2 * l.multiply_adds();
+  const double gradient = l.gradient_in_place() ? out : 2 * out;
+  const double rows = 2. * joined_pointwise_scratch(l, direction).weight;
+  return {gradient + in + in + 2. * l.weight() + rows, 2 * flops};
 }
 
 // ---------------------------------------------------------------- mixed pointwise
@@ -285,6 +313,8 @@ constexpr Row kRows[] = {
      takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::joined_pointwise, "joined pointwise", ConvForm::fused,
+     takes_joined_pointwise, joined_pointwise_scratch, joined_pointwise_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,
      takes_fused_pointwise_first, fused_pointwise_scratch, fused_pointwise_cost},
     {BackendKind::cuda, Form::mixed_pointwise, "mixed pointwise", ConvForm::fused,

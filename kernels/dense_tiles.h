@@ -1,6 +1,11 @@
 // How the kernels of dense 3 × 3 convolutions (kernels/dense) cut a batch into tiles, and the
 // shared memory and the scratch that they take. No CUDA: the planner asks whether a layer fits, and
 // the cut is tested without a device.
+//
+// What is staged of a tile lies in one line: its rows of pixels one after the other, with a row of
+// border above and below, and one position of border between rows, which ends one row and begins
+// the next one. So a tap of the window is an offset along the line, whatever the pixel, and any 64
+// positions in succession are the rows of a matrix product. Its results at borders are not used.
 #pragma once
 
 #include <algorithm>
@@ -12,195 +17,146 @@
 namespace engine {
 
 constexpr int kDenseTaps = 9;
-constexpr int kDenseWidth = 8, kDenseRows = 4;  // pixels of a cell; a warp takes two cells
-constexpr int kDenseChunk = 32;                 // channels that are staged together
-constexpr int kDenseDepth = 16;                 // channels that a product takes in one step
-constexpr int kDensePacks = kDenseChunk / 8;    // the same in packs of 16 bytes
-constexpr int kDenseStages = 3;                 // chunks that the forward keeps
+constexpr int kDenseRows = 64;                // positions of a product
+constexpr int kDenseChunk = 32;               // channels that are staged together
+constexpr int kDenseDepth = 16;               // channels that a product takes in one step
+constexpr int kDensePacks = kDenseChunk / 8;  // the same in packs of 16 bytes
 constexpr int kDenseMostOuts = 64;
-
-// The warps of a block: along the pixels of a tile, and along the channels that are made. Beside
-// them what a tile takes of a multiprocessor, in pixels of the largest shape: warps along the
-// channels each load the tile, and four are too few to hide what they wait for.
-struct DenseShape {
-  int pixels, channels, time;
-  constexpr int threads() const { return 32 * pixels * channels; }
-};
-inline constexpr DenseShape kDenseShapes[] = {{8, 1, 512}, {4, 2, 320}, {1, 4, 128}};
+constexpr int kDenseMostStaged = 640;  // positions of a tile
+constexpr int kDenseOffsetBytes = kDenseMostStaged * 4;
 
 // What a cut depends on beside the shape.
 struct DenseWork {
   int batch = 0, height = 0, width = 0;
-  int planes = 0;       // packs of a staged pixel, over all that is staged at a time
-  int cell_planes = 0;  // the same of what has no border
-  int fixed = 0;        // bytes of shared memory beside them
-  int least = 0;        // bytes of it that are wanted in any case
-  int most_units = 1;   // rows of the partial sums
+  int planes = 0;          // packs of a staged position, over all that is staged at a time
+  int fixed = 0;           // bytes of shared memory beside them
+  int least = 0;           // bytes of it that are wanted in any case
+  int depth = kDenseRows;  // positions of a product
+  int ahead = 0;           // positions behind the last result that products reach
+  int most_products = 1;   // of a tile
+  int most_staged = kDenseMostStaged;  // positions of one
+  int product_clocks = 1;              // of a multiprocessor for one of them
+  int stage_clocks = 1;                // for 64 staged positions
+  int first_clocks = 0;                // and for those of the first tile, which no product hides
+  int most_units = 1;                  // rows of the partial sums
 };
 
-// A tile is `columns` × `strips` cells of each of `images` images: all of the image, if there are
-// several. What is staged of it has a border of one pixel around each image; it lies in planes, one
-// for each pack of eight channels.
+// A tile is `rows` rows of each of `images` images: all of an image, if there are several.
 struct DenseCut {
-  DenseShape shape;
   int batch, height, width;
-  int columns, strips, images;
-  int across, down, tiles;  // tiles along x and y of an image; in all
-  int per, units;           // tiles of a thread block, thread blocks
-  int pitch, rows, staged;  // staged pixels of a row, rows of an image, pixels in all
-  int plane;                // pixels that a plane has room for
-  int by_pitch, by_rows, by_columns, by_strips;  // what divides by them
-  int shared;                                    // bytes
+  int rows, images;
+  int down, tiles;  // tiles of an image; in all
+  int per, units;   // tiles of a thread block, thread blocks
+  int pitch;        // positions of a row with its border
+  int products;     // of a tile, from the first pixel on
+  int plane;        // positions that a plane has room for
+  int shared;       // bytes
 
-  ENGINE_HOST_DEVICE constexpr int cells() const { return columns * strips * images; }
-  // What a block takes: a staged pixel a quarter of what a pixel of the tile does, and a tile some
-  // of itself.
-  constexpr int64_t time() const {
-    constexpr int kEachTile = 64;
-    return int64_t{per} * (4 * (shape.time + kEachTile) + staged);
-  }
+  // The position of a tile's first pixel. Its taps reach as far back, and as far ahead.
+  ENGINE_HOST_DEVICE constexpr int first() const { return pitch + 1; }
+  // The positions that pixels and their borders have.
+  ENGINE_HOST_DEVICE constexpr int staged() const { return (images * (rows + 1) + 1) * pitch + 1; }
 };
 
 ENGINE_HOST_DEVICE constexpr int dense_up(int64_t n, int64_t each) {
   return static_cast<int>((n + each - 1) / each);
 }
 
-// n / d for the pixels of a tile: n < 2^10 and d < 2^10.
-constexpr int kDenseDivision = 20;
-constexpr int dense_reciprocal(int d) {
-  return dense_up(1 << kDenseDivision, d);
-}
-ENGINE_HOST_DEVICE int dense_quotient(int n, int reciprocal) {
-  return n * reciprocal >> kDenseDivision;
+// ---------------------------------------------------------------- places
+
+// Where a position of a tile lies, from the tile's first pixel on: pixels of the batch. No pixel
+// lies at kDenseBorder, in no tile; those outside of the image are told by DensePlace.
+constexpr int kDenseBorder = INT32_MIN;
+ENGINE_HOST_DEVICE constexpr int dense_offset(const DenseCut& cut, int at) {
+  const int row = (at - 1) / cut.pitch, column = (at - 1) - row * cut.pitch;
+  if (at == 0 || at >= cut.staged() || column == cut.width) return kDenseBorder;
+  const int image = cut.images > 1 ? row / (cut.rows + 1) : 0;
+  const int y = row - image * (cut.rows + 1) - 1;
+  if (cut.images > 1 && y < 0) return kDenseBorder;
+  return (image * cut.height + y) * cut.width + column;
 }
 
-// The first pixel of a tile.
+// A tile's first pixel, the positions of it [begin, end) that the image above and below has, and
+// the last of those that have results.
 struct DensePlace {
-  int image, y, x;
+  int pixel, begin, end, last;
 };
-ENGINE_HOST_DEVICE DensePlace dense_place(const DenseCut& cut, int tile) {
-  const int of_image = cut.across * cut.down, image = tile / of_image;
-  const int at = tile - image * of_image, row = at / cut.across;
-  return {image * cut.images, row * cut.strips * kDenseRows,
-          (at - row * cut.across) * cut.columns * kDenseWidth};
+ENGINE_HOST_DEVICE constexpr DensePlace dense_place(const DenseCut& cut, int tile) {
+  const int image = tile / cut.down * cut.images, y = tile % cut.down * cut.rows;
+  const int left = cut.batch - image, images = cut.images < left ? cut.images : left;
+  const int below = cut.height - y, rows = cut.rows < below ? cut.rows : below;
+  const int results = 1 + (cut.images > 1 ? images * (cut.rows + 1) : rows + 1) * cut.pitch;
+  return {(image * cut.height + y) * cut.width, y > 0 ? 0 : cut.first(),
+          results + (below > rows ? cut.pitch : 0), results};
 }
 
-// The pixel of the whole batch at (y, x) of an image, or −1 outside of it.
-ENGINE_HOST_DEVICE int dense_pixel(const DenseCut& cut, int image, int y, int x) {
-  const bool inside = static_cast<unsigned>(y) < static_cast<unsigned>(cut.height) &&
-                      static_cast<unsigned>(x) < static_cast<unsigned>(cut.width) &&
-                      image < cut.batch;
-  return inside ? (image * cut.height + y) * cut.width + x : -1;
+// The pixels of the images that the tiles before a tile have, and that those of a unit have.
+ENGINE_HOST_DEVICE constexpr int dense_before(const DenseCut& cut, int tile) {
+  const int group = tile / cut.down, images = group * cut.images;
+  const int rows = (tile - group * cut.down) * cut.rows;
+  return images < cut.batch ? (images * cut.height + rows) * cut.width
+                            : cut.batch * cut.height * cut.width;
+}
+ENGINE_HOST_DEVICE constexpr int dense_count(const DenseCut& cut, int unit) {
+  const int begin = unit * cut.per, end = begin + cut.per;
+  return dense_before(cut, end < cut.tiles ? end : cut.tiles) - dense_before(cut, begin);
 }
 
-// The same of staged pixel `at` of a tile.
-ENGINE_HOST_DEVICE int dense_staged(const DenseCut& cut, const DensePlace& place, int at) {
-  const int row = dense_quotient(at, cut.by_pitch), image = dense_quotient(row, cut.by_rows);
-  return dense_pixel(cut, place.image + image, place.y - 1 + row - image * cut.rows,
-                     place.x - 1 + at - row * cut.pitch);
-}
+// ---------------------------------------------------------------- the cut
 
-// The staged pixel at the corner of what a cell reads: its first pixel, at the first tap. A cell
-// beyond the last one reads the first one.
-ENGINE_HOST_DEVICE int dense_corner(const DenseCut& cut, int cell) {
-  if (cell >= cut.cells()) return 0;
-  const int row = dense_quotient(cell, cut.by_columns), image = dense_quotient(row, cut.by_strips);
-  return (image * cut.rows + (row - image * cut.strips) * kDenseRows) * cut.pitch +
-         (cell - row * cut.columns) * kDenseWidth;
-}
-
-// Cells alone, without a border, lie one after the other, row by row; there is an even number.
-ENGINE_HOST_DEVICE constexpr int dense_cell_pixels(const DenseCut& cut) {
-  return dense_up(cut.cells(), 2) * 2 * kDenseRows * kDenseWidth;
-}
-ENGINE_HOST_DEVICE constexpr int dense_cell_plane(const DenseCut& cut) {
-  return dense_cell_pixels(cut) + 2;
-}
-
-// The pixel of the whole batch at place `at` of a tile's cells, or −1.
-ENGINE_HOST_DEVICE int dense_of_cell(const DenseCut& cut, const DensePlace& place, int at) {
-  const int cell = at / (kDenseRows * kDenseWidth), strip = dense_quotient(cell, cut.by_columns),
-            image = dense_quotient(strip, cut.by_strips);
-  if (image >= cut.images) return -1;
-  const int y = (strip - image * cut.strips) * kDenseRows + at / kDenseWidth % kDenseRows;
-  const int x = (cell - strip * cut.columns) * kDenseWidth + at % kDenseWidth;
-  return dense_pixel(cut, place.image + image, place.y + y, place.x + x);
-}
-
-// The pixels of the images that the tiles of a unit have.
-ENGINE_HOST_DEVICE int dense_count(const DenseCut& cut, int unit) {
-  int count = 0;
-  for (int tile = unit * cut.per; tile < cut.tiles && tile < (unit + 1) * cut.per; ++tile) {
-    const DensePlace at = dense_place(cut, tile);
-    const auto least = [](int a, int b) { return a < b ? a : b; };
-    count += least(cut.images, cut.batch - at.image) *
-             least(cut.strips * kDenseRows, cut.height - at.y) *
-             least(cut.columns * kDenseWidth, cut.width - at.x);
-  }
-  return count;
-}
-
-// The cut into tiles of columns × strips × images cells.
-inline DenseCut dense_tiling(const DenseShape& shape, const DenseWork& w, int columns, int strips,
-                             int images, const DeviceLimits& limits) {
+// The cut into tiles of rows × images.
+inline DenseCut dense_tiling(const DenseWork& w, int rows, int images, const DeviceLimits& limits) {
   DenseCut c{};
-  c.shape = shape;
   c.batch = w.batch, c.height = w.height, c.width = w.width;
-  c.columns = columns, c.strips = strips, c.images = images;
-  c.across = dense_up(w.width, columns * kDenseWidth);
-  c.down = dense_up(w.height, strips * kDenseRows);
-  c.tiles = dense_up(w.batch, images) * c.across * c.down;
+  c.rows = rows, c.images = images;
+  c.down = dense_up(w.height, rows);
+  c.tiles = dense_up(w.batch, images) * c.down;
   c.per = dense_up(c.tiles, std::min(limits.multiprocessors, std::max(1, w.most_units)));
   c.units = dense_up(c.tiles, c.per);
-  c.pitch = columns * kDenseWidth + 2;
-  c.rows = strips * kDenseRows + 2;
-  c.staged = images * c.rows * c.pitch;
-  c.plane = dense_up(c.staged - 2, 8) * 8 + 2;  // two pixels of four packs are eight banks
-  c.by_pitch = dense_reciprocal(c.pitch);
-  c.by_rows = dense_reciprocal(c.rows);
-  c.by_columns = dense_reciprocal(c.columns);
-  c.by_strips = dense_reciprocal(c.strips);
-  const int packs = w.planes * c.plane + w.cell_planes * dense_cell_plane(c);
-  c.shared = std::max(w.least, w.fixed + packs * 16);
+  c.pitch = w.width + 1;
+  c.products = dense_up((images * (rows + 1) - 1) * c.pitch + w.ahead, w.depth);
+  // Two positions of four packs are eight banks.
+  c.plane = dense_up(2 * c.first() + c.products * w.depth - 2, 8) * 8 + 2;
+  c.shared = std::max(w.least, w.fixed + c.plane * w.planes * 16 + kDenseOffsetBytes);
   return c;
 }
 
-// The tiling that takes the least time; no units if none fits.
-inline DenseCut dense_cut(const DenseWork& w, const DenseShape& shape, const DeviceLimits& limits) {
-  constexpr int kSlack = 256, kMostStaged = 1 << 10;
-  const int room = limits.shared_bytes - limits.reserved_bytes - kSlack;
-  const int most = 2 * shape.pixels, wide = dense_up(w.width, kDenseWidth),
-            high = dense_up(w.height, kDenseRows);
-  DenseCut best{};
-  for (int columns = 1; columns <= std::min(wide, most); ++columns)
-    for (int strips = 1; strips <= std::min(high, most / columns); ++strips) {
-      const bool whole = columns == wide && strips == high;
-      for (int images = 1; images <= (whole ? most / (columns * strips) : 1); ++images) {
-        const DenseCut c = dense_tiling(shape, w, columns, strips, images, limits);
-        if (c.shared > room || c.staged > kMostStaged) continue;
-        if (best.units == 0 || c.time() < best.time()) best = c;
-      }
-    }
-  return best;
+// The clocks of a block.
+inline int64_t dense_time(const DenseWork& w, const DenseCut& c) {
+  constexpr int kEachTile = 1000;
+  return int64_t{c.staged()} * w.first_clocks / kDenseRows +
+         int64_t{c.per} * (int64_t{c.products} * w.product_clocks +
+                           int64_t{c.staged()} * w.stage_clocks / kDenseRows + kEachTile);
 }
 
-// The fastest of `cut_of(shape)`; no units if none fits.
-template <size_t N, class CutOf>
-DenseCut dense_best(const DenseShape (&shapes)[N], CutOf cut_of) {
+// The tiling that takes the least time; no units if none fits.
+inline DenseCut dense_cut(const DenseWork& w, const DeviceLimits& limits) {
+  constexpr int kSlack = 256;
+  const int room = limits.shared_bytes - limits.reserved_bytes - kSlack;
   DenseCut best{};
-  for (const DenseShape& shape : shapes) {
-    const DenseCut c = cut_of(shape);
-    if (c.units > 0 && (best.units == 0 || c.time() < best.time())) best = c;
-  }
+  const auto consider = [&](int rows, int images) {
+    const DenseCut c = dense_tiling(w, rows, images, limits);
+    if (c.products > w.most_products || c.staged() > w.most_staged || c.shared > room) return false;
+    if (best.units == 0 || dense_time(w, c) < dense_time(w, best)) best = c;
+    return true;
+  };
+  for (int rows = 1; rows <= w.height && consider(rows, 1); ++rows) continue;
+  for (int images = 2; images <= w.batch && consider(w.height, images); ++images) continue;
   return best;
 }
 
 // ---------------------------------------------------------------- forward
 
-// The columns of a product that makes `outs` channels with some warps along them.
-constexpr int dense_columns(int outs, const DenseShape& shape) {
-  const int each = outs > 32 && shape.channels < 4 ? 16 : 32;
-  return dense_up(outs, each) * each;
+constexpr int kDenseForwardThreads = 256;
+
+// The columns of a product that makes `outs` channels.
+ENGINE_HOST_DEVICE constexpr int dense_columns(int outs) {
+  return outs <= 32 ? 32 : outs <= 48 ? 48 : 64;
+}
+
+// The products of a tile that a block's registers hold.
+constexpr int dense_most_products(int columns) {
+  return columns <= 32 ? 8 : 4;
 }
 
 // The packs of the weights of eight channels: one more than they are, so that those of neighbouring
@@ -209,81 +165,97 @@ ENGINE_HOST_DEVICE constexpr int dense_weight_packs(int columns) {
   return kDenseTaps * columns + 1;
 }
 
-// A warp makes at most 48 channels, for its registers' sake.
+// Two chunks are staged: one is multiplied, the other is filled.
 inline DenseCut dense_forward_cut(int batch, int height, int width, int channels, int outs,
                                   const DeviceLimits& limits) {
-  return dense_best(kDenseShapes, [&](const DenseShape& shape) {
-    if (outs > 48 * shape.channels) return DenseCut{};
-    const int chunks = dense_up(channels, kDenseChunk), columns = dense_columns(outs, shape);
-    const int weights = chunks * kDensePacks * dense_weight_packs(columns) * 16;
-    const int floats = 2 * chunks * kDenseChunk;  // a scale and a shift for each channel
-    return dense_cut({.batch = batch,
-                      .height = height,
-                      .width = width,
-                      .planes = kDenseStages * kDensePacks,
-                      .fixed = weights + floats * static_cast<int>(sizeof(float)),
-                      .most_units = partial_rows(int64_t{batch} * height * width, outs)},
-                     shape, limits);
-  });
+  const int chunks = dense_up(channels, kDenseChunk), columns = dense_columns(outs);
+  const int weights = chunks * kDensePacks * dense_weight_packs(columns) * 16;
+  const int floats = 2 * chunks * kDenseChunk;  // a scale and a shift for each channel
+  return dense_cut({.batch = batch,
+                    .height = height,
+                    .width = width,
+                    .planes = 2 * kDensePacks,
+                    .fixed = weights + floats * static_cast<int>(sizeof(float)),
+                    .most_products = dense_most_products(columns),
+                    .product_clocks = chunks * 2 * kDenseTaps * 24 + 200,
+                    .stage_clocks = chunks * 200,
+                    .most_units = partial_rows(int64_t{batch} * height * width, outs)},
+                   limits);
 }
 
 // ---------------------------------------------------------------- the operand's gradient
 
-constexpr int kDenseMostChannels = 256;  // of the operand: what a block merges
+constexpr int kDenseMostChannels = 256;  // of the operand
+constexpr int kDenseGroup = 64;          // channels of the operand that a warpgroup takes
+constexpr int kDenseDgradThreads = 512;
+constexpr int kDenseAhead = 4;  // packs of x that a thread copies ahead
 
 // Floats of shared memory: a scale and a shift for each channel of dy; scale, shift and mean for
-// each of the operand, and two sums for each of the warps along the pixels.
-inline int dense_dgrad_floats(int channels, int outs, const DenseShape& shape) {
+// each of the operand.
+ENGINE_HOST_DEVICE constexpr int dense_dgrad_floats(int channels, int outs) {
   return 2 * dense_up(outs, kDenseChunk) * kDenseChunk +
-         (3 + 2 * shape.pixels) * dense_up(channels, kDenseChunk) * kDenseChunk;
+         3 * dense_up(channels, kDenseGroup) * kDenseGroup;
 }
 
+// dy of two tiles is staged, and y of one.
 inline DenseCut dense_dgrad_cut(int batch, int height, int width, int channels, int outs,
                                 const DeviceLimits& limits) {
-  constexpr int kFloat = sizeof(float), kBuffers = 3;  // dy of two tiles, y of one
-  const int packs = dense_up(channels, kDenseChunk) * kDensePacks;
-  const int weights = packs * dense_weight_packs(dense_up(outs, kDenseDepth) * kDenseDepth) * 16;
-  return dense_best(kDenseShapes, [&](const DenseShape& shape) {
-    return dense_cut({.batch = batch,
-                      .height = height,
-                      .width = width,
-                      .planes = kBuffers * dense_up(outs, kDenseChunk) * kDensePacks,
-                      .fixed = weights + dense_dgrad_floats(channels, outs, shape) * kFloat,
-                      .most_units = partial_rows(int64_t{batch} * height * width, channels)},
-                     shape, limits);
-  });
+  constexpr int kFloat = sizeof(float), kBuffers = 3;
+  const int groups = dense_up(channels, kDenseGroup), depth = dense_up(outs, kDenseDepth);
+  const int weights = groups * kDenseGroup / 8 * dense_weight_packs(depth * kDenseDepth) * 16;
+  const int ahead = kDenseAhead * kDenseDgradThreads * 16;
+  return dense_cut({.batch = batch,
+                    .height = height,
+                    .width = width,
+                    .planes = kBuffers * dense_up(outs, kDenseChunk) * kDensePacks,
+                    .fixed = weights + ahead + dense_dgrad_floats(channels, outs) * kFloat,
+                    .least = kDenseDgradThreads * 64,  // of the merge
+                    .most_products = 16,
+                    .product_clocks = groups * (depth * kDenseTaps * 32 + 600),
+                    .stage_clocks = 100,
+                    .most_units = partial_rows(int64_t{batch} * height * width, channels)},
+                   limits);
 }
 
 // ---------------------------------------------------------------- the weight's gradient
 
-// A block's warps are three for the columns of the window, times two halves of its channels, times
-// two sets that take every other pair of cells. What a shape says of pixels is pairs of a tile.
-constexpr int kDenseWgradHalves = 2, kDenseWgradSets = 2;
-constexpr int kDenseWgradThreads = 32 * 3 * kDenseWgradHalves * kDenseWgradSets;
-inline constexpr DenseShape kDenseWgradShapes[] = {
-    {2, 1, 128}, {4, 1, 256}, {6, 1, 384}, {8, 1, 512}};
+// A block takes a group of channels; each of its warpgroups one row of the window.
+constexpr int kDenseWgradThreads = 384;
+constexpr int kDenseWgradDepth = 32;    // positions that a warpgroup multiplies in one step
+constexpr int kDenseWgradStaged = 576;  // at most: whole runs of what the threads stage together
 
-// The channels of a block: what its registers hold of dW.
-constexpr int dense_wgrad_group(int outs) {
-  return outs <= 32 ? 64 : 32;
+// The floats from one row of a block's sums to the next: all lanes of a warp write to other banks.
+constexpr int kDenseSumPitch = kDenseGroup + 4;
+
+// The packs of a position of f and dy.
+ENGINE_HOST_DEVICE constexpr int dense_wgrad_packs(int columns) {
+  return kDenseGroup / 8 + dense_up(columns, kDenseChunk) * kDensePacks;
+}
+// Floats of shared memory: a scale and a shift for each of their channels.
+ENGINE_HOST_DEVICE constexpr int dense_wgrad_floats(int columns) {
+  return 2 * 8 * dense_wgrad_packs(columns);
 }
 
+// f and dy of two tiles are staged.
 inline DenseCut dense_wgrad_cut(int batch, int height, int width, int channels, int outs,
                                 const DeviceLimits& limits) {
-  constexpr int kFloat = sizeof(float), kBuffers = 2;
-  const int group = dense_wgrad_group(outs), out_chunks = dense_up(outs, kDenseChunk);
-  const int groups = dense_up(channels, group), sixteens = std::max(2, dense_up(outs, 16));
-  return dense_best(kDenseWgradShapes, [&](const DenseShape& shape) {
-    return dense_cut({.batch = batch,
-                      .height = height,
-                      .width = width,
-                      .planes = kBuffers * group / 8,
-                      .cell_planes = (kBuffers + 1) * out_chunks * kDensePacks,
-                      .fixed = 2 * (group + out_chunks * kDenseChunk) * kFloat,
-                      .least = sixteens * 16 * kDenseTaps * group * kFloat,
-                      .most_units = std::max(1, limits.multiprocessors / groups)},
-                     shape, limits);
-  });
+  constexpr int kFloat = sizeof(float);
+  const int columns = dense_columns(outs), groups = dense_up(channels, kDenseGroup);
+  return dense_cut({.batch = batch,
+                    .height = height,
+                    .width = width,
+                    .planes = 2 * dense_wgrad_packs(columns),
+                    .fixed = dense_wgrad_floats(columns) * kFloat,
+                    .least = kDenseTaps * columns * kDenseSumPitch * kFloat,
+                    .depth = kDenseWgradDepth,
+                    .ahead = 1,  // a row's border, and one more
+                    .most_products = kDenseWgradStaged / kDenseWgradDepth,
+                    .most_staged = kDenseWgradStaged,
+                    .product_clocks = kDenseTaps * columns,
+                    .stage_clocks = 150,
+                    .first_clocks = 700,
+                    .most_units = std::max(1, limits.multiprocessors / groups)},
+                   limits);
 }
 
 // The floats of scratch for its rows of sums: (units, C', 9, C).

@@ -16,6 +16,15 @@ __device__ __forceinline__ N warp_sum(N value) {
   return value;
 }
 
+// The sum over the threads of a warp that have the same lane % 4, in a fixed order; each gets it.
+// Of a result of the matrix unit, whose rows are lane / 4, it is that over the rows.
+__device__ __forceinline__ float rows_sum(float value) {
+#pragma unroll
+  for (int offset = 4; offset < kWarp; offset *= 2)
+    value += __shfl_xor_sync(0xffffffff, value, offset);
+  return value;
+}
+
 // One special-function operation, of a relative error of at most 2⁻¹¹: half the last place of fp16.
 __device__ __forceinline__ float tanh_approximate(float x) {
   float y;

@@ -140,6 +140,16 @@ struct PointwiseWgrad {
                   float* partials, cudaStream_t stream);
 };
 
+template <class T>
+struct PointwiseJoined {
+  // Both of them, for an operand without a gate; joined_fits() says whether the channels do.
+  // dweight (C', C) is overwritten; `rows` is scratch of joined_rows() floats, counted with
+  // device_limits(). Without sink.grad, nothing but dweight is made.
+  static void run(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
+                  const OperandView<T>& in, const T* weight, float* rows, const Partials& partials,
+                  cudaStream_t stream);
+};
+
 // ---------------------------------------------------------------- dense/
 
 // Dense convolutions of 16-bit types with a window of 3 × 3, stride 1 and padding 1. The operand

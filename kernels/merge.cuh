@@ -12,11 +12,11 @@ constexpr int kMergeVector = V % 4 == 0   ? 4
                              : V % 2 == 0 ? 2
                                           : 1;
 
-// Shared memory of a block that takes sums, V channels a thread.
-template <int V>
+// Shared memory of a block of at most `Threads` that takes sums, V channels a thread.
+template <int V, int Threads = kSweepThreads>
 union SumBuffer {
-  float floats[V * kSweepThreads];
-  double doubles[2][kMergeVector<V> * kSweepThreads];
+  float floats[V * Threads];
+  double doubles[2][kMergeVector<V> * Threads];
 };
 
 // Orders what the block wrote or will read, as one of its threads knows it from a barrier, in the
@@ -57,9 +57,9 @@ __device__ __forceinline__ Vector<float, M> row_sums(const float* rows, int tile
 // Calls add(load(tile, c), tile, first, second) for vectors of channels and the rows of all tiles,
 // then finish(channel, first, second) with the totals of each channel. Threads share the rows; some
 // are under way at a time.
-template <int V, class Load, class Add, class Finish>
-__device__ __forceinline__ void merge_group(SumBuffer<V>& buffer, int channels, Load load, Add add,
-                                            Finish finish) {
+template <int V, int Threads, class Load, class Add, class Finish>
+__device__ __forceinline__ void merge_group(SumBuffer<V, Threads>& buffer, int channels, Load load,
+                                            Add add, Finish finish) {
   constexpr int M = kMergeVector<V>, kTogether = 6;
   const int width = blockDim.x * V, threads = blockDim.x * blockDim.y, tiles = gridDim.y;
   const int vectors = width / M, shares = threads / vectors, group = blockIdx.x * width;
@@ -97,9 +97,9 @@ __device__ __forceinline__ void merge_group(SumBuffer<V>& buffer, int channels, 
 
 // mean and biased variance = from the rows that Statistics::leave left, of count_of(tile) values
 // each and `count` in all. All threads call it.
-template <int V, class CountOf>
+template <int V, int Threads, class CountOf>
 __device__ void finish_statistics(float* mean, float* var, const Partials& partials, double count,
-                                  CountOf count_of, int channels, SumBuffer<V>& buffer) {
+                                  CountOf count_of, int channels, SumBuffer<V, Threads>& buffer) {
   constexpr int M = kMergeVector<V>;
   if (!comes_last(partials.done)) return;
   const float* rows = partials.rows;
@@ -131,9 +131,9 @@ __device__ void finish_statistics(float* mean, float* var, const Partials& parti
 }
 
 // The same for the tiles of a sweep.
-template <int V>
+template <int V, int Threads>
 __device__ void finish_statistics(float* mean, float* var, const Partials& partials,
-                                  const Sweep& sweep, int channels, SumBuffer<V>& buffer) {
+                                  const Sweep& sweep, int channels, SumBuffer<V, Threads>& buffer) {
   const auto count_of = [&](int tile) {
     return min(sweep.per_tile, sweep.pixels - tile * sweep.per_tile);
   };
@@ -142,8 +142,8 @@ __device__ void finish_statistics(float* mean, float* var, const Partials& parti
 
 // The totals of the first N sums of each channel, one or two, as finish(channel, first, second), in
 // one block of each group. All threads call it.
-template <int N, int V, class Finish>
-__device__ void finish_sums(const Partials& partials, int channels, SumBuffer<V>& buffer,
+template <int N, int V, int Threads, class Finish>
+__device__ void finish_sums(const Partials& partials, int channels, SumBuffer<V, Threads>& buffer,
                             Finish finish) {
   constexpr int M = kMergeVector<V>;
   if (!comes_last(partials.done)) return;
@@ -169,9 +169,9 @@ __device__ void finish_sums(const Partials& partials, int channels, SumBuffer<V>
 }
 
 // dgamma, dbeta, k0 and k1 += from the rows that GradientWriter::leave left. All threads call it.
-template <int V, class T>
+template <int V, int Threads, class T>
 __device__ void finish_norm_sums(const GradientSink<T>& sink, const OperandView<T>& in,
-                                 const Partials& partials, SumBuffer<V>& buffer) {
+                                 const Partials& partials, SumBuffer<V, Threads>& buffer) {
   const NormSums sums = norm_sums(sink, in);
   finish_sums<2>(partials, in.channels, buffer,
                  [&](int c, double sum_t, double sum_t_xhat) { sums.add(c, sum_t, sum_t_xhat); });

@@ -148,6 +148,56 @@ inline ProductCut product_cut(const ProductShape& shape, const ProductWork& w,
   return cut;
 }
 
+// ---------------------------------------------------------------- warps that keep their channels
+
+// The operand's gradient where the depth is that of four blocks: a warp keeps a block of the output
+// while its thread block goes through a run of pixels, kProductBlock pixels of each row group a
+// step.
+constexpr int kKeptDepth = 4 * kProductBlock;
+constexpr int kKeptWarps = 8;   // of a thread block: four blocks of the depth by two rows of packs
+constexpr int kKeptBlocks = 2;  // thread blocks of a multiprocessor that the registers allow
+
+// The grid is (groups, units), as above.
+struct KeptCut {
+  int blocks, groups;    // blocks of the output of a group; groups
+  int row_groups, rows;  // warps that share a block's pixels; pixels of a step
+  int per, units;        // pixels of a unit, units in all
+  int shared;            // bytes of all shared memory
+};
+
+// Weights, two tiles, the ring's one slot, the constants of the source's and the output's channels.
+inline int kept_shared(int blocks, int row_groups, int streams) {
+  const int of_tile = row_groups * kProductBlock * kKeptDepth;
+  return 2 * (blocks * kProductBlock * kKeptDepth + (2 + streams) * of_tile) +
+         (2 * kKeptDepth + 3 * blocks * kProductBlock) * static_cast<int>(sizeof(float));
+}
+
+// Two thread blocks of a multiprocessor must fit; units are as many as fill the device once.
+inline KeptCut kept_cut(int64_t pixels, int channels, int streams, const DeviceLimits& limits) {
+  const int room = limits.shared_bytes / kKeptBlocks - limits.reserved_bytes;
+  const int all = product_blocks(channels, kProductBlock);
+  int wide = std::min(all, kKeptWarps);
+  while (wide > 1 && kept_shared(wide, 1, streams) > room) --wide;
+  KeptCut cut{};
+  cut.blocks = product_blocks(all, product_blocks(all, wide));
+  cut.groups = product_blocks(all, cut.blocks);
+  const bool halved = 2 * cut.blocks <= kKeptWarps && kept_shared(cut.blocks, 2, streams) <= room;
+  cut.row_groups = halved ? 2 : 1;
+  cut.rows = cut.row_groups * kProductBlock;
+  cut.shared = kept_shared(cut.blocks, cut.row_groups, streams);
+  const int steps = product_blocks(pixels, cut.rows);
+  const int units = std::clamp(kKeptBlocks * limits.multiprocessors / cut.groups, 1,
+                               partial_rows(pixels, channels));
+  cut.per = product_blocks(steps, units) * cut.rows;
+  cut.units = product_blocks(pixels, cut.per);
+  return cut;
+}
+
+// Whether warps can keep their channels: fewer than two blocks would leave most of them idle.
+inline bool keeps_channels(int depth, int channels) {
+  return depth > kKeptDepth / 2 && depth <= kKeptDepth && channels > kProductBlock;
+}
+
 // ---------------------------------------------------------------- the gradient of the weights
 
 // dweight (rows, columns) = dyᵀ (rows, pixels) · f (pixels, columns). A thread block takes a

@@ -22,6 +22,9 @@ test_packages=(                                # what our images and files are c
 )
 bundle_packages=(patchelf)
 format_packages=(clang-format)
+fuzz_packages=(                                # the preset fuzz; clang 14 fails at <ranges>
+  clang-16 libclang-rt-16-dev libomp-16-dev
+)
 
 # What a GPU user installs besides, from NVIDIA's repository: Debian has no such versions.
 gpu_packages="cuda-toolkit-13-0 libcudnn9-dev-cuda-13 libnccl2 libnccl-dev"

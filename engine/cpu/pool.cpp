@@ -1,5 +1,6 @@
 // Pooling, by maximum or average, one image at a time.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "engine/cost.h"
@@ -55,7 +56,8 @@ struct Pooling {
     });
   }
 
-  // Makes df of one image and uses dy up. The maximum is found again: the first in scan order.
+  // Makes df of one image and uses dy up. The maximum is found again: the first in scan order, but
+  // of NaN the last, as in PyTorch.
   void backward(float* df, float* dy, const float* f, const float* y) const {
     const float weight =
         1 / (static_cast<float>(window.kernel_h) * static_cast<float>(window.kernel_w));
@@ -66,6 +68,24 @@ struct Pooling {
       else
         row_kernels().add_scaled(df + to, dy + from, weight, in.channels);
     });
+    if (!maximal) return;
+    for (int64_t at = 0; at < out_floats(); ++at)
+      if (std::isnan(y[at])) route_nan(df, dy[at], f, at);
+  }
+
+  // Gives the gradient of output `at` to the last NaN of its window.
+  void route_nan(float* df, float dy, const float* f, int64_t at) const {
+    const int channel = static_cast<int>(at % out.channels);
+    const int pixel = static_cast<int>(at / out.channels);
+    const int top = pixel / out.width * window.stride - window.padding;
+    const int left = pixel % out.width * window.stride - window.padding;
+    for (int h = std::min(top + window.kernel_h, in.height) - 1; h >= std::max(top, 0); --h)
+      for (int w = std::min(left + window.kernel_w, in.width) - 1; w >= std::max(left, 0); --w) {
+        const int64_t from = (int64_t{h} * in.width + w) * in.channels + channel;
+        if (!std::isnan(f[from])) continue;
+        df[from] += dy;
+        return;
+      }
   }
 };
 

@@ -401,7 +401,7 @@ void route_maximum(float* df, float* left, const float* f, const float* best, in
   for_array(n, [&](int64_t i, auto count) {
     const Lanes dy = load(left + i, count);
     const Lanes here = load(f + i, count), most = load(best + i, count);
-    const auto hit = (here == most) | ((here != here) & (most != most));
+    const auto hit = here == most;
     store(df + i, load(df + i, count) + (hit ? dy : Lanes{}), count);
     store(left + i, hit ? Lanes{} : dy, count);
   });

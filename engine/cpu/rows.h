@@ -92,7 +92,7 @@ struct RowKernels {
                          int kernel, int stride);
   void (*add_scaled)(float* y, const float* x, float factor, int64_t n);  // y += factor·x
   void (*maximum)(float* y, const float* x, int64_t n);                   // y = max(y, x), or NaN
-  // Where f is the maximum, df += what is left of dy, of which then nothing is left.
+  // Where f is the maximum, df += what is left of dy, of which then nothing is left. NaN is left.
   void (*route_maximum)(float* df, float* left, const float* f, const float* best, int64_t n);
 };
 

@@ -1,6 +1,8 @@
 // Pointwise convolutions by our own products, fused on both sides. The weight gradient is a fused
-// product too, or cuBLASLt's, from the dy and f(x) that the operand's gradient then leaves.
+// product too, made with the operand's gradient or by itself, or cuBLASLt's, from the dy and f(x)
+// that the operand's gradient then leaves.
 #include "engine/cuda/conv.h"
+#include "kernels/joined_tiles.h"
 #include "kernels/product.h"
 
 namespace engine::cuda {
@@ -62,6 +64,26 @@ Launch pointwise_wgrad(const Cuda& gpu, const Layer<T>& l) {
       }};
 }
 
+// Both gradients; the rows of the weight's are written and read.
+template <class T>
+Launch pointwise_joined(const Cuda& gpu, const Layer<T>& l) {
+  const JoinedCut cut =
+      joined_cut(l.out.pixels(), l.in.channels, l.out.channels, kernels::device_limits());
+  const int64_t floats = joined_rows(cut, l.in.channels, l.out.channels);
+  float* rows = scratch<float>(l.program, l.plan().backward.weight, floats, "weight partials");
+  const double x = l.in.plain() ? bytes_of(l.in) : epilogue_bytes(l.in);
+  const double moved = bytes_of(l.gradient) + weights(l) * sizeof(T) + x +
+                       (2. * floats + weights(l)) * sizeof(float) +
+                       (l.sink.grad ? bytes_of(l.sink, l.in) : 0);
+  return {"pointwise_joined",
+          shape(l) + (l.sink.how == Write::add ? " +=" : " ="),
+          {moved, 2 * flops(l)},
+          [dweight = l.dweight, sink = l.sink, dy = l.gradient, in = l.in, weight = l.weight, rows,
+           partials = sweep_partials(gpu, l.backward_partials), stream = gpu.stream.get()] {
+            kernels::PointwiseJoined<T>::run(sink, dweight, dy, in, weight, rows, partials, stream);
+          }};
+}
+
 template <class T>
 Launches fused_backward(const Cuda& gpu, const Layer<T>& l) {
   Launches launches;
@@ -101,10 +123,25 @@ std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direc
   return std::nullopt;
 }
 
+template <class T>
+std::optional<Launches> joined_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
+  if constexpr (sizeof(T) == 2) {
+    if (direction == Direction::forward) return std::nullopt;
+    Launches launches;
+    launches.push_back(pointwise_joined(gpu, l));
+    return launches;
+  }
+  return std::nullopt;
+}
+
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
                                                       Direction);
+template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<float>&, Direction);
+template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<__half>&, Direction);
+template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
+                                                       Direction);
 template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> mixed_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,

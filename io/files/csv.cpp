@@ -53,6 +53,7 @@ class CsvReader {
 
   char take_byte() {
     const char taken = text_.front();
+    require(taken != 0, "a NUL byte; of text, only UTF-8 is read, not UTF-16");
     text_.remove_prefix(1);
     if (taken == '\n') ++line_;
     return taken;
@@ -64,6 +65,7 @@ class CsvReader {
       while (!done() && text_.front() != ',' && text_.front() != '\n' &&
              !text_.starts_with("\r\n")) {
         require(text_.front() != '"', "a quote inside a field that does not begin with one");
+        require(text_.front() != '\r', "a carriage return without a line feed, which ends no line");
         value += take_byte();
       }
       return value;

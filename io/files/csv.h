@@ -28,9 +28,10 @@ struct Csv {
 // Which columns are kept; an empty function keeps all.
 using KeepColumn = std::function<bool(std::string_view name)>;
 
-// Quotes that do not match, rows of another length than the header, rows of more than 1 MiB and
-// more than 10,000 columns are an Error(data) with the file and the line. Beside what is kept, a
-// file takes the memory of one row.
+// Quotes that do not match, rows of another length than the header, rows of more than 1 MiB, more
+// than 10,000 columns, NUL bytes (as in UTF-16) and, outside of quotes, carriage returns alone are
+// an Error(data) with the file and the line. Beside what is kept, a file takes the memory of one
+// row.
 Csv read_csv(const std::filesystem::path& file, const KeepColumn& keep = {});
 Csv parse_csv(std::string_view text, std::string_view name);
 

@@ -8,6 +8,7 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -79,6 +80,7 @@ class PngFile {
   // Reads all that stands before the pixels.
   bool read_header() {
     if (!info_ || setjmp(png_jmpbuf(png_)) != 0) return false;
+    check_chunks();
     constexpr int kAllKnown = -1;
     constexpr int kRead = 4;
     const auto* read = reinterpret_cast<png_const_bytep>("eXIf\0tEXt\0zTXt\0iTXt");
@@ -143,17 +145,35 @@ class PngFile {
       png_error(png_, "compressed data go on after the last row");
   }
 
+  // Calls use(type, begin, end) for where the data of every chunk should lie, up to IEND.
+  template <class Use>
+  void for_chunks(const Use& use) const {
+    constexpr size_t kSignature = 8, kHead = 8, kChecksum = 4;  // a head is length and type
+    for (size_t at = kSignature; at + kHead <= file_.size();) {
+      const auto* head = reinterpret_cast<png_const_bytep>(file_.data() + at);
+      const std::string_view type(reinterpret_cast<const char*>(head) + 4, 4);
+      const size_t begin = at + kHead, end = begin + png_get_uint_32(head);
+      use(type, begin, end);
+      if (type == "IEND") return;
+      at = end + kChecksum;
+    }
+  }
+
+  // libpng takes memory for a chunk before it reads it.
+  void check_chunks() const {
+    for_chunks([&](std::string_view type, size_t, size_t end) {
+      if (type != "IDAT" && end > file_.size()) png_error(png_, "the file is truncated");
+    });
+  }
+
   // Bytes in the chunks of pixels that libpng has not read yet.
   size_t data_left() const {
-    constexpr size_t kSignature = 8, kAround = 12;  // length, type and checksum of a chunk
     const size_t done = file_.size() - left_.size();
     size_t sum = 0;
-    for (size_t at = kSignature; at + kAround <= file_.size();) {
-      const auto* head = reinterpret_cast<png_const_bytep>(file_.data() + at);
-      const size_t size = png_get_uint_32(head), end = std::min(at + 8 + size, file_.size());
-      if (std::memcmp(head + 4, "IDAT", 4) == 0 && end > done) sum += end - std::max(at + 8, done);
-      at += kAround + size;
-    }
+    for_chunks([&](std::string_view type, size_t begin, size_t end) {
+      end = std::min(end, file_.size());
+      if (type == "IDAT" && end > done) sum += end - std::max(begin, done);
+    });
     return sum;
   }
 

@@ -6,7 +6,8 @@
 namespace engine {
 namespace {
 
-constexpr size_t kMostOpcodes = 4'000'000, kMostMemos = 1'000'000;
+// A value takes up to 90 bytes, though one of the file may stand for it; a tensor takes about 20.
+constexpr size_t kMostOpcodes = 4'000'000, kMostValues = 1'000'000, kMostMemos = 1'000'000;
 
 enum Opcode : uint8_t {
   kMark = '(',
@@ -170,6 +171,7 @@ class PickleReader {
 
   template <class T>
   void push(T value) {
+    in_.require(pickle_.values.size() < kMostValues, "more than {} pickle values", kMostValues);
     stack_.push_back(&pickle_.values.emplace_back(PickleValue{std::move(value)}));
   }
 

@@ -1,8 +1,9 @@
 // Dense 3 × 3 convolution, forward: y = W · f(x) with f made once for each pixel of a tile and read
 // at all nine taps, and the statistics of y taken in the epilogue. A persistent block keeps all
-// weights in shared memory and streams chunks of 32 channels of its tiles through three stages: one
-// is multiplied while the next one is transformed and the one after it is copied. For each pixel it
-// moves, in values of T, C + C', and what the borders of the tiles read again, from L2.
+// weights in shared memory and streams chunks of 32 channels of its tiles through two stages: one
+// is multiplied while the other is filled, and the chunk after it is on its way into registers. Two
+// warpgroups take every other 64 positions. For each pixel it moves, in values of T, C + C', and
+// what the borders of the tiles read again, from L2.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
@@ -10,6 +11,8 @@
 
 namespace engine::kernels {
 namespace {
+
+constexpr int kWarpgroupsOfBlock = kDenseForwardThreads / kWarpgroup;
 
 // Which channel a column of the product is: a thread holds columns 2t and 2t + 1 of each of its
 // results, and stores vectors of up to eight channels.
@@ -31,114 +34,133 @@ struct Columns {
 
 template <class T, int Tiles>
 struct DenseForwardKernel {
+  static constexpr int kColumns = 8 * Tiles, kWeightPacks = dense_weight_packs(kColumns);
+  static constexpr int kProducts = dense_most_products(kColumns) / kWarpgroupsOfBlock;
   using Of = Columns<Tiles>;
   using Sums = Statistics<2 * Tiles>;
+  using Chunk = DenseChunk<T, kDenseForwardThreads>;
+  using Results = float[kProducts][Tiles][4];
 
   const SliceView<T>& out;
   const OperandView<T>& in;
   const DenseCut& cut;
   DenseThread me;
-  int along = me.warp % cut.shape.pixels, across = me.warp / cut.shape.pixels;  // of the warps
-  int columns = Tiles * 8 * cut.shape.channels;
   int chunks = dense_up(in.channels, kDenseChunk);
-  // The shared memory: weights, stages, a scale and a shift for each channel.
+  int products = dense_up(cut.products - me.warpgroup, kWarpgroupsOfBlock);  // of the warpgroup
+  // The shared memory: weights, stages, a scale and a shift for each channel, places of positions.
   Pack<T>* weights = reinterpret_cast<Pack<T>*>(dynamic_shared);
-  Pack<T>* stages = weights + chunks * kDensePacks * dense_weight_packs(columns);
-  float* floats = reinterpret_cast<float*>(stages + kDenseStages * kDensePacks * cut.plane);
+  Pack<T>* stages = weights + chunks * kDensePacks * kWeightPacks;
+  float* floats = reinterpret_cast<float*>(stages + 2 * kDensePacks * cut.plane);
   Constants constants{floats, floats + chunks* kDenseChunk};
+  DenseOffsets offsets{reinterpret_cast<int*>(floats + 2 * chunks * kDenseChunk)};
 
   // weights (packs of channels, taps, columns) = weight (C', 9, C); zero beyond the ends.
   __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
-    const int packs = chunks * kDensePacks, count = packs * kDenseTaps * columns;
-    for (int i = me.index; i < count; i += me.count) {
-      const int pack = i % packs, at = i / packs, tap = at / columns, column = at - tap * columns;
-      const int of_warp = column % (8 * Tiles);
-      const int o = column - of_warp + Of::of_column(of_warp);
-      Pack<T>* const to = weights + pack * dense_weight_packs(columns) + at;
-      if (o < out.channels && pack * kPack < in.channels)
-        copy_async(to, weight + (int64_t{o} * kDenseTaps + tap) * in.channels + pack * kPack);
-      else
-        store_vector(&to->at[0], Pack<T>{});
+    constexpr int kRows = kDenseTaps * kColumns, kEach = dense_up(kRows, Chunk::kStep);
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const int pack = chunk * kDensePacks + me.pack;
+      Pack<T> loaded[kEach];
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        const int at = me.at + i * Chunk::kStep, o = Of::of_column(at % kColumns);
+        const bool wanted = at < kRows && o < out.channels && pack * kPack < in.channels;
+        loaded[i] =
+            load_if(wanted, weight + (int64_t{o} * kDenseTaps + at / kColumns) * in.channels +
+                                pack * kPack);
+      }
+#pragma unroll
+      for (int i = 0; i < kEach; ++i)
+        if (me.at + i * Chunk::kStep < kRows)
+          store_vector(&weights[pack * kWeightPacks + me.at + i * Chunk::kStep].at[0], loaded[i]);
     }
   }
-  __device__ __forceinline__ Pack<T>* stage(int step) const {
-    return stages + step % kDenseStages * kDensePacks * cut.plane;
-  }
-  // Step s of the block is chunk s % chunks of its tile s / chunks.
-  __device__ __forceinline__ Inside copy(int step, int begin) const {
-    const DensePlace place = dense_place(cut, begin + step / chunks);
-    const int pack = me.index % kDensePacks;
-    const int c = step % chunks * kDenseChunk + pack * kPack;
-    Pack<T>* const to = stage(step) + pack * cut.plane;
-    return copy_pixels(
-        cut.staged, me, [&](int at) { return dense_staged(cut, place, at); },
-        [&](int at, int pixel) { copy_pack(to + at, in.x, in.pitch, in.channels, c, pixel); });
-  }
-  __device__ __forceinline__ void transform(int step, Inside inside) const {
-    transform_operand<4>(stage(step), tile_planes(cut), inside, in, constants,
-                         step % chunks * kDenseChunk, me);
+  __device__ __forceinline__ void stage_constants() const {
+    constants.stage(chunks * kDenseChunk, 0, in.channels, me,
+                    [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
   }
 
-  __device__ __forceinline__ void multiply(float (&sum)[kDenseRows][Tiles][4], int step) const {
-    const uint32_t cells = banded::shared_address(stage(step) + lane_of_cells(cut, me, 2 * along));
-    // Lane 8·i + j addresses column j of tile i / 2, at pack i % 2.
-    const int pack_stride = dense_weight_packs(columns), matrix = me.lane / 8;
-    const Pack<T>* const first =
-        weights + (step % chunks * kDensePacks + matrix % 2) * pack_stride + across * Tiles * 8 +
-        (Tiles > 1 ? matrix / 2 * 8 : 0) + me.lane % 8;
-    const uint32_t from = banded::shared_address(first);
-    const int steps = steps_of_chunk(in.channels, step % chunks * kDenseChunk);
-    multiply_chunk<T>(sum, cells, steps, cut, [&](uint32_t(&b)[Tiles][2], int sixteen, int tap) {
-      const uint32_t at = from + (sixteen * 2 * pack_stride + tap * columns) * sizeof(Pack<T>);
+  // Step s of the block is chunk s % chunks of its tile s / chunks.
+  __device__ __forceinline__ Pack<T>* stage(int step) const {
+    return stages + step % 2 * kDensePacks * cut.plane;
+  }
+  __device__ __forceinline__ int channel(int step) const {  // the first one of the thread's pack
+    return step % chunks * kDenseChunk + me.pack * kPack;
+  }
+  __device__ __forceinline__ void read(Chunk& chunk, int step, int begin) const {
+    const int c = channel(step);
+    chunk.read(in.x + c, in.pitch, c < in.channels, cut, offsets,
+               dense_place(cut, begin + step / chunks), me);
+  }
+  __device__ __forceinline__ void fill(const Chunk& chunk, int step) const {
+    visit_operand(in, constants, channel(step),
+                  [&](auto f) { chunk.leave(stage(step) + me.pack * cut.plane, cut, me, f); });
+  }
+
+  // Begins the products of a chunk, with those of the warpgroup's 64 positions for which
+  // i < products.
+  __device__ __forceinline__ void multiply(Results& sum, int step) const {
+    const int chunk = step % chunks;
+    const int depths = dense_up(min(in.channels - chunk * kDenseChunk, kDenseChunk), kDenseDepth);
+    const uint64_t pixels = planes_descriptor<Inner::channels>(
+        banded::shared_address(stage(step) + me.warpgroup * kDenseRows), cut.plane);
+    const uint64_t of_weights = planes_descriptor<Inner::channels>(
+        banded::shared_address(weights + chunk * kDensePacks * kWeightPacks), kWeightPacks);
 #pragma unroll
-      for (int j = 0; j + 1 < Tiles; j += 2) {
-        uint32_t r[4];
-        banded::load_matrices(r, at + j * 8 * sizeof(Pack<T>));
-        b[j][0] = r[0], b[j][1] = r[1], b[j + 1][0] = r[2], b[j + 1][1] = r[3];
-      }
-      if constexpr (Tiles % 2 == 1) {
-        uint32_t r[2];
-        banded::load_matrices(r, at + (Tiles - 1) * 8 * sizeof(Pack<T>));
-        b[Tiles - 1][0] = r[0], b[Tiles - 1][1] = r[1];
-      }
-    });
+    for (int i = 0; i < kProducts; ++i) {
+      if (i >= products) break;
+      open_products();
+#pragma unroll 1
+      for (int depth = 0; depth < depths; ++depth)
+#pragma unroll
+        for (int tap = 0; tap < kDenseTaps; ++tap)
+          multiply_planes<T, Inner::channels, Inner::channels>(
+              sum[i],
+              pixels + 2 * depth * cut.plane + tap / 3 * cut.pitch + tap % 3 +
+                  i * kWarpgroupsOfBlock * kDenseRows,
+              of_weights + 2 * depth * kWeightPacks + tap * kColumns,
+              chunk > 0 || depth > 0 || tap > 0);
+      commit_products();
+    }
   }
 
   // Stores the tile's results.
-  __device__ __forceinline__ void store(const float (&sum)[kDenseRows][Tiles][4], int tile,
-                                        Sums& sums) const {
+  __device__ __forceinline__ void store(const Results& sum, int tile, Sums& sums) const {
     const DensePlace place = dense_place(cut, tile);
-    const int first = across * Tiles * 8;
-    for_results(cut, place, 2 * along, me.g, [&](int cell, int row, int64_t pixel) {
-      float rounded[2 * Tiles];
 #pragma unroll
-      for (int v = 0; v < Of::kVectors; ++v) {
-        float value[Of::kVector], stored[Of::kVector];
+    for (int i = 0; i < kProducts; ++i) {
+      if (i >= products) break;
+      const int from = cut.first() + (i * kWarpgroupsOfBlock + me.warpgroup) * kDenseRows;
+      for_results(offsets, place, from, me, [&](int half, int64_t pixel) {
+        float rounded[2 * Tiles];
 #pragma unroll
-        for (int k = 0; k < Of::kVector; ++k) {
-          const int of_thread = v * Of::kVector + k;
-          value[k] = sum[row][of_thread / 2][2 * cell + of_thread % 2];
+        for (int v = 0; v < Of::kVectors; ++v) {
+          float value[Of::kVector], stored[Of::kVector];
+#pragma unroll
+          for (int k = 0; k < Of::kVector; ++k) {
+            const int of_thread = v * Of::kVector + k;
+            value[k] = sum[i][of_thread / 2][2 * half + of_thread % 2];
+          }
+          const Vector<T, Of::kVector> vector = vector_of<T>(value);
+          const int c = Of::channel(v, me.t);
+          if (c < out.channels) store_vector(out.y + pixel * out.pitch + c, vector);
+          to_floats(stored, vector);
+#pragma unroll
+          for (int k = 0; k < Of::kVector; ++k) rounded[v * Of::kVector + k] = stored[k];
         }
-        const Vector<T, Of::kVector> vector = vector_of<T>(value);
-        const int c = first + Of::channel(v, me.t);
-        if (c < out.channels) store_vector(out.y + pixel * out.pitch + c, vector);
-        to_floats(stored, vector);
-#pragma unroll
-        for (int k = 0; k < Of::kVector; ++k) rounded[v * Of::kVector + k] = stored[k];
-      }
-      if (out.mean) sums.add(rounded);
-    });
+        if (out.mean) sums.add(rounded);
+      });
+    }
   }
 
   // Leaves the block's row of sums, shifted by what its first thread for each channel stored first.
   __device__ __forceinline__ void leave(Sums& sums, float* partials) const {
+    constexpr int kWarps = kDenseForwardThreads / kWarp;
     float* const origin = reinterpret_cast<float*>(dynamic_shared);
-    float* const of_warps = origin + columns;  // (warps along pixels, 2, columns)
-    const int first = across * Tiles * 8;
+    float* const of_warps = origin + kColumns;  // (warps, 2, columns)
     const auto channel = [&](int k) {
-      return first + Of::channel(k / Of::kVector, me.t) + k % Of::kVector;
+      return Of::channel(k / Of::kVector, me.t) + k % Of::kVector;
     };
-    if (along == 0 && me.g == 0) {
+    if (me.warp == 0 && me.g == 0) {
 #pragma unroll
       for (int k = 0; k < 2 * Tiles; ++k) origin[channel(k)] = sums.shift[k];
     }
@@ -147,23 +169,18 @@ struct DenseForwardKernel {
 #pragma unroll
     for (int k = 0; k < 2 * Tiles; ++k) {
       const float d = sums.count ? sums.shift[k] - origin[channel(k)] : 0.f;
-      float one = fmaf(n, d, sums.first[k]);
-      float two = fmaf(d, fmaf(n, d, 2.f * sums.first[k]), sums.second[k]);
-#pragma unroll
-      for (int lanes = 4; lanes < kWarp; lanes *= 2) {
-        one += __shfl_xor_sync(0xffffffff, one, lanes);
-        two += __shfl_xor_sync(0xffffffff, two, lanes);
-      }
+      const float one = rows_sum(fmaf(n, d, sums.first[k]));
+      const float two = rows_sum(fmaf(d, fmaf(n, d, 2.f * sums.first[k]), sums.second[k]));
       if (me.g != 0) continue;
-      of_warps[2 * along * columns + channel(k)] = one;
-      of_warps[(2 * along + 1) * columns + channel(k)] = two;
+      of_warps[2 * me.warp * kColumns + channel(k)] = one;
+      of_warps[(2 * me.warp + 1) * kColumns + channel(k)] = two;
     }
     __syncthreads();
     for (int c = me.index; c < out.channels; c += me.count) {
       float one = 0, two = 0;
-      for (int w = 0; w < cut.shape.pixels; ++w) {
-        one += of_warps[2 * w * columns + c];
-        two += of_warps[(2 * w + 1) * columns + c];
+      for (int w = 0; w < kWarps; ++w) {
+        one += of_warps[2 * w * kColumns + c];
+        two += of_warps[(2 * w + 1) * kColumns + c];
       }
       partial(partials, 0, out.channels)[c] = one;
       partial(partials, 1, out.channels)[c] = two;
@@ -173,56 +190,45 @@ struct DenseForwardKernel {
 };
 
 template <class T, int Tiles>
-__global__ void __launch_bounds__(kDenseMostThreads, 1)
+__global__ void __launch_bounds__(kDenseForwardThreads, 1)
     dense_forward_kernel(const __grid_constant__ SliceView<T> out,
                          const __grid_constant__ OperandView<T> in, const T* __restrict__ weight,
                          Partials partials, const __grid_constant__ DenseCut cut) {
-  follow();
   const DenseForwardKernel<T, Tiles> k{out, in, cut};
+  k.offsets.stage(cut, k.me);
+  __syncthreads();
+  follow();
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
   const int steps = (end - begin) * k.chunks;
-  const auto copy = [&](int step) {
-    const Inside inside = step < steps ? k.copy(step, begin) : 0;
-    commit_copies();
-    return inside;
-  };
+  DenseChunk<T, kDenseForwardThreads> chunk;
+  k.read(chunk, 0, begin);
   k.stage_weights(weight);
-  const Inside first = copy(0);
-  Inside next = copy(1);
-  k.constants.stage(k.chunks * kDenseChunk, 0, in.channels, k.me,
-                    [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
-  wait_copies<1>();
+  k.stage_constants();
   __syncthreads();
-  k.transform(0, first);
+  k.fill(chunk, 0);
+  if (steps > 1) k.read(chunk, 1, begin);
+  show_to_products();
   __syncthreads();
 
-  // Of the warps of a quarter of the multiprocessor, one multiplies while the other copies and
-  // transforms.
-  const int second = k.me.warp / 4 % 2;
+  // One of the warpgroups multiplies while the other fills: a warp that begins products waits until
+  // nearly all of them have begun.
+  const bool fills_first = k.me.warpgroup % 2 == 1;
   typename DenseForwardKernel<T, Tiles>::Sums sums;
-  float sum[kDenseRows][Tiles][4] = {};
+  float sum[DenseForwardKernel<T, Tiles>::kProducts][Tiles][4];
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
 #pragma unroll 1
     for (int part = 0; part < 2; ++part) {
-      if (part == second) {
+      if (fills_first == (part == 1)) {
         k.multiply(sum, step);
-      } else {
-        const Inside ahead = copy(step + 2);
-        wait_copies<1>();
-        k.transform(step + 1, next);
-        next = ahead;
+        continue;
       }
+      if (step + 1 < steps) k.fill(chunk, step + 1);
+      if (step + 2 < steps) k.read(chunk, step + 2, begin);
     }
-    if ((step + 1) % k.chunks == 0) {
-      k.store(sum, begin + step / k.chunks, sums);
-#pragma unroll
-      for (auto& row : sum)
-#pragma unroll
-        for (auto& tile : row)
-#pragma unroll
-          for (float& value : tile) value = 0;
-    }
+    wait_products<0>();
+    if ((step + 1) % k.chunks == 0) k.store(sum, begin + step / k.chunks, sums);
+    show_to_products();
     __syncthreads();
   }
 
@@ -241,7 +247,7 @@ void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
   const auto kernel = dense_forward_kernel<T, Tiles>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
   const int lanes = out.channels <= 32 ? 8 : 16;  // of four channels, for the merge
-  launch(kernel, dim3(1, cut.units), dim3(lanes, cut.shape.threads() / lanes), cut.shared, stream,
+  launch(kernel, dim3(1, cut.units), dim3(lanes, kDenseForwardThreads / lanes), cut.shared, stream,
          out, in, weight, partials, cut);
 }
 
@@ -252,12 +258,10 @@ void DenseForward<T>::run(const SliceView<T>& out, const OperandView<T>& in, con
                           const Partials& partials, cudaStream_t stream) {
   const DenseCut cut =
       dense_forward_cut(in.batch, in.height, in.width, in.channels, out.channels, device_limits());
-  switch (dense_columns(out.channels, cut.shape) / 8 / cut.shape.channels) {
-    case 1: return kernels::run<T, 1>(out, in, weight, partials, cut, stream);
-    case 2: return kernels::run<T, 2>(out, in, weight, partials, cut, stream);
-    case 3: return kernels::run<T, 3>(out, in, weight, partials, cut, stream);
-    case 4: return kernels::run<T, 4>(out, in, weight, partials, cut, stream);
-    default: return kernels::run<T, 6>(out, in, weight, partials, cut, stream);
+  switch (dense_columns(out.channels)) {
+    case 32: return kernels::run<T, 4>(out, in, weight, partials, cut, stream);
+    case 48: return kernels::run<T, 6>(out, in, weight, partials, cut, stream);
+    default: return kernels::run<T, 8>(out, in, weight, partials, cut, stream);
   }
 }
 

@@ -1,100 +1,46 @@
-// A tile of pixels in shared memory, with a border of one pixel, and its products with the nine
-// taps of a 3 × 3 window.
+// A tile of pixels in shared memory, with a border of one position, as the operand of products with
+// the nine taps of a 3 × 3 window: see kernels/dense_tiles.h for the line that it is, and
+// kernels/warpgroup.cuh for the products.
 //
-// A chunk of 32 channels lies in four planes, each of one pack of eight channels for every staged
-// pixel. So eight neighbouring pixels are eight neighbouring packs, which the matrix unit's loads
-// read without conflict wherever they begin, and a tap is an offset. Threads copy raw packs there,
-// and transform in place those that they copied; outside of the images lie zeros.
-//
-// A warp takes two cells of 8 × 4 pixels, side by side as the sixteen rows of four fragments. What
-// it loads of one row of pixels serves the three taps above one another.
+// A chunk of 32 channels lies in four planes, each of one pack of eight channels for every
+// position. A thread has one pack of every so many positions: it reads it from memory into
+// registers, while the chunk before is multiplied, and leaves what it makes of it in the planes.
+// At borders and outside of the images lie zeros.
 #pragma once
 
 #include "kernels/dense_tiles.h"
-#include "kernels/depthwise/matrix.cuh"
 #include "kernels/device.cuh"
 #include "kernels/gemm/source.cuh"
+#include "kernels/packs.cuh"
+#include "kernels/warpgroup.cuh"
 
 namespace engine::kernels {
-
-constexpr int kDenseMostThreads = 256;
 
 // A thread of a block that is (x, y) for the merge of its sums, and linear for all else.
 struct DenseThread {
   int index = threadIdx.y * blockDim.x + threadIdx.x, count = blockDim.x * blockDim.y;
   int warp = index / kWarp, lane = index % kWarp;
-  // Of a result of the matrix unit: pixel g of a cell's row, columns 2t and 2t + 1.
+  // The same for all of its threads, which the compiler does not see from their indices.
+  int warpgroup = __shfl_sync(0xffffffff, index / kWarpgroup, 0);
+  // Of a result: rows g and g + 8 of the warp's sixteen, columns 2t and 2t + 1 of each eight.
   int g = lane / 4, t = lane % 4;
+  // Of a staged chunk: one pack of every so many positions, from `at` on.
+  int pack = index % kDensePacks, at = index / kDensePacks;
 };
 
-// Where a chunk lies: `pixels` of each pack, whose planes are `plane` packs apart.
-struct Planes {
-  int plane, pixels;
-};
-__device__ __forceinline__ Planes tile_planes(const DenseCut& cut) {
-  return {cut.plane, cut.staged};
-}
+// Where the positions of a tile lie, in shared memory: dense_offset() of each.
+struct DenseOffsets {
+  int* at;
 
-// Which of its pixels of a chunk a thread met in an image, from its first on. It has pack
-// index % kDensePacks of every so many pixels.
-using Inside = uint32_t;
-
-// Calls copy(at, pixel) for the thread's pixels; pixel = where(at) is that of the batch, or −1.
-template <class Where, class Copy>
-__device__ __forceinline__ Inside copy_pixels(int pixels, const DenseThread& me, Where where,
-                                              Copy copy) {
-  const int step = me.count / kDensePacks;
-  Inside inside = 0;
-#pragma unroll 1
-  for (int i = 0, at = me.index / kDensePacks; at < pixels; ++i, at += step) {
-    const int pixel = where(at);
-    copy(at, pixel);
-    if (pixel >= 0) inside |= Inside{1} << i;
+  __device__ __forceinline__ void stage(const DenseCut& cut, const DenseThread& me) const {
+    for (int i = me.index; i < kDenseMostStaged; i += me.count) at[i] = dense_offset(cut, i);
   }
-  return inside;
-}
-
-// A pack of a tensor whose channel c is the thread's; zero outside of it.
-template <class T>
-__device__ __forceinline__ void copy_pack(Pack<T>* to, const T* x, int pitch, int channels, int c,
-                                          int pixel) {
-  if (pixel >= 0 && c < channels)
-    copy_async(to, x + int64_t{pixel} * pitch + c);
-  else
-    store_vector(&to->at[0], Pack<T>{});
-}
-
-// Calls change(values, at) for the thread's packs that are inside, and keeps the values, rounded.
-// `Together` are read before the first of them is changed: more where registers are left.
-template <int Together, class T, class Change>
-__device__ __forceinline__ void change_chunk(Pack<T>* chunk, const Planes& planes, Inside inside,
-                                             const DenseThread& me, Change change) {
-  const int step = me.count / kDensePacks;
-  int at = me.index % kDensePacks * planes.plane + me.index / kDensePacks;
-  for (; inside != 0; inside >>= Together, at += Together * step) {
-    Pack<T> packs[Together];
-#pragma unroll
-    for (int i = 0; i < Together; ++i)
-      if (inside >> i & 1) packs[i] = load_vector<kPack>(&chunk[at + i * step].at[0]);
-#pragma unroll
-    for (int i = 0; i < Together; ++i) {
-      if (!(inside >> i & 1)) continue;
-      float value[kPack];
-      to_floats(value, packs[i]);
-      change(value, at + i * step);
-      store_vector(&chunk[at + i * step].at[0], vector_of<T>(value));
-    }
+  // The pixel of the batch at position i of a tile, if it lies before `end`, or a negative number,
+  // as which kDenseBorder comes out by itself.
+  __device__ __forceinline__ int pixel(const DensePlace& place, int i, int end) const {
+    const int pixel = place.pixel + at[i];
+    return i >= place.begin && i < end ? pixel : -1;
   }
-}
-
-// When a warp that multiplies `count` times for a tile copies and transforms the next one: before
-// its products, or between and after them, while other warps of its quarter of the multiprocessor
-// do the other thing.
-struct Turns {
-  int copies, transforms;
-
-  __device__ __forceinline__ Turns(int count, bool before)
-      : copies(before || count < 2 ? 0 : 1), transforms(before ? 0 : count) {}
 };
 
 // The constants of channels in shared memory, a scale and a shift for each.
@@ -111,109 +57,115 @@ struct Constants {
       shift[i] = folded.shift;
     }
   }
-  // Those of the thread's pack of a chunk that begins at channel c.
-  __device__ __forceinline__ void load(float (&a)[kPack], float (&b)[kPack], int c,
-                                       const DenseThread& me) const {
-    load_floats(a, scale + c + me.index % kDensePacks * kPack);
-    load_floats(b, shift + c + me.index % kDensePacks * kPack);
+  // Those of a pack that begins at channel c.
+  __device__ __forceinline__ void load(float (&a)[kPack], float (&b)[kPack], int c) const {
+    load_floats(a, scale + c);
+    load_floats(b, shift + c);
   }
 };
 
-// x becomes f(x); the constants of the chunk begin at `c`.
-template <int Together, class T>
-__device__ __forceinline__ void transform_operand(Pack<T>* chunk, const Planes& planes,
-                                                  Inside inside, const OperandView<T>& in,
-                                                  const Constants& constants, int c,
-                                                  const DenseThread& me) {
-  if (in.plain()) return;
+template <class T>
+__device__ __forceinline__ void store_or_zero(Pack<T>* to, const Pack<T>& pack, bool wanted) {
+  uint4 bits = *reinterpret_cast<const uint4*>(&pack);
+  if (!wanted) bits = uint4{};
+  *reinterpret_cast<uint4*>(to) = bits;
+}
+
+// The pack of the larger of each value and 0; NaN stays. The conversion does it.
+template <class T>
+__device__ __forceinline__ Pack<T> rectified(const float (&value)[kPack]) {
+  Pack<T> pack;
+#pragma unroll
+  for (int k = 0; k < kPack; k += 2) {
+    uint32_t& pair = *reinterpret_cast<uint32_t*>(&pack.at[k]);
+    if constexpr (std::is_same_v<T, __half>)
+      asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(value[k + 1]), "f"(value[k]));
+    else
+      asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(value[k + 1]), "f"(value[k]));
+  }
+  return pack;
+}
+
+// Calls use(f), where f makes a pack of the operand from a pack of x; c is the pack's channel among
+// the constants.
+template <class T, class Use>
+__device__ __forceinline__ void visit_operand(const OperandView<T>& in, const Constants& constants,
+                                              int c, Use use) {
+  if (in.plain()) return use([](const Pack<T>& x) { return x; });
   float a[kPack], b[kPack];
-  constants.load(a, b, c, me);
-  const bool relu = in.act == Activation::relu;
-  change_chunk<Together>(chunk, planes, inside, me, [&](float(&value)[kPack], int) {
+  constants.load(a, b, c);
+  const auto change = [&](const Pack<T>& x, auto round) {
+    float value[kPack];
+    to_floats(value, x);
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) {
-      const float u = fmaf(a[k], value[k], b[k]);
-      value[k] = relu ? positive_part(u) : u;
-    }
-  });
+    for (int k = 0; k < kPack; ++k) value[k] = fmaf(a[k], value[k], b[k]);
+    return round(value);
+  };
+  if (in.act == Activation::relu)
+    use([&](const Pack<T>& x) {
+      return change(x, [](const float(&value)[kPack]) { return rectified<T>(value); });
+    });
+  else
+    use([&](const Pack<T>& x) {
+      return change(x, [](const float(&value)[kPack]) { return vector_of<T>(value); });
+    });
 }
 
-// G becomes dy = G + scale·y + shift; y lies in `raw` as G does in `chunk`.
-template <int Together, class T>
-__device__ __forceinline__ void transform_gradient(Pack<T>* chunk, const Pack<T>* raw,
-                                                   const Planes& planes, Inside inside,
-                                                   const Constants& constants, int c,
-                                                   const DenseThread& me) {
-  float a[kPack], b[kPack];
-  constants.load(a, b, c, me);
-  change_chunk<Together>(chunk, planes, inside, me, [&](float(&value)[kPack], int at) {
-    float y[kPack];
-    to_floats(y, load_vector<kPack>(&raw[at].at[0]));
-#pragma unroll
-    for (int k = 0; k < kPack; ++k) value[k] += fmaf(a[k], y[k], b[k]);
-  });
-}
+// A chunk of 32 channels in the registers of a block's threads, on its way to shared memory: the
+// positions that a thread has, as many together as have no branch between them.
+template <class T, int Threads>
+struct DenseChunk {
+  static constexpr int kStep = Threads / kDensePacks;
+  static constexpr int kMost = dense_up(kDenseMostStaged, kStep), kTogether = dense_up(kMost, 2);
 
-// What a lane of a warp addresses of a stage: matrices 0 and 1 are the first pack of its two cells,
-// 2 and 3 the second. In packs, from the stage's first one.
-__device__ __forceinline__ int lane_of_cells(const DenseCut& cut, const DenseThread& me,
-                                             int first_cell) {
-  const int matrix = me.lane / 8;
-  return matrix / 2 * cut.plane + dense_corner(cut, first_cell + matrix % 2) + me.lane % 8;
-}
+  Pack<T> packs[kMost];
+  uint32_t inside = 0;  // which of them are pixels
 
-// sum[row] += a chunk · its weights, in steps of sixteen channels. load_weights(b, step, tap) loads
-// the fragments of a step at a tap; `cells` is the shared address of lane_of_cells().
-template <class T, int Tiles, class LoadWeights>
-__device__ __forceinline__ void multiply_chunk(float (&sum)[kDenseRows][Tiles][4], uint32_t cells,
-                                               int steps, const DenseCut& cut,
-                                               LoadWeights load_weights) {
-  const uint32_t row_bytes = cut.pitch * sizeof(Pack<T>);
-#pragma unroll 1
-  for (int step = 0; step < steps; ++step)
-#pragma unroll 1
-    for (int kw = 0; kw < 3; ++kw) {
-      uint32_t b[3][Tiles][2];
+  // Asks for channels c … c + 7 of the thread's positions of x (pixels, pitch); `present` if there
+  // are such channels.
+  __device__ __forceinline__ void read(const T* x, int pitch, bool present, const DenseCut& cut,
+                                       const DenseOffsets& offsets, const DensePlace& place,
+                                       const DenseThread& me) {
+    inside = 0;
 #pragma unroll
-      for (int kh = 0; kh < 3; ++kh) load_weights(b[kh], step, kh * 3 + kw);
-      const uint32_t from = cells + (2 * step * cut.plane + kw) * sizeof(Pack<T>);
+    for (int first = 0; first < kMost; first += kTogether) {
+      if (first * kStep >= cut.staged()) break;
 #pragma unroll
-      for (int staged = 0; staged < kDenseRows + 2; ++staged) {
-        uint32_t a[4];
-        banded::load_matrices(a, from + staged * row_bytes);
-#pragma unroll
-        for (int kh = 0; kh < 3; ++kh) {
-          const int row = staged - kh;
-          if (row < 0 || row >= kDenseRows) continue;
-#pragma unroll
-          for (int j = 0; j < Tiles; ++j)
-            multiply<T>(sum[row][j], a[0], a[1], a[2], a[3], b[kh][j][0], b[kh][j][1]);
-        }
+      for (int i = first; i < kMost && i < first + kTogether; ++i) {
+        const int pixel = offsets.pixel(place, me.at + i * kStep, place.end);
+        const bool wanted = pixel >= 0 && present;
+        packs[i] = load_if(wanted, x + int64_t{pixel} * pitch);
+        inside |= uint32_t{wanted} << i;
       }
     }
-}
+  }
 
-// The steps of the chunk of `channels` that begins at c.
-__device__ __forceinline__ int steps_of_chunk(int channels, int c) {
-  return dense_up(min(channels - c, kDenseChunk), kDenseDepth);
-}
-
-// Calls use(cell, row, pixel) for the pixels of a thread's results that the images have: those of
-// sum[row][…][2 · cell …].
-template <class Use>
-__device__ __forceinline__ void for_results(const DenseCut& cut, const DensePlace& place,
-                                            int first_cell, int g, Use use) {
+  // Leaves change(pack) of the pixels in the thread's plane, and zeros at the other positions.
+  template <class Change>
+  __device__ __forceinline__ void leave(Pack<T>* plane, const DenseCut& cut, const DenseThread& me,
+                                        Change change) const {
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int cell = first_cell + i, strip = dense_quotient(cell, cut.by_columns),
-              image = dense_quotient(strip, cut.by_strips);
-    const int x = place.x + (cell - strip * cut.columns) * kDenseWidth + g;
-    const int y = place.y + (strip - image * cut.strips) * kDenseRows;
+    for (int first = 0; first < kMost; first += kTogether) {
+      if (first * kStep >= cut.staged()) break;
 #pragma unroll
-    for (int row = 0; row < kDenseRows; ++row) {
-      const int pixel = image < cut.images ? dense_pixel(cut, place.image + image, y + row, x) : -1;
-      if (pixel >= 0) use(i, row, int64_t{pixel});
+      for (int i = first; i < kMost && i < first + kTogether; ++i) {
+        const int at = me.at + i * kStep;
+        if (at < cut.plane) store_or_zero(plane + at, change(packs[i]), inside >> i & 1);
+      }
     }
+  }
+};
+
+// Calls use(half, pixel) for rows g and g + 8 of a warp's sixteen of a product whose first position
+// is `from`, where there is a pixel.
+template <class Use>
+__device__ __forceinline__ void for_results(const DenseOffsets& offsets, const DensePlace& place,
+                                            int from, const DenseThread& me, Use use) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int at = from + me.warp % 4 * 16 + half * 8 + me.g;
+    const int pixel = offsets.pixel(place, at, place.last);
+    if (pixel >= 0) use(half, int64_t{pixel});
   }
 }
 

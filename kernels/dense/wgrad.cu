@@ -1,252 +1,288 @@
 // Dense 3 × 3 convolution, the gradient of its weight: dW[o][tap][c] = Σ over pixels of
 // dy(pixel)·f(pixel + tap), with dy and f made once for each pixel of a tile. A persistent block
-// has a group of channels and holds its share of dW in registers over all of its tiles: a warp has
-// the three taps of one column of the window, half of the group's channels, and every other pair of
-// cells. Blocks leave their sums as rows, which a small kernel merges in fp64.
+// has a group of 64 channels and holds its share of dW in registers over all of its tiles. Its
+// three warpgroups have a row of the window each: the rows of a product are the channels of f,
+// taken into registers once for the three taps of the row; its columns are the outs of dy, shifted
+// by a tap; the inner dimension runs over positions. While a tile is multiplied, the next one is
+// staged in turns, in which the warpgroups are out of step: one stages while the others multiply.
+// Blocks leave their sums as rows, which merge_rows() merges.
 // For each pixel it moves, in values of T, C, what the borders of the tiles read again, and for
 // each group of channels C' (G), or 2 C' (G, y) behind a norm, of which all but the first come from
 // L2. The rows are 4 bytes for each weight and unit, written and read.
 #include "kernels/dense/tile.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
+#include "kernels/merge_rows.cuh"
 
 namespace engine::kernels {
 namespace {
 
-// M tiles of sixteen outs, N tiles of eight channels for a warp.
-template <class T, int M, int N>
+constexpr int kGroupPacks = kDenseGroup / kPack;
+constexpr int kFraction = 256;
+
+// A pack, or any bits, for whoever takes none of them.
+template <class T>
+__device__ __forceinline__ Pack<T> load_or_any(bool wanted, const T* from) {
+  uint4 bits;
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
+      : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+      : "l"(from), "r"(int{wanted}));
+  return *reinterpret_cast<const Pack<T>*>(&bits);
+}
+
+// What is staged in one turn: a run of positions of f or of 32 outs of dy, in the tile `step` of
+// the block.
+struct StagingTurn {
+  int step = 0, kind = 0;  // 0: f; from 1 on: dy
+  int from = 0;
+  DensePlace place;
+  int kept = 0;  // positions of f that the tile before has, as its last ones
+};
+
+// 8 · Tiles outs.
+template <class T, int Tiles>
 struct DenseWgradKernel {
-  static constexpr int kGroup = kDenseWgradHalves * N * 8, kChunks = kGroup / kDenseChunk;
-  static constexpr int kOutPacks = 2 * M, kOutChunks = dense_up(kOutPacks, kDensePacks);
-  using Sums = float[3][M][N][4];
+  static constexpr int kColumns = 8 * Tiles, kOutPacks = dense_wgrad_packs(kColumns) - kGroupPacks;
+  static constexpr int kKinds = 1 + kOutPacks / kDensePacks;
+  static constexpr int kTogether = Tiles <= 4 ? 3 : 2;  // positions of a thread in a turn
+  static constexpr int kStep = kDenseWgradThreads / kDensePacks, kRun = kTogether * kStep;
+  static_assert(kDenseWgradStaged % kRun == 0);
+  // A pack of f in each of its two chunks, or of G and y.
+  struct Batch {
+    Pack<T> packs[2][kTogether];
+    uint32_t inside;  // which positions are pixels
+  };
+  using Sums = float[3][Tiles][4];
+  using Rows = uint32_t[2][4];  // of f, for a product and the one after it
 
   const GradientView<T>& dy;
   const OperandView<T>& in;
   const DenseCut& cut;
   DenseThread me;
-  int kw = me.warp % 3, half = me.warp / 3 % kDenseWgradHalves,
-      set = me.warp / (3 * kDenseWgradHalves);
-  int c0 = blockIdx.x * kGroup;
-  Planes of_tile = tile_planes(cut), of_cells = {dense_cell_plane(cut), dense_cell_pixels(cut)};
-  // The shared memory: f and dy of two tiles, y of one, a scale and a shift for each channel.
-  Pack<T>* f = reinterpret_cast<Pack<T>*>(dynamic_shared);
-  Pack<T>* gradients = f + 2 * kChunks * kDensePacks * of_tile.plane;
-  Pack<T>* raw = gradients + 2 * kOutChunks * kDensePacks * of_cells.plane;
-  float* floats = reinterpret_cast<float*>(raw + kOutChunks * kDensePacks * of_cells.plane);
-  Constants of_in{floats, floats + kGroup};
-  Constants of_dy{floats + 2 * kGroup, floats + 2 * kGroup + kOutChunks* kDenseChunk};
+  int c0 = blockIdx.x * kDenseGroup;
+  int begin = blockIdx.y * cut.per, steps = min(cut.per, cut.tiles - begin);
+  int turns = kKinds * dense_up(cut.staged(), kRun);  // of a tile
+  // The shared memory: f and dy of two tiles, constants, places of positions.
+  Pack<T>* stages = reinterpret_cast<Pack<T>*>(dynamic_shared);
+  float* floats = reinterpret_cast<float*>(stages + 2 * (kGroupPacks + kOutPacks) * cut.plane);
+  Constants of_in{floats, floats + kDenseGroup};
+  Constants of_dy{floats + 2 * kDenseGroup, floats + 2 * kDenseGroup + kOutPacks* kPack};
+  DenseOffsets offsets{reinterpret_cast<int*>(floats + dense_wgrad_floats(kColumns))};
 
-  struct Copied {
-    Inside f, dy;
-  };
-
+  // Of a tile: f, then dy.
+  __device__ __forceinline__ Pack<T>* stage(int step) const {
+    return stages + step % 2 * (kGroupPacks + kOutPacks) * cut.plane;
+  }
+  // Products reach positions beyond those that are staged.
+  __device__ __forceinline__ void clear_ends() const {
+    const int ends = cut.plane - cut.staged();
+    for (int i = me.index; i < 2 * (kGroupPacks + kOutPacks) * ends; i += me.count)
+      store_vector(&stages[i / ends * cut.plane + cut.staged() + i % ends].at[0], Pack<T>{});
+  }
   __device__ __forceinline__ void stage_constants() const {
-    of_in.stage(kGroup, c0, in.channels, me,
+    of_in.stage(kDenseGroup, c0, in.channels, me,
                 [&](int c) { return fold_norm(in.norm.channel(c), in.act); });
-    of_dy.stage(kOutChunks * kDenseChunk, 0, dy.channels, me, [&](int c) {
+    DenseThread other = me;  // so that no thread waits twice
+    other.index = me.count - 1 - me.index;
+    of_dy.stage(kOutPacks * kPack, 0, dy.channels, other, [&](int c) {
       return GradientSource<T>{dy, nullptr}.constants(c);
     });
   }
-  __device__ __forceinline__ Pack<T>* f_chunk(int step, int chunk) const {
-    return f + (step % 2 * kChunks + chunk) * kDensePacks * of_tile.plane;
-  }
-  __device__ __forceinline__ Pack<T>* dy_chunk(int step, int chunk) const {
-    return gradients + (step % 2 * kOutChunks + chunk) * kDensePacks * of_cells.plane;
-  }
 
-  __device__ __forceinline__ Copied copy(int step, int tile) const {
-    const DensePlace place = dense_place(cut, tile);
-    const int pack = me.index % kDensePacks, c = pack * kPack;
-    const int f_chunk_packs = kDensePacks * of_tile.plane;
-    const int dy_chunk_packs = kDensePacks * of_cells.plane;
-    Pack<T>* const to_f = f_chunk(step, 0) + pack * of_tile.plane;
-    Pack<T>* const to_dy = dy_chunk(step, 0) + pack * of_cells.plane;
-    Pack<T>* const to_raw = raw + pack * of_cells.plane;
-    Copied copied;
-    copied.f = copy_pixels(
-        of_tile.pixels, me, [&](int at) { return dense_staged(cut, place, at); },
-        [&](int at, int pixel) {
-#pragma unroll
-          for (int i = 0; i < kChunks; ++i)
-            copy_pack(to_f + at + i * f_chunk_packs, in.x, in.pitch, in.channels,
-                      c0 + c + i * kDenseChunk, pixel);
-        });
-    copied.dy = copy_pixels(
-        of_cells.pixels, me, [&](int at) { return dense_of_cell(cut, place, at); },
-        [&](int at, int pixel) {
-#pragma unroll
-          for (int i = 0; i < kOutChunks; ++i) {
-            const int out = c + i * kDenseChunk, to = at + i * dy_chunk_packs;
-            copy_pack(to_dy + to, dy.grad, dy.pitch, dy.channels, out, pixel);
-            if (dy.normed()) copy_pack(to_raw + to, dy.x, dy.pitch, dy.channels, out, pixel);
-          }
-        });
-    return copied;
+  __device__ __forceinline__ StagingTurn first_turn(int step) const {
+    const DensePlace place = dense_place(cut, begin + step);
+    return {step, 0, 0, place, step > 0 && place.begin == 0 ? cut.first() + cut.pitch : 0};
   }
-  __device__ __forceinline__ void transform(int step, const Copied& copied) const {
-#pragma unroll
-    for (int i = 0; i < kChunks; ++i)
-      transform_operand<1>(f_chunk(step, i), of_tile, copied.f, in, of_in, i * kDenseChunk, me);
-    if (!dy.normed()) return;
-#pragma unroll
-    for (int i = 0; i < kOutChunks; ++i)
-      transform_gradient<1>(dy_chunk(step, i), raw + i * kDensePacks * of_cells.plane, of_cells,
-                            copied.dy, of_dy, i * kDenseChunk, me);
+  __device__ __forceinline__ void advance(StagingTurn& turn) const {
+    turn.from += kRun;
+    if (turn.from < cut.staged()) return;
+    turn.from = 0;
+    if (++turn.kind == kKinds) turn = first_turn(turn.step + 1);
   }
-
-  // sum[kh] += the products of a pair of cells. Three rows of f are held, for the three taps above
-  // one another.
-  __device__ __forceinline__ void multiply_pair(Sums& sum, int step, int pair) const {
-    const int matrix = me.lane / 8;
-    const uint32_t of_f = banded::shared_address(f_chunk(step, 0) + half * N * of_tile.plane +
-                                                 lane_of_cells(cut, me, 2 * pair) + kw);
-    const uint32_t of_y =
-        banded::shared_address(dy_chunk(step, 0) + matrix % 2 * of_cells.plane +
-                               (2 * pair + matrix / 2) * kDenseRows * kDenseWidth + me.lane % 8);
-    constexpr int kPackBytes = sizeof(Pack<T>);
-    uint32_t b[3][N][2];
-#pragma unroll
-    for (int staged = 0; staged < kDenseRows + 2; ++staged) {
-#pragma unroll
-      for (int j = 0; j < N; j += 2) {
-        uint32_t r[4];
-        banded::load_transposed(r, of_f + (staged * cut.pitch + j * of_tile.plane) * kPackBytes);
-        b[staged % 3][j][0] = r[0], b[staged % 3][j][1] = r[1];
-        b[staged % 3][j + 1][0] = r[2], b[staged % 3][j + 1][1] = r[3];
-      }
-      const int row = staged - 2;
-      if (row < 0) continue;
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-        uint32_t a[4];
-        banded::load_transposed(a,
-                                of_y + (row * kDenseWidth + 2 * m * of_cells.plane) * kPackBytes);
-#pragma unroll
-        for (int kh = 0; kh < 3; ++kh)
-#pragma unroll
-          for (int j = 0; j < N; ++j)
-            kernels::multiply<T>(sum[kh][m][j], a[0], a[1], a[2], a[3], b[(row + kh) % 3][j][0],
-                                 b[(row + kh) % 3][j][1]);
-      }
+  // Asks for what a turn stages, at the positions that have pixels; of dy, those with results.
+  // Where there are no such channels it reads others: the sums that they go into are left.
+  __device__ __forceinline__ void read(Batch& batch, const StagingTurn& turn) const {
+    DensePlace place = turn.place;
+    if (turn.kind == 0) {
+      place.begin = max(place.begin, turn.kept);
+      const int c = c0 + me.pack * kPack, second = c + kDenseChunk;
+      ask(batch, turn, place, in.x + (c < in.channels ? c : c0),
+          in.x + (second < in.channels ? second : c0), in.pitch);
+    } else {
+      place.begin = cut.first(), place.end = place.last;
+      const int c = (turn.kind - 1) * kDenseChunk + me.pack * kPack, o = c < dy.channels ? c : 0;
+      ask(batch, turn, place, dy.grad + o, (dy.normed() ? dy.x : dy.grad) + o, dy.pitch);
     }
   }
-  // Calls use(value, i, o, c, tap) for the pairs of neighbouring channels that the thread has.
-  template <class Use>
-  __device__ __forceinline__ void for_pairs(Sums& sum, Use use) const {
+  // Leaves f, or dy = G + scale·y + shift.
+  __device__ __forceinline__ void leave(const Batch& batch, const StagingTurn& turn) const {
+    const int c = me.pack * kPack;
+    if (turn.kind == 0) {
 #pragma unroll
-    for (int kh = 0; kh < 3; ++kh)
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int j = 0; j < N; ++j)
-#pragma unroll
-          for (int high = 0; high < 2; ++high)
-            use(&sum[kh][m][j][2 * high], ((kh * M + m) * N + j) * 2 + high,
-                m * 16 + high * 8 + me.g, c0 + (half * N + j) * 8 + 2 * me.t, kh * 3 + kw);
+      for (int chunk = 0; chunk < 2; ++chunk)
+        visit_operand(in, of_in, chunk * kDenseChunk + c, [&](auto change) {
+          put(batch, turn, turn.kept, chunk * kDensePacks,
+              [&](int i) { return change(batch.packs[chunk][i]); });
+        });
+      return;
+    }
+    const int chunk = turn.kind - 1, pack = kGroupPacks + chunk * kDensePacks;
+    if (!dy.normed()) return put(batch, turn, 0, pack, [&](int i) { return batch.packs[0][i]; });
+    float a[kPack], b[kPack];
+    of_dy.load(a, b, chunk * kDenseChunk + c);
+    put(batch, turn, 0, pack,
+        [&](int i) { return complete_pack(batch.packs[0][i], batch.packs[1][i], a, b); });
   }
 
-  // row (C', 9, C) = the block's channels of dW. Those of the second set of warps are added to
-  // those of the first.
-  __device__ __forceinline__ void leave(Sums& sum, float* row) const {
-    constexpr int kPairs = 3 * M * N * 2, kWarps = 3 * kDenseWgradHalves;
-    float2* const buffer =
-        reinterpret_cast<float2*>(dynamic_shared) + me.warp % kWarps * kPairs * kWarp + me.lane;
-    if (set == 1)
-      for_pairs(sum, [&](const float* pair, int i, int, int, int) {
-        buffer[i * kWarp] = make_float2(pair[0], pair[1]);
-      });
+  // Where the warp's rows of f lie: position i of them is the pixel above, at, or below position
+  // i + 1 from the tile's first pixel on.
+  __device__ __forceinline__ uint32_t rows(int step) const {
+    return rows_address<Inner::positions>(
+        banded::shared_address(stage(step) + me.warpgroup * cut.pitch), cut.plane);
+  }
+  __device__ __forceinline__ void begin_tile(Rows& a, int step) const {
+    load_rows<Inner::positions>(a[0], rows(step));
+  }
+  // Begins products [from, to) of a tile. At position i of f, tap kw belongs to dy at i − kw.
+  __device__ __forceinline__ void multiply(Sums& sum, Rows& a, int step, int from, int to) const {
+    const uint64_t of_dy = planes_descriptor<Inner::positions>(
+        banded::shared_address(stage(step) + kGroupPacks * cut.plane + cut.first() - 2), cut.plane);
+    const uint32_t of_f = rows(step);
+#pragma unroll 1
+    for (int first = from * kDenseWgradDepth; first < to * kDenseWgradDepth;
+         first += kDenseWgradDepth)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int at = first + half * kWarpgroupDepth;
+        open_products();
+#pragma unroll
+        for (int kw = 0; kw < 3; ++kw)
+          multiply_rows<T, Inner::positions>(sum[kw], a[half], moved(of_dy, at + 2 - kw));
+        commit_products();
+        wait_products<1>();  // so the other rows are free
+        load_rows<Inner::positions>(a[1 - half], of_f + (at + kWarpgroupDepth) * kPackBytes);
+      }
+  }
+
+  // row (C', 9, C) = the block's channels of dW.
+  __device__ __forceinline__ void leave(const Sums& sum, float* row) const {
+    constexpr int kVector = 4, kVectors = kDenseGroup / kVector;
+    float* const buffer = reinterpret_cast<float*>(dynamic_shared);  // (outs, 9, kDenseSumPitch)
+#pragma unroll
+    for (int kw = 0; kw < 3; ++kw)
+#pragma unroll
+      for (int j = 0; j < Tiles; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int o = j * 8 + 2 * me.t + i % 2, c = me.warp % 4 * 16 + i / 2 * 8 + me.g;
+          buffer[(o * kDenseTaps + me.warpgroup * 3 + kw) * kDenseSumPitch + c] = sum[kw][j][i];
+        }
     __syncthreads();
-    if (set == 1) return;
-    for_pairs(sum, [&](const float* pair, int i, int o, int c, int tap) {
-      if (o >= dy.channels || c >= in.channels) return;
-      const float2 other = buffer[i * kWarp];
-      *reinterpret_cast<float2*>(row + (o * kDenseTaps + tap) * in.channels + c) =
-          make_float2(pair[0] + other.x, pair[1] + other.y);
-    });
+    for (int i = me.index; i < dy.channels * kDenseTaps * kVectors; i += me.count) {
+      const int at = i / kVectors, c = i % kVectors * kVector;
+      if (c0 + c < in.channels)
+        *reinterpret_cast<float4*>(row + int64_t{at} * in.channels + c0 + c) =
+            *reinterpret_cast<const float4*>(buffer + at * kDenseSumPitch + c);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void ask(Batch& batch, const StagingTurn& turn,
+                                      const DensePlace& place, const T* one, const T* two,
+                                      int pitch) const {
+    batch.inside = 0;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int pixel = offsets.pixel(place, turn.from + me.at + i * kStep, place.end);
+      batch.packs[0][i] = load_or_any(pixel >= 0, row_at(one, pixel, pitch));
+      batch.packs[1][i] = load_or_any(pixel >= 0, row_at(two, pixel, pitch));
+      batch.inside |= uint32_t{pixel >= 0} << i;
+    }
+  }
+  // Stores make(i) of the batch's pixels in four planes from `pack` on, and zeros at its other
+  // positions; the first `kept` positions are those of the tile before.
+  template <class Make>
+  __device__ __forceinline__ void put(const Batch& batch, const StagingTurn& turn, int kept,
+                                      int pack, Make make) const {
+    const int plane = (pack + me.pack) * cut.plane;
+    Pack<T>* const to = stage(turn.step) + plane;
+    const Pack<T>* const before = stage(turn.step + 1) + plane + cut.rows * cut.pitch;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int at = turn.from + me.at + i * kStep;
+      if (at < kept)
+        to[at] = before[at];
+      else if (at < cut.plane)
+        store_or_zero(to + at, make(i), batch.inside >> i & 1);
+    }
   }
 };
 
-template <class T, int M, int N>
+template <class T, int Tiles>
 __global__ void __launch_bounds__(kDenseWgradThreads, 1)
     dense_wgrad_kernel(float* __restrict__ rows, const __grid_constant__ GradientView<T> dy,
                        const __grid_constant__ OperandView<T> in,
                        const __grid_constant__ DenseCut cut) {
-  follow();
-  using Kernel = DenseWgradKernel<T, M, N>;
+  using Kernel = DenseWgradKernel<T, Tiles>;
   const Kernel k{dy, in, cut};
-  const int begin = blockIdx.y * cut.per, steps = min(cut.per, cut.tiles - begin);
-  typename Kernel::Copied next = k.copy(0, begin);
-  commit_copies();
-  k.stage_constants();
-  wait_copies<0>();
+  k.offsets.stage(cut, k.me);
+  k.clear_ends();
   __syncthreads();
-  k.transform(0, next);
+  follow();
+  StagingTurn turn = k.first_turn(0);
+  typename Kernel::Batch batches[Kernel::kKinds], &batch = batches[0];
+#pragma unroll 1
+  for (; turn.from < cut.staged(); turn.from += Kernel::kRun) {
+#pragma unroll
+    for (turn.kind = 0; turn.kind < Kernel::kKinds; ++turn.kind) k.read(batches[turn.kind], turn);
+    if (turn.from == 0) {
+      k.stage_constants();
+      __syncthreads();
+    }
+#pragma unroll
+    for (turn.kind = 0; turn.kind < Kernel::kKinds; ++turn.kind) k.leave(batches[turn.kind], turn);
+  }
+  turn = k.first_turn(1);
+  if (turn.step < k.steps) k.read(batch, turn);
+  show_to_products();
   __syncthreads();
 
-  const int pairs = dense_up(dense_up(cut.cells(), 2) - k.set, kDenseWgradSets);
-  const Turns turns(pairs, k.me.warp / 4 == 0);
+  // Of 3 turns + 1 shares of a tile's products, a warpgroup makes three between two of its turns.
+  const int share = cut.products * kFraction / (3 * k.turns + 1);
   typename Kernel::Sums sum = {};
+  typename Kernel::Rows a;
 #pragma unroll 1
-  for (int step = 0; step < steps; ++step) {
-    const bool more = step + 1 < steps;
+  for (int step = 0; step < k.steps; ++step) {
+    k.begin_tile(a, step);
+    int made = 0;
 #pragma unroll 1
-    for (int turn = 0; turn <= pairs; ++turn) {
-      if (more && turn == turns.copies) {
-        next = k.copy(step + 1, begin + step + 1);
-        commit_copies();
-      }
-      if (more && turn == turns.transforms) {
-        wait_copies<0>();
-        k.transform(step + 1, next);
-      }
-      if (turn < pairs) k.multiply_pair(sum, step, k.set + turn * kDenseWgradSets);
+    for (int i = 0; i < k.turns && turn.step < k.steps; ++i) {
+      const int until = (3 * i + k.me.warpgroup + 1) * share / kFraction;
+      k.multiply(sum, a, step, made, until);
+      made = until;
+      k.leave(batch, turn);
+      k.advance(turn);
+      if (turn.step < k.steps) k.read(batch, turn);
     }
+    k.multiply(sum, a, step, made, cut.products);
+    wait_products<0>();
+    show_to_products();
     __syncthreads();
   }
   k.leave(sum, rows + int64_t{blockIdx.y} * dy.channels * kDenseTaps * in.channels);
 }
 
-constexpr int kMergeLanes = 32, kMergeShares = 8, kMergeVector = 4;
-
-// dweight = the sum of the rows. A block takes 128 weights, and its warps share the rows.
-__global__ void __launch_bounds__(kMergeLanes* kMergeShares)
-    merge_dweight_kernel(float* __restrict__ dweight, const float* __restrict__ rows, int count,
-                         int units) {
-  follow();
-  __shared__ double buffer[kMergeShares][kMergeVector][kMergeLanes];
-  const int i = (blockIdx.x * kMergeLanes + threadIdx.x) * kMergeVector;
-  double sum[kMergeVector] = {};
-  if (i < count) {
-#pragma unroll 4
-    for (int unit = threadIdx.y; unit < units; unit += kMergeShares) {
-      const float4 v = *reinterpret_cast<const float4*>(rows + int64_t{unit} * count + i);
-      sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
-    }
-  }
-#pragma unroll
-  for (int k = 0; k < kMergeVector; ++k) buffer[threadIdx.y][k][threadIdx.x] = sum[k];
-  __syncthreads();
-  if (threadIdx.y != 0 || i >= count) return;
-#pragma unroll
-  for (int share = 1; share < kMergeShares; ++share)
-#pragma unroll
-    for (int k = 0; k < kMergeVector; ++k) sum[k] += buffer[share][k][threadIdx.x];
-  *reinterpret_cast<float4*>(dweight + i) =
-      make_float4(static_cast<float>(sum[0]), static_cast<float>(sum[1]),
-                  static_cast<float>(sum[2]), static_cast<float>(sum[3]));
-}
-
-template <class T, int M, int N>
+template <class T, int Tiles>
 void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in, float* rows,
          const DenseCut& cut, cudaStream_t stream) {
-  const auto kernel = dense_wgrad_kernel<T, M, N>;
+  const auto kernel = dense_wgrad_kernel<T, Tiles>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, cut.shared);
-  const int groups = dense_up(in.channels, DenseWgradKernel<T, M, N>::kGroup);
+  const int groups = dense_up(in.channels, kDenseGroup);
   launch(kernel, dim3(groups, cut.units), kDenseWgradThreads, cut.shared, stream, rows, dy, in,
          cut);
-  const int count = dy.channels * kDenseTaps * in.channels;
-  launch(merge_dweight_kernel, dense_up(count, kMergeLanes * kMergeVector),
-         dim3(kMergeLanes, kMergeShares), 0, stream, dweight, rows, count, cut.units);
+  const int64_t count = int64_t{dy.channels} * kDenseTaps * in.channels;
+  merge_rows(dweight, rows, cut.units, count, stream);
 }
 
 }  // namespace
@@ -256,12 +292,11 @@ void DenseWgrad<T>::run(float* dweight, const GradientView<T>& dy, const Operand
                         float* rows, cudaStream_t stream) {
   const DenseCut cut =
       dense_wgrad_cut(in.batch, in.height, in.width, in.channels, dy.channels, device_limits());
-  if (dy.channels <= 32)
-    kernels::run<T, 2, 4>(dweight, dy, in, rows, cut, stream);
-  else if (dy.channels <= 48)
-    kernels::run<T, 3, 2>(dweight, dy, in, rows, cut, stream);
-  else
-    kernels::run<T, 4, 2>(dweight, dy, in, rows, cut, stream);
+  switch (dense_columns(dy.channels)) {
+    case 32: return kernels::run<T, 4>(dweight, dy, in, rows, cut, stream);
+    case 48: return kernels::run<T, 6>(dweight, dy, in, rows, cut, stream);
+    default: return kernels::run<T, 8>(dweight, dy, in, rows, cut, stream);
+  }
 }
 
 template struct DenseWgrad<__half>;

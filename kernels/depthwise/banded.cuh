@@ -23,9 +23,9 @@
 
 #include "kernels/banded_tiles.h"
 #include "kernels/depthwise/copies.cuh"
-#include "kernels/depthwise/matrix.cuh"
 #include "kernels/device.cuh"
 #include "kernels/launch.cuh"
+#include "kernels/matrix.cuh"
 
 namespace engine::kernels::banded {
 

@@ -3,7 +3,7 @@
 // dense for a library's product of the weight gradient. For each pixel it moves, in values of T,
 // C' (G_y), C' more with a norm (y), C (G), and C more for each of x and an old G; C' and C if dy
 // and f are left.
-#include "kernels/gemm/product.cuh"
+#include "kernels/gemm/kept.cuh"
 #include "kernels/kernels.h"
 
 namespace engine::kernels {
@@ -73,6 +73,21 @@ void run_sink(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, 
                     stream);
 }
 
+// True if warps that keep their channels have done it.
+template <class T>
+bool run_kept(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, const T* weight,
+              cudaStream_t stream) {
+  const OperandView<T>& in = epilogue.in;
+  const bool able = in.act == Activation::relu || in.act == Activation::silu;
+  if (!able || !keeps_channels(source.depth(), in.channels)) return false;
+  const KeptCut cut = kept_cut(in.pixels(), in.channels, source.streams(), device_limits());
+  launch_kept(source, epilogue, weight, cut, stream);
+  if (takes_sums(epilogue.sink))
+    merge_norm_sums(norm_sums(epilogue.sink, in), epilogue.partials, cut.units, in.channels,
+                    stream);
+  return true;
+}
+
 }  // namespace
 
 template <class T>
@@ -80,6 +95,8 @@ void PointwiseDgrad<T>::run(const GradientSink<T>& sink, T* dense_dy, T* f,
                             const GradientView<T>& dy, const OperandView<T>& in, const T* weight,
                             float* partials, cudaStream_t stream) {
   const GradientSource<T> source{dy, dense_dy};
+  if (!sink.gated() && run_kept(source, SinkEpilogue<T>{sink, in, f, partials}, weight, stream))
+    return;
   visit_product_shape(dy.channels, in.channels, [&](auto shape) {
     if (sink.gated())
       run_gated<decltype(shape)>(source, GatedEpilogue<T>{sink, in, f, partials}, weight, stream);

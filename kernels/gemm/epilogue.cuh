@@ -44,6 +44,30 @@ struct ProductSums {
     one += __shfl_xor_sync(0xffffffff, one, 4);
     if (g % 2 == 0) of(which, warp, column + g / 2) += one;
   }
+
+  // The same of sums 0 and 1 of a whole pack at once: the threads of a row g end with sum g / 4 of
+  // two channels.
+  __device__ __forceinline__ void fold_two(int warp, int column, const float (&sum0)[kPack],
+                                           const float (&sum1)[kPack]) const {
+    const int g = threadIdx.x % kWarp / 4;
+    float eight[8], four[4], two[2];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) eight[k] = exchange(g & 4, sum0[k], sum1[k], 16);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) four[k] = exchange(g & 2, eight[k], eight[k + 4], 8);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) two[k] = exchange(g & 1, four[k], four[k + 2], 4);
+    float* const to = &of(g / 4, warp, column + g % 4 * 2);
+    to[0] += two[0];
+    to[1] += two[1];
+  }
+
+ private:
+  // Of two threads `distance` lanes apart, the one with `second` set gets the sum of both threads'
+  // `b`, the other that of their `a`.
+  __device__ __forceinline__ static float exchange(bool second, float a, float b, int distance) {
+    return (second ? b : a) + __shfl_xor_sync(0xffffffff, second ? a : b, distance);
+  }
 };
 
 // A thread's eight channels of one block of the output.
@@ -73,8 +97,8 @@ struct OutputEpilogue {
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i) stored[i] = vector_of<T>(value[i]);
     if (at.c < out.channels)
-      for_rows(tile, me.row, [&](int i, int64_t pixel) {
-        store_vector(out.y + pixel * out.pitch + at.c, stored[i]);
+      for_rows(tile, me.row, [&](int i, int pixel) {
+        store_vector(row_at(out.y + at.c, pixel, out.pitch), stored[i]);
       });
     if (!out.mean) return;
     float* const shifts = &sums.of(2, me.warp, at.column);  // the first row that the warp stored
@@ -87,24 +111,19 @@ struct OutputEpilogue {
       }
       __syncwarp();
     }
+    float shift[kPack], first[kPack] = {}, second[kPack] = {};
+    load_floats(shift, shifts);
+    for_rows(tile, me.row, [&](int i, int) {
+      float y[kPack];
+      to_floats(y, stored[i]);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int column = at.column + half * kHalfPack;
-      float shift[kHalfPack], first[kHalfPack] = {}, second[kHalfPack] = {};
-      load_floats(shift, shifts + half * kHalfPack);
-      for_rows(tile, me.row, [&](int i, int64_t) {
-        float y[kHalfPack];
-        to_floats(y, half_of(stored[i], half));
-#pragma unroll
-        for (int k = 0; k < kHalfPack; ++k) {
-          const float d = y[k] - shift[k];
-          first[k] += d;
-          second[k] = fmaf(d, d, second[k]);
-        }
-      });
-      sums.fold(0, me.warp, column, first);
-      sums.fold(1, me.warp, column, second);
-    }
+      for (int k = 0; k < kPack; ++k) {
+        const float d = y[k] - shift[k];
+        first[k] += d;
+        second[k] = fmaf(d, d, second[k]);
+      }
+    });
+    sums.fold_two(me.warp, at.column, first, second);
   }
 
   // The sums of group column `column`, channel c, to the unit's row.
@@ -136,14 +155,75 @@ __device__ __forceinline__ void stage_operand(float* constants, int columns, int
   constants[2 * columns + column] = norm.mean;
 }
 
-// Those of half a pack, and the activation of x there.
-struct OperandHalf {
-  float scale[kHalfPack], shift[kHalfPack], mean[kHalfPack];
+// Those of V channels.
+template <int V>
+struct OperandConstants {
+  float scale[V], shift[V], mean[V];
 
-  __device__ __forceinline__ OperandHalf(const float* constants, int columns, int column) {
+  __device__ __forceinline__ OperandConstants(const float* constants, int columns, int column) {
     load_floats(scale, constants + column);
     load_floats(shift, constants + columns + column);
     load_floats(mean, constants + 2 * columns + column);
+  }
+};
+
+// The block's row of Σt and Σt·xhat, from what its shares of the pixels left in shared memory:
+// (2, shares, columns), Σt and Σt·(x − mean), of channels from c0 on.
+template <class T>
+__device__ __forceinline__ void leave_norm_sums(float* partials, const float* buffer, int shares,
+                                                int columns, int c0, const OperandView<T>& in,
+                                                int thread, int threads) {
+  for (int k = thread; k < columns && c0 + k < in.channels; k += threads) {
+    float one = 0, two = 0;
+    for (int i = 0; i < shares; ++i) {
+      one += buffer[i * columns + k];
+      two += buffer[(shares + i) * columns + k];
+    }
+    partial(partials, 0, in.channels)[c0 + k] = one;
+    partial(partials, 1, in.channels)[c0 + k] = two * in.norm.channel(c0 + k).inv_std;
+  }
+}
+
+// act and act' of u = scale·x + shift, folded by fold_norm(), whose scale is gamma·inv_std divided
+// by kUnfold.
+template <Activation Act>
+struct Through {
+  static constexpr float kUnfold = Act == Activation::silu ? 2.f : 1.f;
+
+  __device__ __forceinline__ Activated<float> operator()(float u) const {
+    if constexpr (Act == Activation::silu)
+      return silu_with_slope_of_half(u);
+    else
+      return activate(Act, u);
+  }
+};
+// One that is not known before.
+struct ThroughAny {
+  static constexpr float kUnfold = 1.f;
+  Activation act;  // not SiLU
+
+  __device__ __forceinline__ Activated<float> operator()(float u) const { return activate(act, u); }
+};
+
+// Σt and Σt·(x − mean) of V channels, over the pixels of a thread.
+template <int V>
+struct SinkSums {
+  float t[V] = {}, t_centred[V] = {};
+
+  // value = gamma·inv_std·t + old and h = act of one pixel, with t = df·act', which is added.
+  template <class Act>
+  __device__ __forceinline__ void take(float (&value)[V], float (&h)[V], const float (&df)[V],
+                                       const float (&x)[V], const float (&old)[V],
+                                       const OperandConstants<V>& of, Act activation) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
+      const float through = df[k] * a.slope;
+      t[k] += through;
+      t_centred[k] = fmaf(through, x[k] - of.mean[k], t_centred[k]);
+      value[k] = fmaf(through, Act::kUnfold * of.scale[k], old[k]);
+      h[k] = a.h;
+    }
   }
 };
 
@@ -168,11 +248,11 @@ struct SinkEpilogue {
   // x, then the old G.
   __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
     if (c >= in.channels) return;
-    for_rows(tile, row, [&](int i, int64_t pixel) {
-      if (reads_x()) copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+    for_rows(tile, row, [&](int i, int pixel) {
+      if (reads_x()) copy_async(slot + i * kWarp, row_at(in.x + c, pixel, in.pitch));
       if (adds())
         copy_async(slot + (reads_x() * kTileRows + i) * kWarp,
-                   static_cast<const T*>(sink.grad) + pixel * sink.pitch + c);
+                   row_at(static_cast<const T*>(sink.grad) + c, pixel, sink.pitch));
     });
   }
 
@@ -182,14 +262,11 @@ struct SinkEpilogue {
     if (!reads_x())
       store_plain(df, me, tile, at, slot);
     else if (in.act == Activation::silu)
-      store_through(df, me, tile, at, slot, constants, sums, 2.f,
-                    [](float v) { return silu_with_slope_of_half(v); });
+      store_through(df, me, tile, at, slot, constants, sums, Through<Activation::silu>{});
     else if (in.act == Activation::relu)
-      store_through(df, me, tile, at, slot, constants, sums, 1.f,
-                    [](float u) { return activate(Activation::relu, u); });
+      store_through(df, me, tile, at, slot, constants, sums, Through<Activation::relu>{});
     else
-      store_through(df, me, tile, at, slot, constants, sums, 1.f,
-                    [act = in.act](float u) { return activate(act, u); });
+      store_through(df, me, tile, at, slot, constants, sums, ThroughAny{in.act});
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c, int) const {
@@ -203,15 +280,15 @@ struct SinkEpilogue {
   }
 
  private:
-  __device__ __forceinline__ T* gradient_at(int64_t pixel, int c) const {
-    return sink.grad + pixel * sink.pitch + c;
+  __device__ __forceinline__ T* gradient_at(int pixel, int c) const {
+    return row_at(sink.grad + c, pixel, sink.pitch);
   }
 
   __device__ __forceinline__ void store_plain(const float (&df)[kTileRows][kPack],
                                               const TileThread& me, const Tile& tile,
                                               const BlockPlace& at, const Pack<T>* slot) const {
     if (at.c >= in.channels) return;
-    for_rows(tile, me.row, [&](int i, int64_t pixel) {
+    for_rows(tile, me.row, [&](int i, int pixel) {
       float value[kPack], old[kPack] = {};
       if (adds()) to_floats(old, slot[i * kWarp]);
 #pragma unroll
@@ -220,42 +297,38 @@ struct SinkEpilogue {
     });
   }
 
-  // Back through the activation and the norm; activation(u / halved) is act and act' of u.
+  // Back through the activation and the norm.
   template <class Act>
   __device__ __forceinline__ void store_through(const float (&df)[kTileRows][kPack],
                                                 const TileThread& me, const Tile& tile,
                                                 const BlockPlace& at, const Pack<T>* slot,
                                                 const float* constants, const ProductSums& sums,
-                                                float halved, Act activation) const {
-    float sum_t[2][kHalfPack] = {}, sum_t_xhat[2][kHalfPack] = {};
-    for_rows(at.c < in.channels ? tile : Tile{}, me.row, [&](int i, int64_t pixel) {
+                                                Act activation) const {
+    SinkSums<kHalfPack> sum[2];
+    for_rows(at.c < in.channels ? tile : Tile{}, me.row, [&](int i, int pixel) {
       Pack<T> grad, h;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
-        float x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack], act[kHalfPack];
+        const OperandConstants<kHalfPack> of(constants, sums.columns, at.column + half * kHalfPack);
+        float d[kHalfPack], x[kHalfPack], old[kHalfPack] = {}, value[kHalfPack], act[kHalfPack];
+#pragma unroll
+        for (int k = 0; k < kHalfPack; ++k) d[k] = df[i][half * kHalfPack + k];
         load_half(x, slot + i * kWarp, half);
         if (adds()) load_half(old, slot + (kTileRows + i) * kWarp, half);
-#pragma unroll
-        for (int k = 0; k < kHalfPack; ++k) {
-          const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
-          const float t = df[i][half * kHalfPack + k] * a.slope;
-          sum_t[half][k] += t;
-          sum_t_xhat[half][k] = fmaf(t, x[k] - of.mean[k], sum_t_xhat[half][k]);
-          value[k] = fmaf(t, halved * of.scale[k], old[k]);
-          act[k] = a.h;
-        }
+        sum[half].take(value, act, d, x, old, of, activation);
         half_of(grad, half) = vector_of<T>(value);
         half_of(h, half) = vector_of<T>(act);
       }
       store_vector(gradient_at(pixel, at.c), grad);
-      if (f) store_vector(f + pixel * in.channels + at.c, h);
+      if (f) store_vector(row_at(f + at.c, pixel, in.channels), h);
     });
+    float t[kPack], t_centred[kPack];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      sums.fold(0, me.warp, at.column + half * kHalfPack, sum_t[half]);
-      sums.fold(1, me.warp, at.column + half * kHalfPack, sum_t_xhat[half]);
+    for (int k = 0; k < kPack; ++k) {
+      t[k] = sum[k / kHalfPack].t[k % kHalfPack];
+      t_centred[k] = sum[k / kHalfPack].t_centred[k % kHalfPack];
     }
+    sums.fold_two(me.warp, at.column, t, t_centred);
   }
 };
 
@@ -278,8 +351,8 @@ struct GatedEpilogue {
   }
   __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
     if (c >= in.channels) return;
-    for_rows(tile, row, [&](int i, int64_t pixel) {
-      copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+    for_rows(tile, row, [&](int i, int pixel) {
+      copy_async(slot + i * kWarp, row_at(in.x + c, pixel, in.pitch));
     });
   }
 
@@ -289,11 +362,9 @@ struct GatedEpilogue {
     const Tile rows = at.c < in.channels ? tile : Tile{};
     const float* const gates = in.gate + int64_t{tile.image} * in.channels + at.c;
     if (in.act == Activation::silu)
-      store_gated(df, me, rows, at, slot, gates, constants, sums,
-                  [](float v) { return silu_with_slope_of_half(v); });
+      store_gated(df, me, rows, at, slot, gates, constants, sums, Through<Activation::silu>{});
     else
-      store_gated(df, me, rows, at, slot, gates, constants, sums,
-                  [act = in.act](float u) { return activate(act, u); });
+      store_gated(df, me, rows, at, slot, gates, constants, sums, ThroughAny{in.act});
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c,
@@ -320,16 +391,16 @@ struct GatedEpilogue {
                                               const BlockPlace& at, const Pack<T>* slot,
                                               const float* gates, const float* constants,
                                               const ProductSums& sums, Act activation) const {
-    float sum[kSums][2][kHalfPack] = {}, gate[2][kHalfPack] = {};
+    float sum[2][kPack] = {}, sum_xhat[2][kHalfPack] = {}, gate[2][kHalfPack] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       if (f && rows.rows > 0) load_floats(gate[half], gates + half * kHalfPack);
-    for_rows(rows, me.row, [&](int i, int64_t pixel) {
+    for_rows(rows, me.row, [&](int i, int pixel) {
       const Pack<T> dz = vector_of<T>(df[i]);
       Pack<T> gated;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const OperandHalf of(constants, sums.columns, at.column + half * kHalfPack);
+        const OperandConstants<kHalfPack> of(constants, sums.columns, at.column + half * kHalfPack);
         float x[kHalfPack], d[kHalfPack], value[kHalfPack];
         load_half(x, slot + i * kWarp, half);
         load_half(d, &dz, half);
@@ -337,21 +408,21 @@ struct GatedEpilogue {
         for (int k = 0; k < kHalfPack; ++k) {
           const Activated<float> a = activation(fmaf(of.scale[k], x[k], of.shift[k]));
           const float slope = d[k] * a.slope;
-          sum[0][half][k] = fmaf(d[k], a.h, sum[0][half][k]);
-          sum[1][half][k] += slope;
-          sum[2][half][k] = fmaf(slope, x[k] - of.mean[k], sum[2][half][k]);
+          const int both = half * kHalfPack + k;
+          sum[0][both] = fmaf(d[k], a.h, sum[0][both]);
+          sum[1][both] += slope;
+          sum_xhat[half][k] = fmaf(slope, x[k] - of.mean[k], sum_xhat[half][k]);
           value[k] = a.h * gate[half][k];
         }
         half_of(gated, half) = vector_of<T>(value);
       }
-      store_vector(sink.grad + pixel * sink.pitch + at.c, dz);
-      if (f) store_vector(f + pixel * in.channels + at.c, gated);
+      store_vector(row_at(sink.grad + at.c, pixel, sink.pitch), dz);
+      if (f) store_vector(row_at(f + at.c, pixel, in.channels), gated);
     });
+    sums.fold_two(me.warp, at.column, sum[0], sum[1]);
 #pragma unroll
-    for (int which = 0; which < kSums; ++which)
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        sums.fold(which, me.warp, at.column + half * kHalfPack, sum[which][half]);
+    for (int half = 0; half < 2; ++half)
+      sums.fold(2, me.warp, at.column + half * kHalfPack, sum_xhat[half]);
   }
 };
 

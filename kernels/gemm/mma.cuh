@@ -1,38 +1,9 @@
-// The instructions of a fused product: asynchronous copies into shared memory, and the matrix unit.
+// The instructions of the matrix unit in a fused product.
 #pragma once
 
-#include "kernels/vector.cuh"
+#include "kernels/packs.cuh"
 
 namespace engine::kernels {
-
-// Eight channels of a pixel in 16 bits each: 16 bytes, or four words of two.
-constexpr int kPack = 8;
-template <class T>
-using Pack = Vector<T, kPack>;
-
-template <class T>
-__device__ __forceinline__ uint32_t word_of(const Pack<T>& pack, int i) {
-  return reinterpret_cast<const uint32_t*>(&pack)[i];
-}
-
-extern __shared__ __align__(16) unsigned char dynamic_shared[];
-
-// Copies a pack, past L1. Whoever waits for the thread's groups may read it.
-template <class T>
-__device__ __forceinline__ void copy_async(Pack<T>* shared, const T* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-               "l"(global)
-               : "memory");
-}
-__device__ __forceinline__ void commit_copies() {
-  asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-// Until at most `Pending` of the thread's newest groups are under way.
-template <int Pending>
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
-}
 
 // c (16, 8) += a (16, 16) · b (16, 8). Thread (g, t) = (lane / 4, lane % 4) holds rows g and g + 8
 // of c at columns 2t and 2t + 1; of a, rows g and g + 8 at k = 2t, 2t + 1 (a0, a1) and 2t + 8,

@@ -27,9 +27,9 @@ __device__ __forceinline__ int channel_of_column(int g, int j) {
 // lane (g, t) holds the eight depths from 8t on of column g of result j. Zero beyond the ends.
 template <class T>
 __device__ __forceinline__ void stage_weight(Pack<T>* packs, const T* __restrict__ weight, int c0,
-                                             int channels, int depth, const ProductCut& cut) {
-  const int group_blocks = cut.columns / kProductBlock;
-  const int count = cut.depth_blocks * group_blocks * kBlockPacks;
+                                             int channels, int depth, int depth_blocks,
+                                             int group_blocks) {
+  const int count = depth_blocks * group_blocks * kBlockPacks;
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
     const int lane = i % kWarp, j = i / kWarp % 4, block = i / kBlockPacks;
     const int at = block / group_blocks, of = block - at * group_blocks;
@@ -47,11 +47,11 @@ __device__ __forceinline__ void stage_weight(Pack<T>* packs, const T* __restrict
 template <class T>
 __device__ __forceinline__ void stage_weight_transposed(Pack<T>* packs,
                                                         const T* __restrict__ weight, int c0,
-                                                        int channels, int depth,
-                                                        const ProductCut& cut) {
+                                                        int channels, int depth, int depth_blocks,
+                                                        int group_blocks) {
   constexpr int kPairs = kProductBlock / 2;
-  const int column_packs = cut.columns / kPack, group_blocks = cut.columns / kProductBlock;
-  const int count = cut.depth_blocks * column_packs * kPairs;
+  const int column_packs = group_blocks * (kProductBlock / kPack);
+  const int count = depth_blocks * column_packs * kPairs;
 #pragma unroll 4
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
     const int pair = i % kPairs, of = i / kPairs % column_packs, at = i / kPairs / column_packs;
@@ -117,7 +117,7 @@ class Feed {
 
   __device__ __forceinline__ static Tile tile_at(const ProductCut& cut, int tile) {
     const int image = tile / cut.strips, strip = tile - image * cut.strips;
-    return {int64_t{image} * cut.area + strip * kProductTile,
+    return {image * cut.area + strip * kProductTile,
             min(kProductTile, cut.area - strip * kProductTile), image};
   }
 
@@ -210,10 +210,13 @@ template <class Shape, class T, class Source, class Epilogue>
 __device__ __forceinline__ void stage_product(const ProductMemory<Shape, T, Epilogue>& memory,
                                               const Source& source, const Epilogue& epilogue,
                                               const T* weight, int c0, const ProductCut& cut) {
+  const int group_blocks = cut.columns / kProductBlock;
   if constexpr (Source::kBackward)
-    stage_weight_transposed(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut);
+    stage_weight_transposed(memory.weights, weight, c0, epilogue.channels(), source.depth(),
+                            cut.depth_blocks, group_blocks);
   else
-    stage_weight(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut);
+    stage_weight(memory.weights, weight, c0, epilogue.channels(), source.depth(), cut.depth_blocks,
+                 group_blocks);
   constexpr int kThreads = Shape::shape.warps * kWarp;
   for (int c = threadIdx.x; c < cut.depth_blocks * kProductBlock; c += kThreads) {
     const Folded folded = c < source.depth() ? source.constants(c) : Folded{0, 0};

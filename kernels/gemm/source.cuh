@@ -22,9 +22,20 @@ struct TileThread {
 
 // The pixels [first, first + rows) of a tile, and their image if tiles do not straddle images.
 struct Tile {
-  int64_t first;
-  int rows, image;
+  int first, rows, image;
 };
+
+// Row `row` of (rows, pitch), from the channel at `base` on. One product, in bytes: the compiler's
+// own is in elements, and shifted after it.
+template <class T>
+__device__ __forceinline__ T* row_at(T* base, int row, int pitch) {
+  int64_t bytes;
+  asm("mul.wide.s32 %0, %1, %2;"
+      : "=l"(bytes)
+      : "r"(row), "r"(pitch * static_cast<int>(sizeof(T))));
+  using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(base) + bytes);
+}
 
 // Calls use(i, pixel) for the thread's rows that the tile has.
 template <class Use>
@@ -116,8 +127,8 @@ struct OperandSource {
   }
   __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
     if (c >= in.channels) return;
-    for_rows(tile, row, [&](int i, int64_t pixel) {
-      copy_async(slot + i * kWarp, in.x + pixel * in.pitch + c);
+    for_rows(tile, row, [&](int i, int pixel) {
+      copy_async(slot + i * kWarp, row_at(in.x + c, pixel, in.pitch));
     });
   }
   // f, rounded, at channels [c, c + kPack), whose constants `scale` and `shift` are.
@@ -162,9 +173,10 @@ struct GradientSource {
   }
   __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
     if (c >= dy.channels) return;
-    for_rows(tile, row, [&](int i, int64_t pixel) {
-      copy_async(slot + i * kWarp, dy.grad + pixel * dy.pitch + c);
-      if (dy.normed()) copy_async(slot + (kTileRows + i) * kWarp, dy.x + pixel * dy.pitch + c);
+    for_rows(tile, row, [&](int i, int pixel) {
+      copy_async(slot + i * kWarp, row_at(dy.grad + c, pixel, dy.pitch));
+      if (dy.normed())
+        copy_async(slot + (kTileRows + i) * kWarp, row_at(dy.x + c, pixel, dy.pitch));
     });
   }
   // `leaves`: nobody else stores these channels of the tile.
@@ -183,8 +195,8 @@ struct GradientSource {
     for (int i = 0; i < kTileRows; ++i)
       value[i] = complete_pack(slot[i * kWarp], slot[(kTileRows + i) * kWarp], a, b);
     if (!dense || !leaves || c >= dy.channels) return;
-    for_rows(tile, row, [&](int i, int64_t pixel) {
-      store_vector(dense + pixel * dy.channels + c, value[i]);
+    for_rows(tile, row, [&](int i, int pixel) {
+      store_vector(row_at(dense + c, pixel, dy.channels), value[i]);
     });
   }
 };

@@ -14,6 +14,7 @@
 #include "kernels/gemm/source.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
+#include "kernels/merge_rows.cuh"
 
 namespace engine::kernels {
 namespace {
@@ -268,41 +269,6 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
       min(cut.columns.packs * kPack, cut.columns.channels - column0), cut.columns.channels);
 }
 
-constexpr int kMergeVectors = 32, kMergeShares = 8;
-
-// dweight = Σ over the splits, in order: each of kMergeShares threads takes every kMergeShares-th
-// split of four elements, and one of them adds what all have.
-__global__ void __launch_bounds__(kMergeVectors* kMergeShares)
-    merge_splits_kernel(float* __restrict__ dweight, const float* __restrict__ rows, int splits,
-                        int64_t elements) {
-  constexpr int kFloats = 4;
-  __shared__ double sums[kMergeShares][kFloats][kMergeVectors];
-  follow();
-  const int64_t at = (int64_t{blockIdx.x} * kMergeVectors + threadIdx.x) * kFloats;
-  double sum[kFloats] = {};
-  if (at < elements) {
-#pragma unroll 8
-    for (int split = threadIdx.y; split < splits; split += kMergeShares) {
-      float value[kFloats];
-      load_floats(value, rows + split * elements + at);
-#pragma unroll
-      for (int k = 0; k < kFloats; ++k) sum[k] += value[k];
-    }
-  }
-#pragma unroll
-  for (int k = 0; k < kFloats; ++k) sums[threadIdx.y][k][threadIdx.x] = sum[k];
-  __syncthreads();
-  if (threadIdx.y > 0 || at >= elements) return;
-  float total[kFloats];
-#pragma unroll
-  for (int k = 0; k < kFloats; ++k) {
-    double of_all = 0;
-    for (int share = 0; share < kMergeShares; ++share) of_all += sums[share][k][threadIdx.x];
-    total[k] = static_cast<float>(of_all);
-  }
-  *reinterpret_cast<float4*>(dweight + at) = *reinterpret_cast<const float4*>(total);
-}
-
 }  // namespace
 
 template <class T>
@@ -318,10 +284,7 @@ void PointwiseWgrad<T>::run(float* dweight, const GradientView<T>& dy, const Ope
            in, cut);
   });
   if (cut.splits == 1) return;
-  const int64_t elements = int64_t{dy.channels} * in.channels;
-  const int blocks = product_blocks(elements, 4 * kMergeVectors);
-  launch(merge_splits_kernel, blocks, dim3(kMergeVectors, kMergeShares), 0, stream, dweight,
-         partials, cut.splits, elements);
+  merge_rows(dweight, partials, cut.splits, int64_t{dy.channels} * in.channels, stream);
 }
 
 template struct PointwiseWgrad<__half>;

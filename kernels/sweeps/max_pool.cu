@@ -98,6 +98,7 @@ struct Columns {
 };
 
 constexpr int kNothing = INT_MIN;
+constexpr int kInfinity = 0x7f800000;  // NaN is larger
 
 // The columns of a strip of `Windows` windows: the last one of the strip before, then its own.
 // Columns and rows outside of the image hold its nearest pixels.
@@ -232,12 +233,12 @@ struct Winner {
   int key[kPair];
   uint32_t taps;
 
-  // The first of equals wins.
+  // The first of equals wins, but of NaN the last, as in PyTorch.
   __device__ __forceinline__ void meet(const int (&other)[kPair], uint32_t of) {
 #pragma unroll
     for (int k = 0; k < kPair; ++k) {
       const uint32_t replaced = __byte_perm(taps, of, k == 0 ? 0x3254 : 0x7610);  // one half of it
-      taps = other[k] > key[k] ? replaced : taps;
+      taps = other[k] > min(key[k], kInfinity) ? replaced : taps;
       key[k] = max(key[k], other[k]);
     }
   }

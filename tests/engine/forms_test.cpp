@@ -130,6 +130,7 @@ TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias
   g.conv(image, "deep", {.out = 4096});
   Value small = g.conv(image, "halved", {.out = 8, .kernel = 3, .stride = 2});
   small = g.conv(small, "small", {.out = 8});
+  g.conv(small, "wide", {.out = 136});
   g.conv(small, "biased", {.out = 8, .bias = true});
   g.conv(small, "odd", {.out = 12});
   g.conv(g.dropout(small, "dropped", 0.5f), "random gate", {.out = 8});
@@ -137,17 +138,19 @@ TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias
     return names_of(candidates(g, conv_of(g, name), direction, options));
   };
   for (Direction direction : {Direction::forward, Direction::backward}) {
-    const std::string fused =
-        direction == Direction::forward ? "fused pointwise" : "fused pointwise | mixed pointwise";
-    CHECK(names("large", direction, half) == fused + " | cuBLASLt");
-    CHECK(names("small", direction, half) == "cuBLASLt | " + fused);
-    CHECK(names("small", direction, with(half, ConvForm::fused)) == fused);
+    const bool forward = direction == Direction::forward;
+    const std::string first = forward ? "" : "joined pointwise | ",
+                      fused = forward ? "fused pointwise" : "fused pointwise | mixed pointwise";
+    CHECK(names("large", direction, half) == first + fused + " | cuBLASLt");
+    CHECK(names("small", direction, half) == first + "cuBLASLt | " + fused);
+    CHECK(names("small", direction, with(half, ConvForm::fused)) == first + fused);
     CHECK(names("small", direction, kCuda) == "cuBLASLt");
     for (const char* name : {"biased", "odd", "random gate"})
       CHECK(names(name, direction, half) == "cuBLASLt");
   }
   CHECK(names("deep", Direction::forward, half) == "fused pointwise | cuBLASLt");
   CHECK(names("deep", Direction::backward, half) == "cuBLASLt");
+  CHECK(names("wide", Direction::backward, half) == "cuBLASLt | fused pointwise | mixed pointwise");
 }
 
 TEST_CASE("the fused dense form wants 16 bits, ReLU or nothing, and a window that keeps the size") {

@@ -89,12 +89,27 @@ void check_row(const StepCase& row, const StepSize& size, Backend& backend,
   CHECK(equal(session.state(), before, graph));
 }
 
+// Of several NaN in a window, the last takes the gradient; so does PyTorch's max_pool2d(3, 2, 1).
+void check_pooled_nan(Backend& backend, SessionOptions options) {
+  Graph graph("pooled", 1e-5, 0.1);
+  const Value image = graph.input(3, 3, 1);
+  const Value pooled = graph.max_pool(graph.relu(image), "pool", 3, 2, 1);
+  graph.cross_entropy(graph.linear(graph.global_pool(pooled, "mean"), "linear", 2));
+  options.input_gradient = true;
+  NanRun run(graph, 1, backend, options);
+  run.pixels = {1, kNan, 2, kNan, 1, kNan, 2, 2, 2};
+  run.session.result(run.session.train(run.batch(), {}));
+  const std::vector<double> gradient = run.session.input_gradient(1);
+  for (size_t i = 0; i < gradient.size(); ++i) CHECK((gradient[i] == 0) == (i != 3 && i != 5));
+}
+
 }  // namespace
 
 void check_nan_propagates(Backend& backend, const SessionOptions& options) {
   const StepSize sizes[] = {{3, 2, 9, 6}, {16, 2, 8, 8}};
   for (const StepCase& row : step_cases())
     for (const StepSize& size : sizes) check_row(row, size, backend, options);
+  check_pooled_nan(backend, options);
 
   const Graph graph = make_graph(step_cases().front(), sizes[0]);
   NanRun run(graph, sizes[0].batch, backend, options);

@@ -28,7 +28,7 @@ void secure_standard_streams() {
   // A descriptor that is opened gets the lowest free number.
   for (int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
     if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) _exit(1);
-  std::signal(SIGPIPE, SIG_IGN);
+  for (const int fatal : {SIGPIPE, SIGXFSZ}) std::signal(fatal, SIG_IGN);
 }
 
 bool can_rewrite(std::FILE* stream) {

@@ -9,7 +9,8 @@ namespace engine {
 
 // At the start of the program: opens the standard streams that its caller has closed on /dev/null,
 // so that no file gets their numbers and what is meant for a reader; and lets writing to a pipe
-// that nobody reads fail instead of ending the program.
+// that nobody reads, or beyond the largest file that `ulimit -f` allows, fail instead of ending the
+// program.
 void secure_standard_streams();
 
 // Whether a line may be written over: a terminal, but not TERM=dumb.

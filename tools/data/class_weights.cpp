@@ -38,7 +38,9 @@ std::vector<double> read_weights_file(const std::string& path, const Dataset& tr
     const double weight = std::strtod(text.c_str(), &end);
     require(end != text.c_str() && *end == 0 && weight > 0 && std::isfinite(weight), Failure::data,
             "{}:{}: '{}' is no finite weight above 0", path, row.line, text);
-    weights[at - train.classes.begin()] = weight;
+    double& own = weights[at - train.classes.begin()];
+    require(own < 0, Failure::data, "{}:{}: a second weight of class '{}'", path, row.line, wanted);
+    own = weight;
   }
   for (size_t i = 0; i < weights.size(); ++i)
     require(weights[i] > 0, Failure::data, "{}: no weight for class '{}'", path, train.classes[i]);

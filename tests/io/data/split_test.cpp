@@ -15,6 +15,7 @@
 
 using namespace engine;
 using namespace engine::test;
+using namespace std::string_view_literals;
 namespace fs = std::filesystem;
 
 namespace {
@@ -72,6 +73,10 @@ TEST_CASE("CSV: what is wrong is told with its line") {
   CHECK(mentions(error("a,b\n1,\"2\n3,4\n"), "t.csv, line 2: a quote is never closed"));
   CHECK(mentions(error("a,b\n1,\"2\"3\n"), "t.csv, line 2: text behind a closing quote"));
   CHECK(mentions(error("a,b\n1,2\"3\n"), "t.csv, line 2: a quote inside"));
+  CHECK(mentions(error("a,b\r1,2\r"), "t.csv, line 1: a carriage return without a line feed"));
+  for (const std::string_view text : {"\xFF\xFE,\0b\0\n\0"sv, "\0a\0,\0b\0\n"sv})
+    CHECK(mentions(error(text), "t.csv, line 1: a NUL byte; of text, only UTF-8 is read"));
+  CHECK(mentions(error("a,b\n1,\"x\0\"\n"sv), "t.csv, line 2: a NUL byte"));
 }
 
 TEST_CASE("CSV: a field is bytes, as the name of a file may be") {

@@ -102,6 +102,11 @@ TEST_CASE("files that promise more than they hold are refused without memory for
   const size_t frame = whole.find("\xff\xc0");
   std::string jpeg = whole;
   for (const size_t at : {frame + 5, frame + 7}) jpeg.replace(at, 2, "\x34\x41");
+  // Half a gigabyte of text, the first of it.
+  const std::string pixel = png(1, 1, std::string(4, '\0'));
+  constexpr size_t kHeader = 33;  // signature and IHDR
+  const std::string text =
+      pixel.substr(0, kHeader) + big_endian(1 << 29) + "tEXta" + pixel.substr(kHeader);
   const std::vector<std::pair<std::string, std::string>> files = {
       {"gif", "GIF89a" + side + side + "\x80\0\0"s + std::string(6, '\0') + ',' +
                   std::string(4, '\0') + "\1\0\1\0\0\2\2\x44\1\0;"s},
@@ -112,6 +117,7 @@ TEST_CASE("files that promise more than they hold are refused without memory for
       {"pnm text", "P3 13377 13377 255 1 2 3"},
       {"png", png(13377, 13377, std::string(40'132, '\0'))},
       {"png data", png(16, 16, std::string(size_t{128} << 20, '\0'))},
+      {"png text", text},
       {"jpeg", jpeg},
   };
   for (const auto& [name, file] : files) {

@@ -1,6 +1,6 @@
-// Dense 3 × 3 convolutions, every direction, against the reference: images of less than a cell, of
-// several to a tile, of several tiles; channel counts that end within a chunk; slices; the same
-// bits in every run; and the cut.
+// Dense 3 × 3 convolutions, every direction, against the reference: images of less than a product,
+// of several to a tile, of several tiles; channel counts that end within a chunk or a group;
+// slices; the same bits in every run; and the cut.
 #include <array>
 
 #include "kernels/dense_tiles.h"
@@ -25,10 +25,10 @@ std::vector<Layer> layers() {
     return Layer{{batch, height, width, in[0], in[1], in[2]},
                  {batch, height, width, out[0], out[1], out[2]}};
   };
-  return {layer(1, 1, 1, {16, 16, 0}, {8, 8, 0}),      layer(3, 7, 7, {128, 128, 0}, {32, 96, 64}),
-          layer(9, 3, 5, {48, 56, 8}, {24, 24, 0}),    layer(2, 14, 14, {64, 64, 0}, {32, 40, 8}),
-          layer(2, 9, 75, {16, 32, 16}, {40, 40, 0}),  layer(1, 57, 13, {96, 96, 0}, {48, 64, 16}),
-          layer(2, 33, 31, {112, 112, 0}, {64, 64, 0})};
+  return {layer(1, 1, 1, {16, 16, 0}, {8, 8, 0}),     layer(3, 7, 7, {128, 128, 0}, {32, 96, 64}),
+          layer(9, 3, 5, {48, 56, 8}, {24, 24, 0}),   layer(2, 14, 14, {64, 64, 0}, {32, 40, 8}),
+          layer(2, 9, 75, {16, 32, 16}, {40, 40, 0}), layer(1, 57, 13, {96, 96, 0}, {48, 64, 16}),
+          layer(2, 33, 31, {64, 64, 0}, {64, 64, 0})};
 }
 
 std::vector<float> weights(const Layer& l) {
@@ -145,35 +145,53 @@ TEST_CASE_TEMPLATE("dense_dgrad", T, __half, __nv_bfloat16) {
 
 namespace {
 
-// Every pixel lies in one cell of one tile, what a cell reads is staged, the units have all tiles,
-// and the shared memory that is taken is there.
-void check_cut(const DenseCut& c, int most_units, const DeviceLimits& limits) {
-  const size_t pixels = size_t(c.batch) * c.height * c.width;
+// The pixel of the batch at position i of a tile, or −1.
+int pixel_at(const DenseCut& c, const DensePlace& place, int i) {
+  const int offset = dense_offset(c, i);
+  return offset != kDenseBorder && i >= place.begin && i < place.end ? place.pixel + offset : -1;
+}
+
+// The pixel a tap away, or −1 outside of the image.
+int neighbour(const DenseCut& c, int pixel, int tap) {
+  const int x = pixel % c.width + tap % 3 - 1, y = pixel / c.width % c.height + tap / 3 - 1;
+  const bool inside = x >= 0 && x < c.width && y >= 0 && y < c.height;
+  return inside ? pixel + (tap / 3 - 1) * c.width + tap % 3 - 1 : -1;
+}
+
+// Every pixel is one result of one tile, and is multiplied there; each of its taps is where the
+// tap's offset says, and nothing is if it lies outside of the image; nor is there anything where
+// products reach beyond; the units have all tiles; and the shared memory that is taken is there.
+// Products are of `depth` positions, which end `ahead` or more behind the last result.
+void check_cut(const DenseCut& c, int depth, int ahead, int most_units,
+               const DeviceLimits& limits) {
+  const int64_t pixels = int64_t{c.batch} * c.height * c.width;
   CAPTURE(c.batch);
   CAPTURE(c.height);
   CAPTURE(c.width);
-  std::vector<int> met(pixels), alone(pixels);
-  int furthest = 0;
+  std::vector<int> met(pixels);
+  int64_t wrong = 0;
   for (int tile = 0; tile < c.tiles; ++tile) {
     const DensePlace place = dense_place(c, tile);
-    for (int cell = 0; cell < c.cells(); ++cell)
-      for (int i = 0; i < kDenseRows * kDenseWidth; ++i) {
-        const int y = i / kDenseWidth, x = i % kDenseWidth;
-        const int at = dense_corner(c, cell) + (y + 1) * c.pitch + x + 1;
-        furthest = std::max(furthest, at + c.pitch + 1);
-        if (const int pixel = dense_staged(c, place, at); pixel >= 0) ++met[pixel];
-      }
-    for (int at = 0; at < dense_cell_pixels(c); ++at)
-      if (const int pixel = dense_of_cell(c, place, at); pixel >= 0) ++alone[pixel];
+    for (int i = 0; i < place.last; ++i) {
+      const int pixel = pixel_at(c, place, i);
+      if (i < c.first() || pixel < 0) continue;
+      ++met[pixel];
+      wrong += i + ahead >= c.first() + c.products * depth;
+      for (int tap = 0; tap < kDenseTaps; ++tap)
+        wrong += pixel_at(c, place, i + (tap / 3 - 1) * c.pitch + tap % 3 - 1) !=
+                 neighbour(c, pixel, tap);
+    }
+    for (int i = c.staged(); i < c.plane; ++i) wrong += pixel_at(c, place, i) >= 0;
   }
-  size_t count = 0;
+  int64_t count = 0;
   for (int unit = 0; unit < c.units; ++unit) count += dense_count(c, unit);
-  CHECK(std::count(met.begin(), met.end(), 1) == int64_t(pixels));
-  CHECK(std::count(alone.begin(), alone.end(), 1) == int64_t(pixels));
+  CHECK(std::count(met.begin(), met.end(), 1) == pixels);
+  CHECK(wrong == 0);
   CHECK(count == pixels);
-  CHECK(furthest < c.staged);
-  CHECK(c.cells() <= 2 * c.shape.pixels);
+  CHECK(c.staged() <= c.plane);
+  CHECK(2 * c.first() + c.products * depth <= c.plane);
   CHECK(c.units * c.per >= c.tiles);
+  CHECK((c.units - 1) * c.per < c.tiles);
   CHECK(c.units <= most_units);
   CHECK(c.shared <= limits.shared_bytes - limits.reserved_bytes);
 }
@@ -184,25 +202,26 @@ TEST_CASE("the cut of dense convolutions") {
   const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
   int cuts = 0;
   for (const DeviceLimits& l : {limits, a100})
-    for (const int batch : {1, 3, 64})
+    for (const int batch : {1, 3, 16})
       for (const int height : {1, 7, 14, 57})
         for (const int width : {1, 7, 28, 56, 150})
-          for (const int channels : {16, 128, 192})
-            for (const int outs : {8, 32, 48, 64}) {
-              if (!dense_fits(batch, height, width, channels, outs, l)) continue;
-              ++cuts;
-              const int64_t pixels = int64_t{batch} * height * width;
-              const auto cut_by = [&](auto cut) {
-                return cut(batch, height, width, channels, outs, l);
-              };
-              const DenseCut forward = cut_by(dense_forward_cut), dgrad = cut_by(dense_dgrad_cut),
-                             wgrad = cut_by(dense_wgrad_cut);
-              check_cut(forward, partial_rows(pixels, outs), l);
-              check_cut(dgrad, partial_rows(pixels, channels), l);
-              check_cut(wgrad, l.multiprocessors, l);
-              for (const DenseCut& c : {forward, dgrad})
-                CHECK(c.staged * kDensePacks <= 32 * c.shape.threads());
-              CHECK(wgrad.staged * kDensePacks <= 32 * kDenseWgradThreads);
-            }
-  CHECK(cuts > 700);
+          for (const auto& [channels, outs] :
+               {std::pair{16, 8}, {128, 32}, {192, 48}, {96, 48}, {64, 64}}) {
+            if (!dense_fits(batch, height, width, channels, outs, l)) continue;
+            ++cuts;
+            const int64_t pixels = int64_t{batch} * height * width;
+            const auto cut_by = [&](auto cut) {
+              return cut(batch, height, width, channels, outs, l);
+            };
+            const DenseCut forward = cut_by(dense_forward_cut), dgrad = cut_by(dense_dgrad_cut),
+                           wgrad = cut_by(dense_wgrad_cut);
+            check_cut(forward, kDenseRows, 0, partial_rows(pixels, outs), l);
+            check_cut(dgrad, kDenseRows, 0, partial_rows(pixels, channels), l);
+            check_cut(wgrad, kDenseWgradDepth, 2, l.multiprocessors, l);
+            CHECK(forward.products <= dense_most_products(dense_columns(outs)));
+            CHECK(forward.staged() <= kDenseMostStaged);
+            CHECK(dgrad.staged() <= kDenseMostStaged);
+            CHECK(wgrad.staged() <= kDenseWgradStaged);
+          }
+  CHECK(cuts > 250);
 }

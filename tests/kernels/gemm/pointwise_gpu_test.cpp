@@ -1,6 +1,7 @@
-// Pointwise convolutions as fused products, all three, against the reference: every shape of
+// Pointwise convolutions as fused products, alone and joined, against the reference: every shape of
 // the kernel, ragged tiles, channel counts that are multiples of 8 alone, slices, every operand and
 // gradient that they take; the same bits in every run; and the cuts.
+#include "kernels/joined_tiles.h"
 #include "kernels/product.h"
 #include "tests/kernels/gpu.h"
 
@@ -31,7 +32,9 @@ std::vector<Layer> layers() {
           layer(2, 9, 13, slice(136, 136, 0), slice(88, 88, 0)),
           layer(1, 17, 19, slice(96, 96, 0), slice(232, 240, 8)),
           layer(2, 33, 31, slice(64, 160, 96), slice(128, 128, 0)),
-          layer(5, 4, 8, slice(200, 200, 0), slice(128, 160, 32))};
+          layer(5, 4, 8, slice(200, 200, 0), slice(128, 160, 32)),
+          layer(3, 11, 9, slice(104, 120, 16), slice(120, 120, 0)),
+          layer(2, 37, 29, slice(296, 320, 24), slice(128, 128, 0))};
 }
 
 std::vector<float> weights(const Layer& l) {
@@ -86,6 +89,7 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, true},
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, false},
       {{true, Activation::relu, GateKind::none}, true, Write::add, true},
+      {{true, Activation::relu, GateKind::none}, false, Write::add, false},
       {{true, Activation::silu, GateKind::none}, true, Write::assign, true},
       {{true, Activation::relu6, GateKind::none}, false, Write::add, false},
       {{true, Activation::none, GateKind::none}, true, Write::add, true},
@@ -178,6 +182,101 @@ TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
     }
 }
 
+// Groups of one to four sets of channels, ragged ones, and several tiles of a unit.
+std::vector<Layer> joined_layers() {
+  std::vector<Layer> all;
+  for (const Layer& l : layers())
+    if (joined_fits(l.in.pixels(), l.in.channels, l.out.channels, kernels::device_limits()))
+      all.push_back(l);
+  all.push_back(layer(2, 21, 19, {1, 1, 1, 160, 160, 0}, {1, 1, 1, 128, 128, 0}));
+  all.push_back(layer(3, 9, 9, {1, 1, 1, 352, 352, 0}, {1, 1, 1, 72, 72, 0}));
+  all.push_back(layer(4, 65, 63, {1, 1, 1, 64, 64, 0}, {1, 1, 1, 128, 136, 8}));
+  return all;
+}
+
+TEST_CASE_TEMPLATE("pointwise_joined", T, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  struct Options {
+    OperandOptions in;
+    bool normed;
+    Write how;
+  };
+  const std::vector<Options> options = {
+      {{true, Activation::relu, GateKind::none}, true, Write::add},
+      {{true, Activation::silu, GateKind::none}, true, Write::assign},
+      {{true, Activation::relu6, GateKind::none}, false, Write::add},
+      {{true, Activation::none, GateKind::none}, true, Write::assign},
+      {{false, Activation::none, GateKind::none}, false, Write::assign},
+      {{false, Activation::none, GateKind::none}, true, Write::add}};
+  for (const Layer& l : joined_layers())
+    for (const Options& o : options) {
+      OperandCase<T> in(l.in, o.in, 1);
+      GradientCase<T> dy(l.out, {o.normed, false}, 30);
+      SinkCase<T> sink(in, o.how), again(in, o.how);
+      Mirror<T> weight(weights(l));
+      const size_t elements = size_t(l.in.channels) * l.out.channels;
+      Mirror<float> dweight(elements, 9.f), dweight_again(elements, 9.f);  // overwritten
+      const SweepScratch scratch(l.in);
+      const DeviceArray<float> rows(joined_rows(
+          joined_cut(l.in.pixels(), l.in.channels, l.out.channels, kernels::device_limits()),
+          l.in.channels, l.out.channels));
+      const auto run = [&](SinkCase<T>& to, Mirror<float>& to_weight) {
+        kernels::PointwiseJoined<T>::run(to.device_view(), to_weight.device(), dy.device_view(),
+                                         in.device_view(), weight.device(), rows.data(),
+                                         scratch.view(), nullptr);
+      };
+      run(sink, dweight);
+      run(again, dweight_again);
+      const std::vector<double> gradient =
+          as_multiplied<T>(reference::load_gradient(dy.host_view()));
+      reference::store_gradient(
+          sink.host_view(),
+          reference::convolve_transposed(gradient, weight.host(), in.host_view(), dy.host_view(),
+                                         kPoint, false),
+          in.host_view());
+      reference::convolve_weight(dweight.host(), gradient,
+                                 as_multiplied<T>(reference::load_operand(in.host_view())),
+                                 in.host_view(), dy.host_view(), kPoint, false);
+      CAPTURE(l.in.channels);
+      CAPTURE(l.out.channels);
+      const double df = std::sqrt(double(l.out.channels) / l.in.channels);
+      const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
+      const double sums = std::sqrt(double(l.in.pixels()));
+      sink.check("G", 4 + 4 * df, 8 * ulp * df * sums);
+      Tolerance allowed = sum_tolerance(double(l.in.pixels()));
+      allowed.absolute += 8 * ulp * sums;
+      dweight.check(allowed, "dweight");
+      CHECK(same_bits(sink.grad.download(), again.grad.download()));
+      CHECK(same_bits(sink.sums(), again.sums()));
+      CHECK(same_bits(dweight.download(), dweight_again.download()));
+    }
+}
+
+// Every tile lies in one unit, every set of channels in one group, and the shared memory that is
+// taken is there.
+TEST_CASE("the cut of joined products") {
+  const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
+  int cuts = 0;
+  for (const DeviceLimits& l : {limits, a100})
+    for (const int64_t pixels : {1, 33, 6272, 100352, 401408})
+      for (const int outs : {8, 24, 64, 128})
+        for (const int channels : {8, 64, 96, 160, 224, 512, 992}) {
+          if (!joined_fits(pixels, channels, outs, l)) continue;
+          ++cuts;
+          const JoinedCut c = joined_cut(pixels, channels, outs, l);
+          CHECK(int64_t{c.tiles} * kJoinedTile >= pixels);
+          CHECK(c.units * c.per >= c.tiles);
+          CHECK((c.units - 1) * c.per < c.tiles);
+          CHECK(c.groups * c.units <= l.multiprocessors);
+          CHECK(c.groups * c.columns() >= channels);
+          CHECK((c.groups - 1) * c.columns() < channels);
+          CHECK(c.sets <= kJoinedWarpgroups);
+          CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
+          CHECK(joined_rows(c, channels, outs) * int64_t{sizeof(float)} <= l.l2_bytes);
+        }
+  CHECK(cuts > 200);
+}
+
 // Every tile lies in one unit, every channel in one group, and the shared memory that is taken is
 // there.
 TEST_CASE("the cut of fused products") {
@@ -218,6 +317,25 @@ TEST_CASE("the cut of fused products") {
               CHECK((c.groups - 1) * c.columns < channels);
               CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
             }
+}
+
+// Every pixel lies in one unit, every block of channels in one group, and two thread blocks fit.
+TEST_CASE("the cut of products whose warps keep their channels") {
+  const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
+  for (const DeviceLimits& l : {limits, a100})
+    for (const int64_t pixels : {1, 33, 6272, 100352, 401408, 12845056})
+      for (const int channels : {40, 64, 72, 104, 136, 224, 256, 264, 992, 2304})
+        for (const int streams : {1, 2}) {
+          const KeptCut c = kept_cut(pixels, channels, streams, l);
+          CHECK(c.blocks * c.groups * kProductBlock >= channels);
+          CHECK(c.blocks * (c.groups - 1) * kProductBlock < channels);
+          CHECK(c.blocks * c.row_groups <= kKeptWarps);
+          CHECK(c.per % c.rows == 0);
+          CHECK(int64_t{c.per} * c.units >= pixels);
+          CHECK(int64_t{c.per} * (c.units - 1) < pixels);
+          CHECK(c.units <= partial_rows(pixels, channels));
+          CHECK(kKeptBlocks * (c.shared + l.reserved_bytes) <= l.shared_bytes);
+        }
 }
 
 // Every channel lies in one block, every pixel in one split and in the step of one thread, and the

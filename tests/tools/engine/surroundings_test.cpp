@@ -106,6 +106,15 @@ TEST_CASE("output that cannot be written is an error, unless its reader has seen
   CHECK(closed.err.empty());
 }
 
+TEST_CASE("a limit on the size of files is an error that names the file") {
+  const Digits digits;
+  const Shell limited =
+      shell(digits.folder.path(), "ulimit -f 1000; exec \"$engine\" " + digits.train("run"));
+  CHECK(limited.code == 3);
+  CHECK(mentions(limited.err, ".safetensors: cannot write"));
+  CHECK(mentions(limited.err, "File too large"));
+}
+
 TEST_CASE("names that are not UTF-8 train, and come back from every file of the run") {
   const Digits digits;
   fs::rename(digits.set / "train/0", digits.set / "train/caf\xE9");

@@ -141,6 +141,8 @@ TEST_CASE("class weights: scikit-learn's balanced, or a file that names every cl
     CHECK(mentions(mistake(fmt::format("class,weight\na,1\n\"b,c\",{}\n", value).c_str()),
                    fmt::format("'{}' is no finite weight above 0", value)));
   CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",1\nd,1\n"), "weights.csv:4: no class 'd'"));
+  CHECK(mentions(mistake("class,weight\na,1\n\"b,c\",1\na,2\n"),
+                 "weights.csv:4: a second weight of class 'a'"));
 }
 
 TEST_CASE("early stop: patience, least improvement, and figures of another image size anew") {

@@ -1,4 +1,4 @@
-// The instructions of the banded kernels: matrices of 8 × 8 values of 16 bits to and from shared
+// The instructions of the matrix units: matrices of 8 × 8 values of 16 bits to and from shared
 // memory, their products in float, and the conversions of four channels. sm_80; stmatrix sm_90.
 #pragma once
 
