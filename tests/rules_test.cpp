@@ -112,6 +112,7 @@ const Rule kRules[] = {
     // What io shares with the engine stands below both.
     {"engine/(error|tensor|rng)\\..*", "engine/(error|tensor|rng)\\.h|kernels/random\\.h",
      "fmt/.*"},
+    {"engine/open_module\\..*", "engine/open_module\\.h", "fmt/.*|dlfcn\\.h"},
     // What the module shows of itself is free of CUDA.
     {"engine/cuda/(module|bench|trace)\\.h", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
      "fmt/.*"},
@@ -124,9 +125,8 @@ const Rule kRules[] = {
     {"engine/wire/.*", "engine/(wire/)?[^/]*",
      "fmt/.*|unistd\\.h|fcntl\\.h|poll\\.h|netdb\\.h|netinet/.*|sys/.*"},
     {"engine/mpi/.*", "engine/[^/]*|engine/mpi/.*", "fmt/.*|mpi\\.h"},
-    {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*|dlfcn\\.h"},
-    {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
-     "fmt/.*|dlfcn\\.h"},
+    {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*"},
+    {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h", "fmt/.*"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
@@ -136,8 +136,12 @@ const Rule kRules[] = {
     {"kernels/gemm/.*", "kernels/(gemm/)?[^/]*", kDevice},
     {"kernels/.*", "kernels/[^/]*", kDevice},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
+    {"io/files/download\\..*", "io/(files|download)/[^/]*|engine/(error|open_module)\\.h",
+     "fmt/.*"},
+    {"io/download/.*", "io/(files|download)/[^/]*|engine/error\\.h",
+     "fmt/.*|curl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
-     "fmt/.*|openssl/.*|curl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
+     "fmt/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
      "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|gif_lib\\.h|tiffio\\.h|webp/"
      ".*|ft2build\\.h|freetype/.*|nlohmann/.*|"
@@ -149,7 +153,8 @@ const Rule kRules[] = {
     // The floors of tools, from below.
     {"tools/cli/.*", "tools/cli/.*|engine/error\\.h|io/files/(utf8|json_depth)\\.h", kText},
     {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*",
-     "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
+     "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|curl/"
+     "curlver\\.h|jconfig\\.h|oneapi/dnnl/"
      "dnnl_version\\.h|"
      "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|gif_lib\\.h|tiffvers\\.h|webp/.*|"
      "ft2build\\.h|freetype/.*"},

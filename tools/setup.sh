@@ -15,9 +15,9 @@ build_packages=(
   doctest-dev
   libopenmpi-dev                               # CPU ranks on several machines, through MPI
 )
+plot_packages=(python3-matplotlib)             # tools/plots; nothing else needs it
 test_packages=(                                # what our images and files are compared with
   python3-numpy python3-pil python3-torch python3-torchvision
-  python3-matplotlib                           # tools/plots; nothing else needs it
   openmpi-bin                                  # mpirun
 )
 bundle_packages=(patchelf)
