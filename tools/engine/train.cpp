@@ -22,6 +22,7 @@
 #include "tools/machine/processes.h"
 #include "tools/machine/spawn.h"
 #include "tools/train/equal_ranks.h"
+#include "tools/train/run_flags.h"
 #include "tools/train/test_fault.h"
 #include "tools/train/train_options.h"
 #include "tools/train/trainer.h"
@@ -44,9 +45,7 @@ void find_folder(TrainOptions& o) {
   const fs::file_status status = fs::status(o.resume, error);
   require(fs::exists(status), Failure::usage, "--resume {}: there is no such file or folder",
           o.resume);
-  if (o.out.empty())
-    o.out = fs::is_directory(status) ? fs::path(o.resume)
-                                     : fs::absolute(o.resume).parent_path().parent_path();
+  if (o.out.empty()) o.out = run_of(o.resume);
 }
 
 // What an interrupted save has left is removed if the folder is ours, which is locked.
@@ -306,15 +305,32 @@ std::vector<std::string> words_of(const Command& command) {
 }
 
 }  // namespace
+// The flags of the run that --resume names, where it names one, and those of the command line,
+// which win.
+std::optional<TrainOptions> read_options(const Command& command) {
+  std::optional<TrainOptions> given = parse_options<TrainOptions>(command);
+  if (!given || given->resume.empty() || given->resume == "auto") return given;
+  const std::optional<Config> before = latest_flags(run_of(given->resume));
+  if (!before) return given;
+  TrainOptions resumed;
+  GeneralOptions general;
+  const Flags flags(resumed, general);
+  parse_flags(flags, {}, before);
+  parse_flags(flags, command.arguments, read_config(command.arguments));
+  return resumed;
+}
+
 
 int train(const Command& command) {
-  auto options = parse_options<TrainOptions>(command);
+  auto options = read_options(command);
   if (!options) return 0;
   TrainOptions& o = *options;
   if (o.plan_only) o.launch = RankLaunch::thread;
   if (const int processes = processes_to_start(o); processes > 1)
     return run_processes(processes, words_of(command));
-  const Flags flags(o);
+  TrainOptions kept = o;
+  const Flags flags(kept);
+  make_paths_absolute(flags);
   if (!o.plan_only) catch_stop_signals();  // else there is nothing to save
   const Ranks ranks = o.plan_only ? choose_ranks(o) : join_ranks(o, stop_requested);
   if (!ranks.leads()) fall_silent();

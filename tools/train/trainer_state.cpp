@@ -4,11 +4,13 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "engine/error.h"
 #include "tools/cli/clock.h"
+#include "tools/cli/shell.h"
 #include "tools/cli/signals.h"
 #include "tools/train/equal_ranks.h"
 #include "tools/train/trainer.h"
@@ -16,6 +18,8 @@
 namespace engine {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 // Lets this thread, and those it starts, run where loading and computing leave room.
 void give_way() {
@@ -127,9 +131,9 @@ void Trainer::leave(const std::string& when) {
   finish_saving();
   // A launcher may end all processes with the first: none goes before everything is saved.
   communicator_.group->barrier(communicator_.rank);
-  fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on",
+  fail(Failure::preempted, "stopped by {} {}; to go on: engine train --resume {}",
        stop_requested() ? stop_signal_name() : "another process", when,
-       shared_.run.path().string());
+       shell_word(fs::absolute(shared_.run.path()).lexically_normal().string()));
 }
 
 // Moves the state over to a session of another image size.
