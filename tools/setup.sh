@@ -11,7 +11,7 @@ build_packages=(
   libfreetype-dev fonts-dejavu-core            # text on pictures
   zlib1g-dev libssl-dev                        # weight files and their checksums
   libcurl4-openssl-dev ca-certificates         # weight files that are fetched
-  libfmt-dev nlohmann-json3-dev
+  libfmt-dev nlohmann-json3-dev libyaml-cpp-dev
   doctest-dev
   libopenmpi-dev                               # CPU ranks on several machines, through MPI
 )

@@ -255,6 +255,11 @@ void train_ranks(TrainShared& shared, const Ranks& ranks, const TrainOptions& o)
   }
 }
 
+void print_plan(const DryRun& plan) {
+  print_to_stdout(plan.text);
+  require(plan.obstacle.empty(), Failure::memory, "does not fit: {}", plan.obstacle);
+}
+
 void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Command& command) {
   TrainConfig c = train_config(o, ranks);
   c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
@@ -268,7 +273,9 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   c.norm_epsilon = start.norm_epsilon;
   check_model(c);
   TrainingData data = load_data(c, o, ranks);
-  if (o.plan_only) return print_to_stdout(dry_run(c, o, data));
+  if (start.weights) check_start(training_graph(c, data, c.preprocess.crop), *start.weights);
+  if (o.plan_only) return print_plan(dry_run(c, o, data));
+  check_memory(c, data, ranks);
 
   RunIdentity identity = run_identity(c, data, flags, ranks.world());
   check_equal_runs(ranks, identity, start.checkpoint);
@@ -298,13 +305,6 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
                   shared.run.weights("best").string()));
 }
 
-std::vector<std::string> words_of(const Command& command) {
-  std::vector<std::string> words = {command.verb};
-  words.insert(words.end(), command.arguments.begin(), command.arguments.end());
-  return words;
-}
-
-}  // namespace
 // The flags of the run that --resume names, where it names one, and those of the command line,
 // which win.
 std::optional<TrainOptions> read_options(const Command& command) {
@@ -320,6 +320,13 @@ std::optional<TrainOptions> read_options(const Command& command) {
   return resumed;
 }
 
+std::vector<std::string> words_of(const Command& command) {
+  std::vector<std::string> words = {command.verb};
+  words.insert(words.end(), command.arguments.begin(), command.arguments.end());
+  return words;
+}
+
+}  // namespace
 
 int train(const Command& command) {
   auto options = read_options(command);

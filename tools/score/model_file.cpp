@@ -127,6 +127,10 @@ void load_model_file(Session& session, const ModelFile& m) {
   session.load(m.file.tensors);
 }
 
+void check_start(const Graph& graph, const ModelFile& m) {
+  match_weights(m.file, expected_tensors(graph), m.path);
+}
+
 std::string start_from(Session& session, const ModelFile& m,
                        const std::vector<std::string>& classes, uint64_t seed) {
   const Graph& graph = session.graph();

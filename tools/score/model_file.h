@@ -55,6 +55,10 @@ void check_model_file(const Graph& graph, const ModelFile& file);
 // Loads every tensor. Error(weights) if the head is not of the graph's size.
 void load_model_file(Session& session, const ModelFile& file);
 
+// Throws Error(weights) if a training of the graph cannot start from the file: tensors other than
+// those of the head differ.
+void check_start(const Graph& graph, const ModelFile& file);
+
 // Loads what a training of `classes` starts from. A head whose names are these in another order is
 // put into their order; a head of other names or of another size, or none, starts anew, from
 // `seed`. Returns a line that says what became of the head; empty if it is as in the file.

@@ -27,6 +27,11 @@ void give_way() {
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
 }
 
+// Enough of a digest to tell two runs apart on the screen; metrics.jsonl has all of it.
+std::string short_digest(const std::string& digest) {
+  return digest.substr(0, 12);
+}
+
 }  // namespace
 
 void Trainer::load_state() {
@@ -69,7 +74,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
         at_.epoch * updates_per_epoch() + at_.position / (batch_of_all() * config_.accumulate);
   reporter_.log_resume(at_);
   reporter_.say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
-                            checkpoint.digest));
+                            short_digest(checkpoint.digest)));
   if (!config_.deterministic && backend_->info().kind == BackendKind::cuda)
     reporter_.say("without --deterministic the last bits may differ from an undisturbed run's");
   if (leads() && at_.validated == at_.step)  // the interruption may have come before that
@@ -118,7 +123,7 @@ void Trainer::save(bool weights) {
 void Trainer::finish_saving() {
   if (!saving_.valid()) return;
   const Saved saved = saving_.get();
-  reporter_.say(fmt::format("step {}: state sha256 {}", saved.step, saved.digest));
+  reporter_.say(fmt::format("step {}: state sha256 {}", saved.step, short_digest(saved.digest)));
 }
 
 void Trainer::report_saved() {

@@ -76,6 +76,12 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(written.back() == "epoch 2/2 step 41/50  2.0 img/s  wait 0.0%  eta 0:45\n");
 }
 
+TEST_CASE_FIXTURE(Fixture, "where other epochs follow, the line tells how long the run takes") {
+  Progress progress("epoch 1/3", 50, 0, output(false), 100);
+  now += 5, progress.step(10, 0);
+  CHECK(written.back() == "epoch 1/3 step 1/50  2.0 img/s  wait 0.0%  eta 4:05, run 12:25\n");
+}
+
 TEST_CASE_FIXTURE(Fixture,
                   "a live line is rewritten, cut to the width, and makes room for other lines") {
   columns = 25;
