@@ -85,7 +85,8 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
           {"libcurl", LIBCURL_VERSION},
           {"fmt", dotted(FMT_VERSION / 10'000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
           {"nlohmann_json", dotted(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
-                                   NLOHMANN_JSON_VERSION_PATCH)}};
+                                   NLOHMANN_JSON_VERSION_PATCH)},
+          {"yaml-cpp", ENGINE_YAML_CPP}};
 }
 
 std::vector<std::pair<std::string, std::string>> launch_variables() {
