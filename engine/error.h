@@ -19,6 +19,7 @@ enum class Failure {
   memory = 6,      // a plan that does not fit
   collective = 7,  // a peer timed out or was lost
   check = 8,       // parity or a verification failed
+  network = 9,     // a file did not come from its server: offline, refused, cut off
   preempted = 75,  // stopped by a signal, checkpoint saved (EX_TEMPFAIL)
 };
 

@@ -112,6 +112,7 @@ const Rule kRules[] = {
     // What io shares with the engine stands below both.
     {"engine/(error|tensor|rng)\\..*", "engine/(error|tensor|rng)\\.h|kernels/random\\.h",
      "fmt/.*"},
+    {"engine/open_module\\..*", "engine/open_module\\.h", "fmt/.*|dlfcn\\.h"},
     // What the module shows of itself is free of CUDA.
     {"engine/cuda/(module|bench|trace)\\.h", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
      "fmt/.*"},
@@ -124,9 +125,8 @@ const Rule kRules[] = {
     {"engine/wire/.*", "engine/(wire/)?[^/]*",
      "fmt/.*|unistd\\.h|fcntl\\.h|poll\\.h|netdb\\.h|netinet/.*|sys/.*"},
     {"engine/mpi/.*", "engine/[^/]*|engine/mpi/.*", "fmt/.*|mpi\\.h"},
-    {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*|dlfcn\\.h"},
-    {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
-     "fmt/.*|dlfcn\\.h"},
+    {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*"},
+    {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h", "fmt/.*"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
@@ -136,6 +136,10 @@ const Rule kRules[] = {
     {"kernels/gemm/.*", "kernels/(gemm/)?[^/]*", kDevice},
     {"kernels/.*", "kernels/[^/]*", kDevice},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},
+    {"io/files/download\\..*", "io/(files|download)/[^/]*|engine/(error|open_module)\\.h",
+     "fmt/.*"},
+    {"io/download/.*", "io/(files|download)/[^/]*|engine/error\\.h",
+     "fmt/.*|curl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/files/.*", "io/files/[^/]*|engine/(error|tensor)\\.h",
      "fmt/.*|nlohmann/.*|openssl/.*|unistd\\.h|fcntl\\.h|sys/.*"},
     {"io/images/.*", "io/(files|images)/[^/]*|engine/(error|rng)\\.h|kernels/color\\.h",
@@ -143,13 +147,16 @@ const Rule kRules[] = {
      ".*|ft2build\\.h|freetype/.*|nlohmann/.*|"
      "immintrin\\.h"},
     {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|tensor)\\.h",
-     "fmt/.*|zlib\\.h|nlohmann/.*"},
+     "fmt/.*|zlib\\.h|nlohmann/.*|unistd\\.h"},
     {"io/data/.*", "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random)\\.h",
      "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
     // The floors of tools, from below.
+    {"tools/cli/yaml\\..*", "tools/cli/yaml\\.h|engine/error\\.h|io/files/(utf8|json)\\.h",
+     "fmt/.*|nlohmann/.*|yaml-cpp/.*"},
     {"tools/cli/.*", "tools/cli/.*|engine/error\\.h|io/files/(utf8|json)\\.h", kText},
     {"tools/machine/.*", "tools/(cli|machine)/.*|engine/(wire/)?[^/]*|io/files/json\\.h",
-     "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|jconfig\\.h|oneapi/dnnl/"
+     "fmt/.*|nlohmann/.*|unistd\\.h|signal\\.h|sys/.*|sched\\.h|dlfcn\\.h|curl/"
+     "curlver\\.h|jconfig\\.h|oneapi/dnnl/"
      "dnnl_version\\.h|"
      "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|gif_lib\\.h|tiffvers\\.h|webp/.*|"
      "ft2build\\.h|freetype/.*"},

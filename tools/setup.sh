@@ -10,13 +10,14 @@ build_packages=(
   libtiff-dev libwebp-dev libstb-dev
   libfreetype-dev fonts-dejavu-core            # text on pictures
   zlib1g-dev libssl-dev                        # weight files and their checksums
-  libfmt-dev nlohmann-json3-dev
+  libcurl4-openssl-dev ca-certificates         # weight files that are fetched
+  libfmt-dev nlohmann-json3-dev libyaml-cpp-dev
   doctest-dev
   libopenmpi-dev                               # CPU ranks on several machines, through MPI
 )
+plot_packages=(python3-matplotlib)             # tools/plots; nothing else needs it
 test_packages=(                                # what our images and files are compared with
   python3-numpy python3-pil python3-torch python3-torchvision
-  python3-matplotlib                           # tools/plots; nothing else needs it
   openmpi-bin                                  # mpirun
 )
 bundle_packages=(patchelf)

@@ -16,7 +16,7 @@ build=build/$preset
 
 heading "Packages"
 SECONDS=0
-install "${build_packages[@]}" "${test_packages[@]}"
+install "${build_packages[@]}" "${plot_packages[@]}" "${test_packages[@]}"
 installing=$SECONDS
 
 heading "Build ($preset)"

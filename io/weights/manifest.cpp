@@ -22,10 +22,19 @@ ManifestEntry parse_entry(const json& file, const json& models) {
           .licence = file.at("licence"),
           .source = file.at("source"),
           .sha256 = file.value("sha256", ""),
+          .mib = file.value("mib", 0.),
+          .top1 = file.value("top1", 0.),
           .tensors = model.at("tensors"),
           .counters = model.at("counters"),
           .parameters = model.at("parameters"),
           .layout = model.at("layout")};
+}
+
+// "efficientnet_b3_rwightman-b3899882.pth", with or without ".pth" and "-b3899882".
+bool means(std::string_view name, std::string_view file) {
+  if (name == file) return true;
+  file = file.substr(0, file.rfind('.'));
+  return name == file || name == file.substr(0, file.rfind('-'));
 }
 
 std::vector<std::string> differences(const WeightReport& report, TensorFile& file) {
@@ -59,6 +68,17 @@ std::vector<ManifestEntry> read_manifest(const std::filesystem::path& path) {
     fail(Failure::weights, "{}: {}", path.string(), problem.what());
   }
   return entries;
+}
+
+const ManifestEntry* find_entry(std::span<const ManifestEntry> manifest, std::string_view name,
+                                std::string_view model) {
+  const std::string_view usual_of = name == "imagenet" ? model : name;
+  for (const ManifestEntry& entry : manifest)
+    if (entry.model == usual_of) return &entry;
+  for (const ManifestEntry& entry : manifest)
+    for (const std::string& file : entry.names)
+      if (means(name, file)) return &entry;
+  return nullptr;
 }
 
 std::string layout_digest(const TensorFile& file) {

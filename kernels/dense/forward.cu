@@ -1,8 +1,8 @@
 // Dense 3 × 3 convolution, forward: y = W · f(x) with f made once for each pixel of a tile and read
 // at all nine taps, and the statistics of y taken in the epilogue. A persistent block keeps all
 // weights in shared memory and streams chunks of 32 channels of its tiles through two stages. Two
-// warpgroups multiply one, every other 64 positions each, while another one fills the other from its
-// registers and the fourth has the chunk after it on its way there: a warp that begins products
+// warpgroups multiply one, every other 64 positions each, while another one fills the other from
+// its registers and the fourth has the chunk after it on its way there: a warp that begins products
 // waits until nearly all of them have begun, and one that fills, until all that it asked for is
 // there. For each pixel it moves, in values of T, C + C', and what the borders of the tiles read
 // again, from L2.
@@ -161,8 +161,8 @@ struct DenseForwardKernel {
     }
   }
 
-  // What the two kinds of threads do with tiles [begin, end). All meet once the constants are there,
-  // and whenever a chunk has been filled, and the one before it multiplied.
+  // What the two kinds of threads do with tiles [begin, end). All meet once the constants are
+  // there, and whenever a chunk has been filled, and the one before it multiplied.
   __device__ __forceinline__ void fill_all(int begin, int end) const {
     const int steps = (end - begin) * chunks, first = me.warpgroup - kWarpgroupsOfBlock;
     Chunk packs;

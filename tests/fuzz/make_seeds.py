@@ -154,6 +154,11 @@ def write_command_line():
               "file": "f", "maybe": None, "files": ["a", "b"], "colour": "green"}
     put("config", "all.json", json.dumps(values))
     put("config", "deep.json", '{"files":' + "[" * 40 + "]" * 40 + "}")
+    put("yaml", "all.yaml",
+        "# flags\non: true\ncount: 3\nrate: 1.0e-3\ntext: 't'\nfile: \"f\\u00e4\"\nmaybe: ~\n"
+        "files: [a, b]\ncolour: green\n")
+    put("yaml", "block.yaml", "files:\n- a\n- &x b\n- *x\ntext: |\n  two\n  lines\n")
+    put("yaml", "deep.yaml", "files: " + "[" * 40 + "]" * 40 + "\n")
     put("command_line", "all", "\n".join(
         ["-o", "--count=3", "--seed", "18446744073709551615", "--rate", "1e-3", "--text", "",
          "--maybe", "-1.5", "--colour", "green", "--", "--file", "a"]))

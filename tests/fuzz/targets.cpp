@@ -20,6 +20,7 @@
 #include "io/weights/safetensors.h"
 #include "io/weights/weights.h"
 #include "tools/cli/options.h"
+#include "tools/cli/yaml.h"
 #include "tools/score/metadata.h"
 #include "tools/train/checkpoint.h"
 
@@ -203,6 +204,14 @@ void run_config(Bytes bytes) {
   });
 }
 
+void run_yaml(Bytes bytes) {
+  expecting_errors([&] {
+    EveryOption options;
+    const std::string json = json_from_yaml(std::string(as_text(bytes)), "file");
+    parse_flags(Flags(options), {}, Config{json, "file"});
+  });
+}
+
 void run_command_line(Bytes bytes) {
   std::vector<std::string> words(1);
   for (const char c : as_text(bytes)) {
@@ -234,6 +243,7 @@ constexpr FuzzTarget kTargets[] = {
     {"idx", run_idx},
     {"csv", run_csv},
     {"config", run_config},
+    {"yaml", run_yaml},
     {"command_line", run_command_line},
 };
 

@@ -1,6 +1,7 @@
 #include "tools/cli/options.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include "engine/error.h"
 #include "io/files/json.h"
 #include "io/files/utf8.h"
+#include "tools/cli/yaml.h"
 
 namespace engine {
 namespace {
@@ -83,14 +85,31 @@ void parse_value(std::optional<T>& value, std::string_view text, const Within& r
   parse_value(value.emplace(), text, range);
 }
 
+// What names have in common that differ in case, dashes and underscores only.
+std::string plain(std::string_view name) {
+  std::string text(name);
+  std::ranges::transform(text, text.begin(), [](unsigned char c) {
+    return c == '_' ? '-' : static_cast<char>(std::tolower(c));
+  });
+  return text;
+}
+
 void parse_value(const Enumeration& e, std::string_view text) {
-  const auto at = std::find(e.names.begin(), e.names.end(), text);
+  const auto at = std::ranges::find(e.names, plain(text), plain);
   if (at == e.names.end()) throw BadValue{fmt::format("one of {}", fmt::join(e.names, ", "))};
   e.set(static_cast<size_t>(at - e.names.begin()));
 }
 
+// The known value that is meant by another spelling of it, else the text: EfficientNet-B0 is
+// efficientnet_b0.
+std::string_view known_spelling(const Flag& flag, std::string_view text) {
+  const auto at = std::ranges::find(flag.suggestions, plain(text), plain);
+  return at == flag.suggestions.end() ? text : *at;
+}
+
 void set(const Flag& flag, std::string_view text) {
   try {
+    text = known_spelling(flag, text);
     std::visit(Overloaded{[&](const Enumeration& e) { parse_value(e, text); },
                           [&](auto* value) { parse_value(*value, text, flag.range); }},
                flag.field);
@@ -127,15 +146,45 @@ std::string default_placeholder(const Field& field) {
 
 // ---- parsing
 
-const Flag* find_flag(const Flags& flags, std::string_view name) {
+// What timm, torchvision's references, ultralytics and fastai call a flag of ours. Where ours has a
+// value, too, it is the answer to theirs; else theirs is taken for ours.
+struct PeerName {
+  std::string_view theirs, ours;
+};
+constexpr PeerName kPeerNames[] = {{"--imgsz", "--image-size"},
+                                   {"--bs", "--batch-size"},
+                                   {"--lr0", "--lr"},
+                                   {"--optim", "--optimizer"},
+                                   {"--num-workers", "--workers"},
+                                   {"--data-dir", "--data"},
+                                   {"--data-path", "--data"},
+                                   {"--pretrained", "--weights imagenet"},
+                                   {"--amp", "--precision fp16"},
+                                   {"--cos-lr", "--schedule cosine"}};
+
+const Flag* find_exactly(const Flags& flags, std::string_view name) {
   for (const Flag& flag : flags.list())
-    if (!flag.positional() &&
-        std::find(flag.names.begin(), flag.names.end(), name) != flag.names.end())
-      return &flag;
+    if (!flag.positional() && std::ranges::find(flag.names, name) != flag.names.end()) return &flag;
   return nullptr;
 }
 
+const PeerName* find_peer(std::string_view name) {
+  const auto at = std::ranges::find(kPeerNames, plain(name), &PeerName::theirs);
+  return at == std::end(kPeerNames) ? nullptr : at;
+}
+
+// --batch_size is --batch-size.
+const Flag* find_flag(const Flags& flags, std::string_view name) {
+  if (const Flag* flag = find_exactly(flags, name)) return flag;
+  if (!name.starts_with("--")) return nullptr;
+  const PeerName* peer = find_peer(name);
+  return find_exactly(flags, peer ? peer->ours : plain(name));
+}
+
 [[noreturn]] void unknown_flag(const Flags& flags, std::string_view name) {
+  if (const PeerName* peer = find_peer(name);
+      peer && find_exactly(flags, peer->ours.substr(0, peer->ours.find(' '))))
+    fail(Failure::usage, "unknown flag {}; here it is {}", name, peer->ours);
   std::vector<std::string> names;
   for (const Flag& flag : flags.list())
     if (!flag.positional()) names.insert(names.end(), flag.names.begin(), flag.names.end());
@@ -372,7 +421,9 @@ std::optional<Config> read_config(std::span<const std::string> arguments) {
   std::ifstream in(*path, std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   require(!text.empty(), Failure::usage, "--config {}: empty, or cannot be read", *path);
-  return Config{text, "--config " + *path};
+  const std::string from = "--config " + *path;
+  const bool yaml = path->ends_with(".yaml") || path->ends_with(".yml");
+  return Config{yaml ? json_from_yaml(text, from) : text, from};
 }
 
 std::vector<FlagFacts> facts_of(const Flags& flags) {

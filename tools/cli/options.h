@@ -176,7 +176,8 @@ struct GeneralOptions {
 
   void visit(auto& v) {
     v.group("General");
-    v("--config FILE", config, "JSON with flags, as a run's args.json; the command line wins");
+    v("--config FILE", config,
+      "flags, as JSON like a run's args.json, or as .yaml; the command line wins");
     v("--color, --colour WHEN", colour, "auto: on a terminal, unless NO_COLOR or TERM=dumb says no",
       kColourModes);
     v("-h, --help", help, "this text");
@@ -195,7 +196,7 @@ struct Config {
 void parse_flags(const Flags& flags, std::span<const std::string> arguments,
                  const std::optional<Config>& config = std::nullopt);
 
-// The file that --config names among the arguments.
+// The file that --config names among the arguments, JSON or, by its ending, YAML.
 std::optional<Config> read_config(std::span<const std::string> arguments);
 
 // Usage line and flags by group, with defaults and ranges.

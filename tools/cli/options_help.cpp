@@ -3,9 +3,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <type_traits>
 
 #include "tools/cli/options.h"
+#include "tools/cli/terminal.h"
 
 namespace engine {
 namespace {
@@ -45,11 +47,22 @@ std::string current_text(const Field& field) {
       field);
 }
 
-constexpr size_t kHelpColumn = 32, kHelpWidth = 100;
+constexpr size_t kHelpColumn = 32;
 
-// Breaks `text` into lines that start at the help column; the first one continues a line of `used`
-// characters.
-std::string wrapped(std::string_view text, size_t used) {
+// Columns of a line of help: the terminal's, as far as they are easily read.
+size_t help_width() {
+  return static_cast<size_t>(std::clamp(terminal_width(stdout), 60, 100));
+}
+
+// Columns that a terminal needs for UTF-8 without wide characters.
+size_t columns(std::string_view text) {
+  return static_cast<size_t>(std::ranges::count_if(
+      text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+// Breaks `text` into lines of `width` columns that start at the help column; the first one
+// continues a line of `used` columns.
+std::string wrapped(std::string_view text, size_t used, size_t width) {
   std::string out;
   size_t column = used;
   const auto new_line = [&] {
@@ -65,17 +78,22 @@ std::string wrapped(std::string_view text, size_t used) {
     const std::string_view word = text.substr(0, text.find(' '));
     text.remove_prefix(std::min(text.size(), word.size() + 1));
     if (word.empty()) continue;
-    if (column > kHelpColumn && column + 1 + word.size() > kHelpWidth) new_line();
+    if (column > kHelpColumn && column + 1 + columns(word) > width) new_line();
     if (column > kHelpColumn) out += ' ', ++column;
     out += word;
-    column += word.size();
+    column += columns(word);
   }
   return out + '\n';
 }
 
+// Default, range and what may be chosen; choices that the placeholder names are not named again.
 std::string notes(const Flag& flag) {
   std::vector<std::string> parts;
   const std::string text = current_text(flag.field);
+  if (const auto* choices = std::get_if<Enumeration>(&flag.field)) {
+    if (flag.placeholder != fmt::format("{}", fmt::join(choices->names, "|")))
+      parts.push_back(fmt::format("{}", fmt::join(choices->names, ", ")));
+  }
   if (flag.required)
     parts.push_back("required");
   else if (!text.empty())
@@ -86,12 +104,12 @@ std::string notes(const Flag& flag) {
   return parts.empty() ? "" : fmt::format(" ({})", fmt::join(parts, "; "));
 }
 
-std::string help_line(const Flag& flag) {
+std::string help_line(const Flag& flag, size_t width) {
   std::string left = "  ";
   if (!flag.positional() && flag.names.front().starts_with("--")) left += "    ";  // under "-b, "
   left += fmt::format("{}", fmt::join(flag.names, ", "));
   if (!flag.positional() && !flag.placeholder.empty()) left += ' ' + flag.placeholder;
-  return left + wrapped(flag.help + notes(flag), left.size());
+  return left + wrapped(flag.help + notes(flag), columns(left), width);
 }
 
 }  // namespace
@@ -107,12 +125,13 @@ std::string help_text(const Flags& flags, const Command& command) {
       const std::string name = flag.name() + (flag.takes_all() ? "..." : "");
       usage += flag.required ? ' ' + name : " [" + name + ']';
     }
+  const size_t width = help_width();
   const std::string* group = nullptr;
   for (const Flag& flag : flags.list()) {
     if (!group || *group != flag.group)
       body += fmt::format("\n{}\n", flag.group.empty() ? "Flags" : flag.group);
     group = &flag.group;
-    body += help_line(flag);
+    body += help_line(flag, width);
   }
   return fmt::format("engine {}: {}\n\nusage: {}\n{}", command.verb, command.about, usage, body);
 }

@@ -48,8 +48,12 @@ ProgressOutput progress_to_stderr() {
           .seconds = steady_seconds};
 }
 
-Progress::Progress(std::string title, int64_t steps, int64_t first_step, ProgressOutput output)
-    : title_(std::move(title)), steps_(steps), output_(std::move(output)) {
+Progress::Progress(std::string title, int64_t steps, int64_t first_step, ProgressOutput output,
+                   int64_t later_steps)
+    : title_(std::move(title)),
+      steps_(steps),
+      later_steps_(later_steps),
+      output_(std::move(output)) {
   start_ = now_ = {.seconds = output_.seconds(), .step = first_step};
   marks_ = {start_};
   shown_at_ = start_.seconds;
@@ -69,10 +73,17 @@ void Progress::step(int64_t images, double waited_seconds) {
   if (now_.seconds - shown_at_ < (output_.live ? kRedraw : output_.interval)) return;
   shown_at_ = now_.seconds;
   const double recent = std::accumulate(recent_losses_.begin(), recent_losses_.end(), 0.0);
-  const double eta = ratio(now_.seconds - marks_.front().seconds, now_.step - marks_.front().step) *
-                     static_cast<double>(steps_ - now_.step);
   show(line(marks_.front(), recent_losses_.empty() ? kNoLoss : recent / recent_losses_.size(),
-            "eta " + duration(eta)));
+            time_left()));
+}
+
+std::string Progress::time_left() const {
+  const double each = ratio(now_.seconds - marks_.front().seconds, now_.step - marks_.front().step);
+  const auto left = static_cast<double>(steps_ - now_.step);
+  std::string text = "eta " + duration(each * left);
+  if (later_steps_ > 0)
+    text += ", run " + duration(each * (left + static_cast<double>(later_steps_)));
+  return text;
 }
 
 void Progress::loss(double value) {

@@ -1,5 +1,5 @@
 // The progress line of a long loop:
-//   epoch 3/10 step 120/415  loss 0.8123  412 img/s  wait 0.4%  eta 3:10
+//   epoch 3/10 step 120/415  loss 0.8123  412 img/s  wait 0.4%  eta 3:10, run 52:30
 // One live line on a terminal, a line every few seconds elsewhere, a last line always.
 #pragma once
 
@@ -24,9 +24,10 @@ ProgressOutput progress_to_stderr();
 
 class Progress {
  public:
-  // `title` is "epoch 3/10" or "validation"; counting may begin in the middle of an epoch.
+  // `title` is "epoch 3/10" or "validation"; counting may begin in the middle of an epoch. Where
+  // `later_steps` follow in other loops, the line says how long all of them take at this rate.
   Progress(std::string title, int64_t steps, int64_t first_step = 0,
-           ProgressOutput output = progress_to_stderr());
+           ProgressOutput output = progress_to_stderr(), int64_t later_steps = 0);
   // Ends the line if an exception left the loop.
   ~Progress();
   Progress(const Progress&) = delete;
@@ -51,11 +52,12 @@ class Progress {
     int64_t step = 0, images = 0;
   };
 
+  std::string time_left() const;
   std::string line(const Mark& since, double loss, std::string_view ending) const;
   void show(std::string line);
 
   std::string title_;
-  int64_t steps_;
+  int64_t steps_, later_steps_;
   ProgressOutput output_;
   std::deque<Mark> marks_;  // the sliding window; at least where it began
   Mark start_, now_;

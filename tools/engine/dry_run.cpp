@@ -64,7 +64,7 @@ std::string time_estimate(const TrainConfig& c, const Ranks& ranks, const Work& 
 
 }  // namespace
 
-std::string dry_run(const TrainConfig& c, const DeviceOptions& device, const TrainingData& data) {
+DryRun dry_run(const TrainConfig& c, const DeviceOptions& device, const TrainingData& data) {
   const Ranks ranks = choose_ranks(device);
   const int classes = static_cast<int>(data.train.classes.size()), size = c.preprocess.crop;
   const Graph graph = training_graph(c, data, size);
@@ -82,12 +82,13 @@ std::string dry_run(const TrainConfig& c, const DeviceOptions& device, const Tra
   const Plan plan = make_plan(graph, plan_options(c, ranks.kind, c.batch));
   text += "memory per rank\n" + memory_table(plan.totals(graph, update_memory(c)));
   try {
+    check_memory(c, data, ranks);
     text += time_estimate(c, ranks, work, classes);
   } catch (const Error& error) {
     if (error.kind != Failure::memory) throw;
-    text += fmt::format("does not fit: {}\n", error.what());
+    return {text, error.what()};
   }
-  return text;
+  return {text, ""};
 }
 
 }  // namespace engine

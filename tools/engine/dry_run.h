@@ -10,8 +10,11 @@
 namespace engine {
 
 // Plan, parameters, arithmetic, memory per rank, and a time estimate from a few steps that are
-// measured on the devices. That a training does not fit is part of the answer, not an Error.
-std::string dry_run(const TrainConfig& config, const DeviceOptions& device,
-                    const TrainingData& data);
+// measured on the devices.
+struct DryRun {
+  std::string text;
+  std::string obstacle;  // why the training does not fit; then there is no estimate
+};
+DryRun dry_run(const TrainConfig& config, const DeviceOptions& device, const TrainingData& data);
 
 }  // namespace engine

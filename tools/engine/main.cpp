@@ -21,29 +21,29 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"train", "a data set and a model in, a run directory out", train},
-    {"eval", "what a weight file gets right on a data set, per class and with intervals", eval},
+    {"eval", "what a weight file gets right on a data set, with intervals", eval},
     {"predict", "the class of each image", predict},
     {"summary", "layers, parameters and memory plan of a model", summary},
     {"export", "a weight file as an ONNX model", export_model},
     {"parity", "training steps against what PyTorch recorded", parity},
-    {"profile", "where the time of a training step goes, and what keeps it from the hardware's",
-     profile},
+    {"profile", "where the time of a training step goes, and what bounds it", profile},
     {"check-data", "what is in an image set and what is wrong with it", check_data},
-    {"convert", "any weight file to safetensors with torchvision's or timm's names",
-     convert_weights},
-    {"slurm", "the script of a job on one or several machines of a Slurm cluster", slurm},
+    {"convert", "weight files to safetensors, by torchvision's or timm's names", convert_weights},
+    {"slurm", "the script of a job on machines of a Slurm cluster", slurm},
     {"draw", "an image set to try training with", draw},
-    {"completion", "what bash, zsh or fish must know to complete this command line", completion},
+    {"completion", "completion of this command line, for bash, zsh or fish", completion},
     {"doctor", "what this machine lacks or limits", doctor},
     {"version", "the build, its libraries and this machine", version},
     {"show-batch", "a picture of a training batch as the network gets it", show_batch},
-    {"scale", "a study of data parallelism: ranks, batches, precisions, with repeats", scale},
-    {"bench data", "images per second from files to batches, against what the model needs",
-     bench_data},
+    {"scale", "a study of data parallelism: ranks, batches, precisions", scale},
+    {"bench data", "images per second from files to batches, and the model's need", bench_data},
     {"bench step", "time and memory of whole training steps", bench_step},
     {"bench inference", "latency and memory of a model by batch size and precision",
      bench_inference},
     {"bench kernels", "time of every kernel and library call of a model", bench_kernels},
+    {"weights list", "the published weight files, and which of them are here", list_weights},
+    {"weights fetch", "published weight files from their servers, verified and kept",
+     fetch_weights},
     {"weights verify", "weight files against the list of published ones", verify_weights},
 };
 
@@ -55,7 +55,7 @@ std::string overview(std::string_view prefix) {
   for (const Verb& verb : kVerbs)
     if (verb.name.starts_with(prefix))
       text += fmt::format("  {:<{}}  {}\n", verb.name, longest, verb.about);
-  return text + "\nengine VERB --help shows the flags of a verb.\n";
+  return text + "\nengine help VERB shows the flags of a verb.\n";
 }
 
 bool is_help(std::string_view word) {
@@ -79,6 +79,11 @@ const Verb* find_verb(std::string_view name) {
 // `verb_name` is set as soon as it is known, for messages.
 int run(const std::vector<std::string>& words, std::string& verb_name) {
   if (words.empty()) fail(Failure::usage, "no verb; engine --help lists them");
+  if (is_help(words[0]) && words.size() > 1 && !is_help(words[1])) {  // "help train"
+    std::vector<std::string> asked(words.begin() + 1, words.end());
+    asked.push_back("--help");
+    return run(asked, verb_name);
+  }
   if (is_help(words[0])) return print_to_stdout(overview("")), 0;
   const std::string one = words[0] == "--version" ? "version" : words[0];
   const std::string two = words.size() > 1 ? one + ' ' + words[1] : one;

@@ -22,6 +22,7 @@
 #include "tools/machine/processes.h"
 #include "tools/machine/spawn.h"
 #include "tools/train/equal_ranks.h"
+#include "tools/train/run_flags.h"
 #include "tools/train/test_fault.h"
 #include "tools/train/train_options.h"
 #include "tools/train/trainer.h"
@@ -44,9 +45,7 @@ void find_folder(TrainOptions& o) {
   const fs::file_status status = fs::status(o.resume, error);
   require(fs::exists(status), Failure::usage, "--resume {}: there is no such file or folder",
           o.resume);
-  if (o.out.empty())
-    o.out = fs::is_directory(status) ? fs::path(o.resume)
-                                     : fs::absolute(o.resume).parent_path().parent_path();
+  if (o.out.empty()) o.out = run_of(o.resume);
 }
 
 // What an interrupted save has left is removed if the folder is ours, which is locked.
@@ -256,6 +255,11 @@ void train_ranks(TrainShared& shared, const Ranks& ranks, const TrainOptions& o)
   }
 }
 
+void print_plan(const DryRun& plan) {
+  print_to_stdout(plan.text);
+  require(plan.obstacle.empty(), Failure::memory, "does not fit: {}", plan.obstacle);
+}
+
 void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Command& command) {
   TrainConfig c = train_config(o, ranks);
   c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
@@ -269,7 +273,9 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   c.norm_epsilon = start.norm_epsilon;
   check_model(c);
   TrainingData data = load_data(c, o, ranks);
-  if (o.plan_only) return print_to_stdout(dry_run(c, o, data));
+  if (start.weights) check_start(training_graph(c, data, c.preprocess.crop), *start.weights);
+  if (o.plan_only) return print_plan(dry_run(c, o, data));
+  check_memory(c, data, ranks);
 
   RunIdentity identity = run_identity(c, data, flags, ranks.world());
   check_equal_runs(ranks, identity, start.checkpoint);
@@ -299,6 +305,21 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
                   shared.run.weights("best").string()));
 }
 
+// The flags of the run that --resume names, where it names one, and those of the command line,
+// which win.
+std::optional<TrainOptions> read_options(const Command& command) {
+  std::optional<TrainOptions> given = parse_options<TrainOptions>(command);
+  if (!given || given->resume.empty() || given->resume == "auto") return given;
+  const std::optional<Config> before = latest_flags(run_of(given->resume));
+  if (!before) return given;
+  TrainOptions resumed;
+  GeneralOptions general;
+  const Flags flags(resumed, general);
+  parse_flags(flags, {}, before);
+  parse_flags(flags, command.arguments, read_config(command.arguments));
+  return resumed;
+}
+
 std::vector<std::string> words_of(const Command& command) {
   std::vector<std::string> words = {command.verb};
   words.insert(words.end(), command.arguments.begin(), command.arguments.end());
@@ -308,13 +329,15 @@ std::vector<std::string> words_of(const Command& command) {
 }  // namespace
 
 int train(const Command& command) {
-  auto options = parse_options<TrainOptions>(command);
+  auto options = read_options(command);
   if (!options) return 0;
   TrainOptions& o = *options;
   if (o.plan_only) o.launch = RankLaunch::thread;
   if (const int processes = processes_to_start(o); processes > 1)
     return run_processes(processes, words_of(command));
-  const Flags flags(o);
+  TrainOptions kept = o;
+  const Flags flags(kept);
+  make_paths_absolute(flags);
   if (!o.plan_only) catch_stop_signals();  // else there is nothing to save
   const Ranks ranks = o.plan_only ? choose_ranks(o) : join_ranks(o, stop_requested);
   if (!ranks.leads()) fall_silent();

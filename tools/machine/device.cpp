@@ -12,6 +12,7 @@
 #include "engine/cuda_module.h"
 #include "engine/error.h"
 #include "tools/cli/list.h"
+#include "tools/cli/terminal.h"
 #include "tools/machine/cores.h"
 #include "tools/machine/nvml.h"
 #include "tools/machine/processes.h"
@@ -134,6 +135,10 @@ void complete_ranks(Ranks& ranks, const DeviceOptions& o, const CoreShare& share
   const int parts = ranks.kind == BackendKind::cuda ? 1 : share.sharing * count;
   const std::vector<LogicalCore> allowed =
       parts > 1 ? describe_cores(share.allowed) : std::vector<LogicalCore>();
+  if (parts > static_cast<int>(share.allowed.size()) && group->first() == 0)
+    say(paint(fmt::format("{} ranks share the {} cores here: they take turns, and none is fast",
+                          parts, share.allowed.size()),
+              Colour::yellow, stderr));
   ranks.cores.assign(count, {});
   for (int i = 0; i < count; ++i) {
     ranks.options[i].threads = std::max(1, share.threads / count);

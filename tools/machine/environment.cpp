@@ -1,5 +1,6 @@
 #include "tools/machine/environment.h"
 
+#include <curl/curlver.h>
 #include <fmt/format.h>
 #include <ft2build.h>
 #include FT_FREETYPE_H
@@ -81,9 +82,11 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
           {"zlib", zlibVersion()},
           {"FreeType", dotted(FREETYPE_MAJOR, FREETYPE_MINOR, FREETYPE_PATCH)},
           {"OpenSSL", OPENSSL_VERSION_STR},
+          {"libcurl", LIBCURL_VERSION},
           {"fmt", dotted(FMT_VERSION / 10'000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
           {"nlohmann_json", dotted(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
-                                   NLOHMANN_JSON_VERSION_PATCH)}};
+                                   NLOHMANN_JSON_VERSION_PATCH)},
+          {"yaml-cpp", ENGINE_YAML_CPP}};
 }
 
 std::vector<std::pair<std::string, std::string>> launch_variables() {

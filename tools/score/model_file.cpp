@@ -10,6 +10,7 @@
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
 #include "tools/score/metadata.h"
+#include "tools/score/published.h"
 
 namespace engine {
 
@@ -75,8 +76,9 @@ Normalisation normalisation_of(const Preprocess& preprocess) {
   return n;
 }
 
-ModelFile read_model_file(const fs::path& path, const std::string& model,
+ModelFile read_model_file(const fs::path& weights, const std::string& wanted_model,
                           const std::string& weights_key) {
+  const auto [path, model] = find_weights(weights, wanted_model);
   const ReadOptions options{.key = weights_key, .say = [](const std::string& line) { say(line); }};
   ModelFile m{.path = path, .file = read_weights(path, options), .model = model};
   const auto& metadata = m.file.metadata;
@@ -123,6 +125,10 @@ void check_model_file(const Graph& graph, const ModelFile& m) {
 void load_model_file(Session& session, const ModelFile& m) {
   check_model_file(session.graph(), m);
   session.load(m.file.tensors);
+}
+
+void check_start(const Graph& graph, const ModelFile& m) {
+  match_weights(m.file, expected_tensors(graph), m.path);
 }
 
 std::string start_from(Session& session, const ModelFile& m,

@@ -40,9 +40,10 @@ struct WeightsKeyOption {
   }
 };
 
-// `model` is used where the metadata names none; a contradiction is an Error(usage). `weights_key`
-// is as in ReadOptions; what is chosen and what is passed over is said.
-ModelFile read_model_file(const std::filesystem::path& path, const std::string& model,
+// `weights` is a file or a published name (find_weights()). `model` is used where the metadata
+// names none; a contradiction is an Error(usage). `weights_key` is as in ReadOptions; what is
+// chosen and what is passed over is said.
+ModelFile read_model_file(const std::filesystem::path& weights, const std::string& model,
                           const std::string& weights_key = "");
 
 // The graph of the file's model, with its head and its epsilon, for square images.
@@ -53,6 +54,10 @@ void check_model_file(const Graph& graph, const ModelFile& file);
 
 // Loads every tensor. Error(weights) if the head is not of the graph's size.
 void load_model_file(Session& session, const ModelFile& file);
+
+// Throws Error(weights) if a training of the graph cannot start from the file: tensors other than
+// those of the head differ.
+void check_start(const Graph& graph, const ModelFile& file);
 
 // Loads what a training of `classes` starts from. A head whose names are these in another order is
 // put into their order; a head of other names or of another size, or none, starts anew, from

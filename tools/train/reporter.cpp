@@ -19,8 +19,9 @@ void Reporter::say(const std::string& line) {
 
 // ---------------------------------------------------------------- loops
 
-void Reporter::begin(const std::string& title, int64_t steps, int64_t first_step) {
-  if (shared_) progress_.emplace(title, steps, first_step);
+void Reporter::begin(const std::string& title, int64_t steps, int64_t first_step,
+                     int64_t later_steps) {
+  if (shared_) progress_.emplace(title, steps, first_step, progress_to_stderr(), later_steps);
 }
 
 void Reporter::step(int64_t images, double waited_seconds) {
@@ -38,9 +39,9 @@ void Reporter::finish() {
 
 // ---------------------------------------------------------------- epochs
 
-void Reporter::begin_epoch(int epoch, int64_t steps, int64_t first_step) {
+void Reporter::begin_epoch(int epoch, int64_t steps, int64_t first_step, int64_t later_steps) {
   if (!shared_) return;
-  begin(fmt::format("epoch {}/{}", epoch, shared_->config.epochs), steps, first_step);
+  begin(fmt::format("epoch {}/{}", epoch, shared_->config.epochs), steps, first_step, later_steps);
   shared_->monitor.take();  // what was used so far is not this epoch's
 }
 

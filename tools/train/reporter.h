@@ -25,13 +25,15 @@ class Reporter {
   void say(const std::string& line);
 
   // The progress line of a loop.
-  void begin(const std::string& title, int64_t steps, int64_t first_step = 0);
+  void begin(const std::string& title, int64_t steps, int64_t first_step = 0,
+             int64_t later_steps = 0);
   void step(int64_t images, double waited_seconds);
   void loss(double value);
   void finish();
 
-  // The same for an epoch of training, whose use of the machine is measured, too.
-  void begin_epoch(int epoch, int64_t steps, int64_t first_step);
+  // The same for an epoch of training, whose use of the machine is measured, too; `later_steps` are
+  // those of the epochs after it.
+  void begin_epoch(int epoch, int64_t steps, int64_t first_step, int64_t later_steps);
   void end_epoch();
   // Logs an event "step", if it is one of those that --log-every keeps. `epoch` counts from 1.
   void update(int epoch, int64_t step, double loss, double rate, double scale);

@@ -15,6 +15,7 @@
 #include "io/files/json.h"
 #include "tools/cli/shell.h"
 #include "tools/machine/environment.h"
+#include "tools/train/run_flags.h"
 
 namespace engine {
 namespace {
@@ -107,13 +108,14 @@ fs::path RunDirectory::weights(std::string_view name) const {
 }
 
 void RunDirectory::write_args(const Flags& flags) {
-  replace("args.json", to_json(flags) + '\n');
+  replace(first_free(path_, "args", ".json"), to_json(flags) + '\n');
 }
 
 void RunDirectory::write_command(const Command& command) {
-  std::string text = "engine " + command.verb;
+  std::string text =
+      fmt::format("cd {}\nengine {}", shell_word(fs::current_path().string()), command.verb);
   for (const std::string& argument : command.arguments) text += ' ' + shell_word(argument);
-  replace("command.txt", text + '\n');
+  replace(first_free(path_, "command", ".txt"), text + '\n');
 }
 
 void RunDirectory::write_environment(const Json& facts) {
@@ -235,9 +237,9 @@ void RunDirectory::open_logs() {
           "--out {}: cannot write to it", path_.string());
 }
 
-void RunDirectory::replace(const char* name, std::string_view text) const {
+void RunDirectory::replace(const fs::path& file, std::string_view text) const {
   if (!lock_) return;
-  write_file_atomically(path_ / name, text);
+  write_file_atomically(path_ / file, text);
 }
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {

@@ -48,8 +48,10 @@ class RunDirectory {
   // "best" → …/weights/best.safetensors
   std::filesystem::path weights(std::string_view name) const;
 
+  // args.json, or a numbered file beside those of former starts (run_flags.h).
   void write_args(const Flags& flags);
-  void write_command(const Command& command);  // command.txt, quoted for a shell
+  // command.txt, numbered likewise: the folder and the command, quoted for a shell.
+  void write_command(const Command& command);
   // env.json: build, libraries and host, and the caller's own facts (devices, driver, …).
   void write_environment(const nlohmann::ordered_json& facts);
   void write_classes(std::span<const std::string> classes);
@@ -77,7 +79,8 @@ class RunDirectory {
  private:
   RunDirectory(std::filesystem::path path, std::optional<RunLock> lock);
   void open_logs();
-  void replace(const char* name, std::string_view text) const;
+  // `file` from the folder, or absolute.
+  void replace(const std::filesystem::path& file, std::string_view text) const;
   void append(std::ofstream& log, const char* name, std::string_view line);
 
   std::filesystem::path path_;

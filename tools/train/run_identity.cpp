@@ -94,6 +94,15 @@ void check_classes(const std::vector<std::string>& before, const std::vector<std
        now.size(), before.size(), i, name(now), name(before));
 }
 
+// What a flag that changes does to the rest of the run, where that is not plain.
+std::string consequence(const std::string& flag, const std::map<std::string, std::string>& recipe) {
+  const auto schedule = recipe.find("schedule");
+  if (flag != "epochs" || schedule == recipe.end()) return "";
+  if (schedule->second != "\"cosine\"" && schedule->second != "\"one-cycle\"") return "";
+  return fmt::format(": the rate is now that of a {} schedule over all of them",
+                     parse_json<Json>(schedule->second).get<std::string>());
+}
+
 }  // namespace
 
 std::string to_string(const BatchOrder& order) {
@@ -167,7 +176,9 @@ void check_same_run(const RunIdentity& before, const RunIdentity& now, bool with
   for (const auto& [flag, value] : now.recipe) {
     const auto at = before.recipe.find(flag);
     const std::string was = at == before.recipe.end() ? "null" : at->second;
-    if (was != value) say(fmt::format("{}: {} until now, {} from here on", flag, was, value));
+    if (was != value)
+      say(fmt::format("{}: {} until now, {} from here on{}", flag, was, value,
+                      consequence(flag, now.recipe)));
   }
 }
 

@@ -36,8 +36,9 @@ struct TrainOptions : DataOptions,
     v("--fast-decode", config.fast_decode, "decode large JPEGs at reduced size, in training only");
     v.group("Model");
     v("--model NAME", model, "what to train", known_models());
-    v("--weights FILE", weights,
-      "safetensors or .pth to start from; a head of another size or other classes starts anew",
+    v("--weights FILE|NAME", weights,
+      "to start from: safetensors, .pth, imagenet or a name of engine weights list, which is "
+      "fetched; a head of another size or other classes starts anew",
       kMayChange);
     visit_weights_key(v);
     v("--head-init NAME", config.published_head,
@@ -48,8 +49,7 @@ struct TrainOptions : DataOptions,
     v("--progressive-size A:B", progressive_size,
       "images grow from A to B pixels over the run, in four stages");
     v.group("Recipe");
-    v("--epochs N", config.epochs, "times through the training images", Within{1, 100000},
-      kMayChange);
+    v("--epochs N", config.epochs, "times through the training images", Within{1, 100000});
     v("-b, --batch-size N|auto", batch_size,
       "images per rank and step; auto: the most that memory holds");
     v("--seed N", config.seed, "of initial values, shuffling, augmentation and dropout");
@@ -85,7 +85,9 @@ struct TrainOptions : DataOptions,
     v("--log-every N", config.log_every, "steps between lines of metrics.jsonl", Within{1, 1000000},
       kMayChange);
     v("--resume auto|PATH", resume,
-      "auto: continue the run in --out if there is one; else a run's folder or a checkpoint",
+      "go on with the run in that folder, or from that checkpoint, with its flags but for those "
+      "that "
+      "are given; auto: with the run in --out if there is one, with the flags that are given",
       kMayChange);
     v("--detect-anomaly", config.detect_anomaly,
       "look for NaN and infinity in every output and gradient of every step, and end at the first; "

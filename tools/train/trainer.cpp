@@ -190,9 +190,10 @@ void Trainer::train_epoch() {
   at_.loss_sums.resize(communicator_.ranks());
   Loader& loader = runner_.loader();
   const int64_t done = at_.position / batch_of_all();
-  const auto left = static_cast<int64_t>(shared_.data.train.samples.size()) - at_.position;
-  reporter_.begin_epoch(at_.epoch + 1,
-                        done + steps_per_epoch(left, config_.batch, share_of(communicator_)), done);
+  const auto images = static_cast<int64_t>(shared_.data.train.samples.size());
+  const int64_t left =
+      steps_per_epoch(images - at_.position, config_.batch, share_of(communicator_));
+  reporter_.begin_epoch(at_.epoch + 1, done + left, done, steps_after(left));
   loader.start(at_.epoch, at_.position);
   while (!cut_short() && train_step(schedule_.rate(at_.scheduled))) {
     const Wish wish = this->wish();
@@ -207,6 +208,15 @@ void Trainer::train_epoch() {
   }
   settle();
   finish_epoch();
+}
+
+// The steps of the epochs after this one, of which `left` steps are left.
+int64_t Trainer::steps_after(int64_t left) const {
+  const auto images = static_cast<int64_t>(shared_.data.train.samples.size());
+  const int64_t epochs = config_.epochs - at_.epoch - 1,
+                steps = epochs * steps_per_epoch(images, config_.batch, share_of(communicator_));
+  if (config_.max_steps == 0) return steps;
+  return std::clamp<int64_t>((config_.max_steps - at_.step) * config_.accumulate - left, 0, steps);
 }
 
 // False at the end of the epoch.

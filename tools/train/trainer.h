@@ -65,6 +65,7 @@ class Trainer {
   bool over() const;       // nothing is left to train
   bool cut_short() const;  // by steps or time
   void train_epoch();
+  int64_t steps_after(int64_t left) const;
   bool train_step(double rate);
   Wish wish();
   // Waits for all results and shares the sums of losses. Throws Error(diverged) on all ranks if one

@@ -4,11 +4,13 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "engine/error.h"
 #include "tools/cli/clock.h"
+#include "tools/cli/shell.h"
 #include "tools/cli/signals.h"
 #include "tools/train/equal_ranks.h"
 #include "tools/train/trainer.h"
@@ -17,10 +19,17 @@ namespace engine {
 
 namespace {
 
+namespace fs = std::filesystem;
+
 // Lets this thread, and those it starts, run where loading and computing leave room.
 void give_way() {
   constexpr int kNice = 10;
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
+}
+
+// Enough of a digest to tell two runs apart on the screen; metrics.jsonl has all of it.
+std::string short_digest(const std::string& digest) {
+  return digest.substr(0, 12);
 }
 
 }  // namespace
@@ -65,7 +74,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
         at_.epoch * updates_per_epoch() + at_.position / (batch_of_all() * config_.accumulate);
   reporter_.log_resume(at_);
   reporter_.say(fmt::format("resumed after epoch {}, step {}, state sha256 {}", at_.epoch, at_.step,
-                            checkpoint.digest));
+                            short_digest(checkpoint.digest)));
   if (!config_.deterministic && backend_->info().kind == BackendKind::cuda)
     reporter_.say("without --deterministic the last bits may differ from an undisturbed run's");
   if (leads() && at_.validated == at_.step)  // the interruption may have come before that
@@ -114,7 +123,7 @@ void Trainer::save(bool weights) {
 void Trainer::finish_saving() {
   if (!saving_.valid()) return;
   const Saved saved = saving_.get();
-  reporter_.say(fmt::format("step {}: state sha256 {}", saved.step, saved.digest));
+  reporter_.say(fmt::format("step {}: state sha256 {}", saved.step, short_digest(saved.digest)));
 }
 
 void Trainer::report_saved() {
@@ -127,9 +136,9 @@ void Trainer::leave(const std::string& when) {
   finish_saving();
   // A launcher may end all processes with the first: none goes before everything is saved.
   communicator_.group->barrier(communicator_.rank);
-  fail(Failure::preempted, "stopped by {} {}; --resume auto --out {} goes on",
+  fail(Failure::preempted, "stopped by {} {}; to go on: engine train --resume {}",
        stop_requested() ? stop_signal_name() : "another process", when,
-       shared_.run.path().string());
+       shell_word(fs::absolute(shared_.run.path()).lexically_normal().string()));
 }
 
 // Moves the state over to a session of another image size.

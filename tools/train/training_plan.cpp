@@ -8,6 +8,7 @@
 #include "engine/error.h"
 #include "models/models.h"
 #include "tools/cli/terminal.h"
+#include "tools/data/data_options.h"
 
 namespace engine {
 
@@ -55,16 +56,48 @@ int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks&
   return chosen;
 }
 
+namespace {
+
+// Of the device with the least of it.
+size_t device_memory(const Ranks& ranks) {
+  const std::vector<GpuInfo> devices = cuda_devices();
+  size_t memory = SIZE_MAX;
+  for (const BackendOptions& rank : ranks.options)
+    memory = std::min(memory, devices.at(rank.device).memory);
+  return memory;
+}
+
+// What a rank of this process may take.
+size_t memory_of_rank(const Ranks& ranks) {
+  switch (ranks.kind) {
+    case BackendKind::cuda: return device_memory(ranks);
+    case BackendKind::cpu: return available_memory() / static_cast<size_t>(ranks.count());
+    case BackendKind::reference: break;
+  }
+  return SIZE_MAX;
+}
+
+}  // namespace
+
+void check_memory(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
+  const Graph graph = training_graph(c, data, std::max(c.preprocess.crop, c.growth.last));
+  const PlanOptions options = plan_options(c, ranks.kind, c.batch);
+  const size_t needed = make_plan(graph, options).totals(graph, update_memory(c)).sum(),
+               memory = memory_of_rank(ranks);
+  if (needed <= memory) return;
+  fail(Failure::memory,
+       "batch {} at {} pixels needs {:.0f} MiB for each rank, which has {:.0f} MiB; the largest "
+       "batch that fits is {}",
+       c.batch, c.preprocess.crop, double(needed) / 1048576, double(memory) / 1048576,
+       largest_batch(graph, options, update_memory(c), memory));
+}
+
 uint64_t bytes_beside_training(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
   constexpr double kUse = 0.85;  // the rest is for libraries and other users of the device
   const Graph graph = training_graph(c, data, c.preprocess.crop);
   const size_t own =
       make_plan(graph, plan_options(c, ranks.kind, c.batch)).totals(graph, update_memory(c)).sum();
-  const std::vector<GpuInfo> devices = cuda_devices();
-  size_t memory = SIZE_MAX;
-  for (const BackendOptions& rank : ranks.options)
-    memory = std::min(memory, devices.at(rank.device).memory);
-  const double left = kUse * static_cast<double>(memory) - static_cast<double>(own);
+  const double left = kUse * static_cast<double>(device_memory(ranks)) - static_cast<double>(own);
   return left > 0 ? static_cast<uint64_t>(left) : 0;
 }
 

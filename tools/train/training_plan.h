@@ -18,6 +18,10 @@ UpdateMemory update_memory(const TrainConfig& config);
 // that is possible. Says what was chosen. Error(memory) if not even one image fits.
 int automatic_batch(const TrainConfig& config, const TrainingData& data, const Ranks& ranks);
 
+// Error(memory) where the training does not fit its devices, whoever else uses them; of a GPU more
+// is known when a session is made.
+void check_memory(const TrainConfig& config, const TrainingData& data, const Ranks& ranks);
+
 // The bytes that the training leaves for images on the device with the least memory.
 uint64_t bytes_beside_training(const TrainConfig& config, const TrainingData& data,
                                const Ranks& ranks);

@@ -6,6 +6,7 @@
 
 #include "engine/error.h"
 #include "tests/json.h"
+#include "tools/cli/yaml.h"
 
 using namespace engine;
 
@@ -29,6 +30,8 @@ struct Options {
   std::optional<std::filesystem::path> weights;
   Speed speed = Speed::slow;
   std::optional<Speed> limit;
+  Speed pace = Speed::slow;
+  std::string net = "a_net";
   std::vector<std::string> files;
 
   void visit(auto& v) {
@@ -50,6 +53,8 @@ struct Options {
     v("--weights", weights, "to begin with");
     v("--speed", speed, "how fast", kSpeeds);
     v("--limit", limit, "how fast at most", kSpeeds);
+    v("--pace NAME", pace, "of a walk", kSpeeds);
+    v("--net NAME", net, "a network", Suggest{{"a_net", "efficientnet_b0"}});
   }
 };
 
@@ -181,6 +186,18 @@ TEST_CASE("single positional fields are filled in their order") {
                  "usage: engine convert [--flag value]... IN OUT\n"));
 }
 
+TEST_CASE("other spellings of flags and known values, and what peers call them") {
+  CHECK(parsed({"--batch_size", "2"}).batch_size == 2);
+  CHECK(parsed({"--bs", "2"}).batch_size == 2);
+  CHECK(parsed({"--lr0=2"}).lr == 2);
+  CHECK(parsed({"--speed", "Fast"}).speed == Speed::fast);
+  CHECK(parsed({"--net", "EfficientNet-B0"}).net == "efficientnet_b0");
+  CHECK(parsed({"--net", "B-1"}).net == "B-1");
+  CHECK(message({"--pretrained"}) == "unknown flag --pretrained; here it is --weights imagenet");
+  CHECK(message({"--amp"}) == "unknown flag --amp");  // there is no --precision
+  CHECK(message({"--imgsz", "2"}) == "unknown flag --imgsz");
+}
+
 TEST_CASE("an unknown flag is named, with the nearest known one") {
   CHECK(message({"--batchsize", "3"}) == "unknown flag --batchsize, did you mean --batch-size?");
   CHECK(message({"--batch=3"}) == "unknown flag --batch, did you mean --batch-size?");
@@ -231,6 +248,7 @@ TEST_CASE("the help shows groups, names, defaults and ranges") {
   CHECK(contains(text, "--speed slow|fast"));
   CHECK(contains(text, "how fast (default slow)"));
   CHECK(contains(text, "how fast at most\n"));
+  CHECK(contains(text, "of a walk (slow, fast; default slow)"));
   CHECK(contains(text, "equal bits in every run\n"));
   CHECK(contains(text, "a new order in every epoch (default true)"));
   CHECK(contains(text, "what to train (default efficientnet_b3)"));
@@ -360,6 +378,29 @@ TEST_CASE("--config is found among the arguments") {
   CHECK(read({"--config=" + file})->from == "--config " + file);
   CHECK_THROWS_WITH_AS(read({"--config", "/nowhere"}),
                        "--config /nowhere: empty, or cannot be read", Error);
+}
+
+TEST_CASE("a config may be YAML") {
+  const auto json = [](const char* text) { return json_from_yaml(text, "f.yaml"); };
+  Options o;
+  parse_with(o, {},
+             json("# images\ndata: 'a: b'\nbatch-size: 8\nlr: 1e-2\nshuffle: false\n"
+                  "crop: ~\nmodel: \"\\u00e4\"\nfiles: [a.png, 2]\n"));
+  CHECK(o.data == "a: b");
+  CHECK(o.batch_size == 8);
+  CHECK(o.lr == 1e-2f);
+  CHECK(!o.shuffle);
+  CHECK(!o.crop);
+  CHECK(o.model == "ä");
+  CHECK(o.files == std::vector<std::string>{"a.png", "2"});
+  for (const auto& [text, why] : std::initializer_list<std::pair<std::string, std::string>>{
+           {"[a]", "f.yaml: no mapping of flags to values"},
+           {"a: {b: 1}", "f.yaml: a: a value or a list of values is wanted"},
+           {"a: [[1]]", "f.yaml: a: a value or a list of values is wanted"},
+           {"a: [1", "f.yaml: "},
+           {"a: &x [*x]", "f.yaml: "},
+           {"a: " + std::string(100'000, '['), "f.yaml: "}})
+    CHECK_THROWS_WITH_AS(json(text.c_str()), doctest::Contains(why.c_str()), Error);
 }
 
 TEST_CASE("completion knows what values a flag takes") {

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/cli/byte_progress.h"
+
 using namespace engine;
 
 namespace {
@@ -74,6 +76,12 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(written.back() == "epoch 2/2 step 41/50  2.0 img/s  wait 0.0%  eta 0:45\n");
 }
 
+TEST_CASE_FIXTURE(Fixture, "where other epochs follow, the line tells how long the run takes") {
+  Progress progress("epoch 1/3", 50, 0, output(false), 100);
+  now += 5, progress.step(10, 0);
+  CHECK(written.back() == "epoch 1/3 step 1/50  2.0 img/s  wait 0.0%  eta 4:05, run 12:25\n");
+}
+
 TEST_CASE_FIXTURE(Fixture,
                   "a live line is rewritten, cut to the width, and makes room for other lines") {
   columns = 25;
@@ -101,4 +109,23 @@ TEST_CASE_FIXTURE(Fixture, "an open line ends when the loop is left by an except
     now += 1, progress.step(8, 0);
   }
   CHECK(written.back() == "\n");
+}
+
+TEST_CASE_FIXTURE(Fixture, "bytes that arrive are told with their rate since the first ones") {
+  constexpr int64_t kMiB = 1 << 20;
+  ByteProgress progress("fetching f", output(false));
+  progress.show(10 * kMiB, 50 * kMiB);  // were there before
+  now += 1;
+  progress.show(12 * kMiB, 50 * kMiB);  // too soon for another line
+  now += 4;
+  progress.show(20 * kMiB, 50 * kMiB);
+  now += 15;
+  progress.show(50 * kMiB, 50 * kMiB);
+  REQUIRE(written.size() == 3);
+  CHECK(written[0] == "fetching f  10.0 of 50.0 MiB\n");
+  CHECK(written[1] == "fetching f  20.0 of 50.0 MiB  2.0 MiB/s  eta 0:15\n");
+  CHECK(written[2] == "fetching f  50.0 of 50.0 MiB  2.0 MiB/s\n");
+  ByteProgress unknown("g", output(false));
+  unknown.show(kMiB, 0);
+  CHECK(written.back() == "g  1.0 MiB\n");
 }

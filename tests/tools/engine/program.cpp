@@ -22,10 +22,11 @@ void write_text(const std::filesystem::path& file, std::string_view text) {
   std::ofstream(file, std::ios::binary) << text;
 }
 
-Outcome engine_cli(const std::string& arguments) {
+Outcome engine_cli(const std::string& arguments, const std::string& variables) {
   const TemporaryFolder folder;
   const std::string out = folder.path() / "out", err = folder.path() / "err";
-  const std::string shell = fmt::format("{} {} >{} 2>{}", ENGINE_PROGRAM, arguments, out, err);
+  const std::string shell =
+      fmt::format("{} {} {} >{} 2>{}", variables, ENGINE_PROGRAM, arguments, out, err);
   const int status = std::system(shell.c_str());
   return {WEXITSTATUS(status), read(out), read(err)};
 }

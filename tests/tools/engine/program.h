@@ -14,8 +14,8 @@ struct Outcome {
   std::string out, err;
 };
 
-// Starts the program; `arguments` as a shell reads them.
-Outcome engine_cli(const std::string& arguments);
+// Starts the program; `arguments` as a shell reads them, and variables for it, "NAME=value …".
+Outcome engine_cli(const std::string& arguments, const std::string& variables = "");
 // CHECKs the exit code, that stderr mentions `why`, and that stdout is empty.
 void check_fails(const Outcome& outcome, int code, const std::string& why);
 

@@ -229,15 +229,34 @@ TEST_CASE("of runs that make the same folder at once, one goes on") {
   CHECK(fs::exists(digits / "run/weights/best.safetensors"));
 }
 
-TEST_CASE("Ctrl-C is acknowledged, and saved") {
+TEST_CASE("Ctrl-C is acknowledged, and saved, and the line it prints goes on from anywhere") {
   const Digits digits;
-  const Shell outcome =
-      shell(digits.folder.path(),
-            begin(digits.train("run", "--epochs 1000 --checkpoint-every 1"), digits / "run") +
-                "kill -INT $pid; wait $pid");
+  const fs::path run = digits / "my run";
+  const std::string relative = fmt::format(
+      "train --data set --out 'my run' --model mnist_cnn --batch-size 8 --epochs 1000 --device cpu "
+      "--threads 1 --workers 1 --cache none --checkpoint-every 1 --schedule cosine");
+  const Shell outcome = shell(digits.folder.path(), "cd \"$folder\"\n" + begin(relative, "my run") +
+                                                        "kill -INT $pid; wait $pid");
   CHECK(outcome.code == 75);
   CHECK(mentions(outcome.err, "stopping after this step; again: at once, unsaved"));
   CHECK(mentions(outcome.err, "stopped by Ctrl-C"));
+  const std::string onward = fmt::format("train --resume '{}'", run.string());
+  CHECK(mentions(outcome.err, "to go on: engine " + onward + "\n"));
+
+  const Shell resumed = shell(digits.folder.path(),
+                              "cd /\nexec \"$engine\" " + onward + " --epochs 2000 --max-steps 1");
+  CHECK_MESSAGE(resumed.code == 0, resumed.err);
+  CHECK(mentions(resumed.err,
+                 "epochs: 1000 until now, 2000 from here on: the rate is now that of "
+                 "a cosine schedule over all of them"));
+  const auto args = [&](const char* name) { return parse_json<json>(read(run / name)); };
+  CHECK(args("args.json")["epochs"] == 1000);
+  CHECK(args("args.json")["data"] == digits.set.string());
+  CHECK(args("args-2.json")["epochs"] == 2000);
+  CHECK(args("args-2.json")["data"] == digits.set.string());
+  CHECK(args("args-2.json")["schedule"] == "cosine");
+  CHECK(mentions(read(run / "command.txt"), "--epochs 1000"));
+  CHECK(mentions(read(run / "command-2.txt"), "--max-steps 1"));
 }
 
 TEST_CASE("a label that changes before a run is resumed is called that") {

@@ -81,6 +81,10 @@ TEST_CASE("what the run was made with is written down") {
   run.write_algorithms({{"features.0 forward", "engine 3"}});
 
   CHECK(parse_json<json>(read(run.path() / "args.json")) == json{{"epochs", 3}});
+  options.epochs = 4;
+  run.write_args(Flags(options));
+  CHECK(parse_json<json>(read(run.path() / "args.json")) == json{{"epochs", 3}});
+  CHECK(parse_json<json>(read(run.path() / "args-2.json")) == json{{"epochs", 4}});
   const json environment = parse_json<json>(read(run.path() / "env.json"));
   for (const char* key : {"engine", "git", "host", "os", "cpu", "cores", "started"})
     CHECK(environment.contains(key));
@@ -133,8 +137,12 @@ TEST_CASE("a step's numbers are an event, and the command can be given to a shel
   CHECK(event["lr"] == 0.25);
 
   run.write_command({"train", "", {"--data", "my images", "--out", "it's", "--lr=1e-3", ""}});
-  CHECK(read(run.path() / "command.txt") ==
-        "engine train --data 'my images' --out 'it'\\''s' --lr=1e-3 ''\n");
+  const std::string first = read(run.path() / "command.txt");
+  CHECK(first.starts_with("cd /"));
+  CHECK(first.ends_with("\nengine train --data 'my images' --out 'it'\\''s' --lr=1e-3 ''\n"));
+  run.write_command({"train", "", {"--resume", "auto"}});
+  CHECK(read(run.path() / "command.txt") == first);
+  CHECK(read(run.path() / "command-2.txt").ends_with("\nengine train --resume auto\n"));
   run.note("epoch 1: fine");
   CHECK(lines(run.path() / "log.txt")[0].ends_with("Z epoch 1: fine"));
 }

@@ -1,0 +1,105 @@
+// What a newcomer types first, and what comes before anything that takes long.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <sstream>
+
+#include "io/weights/safetensors.h"
+#include "tests/support.h"
+#include "tests/tools/engine/drawn_set.h"
+#include "tests/tools/engine/program.h"
+#include "tools/machine/cores.h"
+
+using namespace engine;
+using namespace engine::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+// Characters of the longest line of UTF-8.
+size_t widest(const std::string& text) {
+  size_t most = 0;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);)
+    most = std::max(most, size_t(std::count_if(line.begin(), line.end(), [](unsigned char c) {
+                      return (c & 0xC0) != 0x80;
+                    })));
+  return most;
+}
+
+}  // namespace
+
+TEST_CASE("help fits 80 columns, names every choice, and comes by either word order") {
+  const Outcome verbs = engine_cli("help"), train = engine_cli("help train");
+  CHECK(verbs.code == 0);
+  CHECK(verbs.out == engine_cli("--help").out);
+  CHECK(widest(verbs.out) <= 80);
+  CHECK(train.code == 0);
+  CHECK(train.out == engine_cli("train --help").out);
+  CHECK(widest(train.out) <= 80);
+  for (const char* choices : {"adam, adamw, sgd, rmsprop;", "cosine, step, exponential,"})
+    CHECK_MESSAGE(mentions(train.out, choices), choices);
+  CHECK(mentions(engine_cli("help bench step").out, "engine bench step: "));
+  CHECK(mentions(engine_cli("help bench").out, "bench kernels"));
+  check_fails(engine_cli("help nothing"), 2, "unknown verb 'nothing'");
+}
+
+TEST_CASE("what peers call a flag or a model is taken for ours, or answered with it") {
+  const Drawn drawn;
+  const Outcome plan = engine_cli(fmt::format(
+      "train --data {} --model MobileNet-V2 --imgsz 32 --bs 4 --lr0 0.1 --optim AdamW --wd 0.1 "
+      "--device cpu --dry-run",
+      drawn.set.string()));
+  CHECK_MESSAGE(plan.code == 0, plan.err);
+  CHECK(mentions(plan.out, "mobilenet_v2: 10 classes, 32 px"));
+  CHECK(mentions(plan.out, "batch 4 x 1 rank"));
+  check_fails(engine_cli("train --pretrained"), 2,
+              "unknown flag --pretrained; here it is --weights imagenet");
+  check_fails(engine_cli("train --amp"), 2, "unknown flag --amp; here it is --precision fp16");
+}
+
+TEST_CASE("flags come from YAML, and the command line wins") {
+  const Drawn drawn;
+  const fs::path file = drawn.path("flags.yaml");
+  write_text(file, fmt::format("# a recipe\ndata: {}\nmodel: mobilenet_v2\nimage-size: 32\n"
+                               "batch_size: 4\ndevice: cpu\ndry_run: true\nlr: 1.0e-3\n",
+                               drawn.set.string()));
+  const Outcome plan = engine_cli(fmt::format("train --config {} --batch-size 5", file.string()));
+  CHECK_MESSAGE(plan.code == 0, plan.err);
+  CHECK(mentions(plan.out, "mobilenet_v2: 10 classes, 32 px"));
+  CHECK(mentions(plan.out, "batch 5 x 1 rank"));
+}
+
+TEST_CASE("what does not fit, and weights of another shape, are told before images are cached") {
+  const Drawn drawn;
+  const std::string cache = drawn.path("cache"), out = drawn.path("run");
+  const std::string train =
+      fmt::format("train --data {} --out {} --cache disk --cache-dir {} --device cpu ",
+                  drawn.set.string(), out, cache);
+  const std::string large = "--model efficientnet_b7 --image-size 4096 --batch-size 64 ";
+  check_fails(engine_cli(train + large), 6, "the largest batch that fits is");
+  const Outcome plan = engine_cli(train + large + "--dry-run");
+  CHECK(plan.code == 6);
+  CHECK(mentions(plan.out, "memory per rank"));
+  CHECK(mentions(plan.err, "does not fit: batch 30 at 4096 pixels needs"));
+
+  TensorFile file;
+  file.tensors["features.0.0.weight"] = Tensor(DType::f32, {3, 3});
+  write_safetensors(drawn.path("w.safetensors"), file);
+  check_fails(engine_cli(train + "--model mobilenet_v2 --weights " + drawn.path("w.safetensors")),
+              4, "does not fit the model");
+  CHECK(!fs::exists(cache));
+  CHECK(!fs::exists(out));
+}
+
+TEST_CASE("more ranks than cores are warned of") {
+  const Drawn drawn;
+  const std::string train = fmt::format(
+      "train --data {} --model mobilenet_v2 --image-size 32 --batch-size 2 --device "
+      "cpu --dry-run --ranks ",
+      drawn.set.string());
+  const std::string one_core = fmt::format("taskset -c {}", allowed_cores().front());
+  const std::string warning = "2 ranks share the 1 cores here";
+  CHECK(mentions(engine_cli(train + "2", one_core).err, warning));
+  CHECK(!mentions(engine_cli(train + "1", one_core).err, "share"));
+}

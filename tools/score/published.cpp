@@ -1,0 +1,68 @@
+#include "tools/score/published.h"
+
+#include <fmt/format.h>
+
+#include "engine/error.h"
+#include "io/files/cache_folder.h"
+#include "io/weights/fetch.h"
+#include "tools/cli/byte_progress.h"
+#include "tools/cli/signals.h"
+#include "tools/cli/terminal.h"
+#include "tools/machine/environment.h"
+
+namespace engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Whether it can only be a file: it is one, or has a folder or an ending that names have not.
+bool is_path(const fs::path& weights) {
+  std::error_code error;
+  return fs::exists(weights, error) || weights.has_parent_path() ||
+         weights.extension() == ".safetensors";
+}
+
+}  // namespace
+
+fs::path weights_folder() {
+  return cache_folder() / "weights";
+}
+
+fs::path fetch_published(const ManifestEntry& entry) {
+  ByteProgress progress("fetching " + entry.names.front());
+  bool fetched = false;
+  const auto tell = [&](const std::string& line) {
+    progress.clear();
+    say(line);
+  };
+  const fs::path file = fetch_weights(entry, weights_folder(),
+                                      {.say = tell,
+                                       .progress =
+                                           [&](int64_t done, int64_t whole) {
+                                             fetched = true;
+                                             progress.show(done, whole);
+                                           },
+                                       .stop = stop_requested});
+  if (fetched)
+    tell(fmt::format("{}: SHA-256 {} as published; licence {}; kept as {}", entry.source,
+                     entry.sha256.size() < 64 ? "begins with " + entry.sha256 + "," : "is",
+                     entry.licence, file.string()));
+  return file;
+}
+
+NamedWeights find_weights(const fs::path& weights, const std::string& model) {
+  if (is_path(weights)) return {weights, model};
+  const auto manifest = read_manifest(shared_file("manifest.json"));
+  const std::string name = weights.string();
+  require(name != "imagenet" || !model.empty(), Failure::usage,
+          "--weights imagenet: of which model? Give --model");
+  const ManifestEntry* entry = find_entry(manifest, name, model);
+  require(entry, Failure::usage,
+          "--weights {}: there is no such file, and no such name in engine weights list{}", name,
+          name == "imagenet" ? fmt::format(" for {}", model) : "");
+  require(model.empty() || model == entry->model, Failure::usage,
+          "--weights {}: these are of {}, and --model is {}", name, entry->model, model);
+  return {fetch_published(*entry), entry->model};
+}
+
+}  // namespace engine

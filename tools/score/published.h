@@ -1,0 +1,27 @@
+// Weights by the names under which they are published.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "io/weights/manifest.h"
+
+namespace engine {
+
+// Where fetched files are kept: weights/ in cache_folder().
+std::filesystem::path weights_folder();
+
+// The file of an entry, fetched if it is not there; what is done is said, with a progress line. As
+// fetch_weights(); a request to stop is an Error(preempted).
+std::filesystem::path fetch_published(const ManifestEntry& entry);
+
+struct NamedWeights {
+  std::filesystem::path file;
+  std::string model;  // of the entry; as given where a file was given
+};
+
+// What follows --weights: a file, or a name as of find_entry(), whose file is fetched. Error(usage)
+// if it is neither, or if the name is of another model than `model`, which may be empty.
+NamedWeights find_weights(const std::filesystem::path& weights, const std::string& model);
+
+}  // namespace engine
