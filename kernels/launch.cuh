@@ -17,8 +17,8 @@ bool launches_overlap();
 
 // Until what lies ahead in the stream has ended, and what it wrote is visible. The kernel behind
 // may be scheduled once all blocks of this one have come here, so it takes nothing but what they
-// leave free. Every kernel that launch() starts calls it, in all of its threads, before it reads what the
-// launch ahead may write, and before it writes.
+// leave free. Every kernel that launch() starts calls it, in all of its threads, before it reads
+// what the launch ahead may write, and before it writes.
 __device__ __forceinline__ void follow() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
