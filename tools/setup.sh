@@ -18,6 +18,7 @@ test_packages=(                                # what our images and files are c
   python3-numpy python3-pil python3-torch python3-torchvision
   python3-matplotlib                           # tools/plots; nothing else needs it
   openmpi-bin                                  # mpirun
+  iproute2                                     # ip: two hosts of namespaces
 )
 bundle_packages=(patchelf)
 format_packages=(clang-format)

@@ -75,34 +75,52 @@ struct Measurement {
   const MakeFeed& make_feed;
   Monitor* monitor;  // null: the GPUs are not watched
   StepTimes times;
+  std::vector<double> rates;  // images per second of each rank's own batch
 };
+
+// Ranks that share nothing are each the only one of a group; what they are told together, when to
+// begin and to end, goes through the group of all.
+BackendOptions options_of(const Measurement& m, int rank) {
+  BackendOptions options = m.ranks.options[rank];
+  if (m.bench.independent) options.communicator = {};
+  return options;
+}
+
+// The time of a step that stands for all: a late batch is followed by others that wait already.
+double typical_ms(const std::vector<double>& samples, bool fed) {
+  return fed ? mean_of(samples) : quantile(samples, 0.5);
+}
 
 void run_rank(Measurement& m, int rank) {
   const auto start = Clock::now();
   const StepBench& bench = m.bench;
-  const BackendOptions& options = m.ranks.options[rank];
-  const Communicator& communicator = options.communicator;
+  const BackendOptions options = options_of(m, rank);
+  const Communicator& communicator = m.ranks.options[rank].communicator;
   SyntheticSession synthetic(bench, m.ranks.kind, options);
-  const Feed feed = m.make_feed ? m.make_feed(synthetic.backend(), communicator) : Feed();
+  const Feed feed = m.make_feed ? m.make_feed(synthetic.backend(), options.communicator) : Feed();
   if (feed) time_training(synthetic, std::max(1, bench.warmup), feed);
   communicator.group->barrier(communicator.rank);
   const double warmup_s = seconds_since(start);
   if (rank == 0 && m.monitor) m.monitor->take();
   const std::vector<TimedStep> timed = bench.train ? time_training(synthetic, bench.steps, feed)
                                                    : time_evaluation(synthetic, bench.steps);
+  std::vector<double> samples;
+  for (const TimedStep& step : timed) samples.push_back(step.ms);
+  const double ms = typical_ms(samples, bool(feed));
+  m.rates[rank] =
+      1e3 * batch_of(bench, options.communicator.rank, options.communicator.ranks()) / ms;
   communicator.group->barrier(communicator.rank);
   if (rank > 0) return;
   StepTimes& times = m.times;
   if (m.monitor) times.gpus = m.monitor->take().gpu;
   times.hardware = hardware_of(m.ranks.kind, options.device);
   std::vector<StepResult> results;
-  for (const TimedStep& step : timed) {
-    times.samples_ms.push_back(step.ms);
-    results.push_back(step.result);
-  }
+  for (const TimedStep& step : timed) results.push_back(step.result);
+  times.samples_ms = std::move(samples);
   times.warmup_s = warmup_s;
-  times.images_per_second = 1e3 * double(images_per_step(bench, communicator.ranks())) /
-                            (feed ? mean_of(times.samples_ms) : quantile(times.samples_ms, 0.5));
+  times.images_per_second = bench.independent
+                                ? std::accumulate(m.rates.begin(), m.rates.end(), 0.)
+                                : 1e3 * double(images_per_step(bench, communicator.ranks())) / ms;
   if (bench.marks && bench.train) times.parts = parts_of(results);
   times.planned_bytes = synthetic.session().allocated_bytes();
   times.context_bytes = synthetic.context_bytes();
@@ -240,13 +258,14 @@ StepParts parts_of(std::span<const StepResult> steps) {
 }
 
 StepTimes measure_step(const StepBench& bench, const Ranks& ranks, const MakeFeed& feed) {
-  for (int rank = 0; rank < ranks.count(); ++rank)
-    require(batch_of(bench, rank, ranks.count()) > 0, Failure::usage,
-            "a step of {} images leaves none for rank {} of {}", bench.total, rank, ranks.count());
+  for (int rank = 0; rank < ranks.world(); ++rank)
+    require(batch_of(bench, rank, bench.independent ? 1 : ranks.world()) > 0, Failure::usage,
+            "a step of {} images leaves none for rank {} of {}", bench.total, rank, ranks.world());
   std::optional<Monitor> monitor;
   if (bench.marks && ranks.kind == BackendKind::cuda)
     monitor.emplace(MonitorOptions{.bus_ids = gpu_bus_ids(ranks)});
-  Measurement measurement{bench, ranks, feed, monitor ? &*monitor : nullptr, {}};
+  Measurement measurement{
+      bench, ranks, feed, monitor ? &*monitor : nullptr, {}, std::vector<double>(ranks.count())};
   on_every_rank(ranks, [&](int rank) { run_rank(measurement, rank); });
   return std::move(measurement.times);
 }

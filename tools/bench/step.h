@@ -30,6 +30,7 @@ struct StepBench {
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
   Exchange exchange;
+  bool independent = false;  // each rank trains `batch` images by itself, side by side
   bool marks =
       false;  // StepResult::times are noted, hence StepTimes::parts and gpus; training only
   std::map<std::string, std::string> algorithms;  // chosen before; empty: chosen now
@@ -108,7 +109,8 @@ std::string hardware_of(BackendKind kind, int device);
 struct StepTimes {
   std::string hardware;
   std::vector<double> samples_ms;  // one per step
-  double images_per_second = 0;    // all ranks, of the median step; with a feed of the mean step
+  double images_per_second = 0;    // all ranks, of the median step; with a feed of the mean step;
+                                   // of independent ranks in this process, the sum of theirs
   double warmup_s = 0;             // from the graph to the first measured step
   double loss = 0;                 // of the last step
   size_t planned_bytes = 0;        // what the arenas allocate

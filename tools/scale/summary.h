@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,16 +17,19 @@ namespace engine {
 // efficiency and losses add up to 1. A negative loss is a gain.
 struct Losses {
   double data = 0, all_reduce = 0;
-  double rest = 0;  // computation, optimizer and what lies between the parts
+  double host = kNotMeasured;  // what as many independent ranks lose beside one
+  double rest = 0;             // computation, optimizer and what lies between the parts
 };
 
 struct Summary {
   RunRow mean;      // the columns that the repeats share, and means of the others; status of all
   int repeats = 0;  // that are ok
+  std::map<int, double> rates;                // images per second of each of these
   Interval rate{kNotMeasured, kNotMeasured};  // images per second
   // Beside one rank that computes the same batch: of weak scaling the batch of a rank, of strong
   // scaling the global one. Nothing where that was not measured.
   std::optional<Interval> speed_up, efficiency;
+  double median_efficiency = kNotMeasured;  // of the repeats, each beside one rank's of its turn
   std::optional<Losses> losses;
   std::string superlinear;  // likely cause of an efficiency above 100%; empty if it is not
   bool best = false;        // the highest rate of its model
