@@ -75,7 +75,7 @@ struct Measurement {
   const MakeFeed& make_feed;
   Monitor* monitor;  // null: the GPUs are not watched
   StepTimes times;
-  std::vector<double> rates;  // images per second of each rank's own batch
+  std::vector<std::vector<double>> samples_ms;  // of each rank
 };
 
 // Ranks that share nothing are each the only one of a group; what they are told together, when to
@@ -84,11 +84,6 @@ BackendOptions options_of(const Measurement& m, int rank) {
   BackendOptions options = m.ranks.options[rank];
   if (m.bench.independent) options.communicator = {};
   return options;
-}
-
-// The time of a step that stands for all: a late batch is followed by others that wait already.
-double typical_ms(const std::vector<double>& samples, bool fed) {
-  return fed ? mean_of(samples) : quantile(samples, 0.5);
 }
 
 void run_rank(Measurement& m, int rank) {
@@ -104,11 +99,7 @@ void run_rank(Measurement& m, int rank) {
   if (rank == 0 && m.monitor) m.monitor->take();
   const std::vector<TimedStep> timed = bench.train ? time_training(synthetic, bench.steps, feed)
                                                    : time_evaluation(synthetic, bench.steps);
-  std::vector<double> samples;
-  for (const TimedStep& step : timed) samples.push_back(step.ms);
-  const double ms = typical_ms(samples, bool(feed));
-  m.rates[rank] =
-      1e3 * batch_of(bench, options.communicator.rank, options.communicator.ranks()) / ms;
+  for (const TimedStep& step : timed) m.samples_ms[rank].push_back(step.ms);
   communicator.group->barrier(communicator.rank);
   if (rank > 0) return;
   StepTimes& times = m.times;
@@ -116,11 +107,10 @@ void run_rank(Measurement& m, int rank) {
   times.hardware = hardware_of(m.ranks.kind, options.device);
   std::vector<StepResult> results;
   for (const TimedStep& step : timed) results.push_back(step.result);
-  times.samples_ms = std::move(samples);
+  times.samples_ms = bench.independent ? slowest_of(m.samples_ms) : m.samples_ms[rank];
   times.warmup_s = warmup_s;
-  times.images_per_second = bench.independent
-                                ? std::accumulate(m.rates.begin(), m.rates.end(), 0.)
-                                : 1e3 * double(images_per_step(bench, communicator.ranks())) / ms;
+  times.images_per_second = 1e3 * double(images_per_step(bench, communicator.ranks())) /
+                            typical_ms(times.samples_ms, bool(feed));
   if (bench.marks && bench.train) times.parts = parts_of(results);
   times.planned_bytes = synthetic.session().allocated_bytes();
   times.context_bytes = synthetic.context_bytes();
@@ -210,6 +200,18 @@ size_t used_bytes(const Backend& backend, int device) {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+double typical_ms(std::span<const double> samples, bool fed) {
+  return fed ? mean_of(samples) : quantile(samples, 0.5);
+}
+
+std::vector<double> slowest_of(std::span<const std::vector<double>> ranks) {
+  std::vector<double> slowest = ranks.front();
+  for (const std::vector<double>& samples : ranks)
+    for (size_t step = 0; step < slowest.size(); ++step)
+      slowest[step] = std::max(slowest[step], samples.at(step));
+  return slowest;
+}
+
 StepBench with_defaults(StepBench bench) {
   const bool digits = bench.model == "mnist_cnn";
   if (bench.image_size == 0) bench.image_size = digits ? 28 : 224;
@@ -264,8 +266,8 @@ StepTimes measure_step(const StepBench& bench, const Ranks& ranks, const MakeFee
   std::optional<Monitor> monitor;
   if (bench.marks && ranks.kind == BackendKind::cuda)
     monitor.emplace(MonitorOptions{.bus_ids = gpu_bus_ids(ranks)});
-  Measurement measurement{
-      bench, ranks, feed, monitor ? &*monitor : nullptr, {}, std::vector<double>(ranks.count())};
+  Measurement measurement{bench, ranks, feed, monitor ? &*monitor : nullptr, {}, {}};
+  measurement.samples_ms.resize(ranks.count());
   on_every_rank(ranks, [&](int rank) { run_rank(measurement, rank); });
   return std::move(measurement.times);
 }

@@ -199,7 +199,7 @@ StepTimes StudyRunner::measure(const Configuration& c) {
             ranks, study_.threads_per_rank, study_.threads_per_rank == 1 ? "" : "s", needed, cores);
   }
   StepBench bench = bench_of(c);
-  auto& algorithms = algorithms_[describe(c)];
+  auto& algorithms = algorithms_[fmt::format("{}/{}/{}", c.model, c.precision, c.batch)];
   bench.algorithms = algorithms;
   MakeFeed feed;
   if (data_)
@@ -207,27 +207,29 @@ StepTimes StudyRunner::measure(const Configuration& c) {
                        bench, c.workers);
   StepTimes times = measure_step(bench, ranks_of(c), feed);
   algorithms = times.algorithms;
-  if (together(c)) add_processes(times, bench.independent);
+  if (together(c)) add_processes(times, c);
   return times;
 }
 
-// What a process measures of itself alone: the GPUs that it uses, and the rate of ranks that share
+// What a process measures of itself alone: the GPUs that it uses, and steps of ranks that share
 // nothing.
-void StudyRunner::add_processes(StepTimes& times, bool independent) const {
+void StudyRunner::add_processes(StepTimes& times, const Configuration& c) const {
   using Json = nlohmann::json;
   const GpuReading mine = times.gpus.value_or(GpuReading{});
   const Json own = {
-      {"rate", times.images_per_second}, {"watts", mine.watts}, {"utilisation", mine.utilisation}};
+      {"samples_ms", times.samples_ms}, {"watts", mine.watts}, {"utilisation", mine.utilisation}};
   GpuReading all{};
-  double rate = 0;
+  std::vector<std::vector<double>> samples;
   for (const std::string& text : from_every_process(joined_, own.dump())) {
     const Json part = Json::parse(text);
-    rate += part.at("rate").get<double>();
+    samples.push_back(part.at("samples_ms"));
     all.watts += part.at("watts").get<double>();
     all.utilisation += part.at("utilisation").get<double>() / joined_.wire->processes();
   }
-  if (independent) times.images_per_second = rate;
   if (times.gpus) times.gpus = all;
+  if (c.scaling != Scaling::independent) return;
+  times.samples_ms = slowest_of(samples);
+  times.images_per_second = 1e3 * c.global / typical_ms(times.samples_ms, data_.has_value());
 }
 
 RunRow StudyRunner::run(const Configuration& c, int repeat) {

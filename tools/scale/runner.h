@@ -29,9 +29,9 @@ class StudyRunner {
 
   // The row of a configuration and repeat, without what is measured.
   RunRow planned(const Configuration& configuration, int repeat) const;
-  // Measures it. What its backend chose in the first repeat is kept in the others. One rank is
-  // measured by process 0 while the others wait. What fails on ranks of several processes is
-  // thrown, since they cannot go on together.
+  // Measures it. What a backend chose first is kept, in the other repeats and for every number of
+  // ranks with the same batch of a rank. One rank is measured by process 0 while the others wait.
+  // What fails on ranks of several processes is thrown, since they cannot go on together.
   RunRow run(const Configuration& configuration, int repeat);
 
   // A rank has the same cores in every configuration: those that it has in the largest one.
@@ -50,7 +50,7 @@ class StudyRunner {
   size_t needed_bytes(const Configuration& configuration) const;  // of the rank that needs most
   bool fits(const Configuration& configuration, size_t bytes) const;
   StepTimes measure(const Configuration& configuration);
-  void add_processes(StepTimes& times, bool independent) const;
+  void add_processes(StepTimes& times, const Configuration& configuration) const;
   RunRow attempt(const Configuration& configuration, int repeat);
   RunRow run_together(const Configuration& configuration, int repeat);
 
@@ -60,7 +60,7 @@ class StudyRunner {
   int mine_ = 0;  // which of them this one is
   std::optional<Dataset> data_;
   DeviceLimits limits_;
-  std::map<std::string, std::map<std::string, std::string>> algorithms_;  // by configuration
+  std::map<std::string, std::map<std::string, std::string>> algorithms_;  // by a rank's step
 };
 
 }  // namespace engine

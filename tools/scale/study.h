@@ -14,7 +14,7 @@
 namespace engine {
 
 // Weak: a batch on each rank. Strong: a batch that the ranks divide. Independent: a batch on each
-// rank, of which none waits for another and nothing is summed.
+// rank, of which nothing is summed; a step is as long as that of the slowest one.
 enum class Scaling { weak, strong, both, independent };
 inline constexpr Choice<Scaling> kScalings[] = {
     {"weak", Scaling::weak}, {"strong", Scaling::strong}, {"both", Scaling::both}};

@@ -63,17 +63,23 @@ bool is_apart(const RunRow& apart, const RunRow& many) {
 }
 
 // Time by the images that a rank has: what several ranks add to the share of one.
-Losses losses_of(const RunRow& one, const RunRow& many, const RunRow* apart, double efficiency) {
+Losses losses_of(const RunRow& one, const RunRow& many, double efficiency) {
   const double share =
       double(many.global_batch) / many.ranks / one.global_batch;  // 1 in weak scaling
   const double step = 1e3 * many.global_batch / many.images_per_second;
   const auto more = [&](double RunRow::*part) { return (many.*part - share * one.*part) / step; };
   Losses losses{.data = more(&RunRow::data_ms), .all_reduce = more(&RunRow::exposed_all_reduce_ms)};
   losses.rest = 1 - efficiency - losses.data - losses.all_reduce;
-  if (!apart) return losses;
-  const auto alone_ms = [](const RunRow& row) { return row.global_batch / row.images_per_second; };
-  losses.host = 1e3 * (alone_ms(*apart) - alone_ms(one)) / step;
-  losses.rest -= losses.host;
+  return losses;
+}
+
+// The same of weak scaling, beside ranks of which none waits for another.
+Losses losses_beside(const RunRow& apart, const RunRow& one, const RunRow& many,
+                     double efficiency) {
+  const auto step = [](const RunRow& row) { return row.global_batch / row.images_per_second; };
+  Losses losses{.data = 1e-3 * (many.data_ms - apart.data_ms) / step(many)};
+  losses.host = (step(apart) - step(one)) / step(many);
+  losses.all_reduce = 1 - efficiency - losses.host - losses.data;
   return losses;
 }
 
@@ -107,8 +113,9 @@ void compare(Summary& many, const Summary& one, const Summary* apart) {
   many.efficiency = Interval{many.speed_up->value / ranks, many.speed_up->half / ranks};
   many.median_efficiency = median_efficiency(many, one);
   if (ranks == 1) return;
-  many.losses =
-      losses_of(one.mean, many.mean, apart ? &apart->mean : nullptr, many.efficiency->value);
+  const double efficiency = many.efficiency->value;
+  many.losses = apart ? losses_beside(apart->mean, one.mean, many.mean, efficiency)
+                      : losses_of(one.mean, many.mean, efficiency);
   many.superlinear = superlinear(one, many);
 }
 

@@ -14,11 +14,13 @@
 namespace engine {
 
 // Where the time goes that a rank of several needs more than one rank alone, as shares of the step:
-// efficiency and losses add up to 1. A negative loss is a gain.
+// efficiency and losses add up to 1. A negative loss is a gain. Where independent ranks were
+// measured, what they lose is the host's, and all the rest but data is the all-reduce's, which
+// waits then for no rank that the host has slowed.
 struct Losses {
   double data = 0, all_reduce = 0;
-  double host = kNotMeasured;  // what as many independent ranks lose beside one
-  double rest = 0;             // computation, optimizer and what lies between the parts
+  double host = kNotMeasured;
+  double rest = 0;  // computation, optimizer and what lies between the parts
 };
 
 struct Summary {
