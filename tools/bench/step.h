@@ -30,7 +30,7 @@ struct StepBench {
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
   Exchange exchange;
-  // Each rank trains `batch` images by itself, side by side; a step is as long as the slowest one's.
+  // Each rank trains `batch` images by itself, side by side; a step is as long as the slowest's.
   bool independent = false;
   bool marks =
       false;  // StepResult::times are noted, hence StepTimes::parts and gpus; training only

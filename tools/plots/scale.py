@@ -71,7 +71,8 @@ def add_independent(study: Study, axes, panel, column: str) -> None:
         rows = study.independent(panel, series)
         if rows:
             axes.plot([row.ranks for row in rows], [getattr(row, column) for row in rows],
-                      color=style(i)["color"], linewidth=0.8, linestyle="-.", label=label)  # fmt: skip
+                      color=COLOURS[i % 6], linewidth=0.8, linestyle="-.",
+                      label=label)  # fmt: skip
             label = None
 
 

@@ -144,8 +144,9 @@ class Study:
         if panel.scaling != "weak":
             return []
         apart = [row for row in self.apart
-                 if (row.model, row.precision) == (panel.model, panel.precision)
-                 and (row.batch, row.loader_threads) == (series.batch, series.loader_threads)]  # fmt: skip
+                 if (row.model, row.precision, row.batch, row.loader_threads)
+                 == (panel.model, panel.precision, series.batch,
+                     series.loader_threads)]  # fmt: skip
         one = [row for row in series.rows if row.ranks == 1]
         return one + sorted(apart, key=lambda row: row.ranks) if apart else []
 

@@ -1,4 +1,4 @@
-// A set of images that ranks do not divide evenly, and trainings on it that are compared to the bit.
+// Images that ranks do not divide evenly, and trainings on them that are compared to the bit.
 #pragma once
 
 #include <doctest/doctest.h>
