@@ -19,6 +19,7 @@ plot_packages=(python3-matplotlib)             # tools/plots; nothing else needs
 test_packages=(                                # what our images and files are compared with
   python3-numpy python3-pil python3-torch python3-torchvision
   openmpi-bin                                  # mpirun
+  iproute2                                     # ip: two hosts of namespaces
 )
 bundle_packages=(patchelf)
 format_packages=(clang-format)

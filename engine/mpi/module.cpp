@@ -31,10 +31,13 @@ void check(int code, const char* what) {
   fail(Failure::collective, "MPI: {}: {}", what, std::string(text.data(), size_t(size)));
 }
 
-// Spins first: most operations are short. A request that is given up stays where it is, and MPI is
-// not used any more.
+// Spins first: most operations are short. Then it looks ever more seldom, at most a hundredth too
+// late, so that a process that waits long leaves its cores alone. A request that is given up stays
+// where it is, and MPI is not used any more.
 void finish(MPI_Request request, const char* what, const WireWatch& watch) {
   constexpr auto kSpin = std::chrono::microseconds(200);
+  constexpr Clock::duration kShortest = std::chrono::microseconds(20),
+                            kLongest = std::chrono::milliseconds(5);
   const auto began = Clock::now();
   for (int done = 0;;) {
     check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), what);
@@ -48,7 +51,7 @@ void finish(MPI_Request request, const char* what, const WireWatch& watch) {
       throw Error(Failure::collective, *why);
     require(waited < std::chrono::duration<double>(watch.timeout), Failure::collective,
             "a {} through MPI did not end within {:g} s", what, watch.timeout);
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
+    std::this_thread::sleep_for(std::clamp(waited / 100, kShortest, kLongest));
   }
 }
 

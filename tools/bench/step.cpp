@@ -75,34 +75,42 @@ struct Measurement {
   const MakeFeed& make_feed;
   Monitor* monitor;  // null: the GPUs are not watched
   StepTimes times;
+  std::vector<std::vector<double>> samples_ms;  // of each rank
 };
+
+// Ranks that share nothing are each the only one of a group; what they are told together, when to
+// begin and to end, goes through the group of all.
+BackendOptions options_of(const Measurement& m, int rank) {
+  BackendOptions options = m.ranks.options[rank];
+  if (m.bench.independent) options.communicator = {};
+  return options;
+}
 
 void run_rank(Measurement& m, int rank) {
   const auto start = Clock::now();
   const StepBench& bench = m.bench;
-  const BackendOptions& options = m.ranks.options[rank];
-  const Communicator& communicator = options.communicator;
+  const BackendOptions options = options_of(m, rank);
+  const Communicator& communicator = m.ranks.options[rank].communicator;
   SyntheticSession synthetic(bench, m.ranks.kind, options);
-  const Feed feed = m.make_feed ? m.make_feed(synthetic.backend(), communicator) : Feed();
+  const Feed feed = m.make_feed ? m.make_feed(synthetic.backend(), options.communicator) : Feed();
   if (feed) time_training(synthetic, std::max(1, bench.warmup), feed);
   communicator.group->barrier(communicator.rank);
   const double warmup_s = seconds_since(start);
   if (rank == 0 && m.monitor) m.monitor->take();
   const std::vector<TimedStep> timed = bench.train ? time_training(synthetic, bench.steps, feed)
                                                    : time_evaluation(synthetic, bench.steps);
+  for (const TimedStep& step : timed) m.samples_ms[rank].push_back(step.ms);
   communicator.group->barrier(communicator.rank);
   if (rank > 0) return;
   StepTimes& times = m.times;
   if (m.monitor) times.gpus = m.monitor->take().gpu;
   times.hardware = hardware_of(m.ranks.kind, options.device);
   std::vector<StepResult> results;
-  for (const TimedStep& step : timed) {
-    times.samples_ms.push_back(step.ms);
-    results.push_back(step.result);
-  }
+  for (const TimedStep& step : timed) results.push_back(step.result);
+  times.samples_ms = bench.independent ? slowest_of(m.samples_ms) : m.samples_ms[rank];
   times.warmup_s = warmup_s;
   times.images_per_second = 1e3 * double(images_per_step(bench, communicator.ranks())) /
-                            (feed ? mean_of(times.samples_ms) : quantile(times.samples_ms, 0.5));
+                            typical_ms(times.samples_ms, bool(feed));
   if (bench.marks && bench.train) times.parts = parts_of(results);
   times.planned_bytes = synthetic.session().allocated_bytes();
   times.context_bytes = synthetic.context_bytes();
@@ -192,6 +200,18 @@ size_t used_bytes(const Backend& backend, int device) {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+double typical_ms(std::span<const double> samples, bool fed) {
+  return fed ? mean_of(samples) : quantile(samples, 0.5);
+}
+
+std::vector<double> slowest_of(std::span<const std::vector<double>> ranks) {
+  std::vector<double> slowest = ranks.front();
+  for (const std::vector<double>& samples : ranks)
+    for (size_t step = 0; step < slowest.size(); ++step)
+      slowest[step] = std::max(slowest[step], samples.at(step));
+  return slowest;
+}
+
 StepBench with_defaults(StepBench bench) {
   const bool digits = bench.model == "mnist_cnn";
   if (bench.image_size == 0) bench.image_size = digits ? 28 : 224;
@@ -240,13 +260,14 @@ StepParts parts_of(std::span<const StepResult> steps) {
 }
 
 StepTimes measure_step(const StepBench& bench, const Ranks& ranks, const MakeFeed& feed) {
-  for (int rank = 0; rank < ranks.count(); ++rank)
-    require(batch_of(bench, rank, ranks.count()) > 0, Failure::usage,
-            "a step of {} images leaves none for rank {} of {}", bench.total, rank, ranks.count());
+  for (int rank = 0; rank < ranks.world(); ++rank)
+    require(batch_of(bench, rank, bench.independent ? 1 : ranks.world()) > 0, Failure::usage,
+            "a step of {} images leaves none for rank {} of {}", bench.total, rank, ranks.world());
   std::optional<Monitor> monitor;
   if (bench.marks && ranks.kind == BackendKind::cuda)
     monitor.emplace(MonitorOptions{.bus_ids = gpu_bus_ids(ranks)});
-  Measurement measurement{bench, ranks, feed, monitor ? &*monitor : nullptr, {}};
+  Measurement measurement{bench, ranks, feed, monitor ? &*monitor : nullptr, {}, {}};
+  measurement.samples_ms.resize(ranks.count());
   on_every_rank(ranks, [&](int rank) { run_rank(measurement, rank); });
   return std::move(measurement.times);
 }

@@ -30,6 +30,8 @@ struct StepBench {
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
   Exchange exchange;
+  // Each rank trains `batch` images by itself, side by side; a step is as long as the slowest's.
+  bool independent = false;
   bool marks =
       false;  // StepResult::times are noted, hence StepTimes::parts and gpus; training only
   std::map<std::string, std::string> algorithms;  // chosen before; empty: chosen now
@@ -107,7 +109,7 @@ std::string hardware_of(BackendKind kind, int device);
 // All but the rate are rank 0's.
 struct StepTimes {
   std::string hardware;
-  std::vector<double> samples_ms;  // one per step
+  std::vector<double> samples_ms;  // one per step; of independent ranks, the slowest one's
   double images_per_second = 0;    // all ranks, of the median step; with a feed of the mean step
   double warmup_s = 0;             // from the graph to the first measured step
   double loss = 0;                 // of the last step
@@ -122,6 +124,12 @@ struct StepTimes {
 // One thread per rank; the first failure stops the others and is rethrown. Without a feed the
 // batches are synthetic and lie on the device.
 StepTimes measure_step(const StepBench& bench, const Ranks& ranks, const MakeFeed& feed = {});
+
+// The time that stands for all steps: the median, with a feed the mean, since one late batch is
+// followed by others that wait already.
+double typical_ms(std::span<const double> samples, bool fed);
+// Step by step the longest of all ranks.
+std::vector<double> slowest_of(std::span<const std::vector<double>> ranks);
 
 // Memory in use: of the whole GPU, or resident in this process.
 size_t used_bytes(const Backend& backend, int device);

@@ -1,12 +1,18 @@
 // engine scale: a study of data parallelism over models, ranks, batches and precisions.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+#include <optional>
+
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
+#include "io/files/json.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/cores.h"
 #include "tools/machine/environment.h"
+#include "tools/machine/launcher.h"
+#include "tools/machine/processes.h"
 #include "tools/scale/report.h"
 #include "tools/scale/runner.h"
 
@@ -33,21 +39,6 @@ std::string outcome(const RunRow& row) {
                   : row.status;
 }
 
-// The repeats are the outer loop, so that what drifts meets every configuration alike.
-void run_all(const Study& study, StudyRunner& runner, RunsFile& runs) {
-  const std::vector<Configuration> all = configurations(study);
-  const size_t total = all.size() * size_t(study.repeats);
-  size_t at = 0;
-  for (int repeat = 1; repeat <= study.repeats; ++repeat)
-    for (const Configuration& c : all) {
-      ++at;
-      if (runs.has(runner.planned(c, repeat))) continue;
-      const RunRow row = runner.run(c, repeat);
-      runs.append(row);
-      say(fmt::format("[{}/{}] {}, repeat {}: {}", at, total, describe(c), repeat, outcome(row)));
-    }
-}
-
 // Those that come with the program are of GPUs.
 std::vector<Rate> published_rates(const ScaleOptions& o, const Study& study) {
   if (o.against) return read_published(*o.against);
@@ -55,28 +46,85 @@ std::vector<Rate> published_rates(const ScaleOptions& o, const Study& study) {
   return read_published(shared_file("reference"));
 }
 
+// The folder that process 0 writes.
+struct StudyFolder {
+  StudyFolder(const ScaleOptions& o, const Study& study, const StudyFacts& facts)
+      : out(o.out), published(published_rates(o, study)) {
+    make_folder(out);
+    if (o.resume) check_study(out, facts);
+    runs.emplace(out / "runs.csv", o.resume);
+    write_study(out, facts);
+  }
+  void finish(const Study& study, const StudyFacts& facts) const {
+    const std::vector<Summary> summaries = summarise(runs->rows(), study.epoch_images);
+    const std::string text = report(facts, summaries, published);
+    write_file_atomically(out / "summary.csv", summary_csv(summaries));
+    write_file_atomically(out / "published.csv", published_csv(published, study.models));
+    write_file_atomically(out / "report.txt", text);
+    print_to_stdout(text);
+  }
+
+  std::filesystem::path out;
+  std::vector<Rate> published;
+  std::optional<RunsFile> runs;
+};
+
+struct Job {
+  int repeat = 1;
+  Configuration configuration;
+};
+
+// The repeats are the outer loop, so that what drifts meets every configuration alike.
+std::vector<Job> all_jobs(const Study& study) {
+  std::vector<Job> jobs;
+  for (int repeat = 1; repeat <= study.repeats; ++repeat)
+    for (const Configuration& c : configurations(study)) jobs.push_back({repeat, c});
+  return jobs;
+}
+
+// Process 0 has the folder, and tells the others what is missing there.
+void run_all(const Study& study, StudyRunner& runner, const Ranks& joined, StudyFolder* folder) {
+  const std::vector<Job> jobs = all_jobs(study);
+  nlohmann::json missing = nlohmann::json::array();
+  for (size_t i = 0; folder && i < jobs.size(); ++i)
+    if (!folder->runs->has(runner.planned(jobs[i].configuration, jobs[i].repeat)))
+      missing.push_back(i);
+  for (const size_t i : parse_json<nlohmann::json>(from_process_0(joined, print_json(missing)))) {
+    const auto& [repeat, configuration] = jobs[i];
+    const RunRow row = runner.run(configuration, repeat);
+    if (folder) folder->runs->append(row);
+    say(fmt::format("[{}/{}] {}, repeat {}: {}", i + 1, jobs.size(), describe(configuration),
+                    repeat, outcome(row)));
+  }
+}
+
+void scale_on(const Ranks& joined, const ScaleOptions& o, const Study& study) {
+  StudyRunner runner(study, joined);
+  const StudyFacts facts = facts_of(study, runner.hardware(), runner.classes(),
+                                    joined.wire ? describe_processes(runner.processes()) : "");
+  std::optional<StudyFolder> folder;
+  if (joined.leads()) folder.emplace(o, study, facts);
+  run_all(study, runner, joined, folder ? &*folder : nullptr);
+  if (folder) folder->finish(study, facts);
+}
+
 }  // namespace
 
 int scale(const Command& command) {
   const auto options = parse_options<ScaleOptions>(command);
   if (!options) return 0;
-  const ScaleOptions& o = *options;
-  const Study study = study_of(o, {.automatic = choose_ranks({}).kind, .cores = available_cores()});
-  const std::vector<Rate> published = published_rates(o, study);
-  StudyRunner runner(study);
-  const StudyFacts facts = facts_of(study, runner.hardware(), runner.classes());
-  make_folder(o.out);
-  if (o.resume) check_study(o.out, facts);
-  RunsFile runs(o.out / "runs.csv", o.resume);
-  write_study(o.out, facts);
-  run_all(study, runner, runs);
-
-  const std::vector<Summary> summaries = summarise(runs.rows(), study.epoch_images);
-  const std::string text = report(facts, summaries, published);
-  write_file_atomically(o.out / "summary.csv", summary_csv(summaries));
-  write_file_atomically(o.out / "published.csv", published_csv(published, study.models));
-  write_file_atomically(o.out / "report.txt", text);
-  print_to_stdout(text);
+  const Study study =
+      study_of(*options, {.automatic = plan_ranks({}, {}).kind,
+                          .cores = available_cores(),
+                          .processes = read_place(environment_variables()).processes});
+  const Ranks joined = join_study(study);
+  if (!joined.leads()) fall_silent();
+  try {
+    scale_on(joined, *options, study);
+  } catch (const std::exception& error) {
+    tell_others(joined, error);
+    throw;
+  }
   return 0;
 }
 

@@ -102,13 +102,10 @@ Ranks choose_ranks(const DeviceOptions& o) {
   const Place place = read_place(environment_variables());
   require(place.processes == 1, Failure::usage,
           "{} started this as one of {} processes, but it runs in one: of the verbs only train "
-          "uses several",
+          "and scale use several",
           name_of(place.launcher), place.processes);
   require(o.launch == RankLaunch::thread, Failure::usage, "--launch process is for train alone");
-  Ranks ranks = plan_ranks(o, place);
-  complete_ranks(ranks, o, all_cores(o));
-  check_threads(ranks);
-  return ranks;
+  return lone_ranks(o);
 }
 
 Ranks plan_ranks(const DeviceOptions& o, const Place& place) {

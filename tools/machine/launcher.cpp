@@ -160,6 +160,7 @@ void locate(const Variables& v, const Said& said, Place& place) {
   const auto address = text_of(v, "MASTER_ADDR");
   // Without local numbers: all on this host if process 0 listens to no other, else one on each.
   const bool here = !address || is_loopback(*address);
+  place.knows_hosts = said.local_rank.has_value();
   place.local_processes = said.local_size ? said.local_size->number : here ? place.processes : 1;
   place.local_process = said.local_rank                            ? said.local_rank->number
                         : place.local_processes == place.processes ? place.process

@@ -18,6 +18,7 @@ struct Place {
   Launcher launcher = Launcher::none;
   int process = 0, processes = 1;
   int local_process = 0, local_processes = 1;  // among those on this host
+  bool knows_hosts = false;  // the launcher tells these two; else they are guessed
   int nodes = 1;
   std::string address = "127.0.0.1";  // of process 0's host; empty: the launcher does not tell
   int port = 29500;

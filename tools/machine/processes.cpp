@@ -121,6 +121,20 @@ CoreShare agree(const Ranks& ranks, const DeviceOptions& o) {
           .before = static_cast<int>(std::count(neighbours.begin(), last, allowed))};
 }
 
+// Ranks with their threads, and with the other processes where there are any.
+Ranks completed(Ranks ranks, const DeviceOptions& o) {
+  CoreShare share = all_cores(o);
+  try {
+    if (ranks.wire) share = agree(ranks, o);
+  } catch (const Error& error) {
+    tell_others(ranks, error);
+    throw;
+  }
+  complete_ranks(ranks, o, share);
+  check_threads(ranks);
+  return ranks;
+}
+
 }  // namespace
 
 CoreShare all_cores(const DeviceOptions& o) {
@@ -131,21 +145,24 @@ CoreShare all_cores(const DeviceOptions& o) {
 Ranks join_ranks(const DeviceOptions& o, const std::function<bool()>& stop) {
   const Place place = read_place(environment_variables());
   Ranks ranks = plan_ranks(o, place);
-  CoreShare share = all_cores(o);
   if (place.processes > 1) {
     const Connection connection = connect(place, o, stop);
     ranks.wire = connection.wire;
     ranks.lifeline = connection.lifeline;
-    try {
-      share = agree(ranks, o);
-    } catch (const Error& error) {
-      tell_others(ranks, error);
-      throw;
-    }
   }
-  complete_ranks(ranks, o, share);
-  check_threads(ranks);
-  return ranks;
+  return completed(std::move(ranks), o);
+}
+
+Ranks ranks_among(const Ranks& joined, const DeviceOptions& o) {
+  if (!joined.wire) return lone_ranks(o);
+  Ranks ranks = plan_ranks(o, read_place(environment_variables()));
+  ranks.wire = joined.wire;
+  ranks.lifeline = joined.lifeline;
+  return completed(std::move(ranks), o);
+}
+
+Ranks lone_ranks(const DeviceOptions& o) {
+  return completed(plan_ranks(o, {}), o);
 }
 
 void tell_others(const Ranks& ranks, const std::exception& why) {

@@ -18,6 +18,11 @@ namespace engine {
 // awaited and ends that with Error(preempted).
 Ranks join_ranks(const DeviceOptions& options, const std::function<bool()>& stop);
 
+// Other ranks of the processes that `joined` found, of which each calls this with the same options.
+Ranks ranks_among(const Ranks& joined, const DeviceOptions& options);
+// The ranks of a process that is alone for the time being, whatever a launcher has started.
+Ranks lone_ranks(const DeviceOptions& options);
+
 // Wakes the other processes with the reason why this one ends. One that a signal stopped says
 // nothing.
 void tell_others(const Ranks& ranks, const std::exception& why);

@@ -64,6 +64,18 @@ def name(panel, series) -> str:
     return f"{text}, {series.loader_threads} loading" if several else text
 
 
+def add_independent(study: Study, axes, panel, column: str) -> None:
+    """A thin line for ranks that share nothing, in the colour of theirs that do."""
+    label = "independent ranks"
+    for i, series in enumerate(panel.series):
+        rows = study.independent(panel, series)
+        if rows:
+            axes.plot([row.ranks for row in rows], [getattr(row, column) for row in rows],
+                      color=COLOURS[i % 6], linewidth=0.8, linestyle="-.",
+                      label=label)  # fmt: skip
+            label = None
+
+
 def lines(study: Study, column: str, ylabel: str, extra):
     """A line per batch over the numbers of ranks, in a panel for each model and precision."""
     panels = [p for p in study.panels() if any(len(s.rows) > 1 for s in p.series)]
@@ -77,6 +89,7 @@ def lines(study: Study, column: str, ylabel: str, extra):
             axes.errorbar(x, y, series.column(column + "_ci95"), label=name(panel, series),
                           **style(i))  # fmt: skip
             ranks += x
+        add_independent(study, axes, panel, column)
         extra(axes, panel)
         rank_axis(study, axes, ranks)
         axes.set(title=panel.title, ylabel=ylabel)

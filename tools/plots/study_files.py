@@ -85,9 +85,11 @@ class Study:
         path = self.folder / "summary.csv"
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [Row(text) for text in csv.DictReader(file)]
+                rows = [Row(text) for text in csv.DictReader(file)]
         except (OSError, KeyError, ValueError) as error:
             raise SystemExit(f"{path}: no summary of engine scale: {error}")
+        self.rows = [row for row in rows if row.scaling != "independent"]
+        self.apart = [row for row in rows if row.scaling == "independent" and row.ok]
         self.unit = self.read_unit()
         self.published = self.read_published()
 
@@ -136,6 +138,17 @@ class Study:
                 series.append(Series(batch, loading, sorted(mine, key=lambda row: row.ranks)))
             panels.append(Panel(model, precision, scaling, series))
         return panels
+
+    def independent(self, panel: Panel, series: Series) -> List[Row]:
+        """What ranks of the series do that share nothing, after the one rank; [] without any."""
+        if panel.scaling != "weak":
+            return []
+        apart = [row for row in self.apart
+                 if (row.model, row.precision, row.batch, row.loader_threads)
+                 == (panel.model, panel.precision, series.batch,
+                     series.loader_threads)]  # fmt: skip
+        one = [row for row in series.rows if row.ranks == 1]
+        return one + sorted(apart, key=lambda row: row.ranks) if apart else []
 
     def beside(self, panel: Panel) -> List[Dict]:
         """What others published of the panel's configurations, on GPUs and for each a batch."""

@@ -101,13 +101,15 @@ std::string describe_links(const std::vector<std::string>& links) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
-StudyFacts facts_of(const Study& study, const std::vector<std::string>& hardware, int classes) {
+StudyFacts facts_of(const Study& study, const std::vector<std::string>& hardware, int classes,
+                    const std::string& processes) {
   StudyFacts facts{.machine = machine_facts(study, hardware.size()),
                    .models = model_facts(study, classes),
                    .unit = study.device == Device::cuda  ? "GPU"
                            : study.threads_per_rank == 1 ? "core"
                                                          : "rank",
                    .fingerprint = {}};
+  if (!processes.empty()) facts.machine.insert(facts.machine.begin() + 1, {"processes", processes});
   const Json fingerprint = {{"host", this_host().name},
                             {"device", hardware.front()},
                             {"version", fmt::format("{} ({})", kBuild.version, kBuild.git)},

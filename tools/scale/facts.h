@@ -22,7 +22,9 @@ struct StudyFacts {
   std::string fingerprint;  // JSON: what must be the same for rows to stand in one file
 };
 
-StudyFacts facts_of(const Study& study, const std::vector<std::string>& hardware, int classes);
+// `processes` describes those of a launcher; empty: there is one.
+StudyFacts facts_of(const Study& study, const std::vector<std::string>& hardware, int classes,
+                    const std::string& processes = "");
 
 // How devices are connected, from the links of all pairs: "NVLink" if all are alike, else how many
 // are of each kind.

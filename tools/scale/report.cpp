@@ -15,6 +15,12 @@ std::string plural(int count, const std::string& unit) {
   return fmt::format("{} {}{}", count, unit, count == 1 ? "" : "s");
 }
 
+// "4 GPUs", "4 GPUs on 2 hosts"
+std::string ranks_of(const Summary& s, const std::string& unit) {
+  const std::string text = plural(s.mean.ranks, unit);
+  return s.mean.nodes == 1 ? text : fmt::format("{} on {} hosts", text, s.mean.nodes);
+}
+
 std::string head(const StudyFacts& facts) {
   std::string text;
   for (const Facts* part : {&facts.machine, &facts.models})
@@ -89,9 +95,9 @@ std::string duration_of(double hours) {
 }
 
 std::string best_line(const Summary& s, const std::string& unit) {
-  std::string text = fmt::format("{}: best is {}, {}, batch {} each: {:.1f} img/s", s.mean.model,
-                                 plural(s.mean.ranks, unit), s.mean.precision,
-                                 s.mean.batch_per_rank, s.rate.value);
+  std::string text =
+      fmt::format("{}: best is {}, {}, batch {} each: {:.1f} img/s", s.mean.model,
+                  ranks_of(s, unit), s.mean.precision, s.mean.batch_per_rank, s.rate.value);
   if (!std::isnan(s.hours_per_epoch))
     text += fmt::format(", {} per epoch", duration_of(s.hours_per_epoch));
   return text + '\n';
@@ -108,9 +114,11 @@ std::string failures(std::span<const Summary> summaries) {
 }  // namespace
 
 std::string sentence(const Summary& s, const std::string& unit) {
-  std::string text =
-      fmt::format("{}: {:.{}f}x one, {:.0f}%", plural(s.mean.ranks, unit), s.speed_up->value,
-                  s.speed_up->value < 10 ? 2 : 1, 100 * s.efficiency->value);
+  std::string text = fmt::format("{}: {:.{}f}x one, {:.0f}%", ranks_of(s, unit), s.speed_up->value,
+                                 s.speed_up->value < 10 ? 2 : 1, 100 * s.efficiency->value);
+  constexpr double kAlike = 0.01;
+  if (std::abs(s.median_efficiency - s.efficiency->value) > kAlike)
+    text += fmt::format(" (median of the turns {:.0f}%)", 100 * s.median_efficiency);
   if (!s.superlinear.empty()) return text + "; " + s.superlinear;
   std::vector<std::string> lost;
   const auto add = [&lost](double share, const char* to) {
@@ -118,6 +126,7 @@ std::string sentence(const Summary& s, const std::string& unit) {
   };
   add(s.losses->all_reduce, "all-reduce");
   add(s.losses->data, "data");
+  add(s.losses->host, "the host");
   add(s.losses->rest, "computation");
   return lost.empty() ? text : fmt::format("{}; lost {}", text, fmt::join(lost, ", "));
 }

@@ -42,11 +42,28 @@ Device device_of(const StudyFlags& given, const StudyFlags& preset, BackendKind 
   return automatic == BackendKind::cuda ? Device::cuda : Device::cpu;
 }
 
-// A preset's number of GPUs is also one of ranks, where the device was chosen by hand.
-std::string counts_of(const StudyFlags& given, const StudyFlags& preset) {
+// A preset's number of GPUs is also one of ranks, where the device was chosen by hand. Without any,
+// every process has a rank.
+std::string counts_of(const StudyFlags& given, const StudyFlags& preset, int processes) {
   for (const auto& counts : {given.gpus, given.ranks, preset.gpus, preset.ranks})
     if (counts) return *counts;
-  return "1";
+  return std::to_string(processes);
+}
+
+void check_shares(const std::vector<int>& ranks, int processes, std::string_view flag) {
+  for (const int count : ranks)
+    require(count == 1 || count % processes == 0, Failure::usage,
+            "{}: {} processes do not divide {} ranks evenly; they share each number of ranks but "
+            "1, which process 0 measures alone",
+            flag, processes, count);
+}
+
+std::vector<Scaling> scalings_of(const Study& study) {
+  std::vector<Scaling> all = study.scaling == Scaling::both
+                                 ? std::vector{Scaling::weak, Scaling::strong}
+                                 : std::vector{study.scaling};
+  if (study.independent) all.push_back(Scaling::independent);
+  return all;
 }
 
 std::vector<int> workers_of(const Study& study, const std::optional<std::string>& list, int cores) {
@@ -59,9 +76,8 @@ std::vector<int> workers_of(const Study& study, const std::optional<std::string>
 }  // namespace
 
 std::string_view name_of(Scaling scaling) {
-  for (const auto& choice : kScalings)
-    if (choice.value == scaling) return choice.name;
-  return {};
+  if (scaling == Scaling::independent) return kIndependent;
+  return std::ranges::find(kScalings, scaling, &Choice<Scaling>::value)->name;
 }
 
 std::vector<int> parse_counts(std::string_view text, std::string_view flag, int least) {
@@ -89,7 +105,9 @@ Study study_of(const StudyFlags& given, const StudyMachine& machine) {
   const bool gpu = s.device == Device::cuda;
   s.models = split_list(choose(&StudyFlags::models, std::string("efficientnet_b3")));
   s.precisions = split_list(choose(&StudyFlags::precisions, std::string(gpu ? "fp16" : "fp32")));
-  s.ranks = parse_counts(counts_of(given, preset), gpu ? "--gpus" : "--ranks");
+  const char* counts_flag = gpu ? "--gpus" : "--ranks";
+  s.ranks = parse_counts(counts_of(given, preset, machine.processes), counts_flag);
+  check_shares(s.ranks, machine.processes, counts_flag);
   if (s.ranks.front() > 1) s.ranks.insert(s.ranks.begin(), 1);
   s.batches = parse_counts(choose(&StudyFlags::batches, std::string("32")), "--batch-size");
   s.scaling = choose(&StudyFlags::scaling, Scaling::weak);
@@ -103,6 +121,7 @@ Study study_of(const StudyFlags& given, const StudyMachine& machine) {
   s.classes = choose(&StudyFlags::classes, 0);
   s.workspace = given.workspace;
   s.conv = given.conv;
+  s.independent = given.independent;
   s.deterministic = given.deterministic;
   s.epoch_images = given.epoch_images;
   const std::vector<std::string> known = model_names();
@@ -119,11 +138,10 @@ std::vector<Configuration> configurations(const Study& study) {
     for (const std::string& precision : study.precisions)
       for (const int workers : study.workers)
         for (const int batch : study.batches)
-          for (const Scaling scaling : {Scaling::weak, Scaling::strong})
+          for (const Scaling scaling : scalings_of(study))
             for (const int ranks : study.ranks) {
-              if (study.scaling != Scaling::both && study.scaling != scaling) continue;
               const bool strong = scaling == Scaling::strong;
-              if (ranks == 1 && strong && study.scaling == Scaling::both) continue;
+              if (ranks == 1 && scaling != scalings_of(study).front()) continue;
               all.push_back({.model = model,
                              .precision = precision,
                              .ranks = ranks,

@@ -13,12 +13,14 @@
 
 namespace engine {
 
-// Weak: a batch on each rank. Strong: a batch that the ranks divide.
-enum class Scaling { weak, strong, both };
+// Weak: a batch on each rank. Strong: a batch that the ranks divide. Independent: a batch on each
+// rank, of which nothing is summed; a step is as long as that of the slowest one.
+enum class Scaling { weak, strong, both, independent };
 inline constexpr Choice<Scaling> kScalings[] = {
     {"weak", Scaling::weak}, {"strong", Scaling::strong}, {"both", Scaling::both}};
 std::string_view name_of(Scaling scaling);
 
+inline constexpr std::string_view kIndependent = "independent";
 inline constexpr std::string_view kSynthetic = "synthetic";
 
 // The flags as they were given; what is empty is the preset's, else a default of study_of().
@@ -28,7 +30,7 @@ struct StudyFlags {
   std::optional<int> threads_per_rank, repeats, steps, warmup, image_size, classes;
   Device device = Device::automatic;
   ConvForm conv = ConvForm::automatic;
-  bool deterministic = false;
+  bool independent = false, deterministic = false;
   int workspace = 256;
   int64_t epoch_images = 0;
 
@@ -46,6 +48,8 @@ struct StudyFlags {
     v("--precision LIST", precisions, "fp32, tf32, fp16, bf16 (default: fp16; on a CPU fp32)");
     v("--scaling KIND", scaling, "weak: a batch on each rank; strong: a batch that they divide",
       kScalings);
+    v("--independent", independent,
+      "also ranks that share nothing: what the host itself makes of so many at once");
     v("--data DIR", data,
       "train/CLASS/… or MNIST's idx files, read as in training (default: synthetic)");
     v("--workers LIST", workers, "loading threads of each rank (default: the cores / ranks)");
@@ -75,6 +79,7 @@ struct Study {
   std::vector<std::string> models, precisions;
   std::vector<int> ranks, batches, workers;  // ascending; 1 is among the ranks
   Scaling scaling = Scaling::weak;
+  bool independent = false;
   std::string data;
   Device device = Device::cpu;  // cpu, cuda or reference
   int threads_per_rank = 1, repeats = 3, steps = 50, warmup = 10;
@@ -91,6 +96,7 @@ struct Study {
 struct StudyMachine {
   BackendKind automatic = BackendKind::cpu;  // what --device auto means here
   int cores = 1;
+  int processes = 1;  // that a launcher has started
 };
 
 // Error(usage) names a flag that is wrong, a model or preset that does not exist, flags that
@@ -111,7 +117,7 @@ struct Configuration {
   bool operator==(const Configuration&) const = default;
 };
 
-// The cross product. One rank is the same in weak and in strong scaling, and is there once.
+// The cross product. One rank is the same in every scaling, and is there once.
 std::vector<Configuration> configurations(const Study& study);
 
 // "densenet121, fp32, 4 ranks, batch 32 (128 in all), weak"

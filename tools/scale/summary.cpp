@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "io/files/csv.h"
+#include "tools/bench/step.h"
+#include "tools/scale/study.h"
 
 namespace engine {
 namespace {
@@ -33,20 +35,31 @@ Summary of_repeats(std::span<const RunRow* const> all) {
   Summary s{.mean = ok.empty() ? *all.back() : *ok.front()};
   s.repeats = static_cast<int>(ok.size());
   if (ok.empty()) return s;
+  for (const RunRow* row : ok) s.rates[row->repeat] = row->images_per_second;
   for (double RunRow::*column : kMeasured)
     s.mean.*column = mean_interval(values_of(ok, column)).value;
   s.rate = mean_interval(values_of(ok, &RunRow::images_per_second));
   return s;
 }
 
+bool alike(const RunRow& a, const RunRow& b) {
+  return a.system == b.system && a.model == b.model && a.image_size == b.image_size &&
+         a.precision == b.precision && a.threads_per_rank == b.threads_per_rank &&
+         a.data == b.data && a.loader_threads == b.loader_threads;
+}
+
 // Whether `one` is one rank that computes the batch of `many`.
 bool is_baseline(const RunRow& one, const RunRow& many) {
   const int batch = many.scaling == "strong" ? many.global_batch : many.batch_per_rank;
   return one.ok() && one.ranks == 1 && one.nodes == 1 && one.global_batch == batch &&
-         one.system == many.system && one.model == many.model &&
-         one.image_size == many.image_size && one.precision == many.precision &&
-         one.threads_per_rank == many.threads_per_rank && one.data == many.data &&
-         one.loader_threads == many.loader_threads;
+         alike(one, many);
+}
+
+// Whether `apart` is what ranks of a weak scaling do without each other.
+bool is_apart(const RunRow& apart, const RunRow& many) {
+  return apart.ok() && apart.scaling == kIndependent && many.scaling == "weak" &&
+         apart.ranks == many.ranks && apart.nodes == many.nodes &&
+         apart.batch_per_rank == many.batch_per_rank && alike(apart, many);
 }
 
 // Time by the images that a rank has: what several ranks add to the share of one.
@@ -57,6 +70,16 @@ Losses losses_of(const RunRow& one, const RunRow& many, double efficiency) {
   const auto more = [&](double RunRow::*part) { return (many.*part - share * one.*part) / step; };
   Losses losses{.data = more(&RunRow::data_ms), .all_reduce = more(&RunRow::exposed_all_reduce_ms)};
   losses.rest = 1 - efficiency - losses.data - losses.all_reduce;
+  return losses;
+}
+
+// The same of weak scaling, beside ranks of which none waits for another.
+Losses losses_beside(const RunRow& apart, const RunRow& one, const RunRow& many,
+                     double efficiency) {
+  const auto step = [](const RunRow& row) { return row.global_batch / row.images_per_second; };
+  Losses losses{.data = 1e-3 * (many.data_ms - apart.data_ms) / step(many)};
+  losses.host = (step(apart) - step(one)) / step(many);
+  losses.all_reduce = 1 - efficiency - losses.host - losses.data;
   return losses;
 }
 
@@ -76,19 +99,35 @@ std::string superlinear(const Summary& one, const Summary& many) {
                      100 * one.mean.ms_p90 / one.mean.ms_p10);
 }
 
-void compare(Summary& many, const Summary& one) {
+double median_efficiency(const Summary& many, const Summary& one) {
+  std::vector<double> ratios;
+  for (const auto& [repeat, rate] : many.rates)
+    if (const auto at = one.rates.find(repeat); at != one.rates.end())
+      ratios.push_back(rate / at->second / many.mean.ranks);
+  return quantile(ratios, 0.5);
+}
+
+void compare(Summary& many, const Summary& one, const Summary* apart) {
   const int ranks = many.mean.ranks;
   many.speed_up = ranks == 1 ? Interval{1, 0} : ratio(many.rate, one.rate);
   many.efficiency = Interval{many.speed_up->value / ranks, many.speed_up->half / ranks};
+  many.median_efficiency = median_efficiency(many, one);
   if (ranks == 1) return;
-  many.losses = losses_of(one.mean, many.mean, many.efficiency->value);
+  const double efficiency = many.efficiency->value;
+  many.losses = apart ? losses_beside(apart->mean, one.mean, many.mean, efficiency)
+                      : losses_of(one.mean, many.mean, efficiency);
   many.superlinear = superlinear(one, many);
+}
+
+// Independent ranks train several models.
+bool trains(const Summary& s) {
+  return s.repeats > 0 && s.mean.scaling != kIndependent;
 }
 
 void mark_best(std::vector<Summary>& all) {
   for (Summary& s : all)
-    s.best = s.repeats > 0 && std::none_of(all.begin(), all.end(), [&](const Summary& other) {
-               return other.repeats > 0 && other.mean.model == s.mean.model &&
+    s.best = trains(s) && std::none_of(all.begin(), all.end(), [&](const Summary& other) {
+               return trains(other) && other.mean.model == s.mean.model &&
                       other.rate.value > s.rate.value;
              });
 }
@@ -108,10 +147,12 @@ std::vector<Summary> summarise(std::span<const RunRow> rows, int64_t epoch_image
   for (const auto& [key, repeats] : groups) all.push_back(of_repeats(repeats));
   for (Summary& s : all) {
     if (s.repeats == 0) continue;
-    const auto one = std::find_if(all.begin(), all.end(), [&](const Summary& other) {
-      return is_baseline(other.mean, s.mean);
-    });
-    if (one != all.end()) compare(s, *one);
+    const auto find = [&](auto is) {
+      const auto at =
+          std::ranges::find_if(all, [&](const Summary& other) { return is(other.mean, s.mean); });
+      return at == all.end() ? nullptr : &*at;
+    };
+    if (const Summary* one = find(is_baseline)) compare(s, *one, find(is_apart));
     if (epoch_images > 0) s.hours_per_epoch = double(epoch_images) / s.rate.value / 3600;
   }
   mark_best(all);
@@ -122,12 +163,13 @@ std::string summary_csv(std::span<const Summary> summaries) {
   std::string text =
       "system,device,model,image_size,precision,nodes,ranks,threads_per_rank,batch_per_rank,"
       "global_batch,scaling,data,loader_threads,repeats,images_per_second,images_per_second_ci95,"
-      "ms_median,speed_up,speed_up_ci95,efficiency,efficiency_ci95,lost_to_data,"
-      "lost_to_all_reduce,lost_to_rest,data_ms,forward_ms,backward_ms,exposed_all_reduce_ms,"
+      "ms_median,speed_up,speed_up_ci95,efficiency,efficiency_ci95,"
+      "efficiency_median,lost_to_data,lost_to_all_reduce,lost_to_host,lost_to_rest,data_ms,forward_"
+      "ms,backward_ms,exposed_all_reduce_ms,"
       "optimizer_ms,memory_mib_per_rank,gpu_utilisation,watts,joules_per_image,hours_per_epoch,"
       "best,superlinear,status\n";
   constexpr Interval kNone{kNotMeasured, kNotMeasured};
-  constexpr Losses kNoLosses{kNotMeasured, kNotMeasured, kNotMeasured};
+  constexpr Losses kNoLosses{kNotMeasured, kNotMeasured, kNotMeasured, kNotMeasured};
   for (const Summary& s : summaries) {
     const RunRow& m = s.mean;
     const Interval speed_up = s.speed_up.value_or(kNone), efficiency = s.efficiency.value_or(kNone);
@@ -136,16 +178,13 @@ std::string summary_csv(std::span<const Summary> summaries) {
                         m.model, m.image_size, m.precision, m.nodes, m.ranks, m.threads_per_rank,
                         m.batch_per_rank, m.global_batch, m.scaling, csv_field(m.data),
                         m.loader_threads, s.repeats);
-    for (const double value : {s.rate.value,       s.rate.half,
-                               m.ms_median,        speed_up.value,
-                               speed_up.half,      efficiency.value,
-                               efficiency.half,    losses.data,
-                               losses.all_reduce,  losses.rest,
-                               m.data_ms,          m.forward_ms,
-                               m.backward_ms,      m.exposed_all_reduce_ms,
-                               m.optimizer_ms,     m.memory_mib_per_rank,
-                               m.gpu_utilisation,  m.watts,
-                               m.joules_per_image, s.hours_per_epoch})
+    for (const double value :
+         {s.rate.value,       s.rate.half,           m.ms_median,       speed_up.value,
+          speed_up.half,      efficiency.value,      efficiency.half,   s.median_efficiency,
+          losses.data,        losses.all_reduce,     losses.host,       losses.rest,
+          m.data_ms,          m.forward_ms,          m.backward_ms,     m.exposed_all_reduce_ms,
+          m.optimizer_ms,     m.memory_mib_per_rank, m.gpu_utilisation, m.watts,
+          m.joules_per_image, s.hours_per_epoch})
       text.append(",").append(csv_number(value));
     text +=
         fmt::format(",{},{},{}\n", s.best ? 1 : 0, csv_field(s.superlinear), csv_field(m.status));

@@ -22,13 +22,26 @@ void write_text(const std::filesystem::path& file, std::string_view text) {
   std::ofstream(file, std::ios::binary) << text;
 }
 
-Outcome engine_cli(const std::string& arguments, const std::string& variables) {
+namespace {
+
+Outcome outcome_of(const std::string& command) {
   const TemporaryFolder folder;
   const std::string out = folder.path() / "out", err = folder.path() / "err";
-  const std::string shell =
-      fmt::format("{} {} {} >{} 2>{}", variables, ENGINE_PROGRAM, arguments, out, err);
-  const int status = std::system(shell.c_str());
+  const int status = std::system(fmt::format("{} >{} 2>{}", command, out, err).c_str());
   return {WEXITSTATUS(status), read(out), read(err)};
+}
+
+}  // namespace
+
+Outcome engine_cli(const std::string& arguments, const std::string& variables) {
+  return outcome_of(fmt::format("{} {} {}", variables, ENGINE_PROGRAM, arguments));
+}
+
+Outcome run_script(const std::string& script) {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder.path() / "script";
+  write_text(file, script);
+  return outcome_of(fmt::format("engine='{}' bash {}", ENGINE_PROGRAM, file.string()));
 }
 
 void check_fails(const Outcome& outcome, int code, const std::string& why) {

@@ -16,6 +16,8 @@ struct Outcome {
 
 // Starts the program; `arguments` as a shell reads them, and variables for it, "NAME=value …".
 Outcome engine_cli(const std::string& arguments, const std::string& variables = "");
+// Runs a script of bash's, which calls "$engine": its exit code, and what it wrote.
+Outcome run_script(const std::string& script);
 // CHECKs the exit code, that stderr mentions `why`, and that stdout is empty.
 void check_fails(const Outcome& outcome, int code, const std::string& why);
 

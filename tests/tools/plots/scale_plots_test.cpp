@@ -21,8 +21,8 @@ void write(const fs::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
 }
 
-// Two precisions, two batches, weak and strong scaling, two numbers of loading threads, and one
-// configuration that does not fit.
+// Two precisions, two batches, weak and strong scaling, two numbers of loading threads, two
+// independent ranks, and one configuration that does not fit.
 void make_study(const fs::path& folder) {
   std::vector<RunRow> rows;
   for (const char* precision : {"fp32", "fp16"})
@@ -40,6 +40,8 @@ void make_study(const fs::path& folder) {
               row.loader_threads = loading;
               rows.push_back(row);
             }
+  rows.push_back(measured_row(2, 32, 64, "independent", 248));
+  rows.back().loader_threads = 8;
   rows.push_back(measured_row(1, 4096, 4096, "weak", 1));
   rows.back().images_per_second = kNotMeasured;
   rows.back().status = "does_not_fit";

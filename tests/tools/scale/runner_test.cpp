@@ -21,7 +21,7 @@ Study tiny_study() {
 }  // namespace
 
 TEST_CASE("a row has the parts of its step") {
-  StudyRunner runner(tiny_study());
+  StudyRunner runner(tiny_study(), join_study(tiny_study()));
   const RunRow row = runner.run(configurations(tiny_study()).front(), 2);
   REQUIRE_MESSAGE(row.ok(), row.status);
   CHECK(row.repeat == 2);
@@ -37,7 +37,7 @@ TEST_CASE("a row has the parts of its step") {
 TEST_CASE("what does not fit is a row, and says what it would take") {
   StudyFlags flags{.models = "densenet121", .ranks = "1", .batches = "65536"};
   const Study study = study_of(flags, {BackendKind::cpu, 1});
-  StudyRunner runner(study);
+  StudyRunner runner(study, join_study(study));
   const RunRow row = runner.run(configurations(study).front(), 1);
   CHECK(row.status == "does_not_fit");
   CHECK(row.memory_mib_per_rank > 1e6);
@@ -46,7 +46,7 @@ TEST_CASE("what does not fit is a row, and says what it would take") {
 
 TEST_CASE("what fails is a row with the reason") {
   Study study = tiny_study();
-  StudyRunner runner(study);
+  StudyRunner runner(study, join_study(study));
   Configuration c = configurations(study).front();
   c.precision = "fp16";
   CHECK(mentions(runner.run(c, 1).status, "failed: --precision fp16 needs a GPU"));
@@ -74,7 +74,7 @@ TEST_CASE("a global batch is divided as in training") {
 
 TEST_CASE("two ranks of unequal batches are measured") {
   if (available_cores() < 2) return note_skipped("two ranks want two cores");
-  StudyRunner runner(tiny_study());
+  StudyRunner runner(tiny_study(), join_study(tiny_study()));
   const Configuration c{.model = "mnist_cnn",
                         .precision = "fp32",
                         .ranks = 2,
@@ -85,6 +85,38 @@ TEST_CASE("two ranks of unequal batches are measured") {
   REQUIRE_MESSAGE(row.ok(), row.status);
   CHECK(row.images_per_second == doctest::Approx(5e3 / row.ms_median));
   CHECK(row.exposed_all_reduce_ms > 0);
+}
+
+TEST_CASE("ranks that share nothing are measured side by side") {
+  if (available_cores() < 2) return note_skipped("two ranks want two cores");
+  StudyRunner runner(tiny_study(), join_study(tiny_study()));
+  const Configuration c{.model = "mnist_cnn",
+                        .precision = "fp32",
+                        .ranks = 2,
+                        .batch = 6,
+                        .global = 12,
+                        .scaling = Scaling::independent};
+  const RunRow row = runner.run(c, 1);
+  REQUIRE_MESSAGE(row.ok(), row.status);
+  CHECK(row.scaling == "independent");
+  CHECK(row.nodes == 1);
+  CHECK(row.images_per_second == doctest::Approx(12e3 / row.ms_median));
+  const std::vector<std::vector<double>> ranks{{3, 5, 4}, {4, 2, 6}};
+  CHECK(slowest_of(ranks) == std::vector<double>{4, 5, 6});
+}
+
+TEST_CASE("a rank has the same cores in every configuration") {
+  if (available_cores() < 2) return note_skipped("two ranks want two cores");
+  const Ranks joined = join_study(tiny_study());
+  CHECK(joined.count() == 2);
+  CHECK_FALSE(joined.cores[0].empty());
+  StudyRunner runner(tiny_study(), joined);
+  const auto all = configurations(tiny_study());
+  REQUIRE(all.front().ranks == 1);
+  for (const Configuration& c : all) {
+    const Ranks ranks = runner.ranks_of(c);
+    for (int i = 0; i < c.ranks; ++i) CHECK(ranks.cores[i] == joined.cores[i]);
+  }
 }
 
 TEST_CASE("steps on a data set wait for its loader") {
@@ -99,7 +131,7 @@ TEST_CASE("steps on a data set wait for its loader") {
   Study study = tiny_study();
   study.data = folder.path();
   study.workers = {1};
-  StudyRunner runner(study);
+  StudyRunner runner(study, join_study(study));
   CHECK(runner.classes() == 2);
   const RunRow row = runner.run(configurations(study).front(), 1);  // 14 images: two steps an epoch
   REQUIRE_MESSAGE(row.ok(), row.status);

@@ -56,6 +56,29 @@ TEST_CASE("weak scaling keeps the batch of a rank, strong scaling that of all") 
   CHECK((strong[0].ranks == 1 && strong[0].scaling == Scaling::strong));
 }
 
+TEST_CASE("independent ranks stand beside each number of ranks but one") {
+  StudyFlags flags{.models = "mnist_cnn", .ranks = "1,2,4", .batches = "32"};
+  flags.independent = true;
+  for (const Scaling scaling : {Scaling::weak, Scaling::strong, Scaling::both}) {
+    flags.scaling = scaling;
+    const auto all = configurations(study_of(flags, kCpu));
+    REQUIRE(all.size() == (scaling == Scaling::both ? 7 : 5));
+    const Configuration &two = all[all.size() - 2], &four = all.back();
+    CHECK((two.scaling == Scaling::independent && two.ranks == 2));
+    CHECK((four.scaling == Scaling::independent && four.ranks == 4));
+    CHECK((four.batch == 32 && four.global == 128));
+    CHECK(describe(four) == "mnist_cnn, fp32, 4 ranks, batch 32 (128 in all), independent");
+  }
+}
+
+TEST_CASE("processes of a launcher share the ranks evenly") {
+  constexpr StudyMachine kFour{.automatic = BackendKind::cpu, .cores = 16, .processes = 4};
+  CHECK(study_of({}, kFour).ranks == std::vector{1, 4});
+  CHECK(study_of({.ranks = "4,8"}, kFour).ranks == std::vector{1, 4, 8});
+  CHECK(mentions(message_of([&] { study_of({.ranks = "2,4"}, kFour); }, Failure::usage),
+                 "--ranks: 4 processes do not divide 2 ranks evenly"));
+}
+
 TEST_CASE("every value meets every other") {
   StudyFlags flags{.models = "mnist_cnn,densenet121",
                    .gpus = "1,2",

@@ -67,6 +67,37 @@ TEST_CASE("weak scaling is compared with one rank of the same batch") {
         "4 GPUs: 3.60x one, 90%; lost 5% to all-reduce, 5% to computation");
 }
 
+TEST_CASE("what independent ranks lose is lost to the host") {
+  // Of 400 images a second that four ranks might reach, they reach 380 apart and 340 together.
+  auto rows = joined({repeats_of(1, 32, 32, "weak", 100, 1), repeats_of(4, 32, 128, "weak", 340, 1),
+                      repeats_of(4, 32, 128, "independent", 380, 1)});
+  for (RunRow& row : rows)  // of which most is waiting for ranks that the host has slowed
+    if (row.scaling == "weak" && row.ranks == 4) row.exposed_all_reduce_ms = 0.14 * row.ms_median;
+  const auto all = summarise(rows, 0);
+  REQUIRE(all.size() == 3);
+  const Summary &four = all[1], &apart = all[2];
+  CHECK(apart.efficiency->value == Approx(0.95));
+  CHECK(std::isnan(apart.losses->host));
+  CHECK(four.efficiency->value == Approx(0.85));
+  // One alone computes its 32 images in 320 ms, one of four apart in 336.8.
+  CHECK(four.losses->host == Approx((1280 / 3.8 - 320) / (1280 / 3.4)).epsilon(1e-3));
+  CHECK(four.losses->all_reduce == Approx(0.15 - four.losses->host).epsilon(1e-3));
+  const Losses& lost = *four.losses;
+  CHECK(four.efficiency->value + lost.data + lost.all_reduce + lost.host + lost.rest == Approx(1));
+  CHECK(mentions(sentence(four, "core"), "lost 11% to all-reduce, 4% to the host"));
+  CHECK((four.best && !apart.best));  // which trains four models
+}
+
+TEST_CASE("one disturbed turn does not move the median of the turns") {
+  auto rows =
+      joined({repeats_of(1, 32, 32, "weak", 100, 0), repeats_of(2, 32, 64, "weak", 190, 0)});
+  rows[1].images_per_second = 40;  // of one rank
+  const Summary two = summarise(rows, 0)[1];
+  CHECK(two.efficiency->value == Approx(190. / 2 / 80));
+  CHECK(two.median_efficiency == Approx(0.95));
+  CHECK(mentions(sentence(two, "core"), "(median of the turns 95%)"));
+}
+
 TEST_CASE("strong scaling is compared with one rank of the whole batch") {
   // One rank waits 32 of 320 ms for data; two have half of that step, 160 ms, and 40 ms for data.
   auto rows =
