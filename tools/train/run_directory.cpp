@@ -237,9 +237,9 @@ void RunDirectory::open_logs() {
           "--out {}: cannot write to it", path_.string());
 }
 
-void RunDirectory::replace(const fs::path& file, std::string_view text) const {
+void RunDirectory::replace(std::string_view name, std::string_view text) const {
   if (!lock_) return;
-  write_file_atomically(path_ / file, text);
+  write_file_atomically(path_ / name, text);
 }
 
 void RunDirectory::append(std::ofstream& log, const char* name, std::string_view line) {

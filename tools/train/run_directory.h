@@ -79,8 +79,7 @@ class RunDirectory {
  private:
   RunDirectory(std::filesystem::path path, std::optional<RunLock> lock);
   void open_logs();
-  // `file` from the folder, or absolute.
-  void replace(const std::filesystem::path& file, std::string_view text) const;
+  void replace(std::string_view name, std::string_view text) const;
   void append(std::ofstream& log, const char* name, std::string_view line);
 
   std::filesystem::path path_;

@@ -15,17 +15,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path numbered(const fs::path& run, std::string_view stem, int number,
-                  std::string_view extension) {
-  return run / (number == 1 ? fmt::format("{}{}", stem, extension)
-                            : fmt::format("{}-{}{}", stem, number, extension));
+std::string numbered(std::string_view stem, int number, std::string_view extension) {
+  return number == 1 ? fmt::format("{}{}", stem, extension)
+                     : fmt::format("{}-{}{}", stem, number, extension);
 }
 
 // How many of the files are there, counted from the first.
 int starts(const fs::path& run, std::string_view stem, std::string_view extension) {
   int count = 0;
   std::error_code error;
-  while (fs::exists(numbered(run, stem, count + 1, extension), error)) ++count;
+  while (fs::exists(run / numbered(stem, count + 1, extension), error)) ++count;
   return count;
 }
 
@@ -44,8 +43,8 @@ bool means_file(const Flag& flag, const std::string& value) {
 
 }  // namespace
 
-fs::path first_free(const fs::path& run, std::string_view stem, std::string_view extension) {
-  return numbered(run, stem, starts(run, stem, extension) + 1, extension);
+std::string first_free(const fs::path& run, std::string_view stem, std::string_view extension) {
+  return numbered(stem, starts(run, stem, extension) + 1, extension);
 }
 
 fs::path run_of(const fs::path& path) {
@@ -56,7 +55,7 @@ fs::path run_of(const fs::path& path) {
 std::optional<Config> latest_flags(const fs::path& run) {
   const int count = starts(run, "args", ".json");
   if (count == 0) return std::nullopt;
-  const fs::path file = numbered(run, "args", count, ".json");
+  const fs::path file = run / numbered("args", count, ".json");
   const std::vector<std::byte> bytes = read_file(file, Failure::usage);
   const std::string_view text = as_text(bytes);
   auto json = json_or_null<nlohmann::ordered_json>(text);

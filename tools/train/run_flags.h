@@ -4,15 +4,16 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "tools/cli/options.h"
 
 namespace engine {
 
-// RUN/args.json, or the first of RUN/args-2.json, RUN/args-3.json, … that is not there yet.
-std::filesystem::path first_free(const std::filesystem::path& run, std::string_view stem,
-                                 std::string_view extension);
+// "args.json", or the first of "args-2.json", "args-3.json", … that is not in the run's folder yet.
+std::string first_free(const std::filesystem::path& run, std::string_view stem,
+                       std::string_view extension);
 
 // The folder of the run that `--resume PATH` names: PATH, or that of the checkpoint PATH.
 std::filesystem::path run_of(const std::filesystem::path& path);
