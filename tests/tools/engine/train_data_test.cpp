@@ -128,7 +128,7 @@ TEST_CASE(
     CHECK(last_state(out) == state);
     const Outcome skipped = train(3, "--on-bad-image skip");
     CHECK(skipped.code == 0);
-    CHECK(mentions(skipped.err, state));  // it went on from there
+    CHECK(mentions(skipped.err, state.substr(0, 12)));  // it went on from there
     CHECK(mentions(skipped.err, "images have changed since the checkpoint was saved"));
     CHECK(mentions(read(out / "log.txt"), "images have changed"));
   }
