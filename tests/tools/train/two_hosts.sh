@@ -8,15 +8,26 @@
 # its namespace. The exit code is the command's; 77, with the reason, where two hosts cannot be had.
 set -euo pipefail
 
-launcher=$1 ranks=$2
-shift 2
-name=engine-$$ # of the namespaces, -a and -b
-agent=$(mktemp)
-
 skip() {
   echo "two hosts $1" >&2
   exit 77
 }
+
+[[ $EUID -eq 0 ]] || skip "want root"
+for tool in ip unshare hostname; do
+  command -v "$tool" >/dev/null || skip "want $tool"
+done
+# What is mounted for the namespaces is mounted in here alone, and ends with it.
+if [[ ${TWO_HOSTS_ALONE:-} != yes ]]; then
+  unshare --mount true 2>/dev/null || skip "want mounts of their own, which are refused"
+  TWO_HOSTS_ALONE=yes exec unshare --mount "$0" "$@"
+fi
+
+launcher=$1 ranks=$2
+shift 2
+[[ $launcher == variables ]] || command -v mpirun >/dev/null || skip "want mpirun"
+name=engine-$$ # of the namespaces, -a and -b
+agent=$(mktemp)
 
 clean_up() {
   for host in a b; do
@@ -40,6 +51,8 @@ make_hosts() {
   for host in a b; do
     ip -n "$name-$host" link set lo up
     ip -n "$name-$host" link set wire up
+    ip netns exec "$name-$host" true 2>/dev/null ||
+      skip "want to be entered, which is refused (in a chroot, for one)"
   done
 }
 
@@ -82,11 +95,6 @@ AGENT
     --mca pml ob1 --mca btl tcp,self --mca btl_tcp_if_include wire "$@"
 }
 
-[[ $EUID -eq 0 ]] || skip "want root"
-for tool in ip unshare hostname; do
-  command -v "$tool" >/dev/null || skip "want $tool"
-done
-[[ $launcher == variables ]] || command -v mpirun >/dev/null || skip "want mpirun"
 trap clean_up EXIT
 make_hosts
 "with_$launcher" "$@"
