@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <future>
@@ -174,10 +175,11 @@ TEST_CASE("a rank that leaves before another has left nothing out") {
   watchdog.activity(0).observe(first, nullptr);
   watchdog.activity(1).observe(second, nullptr);
   std::this_thread::sleep_for(50ms);
-  first[0].began = 1;
-  second[0] = {1, 1};
+  // As a backend writes them, while the watchdog reads.
+  for (uint64_t* mark : {&first[0].began, &second[0].began, &second[0].ended})
+    std::atomic_ref(*mark).store(1);
   watchdog.activity(1).observe({}, nullptr);  // before the watchdog has looked again
-  first[0].ended = 1;
+  std::atomic_ref(first[0].ended).store(1);
   std::this_thread::sleep_for(400ms);
   CHECK(none(record.verdict));
 }
