@@ -27,7 +27,8 @@ def bars(axes, names: List[str], values: List[float], texts: List[str]) -> None:
     axes.barh(names[::-1], values[::-1], color=BLUE)
     for i, (value, text) in enumerate(zip(values[::-1], texts[::-1])):
         axes.text(value, i, f" {text}", va="center", fontsize=8)
-    axes.margins(x=0.3)
+    axes.margins(x=0.45)
+    axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="y", visible=False)
 
 
@@ -61,7 +62,7 @@ def parts(axes, gaps: Dict) -> None:
                       fontsize=9, bbox=box)
         left += max(value, 0)
     axes.axvline(step, color="black", linewidth=1)
-    axes.set(title=f"the step, in ms: {step:.4g}", yticks=[], ylim=(-0.5, 0.5),
+    axes.set(title=f"the step: {number(step)} ms", yticks=[], ylim=(-0.5, 0.5),
              xlim=(0, 1.02 * max(step, left)))
     axes.grid(axis="y", visible=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncol=3)
