@@ -7,23 +7,18 @@
 namespace engine {
 namespace {
 
-constexpr double kRedraw = 0.1;  // seconds between redrawings of a live line
 constexpr double kMiB = 1 << 20;
 
 }  // namespace
 
 ByteProgress::ByteProgress(std::string title, ProgressOutput output)
-    : title_(std::move(title)), output_(std::move(output)) {}
-
-ByteProgress::~ByteProgress() {
-  if (line_open_) output_.write("\n");
-}
+    : title_(std::move(title)), line_(std::move(output)) {}
 
 void ByteProgress::show(int64_t done, int64_t whole) {
-  const double now = output_.seconds();
-  if (before_ < 0) before_ = done, began_ = now, shown_at_ = now - output_.interval;
+  const double now = line_.seconds();
+  if (before_ < 0) before_ = done, began_ = now;
   const bool complete = done == whole;
-  if (!complete && now - shown_at_ < (output_.live ? kRedraw : output_.interval)) return;
+  if (!complete && now - shown_at_ < line_.interval()) return;
   shown_at_ = now;
   std::string line = fmt::format("{}  {:.1f}", title_, done / kMiB);
   if (whole > 0) line += fmt::format(" of {:.1f}", whole / kMiB);
@@ -33,15 +28,7 @@ void ByteProgress::show(int64_t done, int64_t whole) {
     const auto left = static_cast<int64_t>(std::max(0., double(whole - done) / rate));
     if (whole > 0 && !complete) line += fmt::format("  eta {}:{:02}", left / 60, left % 60);
   }
-  if (!output_.live) return output_.write(line + '\n');
-  line.resize(std::min(line.size(), static_cast<size_t>(std::max(output_.width() - 1, 1))));
-  output_.write("\r\x1b[K" + line);
-  line_open_ = true;
-}
-
-void ByteProgress::clear() {
-  if (line_open_) output_.write("\r\x1b[K");
-  line_open_ = false;
+  line_.show(std::move(line));
 }
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "tools/cli/progress.h"
@@ -12,23 +13,17 @@ namespace engine {
 class ByteProgress {
  public:
   explicit ByteProgress(std::string title, ProgressOutput output = progress_to_stderr());
-  // Ends the line.
-  ~ByteProgress();
-  ByteProgress(const ByteProgress&) = delete;
-  ByteProgress& operator=(const ByteProgress&) = delete;
-
   // `done` bytes are there of `whole`, which is 0 where nobody knows. The rate is that since the
   // first call, whose bytes were there before.
   void show(int64_t done, int64_t whole);
   // Makes room for other lines.
-  void clear();
+  void clear() { line_.clear(); }
 
  private:
   std::string title_;
-  ProgressOutput output_;
-  double began_ = 0, shown_at_ = 0;
+  ProgressLine line_;
+  double began_ = 0, shown_at_ = -std::numeric_limits<double>::infinity();
   int64_t before_ = -1;  // bytes at the first call
-  bool line_open_ = false;
 };
 
 }  // namespace engine

@@ -48,33 +48,47 @@ ProgressOutput progress_to_stderr() {
           .seconds = steady_seconds};
 }
 
+double ProgressLine::interval() const {
+  return output_.live ? kRedraw : output_.interval;
+}
+
+void ProgressLine::show(std::string text) {
+  if (!output_.live) return output_.write(text + '\n');
+  text.resize(std::min(text.size(), static_cast<size_t>(std::max(output_.width() - 1, 1))));
+  output_.write("\r\x1b[K" + text);
+  open_ = true;
+}
+
+void ProgressLine::clear() {
+  if (open_) output_.write("\r\x1b[K");
+  open_ = false;
+}
+
+void ProgressLine::end() {
+  if (open_) output_.write("\n");
+  open_ = false;
+}
+
 Progress::Progress(std::string title, int64_t steps, int64_t first_step, ProgressOutput output,
                    int64_t later_steps)
-    : title_(std::move(title)),
-      steps_(steps),
-      later_steps_(later_steps),
-      output_(std::move(output)) {
-  start_ = now_ = {.seconds = output_.seconds(), .step = first_step};
+    : title_(std::move(title)), steps_(steps), later_steps_(later_steps), line_(std::move(output)) {
+  start_ = now_ = {.seconds = line_.seconds(), .step = first_step};
   marks_ = {start_};
   shown_at_ = start_.seconds;
 }
 
-Progress::~Progress() {
-  if (line_open_) output_.write("\n");
-}
-
 void Progress::step(int64_t images, double waited_seconds) {
-  now_.seconds = output_.seconds();
+  now_.seconds = line_.seconds();
   now_.waited += waited_seconds;
   now_.images += images;
   ++now_.step;
   marks_.push_back(now_);
   while (marks_.size() > 2 && now_.seconds - marks_[1].seconds >= kWindow) marks_.pop_front();
-  if (now_.seconds - shown_at_ < (output_.live ? kRedraw : output_.interval)) return;
+  if (now_.seconds - shown_at_ < line_.interval()) return;
   shown_at_ = now_.seconds;
   const double recent = std::accumulate(recent_losses_.begin(), recent_losses_.end(), 0.0);
-  show(line(marks_.front(), recent_losses_.empty() ? kNoLoss : recent / recent_losses_.size(),
-            time_left()));
+  line_.show(text(marks_.front(), recent_losses_.empty() ? kNoLoss : recent / recent_losses_.size(),
+                  time_left()));
 }
 
 std::string Progress::time_left() const {
@@ -93,19 +107,13 @@ void Progress::loss(double value) {
   ++losses_;
 }
 
-void Progress::clear() {
-  if (line_open_) output_.write("\r\x1b[K");
-  line_open_ = false;
-}
-
 void Progress::finish() {
   if (finished_) return;
   finished_ = true;
-  now_.seconds = output_.seconds();
-  show(line(start_, losses_ ? loss_sum_ / losses_ : kNoLoss,
-            "took " + duration(now_.seconds - start_.seconds)));
-  if (line_open_) output_.write("\n");
-  line_open_ = false;
+  now_.seconds = line_.seconds();
+  line_.show(text(start_, losses_ ? loss_sum_ / losses_ : kNoLoss,
+                  "took " + duration(now_.seconds - start_.seconds)));
+  line_.end();
 }
 
 double Progress::images_per_second() const {
@@ -115,20 +123,13 @@ double Progress::wait_share() const {
   return ratio(now_.waited, now_.seconds - start_.seconds);
 }
 
-std::string Progress::line(const Mark& since, double loss, std::string_view ending) const {
+std::string Progress::text(const Mark& since, double loss, std::string_view ending) const {
   const double elapsed = now_.seconds - since.seconds;
-  std::string text = fmt::format("{} step {}/{}", title_, now_.step, steps_);
-  if (losses_ > 0) text += fmt::format("  loss {:.4f}", loss);
-  return text + fmt::format("  {}  wait {:.1f}%  {}",
+  std::string said = fmt::format("{} step {}/{}", title_, now_.step, steps_);
+  if (losses_ > 0) said += fmt::format("  loss {:.4f}", loss);
+  return said + fmt::format("  {}  wait {:.1f}%  {}",
                             rate_text(ratio(now_.images - since.images, elapsed)),
                             100 * ratio(now_.waited - since.waited, elapsed), ending);
-}
-
-void Progress::show(std::string line) {
-  if (!output_.live) return output_.write(line + '\n');
-  line.resize(std::min(line.size(), static_cast<size_t>(std::max(output_.width() - 1, 1))));
-  output_.write("\r\x1b[K" + line);
-  line_open_ = true;
 }
 
 }  // namespace engine

@@ -8,6 +8,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace engine {
 
@@ -22,24 +23,38 @@ struct ProgressOutput {
 
 ProgressOutput progress_to_stderr();
 
+// The line itself, whatever it says.
+class ProgressLine {
+ public:
+  explicit ProgressLine(ProgressOutput output) : output_(std::move(output)) {}
+  ~ProgressLine() { end(); }
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  double seconds() const { return output_.seconds(); }
+  double interval() const;  // seconds that should pass before it is shown again
+  void show(std::string text);
+  void clear();  // makes room for other lines
+  void end();    // leaves it as it is; what is shown next begins another one
+
+ private:
+  ProgressOutput output_;
+  bool open_ = false;
+};
+
 class Progress {
  public:
   // `title` is "epoch 3/10" or "validation"; counting may begin in the middle of an epoch. Where
   // `later_steps` follow in other loops, the line says how long all of them take at this rate.
   Progress(std::string title, int64_t steps, int64_t first_step = 0,
            ProgressOutput output = progress_to_stderr(), int64_t later_steps = 0);
-  // Ends the line if an exception left the loop.
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
-
   // Counts a step: its images, of all ranks here, and the seconds spent waiting for data.
   void step(int64_t images, double waited_seconds);
   // Counts the loss of a step, whenever it arrives. The line shows the mean of the last 20, the
   // last line the mean of all.
   void loss(double value);
   // Makes room for other lines.
-  void clear();
+  void clear() { line_.clear(); }
   // Prints the last line, with figures over the whole loop, and ends it.
   void finish();
 
@@ -53,19 +68,18 @@ class Progress {
   };
 
   std::string time_left() const;
-  std::string line(const Mark& since, double loss, std::string_view ending) const;
-  void show(std::string line);
+  std::string text(const Mark& since, double loss, std::string_view ending) const;
 
   std::string title_;
   int64_t steps_, later_steps_;
-  ProgressOutput output_;
+  ProgressLine line_;       // ends with the loop, also if an exception leaves it
   std::deque<Mark> marks_;  // the sliding window; at least where it began
   Mark start_, now_;
   std::deque<double> recent_losses_;
   double loss_sum_ = 0;
   int64_t losses_ = 0;
   double shown_at_;
-  bool line_open_ = false, finished_ = false;
+  bool finished_ = false;
 };
 
 }  // namespace engine
