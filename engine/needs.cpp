@@ -51,6 +51,8 @@ StepNeeds needs_of(const Layer&, const Loss&) {
 StepNeeds needs(const Graph& graph, const Step& step, const FormOptions& options) {
   // The reference's loops hold what they need; the CPU backend works in tiles of its own.
   if (options.backend != BackendKind::cuda) return {};
+  // Of a rank that has no images of a batch no step runs; it only meets the others.
+  if (options.batch == 0) return {};
   const Layer layer{graph, options, {graph, options.batch, options.precision}};
   return std::visit([&](const auto& s) { return needs_of(layer, s); }, step);
 }

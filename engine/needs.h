@@ -11,7 +11,8 @@ struct StepNeeds {
   Scratch forward, backward;
 };
 
-// A convolution needs, part by part, the largest that any of its candidates wants.
+// A convolution needs, part by part, the largest that any of its candidates wants. A batch of no
+// images, which ranks have at the end of some epochs, needs nothing: none of its steps runs.
 StepNeeds needs(const Graph& graph, const Step& step, const FormOptions& options);
 
 // The Reals that a learned gate keeps between its squeeze-excite and the end of its buffer's
