@@ -58,12 +58,15 @@ class CpuBackend final : public HostBackend<float> {
  private:
   std::vector<StepExec> prepare_steps(const Program& program) override {
     std::vector<StepExec> execs;
-    for (const Step& step : program.graph.steps)
-      execs.push_back(std::visit(
-          [&](const auto& s) {
-            return cpu::prepare(threads_, program, static_cast<int>(execs.size()), s);
-          },
-          step));
+    // oneDNN divides a primitive among the threads that it sees when it is made.
+    threads_.run_library([&] {
+      for (const Step& step : program.graph.steps)
+        execs.push_back(std::visit(
+            [&](const auto& s) {
+              return cpu::prepare(threads_, program, static_cast<int>(execs.size()), s);
+            },
+            step));
+    });
     return execs;
   }
 

@@ -2,7 +2,10 @@
 // formulas of operand.h; sums must not cancel, slices have edges, memory has caps, bits repeat.
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "engine/cpu/rows.h"
@@ -275,6 +278,23 @@ TEST_CASE("the CPU backend gives the same bits twice") {
                       second = run_step(graph, 5, *backend, {});
     CHECK_MESSAGE(first.values == second.values, row.name);
   }
+}
+
+TEST_CASE("a backend of one thread starts no other") {
+  const auto tasks = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                         std::filesystem::directory_iterator());
+  };
+  std::ptrdiff_t before = 0, after = 0;
+  std::thread([&] {  // which has no team of threads yet
+    before = tasks();
+    const auto backend = make_cpu_backend({.threads = 1});
+    for (const StepCase& row : step_cases())  // oneDNN divides what is large enough
+      run_step(make_graph(row, {.channels = 48, .batch = 1}), 1, *backend, {});
+    after = tasks();
+  })
+      .join();
+  CHECK(after == before);
 }
 
 TEST_CASE("more threads than images change nothing but rounding") {
