@@ -66,7 +66,7 @@ struct CopyIn {
   using In = Walk<Tile::kThreads, Tile::kQuads, Tile::kInColumns, Tile::kImages, Tile::kRawRows>;
 
   In walk;
-  int low, high;       // the raw rows that lie in the image
+  int low, high;       // the raw rows that lie in the image; none if no pixel of the thread does
   bool first, second;  // whether the pixels of the thread's pair do, in its order
   uint32_t passes, raw, to;
   HalfNorm norm[kQuad];
@@ -75,11 +75,11 @@ struct CopyIn {
     const int c = place.channel + walk.quad * kQuad, pixel = first_pixel<Tile::kQuads>(walk.column);
     const int x = place.left * Tile::S + Tile::kRawX + 2 * walk.column;
     const int y = place.top * Tile::S + Tile::kRawY;
-    low = max(0, -y), high = min(Tile::kRawRows, in.height - y);
-    passes = walk.passes(low, high, Tile::kImages);
     const bool present = c < in.channels && walk.column < Tile::kRawPairs;
     first = present && x + pixel >= 0 && x + pixel < in.width;
     second = present && x + (pixel ^ 1) >= 0 && x + (pixel ^ 1) < in.width;
+    low = max(0, -y), high = first || second ? min(Tile::kRawRows, in.height - y) : 0;
+    passes = walk.passes(low, high, Tile::kImages);
     raw = base + Tile::kRaw + (walk.image() * Tile::kRawRows + walk.row()) * Tile::kRawRow +
           (walk.column * 2 + pixel) * Tile::kPixel + walk.quad * 8;
     to = base + Tile::kIn +
