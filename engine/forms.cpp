@@ -8,6 +8,7 @@
 #include "kernels/dense_tiles.h"
 #include "kernels/joined_tiles.h"
 #include "kernels/product.h"
+#include "kernels/stem_tiles.h"
 
 namespace engine {
 
@@ -243,6 +244,38 @@ Cost fused_dense_cost(const Layer& l, Direction direction) {
   return {2 * gradient + 3. * l.in() + 2. * l.weight() + rows, 4 * l.multiply_adds()};
 }
 
+// ---------------------------------------------------------------- fused stem
+
+// The kernels multiply 16-bit values of a plain image, whose gradient nobody wants, and add no
+// bias.
+bool takes_fused_stem(const Layer& l, Direction) {
+  const Operand& in = l.conv.in;
+  const Window& w = l.conv.window;
+  const Buffer& b = l.sizes.graph.buffers[in.at.buffer];
+  return l.conv.kind == Conv::Kind::dense && in.at.buffer == l.sizes.graph.image.buffer &&
+         in.at.channels() == kStemChannels && in.plain() && l.conv.bias == kNone &&
+         storage_size(l.options.precision) == 2 &&
+         w == Window{w.kernel_h, w.kernel_h, kStemStride, w.kernel_h / 2} &&
+         in_packs(l, l.conv.out) && !l.sizes.gated(l.conv.out.buffer) &&
+         stem_fits(l.options.batch, b.height, b.width, w.kernel_h, l.conv.out.channels(),
+                   l.options.limits);
+}
+
+Scratch fused_stem_scratch(const Layer& l, Direction direction) {
+  if (direction == Direction::forward) return {.partials = l.partials()};
+  const Buffer& b = l.sizes.graph.buffers[l.conv.in.at.buffer];
+  return {.weight = stem_wgrad_rows(l.options.batch, b.height, b.width, l.conv.window.kernel_h,
+                                    l.conv.out.channels(), l.options.limits) *
+                    sizeof(float)};
+}
+
+Cost fused_stem_cost(const Layer& l, Direction direction) {
+  if (direction == Direction::forward) return fused_cost(l, direction);
+  const double gradient = l.sizes.completed_on_load(l.conv.out) ? 2 * l.out() : l.out();
+  const double rows = 2. * fused_stem_scratch(l, direction).weight;
+  return {gradient + l.in() + l.weight() + rows, 2 * l.multiply_adds()};
+}
+
 // ---------------------------------------------------------------- around a library call
 
 Scratch library_scratch(const Layer& l, Direction direction) {
@@ -327,6 +360,8 @@ constexpr Row kRows[] = {
      takes_mixed_pointwise_last, mixed_pointwise_scratch, mixed_pointwise_cost},
     {BackendKind::cuda, Form::fused_dense, "fused dense", ConvForm::fused, takes_fused_dense,
      fused_dense_scratch, fused_dense_cost},
+    {BackendKind::cuda, Form::fused_stem, "fused stem", ConvForm::fused, takes_fused_stem,
+     fused_stem_scratch, fused_stem_cost},
     {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
      takes_any_but_products, library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,

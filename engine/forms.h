@@ -43,6 +43,7 @@ enum class Form : uint8_t {
   joined_pointwise,     // both gradients by one of our kernels
   mixed_pointwise,      // the operand's gradient by ours, the weight's by a library
   fused_dense,          // our 3 × 3 convolutions, 16 bits
+  fused_stem,           // our first convolution of an image, 16 bits
   matrix_product,       // for a pointwise or linear layer
   library_convolution,  // for dense tensors
   loops,                // the reference

@@ -183,6 +183,28 @@ struct DenseWgrad {
                   cudaStream_t stream);
 };
 
+// ---------------------------------------------------------------- stem/
+
+// The first convolution of a network, of 16-bit types: a plain image of three channels, a square
+// window of `kernel` 3 or 7, stride 2, padding kernel / 2. The output has a multiple of 8 channels,
+// as has its pitch, and begins at a multiple of 16 bytes; the image's width is a multiple of 4, and
+// it lies at a multiple of 8 bytes. kernels/stem_tiles.h says what fits. The weight is
+// (C', K, K, 3).
+template <class T>
+struct StemForward {
+  // out = the convolution, and the channel statistics of what was stored if out.mean is set.
+  static void run(const SliceView<T>& out, const OperandView<T>& in, const T* weight, int kernel,
+                  const Partials& partials, cudaStream_t stream);
+};
+
+template <class T>
+struct StemWgrad {
+  // dweight (C', K, K, 3) = the weight's gradient. rows is scratch of stem_wgrad_rows() floats,
+  // counted with device_limits(); dy belongs to an output without a gate.
+  static void run(float* dweight, const GradientView<T>& dy, const OperandView<T>& in, int kernel,
+                  float* rows, cudaStream_t stream);
+};
+
 // ---------------------------------------------------------------- sweeps/pool.cu
 
 template <class T>

@@ -133,6 +133,7 @@ const Rule kRules[] = {
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
     {"kernels/depthwise/.*", "kernels/(depthwise/)?[^/]*", kDevice},
     {"kernels/dense/.*", "kernels/((dense|depthwise|gemm)/)?[^/]*", kDevice},
+    {"kernels/stem/.*", "kernels/((stem|gemm)/)?[^/]*", kDevice},
     {"kernels/gemm/.*", "kernels/(gemm/)?[^/]*", kDevice},
     {"kernels/.*", "kernels/[^/]*", kDevice},
     {"models/.*", "models/[^/]*|engine/(graph|tensor|error)\\.h", "fmt/.*"},

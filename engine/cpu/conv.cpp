@@ -33,6 +33,7 @@ ConvWork prepare_form(Form form, const Threads& threads, const Workspace& worksp
     case Form::joined_pointwise:
     case Form::mixed_pointwise:
     case Form::fused_dense:
+    case Form::fused_stem:
     case Form::loops: break;
   }
   fail(Failure::internal, "{}: the CPU has no such form", workspace.step());

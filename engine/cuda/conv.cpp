@@ -15,6 +15,7 @@ std::optional<Launches> prepare_form(Cuda& gpu, const Layer<T>& l, Form form, Di
     case Form::joined_pointwise: return joined_pointwise_form(gpu, l, direction);
     case Form::mixed_pointwise: return mixed_pointwise_form(gpu, l, direction);
     case Form::fused_dense: return fused_dense_form(gpu, l, direction);
+    case Form::fused_stem: return fused_stem_form(gpu, l, direction);
     case Form::matrix_product: return matrix_form(gpu, l, direction);
     case Form::library_convolution: return library_form(gpu, l, direction);
     case Form::loops: break;

@@ -1,6 +1,6 @@
 // What the forms of a convolution on CUDA share: the views of one layer, and memory that a library
 // reads. One file per form: conv_matrix.cpp, conv_library.cpp, conv_fused.cpp (depthwise),
-// conv_pointwise.cpp, conv_dense.cpp.
+// conv_pointwise.cpp, conv_dense.cpp, conv_stem.cpp.
 #pragma once
 
 #include <optional>
@@ -113,5 +113,7 @@ template <class T>
 std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> fused_dense_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> fused_stem_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 
 }  // namespace engine::cuda

@@ -10,30 +10,13 @@
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
+#include "kernels/results.cuh"
 
 namespace engine::kernels {
 namespace {
 
 constexpr int kWarpgroupsOfBlock = kDenseForwardMultiplying / kWarpgroup;  // that multiply
 constexpr int kFilling = kDenseForwardThreads / kWarpgroup - kWarpgroupsOfBlock;
-
-// Which channel a column of the product is: a thread holds columns 2t and 2t + 1 of each of its
-// results, and stores vectors of up to eight channels.
-template <int Tiles>
-struct Columns {
-  static constexpr int kVector = Tiles % 4 == 0 ? 8 : Tiles % 2 == 0 ? 4 : 2;
-  static constexpr int kVectors = 2 * Tiles / kVector;
-
-  // The first channel of vector v of a thread, from its warp's first one.
-  __device__ __forceinline__ static int channel(int v, int t) {
-    return v * 4 * kVector + t * kVector;
-  }
-  // The channel of column n of the warp.
-  __device__ __forceinline__ static int of_column(int n) {
-    const int value = n / 8 * 2 + n % 2;  // of the thread's
-    return channel(value / kVector, n % 8 / 2) + value % kVector;
-  }
-};
 
 template <class T, int Tiles>
 struct DenseForwardKernel {
@@ -141,21 +124,7 @@ struct DenseForwardKernel {
       const int from = cut.first() + (i * kWarpgroupsOfBlock + me.warpgroup) * kDenseRows;
       for_results(offsets, place, from, me, [&](int half, int64_t pixel) {
         float rounded[2 * Tiles];
-#pragma unroll
-        for (int v = 0; v < Of::kVectors; ++v) {
-          float value[Of::kVector], stored[Of::kVector];
-#pragma unroll
-          for (int k = 0; k < Of::kVector; ++k) {
-            const int of_thread = v * Of::kVector + k;
-            value[k] = sum[i][of_thread / 2][2 * half + of_thread % 2];
-          }
-          const Vector<T, Of::kVector> vector = vector_of<T>(value);
-          const int c = Of::channel(v, me.t);
-          if (c < out.channels) store_vector(out.y + pixel * out.pitch + c, vector);
-          to_floats(stored, vector);
-#pragma unroll
-          for (int k = 0; k < Of::kVector; ++k) rounded[v * Of::kVector + k] = stored[k];
-        }
+        store_results(rounded, out.y + pixel * out.pitch, sum[i], half, me.t, out.channels);
         if (out.mean) sums.add(rounded);
       });
     }
@@ -205,43 +174,6 @@ struct DenseForwardKernel {
   __device__ __forceinline__ static void meet() {
     asm volatile("barrier.sync 1, %0;" ::"n"(kDenseForwardThreads) : "memory");
   }
-
-  // Leaves the block's row of sums, shifted by what its first thread for each channel stored first.
-  // Threads that do not multiply walk along.
-  __device__ __forceinline__ void leave(Sums& sums, bool multiplies, float* partials) const {
-    constexpr int kWarps = kDenseForwardMultiplying / kWarp;
-    float* const origin = reinterpret_cast<float*>(dynamic_shared);
-    float* const of_warps = origin + kColumns;  // (warps, 2, columns)
-    const auto channel = [&](int k) {
-      return Of::channel(k / Of::kVector, me.t) + k % Of::kVector;
-    };
-    if (me.warp == 0 && me.g == 0) {
-#pragma unroll
-      for (int k = 0; k < 2 * Tiles; ++k) origin[channel(k)] = sums.shift[k];
-    }
-    __syncthreads();
-    const float n = static_cast<float>(sums.count);
-#pragma unroll
-    for (int k = 0; k < 2 * Tiles; ++k) {
-      const float d = sums.count ? sums.shift[k] - origin[channel(k)] : 0.f;
-      const float one = rows_sum(fmaf(n, d, sums.first[k]));
-      const float two = rows_sum(fmaf(d, fmaf(n, d, 2.f * sums.first[k]), sums.second[k]));
-      if (me.g != 0 || !multiplies) continue;
-      of_warps[2 * me.warp * kColumns + channel(k)] = one;
-      of_warps[(2 * me.warp + 1) * kColumns + channel(k)] = two;
-    }
-    __syncthreads();
-    for (int c = me.index; c < out.channels; c += me.count) {
-      float one = 0, two = 0;
-      for (int w = 0; w < kWarps; ++w) {
-        one += of_warps[2 * w * kColumns + c];
-        two += of_warps[(2 * w + 1) * kColumns + c];
-      }
-      partial(partials, 0, out.channels)[c] = one;
-      partial(partials, 1, out.channels)[c] = two;
-      partial(partials, 2, out.channels)[c] = origin[c];
-    }
-  }
 };
 
 template <class T, int Tiles>
@@ -266,7 +198,8 @@ __global__ void __launch_bounds__(kDenseForwardThreads, 1)
   }
 
   if (!out.mean) return;
-  k.leave(sums, multiplies, partials.rows);
+  leave_results<Tiles, kDenseForwardMultiplying / kWarp>(sums, partials.rows, 0, out.channels,
+                                                         reinterpret_cast<float*>(dynamic_shared));
   constexpr int kVector = 4;  // of the merge
   finish_statistics(
       out.mean, out.var, partials, static_cast<double>(out.pixels()),

@@ -2,6 +2,7 @@
 #include "engine/forms.h"
 
 #include "engine/needs.h"
+#include "engine/plan.h"
 #include "models/models.h"
 #include "tests/support.h"
 
@@ -186,6 +187,40 @@ TEST_CASE("the fused dense form wants 16 bits, ReLU or nothing, and a window tha
   CHECK(fused.scratch.weight % (size_t{32} * 9 * 48 * sizeof(float)) == 0);
 }
 
+TEST_CASE("the fused stem form wants 16 bits, a plain image of three channels, and stride 2") {
+  FormOptions half = kCuda;
+  half.precision = Precision::fp16;
+  struct Row {
+    const char* name;
+    int width, channels;
+    ConvOptions conv;
+    bool taken;
+  };
+  const Row rows[] = {
+      {"three", 32, 3, {.out = 40, .kernel = 3, .stride = 2}, true},
+      {"seven", 32, 3, {.out = 64, .kernel = 7, .stride = 2}, true},
+      {"two groups", 32, 3, {.out = 96, .kernel = 7, .stride = 2}, true},
+      {"five", 32, 3, {.out = 40, .kernel = 5, .stride = 2}, false},
+      {"stride", 32, 3, {.out = 40, .kernel = 3}, false},
+      {"gray", 32, 1, {.out = 40, .kernel = 3, .stride = 2}, false},
+      {"odd width", 30, 3, {.out = 40, .kernel = 3, .stride = 2}, false},
+      {"odd outs", 32, 3, {.out = 36, .kernel = 3, .stride = 2}, false},
+      {"biased", 32, 3, {.out = 40, .kernel = 3, .stride = 2, .bias = true}, false}};
+  for (const Row& row : rows) {
+    Graph g("stems", 1e-5, 0.1);
+    const Value v = g.conv(g.input(30, row.width, row.channels), "stem", row.conv);
+    g.cross_entropy(g.linear(g.global_pool(g.relu(g.batch_norm(v, "norm")), "pool"), "head", 10));
+    CAPTURE(row.name);
+    for (const Direction direction : {Direction::forward, Direction::backward}) {
+      const auto names = [&](const FormOptions& options) {
+        return names_of(candidates(g, conv_of(g, "stem"), direction, options));
+      };
+      CHECK(names(half) == (row.taken ? "fused stem | cuDNN" : "cuDNN"));
+      CHECK(names(kCuda) == "cuDNN");
+    }
+  }
+}
+
 TEST_CASE("--conv restricts the forms to a family, where there is one of it") {
   const Graph graph = kinds();
   const auto names = [&](const std::string& name, const FormOptions& options, ConvForm conv) {
@@ -239,6 +274,21 @@ TEST_CASE("each form asks for the scratch that it uses") {
   for (const FormOptions& options : {kCpu, kReference})
     for (Direction direction : {Direction::forward, Direction::backward})
       CHECK(candidates(graph, conv_of(graph, "dense"), direction, options)[0].scratch.total() == 0);
+}
+
+TEST_CASE("a batch without images needs nothing, whatever the model's forms") {
+  for (const char* name : {"efficientnet_b0", "densenet121", "mobilenet_v2"})
+    for (const Precision precision : {Precision::fp32, Precision::fp16}) {
+      const Graph graph = make_model(name, {.classes = 10, .height = 64, .width = 64});
+      const Plan plan = make_plan(
+          graph, {.batch = 0, .precision = precision, .training = true, .backend = kCuda.backend});
+      CHECK(plan.activations == 0);
+      for (const StepPlan& step : plan.steps) {
+        CHECK(step.forward.weight.bytes == 0);
+        CHECK(step.backward.weight.bytes == 0);
+        CHECK(step.backward.partials.bytes == 0);
+      }
+    }
 }
 
 TEST_CASE("a step needs the largest scratch of its candidates") {

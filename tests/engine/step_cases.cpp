@@ -25,6 +25,13 @@ StepCase convolution(std::string name, ConvOptions options) {
           }};
 }
 
+// The convolution that models begin with.
+StepCase beginning(int kernel) {
+  return {.name = "an image by " + std::to_string(kernel) + ", stride 2",
+          .build = [](Graph& g, Value v) { return norm_silu(g, v, "after"); },
+          .first = {.kernel = kernel, .stride = 2}};
+}
+
 // What reads a gate: a depthwise layer before, a projection behind.
 Value project(Graph& g, Value gated, int channels) {
   return norm_silu(g, g.conv(gated, "project", {.out = channels}), "after");
@@ -99,6 +106,8 @@ std::vector<StepCase> convolutions() {
            g.conv(v, name, {.out = v.channels, .bias = true, .into = shared});
          return norm_silu(g, g.placed(shared), "after");
        }},
+      beginning(3),
+      beginning(7),
       convolution("depthwise 3x3", {.kernel = 3, .depthwise = true}),
       convolution("depthwise 3x3, stride 2", {.kernel = 3, .stride = 2, .depthwise = true}),
       convolution("depthwise 5x5", {.kernel = 5, .depthwise = true}),
@@ -251,7 +260,9 @@ Graph make_graph(const StepCase& row, const StepSize& size) {
   const auto even = [&](int n) { return row.even_sizes ? (n + 1) / 2 * 2 : n; };
   Graph g("tiny", 1e-5, 0.1);
   const Value image = g.input(even(size.height), even(size.width), 3);
-  Value v = row.build(g, g.conv(image, "stem", {.out = size.channels, .kernel = 3}));
+  ConvOptions first = row.first;
+  first.out = size.channels;
+  Value v = row.build(g, g.conv(image, "stem", first));
   v = g.global_pool(v, "ending.pool");
   g.cross_entropy(g.linear(v, "ending.linear", kStepClasses));
   return g;
@@ -306,9 +317,10 @@ double norm_of(const std::vector<double>& values) {
 
 }  // namespace
 
-StepOutcome run_step(const Graph& graph, int batch, Backend& backend, SessionOptions options) {
+StepOutcome run_step(const Graph& graph, int batch, Backend& backend, SessionOptions options,
+                     bool input_gradient) {
   options.programs = {{batch, Mode::gradients}, {batch, Mode::evaluate}};
-  options.input_gradient = true;
+  options.input_gradient = input_gradient;
   options.normalisation = {{0.5f, 0.45f, 0.4f}, {0.25f, 0.25f, 0.25f}};
   options.loss_scale = 256;  // in half precision, as a training would; nothing overflows
   options.fixed_loss_scale = true;
@@ -332,7 +344,7 @@ StepOutcome run_step(const Graph& graph, int batch, Backend& backend, SessionOpt
     for (double& v : values) v /= scale;
     return values;
   };
-  outcome.values["input"] = unscaled(session.input_gradient(batch));
+  if (input_gradient) outcome.values["input"] = unscaled(session.input_gradient(batch));
   for (const auto& [name, tensor] : session.gradients())
     outcome.values["gradient " + name] = unscaled(wide(tensor));
   const auto state = session.state();
@@ -343,10 +355,10 @@ StepOutcome run_step(const Graph& graph, int batch, Backend& backend, SessionOpt
   return outcome;
 }
 
-StepOutcome run_reference(const Graph& graph, int batch, bool frozen_norms) {
+StepOutcome run_reference(const Graph& graph, int batch, bool frozen_norms, bool input_gradient) {
   const auto backend = make_reference_backend({.precision = Precision::fp64});
   return run_step(graph, batch, *backend,
-                  {.precision = Precision::fp64, .frozen_norms = frozen_norms});
+                  {.precision = Precision::fp64, .frozen_norms = frozen_norms}, input_gradient);
 }
 
 Worst compare(const StepOutcome& ours, const StepOutcome& reference, double floor) {
@@ -372,8 +384,10 @@ void check_steps(Backend& backend, const SessionOptions& options, const Limits& 
     std::vector<double> errors;
     for (const StepSize& size : step_sizes()) {
       const Graph graph = make_graph(row, size);
-      Worst w = compare(run_step(graph, size.batch, backend, options),
-                        run_reference(graph, size.batch, options.frozen_norms), limits.floor);
+      const bool of_input = row.input_gradient();
+      Worst w =
+          compare(run_step(graph, size.batch, backend, options, of_input),
+                  run_reference(graph, size.batch, options.frozen_norms, of_input), limits.floor);
       errors.push_back(w.error);
       w.name += " of " + row.name;
       if (by_median) continue;

@@ -23,6 +23,10 @@ struct StepCase {
   std::function<Value(Graph&, Value)> build;
   bool even_sizes = false;  // two ways of halving meet
   bool kinks = false;       // a ReLU or a maximum: rounding may turn a slope over
+  // Of that convolution. One of stride 2 is as models begin: nobody asks for the image's gradient.
+  ConvOptions first = {.kernel = 3};
+
+  bool input_gradient() const { return first.stride == 1; }
 };
 
 const std::vector<StepCase>& step_cases();
@@ -38,8 +42,8 @@ std::map<std::string, Tensor> random_state(const Graph& graph, uint64_t seed);
 std::vector<uint8_t> random_bytes(size_t count, uint64_t seed);
 std::vector<int32_t> random_labels(int count, int classes, uint64_t seed);
 
-// What a step left, by name: "logits", "evaluation", "input", "gradient X", "state X" (running
-// statistics after the step).
+// What a step left, by name: "logits", "evaluation", "input" (its gradient, if asked for),
+// "gradient X", "state X" (running statistics after the step).
 struct StepOutcome {
   double loss = 0;
   std::map<std::string, std::vector<double>> values;
@@ -47,9 +51,11 @@ struct StepOutcome {
 
 // One step on random data (forward, backward, running statistics), then one evaluation. `options`
 // says precision, form and determinism; the gradients come back unscaled.
-StepOutcome run_step(const Graph& graph, int batch, Backend& backend, SessionOptions options);
+StepOutcome run_step(const Graph& graph, int batch, Backend& backend, SessionOptions options,
+                     bool input_gradient = true);
 // The same on the reference backend in double.
-StepOutcome run_reference(const Graph& graph, int batch, bool frozen_norms = false);
+StepOutcome run_reference(const Graph& graph, int batch, bool frozen_norms = false,
+                          bool input_gradient = true);
 
 // The worst relative L2 over all tensors, and whose it is. Gradients are measured against at least
 // `floor` of the norm of all gradients: what is zero in exact arithmetic (a bias in front of a
