@@ -5,8 +5,8 @@
 // The image has three channels and the stride is 2, so a row of the window is one run of values in
 // memory, and that of the next output begins six values further. A tile is some rows by some
 // columns of outputs; the rows of the image under it are staged as they lie. The inner dimension of
-// the products is the window: its rows one after the other, each with a zero ahead, so that pairs of
-// values lie in words, and with zeros behind, up to whole blocks of eight.
+// the products is the window: its rows one after the other, each with a zero ahead, so that pairs
+// of values lie in words, and with zeros behind, up to whole blocks of eight.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// A tile of the image in shared memory: the rows under a tile of outputs as they lie in memory, with
-// zeros outside of the image. See kernels/stem_tiles.h for where the window of an output begins.
+// A tile of the image in shared memory: the rows under a tile of outputs as they lie in memory,
+// with zeros outside of the image. See kernels/stem_tiles.h for where a window begins.
 #pragma once
 
 #include "kernels/device.cuh"

@@ -1,7 +1,7 @@
 // A network's first convolution, the gradient of its weight: dW[o][e] = Σ over outputs of
 // dy(output)[o] · x(element e of the output's window), with dy made once for each output. A
-// persistent block holds its share of dW in registers over all of its tiles. While it multiplies a
-// tile, the image under the next one is on its way to shared memory, and G and y of it to registers.
+// persistent block holds its share of dW in registers over all of its tiles. While it multiplies
+// one, the image under the next is on its way to shared memory, and G and y of it to registers.
 // Products are over sixteen outputs: dy comes from a staged tile, transposed; of the window a thread
 // reads two elements at each of two neighbouring outputs and changes them round in registers, so
 // nothing of it is laid out anew.
