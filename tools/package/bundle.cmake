@@ -36,7 +36,8 @@ if(modules)
 endif()
 file(GET_RUNTIME_DEPENDENCIES
   EXECUTABLES ${program} ${modules}
-  PRE_EXCLUDE_REGEXES "^ld-linux" "^lib(c|m|dl|rt|pthread|stdc\\+\\+|gcc_s)\\.so"
+  PRE_EXCLUDE_REGEXES "^ld-linux" "^lib(c|m|dl|rt|pthread|resolv|mvec|util|anl|nsl)\\.so"
+    "^lib(stdc\\+\\+|gcc_s)\\.so"
     "^lib(cuda|cudart|cudnn|cublas|nccl|nv|mpi)"
   RESOLVED_DEPENDENCIES_VAR libraries)
 foreach(library ${libraries})

@@ -172,8 +172,9 @@ def make_wheel(bundle: Path, version: str, out: Path) -> Path:
                 wheel.add_file(f"engine-{version}.data/data/{name}", file)
             elif name.name not in ("engine-report", "engine-plot"):  # console scripts here
                 wheel.add_file(f"engine/bundle/{name}", file)
-    for file in (bundle / "LICENSE", *bundle.glob("*.spdx.json")):
-        wheel.add_file(f"{info}/{file.name}", file)
+    wheel.add_file(f"{info}/LICENSE", bundle / "LICENSE")
+    for file in bundle.glob("*.spdx.json"):
+        wheel.add_file(f"{info}/sboms/{file.name}", file)
     wheel.add(f"{info}/METADATA", metadata(version).encode())
     wheel.add(f"{info}/WHEEL", ("Wheel-Version: 1.0\nGenerator: tools/package/wheel.py\n"
                                 f"Root-Is-Purelib: false\nTag: {tag}\n").encode())

@@ -16,6 +16,7 @@ import pickle
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -111,7 +112,7 @@ class Training(Quiet):
     """One run of two epochs on drawn digits, which all tests of it share."""
 
     FLAGS = dict(model="mnist_cnn", image_size=12, batch_size=8, device="cpu", threads=1, workers=1,
-                 augment="none")
+                 augment="none", log_every=1)
 
     @classmethod
     def setUpClass(cls):
@@ -131,28 +132,52 @@ class Training(Quiet):
         self.assertTrue(run.best.is_file() and run.last.is_file())
         score = run.scores["val"]
         self.assertEqual(score["samples"], 20)
-        for pandas in (None,) + ((sys.modules.get("pandas"),) if has("pandas") else ()):
-            with self.subTest(pandas=bool(pandas)), \
-                    mock.patch.dict(sys.modules, {} if pandas else {"pandas": None}):
-                self.assertEqual(list(run.metrics["epoch"]), [1, 2])
-                self.assertIsInstance(list(run.metrics["val/loss"])[0], float)
-                self.assertEqual(list(run.events("epoch")["epoch"]), [1, 2])
-                self.assertLessEqual({"step", "loss"}, set(run.steps))
-                predictions = run.predictions()
-                self.assertEqual(sorted(predictions["label"]), sorted(2 * run.classes))
-                self.assertEqual(list(run.per_class()["name"]), run.classes)
-                self.assertIn("(micro)", list(run.roc()["class"]))
-                counts = run.confusion()
-                if not pandas:
-                    self.assertEqual(counts["classes"], run.classes)
-                    self.assertEqual(sum(map(sum, counts["counts"])), 20)
-                else:
-                    self.assertEqual(counts.to_numpy().sum(), 20)
-                    self.assertEqual(list(counts.index), run.classes)
         with self.assertRaisesRegex(ValueError, "has val, not test"):
             run.roc("test")
         with self.assertRaises(FileNotFoundError):
             engine.Run(self.folder / "nothing")
+
+    def check_tables(self, labels_of, total_of):
+        run = self.run_
+        self.assertEqual(list(run.metrics["epoch"]), [1, 2])
+        self.assertIsInstance(list(run.metrics["val/loss"])[0], float)
+        self.assertEqual(list(run.events("epoch")["epoch"]), [1, 2])
+        self.assertLessEqual({"step", "loss"}, set(run.steps))
+        predictions = run.predictions()
+        self.assertEqual(sorted(predictions["label"]), sorted(2 * run.classes))
+        self.assertEqual(list(run.per_class()["name"]), run.classes)
+        self.assertIn("(micro)", list(run.roc()["class"]))
+        self.assertEqual(labels_of(run.confusion()), run.classes)
+        self.assertEqual(total_of(run.confusion()), 20)
+
+    def test_tables_are_lists_without_pandas(self):
+        with mock.patch.dict(sys.modules, {"pandas": None}):
+            self.assertIsInstance(self.run_.metrics, dict)
+            self.check_tables(lambda table: table["classes"],
+                              lambda table: sum(map(sum, table["counts"])))
+
+    @unittest.skipUnless(has("pandas"), "data frames need pandas")
+    def test_tables_are_data_frames(self):
+        import pandas
+        self.assertIsInstance(self.run_.metrics, pandas.DataFrame)
+        self.check_tables(lambda table: list(table.index), lambda table: table.to_numpy().sum())
+
+    def test_console_scripts(self):
+        def ends(function, *arguments):
+            return subprocess.run(
+                [sys.executable, "-c", f"from engine.scripts import {function}; {function}()",
+                 *map(str, arguments)], env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        self.assertIn("unknown verb", ends("engine", "nothing").stdout)
+        self.assertEqual(ends("engine", "nothing").returncode, 2)
+        self.assertIn("curves", ends("plot", "--help").stdout)
+        if has("matplotlib") and has("PIL"):
+            out = self.folder / "roc.svg"
+            self.assertEqual(ends("plot", "roc", self.run_.folder, "--out", out).returncode, 0)
+            self.assertIn("<svg", out.read_text())
+            self.assertEqual(ends("report", self.run_.folder).returncode, 0)
+        else:
+            self.assertIn("pip install", ends("report", self.run_.folder).stdout)
 
     def test_predictions(self):
         images = sorted((self.folder / "digits" / "val").rglob("*.png"))[:3]
