@@ -28,9 +28,9 @@ GLIBC_OF_CXXABI = {13: 34, 14: 37, 15: 39}
 
 # By extra. CUDA's minor versions are compatible upwards: the least is what this was built with.
 EXTRAS = {
-    "cuda13": ["nvidia-cudnn-cu13>=9.19,<10", "nvidia-cublas>=13.1,<14", "nvidia-nccl-cu13>=2.28,<3",
-               "nvidia-cuda-runtime>=13.0,<14", "nvidia-cuda-nvrtc>=13.0,<14",
-               "nvidia-cuda-cupti>=13.0,<14"],
+    "cuda13": ["nvidia-cudnn-cu13>=9.19,<10", "nvidia-cublas>=13.1,<14",
+               "nvidia-nccl-cu13>=2.28,<3", "nvidia-cuda-runtime>=13.0,<14",
+               "nvidia-cuda-nvrtc>=13.0,<14", "nvidia-cuda-cupti>=13.0,<14"],
     "plots": ["matplotlib>=3.5", "numpy", "pillow"],
     "frames": ["pandas"],
 }
@@ -71,8 +71,8 @@ def glibc_floor(binaries: Iterable[Path]) -> Tuple[int, Path]:
                                    ("CXXABI", (1, 3), GLIBC_OF_CXXABI)):
             for version in needs.get(kind, []):
                 if version[:2] != first or (version[2:] or (0,))[0] > max(known):
-                    raise SystemExit(f"{binary}: {kind}_{'.'.join(map(str, version))} is newer than "
-                                     "what this script knows")
+                    raise SystemExit(f"{binary}: {kind}_{'.'.join(map(str, version))} is newer "
+                                     "than what this script knows")
                 least.append(known.get((version[2:] or (0,))[0], 31))
         if max(least, default=0) > floor:
             floor, whose = max(least), binary
