@@ -18,10 +18,11 @@ build_packages=(
 plot_packages=(python3-matplotlib)             # tools/plots; nothing else needs it
 test_packages=(                                # what our images and files are compared with
   python3-numpy python3-pil python3-torch python3-torchvision
+  python3-pandas                               # the tables of the Python package
   openmpi-bin                                  # mpirun
   iproute2                                     # ip: two hosts of namespaces
 )
-bundle_packages=(patchelf)
+bundle_packages=(patchelf python3)
 format_packages=(clang-format)
 fuzz_packages=(                                # the preset fuzz; clang 14 fails at <ranges>
   clang-16 libclang-rt-16-dev libomp-16-dev

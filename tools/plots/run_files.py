@@ -10,22 +10,25 @@ import io
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import matplotlib
 
-matplotlib.use("Agg")
+if "matplotlib.pyplot" not in sys.modules:  # who has it already keeps their windows
+    matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 # The colours of Okabe and Ito differ with every kind of colour vision, and in print.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#777777")
 
-plt.rcParams.update({
+STYLE = {
     "figure.dpi": 100, "savefig.dpi": 150, "savefig.bbox": "tight", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
-    "axes.titlesize": 11, "legend.frameon": False, "legend.fontsize": 9})
+    "axes.titlesize": 11, "legend.frameon": False, "legend.fontsize": 9}
+plt.rcParams.update(STYLE)
 
 
 def write_output(out: Path, data: bytes) -> None:
