@@ -24,8 +24,8 @@ void strip_prefixes(TensorFile& file);
 std::vector<std::string> drop_counters(TensorFile& file);
 
 // The names of old torchvision DenseNets (`norm.1` → `norm1`) and of timm's EfficientNets, V2 too,
-// and MobileNetV2 (`conv_stem`, `blocks`) become today's torchvision names; the metadata of the latter
-// then say which epsilon timm's norms have. Other files stay as they are. `model` is as in
+// and MobileNetV2 (`conv_stem`, `blocks`) become today's torchvision names; the metadata of the
+// latter then say which epsilon timm's norms have. Other files stay as they are. `model` is as in
 // `--model`; if it is empty the names tell the model. timm's tf_* ports are refused, because they
 // need TensorFlow's padding.
 void normalise_names(TensorFile& file, std::string_view model);
