@@ -20,13 +20,27 @@ Graph make_mnist_cnn(std::string_view, const ModelOptions& options) {
 }
 
 constexpr Entry kModels[] = {
-    {"efficientnet_b0", efficientnet}, {"efficientnet_b1", efficientnet},
-    {"efficientnet_b2", efficientnet}, {"efficientnet_b3", efficientnet},
-    {"efficientnet_b4", efficientnet}, {"efficientnet_b5", efficientnet},
-    {"efficientnet_b6", efficientnet}, {"efficientnet_b7", efficientnet},
-    {"densenet121", densenet},         {"densenet161", densenet},
-    {"densenet169", densenet},         {"densenet201", densenet},
-    {"mobilenet_v2", mobilenet},       {"mnist_cnn", make_mnist_cnn},
+    {"efficientnet_b0", efficientnet},
+    {"efficientnet_b1", efficientnet},
+    {"efficientnet_b2", efficientnet},
+    {"efficientnet_b3", efficientnet},
+    {"efficientnet_b4", efficientnet},
+    {"efficientnet_b5", efficientnet},
+    {"efficientnet_b6", efficientnet},
+    {"efficientnet_b7", efficientnet},
+    {"efficientnet_v2_s", efficientnet},
+    {"efficientnet_v2_m", efficientnet},
+    {"densenet121", densenet},
+    {"densenet161", densenet},
+    {"densenet169", densenet},
+    {"densenet201", densenet},
+    {"resnet18", resnet},
+    {"resnet34", resnet},
+    {"resnet50", resnet},
+    {"resnet101", resnet},
+    {"resnet152", resnet},
+    {"mobilenet_v2", mobilenet},
+    {"mnist_cnn", make_mnist_cnn},
 };
 
 }  // namespace

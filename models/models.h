@@ -26,6 +26,7 @@ std::vector<std::string> model_names();
 Graph efficientnet(std::string_view name, const ModelOptions& options);
 Graph densenet(std::string_view name, const ModelOptions& options);
 Graph mobilenet(std::string_view name, const ModelOptions& options);
+Graph resnet(std::string_view name, const ModelOptions& options);
 Graph mnist_cnn(const ModelOptions& options);
 
 }  // namespace engine

@@ -30,10 +30,17 @@ constexpr Default kDefaults[] = {
     {"efficientnet_b5", 456, 456, Interpolation::bicubic},
     {"efficientnet_b6", 528, 528, Interpolation::bicubic},
     {"efficientnet_b7", 600, 600, Interpolation::bicubic},
+    {"efficientnet_v2_s", 384, 384, Interpolation::bilinear},
+    {"efficientnet_v2_m", 480, 480, Interpolation::bilinear},
     {"densenet121", 256, 224, Interpolation::bilinear},
     {"densenet161", 256, 224, Interpolation::bilinear},
     {"densenet169", 256, 224, Interpolation::bilinear},
     {"densenet201", 256, 224, Interpolation::bilinear},
+    {"resnet18", 256, 224, Interpolation::bilinear},
+    {"resnet34", 256, 224, Interpolation::bilinear},
+    {"resnet50", 256, 224, Interpolation::bilinear},
+    {"resnet101", 256, 224, Interpolation::bilinear},
+    {"resnet152", 256, 224, Interpolation::bilinear},
     {"mobilenet_v2", 256, 224, Interpolation::bilinear},
 };
 

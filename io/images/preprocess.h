@@ -25,8 +25,8 @@ struct Preprocess {
   bool operator==(const Preprocess&) const = default;
 };
 
-// torchvision's transform for the ImageNet weights (EfficientNet: IMAGENET1K_V1); for mnist_cnn
-// that of PyTorch's example. Error(usage) for a model that has none.
+// torchvision's transform for its first ImageNet weights (IMAGENET1K_V1); for mnist_cnn that of
+// PyTorch's example. Error(usage) for a model that has none.
 Preprocess default_preprocess(std::string_view model);
 
 // The same for another side of the crop; the resize scales with it.

@@ -24,6 +24,7 @@ ManifestEntry parse_entry(const json& file, const json& models) {
           .sha256 = file.value("sha256", ""),
           .mib = file.value("mib", 0.),
           .top1 = file.value("top1", 0.),
+          .preprocess = file.contains("preprocess") ? print_json(file.at("preprocess")) : "",
           .tensors = model.at("tensors"),
           .counters = model.at("counters"),
           .parameters = model.at("parameters"),

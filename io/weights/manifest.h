@@ -15,9 +15,12 @@ namespace engine {
 struct ManifestEntry {
   std::vector<std::string> names;  // file names; the one of today comes first
   std::string model, licence, source;
-  std::string sha256;      // its first digits or all of them; empty if it is not published
-  double mib = 0;          // its size as published, 2^20 bytes; 0 if it is not
-  double top1 = 0;         // its published accuracy on ImageNet in percent; 0 if there is none
+  std::string sha256;  // its first digits or all of them; empty if it is not published
+  double mib = 0;      // its size as published, 2^20 bytes; 0 if it is not
+  double top1 = 0;     // its published accuracy on ImageNet in percent; 0 if there is none
+  // How pictures are prepared for it, JSON as in the metadata of checkpoints; empty: as by default
+  // for the model.
+  std::string preprocess;
   int64_t tensors = 0;     // with batch counters, which some files leave out
   int64_t counters = 0;    // batch counters among them
   int64_t parameters = 0;  // trained values

@@ -60,6 +60,9 @@ constexpr Within kEfficientNetLater[] = {{"conv_pw", "0.0"},          {"bn1", "0
                                          {"conv_dw", "1.0"},          {"bn2", "1.1"},
                                          {"se.conv_reduce", "2.fc1"}, {"se.conv_expand", "2.fc2"},
                                          {"conv_pwl", "3.0"},         {"bn3", "3.1"}};
+constexpr Within kEfficientNetV2First[] = {{"conv", "0.0"}, {"bn1", "0.1"}};  // one convolution
+constexpr Within kEfficientNetV2Fused[] = {
+    {"conv_exp", "0.0"}, {"bn1", "0.1"}, {"conv_pwl", "1.0"}, {"bn2", "1.1"}};
 constexpr Within kMobileNetFirst[] = {
     {"conv_dw", "0.0"}, {"bn1", "0.1"}, {"conv_pw", "1"}, {"bn2", "2"}};
 constexpr Within kMobileNetLater[] = {{"conv_pw", "0.0"}, {"bn1", "0.1"},    {"conv_dw", "1.0"},
@@ -97,6 +100,19 @@ Layers efficientnet_layers() {
   return layers;
 }
 
+// S has six stages, M seven.
+Layers efficientnet_v2_layers(int stages) {
+  constexpr int kMostBlocks = 18;  // in a stage of M
+  Layers layers = outside(stages + 1);
+  for (int stage = 0; stage < stages; ++stage)
+    for (int block = 0; block < kMostBlocks; ++block)
+      add_block(layers, stage, block, fmt::format("features.{}.{}.block", stage + 1, block),
+                stage == 0  ? std::span<const Within>(kEfficientNetV2First)
+                : stage < 3 ? std::span<const Within>(kEfficientNetV2Fused)
+                            : std::span<const Within>(kEfficientNetLater));
+  return layers;
+}
+
 Layers mobilenet_layers() {
   constexpr int kBlocks[] = {1, 2, 3, 4, 3, 3, 1};  // torchvision numbers them throughout
   Layers layers = outside(18);
@@ -124,7 +140,7 @@ void rename_layers(TensorFile& file, const Layers& layers, std::string Layer::*f
 }
 
 // All norms of timm's EfficientNets and MobileNetV2 have PyTorch's epsilon; torchvision gave B5, B6
-// and B7, whose weights are a port of TensorFlow's, another one.
+// and B7, whose weights are a port of TensorFlow's, and V2 another one.
 constexpr char kTimmEpsilon[] = "1e-05", kTorchvisionEpsilonOfB5[] = "0.001";
 constexpr int64_t kFeaturesOfB5 = 2048;
 
@@ -166,9 +182,12 @@ void normalise_names(TensorFile& file, std::string_view model) {
       refuse_tensorflow_port(found->second);
   if (model.empty() || model.starts_with("densenet")) rename_tensors(file, modern_densenet_name);
   if (!file.tensors.contains("conv_stem.weight")) return;
+  const bool v2 = file.tensors.contains("blocks.0.0.conv.weight");
   const bool squeezes = file.tensors.contains("blocks.0.0.se.conv_reduce.weight");
-  if (model.starts_with("efficientnet") || (model.empty() && squeezes))
-    rename_layers(file, efficientnet_layers(), &Layer::timm, &Layer::torchvision);
+  const int v2_stages = file.tensors.contains("blocks.6.0.conv_pw.weight") ? 7 : 6;
+  if (model.starts_with("efficientnet") || (model.empty() && (v2 || squeezes)))
+    rename_layers(file, v2 ? efficientnet_v2_layers(v2_stages) : efficientnet_layers(),
+                  &Layer::timm, &Layer::torchvision);
   else if (model.starts_with("mobilenet") || model.empty())
     rename_layers(file, mobilenet_layers(), &Layer::timm, &Layer::torchvision);
   else
@@ -178,10 +197,15 @@ void normalise_names(TensorFile& file, std::string_view model) {
 
 void use_timm_names(TensorFile& file) {
   const bool efficientnet = file.tensors.contains("features.1.0.block.0.0.weight");
-  if (efficientnet && features_of(file) >= kFeaturesOfB5)
+  const bool v2 = efficientnet && !file.tensors.contains("features.1.0.block.1.fc1.weight");
+  const int v2_stages = file.tensors.contains("features.8.0.weight") ? 7 : 6;
+  if (v2 || (efficientnet && features_of(file) >= kFeaturesOfB5))
     file.metadata.try_emplace(kNormEpsilon, kTorchvisionEpsilonOfB5);
   if (efficientnet || file.tensors.contains("features.1.conv.0.0.weight"))
-    rename_layers(file, efficientnet ? efficientnet_layers() : mobilenet_layers(),
+    rename_layers(file,
+                  v2             ? efficientnet_v2_layers(v2_stages)
+                  : efficientnet ? efficientnet_layers()
+                                 : mobilenet_layers(),
                   &Layer::torchvision, &Layer::timm);
 }
 

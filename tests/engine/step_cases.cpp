@@ -59,6 +59,24 @@ Value dense_block(Graph& g, Value v, int bottleneck, int growth) {
   return norm_relu(g, g.placed(dense), "after");
 }
 
+// Two bottlenecks of a ResNet: a shortcut of stride 2 with a norm of its own, then one that is the
+// sum before, whose ReLU each of its two readers takes.
+Value bottlenecks(Graph& g, Value v) {
+  for (const std::string name : {"one", "two"}) {
+    const int stride = name == "one" ? 2 : 1;
+    Value y = norm_relu(g, g.conv(v, name + ".conv1", {.out = 8}), name + ".norm1");
+    y = g.conv(y, name + ".conv2", {.out = 8, .kernel = 3, .stride = stride});
+    y = g.conv(norm_relu(g, y, name + ".norm2"), name + ".conv3", {.out = 16});
+    Value shortcut = v;
+    if (stride == 2) {
+      shortcut = g.conv(v, name + ".shortcut", {.out = 16, .stride = 2});
+      shortcut = g.batch_norm(shortcut, name + ".shortcut.norm");
+    }
+    v = g.relu(g.add(g.batch_norm(y, name + ".norm3"), shortcut, name + ".add"));
+  }
+  return v;
+}
+
 // What the models do not have: a buffer read raw and normed, a sum read by two norms, a value read
 // three times.
 Value composition(Graph& g, Value x) {
@@ -229,6 +247,20 @@ std::vector<StepCase> sums() {
        [=](Graph& g, Value v) {
          return g.silu(g.add(g.dropout(branch(g, v), "drop", 0.4f), v, "step"));
        }},
+      {"add, norm with an activation and a gate, of a plain value",
+       [](Graph& g, Value v) {
+         Value y = g.conv(v, "branch", {.out = v.channels, .kernel = 3});
+         y = g.stochastic_depth(norm_silu(g, y, "after"), "drop", 0.4f);
+         return g.silu(g.add(y, v, "step"));
+       }},
+      {"add, 3x3 and pointwise of stride 2, 64 channels",
+       [](Graph& g, Value v) {
+         v = norm_silu(g, g.conv(v, "wide", {.out = 64}), "wide.norm");
+         const Value y = g.conv(v, "branch", {.out = 64, .kernel = 3, .stride = 2});
+         const Value x = g.conv(v, "shortcut", {.out = 64, .stride = 2});
+         return g.silu(g.add(g.batch_norm(y, "after"), g.batch_norm(x, "shortcut.norm"), "step"));
+       }},
+      {"add, two bottlenecks", bottlenecks, false, true},
       {"composition of readers", composition, true, true},
   };
 }

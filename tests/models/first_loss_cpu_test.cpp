@@ -29,7 +29,8 @@ double first_loss(Backend& backend, Graph graph) {
 
 TEST_CASE("the first loss on a new head is near the logarithm of the number of classes") {
   const auto backend = make_cpu_backend({});
-  for (const char* name : {"efficientnet_b0", "densenet121", "mobilenet_v2", "mnist_cnn"}) {
+  for (const char* name :
+       {"efficientnet_b0", "densenet121", "resnet18", "mobilenet_v2", "mnist_cnn"}) {
     const int size = name == std::string("mnist_cnn") ? 28 : 64;
     const ModelOptions options{.classes = kClasses, .height = size, .width = size};
     CHECK_MESSAGE(std::abs(first_loss(*backend, make_model(name, options)) -

@@ -12,6 +12,7 @@
 
 #include "engine/error.h"
 #include "engine/initialise.h"
+#include "io/weights/manifest.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -26,13 +27,16 @@ struct Published {
 
 // torchvision 0.14, 1000 classes: sum(p.numel()), len(state_dict()).
 constexpr Published kPublished[] = {
-    {"efficientnet_b0", 5'288'548, 360},  {"efficientnet_b1", 7'794'184, 508},
-    {"efficientnet_b2", 9'109'994, 508},  {"efficientnet_b3", 12'233'232, 574},
-    {"efficientnet_b4", 19'341'616, 706}, {"efficientnet_b5", 30'389'784, 854},
-    {"efficientnet_b6", 43'040'704, 986}, {"efficientnet_b7", 66'347'960, 1200},
-    {"densenet121", 7'978'856, 727},      {"densenet161", 28'681'000, 967},
-    {"densenet169", 14'149'480, 1015},    {"densenet201", 20'013'928, 1207},
-    {"mobilenet_v2", 3'504'872, 314},
+    {"efficientnet_b0", 5'288'548, 360},     {"efficientnet_b1", 7'794'184, 508},
+    {"efficientnet_b2", 9'109'994, 508},     {"efficientnet_b3", 12'233'232, 574},
+    {"efficientnet_b4", 19'341'616, 706},    {"efficientnet_b5", 30'389'784, 854},
+    {"efficientnet_b6", 43'040'704, 986},    {"efficientnet_b7", 66'347'960, 1200},
+    {"densenet121", 7'978'856, 727},         {"densenet161", 28'681'000, 967},
+    {"densenet169", 14'149'480, 1015},       {"densenet201", 20'013'928, 1207},
+    {"mobilenet_v2", 3'504'872, 314},        {"efficientnet_v2_s", 21'458'488, 782},
+    {"efficientnet_v2_m", 54'139'356, 1120}, {"resnet18", 11'689'512, 122},
+    {"resnet34", 21'797'672, 218},           {"resnet50", 25'557'032, 320},
+    {"resnet101", 44'549'160, 626},          {"resnet152", 60'192'808, 932},
 };
 
 // The tensors that a state dict holds, batch counters included.
@@ -85,8 +89,9 @@ TEST_CASE("models have the published numbers of parameters and tensors") {
 // A file of tests/golden/names has a line "name dimension…" for each tensor of torchvision's
 // state_dict() with 1000 classes.
 TEST_CASE("tensors have torchvision's names and shapes") {
-  for (const char* model : {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "densenet121",
-                            "densenet161", "mobilenet_v2"}) {
+  for (const char* model : {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7",
+                            "efficientnet_v2_s", "efficientnet_v2_m", "densenet121", "densenet161",
+                            "resnet18", "resnet50", "mobilenet_v2"}) {
     std::ifstream file(fmt::format("{}/tests/golden/names/{}.txt", ENGINE_SOURCE_DIR, model));
     REQUIRE(file);
     std::map<std::string, Shape> expected;
@@ -105,6 +110,24 @@ TEST_CASE("tensors have torchvision's names and shapes") {
       CHECK_MESSAGE(it->second == shape, model << ": " << name << " " << to_string(it->second)
                                                << ", torchvision's " << to_string(shape));
     }
+  }
+}
+
+// What the manifest says of a model, the digest of its tensors' names and shapes too, comes from
+// torchvision.
+TEST_CASE("all models but the digits' are in the manifest, with the names and shapes there") {
+  const auto manifest = read_manifest(ENGINE_SOURCE_DIR "/weights/manifest.json");
+  for (const std::string& name : model_names()) {
+    if (name == "mnist_cnn") continue;
+    const auto entry = std::ranges::find(manifest, name, &ManifestEntry::model);
+    REQUIRE_MESSAGE(entry != manifest.end(), name);
+    const Graph graph = make_model(name, {});
+    TensorFile file;
+    for (const auto& [tensor, shape] : tensors_of(graph)) file.tensors[tensor].shape = shape;
+    CHECK_MESSAGE(layout_digest(file) == entry->layout, name);
+    CHECK_MESSAGE(int64_t(file.tensors.size()) == entry->tensors, name);
+    CHECK_MESSAGE(int64_t(graph.norms.size()) == entry->counters, name);
+    CHECK_MESSAGE(graph.trained_parameters() == entry->parameters, name);
   }
 }
 
@@ -153,6 +176,53 @@ TEST_CASE("DenseNet121 shrinks as the paper's table says") {
   }
 }
 
+TEST_CASE("ResNet-50 shrinks as the paper's table says, in its 3x3 convolutions") {
+  const std::string steps[] = {"conv1",          "maxpool",        "layer1.0.downsample.0",
+                               "layer1.2.add",   "layer2.0.conv1", "layer2.0.conv2",
+                               "layer2.0.conv3", "layer2.3.add",   "layer3.5.add",
+                               "layer4.2.add",   "avgpool",        "fc"};
+  const std::map<int, std::vector<std::string>> expected = {
+      {224,
+       {"112x112x64", "56x56x64", "56x56x256", "56x56x256", "56x56x128", "28x28x128", "28x28x512",
+        "28x28x512", "14x14x1024", "7x7x2048", "1x1x2048", "1x1x1000"}},
+      {97,
+       {"49x49x64", "25x25x64", "25x25x256", "25x25x256", "25x25x128", "13x13x128", "13x13x512",
+        "13x13x512", "7x7x1024", "4x4x2048", "1x1x2048", "1x1x1000"}}};
+  for (const auto& [size, extents] : expected) {
+    const Graph graph = make_model("resnet50", {.height = size, .width = size});
+    for (size_t i = 0; i < extents.size(); ++i)
+      CHECK_MESSAGE(extent(graph, steps[i]) == extents[i], steps[i] << " at " << size);
+  }
+  const Graph basic = make_model("resnet34", {});
+  CHECK(extent(basic, "layer2.0.conv1") == "28x28x128");
+  CHECK(extent(basic, "layer4.2.add") == "7x7x512");
+}
+
+TEST_CASE("EfficientNetV2 shrinks as its paper's table says") {
+  const auto check = [](const char* model, int size,
+                        const std::vector<std::pair<std::string, std::string>>& extents) {
+    const Graph graph = make_model(model, {.height = size, .width = size});
+    for (const auto& [step, expected] : extents)
+      CHECK_MESSAGE(extent(graph, step) == expected, model << ": " << step);
+  };
+  check("efficientnet_v2_s", 384,
+        {{"features.0.0", "192x192x24"},
+         {"features.1.1.add", "192x192x24"},
+         {"features.2.0.block.0.0", "96x96x96"},
+         {"features.2.3.add", "96x96x48"},
+         {"features.3.3.add", "48x48x64"},
+         {"features.4.5.add", "24x24x128"},
+         {"features.5.8.add", "24x24x160"},
+         {"features.6.14.add", "12x12x256"},
+         {"features.7.0", "12x12x1280"}});
+  check("efficientnet_v2_m", 480,
+        {{"features.1.2.add", "240x240x24"},
+         {"features.3.4.add", "60x60x80"},
+         {"features.5.13.add", "30x30x176"},
+         {"features.7.4.add", "15x15x512"},
+         {"features.8.0", "15x15x1280"}});
+}
+
 TEST_CASE("norms have torchvision's eps and momentum") {
   for (int b = 0; b <= 7; ++b) {
     const Graph graph = make_model(fmt::format("efficientnet_b{}", b), {});
@@ -161,7 +231,16 @@ TEST_CASE("norms have torchvision's eps and momentum") {
       CHECK(n.momentum == (b < 5 ? 0.1 : 0.01));
     }
   }
-  for (const char* model : {"efficientnet_b5", "densenet121", "mobilenet_v2"})
+  for (const char* model : {"efficientnet_v2_s", "efficientnet_v2_m"})
+    for (const Norm& n : make_model(model, {}).norms) {
+      CHECK(n.eps == 1e-3);
+      CHECK(n.momentum == 0.1);
+    }
+  for (const Norm& n : make_model("resnet50", {}).norms) {
+    CHECK(n.eps == 1e-5);
+    CHECK(n.momentum == 0.1);
+  }
+  for (const char* model : {"efficientnet_b5", "densenet121", "resnet18", "mobilenet_v2"})
     for (const Norm& n : make_model(model, {.norm_epsilon = 1e-4}).norms) CHECK(n.eps == 1e-4);
   CHECK(norm(make_model("densenet201", {}), "features.norm5").eps == 1e-5);
   CHECK(norm(make_model("densenet201", {}), "features.norm5").momentum == 0.1);
@@ -170,19 +249,30 @@ TEST_CASE("norms have torchvision's eps and momentum") {
 // torchvision drops block i of n with probability 0.2·i/n; the dropout of the head depends on the
 // variant.
 TEST_CASE("random gates follow torchvision's schedule, and can be left out") {
-  const Graph graph = make_model("efficientnet_b0", {});
   std::map<std::string, const Gate*> random;
+  const auto dropped = [&](const std::string& name) { return 1 - random.at(name)->keep; };
+  const Graph v2 = make_model("efficientnet_v2_s", {});
+  for (const Gate& g : v2.gates)
+    if (!g.learned) random[g.name] = &g;
+  REQUIRE(random.size() == 35);  // 35 residual blocks of forty less the first, and the head
+  CHECK(dropped("features.1.1.stochastic_depth") == doctest::Approx(0.2 * 1 / 40));
+  CHECK(dropped("features.6.14.stochastic_depth") == doctest::Approx(0.2 * 39 / 40));
+  CHECK(dropped("classifier.0") == doctest::Approx(0.2));
+  random.clear();
+  const Graph graph = make_model("efficientnet_b0", {});
   for (const Gate& g : graph.gates)
     if (!g.learned) random[g.name] = &g;
   REQUIRE(random.size() == 10);  // nine residual blocks of sixteen, and the head
-  const auto dropped = [&](const std::string& name) { return 1 - random.at(name)->keep; };
   CHECK(dropped("features.2.1.stochastic_depth") == doctest::Approx(0.2 * 2 / 16));
   CHECK(dropped("features.6.3.stochastic_depth") == doctest::Approx(0.2 * 14 / 16));
   CHECK(random.at("features.6.3.stochastic_depth")->whole_image);
   CHECK(dropped("classifier.0") == doctest::Approx(0.2));
   CHECK_FALSE(random.at("classifier.0")->whole_image);
-  const Graph plain = make_model("efficientnet_b0", {.dropout = false, .stochastic_depth = false});
-  for (const Gate& g : plain.gates) CHECK(g.learned);
+  for (const char* model : {"efficientnet_b0", "efficientnet_v2_s"}) {
+    const Graph plain = make_model(model, {.dropout = false, .stochastic_depth = false});
+    for (const Gate& g : plain.gates) CHECK(g.learned);
+  }
+  CHECK(make_model("resnet50", {}).gates.empty());
 }
 
 TEST_CASE("squeeze widths follow the block's input") {
@@ -194,12 +284,19 @@ TEST_CASE("squeeze widths follow the block's input") {
   CHECK(squeezed.at("features.1.0.block.1") == 10);  // 40 / 4
   CHECK(squeezed.at("features.2.0.block.2") == 6);   // 24 / 4
   CHECK(squeezed.at("features.7.1.block.2") == 96);  // 384 / 4
+  squeezed.clear();
+  const Graph v2 = make_model("efficientnet_v2_s", {});
+  for (const Gate& g : v2.gates)
+    if (g.learned) squeezed[g.name] = g.squeezed;
+  CHECK(squeezed.size() == 30);                       // the first three stages squeeze nothing
+  CHECK(squeezed.at("features.4.0.block.2") == 16);   // 64 / 4
+  CHECK(squeezed.at("features.6.14.block.2") == 64);  // 256 / 4
 }
 
 TEST_CASE("an unknown model is refused with the known names") {
-  CHECK_THROWS_WITH_AS(make_model("resnet50", {}),
-                       doctest::Contains("no model resnet50; known are efficientnet_b0, "), Error);
-  CHECK(model_names().size() == 14);
+  CHECK_THROWS_WITH_AS(make_model("resnet51", {}),
+                       doctest::Contains("no model resnet51; known are efficientnet_b0, "), Error);
+  CHECK(model_names().size() == 21);
 }
 
 TEST_CASE("an image that is too small is refused") {
@@ -267,6 +364,9 @@ TEST_CASE("a published head starts by torchvision's rule for the model") {
   const Graph efficient = with_published_head(make_model("efficientnet_b0", options));
   const Graph dense = with_published_head(make_model("densenet121", options));
   const Graph mobile = with_published_head(make_model("mobilenet_v2", options));
+  const Graph residual = with_published_head(make_model("resnet18", options));  // nn.Linear's
+  CHECK(spread_of(initial_value(residual, head_of(residual)[1], 1)).largest ==
+        doctest::Approx(1 / std::sqrt(512.)).epsilon(0.02));
   for (const Graph* graph : {&efficient, &dense, &mobile})
     CHECK(spread_of(initial_value(*graph, head_of(*graph)[1], 1)).largest == 0);
   const auto weight = [](const Graph& graph) {
@@ -274,5 +374,6 @@ TEST_CASE("a published head starts by torchvision's rule for the model") {
   };
   CHECK(weight(efficient).largest == doctest::Approx(1 / std::sqrt(400.)).epsilon(0.01));
   CHECK(weight(dense).largest == doctest::Approx(1 / std::sqrt(1024.)).epsilon(0.01));
+  CHECK(weight(residual).largest == doctest::Approx(1 / std::sqrt(512.)).epsilon(0.01));
   CHECK(weight(mobile).deviation == doctest::Approx(0.01).epsilon(0.02));
 }

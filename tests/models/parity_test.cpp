@@ -43,7 +43,7 @@ ParityReport check_parity(const fs::path& file, Backend& backend, Precision prec
 }  // namespace
 
 TEST_CASE("the reference in double agrees with PyTorch in double") {
-  REQUIRE(goldens().size() == 6);
+  REQUIRE(goldens().size() == 9);
   const auto backend = make_reference_backend({.precision = Precision::fp64});
   for (const fs::path& file : goldens()) {
     const ParityReport report =

@@ -26,7 +26,8 @@ import torch
 import images
 import models
 
-MODELS = ["efficientnet_b0", "densenet121", "mobilenet_v2", "mnist_cnn"]
+MODELS = ["efficientnet_b0", "efficientnet_v2_s", "densenet121", "resnet18", "resnet50",
+          "mobilenet_v2", "mnist_cnn"]  # fmt: skip
 WAYS = [[], ["--fold-norms"], ["--with-normalisation"], ["--fold-norms", "--with-normalisation"]]
 SIZE = 96  # for the models with weights made here
 

@@ -8,8 +8,8 @@ of the images. The logits of `engine predict` in double, where rounding plays no
 with those of
 - torchvision's model, load_state_dict(strict=True) of best.safetensors as it is,
 - timm's model made by create_model(checkpoint_path=...) from `engine convert --names timm`.
-The other way round, a model that timm made, with timm's names and its epsilon (1e-5 in B5 to B7,
-where torchvision has 1e-3), goes to `engine predict` as it is and by `engine convert`.
+The other way round, a model that timm made, with timm's names and its epsilon (1e-5 in B5 to B7
+and V2, where torchvision has 1e-3), goes to `engine predict` as it is and by `engine convert`.
 
 The script prints the largest difference of a logit, relative to the largest logit if that is above
 1, and exits with 8 if one is above the tolerance. It needs timm and safetensors beside what the
@@ -33,8 +33,15 @@ from safetensors.torch import load_file, save_file
 import images
 import models
 
-TIMM = {"mobilenet_v2": "mobilenetv2_100"}  # the one file of that name
-MODELS = ["efficientnet_b0", "efficientnet_b3", "efficientnet_b5", "densenet121", "mobilenet_v2"]
+TIMM = {  # where the names differ
+    "mobilenet_v2": "mobilenetv2_100",
+    "efficientnet_v2_s": "efficientnetv2_s",
+    "efficientnet_v2_m": "efficientnetv2_m",
+}
+MODELS = ["efficientnet_b0", "efficientnet_b3", "efficientnet_b5", "efficientnet_v2_s",
+          "densenet121", "resnet18", "resnet50", "mobilenet_v2"]  # fmt: skip
+EPSILON_OF_TENSORFLOW = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7",
+                         "efficientnet_v2_s", "efficientnet_v2_m")  # fmt: skip
 SIZE = 64
 USUAL = {"resize": str(SIZE), "crop": SIZE, "interpolation": "bilinear",
          "mean": models.IMAGENET_MEAN, "std": models.IMAGENET_STD}  # fmt: skip
@@ -110,7 +117,7 @@ def check(engine: str, data: str, name: str, folder: Path) -> float:
     theirs = models.build(name, len(classes), regularize=False)
     theirs.load_state_dict(load_file(best), strict=True)
     wanted = {}
-    if name in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7"):
+    if name in EPSILON_OF_TENSORFLOW:
         wanted["bn_eps"] = 1e-3  # as torchvision's and ours; timm's default is 1e-5
     name_there = TIMM.get(name, name)
     created = timm.create_model(

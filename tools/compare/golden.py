@@ -77,7 +77,10 @@ STANDARD = [
     ("efficientnet_b0", 1000, 64),
     ("efficientnet_b3", 35, 64),
     ("efficientnet_b5", 10, 64),
+    ("efficientnet_v2_s", 10, 64),
     ("densenet121", 10, 64),
+    ("resnet18", 10, 64),
+    ("resnet50", 10, 64),
     ("mobilenet_v2", 10, 64),
 ]
 

@@ -3,6 +3,7 @@
 
   make_weight_goldens.py files      tests/golden/weights_*.pth (torch 1.13)
   make_weight_goldens.py layouts    tensor counts, parameters and layout digests (torchvision), JSON
+  make_weight_goldens.py names      tests/golden/names: the tensors of some models (torchvision)
 
 Element i (row-major) of tensor number k is (7i + 13k) mod 61 · 0.25 − 5, which is exact in every
 float type; integers take (7i + 13k) mod 61, booleans its lowest bit. tests/io/weights/pth_test.cpp
@@ -22,6 +23,12 @@ import zipfile
 import numpy
 import torch
 
+MODELS = [f"efficientnet_b{i}" for i in range(8)] + ["efficientnet_v2_s", "efficientnet_v2_m"]
+MODELS += [f"densenet{depth}" for depth in (121, 161, 169, 201)]
+MODELS += [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)] + ["mobilenet_v2"]
+NAMED = ["efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "efficientnet_v2_s",
+         "efficientnet_v2_m", "densenet121", "densenet161", "resnet18", "resnet50",
+         "mobilenet_v2"]  # fmt: skip
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
 
 
@@ -158,14 +165,21 @@ def write_files():
     (GOLDEN / "weights_zip64.pth").write_bytes(as_zip64((GOLDEN / "weights_zip.pth").read_bytes()))
 
 
+def write_names():
+    """A line per tensor: its name and dimensions."""
+    import torchvision
+
+    for name in NAMED:
+        state = getattr(torchvision.models, name)(weights=None).state_dict()
+        lines = [" ".join([key, *map(str, state[key].shape)]) + "\n" for key in state]
+        (GOLDEN / "names" / f"{name}.txt").write_text("".join(lines))
+
+
 def write_layouts():
     import torchvision
 
-    names = [f"efficientnet_b{i}" for i in range(8)]
-    names += [f"densenet{depth}" for depth in (121, 161, 169, 201)]
-    names.append("mobilenet_v2")
     models = {}
-    for name in names:
+    for name in MODELS:
         model = getattr(torchvision.models, name)(weights=None)
         state = model.state_dict()
         lines = [
@@ -186,5 +200,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["files", "layouts"])
-    {"files": write_files, "layouts": write_layouts}[parser.parse_args().what]()
+    parser.add_argument("what", choices=["files", "layouts", "names"])
+    {"files": write_files, "layouts": write_layouts, "names": write_names}[
+        parser.parse_args().what
+    ]()

@@ -18,10 +18,17 @@ IMAGE_SIZES = {
     "efficientnet_b5": 456,
     "efficientnet_b6": 528,
     "efficientnet_b7": 600,
+    "efficientnet_v2_s": 384,
+    "efficientnet_v2_m": 480,
     "densenet121": 224,
     "densenet161": 224,
     "densenet169": 224,
     "densenet201": 224,
+    "resnet18": 224,
+    "resnet34": 224,
+    "resnet50": 224,
+    "resnet101": 224,
+    "resnet152": 224,
     "mobilenet_v2": 224,
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

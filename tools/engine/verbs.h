@@ -19,6 +19,7 @@ int draw(const Command& command);
 int eval(const Command& command);
 int export_model(const Command& command);
 int fetch_weights(const Command& command);
+int list_models(const Command& command);
 int list_weights(const Command& command);
 int parity(const Command& command);
 int predict(const Command& command);

@@ -97,6 +97,8 @@ ModelFile read_model_file(const fs::path& weights, const std::string& wanted_mod
     m.classes = names_from_json(it->second, path);
   if (const auto it = metadata.find("preprocess"); it != metadata.end())
     m.preprocess = preprocess_from_json(it->second);
+  else
+    m.preprocess = published_preprocess(path);
   m.norm_epsilon = norm_epsilon_of(metadata, path);
   const Preprocess usual = default_preprocess(m.model);
   const Graph graph = make_model(m.model, {.height = usual.crop, .width = usual.crop});

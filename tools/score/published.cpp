@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/error.h"
 #include "io/files/cache_folder.h"
 #include "io/weights/fetch.h"
@@ -48,6 +50,17 @@ fs::path fetch_published(const ManifestEntry& entry) {
                      entry.sha256.size() < 64 ? "begins with " + entry.sha256 + "," : "is",
                      entry.licence, file.string()));
   return file;
+}
+
+std::optional<Preprocess> published_preprocess(const fs::path& file) {
+  std::error_code error;
+  const fs::path list = shared_file("manifest.json");
+  if (!fs::exists(list, error)) return std::nullopt;  // the program alone, without its folder
+  for (const ManifestEntry& entry : read_manifest(list))
+    if (!entry.preprocess.empty() &&
+        std::ranges::find(entry.names, file.filename().string()) != entry.names.end())
+      return preprocess_from_json(entry.preprocess);
+  return std::nullopt;
 }
 
 NamedWeights find_weights(const fs::path& weights, const std::string& model) {

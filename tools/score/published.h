@@ -2,8 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
+#include "io/images/preprocess.h"
 #include "io/weights/manifest.h"
 
 namespace engine {
@@ -14,6 +16,10 @@ std::filesystem::path weights_folder();
 // The file of an entry, fetched if it is not there; what is done is said, with a progress line. As
 // fetch_weights(); a request to stop is an Error(preempted).
 std::filesystem::path fetch_published(const ManifestEntry& entry);
+
+// How pictures are prepared for a published file, which is known by its name; nothing if it is not
+// listed, or if the model's own way serves.
+std::optional<Preprocess> published_preprocess(const std::filesystem::path& file);
 
 struct NamedWeights {
   std::filesystem::path file;

@@ -21,6 +21,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
 }
 
 std::string layer_of(const std::string& name) {
+  if (name.starts_with("bn1.")) return "conv1.";  // the stem of a ResNet
   const std::vector<std::string> parts = split(name, '.');
   const bool block = parts.size() > 4 && parts[3] == "block";
   const bool dense = parts.size() > 3 && parts[2].starts_with("denselayer");

@@ -14,9 +14,9 @@ struct RuleOptions {
   double layer_decay = 1;  // factor on the rate per layer, counted from the head, as in timm
 };
 
-// A layer is a block (features.4.1, features.denseblock2.denselayer3), or a stem, transition or
-// head; layers are counted in the order of the graph. A prefix that no parameter has is an
-// Error(usage).
+// A layer is a block (features.4.1, features.denseblock2.denselayer3, layer2.0), or a stem,
+// transition or head; layers are counted in the order of the graph. A prefix that no parameter has
+// is an Error(usage).
 std::function<ParameterRule(const Parameter&)> parameter_rule(const RuleOptions& options,
                                                               const Graph& graph);
 

@@ -23,7 +23,13 @@ TEST_CASE("torchvision's defaults by model") {
         "resize 28 bilinear, crop 28, mean 0.1307, std 0.3081");
   CHECK(default_preprocess("mnist_cnn").channels == 1);
   CHECK(default_preprocess("efficientnet_b7").crop == 600);
-  CHECK_THROWS_AS(default_preprocess("resnet50"), Error);
+  for (const char* resnet : {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"})
+    CHECK(default_preprocess(resnet) == default_preprocess("densenet121"));
+  CHECK(describe(default_preprocess("efficientnet_v2_s"))
+            .starts_with("resize 384 bilinear, crop 384, mean 0.485 "));
+  CHECK(describe(default_preprocess("efficientnet_v2_m"))
+            .starts_with("resize 480 bilinear, crop 480, mean 0.485 "));
+  CHECK_THROWS_AS(default_preprocess("resnet51"), Error);
 }
 
 TEST_CASE("flags") {

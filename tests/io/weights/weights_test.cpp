@@ -252,6 +252,25 @@ TEST_CASE("timm's EfficientNet names become torchvision's") {
   CHECK(normalised({"conv_stem.weight"}, "mnist_cnn").contains("conv_stem.weight"));
 }
 
+TEST_CASE("timm's EfficientNetV2 names become torchvision's") {
+  CHECK(
+      normalised(
+          {"conv_stem.weight", "bn1.weight", "blocks.0.0.conv.weight", "blocks.0.1.bn1.running_var",
+           "blocks.1.0.conv_exp.weight", "blocks.2.3.bn2.bias", "blocks.3.0.conv_pw.weight",
+           "blocks.5.14.se.conv_expand.bias", "conv_head.weight", "bn2.bias", "classifier.weight"},
+          "efficientnet_v2_s") ==
+      std::set<std::string>{"features.0.0.weight", "features.0.1.weight",
+                            "features.1.0.block.0.0.weight", "features.1.1.block.0.1.running_var",
+                            "features.2.0.block.0.0.weight", "features.3.3.block.1.1.bias",
+                            "features.4.0.block.0.0.weight", "features.6.14.block.2.fc2.bias",
+                            "features.7.0.weight", "features.7.1.bias", "classifier.1.weight"});
+  CHECK(normalised({"conv_stem.weight", "blocks.0.0.conv.weight", "blocks.6.0.conv_pw.weight",
+                    "conv_head.weight"},
+                   "efficientnet_v2_m") ==
+        std::set<std::string>{"features.0.0.weight", "features.1.0.block.0.0.weight",
+                              "features.7.0.block.0.0.weight", "features.8.0.weight"});
+}
+
 TEST_CASE("timm's MobileNetV2 names become torchvision's") {
   CHECK(normalised(
             {"conv_stem.weight", "bn1.weight", "blocks.0.0.conv_dw.weight",
@@ -267,7 +286,8 @@ TEST_CASE("timm's MobileNetV2 names become torchvision's") {
 
 TEST_CASE("torchvision's names survive timm's, and the model is told from either") {
   for (const char* model :
-       {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "mobilenet_v2", "densenet121"}) {
+       {"efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "efficientnet_v2_s",
+        "efficientnet_v2_m", "mobilenet_v2", "densenet121", "resnet18", "resnet50"}) {
     std::ifstream lines(fmt::format(ENGINE_SOURCE_DIR "/tests/golden/names/{}.txt", model));
     std::vector<std::string> names;
     for (std::string line; std::getline(lines, line);)
@@ -277,7 +297,8 @@ TEST_CASE("torchvision's names survive timm's, and the model is told from either
     const std::set<std::string> torchvision = names_of(file);
     use_timm_names(file);
     const std::set<std::string> timm = names_of(file);
-    const bool same = std::string_view(model).starts_with("densenet");
+    const bool same = std::string_view(model).starts_with("densenet") ||
+                      std::string_view(model).starts_with("resnet");
     for (const std::string& name : timm) CHECK(name.starts_with("features.") <= same);
     CHECK((timm == torchvision) == same);
     normalise_names(file, "");

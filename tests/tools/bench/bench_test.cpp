@@ -116,7 +116,8 @@ TEST_CASE("stored rates are read; nulls stay empty; a bad file is named") {
 }
 
 TEST_CASE("the gate passes the CPU backend") {
-  for (const char* model : {"mnist_cnn", "efficientnet_b0", "densenet121", "mobilenet_v2"}) {
+  for (const char* model : {"mnist_cnn", "efficientnet_b0", "efficientnet_v2_s", "densenet121",
+                            "resnet50", "mobilenet_v2"}) {
     const int size = std::string_view(model) == "mnist_cnn" ? 28 : 32;
     const Graph graph = make_model(model, {.classes = 10, .height = size, .width = size});
     const auto cpu = make_cpu_backend({.threads = 1});

@@ -306,7 +306,7 @@ TEST_CASE("a profile of the CPU: its parts make up its step") {
 }
 
 TEST_CASE("every launch of every model has a kind and a layer") {
-  for (const char* model : {"efficientnet_b0", "densenet121", "mobilenet_v2"}) {
+  for (const char* model : {"efficientnet_b0", "densenet121", "resnet18", "mobilenet_v2"}) {
     CAPTURE(model);
     SyntheticSession synthetic(
         {.model = model, .batch = 1, .image_size = 32, .classes = 10, .warmup = 0, .marks = true},

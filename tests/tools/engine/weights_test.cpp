@@ -2,8 +2,14 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+#include <sstream>
+
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
+#include "io/files/json.h"
+#include "io/weights/manifest.h"
+#include "models/models.h"
 #include "tests/io/files/http_server.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
@@ -52,6 +58,31 @@ TEST_CASE("weights fetch prints where the file is, and weights list that it is h
   CHECK(read(published.cache / "weights/cnn.pth") == "weights");
   CHECK(published.run("list").out.ends_with("yes\n"));
   check_fails(published.run("fetch dnn"), 2, "dnn: no such name");
+}
+
+TEST_CASE("models lists every model, its size and its weights in 80 columns") {
+  const Outcome listed = engine_cli("models");
+  CHECK(listed.code == 0);
+  std::istringstream lines(listed.out);
+  size_t models = 0;
+  for (std::string line; std::getline(lines, line);) {
+    CHECK_MESSAGE(line.size() <= 80, line);
+    models += !line.starts_with(' ');
+  }
+  CHECK(models == 1 + model_names().size());
+  for (const std::string& name : model_names()) CHECK(mentions(listed.out, name + ' '));
+  CHECK(mentions(listed.out, "resnet50           25.56M   97.7  224   76.1  resnet50-0676ba61\n"));
+  CHECK(mentions(listed.out, "  80.9  resnet50-11ad3fa6\n"));
+  CHECK(mentions(listed.out, "efficientnet_v2_s  21.46M   82.4  384   84.2  efficientnet_v2_s-"));
+  CHECK(mentions(listed.out, "mnist_cnn           1.20M    4.6   28      -  -\n"));
+
+  const auto manifest = read_manifest(ENGINE_SOURCE_DIR "/weights/manifest.json");
+  const auto json = parse_json<nlohmann::json>(engine_cli("models --json").out);
+  REQUIRE(json.size() == model_names().size());
+  for (const auto& model : json)
+    for (const auto& file : model["weights"])  // each is a name for --weights
+      CHECK(find_entry(manifest, file["name"].get<std::string>(), "")->model ==
+            model["model"].get<std::string>());
 }
 
 TEST_CASE("--weights imagenet offline says what to get and where to put it, and ends with 9") {

@@ -9,6 +9,7 @@
 #include "io/weights/safetensors.h"
 #include "tests/support.h"
 #include "tools/score/metadata.h"
+#include "tools/score/published.h"
 
 using namespace engine;
 using namespace engine::test;
@@ -100,6 +101,36 @@ TEST_CASE("training starts from a file with another head or without one; other v
   CHECK(started(network, file, {"cat", "dog"}) ==
         "f: it has no head: fc2.weight, fc2.bias start anew");
   CHECK(network.session.state().at("fc1.weight").bytes == file.file.tensors.at("fc1.weight").bytes);
+}
+
+// The pictures of a published file are prepared as its publisher says, under either name of it.
+TEST_CASE("a published file brings its own preprocessing, any other the model's") {
+  for (const ManifestEntry& entry : read_manifest(ENGINE_SOURCE_DIR "/weights/manifest.json")) {
+    const Preprocess usual = default_preprocess(entry.model);
+    const Preprocess own =
+        published_preprocess("some/folder/" + entry.names.back()).value_or(usual);
+    CHECK_MESSAGE((own == usual) == entry.preprocess.empty(), entry.names.back());
+    CHECK(own.crop == usual.crop);
+  }
+  CHECK(published_preprocess("resnet50-11ad3fa6.pth")->resize_height == 232);
+  CHECK_FALSE(published_preprocess("resnet50-0676ba61.pth"));
+  CHECK(describe(*published_preprocess("efficientnet_b1-c27df63c.pth")) ==
+        "resize 255 bilinear, crop 240, mean 0.485 0.456 0.406, std 0.229 0.224 0.225");
+
+  const TemporaryFolder folder;
+  const Graph graph = make_model("resnet18", {.classes = 2});
+  TensorFile file;
+  for (size_t p = 0; p < graph.parameters.size(); ++p)
+    file.tensors[graph.parameters[p].name] = Tensor(DType::f32, graph.parameters[p].shape);
+  const auto resize_of = [&](const char* name) {
+    const std::filesystem::path path = folder.path() / name;
+    write_safetensors(path, file);
+    return read_model_file(path, "resnet18").preprocess.value_or(Preprocess{}).resize_height;
+  };
+  CHECK(resize_of("mine.pth") == 256);
+  CHECK(resize_of("resnet101-cd907fc2.pth") == 232);
+  file.metadata["preprocess"] = to_json(Preprocess{.resize_height = 300});
+  CHECK(resize_of("resnet152-f82ba261.pth") == 300);
 }
 
 TEST_CASE("a model computes with the epsilon of its weights and writes it") {

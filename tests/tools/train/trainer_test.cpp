@@ -44,6 +44,17 @@ TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at al
   CHECK(rules.at("features.0.0.weight").rate == 0);
   CHECK(rules.at("features.1.0.block.0.0.weight").rate == 0);
   CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph), Error);
+
+  const Graph residual = make_model("resnet18", {.classes = 3, .height = 32, .width = 32});
+  const auto decayed = parameter_rule({.layer_decay = 0.5}, residual);
+  for (const Parameter& p : residual.parameters)
+    if (p.trained()) rules[p.name] = decayed(p);
+  CHECK(rules.at("fc.weight").rate == 1);
+  CHECK(rules.at("layer4.1.conv1.weight").rate == 0.5);
+  for (const char* name : {"layer4.0.bn2.bias", "layer4.0.downsample.0.weight"})
+    CHECK(rules.at(name).rate == 0.25);
+  for (const char* name : {"conv1.weight", "bn1.weight"})  // 8 blocks, head, stem
+    CHECK(rules.at(name).rate == std::pow(0.5, 9));
 }
 
 TEST_CASE("--lr-find tells the rate of the least smoothed loss, or that there is none") {
