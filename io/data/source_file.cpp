@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 
 #include "engine/error.h"
-#include "io/files/bytes.h"
 #include "io/files/checksum.h"
 #include "io/images/decode.h"
 
@@ -21,7 +20,7 @@ SourceFile source_file(const PackSource& source) {
 uint64_t content_hash(const PackSource& source) {
   if (source.image) return xxh64(std::as_bytes(std::span(source.image->pixels)));
   try {
-    return xxh64(read_file(source.path));
+    return xxh64(read_image_bytes(source.path));
   } catch (const Error&) {
     return 0;
   }
@@ -29,7 +28,7 @@ uint64_t content_hash(const PackSource& source) {
 
 SourcePicture read_source(const PackSource& source, int channels) {
   if (source.image) return {convert_channels(*source.image, channels), content_hash(source)};
-  const std::vector<std::byte> bytes = read_file(source.path);
+  const std::vector<std::byte> bytes = read_image_bytes(source.path);
   return {decode(bytes, source.path, channels), xxh64(bytes)};
 }
 

@@ -2,18 +2,35 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
 #include <fstream>
 
 namespace engine {
 
-std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind) {
+namespace {
+
+std::vector<std::byte> zeros(uint64_t size, const std::filesystem::path& path, Failure kind) {
+  try {
+    return std::vector<std::byte>(size);
+  } catch (const std::exception&) {  // of memory, or of a vector's length
+    fail(kind, "{}: there is no memory for its {} bytes", path.string(), size);
+  }
+}
+
+}  // namespace
+
+std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind, uint64_t most) {
   std::error_code problem;
   const bool regular = std::filesystem::is_regular_file(path, problem);
   if (problem) fail(kind, "{}: {}", path.string(), problem.message());
   require(regular, kind, "{}: not a file", path.string());
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   require(file.is_open(), kind, "{}: {}", path.string(), std::strerror(errno));
-  std::vector<std::byte> bytes(static_cast<size_t>(file.tellg()));
+  const std::streamoff size = file.tellg();
+  require(size >= 0, kind, "{}: its size is not known", path.string());
+  require(static_cast<uint64_t>(size) <= most, kind, "{}: {} bytes, and at most {} are read",
+          path.string(), size, most);
+  std::vector<std::byte> bytes = zeros(static_cast<uint64_t>(size), path, kind);
   file.seekg(0).read(reinterpret_cast<char*>(bytes.data()),
                      static_cast<std::streamsize>(bytes.size()));
   require(file.good(), kind, "{}: cannot read {} bytes", path.string(), bytes.size());

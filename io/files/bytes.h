@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,8 +21,10 @@ namespace engine {
 using Bytes = std::span<const std::byte>;
 
 // All bytes of a regular file. An Error(kind) names the file and gives the system's reason if it
-// cannot be read to its end.
-std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind = Failure::data);
+// cannot be read to its end, and its size if that is more than `most` or than memory has room for:
+// of a file with holes, no byte need be on any disk.
+std::vector<std::byte> read_file(const std::filesystem::path& path, Failure kind = Failure::data,
+                                 uint64_t most = std::numeric_limits<int64_t>::max());
 
 // The bytes of a tensor: its elements times the size of one. There is no value if a dimension is
 // negative or the product overflows.

@@ -74,14 +74,18 @@ DecodedPart decode_part(std::span<const std::byte> file, std::string_view name, 
   return part;
 }
 
+std::vector<std::byte> read_image_bytes(const std::filesystem::path& path) {
+  return read_file(path, Failure::data, kMaxImageBytes);
+}
+
 DecodedPart read_part(const std::filesystem::path& path, int channels, DecodeOptions options,
                       const ChoosePart& choose, Image recycled) {
-  return decode_part(read_file(path), path.string(), channels, options, choose,
+  return decode_part(read_image_bytes(path), path.string(), channels, options, choose,
                      std::move(recycled));
 }
 
 Image read_image(const std::filesystem::path& path, int channels, DecodeOptions options) {
-  return decode(read_file(path), path.string(), channels, options);
+  return decode(read_image_bytes(path), path.string(), channels, options);
 }
 
 }  // namespace engine

@@ -23,6 +23,8 @@ namespace engine {
 // more pixels as decompression bombs.
 inline constexpr int kMaxImageSide = 65'500;
 inline constexpr int64_t kMaxImagePixels = 178'956'970;
+// More bytes than these pixels take in any format: 16-bit RGBA would be 1.4 GB.
+inline constexpr uint64_t kMaxImageBytes = uint64_t{1} << 31;
 
 struct DecodeOptions {
   // --fast-decode: decodes a JPEG at 1/2, 1/4 or 1/8 while its shorter side stays at least this; 0
@@ -45,6 +47,9 @@ struct DecodedPart {
 // `name` appears in errors only.
 Image decode(std::span<const std::byte> file, std::string_view name, int channels,
              DecodeOptions options = {});
+// The bytes of an image file. Error(data) also if there are more than kMaxImageBytes, of which none
+// are then read.
+std::vector<std::byte> read_image_bytes(const std::filesystem::path& path);
 Image read_image(const std::filesystem::path& path, int channels, DecodeOptions options = {});
 
 // Decodes little more than the chosen part of an upright JPEG file, and all of other pictures.

@@ -29,6 +29,8 @@ struct Overloaded : Cases... {
 template <class... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;
 
+constexpr size_t kMostConfigBytes = 16 << 20;
+
 // ---- values
 
 // What is wrong with a value is reported by the caller, which knows the flag.
@@ -419,7 +421,11 @@ std::optional<Config> read_config(std::span<const std::string> arguments) {
   require(!std::filesystem::is_directory(*path, error), Failure::usage,
           "--config {}: a folder; the name of a file is wanted", *path);
   std::ifstream in(*path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::string text(kMostConfigBytes + 1, 0);  // a pipe or a device need not have an end
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(in.gcount()));
+  require(text.size() <= kMostConfigBytes, Failure::usage, "--config {}: more than {} bytes", *path,
+          kMostConfigBytes);
   require(!text.empty(), Failure::usage, "--config {}: empty, or cannot be read", *path);
   const std::string from = "--config " + *path;
   const bool yaml = path->ends_with(".yaml") || path->ends_with(".yml");

@@ -14,8 +14,8 @@
 #include "engine/error.h"
 #include "io/data/sample.h"
 #include "io/files/atomic_file.h"
-#include "io/files/bytes.h"
 #include "io/files/json.h"
+#include "io/images/decode.h"
 #include "tools/bench/ceilings.h"
 #include "tools/bench/gaps.h"
 #include "tools/bench/step.h"
@@ -103,8 +103,8 @@ std::vector<Row> measure_steps(const BenchDataOptions& o, const Dataset& files,
   std::vector<std::vector<std::byte>> bytes(images);
   std::vector<Image> decoded(images), resized(images);
   std::vector<Row> rows;
-  rows.push_back(
-      time_step(o, "read", images, [&](size_t i) { bytes[i] = read_file(files.samples[i].path); }));
+  rows.push_back(time_step(o, "read", images,
+                           [&](size_t i) { bytes[i] = read_image_bytes(files.samples[i].path); }));
   rows.push_back(time_step(o, "decode", images, [&](size_t i) {
     decoded[i] = decode(bytes[i], files.samples[i].path, preprocess.channels);
   }));

@@ -10,7 +10,6 @@
 #include "engine/error.h"
 #include "io/data/duplicates.h"
 #include "io/files/atomic_file.h"
-#include "io/files/bytes.h"
 #include "io/files/csv.h"
 #include "io/files/json.h"
 #include "io/images/decode.h"
@@ -108,7 +107,7 @@ Finding inspect(const Dataset& set, size_t i) {
     return found;
   }
   try {
-    const std::vector<std::byte> file = read_file(set.samples[i].path);
+    const std::vector<std::byte> file = read_image_bytes(set.samples[i].path);
     found.bytes = file.size();
     found.info = inspect_image(file, set.samples[i].path);
     decode(file, set.samples[i].path, 3);  // to the last byte: a header may promise too much

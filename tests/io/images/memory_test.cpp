@@ -8,11 +8,14 @@
 #include <zlib.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/error.h"
+#include "io/files/atomic_file.h"
+#include "io/files/bytes.h"
 #include "io/images/decode.h"
 #include "io/images/encode.h"
 #include "io/images/preprocess.h"
@@ -126,6 +129,22 @@ TEST_CASE("files that promise more than they hold are refused without memory for
     CHECK(outcome.refused);
     CHECK(outcome.peak < 16 * kMiB);
   }
+}
+
+TEST_CASE("a file with more bytes than any picture is refused unread, and named") {
+  const TemporaryFolder folder;
+  const std::filesystem::path holes = folder.path() / "holes.png";
+  write_file_atomically(holes, "\x89PNG\r\n\x1a\n");
+  std::filesystem::resize_file(holes, kMaxImageBytes + 1);  // no byte of these is on a disk
+  const int64_t idle = in_child([] {}).peak;
+  const Outcome outcome = in_child([&] { read_image(holes, 3); });
+  CHECK(outcome.refused);
+  CHECK(mentions(message_of([&] { read_image(holes, 3); }), holes.string() + ": 2147483649 bytes"));
+  if (kSanitized) return;  // a sanitizer ends the process that asks for so much
+  CHECK(outcome.peak - idle < 16 * kMiB);
+  // What has no such limit fits into memory, or says that it does not.
+  std::filesystem::resize_file(holes, uint64_t{1} << 43);
+  CHECK(mentions(message_of([&] { read_file(holes); }), "no memory for its 8796093022208 bytes"));
 }
 
 TEST_CASE("decoding takes at most twice the memory of the picture") {

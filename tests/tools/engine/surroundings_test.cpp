@@ -179,6 +179,7 @@ TEST_CASE("paths that lead nowhere are named, with the code of what they are for
   }
   check_fails(engine_cli("version --config " + set), 2, "--config " + set + ": a folder");
   check_fails(engine_cli("version --config " + deep), 2, "nests deeper than lists of values");
+  check_fails(engine_cli("version --config /dev/zero"), 2, "--config /dev/zero: more than ");
   CHECK_FALSE(fs::exists(digits / "run"));
 }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Trains for a long time under random kills and checks that it ends as the undisturbed run did.
 
-An undisturbed run of --minutes comes first. Then the same run is begun again, gets a signal at a
-random moment, about every --every seconds, and is resumed with --resume auto until it is done. At
-the end the SHA-256 of the last state, the weight files, the figures of results.csv and the scores
-must be the calm run's. Memory and open files of the processes are told at the end. It is no part of
-CTest; only Python is needed. The flags of the training itself are those of kill_test.py.
+An undisturbed run of about --minutes goes on beside the same run that gets a signal at a random
+moment, about every --every seconds, and is resumed with --resume auto until it is done. At the end
+the SHA-256 of the last state, the weight files, the figures of results.csv and the scores must be
+the calm run's. Memory and open files of the processes are told at the end. It is no part of CTest;
+only Python is needed. The flags of the training itself are those of kill_test.py.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent import futures
 from pathlib import Path
 from typing import Counter, List
 
@@ -70,6 +71,7 @@ def disturb(process: subprocess.Popen, how: str, draws: random.Random) -> int:
 
 def soak(command: List[str], log: Path, options: argparse.Namespace) -> Counter:
     """Until the run is done; how often each signal ended it."""
+    began = time.monotonic()
     draws = random.Random(options.seed)
     ends: Counter = collections.Counter()
     peak = Peak()
@@ -79,7 +81,7 @@ def soak(command: List[str], log: Path, options: argparse.Namespace) -> Counter:
             if process.returncode != 0:
                 sys.exit(f"ended by itself with {process.returncode}: see the end of {log}:\n"
                          + log.read_text()[-2000:])  # fmt: skip
-            print(f"under kills: {peak}")
+            print(f"under kills: {time.monotonic() - began:.0f} s, {peak}", flush=True)
             return ends
         how = draws.choice(SIGNALS)
         code = disturb(process, how, draws)
@@ -88,10 +90,9 @@ def soak(command: List[str], log: Path, options: argparse.Namespace) -> Counter:
         ends[how] += 1
 
 
-def calm(command: List[str], log: Path) -> float:
+def calm(process: subprocess.Popen, log: Path) -> float:
     """Its seconds."""
     began, peak = time.monotonic(), Peak()
-    process = start(command, log)
     while not wait(process, 3600, peak):
         pass
     if process.returncode != 0:
@@ -109,16 +110,23 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        log = folder / "log"
+        log, calm_log = folder / "log", folder / "calm.log"
         kill_test.draw(options.engine, folder / "set", options)
         options.epochs = 8  # to know how long one takes
         trial = kill_test.command_line(options, folder / "set", folder / "trial")
-        options.epochs = max(1, round(60 * options.minutes / (calm(trial, log) / options.epochs)))
+        options.epochs = max(1, round(
+            60 * options.minutes / (calm(start(trial, calm_log), calm_log) / options.epochs)))
         runs = {run: folder / run for run in ("calm", "soaked")}
         commands = {run: kill_test.command_line(options, folder / "set", path)
                     for run, path in runs.items()}  # fmt: skip
-        calm(commands["calm"], log)
-        ends = soak(commands["soaked"], log, options)
+        undisturbed = start(commands["calm"], calm_log)
+        with futures.ThreadPoolExecutor(1) as beside:
+            waiting = beside.submit(calm, undisturbed, calm_log)
+            try:
+                ends = soak(commands["soaked"], log, options)
+                waiting.result()
+            finally:
+                undisturbed.kill()
         ours, theirs = kill_test.outcome(runs["soaked"]), kill_test.outcome(runs["calm"])
         wrong = [part for part in theirs if ours[part] != theirs[part]]
         print(f"{options.epochs} epochs, {sum(ends.values())} kills: "
