@@ -26,7 +26,7 @@ TEST_CASE("images grow in four stages of the run, by multiples of 32") {
 TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at all") {
   const Graph graph = make_model("efficientnet_b0", {.classes = 3, .height = 32, .width = 32});
   const auto rule = parameter_rule(
-      {.decay_all = false, .freeze = "features.0,features.1.", .layer_decay = 0.5}, graph);
+      {.decay_all = false, .freeze = "features.0,features.1.", .layer_decay = 0.5}, graph, 0);
   std::map<std::string, ParameterRule> rules;
   for (const Parameter& p : graph.parameters)
     if (p.trained()) rules[p.name] = rule(p);
@@ -43,7 +43,20 @@ TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at al
   CHECK(rules.at("features.2.0.block.0.0.weight").rate == std::pow(0.5, 16));
   CHECK(rules.at("features.0.0.weight").rate == 0);
   CHECK(rules.at("features.1.0.block.0.0.weight").rate == 0);
-  CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph), Error);
+  CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph, 0), Error);
+}
+
+TEST_CASE("the backbone has a rate of its own, and none while the head learns alone") {
+  const Graph graph = make_model("efficientnet_b0", {.classes = 3, .height = 32, .width = 32});
+  const RuleOptions options{.freeze = "features.0.", .backbone_factor = 0.1, .freeze_epochs = 2};
+  for (const auto& [epoch, backbone] : {std::pair{0, 0.}, {1, 0.}, {2, 0.1}, {9, 0.1}}) {
+    const auto rule = parameter_rule(options, graph, epoch);
+    for (const Parameter& p : graph.parameters) {
+      if (!p.trained()) continue;
+      const bool frozen = p.name.starts_with("features.0.");
+      CHECK_MESSAGE(rule(p).rate == (p.head ? 1 : frozen ? 0 : backbone), p.name);
+    }
+  }
 }
 
 TEST_CASE("--lr-find tells the rate of the least smoothed loss, or that there is none") {
