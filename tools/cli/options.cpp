@@ -198,8 +198,8 @@ class Parser {
   Parser(const Flags& flags, std::span<const std::string> arguments)
       : flags_(flags), arguments_(arguments) {}
 
-  // `configured`: flags that have a value already.
-  void run(const std::set<const Flag*>& configured) {
+  // `configured`: flags that have a value already. Returns these and those that are given here.
+  std::set<const Flag*> run(std::set<const Flag*> configured) {
     bool flags_ended = false;
     while (!arguments_.empty()) {
       const std::string_view word = take();
@@ -213,6 +213,8 @@ class Parser {
     for (const Flag& flag : flags_.list())
       require(!flag.required || given_.contains(&flag) || configured.contains(&flag),
               Failure::usage, "{} is missing: {}", flag.name(), flag.help);
+    configured.merge(given_);
+    return configured;
   }
 
  private:
@@ -403,9 +405,34 @@ Flag& Flags::add(std::string_view names, std::string_view help, Field field) {
   return list_.emplace_back(std::move(flag));
 }
 
-void parse_flags(const Flags& flags, std::span<const std::string> arguments,
-                 const std::optional<Config>& config) {
-  Parser(flags, arguments).run(config ? set_members(flags, *config) : std::set<const Flag*>{});
+std::set<std::string> parse_flags(const Flags& flags, std::span<const std::string> arguments,
+                                  const std::optional<Config>& config) {
+  std::set<std::string> keys;
+  for (const Flag* flag :
+       Parser(flags, arguments).run(config ? set_members(flags, *config) : std::set<const Flag*>{}))
+    keys.insert(flag->key());
+  return keys;
+}
+
+std::vector<std::string> words_of(const Flags& flags, const std::set<std::string>& keys) {
+  std::vector<std::string> words, positional;
+  for (const Flag& flag : flags.list()) {
+    if (!keys.contains(flag.key())) continue;
+    const Json value = json_value(flag.field);
+    if (flag.positional()) {
+      for (const Json& one : value.is_array() ? value : Json::array({value}))
+        positional.push_back(text_of(one));
+    } else if (flag.is_switch()) {
+      words.push_back(value == true ? flag.name() : flag.name() + "=false");
+    } else if (const std::string text = text_of(value); text.starts_with('-')) {
+      words.push_back(flag.name() + '=' + text);  // else it would look like another flag
+    } else {
+      words.insert(words.end(), {flag.name(), text});
+    }
+  }
+  if (!positional.empty()) words.emplace_back("--");
+  words.insert(words.end(), positional.begin(), positional.end());
+  return words;
 }
 
 std::optional<Config> read_config(std::span<const std::string> arguments) {
@@ -433,6 +460,7 @@ std::vector<FlagFacts> facts_of(const Flags& flags) {
     FlagFacts facts{.names = flag.names,
                     .placeholder = flag.placeholder,
                     .help = flag.help,
+                    .notes = notes_of(flag),
                     .positional = flag.positional(),
                     .repeated = flag.takes_all()};
     const auto* choices = std::get_if<Enumeration>(&flag.field);

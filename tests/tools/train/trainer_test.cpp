@@ -4,10 +4,13 @@
 
 #include <cmath>
 #include <map>
+#include <string>
+#include <string_view>
 
 #include "engine/error.h"
 #include "models/models.h"
 #include "tests/support.h"
+#include "tools/train/finetune_recipe.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/parameter_rules.h"
 
@@ -57,6 +60,62 @@ TEST_CASE("the backbone has a rate of its own, and none while the head learns al
       CHECK_MESSAGE(rule(p).rate == (p.head ? 1 : frozen ? 0 : backbone), p.name);
     }
   }
+}
+
+namespace {
+
+std::string value_of(const FinetuneRecipe& recipe, std::string_view name) {
+  for (const ChosenFlag& flag : recipe.flags)
+    if (flag.name == name) return flag.value.empty() ? "given" : flag.value;
+  return "none";
+}
+
+}  // namespace
+
+TEST_CASE("what engine finetune chooses follows from the images, the device and what is given") {
+  FinetuneFacts facts{.model = "efficientnet_b3",
+                      .images = 2661,
+                      .validation = true,
+                      .image_side = 600,
+                      .model_side = 300,
+                      .largest_batch = [](int) { return 500; }};
+  FinetuneRecipe recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--weights") == "imagenet");
+  CHECK(value_of(recipe, "--split") == "none");
+  CHECK(value_of(recipe, "--image-size") == "300");
+  CHECK(value_of(recipe, "--batch-size") == "64");
+  CHECK(value_of(recipe, "--epochs") == "10");
+  for (const ChosenFlag& flag : recipe.flags) CHECK_MESSAGE(!flag.why.empty(), flag.name);
+
+  facts.validation = false;  // nothing is split yet
+  recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--split") == "0.7/0.15/0.15");
+  CHECK(value_of(recipe, "--stratify") == "given");
+  facts.images = 200;
+  recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--split") == "0.8/0.2/0");
+  CHECK(value_of(recipe, "--batch-size") == "8");  // 160 images to train with: 20 updates
+  CHECK(value_of(recipe, "--epochs") == "30");
+  facts.split = Shares{0.5, 0.5, 0};
+  recipe = finetune_recipe(facts, {"split", "weights"});
+  for (const char* given : {"--split", "--stratify", "--weights"})
+    CHECK_MESSAGE(value_of(recipe, given) == "none", given);
+
+  facts = {.images = 100'000, .validation = true, .model_side = 300, .published = false};
+  facts.ranks = 2;
+  facts.largest_batch = [](int) { return 21; };
+  facts.speed = [](int side) { return 100. * 300 * 300 / side / side; };
+  recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--weights") == "none");
+  CHECK(value_of(recipe, "--epochs") == "5");
+  CHECK(value_of(recipe, "--batch-size") == "16");   // 32 of each rank do not fit
+  CHECK(value_of(recipe, "--image-size") == "224");  // 45 minutes; at 256 an hour
+  facts.side = 96;
+  facts.epochs = 2;
+  facts.batch = 4;
+  recipe = finetune_recipe(facts, {"image_size", "epochs", "batch_size"});
+  for (const char* given : {"--image-size", "--epochs", "--batch-size"})
+    CHECK_MESSAGE(value_of(recipe, given) == "none", given);
 }
 
 TEST_CASE("--lr-find tells the rate of the least smoothed loss, or that there is none") {
