@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "engine/error.h"
+#include "io/data/dataset.h"
 #include "io/data/pack.h"
 #include "io/data/pack_format.h"
 #include "io/data/source_file.h"
@@ -54,7 +55,8 @@ void write_pack(int file, const fs::path& name, std::span<const PackSource> sour
     try {
       picture = read_source(sources[i], spec.channels);
     } catch (const Error& error) {
-      if (error.kind != Failure::data || !options.allow_unreadable) throw;
+      if (error.kind != Failure::data) throw;
+      if (!options.allow_unreadable) fail_unreadable(error);
       record.content = content_hash(sources[i]);
       return;
     }

@@ -100,10 +100,17 @@ void parse_value(const Enumeration& e, std::string_view text) {
   e.set(static_cast<size_t>(at - e.names.begin()));
 }
 
-// The known value that is meant by another spelling of it, else the text: EfficientNet-B0 is
-// efficientnet_b0.
+// The letters and digits alone.
+std::string bare(std::string_view name) {
+  std::string text = plain(name);
+  std::erase(text, '-');
+  return text;
+}
+
+// The known value that is meant by another spelling of it, else the text: EfficientNet-B0 and
+// efficientnetb0 are efficientnet_b0.
 std::string_view known_spelling(const Flag& flag, std::string_view text) {
-  const auto at = std::ranges::find(flag.suggestions, plain(text), plain);
+  const auto at = std::ranges::find(flag.suggestions, bare(text), bare);
   return at == flag.suggestions.end() ? text : *at;
 }
 
@@ -246,7 +253,11 @@ class Parser {
           (*all)->clear();
         return set(flag, word);
       }
-    fail(Failure::usage, "unexpected argument '{}'", word);
+    std::error_code error;
+    const bool images =
+        find_exactly(flags_, "--data") && std::filesystem::is_directory(word, error);
+    fail(Failure::usage, "unexpected argument '{}'{}", word,
+         images ? fmt::format("; did you mean --data {}?", word) : "");
   }
 
   const Flags& flags_;

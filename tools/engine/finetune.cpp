@@ -127,6 +127,11 @@ FinetuneFacts look_around(const FinetuneOptions& o, const std::set<std::string>&
     facts.image_side = typical_side(set.data);
     classes = static_cast<int>(set.data.classes.size());
   }
+  const fs::path meant = sets.front().name == "all" ? likely_meant(o.data) : fs::path();
+  require(classes != 1 || meant.empty(), Failure::data,
+          "{}: a single folder of classes; {} has images to train with: is that meant?",
+          o.root().string(), meant.string());
+  if (!meant.empty()) facts.part_of = meant.string();
   require(facts.images > 0, Failure::data,
           "{}: no images to train with; they lie in DIR/train/CLASS/… or in DIR/CLASS/…",
           o.root().string());

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <new>
 #include <system_error>
+#include <utility>
 
 #include "engine/error.h"
 #include "tools/cli/man_page.h"
@@ -84,7 +85,22 @@ const Verb* find_verb(std::string_view name) {
   return at == std::end(kVerbs) ? nullptr : at;
 }
 
+// What others call a verb of ours.
+constexpr std::pair<std::string_view, std::string_view> kPeerVerbs[] = {
+    {"fit", "train"},
+    {"fine_tune", "finetune"},
+    {"resume", "train --resume RUN"},
+    {"val", "eval"},
+    {"validate", "eval"},
+    {"test", "eval"},
+    {"inference", "predict"},
+    {"infer", "predict"},
+    {"classify", "predict"},
+    {"benchmark", "bench step"}};
+
 [[noreturn]] void unknown_verb(const std::string& name) {
+  for (const auto& [theirs, ours] : kPeerVerbs)
+    if (name == theirs) fail(Failure::usage, "unknown verb '{}'; here it is {}", name, ours);
   std::vector<std::string> names;
   for (const Verb& verb : kVerbs) names.emplace_back(verb.name);
   const auto near = nearest(name, names);

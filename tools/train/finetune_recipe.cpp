@@ -59,6 +59,9 @@ class Choice {
 
   void split() {
     images_ = facts_.images;
+    if (!facts_.part_of.empty())
+      recipe_.remarks.push_back(
+          fmt::format("this is a part of {}, which may be given instead", facts_.part_of));
     if (facts_.split) {
       images_ = share((*facts_.split)[0]);
     } else if (facts_.validation) {

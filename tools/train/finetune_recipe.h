@@ -16,13 +16,14 @@ namespace engine {
 
 struct FinetuneFacts {
   std::string model;
-  int64_t images = 0;                      // all that are not in a part of their own yet
-  bool validation = false;                 // there are images to validate with
-  bool test = false;                       // and to test with
-  int image_side = 0;                      // the median of their shorter sides, pixels
-  int model_side = 0;                      // of the input that the model is published for, pixels
-  bool published = true;                   // there are published weights of the model
-  int ranks = 1;                           // devices that share an update
+  int64_t images = 0;       // all that are not in a part of their own yet
+  std::string part_of;      // the data set of which the folder is one part; empty: it is whole
+  bool validation = false;  // there are images to validate with
+  bool test = false;        // and to test with
+  int image_side = 0;       // the median of their shorter sides, pixels
+  int model_side = 0;       // of the input that the model is published for, pixels
+  bool published = true;    // there are published weights of the model
+  int ranks = 1;            // devices that share an update
   std::optional<int> side, batch, epochs;  // as far as they are given
   std::optional<Shares> split;             // likewise
   // The largest batch of a rank that memory holds at that side.
