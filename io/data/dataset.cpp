@@ -9,6 +9,7 @@
 
 #include "engine/error.h"
 #include "io/data/idx.h"
+#include "io/data/likely_folder.h"
 #include "io/data/split.h"
 
 namespace engine {
@@ -270,45 +271,11 @@ void require_readable_classes(const Dataset& data, std::span<const uint32_t> unr
   }
 }
 
-void fail_unreadable(const std::exception& error) {
-  fail(Failure::data,
-       "{}; engine check-data names all such files, --on-bad-image skip passes over them",
-       error.what());
-}
-
-namespace {
-
-bool has_train_folder(const fs::path& folder) {
-  try {
-    return part_folders(folder).train.has_value();
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-}  // namespace
-
-fs::path likely_meant(const fs::path& root) {
-  const fs::path whole = fs::absolute(root).lexically_normal();
-  const fs::path path = whole.filename().empty() ? whole.parent_path() : whole;
-  if (parse_part(path.filename().string()) && has_train_folder(path.parent_path()))
-    return root.filename().empty() ? root.parent_path().parent_path() : root.parent_path();
-  fs::path found;
-  std::error_code error;
-  for (fs::directory_iterator at(root, error), end; !error && at != end; at.increment(error)) {
-    std::error_code broken;
-    if (!at->is_directory(broken) || !has_train_folder(at->path())) continue;
-    if (!found.empty()) return {};
-    found = at->path();
-  }
-  return found;
-}
-
 TrainingData read_training_data(const fs::path& root, ClassOrder order) {
   require_folder(root);
   if (has_idx_files(root)) return read_idx_folder(root);
   const PartFolders parts = part_folders(root);
-  const fs::path meant = parts.train ? fs::path() : likely_meant(root);
+  const fs::path meant = parts.train ? fs::path() : likely_folder(root);
   require(meant.empty(), Failure::data, "{}: no train folder in it; {} has one: is that meant?",
           root.string(), meant.string());
   require(parts.train.has_value(), Failure::data, "{}: no train folder in it; {}", root.string(),

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -77,10 +76,6 @@ struct PartFolders {
 };
 PartFolders part_folders(const std::filesystem::path& root);
 
-// The folder that was meant by one without a folder of images to train with: the one above it, of
-// which it is a part, or the only one in it that has such a folder. Empty: neither.
-std::filesystem::path likely_meant(const std::filesystem::path& root);
-
 // Reads --data of a training run: the folders of the parts, or a folder with MNIST's idx files. The
 // classes are those of train, each with at least one image; a class that only validation or test
 // has is an Error. A test folder without class folders has no labels: it is passed over.
@@ -112,9 +107,6 @@ std::vector<std::string> list_images(const std::filesystem::path& folder,
 // Throws Error(data) if a class has images and all of them are among the unreadable ones, which are
 // positions in the data set.
 void require_readable_classes(const Dataset& data, std::span<const uint32_t> unreadable);
-
-// Throws what made an image unreadable, with what can be done about it.
-[[noreturn]] void fail_unreadable(const std::exception& error);
 
 // Whether the extension, in upper or lower case, is one of .jpg .jpeg .jfif .mpo .png .webp .tif
 // .tiff .ppm .pgm .pbm .pnm .bmp .tga .gif.

@@ -12,6 +12,7 @@
 
 #include "engine/error.h"
 #include "engine/rng.h"
+#include "io/data/unreadable.h"
 
 namespace engine {
 namespace {

@@ -11,10 +11,10 @@
 #include <thread>
 
 #include "engine/error.h"
-#include "io/data/dataset.h"
 #include "io/data/pack.h"
 #include "io/data/pack_format.h"
 #include "io/data/source_file.h"
+#include "io/data/unreadable.h"
 #include "io/files/descriptor.h"
 
 namespace engine {

@@ -43,11 +43,11 @@ std::string entry(const FlagFacts& flag) {
   std::string text = ".TP\n" + bold_names(flag);
   if (!flag.positional && !flag.placeholder.empty())
     text += fmt::format(" \\fI{}\\fR", escaped(flag.placeholder));
-  return text + fmt::format("\n{}\n", escaped(flag.help + flag.notes));
+  return text + fmt::format("\n{}\n", escaped(flag.help));
 }
 
 bool same(const FlagFacts& a, const FlagFacts& b) {
-  return a.names == b.names && a.help == b.help && a.notes == b.notes;
+  return a.names == b.names && a.help == b.help;
 }
 
 bool has(const VerbFacts& verb, const FlagFacts& flag) {

@@ -15,6 +15,7 @@
 #include "engine/error.h"
 #include "io/files/json.h"
 #include "io/files/utf8.h"
+#include "tools/cli/flag_text.h"
 #include "tools/cli/yaml.h"
 
 namespace engine {
@@ -416,8 +417,8 @@ Flag& Flags::add(std::string_view names, std::string_view help, Field field) {
   return list_.emplace_back(std::move(flag));
 }
 
-std::set<std::string> parse_flags(const Flags& flags, std::span<const std::string> arguments,
-                                  const std::optional<Config>& config) {
+std::set<std::string> parse_given_flags(const Flags& flags, std::span<const std::string> arguments,
+                                        const std::optional<Config>& config) {
   std::set<std::string> keys;
   for (const Flag* flag :
        Parser(flags, arguments).run(config ? set_members(flags, *config) : std::set<const Flag*>{}))
@@ -425,25 +426,9 @@ std::set<std::string> parse_flags(const Flags& flags, std::span<const std::strin
   return keys;
 }
 
-std::vector<std::string> words_of(const Flags& flags, const std::set<std::string>& keys) {
-  std::vector<std::string> words, positional;
-  for (const Flag& flag : flags.list()) {
-    if (!keys.contains(flag.key())) continue;
-    const Json value = json_value(flag.field);
-    if (flag.positional()) {
-      for (const Json& one : value.is_array() ? value : Json::array({value}))
-        positional.push_back(text_of(one));
-    } else if (flag.is_switch()) {
-      words.push_back(value == true ? flag.name() : flag.name() + "=false");
-    } else if (const std::string text = text_of(value); text.starts_with('-')) {
-      words.push_back(flag.name() + '=' + text);  // else it would look like another flag
-    } else {
-      words.insert(words.end(), {flag.name(), text});
-    }
-  }
-  if (!positional.empty()) words.emplace_back("--");
-  words.insert(words.end(), positional.begin(), positional.end());
-  return words;
+void parse_flags(const Flags& flags, std::span<const std::string> arguments,
+                 const std::optional<Config>& config) {
+  parse_given_flags(flags, arguments, config);
 }
 
 std::optional<Config> read_config(std::span<const std::string> arguments) {
@@ -470,8 +455,7 @@ std::vector<FlagFacts> facts_of(const Flags& flags) {
     using Value = FlagFacts::Value;
     FlagFacts facts{.names = flag.names,
                     .placeholder = flag.placeholder,
-                    .help = flag.help,
-                    .notes = notes_of(flag),
+                    .help = flag.help + notes_of(flag),
                     .positional = flag.positional(),
                     .repeated = flag.takes_all()};
     const auto* choices = std::get_if<Enumeration>(&flag.field);

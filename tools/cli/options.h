@@ -17,7 +17,6 @@
 #include <functional>
 #include <limits>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -156,7 +155,6 @@ struct FlagFacts {
   enum class Value { none, choice, path, other };
   std::vector<std::string> names;
   std::string placeholder, help;
-  std::string notes;  // notes_of()
   Value value = Value::other;
   std::vector<std::string> choices;
   bool positional = false, repeated = false;
@@ -192,23 +190,17 @@ struct Config {
 };
 
 // Sets the fields. Flags may be given in any order, as `--flag value` or `--flag=value`; the last
-// of several counts, and `--` ends them. The members of `config` are set first. Returns the keys of
-// all flags that were given a value. Throws Error(usage), one line that names the flag, the value
-// and what is allowed, or all members of `config` that are no flags.
-std::set<std::string> parse_flags(const Flags& flags, std::span<const std::string> arguments,
-                                  const std::optional<Config>& config = std::nullopt);
-
-// The words of a command line that give the flags with these keys the values that they have.
-std::vector<std::string> words_of(const Flags& flags, const std::set<std::string>& keys);
+// of several counts, and `--` ends them. The members of `config` are set first. Throws
+// Error(usage), one line that names the flag, the value and what is allowed, or all members of
+// `config` that are no flags.
+void parse_flags(const Flags& flags, std::span<const std::string> arguments,
+                 const std::optional<Config>& config = std::nullopt);
 
 // The file that --config names among the arguments, JSON or, by its ending, YAML.
 std::optional<Config> read_config(std::span<const std::string> arguments);
 
 // Usage line and flags by group, with defaults and ranges.
 std::string help_text(const Flags& flags, const Command& command);
-
-// " (default 64; at least 1)": default, range and choices; empty if there are none.
-std::string notes_of(const Flag& flag);
 
 // One object with a member per flag: Flag::key() and the value.
 std::string to_json(const Flags& flags);

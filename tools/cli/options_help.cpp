@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <type_traits>
 
+#include "tools/cli/flag_text.h"
 #include "tools/cli/options.h"
 #include "tools/cli/terminal.h"
 

@@ -319,13 +319,10 @@ TrainingData load_training_data(const ImageSetOptions& o) {
   return data;
 }
 
-std::vector<LooseSet> load_any_data(const ImageSetOptions& o, DataNotes& notes) {
-  return label_file(o).empty() ? read_any_folders(o, notes) : read_any_labels(o, notes);
-}
-
 std::vector<LooseSet> load_any_data(const ImageSetOptions& o) {
   DataNotes notes;
-  std::vector<LooseSet> sets = load_any_data(o, notes);
+  std::vector<LooseSet> sets =
+      label_file(o).empty() ? read_any_folders(o, notes) : read_any_labels(o, notes);
   say_notes(notes);
   return sets;
 }

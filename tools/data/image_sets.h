@@ -93,8 +93,6 @@ struct LooseSet {
   Dataset data;
 };
 std::vector<LooseSet> load_any_data(const ImageSetOptions& options);
-// The same, and nothing is said.
-std::vector<LooseSet> load_any_data(const ImageSetOptions& options, DataNotes& notes);
 
 inline constexpr Choice<Part> kPartNames[] = {
     {"train", Part::train}, {"val", Part::validation}, {"test", Part::test}};

@@ -7,11 +7,13 @@
 
 #include "engine/error.h"
 #include "io/data/idx.h"
+#include "io/data/likely_folder.h"
 #include "io/files/bytes.h"
 #include "io/images/inspect.h"
 #include "models/models.h"
 #include "tools/bench/model_facts.h"
 #include "tools/bench/step.h"
+#include "tools/cli/flag_text.h"
 #include "tools/cli/shell.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/data_options.h"
@@ -78,15 +80,29 @@ int typical_side(const Dataset& data) {
   return sides[sides.size() / 2];
 }
 
+void add_folder(std::vector<LooseSet>& sets, const char* part, const fs::path& folder,
+                ClassOrder order) {
+  if (has_class_folders(folder)) sets.push_back({part, read_image_folder(folder, order)});
+}
+
+// Without what there is to be told of the files, which engine train tells.
 std::vector<LooseSet> look_at(const FinetuneOptions& o) {
-  if (!o.labels.empty() || !has_idx_files(o.data)) {
-    DataNotes notes;  // engine train tells them
-    return load_any_data(o, notes);
-  }
-  TrainingData data = read_training_data(o.data, o.class_order);
+  if (!o.labels.empty() || !o.split_file.empty()) return load_any_data(o);
   std::vector<LooseSet> sets;
-  sets.push_back({"train", std::move(data.train)});
-  sets.push_back({"val", std::move(data.validation)});
+  if (has_idx_files(o.data)) {
+    TrainingData data = read_training_data(o.data, o.class_order);
+    sets.push_back({"train", std::move(data.train)});
+    sets.push_back({"val", std::move(data.validation)});
+    return sets;
+  }
+  const PartFolders parts = part_folders(o.data);
+  if (!parts.train && !parts.validation && !parts.test) {
+    class_folders(o.data);  // or it is an Error that there are none
+    add_folder(sets, "all", o.data, o.class_order);
+  }
+  if (parts.train) add_folder(sets, "train", *parts.train, o.class_order);
+  if (parts.validation) add_folder(sets, "val", *parts.validation, o.class_order);
+  if (parts.test) add_folder(sets, "test", *parts.test, o.class_order);
   return sets;
 }
 
@@ -127,7 +143,8 @@ FinetuneFacts look_around(const FinetuneOptions& o, const std::set<std::string>&
     facts.image_side = typical_side(set.data);
     classes = static_cast<int>(set.data.classes.size());
   }
-  const fs::path meant = sets.front().name == "all" ? likely_meant(o.data) : fs::path();
+  const fs::path meant =
+      !sets.empty() && sets.front().name == "all" ? likely_folder(o.data) : fs::path();
   require(classes != 1 || meant.empty(), Failure::data,
           "{}: a single folder of classes; {} has images to train with: is that meant?",
           o.root().string(), meant.string());
@@ -180,7 +197,7 @@ int finetune(const Command& command) {
     return 0;
   }
   std::set<std::string> given =
-      parse_flags(flags, command.arguments, read_config(command.arguments));
+      parse_given_flags(flags, command.arguments, read_config(command.arguments));
   set_colour(general.colour);
   if (given.erase("dir")) {
     require(!given.contains("data"), Failure::usage, "DIR and --data are the same; give one");

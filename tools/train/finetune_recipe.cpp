@@ -42,7 +42,7 @@ class Choice {
 
  private:
   void add(std::string name, std::string value, std::string why) {
-    std::string key = name.substr(2);
+    std::string key = name.substr(2, name.find('=') - 2);
     std::ranges::replace(key, '-', '_');
     if (!given_.contains(key))
       recipe_.flags.push_back({std::move(name), std::move(value), std::move(why)});

@@ -6,6 +6,7 @@
 
 #include "engine/error.h"
 #include "tests/json.h"
+#include "tools/cli/flag_text.h"
 #include "tools/cli/yaml.h"
 
 using namespace engine;
@@ -178,11 +179,11 @@ TEST_CASE("the words of the flags that were given set them again") {
                                           "--data",    "images",          "--",      "-c"};
   Options options, again;
   const Flags flags(options);
-  const std::set<std::string> keys = parse_flags(flags, given);
+  const std::set<std::string> keys = parse_given_flags(flags, given);
   CHECK(keys ==
         std::set<std::string>{"data", "lr", "shuffle", "resume", "weights", "limit", "files"});
   const std::vector<std::string> words = words_of(flags, keys);
-  CHECK(parse_flags(Flags(again), words) == keys);
+  CHECK(parse_given_flags(Flags(again), words) == keys);
   CHECK(to_json(Flags(again)) == to_json(flags));
   CHECK(words_of(flags, {"lr"}) == std::vector<std::string>{"--lr", "0.5"});
 }
