@@ -155,10 +155,21 @@ void Session::record(Running& r) {
                                     .buckets = options_.buckets,
                                     .optimizer = options_.optimizer,
                                     .ema_decay = options_.ema_decay});
+  capture(r);
+}
+
+void Session::capture(Running& r) {
   r.order = order_of(r);
   r.launch = backend_.record([&r] {
     for (const OrderedLaunch& launch : r.order) launch.launch->enqueue();
   });
+}
+
+void Session::set_rule(std::function<ParameterRule(const Parameter&)> rule) {
+  options_.rule = std::move(rule);
+  make_groups();
+  for (const auto& r : programs_)
+    if (r->launch && r->spec.mode != Mode::evaluate) capture(*r);
 }
 
 // A rank without samples takes the step all the same: its zeros join the all-reduce. Where nothing

@@ -91,6 +91,9 @@ class Session {
   // Chooses algorithms and records every program that the options name; otherwise the first use
   // does.
   void prepare();
+  // Other rules from the next step on, of which none may be under way: what was frozen learns, or the
+  // reverse. Programs are recorded again, their algorithms stay.
+  void set_rule(std::function<ParameterRule(const Parameter&)> rule);
   // Every launch of a step, in the order in which it runs them; they live as long as the session.
   std::span<const OrderedLaunch> launches(int batch, Mode mode);
 
@@ -176,6 +179,7 @@ class Session {
   StepResult& result_entry(uint64_t step) const;
   Running& running(int batch, Mode mode);
   void record(Running& running);
+  void capture(Running& running);  // its launches, as one
   std::vector<OrderedLaunch> order_of(const Running& running) const;
   const Prepared& first_prepared();  // of the first program, recorded
   void make_groups();

@@ -9,6 +9,7 @@
 
 #include "engine/error.h"
 #include "io/data/idx.h"
+#include "io/data/likely_folder.h"
 #include "io/data/split.h"
 
 namespace engine {
@@ -274,6 +275,9 @@ TrainingData read_training_data(const fs::path& root, ClassOrder order) {
   require_folder(root);
   if (has_idx_files(root)) return read_idx_folder(root);
   const PartFolders parts = part_folders(root);
+  const fs::path meant = parts.train ? fs::path() : likely_folder(root);
+  require(meant.empty(), Failure::data, "{}: no train folder in it; {} has one: is that meant?",
+          root.string(), meant.string());
   require(parts.train.has_value(), Failure::data, "{}: no train folder in it; {}", root.string(),
           kLayout);
   require(parts.validation.has_value(), Failure::data, "{}: no validation folder in it; {}",

@@ -12,6 +12,7 @@
 
 #include "engine/error.h"
 #include "engine/rng.h"
+#include "io/data/unreadable.h"
 
 namespace engine {
 namespace {
@@ -251,7 +252,8 @@ bool Loader::try_sample(Slot& slot, int i, uint32_t index, const RandomKey& key)
     else
       place(slot, i, std::get<Prepare>(prepare_)(index, key), index);
   } catch (const Error& error) {
-    if (error.kind != Failure::data || options_.on_bad_image == OnBadImage::error) throw;
+    if (error.kind != Failure::data) throw;
+    if (options_.on_bad_image == OnBadImage::error) fail_unreadable(error);
     const std::lock_guard lock(mutex_);
     bad_.emplace(index, error.what());
     return false;

@@ -14,6 +14,7 @@
 #include "io/data/pack.h"
 #include "io/data/pack_format.h"
 #include "io/data/source_file.h"
+#include "io/data/unreadable.h"
 #include "io/files/descriptor.h"
 
 namespace engine {
@@ -54,7 +55,8 @@ void write_pack(int file, const fs::path& name, std::span<const PackSource> sour
     try {
       picture = read_source(sources[i], spec.channels);
     } catch (const Error& error) {
-      if (error.kind != Failure::data || !options.allow_unreadable) throw;
+      if (error.kind != Failure::data) throw;
+      if (!options.allow_unreadable) fail_unreadable(error);
       record.content = content_hash(sources[i]);
       return;
     }

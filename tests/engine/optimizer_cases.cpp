@@ -334,6 +334,14 @@ void check_frozen(Backend& backend, Precision precision) {
                               [](std::byte b) { return b == std::byte{0}; }) == !p.head,
                   p.name);
   }
+  // With the first session's rule the second goes on as the first does from the same state.
+  head.set_rule({});
+  all.load(moved);
+  all.load_optimizer_state(head.optimizer_state());
+  for (Session* session : {&all, &head})
+    session->train(data.batch(0, 4, kPlainImage), {.learning_rate = 0.1});
+  CHECK(flat(all.state()) == flat(head.state()));
+  CHECK(flat(head.state()) != flat(moved));
 }
 
 void check_recipe(Backend& backend, Precision precision) {

@@ -15,6 +15,7 @@
 #include "engine/error.h"
 #include "io/files/json.h"
 #include "io/files/utf8.h"
+#include "tools/cli/flag_text.h"
 #include "tools/cli/yaml.h"
 
 namespace engine {
@@ -102,10 +103,17 @@ void parse_value(const Enumeration& e, std::string_view text) {
   e.set(static_cast<size_t>(at - e.names.begin()));
 }
 
-// The known value that is meant by another spelling of it, else the text: EfficientNet-B0 is
-// efficientnet_b0.
+// The letters and digits alone.
+std::string bare(std::string_view name) {
+  std::string text = plain(name);
+  std::erase(text, '-');
+  return text;
+}
+
+// The known value that is meant by another spelling of it, else the text: EfficientNet-B0 and
+// efficientnetb0 are efficientnet_b0.
 std::string_view known_spelling(const Flag& flag, std::string_view text) {
-  const auto at = std::ranges::find(flag.suggestions, plain(text), plain);
+  const auto at = std::ranges::find(flag.suggestions, bare(text), bare);
   return at == flag.suggestions.end() ? text : *at;
 }
 
@@ -200,8 +208,8 @@ class Parser {
   Parser(const Flags& flags, std::span<const std::string> arguments)
       : flags_(flags), arguments_(arguments) {}
 
-  // `configured`: flags that have a value already.
-  void run(const std::set<const Flag*>& configured) {
+  // `configured`: flags that have a value already. Returns these and those that are given here.
+  std::set<const Flag*> run(std::set<const Flag*> configured) {
     bool flags_ended = false;
     while (!arguments_.empty()) {
       const std::string_view word = take();
@@ -215,6 +223,8 @@ class Parser {
     for (const Flag& flag : flags_.list())
       require(!flag.required || given_.contains(&flag) || configured.contains(&flag),
               Failure::usage, "{} is missing: {}", flag.name(), flag.help);
+    configured.merge(given_);
+    return configured;
   }
 
  private:
@@ -246,7 +256,11 @@ class Parser {
           (*all)->clear();
         return set(flag, word);
       }
-    fail(Failure::usage, "unexpected argument '{}'", word);
+    std::error_code error;
+    const bool images =
+        find_exactly(flags_, "--data") && std::filesystem::is_directory(word, error);
+    fail(Failure::usage, "unexpected argument '{}'{}", word,
+         images ? fmt::format("; did you mean --data {}?", word) : "");
   }
 
   const Flags& flags_;
@@ -405,9 +419,18 @@ Flag& Flags::add(std::string_view names, std::string_view help, Field field) {
   return list_.emplace_back(std::move(flag));
 }
 
+std::set<std::string> parse_given_flags(const Flags& flags, std::span<const std::string> arguments,
+                                        const std::optional<Config>& config) {
+  std::set<std::string> keys;
+  for (const Flag* flag :
+       Parser(flags, arguments).run(config ? set_members(flags, *config) : std::set<const Flag*>{}))
+    keys.insert(flag->key());
+  return keys;
+}
+
 void parse_flags(const Flags& flags, std::span<const std::string> arguments,
                  const std::optional<Config>& config) {
-  Parser(flags, arguments).run(config ? set_members(flags, *config) : std::set<const Flag*>{});
+  parse_given_flags(flags, arguments, config);
 }
 
 std::optional<Config> read_config(std::span<const std::string> arguments) {
@@ -438,7 +461,7 @@ std::vector<FlagFacts> facts_of(const Flags& flags) {
     using Value = FlagFacts::Value;
     FlagFacts facts{.names = flag.names,
                     .placeholder = flag.placeholder,
-                    .help = flag.help,
+                    .help = flag.help + notes_of(flag),
                     .positional = flag.positional(),
                     .repeated = flag.takes_all()};
     const auto* choices = std::get_if<Enumeration>(&flag.field);

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <type_traits>
 
+#include "tools/cli/flag_text.h"
 #include "tools/cli/options.h"
 #include "tools/cli/terminal.h"
 
@@ -86,8 +87,18 @@ std::string wrapped(std::string_view text, size_t used, size_t width) {
   return out + '\n';
 }
 
-// Default, range and what may be chosen; choices that the placeholder names are not named again.
-std::string notes(const Flag& flag) {
+std::string help_line(const Flag& flag, size_t width) {
+  std::string left = "  ";
+  if (!flag.positional() && flag.names.front().starts_with("--")) left += "    ";  // under "-b, "
+  left += fmt::format("{}", fmt::join(flag.names, ", "));
+  if (!flag.positional() && !flag.placeholder.empty()) left += ' ' + flag.placeholder;
+  return left + wrapped(flag.help + notes_of(flag), columns(left), width);
+}
+
+}  // namespace
+
+// Choices that the placeholder names are not named again.
+std::string notes_of(const Flag& flag) {
   std::vector<std::string> parts;
   const std::string text = current_text(flag.field);
   if (const auto* choices = std::get_if<Enumeration>(&flag.field)) {
@@ -103,16 +114,6 @@ std::string notes(const Flag& flag) {
     parts.push_back(fmt::format("known: {}", fmt::join(flag.suggestions, ", ")));
   return parts.empty() ? "" : fmt::format(" ({})", fmt::join(parts, "; "));
 }
-
-std::string help_line(const Flag& flag, size_t width) {
-  std::string left = "  ";
-  if (!flag.positional() && flag.names.front().starts_with("--")) left += "    ";  // under "-b, "
-  left += fmt::format("{}", fmt::join(flag.names, ", "));
-  if (!flag.positional() && !flag.placeholder.empty()) left += ' ' + flag.placeholder;
-  return left + wrapped(flag.help + notes(flag), columns(left), width);
-}
-
-}  // namespace
 
 std::string help_text(const Flags& flags, const Command& command) {
   std::string usage = fmt::format("engine {}", command.verb), body;

@@ -6,10 +6,13 @@
 #include <filesystem>
 #include <new>
 #include <system_error>
+#include <utility>
 
 #include "engine/error.h"
+#include "tools/cli/man_page.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/machine/environment.h"
 
 namespace engine {
 namespace {
@@ -21,6 +24,7 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"train", "a data set and a model in, a run directory out", train},
+    {"finetune", "train with a recipe chosen by the images and the device", finetune},
     {"eval", "what a weight file gets right on a data set, with intervals", eval},
     {"predict", "the class of each image", predict},
     {"summary", "layers, parameters and memory plan of a model", summary},
@@ -48,6 +52,19 @@ constexpr Verb kVerbs[] = {
     {"weights verify", "weight files against the list of published ones", verify_weights},
 };
 
+constexpr ExitCode kExitCodes[] = {
+    {0, "Done."},
+    {1, "An error inside the program."},
+    {2, "Usage: an unknown flag, a value out of range, flags that contradict each other."},
+    {3, "Data: a data set or an image that is missing or cannot be read."},
+    {4, "Weights: a weight file or a checkpoint that is not valid, or of another model."},
+    {5, "The training diverged: a result is not finite."},
+    {6, "Memory: it does not fit."},
+    {7, "Another process or rank was lost, or did not answer in time."},
+    {8, "A check failed."},
+    {9, "A file did not come from its server."},
+    {75, "Stopped by a signal, with a checkpoint saved."}};
+
 // Help on the verbs whose names begin with `prefix`.
 std::string overview(std::string_view prefix) {
   size_t longest = 0;
@@ -69,7 +86,22 @@ const Verb* find_verb(std::string_view name) {
   return at == std::end(kVerbs) ? nullptr : at;
 }
 
+// What others call a verb of ours.
+constexpr std::pair<std::string_view, std::string_view> kPeerVerbs[] = {
+    {"fit", "train"},
+    {"fine_tune", "finetune"},
+    {"resume", "train --resume RUN"},
+    {"val", "eval"},
+    {"validate", "eval"},
+    {"test", "eval"},
+    {"inference", "predict"},
+    {"infer", "predict"},
+    {"classify", "predict"},
+    {"benchmark", "bench step"}};
+
 [[noreturn]] void unknown_verb(const std::string& name) {
+  for (const auto& [theirs, ours] : kPeerVerbs)
+    if (name == theirs) fail(Failure::usage, "unknown verb '{}'; here it is {}", name, ours);
   std::vector<std::string> names;
   for (const Verb& verb : kVerbs) names.emplace_back(verb.name);
   const auto near = nearest(name, names);
@@ -80,11 +112,13 @@ const Verb* find_verb(std::string_view name) {
 // `verb_name` is set as soon as it is known, for messages.
 int run(const std::vector<std::string>& words, std::string& verb_name) {
   if (words.empty()) fail(Failure::usage, "no verb; engine --help lists them");
-  if (is_help(words[0]) && words.size() > 1 && !is_help(words[1])) {  // "help train"
+  if (is_help(words[0]) && words.size() > 1 && !words[1].starts_with('-')) {  // "help train"
     std::vector<std::string> asked(words.begin() + 1, words.end());
     asked.push_back("--help");
     return run(asked, verb_name);
   }
+  if (is_help(words[0]) && words.size() > 1 && words[1] == "--man")
+    return print_to_stdout(man_page(kBuild.version, all_verbs(), kExitCodes)), 0;
   if (is_help(words[0])) return print_to_stdout(overview("")), 0;
   const std::string one = words[0] == "--version" ? "version" : words[0];
   const std::string two = words.size() > 1 ? one + ' ' + words[1] : one;

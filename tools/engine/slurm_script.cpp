@@ -42,9 +42,13 @@ void complete_command(const SlurmJob& job, Words& words) {
   else
     set_flag(words, "--device", "cpu", "a job without GPUs");
   if (job.gpus == 0) set_flag(words, "--ranks", std::to_string(local), "the job's layout");
-  if (words.front() != "train") return;
+  const std::string& verb = words.front();
+  if (verb != "train" && verb != "finetune") return;
+  const int ranks = job.gpus > 0 ? job.gpus : job.ranks;
+  require(verb == "train" || (job.nodes == 1 && (!job.per_rank || ranks == 1)), Failure::usage,
+          "finetune chooses in one process: give the job the engine train command that it prints");
   require(value_of(words, "--out").has_value(), Failure::usage,
-          "train without --out: a job that is queued again must find its run");
+          "{} without --out: a job that is queued again must find its run", verb);
   if (!value_of(words, "--resume")) words.insert(words.end(), {"--resume", "auto"});
 }
 

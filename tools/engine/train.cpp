@@ -271,6 +271,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   c.preprocess = choose_preprocess(o.model, start.preprocess, o,
                                    c.growth.last > 0 ? c.growth.last : o.image_size);
   c.norm_epsilon = start.norm_epsilon;
+  if (o.lr_find) c.rules.freeze_epochs = 0;  // the rate is that of all layers
   check_model(c);
   TrainingData data = load_data(c, o, ranks);
   if (start.weights) check_start(training_graph(c, data, c.preprocess.crop), *start.weights);

@@ -18,6 +18,7 @@ int doctor(const Command& command);
 int draw(const Command& command);
 int eval(const Command& command);
 int export_model(const Command& command);
+int finetune(const Command& command);
 int fetch_weights(const Command& command);
 int list_models(const Command& command);
 int list_weights(const Command& command);

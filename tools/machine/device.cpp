@@ -79,6 +79,10 @@ std::vector<int> choose_gpus(const DeviceOptions& o, const Place& place) {
     const auto count = static_cast<ptrdiff_t>(gpus.size()) / processes;
     gpus = {gpus.begin() + number * count, gpus.begin() + (number + 1) * count};
   }
+  require(
+      present > 0, Failure::usage,
+      "--device cuda: no GPU answers here; engine doctor tells what is missing, and --device cpu "
+      "computes without");
   const int highest = *std::max_element(gpus.begin(), gpus.end());
   require(highest < present, Failure::usage,
           "--gpus {}: this machine has {}; process {} of {} here would use number {}", o.gpus,

@@ -118,8 +118,35 @@ Graph make_model(const ModelFile& m, int image_size) {
                               .norm_epsilon = m.norm_epsilon});
 }
 
+namespace {
+
+// The first model that the file's tensors are of, but perhaps for the head; empty: none.
+std::string model_of(const ModelFile& m) {
+  for (const std::string& name : model_names()) {
+    try {
+      match_weights(m.file, expected_tensors(make_model(name, {})), m.path);
+      return name;
+    } catch (const Error&) {
+      continue;
+    }
+  }
+  return "";
+}
+
+Matched match(const Graph& graph, const ModelFile& m) {
+  try {
+    return match_weights(m.file, expected_tensors(graph), m.path);
+  } catch (const Error& error) {
+    const std::string model = model_of(m);
+    if (model.empty()) throw;
+    fail(error.kind, "{}; they are those of --model {}", error.what(), model);
+  }
+}
+
+}  // namespace
+
 void check_model_file(const Graph& graph, const ModelFile& m) {
-  const Matched matched = match_weights(m.file, expected_tensors(graph), m.path);
+  const Matched matched = match(graph, m);
   require(matched.reinitialised.empty(), Failure::weights, "{}: its head has {} classes, not {}",
           m.path.string(), m.class_count, graph.classes());
 }
@@ -130,7 +157,7 @@ void load_model_file(Session& session, const ModelFile& m) {
 }
 
 void check_start(const Graph& graph, const ModelFile& m) {
-  match_weights(m.file, expected_tensors(graph), m.path);
+  match(graph, m);
 }
 
 std::string start_from(Session& session, const ModelFile& m,

@@ -31,30 +31,35 @@ std::string layer_of(const std::string& name) {
   return layer;
 }
 
-// The rates by parameter name: layer_decay to the power of the number of layers above.
-std::map<std::string, double> rates_by_layer(const Graph& graph, double layer_decay) {
+// The rates by parameter name: layer_decay to the power of the number of layers above, and what the
+// backbone has of it.
+std::map<std::string, double> rates_by_layer(const Graph& graph, double layer_decay,
+                                             double backbone) {
   std::map<std::string, int> layers;
   for (const Parameter& p : graph.parameters)
     if (p.trained()) layers.emplace(layer_of(p.name), static_cast<int>(layers.size()));
   std::map<std::string, double> rates;
   const int last = static_cast<int>(layers.size()) - 1;
   for (const Parameter& p : graph.parameters)
-    if (p.trained()) rates[p.name] = std::pow(layer_decay, last - layers.at(layer_of(p.name)));
+    if (p.trained())
+      rates[p.name] =
+          std::pow(layer_decay, last - layers.at(layer_of(p.name))) * (p.head ? 1 : backbone);
   return rates;
 }
 
 }  // namespace
 
 std::function<ParameterRule(const Parameter&)> parameter_rule(const RuleOptions& options,
-                                                              const Graph& graph) {
+                                                              const Graph& graph, int epoch) {
   const std::vector<std::string> frozen = split(options.freeze, ',');
   for (const std::string& prefix : frozen)
     require(std::any_of(graph.parameters.begin(), graph.parameters.end(),
                         [&](const Parameter& p) { return p.name.starts_with(prefix); }),
             Failure::usage, "--freeze {}: no parameter has a name that begins so; the first is {}",
             prefix, graph.parameters.front().name);
+  const double backbone = options.head_alone(epoch) ? 0 : options.backbone_factor;
   return [frozen, all = options.decay_all,
-          rates = rates_by_layer(graph, options.layer_decay)](const Parameter& p) {
+          rates = rates_by_layer(graph, options.layer_decay, backbone)](const Parameter& p) {
     const bool fixed = std::any_of(frozen.begin(), frozen.end(), [&](const std::string& prefix) {
       return p.name.starts_with(prefix);
     });

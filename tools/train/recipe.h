@@ -32,6 +32,11 @@ void visit_optimizer(auto& v, OptimizerConfig& c, RuleOptions& rules) {
   v("--freeze PREFIX,...", rules.freeze, "parameters whose names begin so stay as they are");
   v("--layer-decay X", rules.layer_decay, "factor on the rate for each layer below the head",
     Within{0, 1});
+  v("--backbone-lr-factor X", rules.backbone_factor,
+    "factor on the rate of all layers but the head, which is new and has more to learn",
+    Within{0, 1000});
+  v("--freeze-epochs N", rules.freeze_epochs,
+    "epochs at the beginning in which the head alone learns", Within{0, 100000});
 }
 
 inline constexpr Choice<ScheduleConfig::Kind> kSchedules[] = {

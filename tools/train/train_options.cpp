@@ -71,7 +71,7 @@ void check_model(const TrainConfig& c) {
     return make_model(c.model, {.height = size, .width = size});
   };
   const Graph last = of_size(c.preprocess.crop);
-  parameter_rule(c.rules, last);
+  parameter_rule(c.rules, last, 0);
   if (c.growth.last == 0) return;
   const Graph first = of_size(c.growth.first);
   for (size_t p = 0; p < last.parameters.size(); ++p)

@@ -24,9 +24,8 @@ Share share_of(const Communicator& c) {
   return {c.rank, c.ranks()};
 }
 
-// `position` is where the epoch under way is entered.
 SessionOptions session_options(const TrainShared& shared, const Graph& graph,
-                               const Communicator& communicator, int64_t position) {
+                               const Communicator& communicator, const TrainPosition& at) {
   const TrainConfig& c = shared.config;
   const Share share = share_of(communicator);
   SessionOptions o{.precision = c.precision,
@@ -35,7 +34,7 @@ SessionOptions session_options(const TrainShared& shared, const Graph& graph,
                    .frozen_norms = c.frozen_norms,
                    .workspace = c.workspace,
                    .optimizer = c.optimizer,
-                   .rule = parameter_rule(c.rules, graph),
+                   .rule = parameter_rule(c.rules, graph, at.epoch),
                    .ema_decay = c.ema_decay,
                    .accumulates = c.accumulate > 1,
                    .loss = c.loss,
@@ -48,7 +47,7 @@ SessionOptions session_options(const TrainShared& shared, const Graph& graph,
                    .bucket_elements = c.exchange.bucket_elements()};
   const auto samples = static_cast<int64_t>(shared.data.train.samples.size());
   o.programs = programs_for(samples, c.batch, share, Mode::train);
-  for (const ProgramSpec& rest : programs_for(samples - position, c.batch, share, Mode::train))
+  for (const ProgramSpec& rest : programs_for(samples - at.position, c.batch, share, Mode::train))
     if (std::ranges::find(o.programs, rest.batch, &ProgramSpec::batch) == o.programs.end())
       o.programs.push_back(rest);
   if (c.accumulate > 1) o.programs.push_back({o.programs.front().batch, Mode::accumulate});
@@ -125,7 +124,8 @@ void Trainer::build() {
   preprocess_ = with_crop(config_.preprocess, image_size(config_.growth, config_.preprocess.crop,
                                                          at_.epoch, config_.epochs));
   Graph graph = training_graph(config_, data, preprocess_.crop);
-  SessionOptions options = session_options(shared_, graph, communicator_, at_.position);
+  SessionOptions options = session_options(shared_, graph, communicator_, at_);
+  head_alone_ = config_.rules.head_alone(at_.epoch);
   const auto pixels = packed_on_device() ? data.train.pack->pixels() : std::span<const uint8_t>();
   options.pack_bytes = pixels.size();
   auto session = std::make_unique<Session>(std::move(graph), *backend_, options);
@@ -187,6 +187,7 @@ void Trainer::train_epoch() {
   if (image_size(config_.growth, config_.preprocess.crop, at_.epoch, config_.epochs) !=
       preprocess_.crop)
     change_size();
+  if (head_alone_ != config_.rules.head_alone(at_.epoch)) change_rule();
   at_.loss_sums.resize(communicator_.ranks());
   Loader& loader = runner_.loader();
   const int64_t done = at_.position / batch_of_all();

@@ -60,6 +60,7 @@ class Trainer {
   std::unique_ptr<Loader> training_loader();
   std::unique_ptr<Loader> evaluation_loader(const Dataset& data);
   void change_size();
+  void change_rule();  // after --freeze-epochs
 
   // ---- the loop
   bool over() const;       // nothing is left to train
@@ -113,6 +114,7 @@ class Trainer {
   Activity& activity_;
   StepRunner runner_;
   std::unique_ptr<Loader> validation_loader_;
+  bool head_alone_ = false;  // by the session's rules
   bool time_is_up_ = false;
   std::future<Saved> saving_;  // beside training; at most one
   double began_;

@@ -155,4 +155,12 @@ void Trainer::change_size() {
   prepare(fmt::format("epoch {}: images of {} pixels", at_.epoch + 1, preprocess_.crop), began);
 }
 
+void Trainer::change_rule() {
+  activity_.set(Doing::starting);
+  head_alone_ = config_.rules.head_alone(at_.epoch);
+  session().set_rule(parameter_rule(config_.rules, session().graph(), at_.epoch));
+  reporter_.say(fmt::format("epoch {}: all layers learn", at_.epoch + 1));
+  communicator_.group->barrier(communicator_.rank);
+}
+
 }  // namespace engine

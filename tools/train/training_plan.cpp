@@ -79,6 +79,19 @@ size_t memory_of_rank(const Ranks& ranks) {
 
 }  // namespace
 
+int largest_batch(const Ranks& ranks, std::string_view model, int classes, int image_size) {
+  constexpr double kUse = 0.9;
+  constexpr int kMost = 1024;
+  const Graph graph =
+      make_model(model, {.classes = classes, .height = image_size, .width = image_size});
+  TrainConfig c;
+  c.precision = ranks.precision;
+  c.ema_decay = 0.9;
+  const double bytes = kUse * static_cast<double>(memory_of_rank(ranks));
+  return largest_batch(graph, plan_options(c, ranks.kind, kMost + 1), update_memory(c),
+                       bytes < 0x1p62 ? static_cast<size_t>(bytes) : SIZE_MAX);
+}
+
 void check_memory(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
   const Graph graph = training_graph(c, data, std::max(c.preprocess.crop, c.growth.last));
   const PlanOptions options = plan_options(c, ranks.kind, c.batch);

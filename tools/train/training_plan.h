@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "engine/plan.h"
 #include "io/data/dataset.h"
@@ -17,6 +18,10 @@ UpdateMemory update_memory(const TrainConfig& config);
 // The largest batch that rank 0's device holds, at most all images of a rank; a multiple of 8 where
 // that is possible. Says what was chosen. Error(memory) if not even one image fits.
 int automatic_batch(const TrainConfig& config, const TrainingData& data, const Ranks& ranks);
+
+// The largest batch of a training with Adam and averages that a rank's memory holds, whoever else
+// uses it; 0: not even one image.
+int largest_batch(const Ranks& ranks, std::string_view model, int classes, int image_size);
 
 // Error(memory) where the training does not fit its devices, whoever else uses them; of a GPU more
 // is known when a session is made.

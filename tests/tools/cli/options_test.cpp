@@ -6,6 +6,7 @@
 
 #include "engine/error.h"
 #include "tests/json.h"
+#include "tools/cli/flag_text.h"
 #include "tools/cli/yaml.h"
 
 using namespace engine;
@@ -170,6 +171,21 @@ TEST_CASE("positional arguments stand anywhere, and after -- everything is one")
   CHECK(parsed({"a", "-b", "2", "c"}).files == std::vector<std::string>{"a", "c"});
   CHECK(parsed({"--", "--seed", "-x"}).files == std::vector<std::string>{"--seed", "-x"});
   CHECK(parsed({"-"}).files == std::vector<std::string>{"-"});
+}
+
+TEST_CASE("the words of the flags that were given set them again") {
+  const std::vector<std::string> given = {"a b",       "--shuffle=false", "--lr",    "0.5",
+                                          "--resume=", "--weights=-w",    "--limit", "slow",
+                                          "--data",    "images",          "--",      "-c"};
+  Options options, again;
+  const Flags flags(options);
+  const std::set<std::string> keys = parse_given_flags(flags, given);
+  CHECK(keys ==
+        std::set<std::string>{"data", "lr", "shuffle", "resume", "weights", "limit", "files"});
+  const std::vector<std::string> words = words_of(flags, keys);
+  CHECK(parse_given_flags(Flags(again), words) == keys);
+  CHECK(to_json(Flags(again)) == to_json(flags));
+  CHECK(words_of(flags, {"lr"}) == std::vector<std::string>{"--lr", "0.5"});
 }
 
 TEST_CASE("single positional fields are filled in their order") {

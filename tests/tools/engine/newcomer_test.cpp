@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "io/weights/safetensors.h"
+#include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/drawn_set.h"
 #include "tests/tools/engine/program.h"
@@ -44,6 +45,21 @@ TEST_CASE("help fits 80 columns, names every choice, and comes by either word or
   check_fails(engine_cli("help nothing"), 2, "unknown verb 'nothing'");
 }
 
+TEST_CASE("the manual page names every verb and flag, and man renders it without a warning") {
+  const Outcome page = engine_cli("help --man");
+  CHECK(page.code == 0);
+  for (const char* there :
+       {".SS engine train\n", ".SS engine bench step\n", ".SS engine finetune\n",
+        "\\fB\\-\\-freeze\\-epochs\\fR", ".SH EXIT STATUS\n"})
+    CHECK_MESSAGE(mentions(page.out, there), there);
+  if (run_script("command -v man").code != 0) return note_skipped("no man(1)");
+  const Outcome shown = run_script(
+      "f=$(mktemp) && \"$engine\" help --man > \"$f\" && LC_ALL=C.UTF-8 man --warnings -l \"$f\" "
+      "> /dev/null; rm \"$f\"");
+  CHECK(shown.code == 0);
+  CHECK_MESSAGE(shown.err.empty(), shown.err);
+}
+
 TEST_CASE("what peers call a flag or a model is taken for ours, or answered with it") {
   const Drawn drawn;
   const Outcome plan = engine_cli(fmt::format(
@@ -56,6 +72,43 @@ TEST_CASE("what peers call a flag or a model is taken for ours, or answered with
   check_fails(engine_cli("train --pretrained"), 2,
               "unknown flag --pretrained; here it is --weights imagenet");
   check_fails(engine_cli("train --amp"), 2, "unknown flag --amp; here it is --precision fp16");
+}
+
+TEST_CASE(
+    "finetune chooses what is not given, tells it, and trains as the command that it prints") {
+  const Drawn drawn;
+  const std::string run = drawn.path("run");
+  const std::string finetune =
+      fmt::format("finetune {} --model mnist_cnn --device cpu --out {} ", drawn.set.string(), run);
+  const Outcome plan = engine_cli(finetune + "--dry-run --epochs=3");
+  CHECK_MESSAGE(plan.code == 0, plan.err);
+  CHECK(mentions(plan.out, "plan 3 epochs"));
+  CHECK(mentions(plan.err, "--batch-size 8"));
+  CHECK(mentions(plan.err, "engine train --data"));
+  CHECK(!mentions(plan.err, "  --epochs "));
+  CHECK(!fs::exists(run));
+
+  const Outcome trained = engine_cli(finetune + "--epochs 1");
+  CHECK_MESSAGE(trained.code == 0, trained.err);
+  const auto args = parse_json<nlohmann::json>(read(fs::path(run) / "args.json"));
+  CHECK(args["batch_size"] == "8");
+  CHECK(args["data"] == drawn.set.string());
+  const std::string command = read(fs::path(run) / "command.txt");
+  const std::string line = command.substr(command.find('\n') + 1);
+  CHECK(line.starts_with("engine train --data " + drawn.set.string()));
+  CHECK(mentions(trained.err, line));
+  // It goes on with the run's flags, whichever verb is asked.
+  const Outcome more = engine_cli("finetune --resume " + run + " --epochs 2");
+  CHECK_MESSAGE(more.code == 0, more.err);
+  CHECK(events(run, "epoch").size() == 2);
+
+  const Outcome split = engine_cli(fmt::format(
+      "finetune {}/train --model mnist_cnn --device cpu --dry-run", drawn.set.string()));
+  CHECK_MESSAGE(split.code == 0, split.err);
+  CHECK(mentions(split.err, "--split 0.8/0.2/0"));
+  CHECK(widest(engine_cli("help finetune").out) <= 80);
+  check_fails(engine_cli("finetune"), 2, "which images?");
+  check_fails(engine_cli("finetune nowhere"), 3, "nowhere");
 }
 
 TEST_CASE("flags come from YAML, and the command line wins") {

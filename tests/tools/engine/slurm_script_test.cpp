@@ -118,6 +118,10 @@ TEST_CASE("commands that contradict the job, or could not be continued, are refu
   CHECK_THROWS_AS(slurm_script({.gpus = 0}, "engine", {"train", "--out", "r", "--device", "cuda"}),
                   Error);
   CHECK_NOTHROW(slurm_script({.gpus = 2}, "engine", {"train", "--out", "r", "--gpus=2"}));
+  const std::vector<std::string> finetune = {"finetune", "d", "--out", "r"};
+  CHECK(slurm_script({.gpus = 2}, "engine", finetune).find("--resume") != std::string::npos);
+  CHECK_THROWS_AS(slurm_script({.nodes = 2}, "engine", finetune), Error);
+  CHECK_THROWS_AS(slurm_script({.gpus = 2, .per_rank = true}, "engine", finetune), Error);
 }
 
 TEST_CASE("the job ends as the run ends") {

@@ -4,10 +4,13 @@
 
 #include <cmath>
 #include <map>
+#include <string>
+#include <string_view>
 
 #include "engine/error.h"
 #include "models/models.h"
 #include "tests/support.h"
+#include "tools/train/finetune_recipe.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/parameter_rules.h"
 
@@ -26,7 +29,7 @@ TEST_CASE("images grow in four stages of the run, by multiples of 32") {
 TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at all") {
   const Graph graph = make_model("efficientnet_b0", {.classes = 3, .height = 32, .width = 32});
   const auto rule = parameter_rule(
-      {.decay_all = false, .freeze = "features.0,features.1.", .layer_decay = 0.5}, graph);
+      {.decay_all = false, .freeze = "features.0,features.1.", .layer_decay = 0.5}, graph, 0);
   std::map<std::string, ParameterRule> rules;
   for (const Parameter& p : graph.parameters)
     if (p.trained()) rules[p.name] = rule(p);
@@ -43,10 +46,10 @@ TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at al
   CHECK(rules.at("features.2.0.block.0.0.weight").rate == std::pow(0.5, 16));
   CHECK(rules.at("features.0.0.weight").rate == 0);
   CHECK(rules.at("features.1.0.block.0.0.weight").rate == 0);
-  CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph), Error);
+  CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph, 0), Error);
 
   const Graph residual = make_model("resnet18", {.classes = 3, .height = 32, .width = 32});
-  const auto decayed = parameter_rule({.layer_decay = 0.5}, residual);
+  const auto decayed = parameter_rule({.layer_decay = 0.5}, residual, 0);
   for (const Parameter& p : residual.parameters)
     if (p.trained()) rules[p.name] = decayed(p);
   CHECK(rules.at("fc.weight").rate == 1);
@@ -55,6 +58,75 @@ TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at al
     CHECK(rules.at(name).rate == 0.25);
   for (const char* name : {"conv1.weight", "bn1.weight"})  // 8 blocks, head, stem
     CHECK(rules.at(name).rate == std::pow(0.5, 9));
+}
+
+TEST_CASE("the backbone has a rate of its own, and none while the head learns alone") {
+  const Graph graph = make_model("efficientnet_b0", {.classes = 3, .height = 32, .width = 32});
+  const RuleOptions options{.freeze = "features.0.", .backbone_factor = 0.1, .freeze_epochs = 2};
+  for (const auto& [epoch, backbone] : {std::pair{0, 0.}, {1, 0.}, {2, 0.1}, {9, 0.1}}) {
+    const auto rule = parameter_rule(options, graph, epoch);
+    for (const Parameter& p : graph.parameters) {
+      if (!p.trained()) continue;
+      const bool frozen = p.name.starts_with("features.0.");
+      CHECK_MESSAGE(rule(p).rate == (p.head ? 1 : frozen ? 0 : backbone), p.name);
+    }
+  }
+}
+
+namespace {
+
+std::string value_of(const FinetuneRecipe& recipe, std::string_view name) {
+  for (const ChosenFlag& flag : recipe.flags)
+    if (flag.name == name) return flag.value.empty() ? "given" : flag.value;
+  return "none";
+}
+
+}  // namespace
+
+TEST_CASE("what engine finetune chooses follows from the images, the device and what is given") {
+  FinetuneFacts facts{.model = "efficientnet_b3",
+                      .images = 2661,
+                      .validation = true,
+                      .image_side = 600,
+                      .model_side = 300,
+                      .largest_batch = [](int) { return 500; }};
+  FinetuneRecipe recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--weights") == "imagenet");
+  CHECK(value_of(recipe, "--split") == "none");
+  CHECK(value_of(recipe, "--image-size") == "300");
+  CHECK(value_of(recipe, "--batch-size") == "64");
+  CHECK(value_of(recipe, "--epochs") == "10");
+  for (const ChosenFlag& flag : recipe.flags) CHECK_MESSAGE(!flag.why.empty(), flag.name);
+
+  facts.validation = false;  // nothing is split yet
+  recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--split") == "0.7/0.15/0.15");
+  CHECK(value_of(recipe, "--stratify") == "given");
+  facts.images = 200;
+  recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--split") == "0.8/0.2/0");
+  CHECK(value_of(recipe, "--batch-size") == "8");  // 160 images to train with: 20 updates
+  CHECK(value_of(recipe, "--epochs") == "30");
+  facts.split = Shares{0.5, 0.5, 0};
+  recipe = finetune_recipe(facts, {"split", "weights"});
+  for (const char* given : {"--split", "--stratify", "--weights"})
+    CHECK_MESSAGE(value_of(recipe, given) == "none", given);
+
+  facts = {.images = 100'000, .validation = true, .model_side = 300, .published = false};
+  facts.ranks = 2;
+  facts.largest_batch = [](int) { return 21; };
+  facts.speed = [](int side) { return 100. * 300 * 300 / side / side; };
+  recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--weights") == "none");
+  CHECK(value_of(recipe, "--epochs") == "5");
+  CHECK(value_of(recipe, "--batch-size") == "16");   // 32 of each rank do not fit
+  CHECK(value_of(recipe, "--image-size") == "224");  // 45 minutes; at 256 an hour
+  facts.side = 96;
+  facts.epochs = 2;
+  facts.batch = 4;
+  recipe = finetune_recipe(facts, {"image_size", "epochs", "batch_size"});
+  for (const char* given : {"--image-size", "--epochs", "--batch-size"})
+    CHECK_MESSAGE(value_of(recipe, given) == "none", given);
 }
 
 TEST_CASE("--lr-find tells the rate of the least smoothed loss, or that there is none") {

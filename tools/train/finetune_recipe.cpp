@@ -1,0 +1,176 @@
+#include "tools/train/finetune_recipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace engine {
+namespace {
+
+constexpr int kBatch = 64;         // images of an update in the comparison
+constexpr int kFewest = 8;         // images of a rank that still make sound batch statistics
+constexpr int64_t kSeen = 27'000;  // images that the comparison trained with, in all epochs
+constexpr int kMostEpochs = 30, kLeastEpochs = 5;
+constexpr int kSides[] = {300, 256, 224, 192, 160, 128};  // that are tried where time is short
+constexpr double kPatience = 3600;                        // seconds of a whole run
+constexpr int64_t kFewImages = 1000;                      // of which none are spared for a test
+
+std::string duration(double seconds) {
+  if (seconds < 90) return fmt::format("{:.0f} s", std::max(1., seconds));
+  if (seconds < 5400) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
+class Choice {
+ public:
+  Choice(const FinetuneFacts& facts, const std::set<std::string>& given)
+      : facts_(facts), given_(given) {}
+
+  FinetuneRecipe all() {
+    add("--model", facts_.model, "the recipe was compared with it");
+    weights();
+    split();
+    side();
+    batch();
+    epochs();
+    rates();
+    pictures();
+    waiting();
+    return std::move(recipe_);
+  }
+
+ private:
+  void add(std::string name, std::string value, std::string why) {
+    std::string key = name.substr(2, name.find('=') - 2);
+    std::ranges::replace(key, '-', '_');
+    if (!given_.contains(key))
+      recipe_.flags.push_back({std::move(name), std::move(value), std::move(why)});
+  }
+
+  void weights() {
+    if (facts_.published)
+      add("--weights", "imagenet", "published weights learn from far fewer images");
+    else if (!given_.contains("weights"))
+      recipe_.remarks.emplace_back(
+          "no weights of this model are published: it starts from random values, and needs more "
+          "images and epochs");
+  }
+
+  void split() {
+    images_ = facts_.images;
+    if (!facts_.part_of.empty())
+      recipe_.remarks.push_back(
+          fmt::format("this is a part of {}, which may be given instead", facts_.part_of));
+    if (facts_.split) {
+      images_ = share((*facts_.split)[0]);
+    } else if (facts_.validation) {
+      recipe_.remarks.emplace_back(
+          facts_.test ? "val decides which epoch is the best, test is scored once, by its weights"
+                      : "val decides which epoch is the best, so its score is a little too good; "
+                        "images in test would be scored once");
+    } else if (facts_.test) {
+      images_ = share(0.8);  // engine train draws a fifth
+      recipe_.remarks.emplace_back("a fifth of train is drawn to validate, test is scored once");
+    } else if (facts_.images < kFewImages) {
+      add_split("0.8/0.2/0", 0.8, "to train and to validate; too few to spare some for a test");
+    } else {
+      add_split("0.7/0.15/0.15", 0.7, "to train, to choose the best epoch, and to score once");
+    }
+  }
+
+  void add_split(const char* shares, double train, const char* why) {
+    images_ = share(train);
+    add("--split", shares, why);
+    add("--stratify", "", "each class in these shares");
+  }
+
+  int64_t share(double part) const {
+    return std::max<int64_t>(1, std::llround(double(facts_.images) * part));
+  }
+
+  // Epochs that see about as many images as the comparison did.
+  int usual_epochs() const {
+    const auto epochs = static_cast<int>((kSeen + images_ / 2) / images_);
+    return std::clamp(epochs, kLeastEpochs, kMostEpochs);
+  }
+
+  double epoch_seconds(int side) const { return double(images_) / facts_.speed(side); }
+
+  void side() {
+    side_ = facts_.side.value_or(facts_.model_side);
+    if (facts_.side) return;
+    std::string why = "what the model was published for";
+    const int wanted = facts_.epochs.value_or(usual_epochs());
+    if (facts_.speed && epoch_seconds(side_) * wanted > kPatience) {
+      for (const int side : kSides) {
+        if (side >= facts_.model_side) continue;
+        side_ = side;
+        if (epoch_seconds(side) * wanted <= kPatience) break;
+      }
+      if (side_ < facts_.model_side)
+        why =
+            fmt::format("at the model's {} pixels {} epochs would take {} here", facts_.model_side,
+                        wanted, duration(epoch_seconds(facts_.model_side) * wanted));
+    }
+    add("--image-size", std::to_string(side_), why);
+  }
+
+  void batch() {
+    batch_ = facts_.batch.value_or(0);
+    if (facts_.batch) return;
+    int of_all = kBatch;
+    std::string why = "as in the comparison";
+    // A dozen updates per epoch, so that a small set is learnt, too.
+    while (of_all > kFewest && images_ / of_all < 12) of_all /= 2;
+    if (of_all < kBatch) why = fmt::format("{} images make few larger ones", images_);
+    batch_ = std::max(kFewest, of_all / facts_.ranks);
+    if (facts_.ranks > 1 && batch_ * facts_.ranks >= of_all)
+      why += fmt::format("; {} ranks share an update of {}", facts_.ranks, batch_ * facts_.ranks);
+    if (const int most = facts_.largest_batch(side_); most > 0 && most < batch_) {
+      batch_ = most >= 8 ? most / 8 * 8 : most;
+      why = fmt::format("memory holds {}", most);
+    }
+    add("--batch-size", std::to_string(batch_), why);
+  }
+
+  void epochs() {
+    epochs_ = facts_.epochs.value_or(usual_epochs());
+    if (facts_.epochs) return;
+    std::string why = fmt::format("{} images, each seen so often", images_);
+    if (facts_.speed && epoch_seconds(side_) * epochs_ > kPatience && epochs_ > kLeastEpochs) {
+      const auto fit = static_cast<int>(kPatience / epoch_seconds(side_));
+      epochs_ = std::clamp(fit, kLeastEpochs, epochs_);
+      why = fmt::format("more would take longer than {}", duration(kPatience));
+    }
+    add("--epochs", std::to_string(epochs_), why);
+  }
+
+  void rates() {}
+
+  void pictures() {}
+
+  void waiting() {
+    if (!facts_.speed) return;
+    const double epoch = epoch_seconds(side_);
+    std::string text = fmt::format("an epoch takes about {} here, all {} about {}", duration(epoch),
+                                   epochs_, duration(epoch * epochs_));
+    if (epoch * epochs_ > kPatience)
+      text += "; --model mobilenet_v2 takes about a fifth of that, and a GPU a hundredth";
+    recipe_.remarks.push_back(text);
+  }
+
+  const FinetuneFacts& facts_;
+  const std::set<std::string>& given_;
+  FinetuneRecipe recipe_;
+  int64_t images_ = 0;  // to train with
+  int side_ = 0, batch_ = 0, epochs_ = 0;
+};
+
+}  // namespace
+
+FinetuneRecipe finetune_recipe(const FinetuneFacts& facts, const std::set<std::string>& given) {
+  return Choice(facts, given).all();
+}
+
+}  // namespace engine
