@@ -39,9 +39,11 @@ inline Launches one_launch(std::string_view kernel, std::string shape, const Cos
   return launches;
 }
 
-// The launches of one step of the graph, in order; either list may be empty.
+// The launches of one step of the graph, in order; any list may be empty. `again` is the forward
+// without statistics, of a step whose output lean memory computes again before the backward that
+// reads it.
 struct StepExec {
-  Launches forward, backward;
+  Launches forward, backward, again;
 };
 
 // A launch in the order of a whole step. `step` is the index of its step in the graph, -1 outside

@@ -1,5 +1,7 @@
 #include "engine/plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -11,7 +13,6 @@ namespace engine {
 
 namespace {
 
-constexpr size_t kAlignment = 256;  // bytes; what cudaMalloc gives and what vector loads want
 constexpr int64_t kParameterAlignment = kUpdateBlock;  // Reals
 
 template <class I>
@@ -71,48 +72,15 @@ std::vector<Bucket> make_buckets(const Graph& graph, const ParameterLayout& layo
   return buckets;
 }
 
-// ---------------------------------------------------------------- lifetimes and offsets
-
-// A piece of the arena and when it is in use: the forward of step i is time i, its backward is time
-// 2·steps − 1 − i.
-struct Tenant {
-  Range* range;
-  int from = std::numeric_limits<int>::max(), to = -1;  // both inclusive
-  void use(int time) { from = std::min(from, time), to = std::max(to, time); }
-};
-
-// Places the largest first, each at the lowest offset that is free for its whole life.
-size_t assign_offsets(std::vector<Tenant>& tenants) {
-  std::erase_if(tenants, [](const Tenant& t) { return t.range->bytes == 0 || t.to < 0; });
-  std::stable_sort(tenants.begin(), tenants.end(), [](const Tenant& a, const Tenant& b) {
-    return a.range->bytes > b.range->bytes;
-  });
-  size_t peak = 0;
-  std::vector<const Tenant*> neighbours;
-  for (size_t i = 0; i < tenants.size(); ++i) {
-    Tenant& t = tenants[i];
-    neighbours.clear();
-    for (size_t j = 0; j < i; ++j)
-      if (tenants[j].from <= t.to && t.from <= tenants[j].to) neighbours.push_back(&tenants[j]);
-    std::sort(neighbours.begin(), neighbours.end(),
-              [](const Tenant* a, const Tenant* b) { return a->range->offset < b->range->offset; });
-    size_t offset = 0;
-    for (const Tenant* n : neighbours) {
-      if (offset + t.range->bytes <= n->range->offset) break;
-      offset = std::max(offset, round_up(n->range->offset + n->range->bytes, kAlignment));
-    }
-    t.range->offset = offset;
-    peak = std::max(peak, offset + t.range->bytes);
-  }
-  return round_up(peak, kAlignment);
-}
-
 // ---------------------------------------------------------------- the plan, part by part
 
 class Planner {
  public:
   Planner(const Graph& graph, const PlanOptions& options)
-      : graph_(graph), options_(options), steps_(static_cast<int>(graph.steps.size())) {
+      : graph_(graph),
+        options_(options),
+        steps_(static_cast<int>(graph.steps.size())),
+        clock_{steps_} {
     plan_.options = options;
     plan_.layout = lay_out_parameters(graph);
     plan_.buckets = make_buckets(graph, plan_.layout, options.bucket_elements);
@@ -136,8 +104,8 @@ class Planner {
   }
 
  private:
-  int backward_of(int step) const { return 2 * steps_ - 1 - step; }
-  int last_time() const { return 2 * steps_; }
+  using StepScratch = std::array<Tenant, 4>;
+
   bool training() const { return options_.training; }
   bool wants_gradient(int buffer) const {
     return buffer != graph_.image.buffer || options_.input_gradient;
@@ -196,11 +164,13 @@ class Planner {
   }
 
   void place() {
-    std::vector<Tenant> tenants;
-    place_buffers(tenants);
-    place_gates(tenants);
-    place_scratch(tenants);
-    plan_.activations = assign_offsets(tenants);
+    live_buffers();
+    live_gates();
+    live_scratch();
+    if (training() && options_.memory == MemoryUse::lean)
+      plan_.recomputed = recompute(recomputable(), bytes_in_use(tenants(), clock_), clock_);
+    std::vector<Tenant> all = tenants();
+    plan_.activations = assign_offsets(all);
     for (size_t b = 0; b < plan_.grad.size(); ++b) plan_.grad[b] = plan_.grad[shared_gradient_[b]];
   }
 
@@ -209,36 +179,35 @@ class Planner {
            storage_size(options_.precision);
   }
 
-  void place_buffers(std::vector<Tenant>& tenants) {
-    std::vector<Tenant> data, grad;
+  // The data have a life in the forward and another one in the backward.
+  void live_buffers() {
     for (size_t b = 0; b < graph_.buffers.size(); ++b) {
       plan_.data[b].bytes = bytes_of(graph_.buffers[b]);
-      data.push_back({&plan_.data[b]});
-      grad.push_back({&plan_.grad[b]});
+      data_.push_back({&plan_.data[b]});
+      grad_.push_back({&plan_.grad[b]});
       const int producer = std::max(0, first_producer_[b]);
-      data[b].use(producer);
+      data_[b].life.use(clock_.forward(producer));
       if (training() && (graph_.buffers[b].normed || plan_.gated_by[b]))
-        data[b].use(backward_of(producer));
+        data_[b].again.use(clock_.backward(producer));
     }
     for (int i = 0; i < steps_; ++i) {
       const bool add = std::holds_alternative<Add>(graph_.steps[i]);
       for (const Operand& o : operands_of(graph_.steps[i])) {
-        data[o.at.buffer].use(i);
+        data_[o.at.buffer].life.use(clock_.forward(i));
         if (!training()) continue;
-        if (!add || !o.plain()) data[o.at.buffer].use(backward_of(i));
+        if (!add || !o.plain()) data_[o.at.buffer].again.use(clock_.backward(i));
         if (!wants_gradient(o.at.buffer)) continue;
         const int shared = shared_gradient_[o.at.buffer], producer = first_producer_[o.at.buffer];
         plan_.grad[shared].bytes = bytes_of(graph_.buffers[shared]);
-        grad[shared].use(std::holds_alternative<Loss>(graph_.steps[i]) ? i : backward_of(i));
-        grad[shared].use(producer < 0 ? last_time() : backward_of(producer));
+        const bool loss = std::holds_alternative<Loss>(graph_.steps[i]);
+        grad_[shared].life.use(loss ? clock_.forward(i) : clock_.backward(i));
+        grad_[shared].life.use(producer < 0 ? clock_.end() : clock_.backward(producer));
       }
     }
-    data[graph_.logits.buffer].use(last_time());  // read after the step
-    tenants.insert(tenants.end(), data.begin(), data.end());
-    tenants.insert(tenants.end(), grad.begin(), grad.end());
+    data_[graph_.logits.buffer].again.use(clock_.end());  // read after the step
   }
 
-  void place_gates(std::vector<Tenant>& tenants) {
+  void live_gates() {
     for (int i = 0; i < steps_; ++i) {
       const auto* se = std::get_if<SqueezeExcite>(&graph_.steps[i]);
       if (!se) continue;
@@ -246,10 +215,10 @@ class Planner {
       range.bytes =
           gate_elements(graph_.gates[se->gate], options_.batch) * real_size(options_.precision);
       Tenant tenant{&range};
-      tenant.use(i);
-      tenant.use(training() ? backward_of(first_producer_[se->in.at.buffer])
-                            : last_reader(se->gate));
-      tenants.push_back(tenant);
+      tenant.life.use(clock_.forward(i));
+      tenant.life.use(training() ? clock_.backward(first_producer_[se->in.at.buffer])
+                                 : clock_.forward(last_reader(se->gate)));
+      gates_.push_back(tenant);
     }
   }
 
@@ -261,33 +230,86 @@ class Planner {
     return last;
   }
 
-  void place_scratch(std::vector<Tenant>& tenants) {
-    const FormOptions options{.batch = options_.batch,
-                              .precision = options_.precision,
-                              .backend = options_.backend,
-                              .conv = options_.conv,
-                              .limits = options_.limits};
-    const auto place = [&](ScratchPlan& plan, const Scratch& scratch, int time) {
+  FormOptions form_options() const {
+    return {.batch = options_.batch,
+            .precision = options_.precision,
+            .backend = options_.backend,
+            .conv = options_.conv,
+            .limits = options_.limits};
+  }
+
+  void live_scratch() {
+    const auto live = [](ScratchPlan& plan, const Scratch& scratch, int time) {
       plan = {.operand = {0, scratch.operand},
               .output = {0, scratch.output},
               .weight = {0, scratch.weight},
               .partials = {0, scratch.partials}};
-      for (Range* range : {&plan.operand, &plan.output, &plan.weight, &plan.partials})
-        tenants.push_back({range, time, time});
+      const Life life{time, time};
+      return StepScratch{{{&plan.operand, life},
+                          {&plan.output, life},
+                          {&plan.weight, life},
+                          {&plan.partials, life}}};
     };
+    const FormOptions options = form_options();
     for (int i = 0; i < steps_; ++i) {
       const StepNeeds n = needs(graph_, graph_.steps[i], options);
-      place(plan_.steps[i].forward, n.forward, i);
-      if (training()) place(plan_.steps[i].backward, n.backward, backward_of(i));
+      StepPlan& step = plan_.steps[i];
+      forward_scratch_.push_back(live(step.forward, n.forward, clock_.forward(i)));
+      const Scratch backward = training() ? n.backward : Scratch{};
+      backward_scratch_.push_back(live(step.backward, backward, clock_.backward(i)));
     }
+  }
+
+  // The operand is there when an output is computed again: the backward of the same convolution
+  // reads it later.
+  std::vector<Recomputable> recomputable() {
+    std::vector<Recomputable> outputs;
+    for (int i = 0; i < steps_; ++i) {
+      const auto* conv = std::get_if<Conv>(&graph_.steps[i]);
+      if (!conv || conv->out.buffer == graph_.logits.buffer) continue;
+      const int buffer = conv->out.buffer;
+      const bool whole = conv->out.channels() == graph_.buffers[buffer].channels;
+      if (!whole || plan_.data[buffer].bytes == 0 || data_[buffer].again.empty()) continue;
+      const Candidate first = candidates(graph_, *conv, Direction::forward, form_options()).front();
+      Recomputable output{.step = i,
+                          .buffer = buffer,
+                          .operand = conv->in.at.buffer,
+                          .moved = first.cost.bytes,
+                          .data = &data_[buffer]};
+      for (size_t k = 0; k < output.scratch.size(); ++k)
+        output.scratch[k] = &forward_scratch_[i][k];
+      outputs.push_back(output);
+    }
+    return outputs;
+  }
+
+  // All, with one life for data that are kept.
+  std::vector<Tenant> tenants() const {
+    std::vector<Tenant> all;
+    for (const Tenant& data : data_) all.push_back(data.joined());
+    for (const Recomputation& again : plan_.recomputed) {
+      const int buffer = output_of(graph_.steps[again.step])->buffer;
+      all[buffer] = data_[buffer];
+    }
+    all.insert(all.end(), grad_.begin(), grad_.end());
+    all.insert(all.end(), gates_.begin(), gates_.end());
+    for (int i = 0; i < steps_; ++i) {
+      all.insert(all.end(), forward_scratch_[i].begin(), forward_scratch_[i].end());
+      all.insert(all.end(), backward_scratch_[i].begin(), backward_scratch_[i].end());
+    }
+    return all;
   }
 
   const Graph& graph_;
   PlanOptions options_;
   int steps_;
+  StepClock clock_;
   Plan plan_;
   std::vector<int> shared_gradient_;  // per buffer: the buffer whose gradient memory it uses
   std::vector<int> first_producer_;   // per buffer: -1 for the image
+  std::vector<Tenant> data_, grad_;   // per buffer
+  std::vector<Tenant> gates_;
+  std::vector<StepScratch> forward_scratch_, backward_scratch_;  // per step
 };
 
 }  // namespace
@@ -328,6 +350,20 @@ int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& u
     (fit ? fits : too_large) = options.batch;
   }
   return fits;
+}
+
+std::string what_fits(const Graph& graph, PlanOptions options, const UpdateMemory& update,
+                      size_t bytes, size_t beside) {
+  const size_t room = bytes > beside ? bytes - beside : 0;
+  const auto largest = [&] { return largest_batch(graph, options, update, room); };
+  std::string text = fmt::format("the largest batch that fits is {}", largest());
+  if (options.memory == MemoryUse::lean || !options.training) return text;
+  options.memory = MemoryUse::lean;
+  const size_t needed = make_plan(graph, options).totals(graph, update).sum();
+  text +=
+      fmt::format("; with --memory lean it needs {:.0f} MiB, ", double(needed + beside) / 1048576);
+  return text + (needed <= room ? "which fits"
+                                : fmt::format("and the largest batch that fits is {}", largest()));
 }
 
 Plan::Totals Plan::totals(const Graph& graph, const UpdateMemory& update) const {

@@ -4,16 +4,16 @@
 
 #include <array>
 #include <cstddef>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/graph.h"
+#include "engine/lifetimes.h"
 #include "engine/needs.h"
+#include "engine/recompute.h"
 
 namespace engine {
-
-struct Range {
-  size_t offset = 0, bytes = 0;  // bytes 0: absent
-};
 
 // What a step's backward does to the gradient of one operand.
 enum class GradientWrite {
@@ -38,9 +38,19 @@ struct Bucket {
   int after_step = 0;               // index in Graph::steps
 };
 
+// What stays in memory from the forward to the backward: all that the backward reads or, lean, less
+// than that; the outputs of some convolutions are then computed again, which leaves the same bits.
+enum class MemoryUse { fast, lean };
+
+// As --memory spells it.
+constexpr std::string_view name_of(MemoryUse memory) {
+  return memory == MemoryUse::lean ? "lean" : "fast";
+}
+
 struct PlanOptions {
   int batch = 1;
   bool training = true;
+  MemoryUse memory = MemoryUse::fast;
   bool frozen_norms = false;    // train on the running statistics, which then stand still
   bool input_gradient = false;  // tests only
   Precision precision = Precision::fp32;
@@ -78,8 +88,9 @@ struct Plan {
   std::vector<Range> gate;               // per gate; learned ones only
   std::vector<const Operand*> gated_by;  // per buffer: its learned-gated operand, or null
   std::vector<StepPlan> steps;
-  std::vector<Bucket> buckets;  // in the order in which they become ready
-  size_t activations = 0;       // bytes of the arena
+  std::vector<Recomputation> recomputed;  // in the order in which they run; lean memory only
+  std::vector<Bucket> buckets;            // in the order in which they become ready
+  size_t activations = 0;                 // bytes of the arena
 
   // Bytes of the whole session: what the arenas allocate.
   struct Totals {
@@ -100,5 +111,10 @@ Plan make_plan(const Graph& graph, const PlanOptions& options);
 // The largest batch below options.batch whose totals fit into `bytes`; 0: none does.
 int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
                   size_t bytes);
+
+// What to say where a training does not fit into `bytes`, of which `beside` are for something else:
+// the largest batch that does, and what lean memory would make of it.
+std::string what_fits(const Graph& graph, PlanOptions options, const UpdateMemory& update,
+                      size_t bytes, size_t beside = 0);
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 // address.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -51,6 +52,10 @@ class Program {
   // Norms read the statistics of this very batch; else their running values, which have no
   // gradient.
   bool batch_statistics() const { return training() && !plan.options.frozen_norms; }
+  // The output of that step is computed again in the backward.
+  bool recomputed(int step) const {
+    return std::ranges::find(plan.recomputed, step, &Recomputation::step) != plan.recomputed.end();
+  }
 
   InputView images() const;
   TargetView targets() const;  // plain in evaluation
@@ -59,6 +64,9 @@ class Program {
   OperandView<T> operand(const Operand& o) const;
   template <class T>
   SliceView<T> output(const Slice& s) const;
+  // The same place without statistics: they are there when the output is computed again.
+  template <class T>
+  SliceView<T> output_again(const Slice& s) const;
   template <class T>
   GradientView<T> gradient(const Slice& s) const;
   // Where operand `which` of step `step` takes its gradient. A learned-gated operand has no sums of
@@ -179,6 +187,13 @@ SliceView<T> Program::output(const Slice& s) const {
           .pitch = b.channels,
           .mean = statistics ? channel<R>(mean, s) : nullptr,
           .var = statistics ? channel<R>(var, s) : nullptr};
+}
+
+template <class T>
+SliceView<T> Program::output_again(const Slice& s) const {
+  SliceView<T> view = output<T>(s);
+  view.mean = view.var = nullptr;
+  return view;
 }
 
 template <class T>

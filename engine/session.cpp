@@ -49,11 +49,9 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
     const auto biggest = std::max_element(
         programs_.begin(), programs_.end(),
         [](const auto& a, const auto& b) { return a->plan.activations < b->plan.activations; });
-    fail(Failure::memory,
-         "batch {} at {} needs {:.0f} MiB, {:.0f} MiB are free; the largest batch that fits is {}",
-         capacity_, name_of(options_.precision), double(needed) / 1048576, double(free) / 1048576,
-         largest_batch(graph_, (*biggest)->plan.options, update_memory(),
-                       free > inputs ? free - inputs : 0));
+    fail(Failure::memory, "batch {} at {} needs {:.0f} MiB, {:.0f} MiB are free; {}", capacity_,
+         name_of(options_.precision), double(needed) / 1048576, double(free) / 1048576,
+         what_fits(graph_, (*biggest)->plan.options, update_memory(), free, inputs));
   }
   memory_ = ArenaMemory(backend_, graph_, layout_, largest,
                         {.capacity = capacity_,
@@ -71,6 +69,7 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
 PlanOptions Session::plan_options(const ProgramSpec& spec) const {
   return {.batch = spec.batch,
           .training = spec.mode != Mode::evaluate,
+          .memory = options_.memory,
           .frozen_norms = options_.frozen_norms,
           .input_gradient = options_.input_gradient,
           .precision = options_.precision,
@@ -196,7 +195,11 @@ std::vector<OrderedLaunch> Session::order_of(const Running& r) const {
   const bool beside = backend_.info().kind == BackendKind::cuda;
   size_t bucket = 0;
   for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
-    if (i < steps && (i >= first_backward_ || mode == Mode::gradients)) put(p.steps[i].backward, i);
+    if (i < steps && (i >= first_backward_ || mode == Mode::gradients)) {
+      for (const Recomputation& again : r.plan.recomputed)
+        if (again.before == i) put(p.steps[again.step].again, again.step);
+      put(p.steps[i].backward, i);
+    }
     for (; bucket < r.plan.buckets.size() && r.plan.buckets[bucket].after_step == i; ++bucket) {
       if (mode == Mode::accumulate) continue;
       if (mode == Mode::train && options_.accumulates) put(p.add_accumulated[bucket]);

@@ -36,6 +36,7 @@ struct SessionOptions {
   std::vector<ProgramSpec> programs;  // what will be run: the arena is sized for them
   Precision precision = Precision::fp32;
   ConvForm conv = ConvForm::automatic;
+  MemoryUse memory = MemoryUse::fast;  // of training
   bool deterministic = false;
   bool frozen_norms = false;
   bool input_gradient = false;

@@ -60,6 +60,12 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
   exec.forward = one_launch(forward.name, shape, forward.cost, std::move(work.forward));
   if (program.training())
     exec.backward = one_launch(backward.name, shape, backward.cost, std::move(work.backward));
+  if (program.recomputed(index)) {
+    ConvViews again = c;
+    again.out = program.output_again<float>(conv.out);
+    work = prepare_form(forward.form, threads, Workspace(program, conv.name), false, again);
+    exec.again = one_launch(forward.name, shape, forward.cost, std::move(work.forward));
+  }
   return exec;
 }
 

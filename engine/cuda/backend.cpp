@@ -236,6 +236,7 @@ Prepared CudaBackend::prepare(const Program& program, const PrepareOptions& opti
   for (size_t i = 0; i < prepared.steps.size(); ++i) {
     name_after(name_of(steps[i]), prepared.steps[i].forward);
     name_after(name_of(steps[i]) + ", backward", prepared.steps[i].backward);
+    name_after(name_of(steps[i]) + ", again", prepared.steps[i].again);
   }
   gpu_.algorithms.end();
   return prepared;

@@ -37,6 +37,7 @@ std::string form_key(const Layer<T>& l, Direction direction) {
 // chosen before, where nothing is timed.
 struct Choice {
   std::vector<std::string> names;
+  std::vector<Form> forms;
   std::vector<Launches> launches;
 };
 
@@ -48,6 +49,7 @@ Choice prepare_candidates(Cuda& gpu, const Layer<T>& l, Direction direction,
     auto launches = prepare_form(gpu, l, c.form, direction);
     if (!launches) return;
     choice.names.emplace_back(c.name);
+    choice.forms.push_back(c.form);
     choice.launches.push_back(std::move(*launches));
   };
   const bool timed = gpu.algorithms.timed();
@@ -58,8 +60,13 @@ Choice prepare_candidates(Cuda& gpu, const Layer<T>& l, Direction direction,
   return choice;
 }
 
+struct Chosen {
+  Form form;
+  Launches launches;
+};
+
 template <class T>
-Launches prepare_direction(Cuda& gpu, const Layer<T>& l, Direction direction) {
+Chosen prepare_direction(Cuda& gpu, const Layer<T>& l, Direction direction) {
   const PlanOptions& plan = l.program.plan.options;
   const std::vector<Candidate> all = candidates(l.program.graph, l.conv, direction,
                                                 {.batch = plan.batch,
@@ -73,14 +80,26 @@ Launches prepare_direction(Cuda& gpu, const Layer<T>& l, Direction direction) {
   require(!choice.names.empty(), Failure::internal,
           "no form of its {} can be prepared: {}, in {} MiB of workspace", name_of(direction),
           names_of(all), workspace(l.program).bytes >> 20);
-  if (choice.names.size() == 1) return std::move(choice.launches.front());
+  const auto take = [&](size_t i) {
+    return Chosen{choice.forms[i], std::move(choice.launches[i])};
+  };
+  if (choice.names.size() == 1) return take(0);
   const size_t chosen = gpu.algorithms.choose(key, choice.names, [&](size_t i) {
     enqueue(choice.launches[i]);
     return cudaPeekAtLastError() == cudaSuccess;
   });
   require(chosen < choice.names.size(), Failure::internal, "no form of its {} runs: {}",
           name_of(direction), names_of(all));
-  return std::move(choice.launches[chosen]);
+  return take(chosen);
+}
+
+// The chosen form once more, with the algorithms that it took, so that the bits are the same.
+template <class T>
+Launches prepare_again(Cuda& gpu, Layer<T> layer, Form form) {
+  layer.out = layer.program.template output_again<T>(layer.conv.out);
+  auto launches = prepare_form(gpu, layer, form, Direction::forward);
+  require(launches.has_value(), Failure::internal, "its forward cannot be prepared a second time");
+  return std::move(*launches);
 }
 
 }  // namespace
@@ -89,8 +108,11 @@ StepExec prepare(Cuda& gpu, const Program& program, int index, const Conv& conv)
   return visit_storage(program.precision(), [&]<class T>() {
     const Layer<T> layer(program, index, conv);
     StepExec exec;
-    exec.forward = prepare_direction(gpu, layer, Direction::forward);
-    if (program.training()) exec.backward = prepare_direction(gpu, layer, Direction::backward);
+    Chosen forward = prepare_direction(gpu, layer, Direction::forward);
+    exec.forward = std::move(forward.launches);
+    if (program.training())
+      exec.backward = prepare_direction(gpu, layer, Direction::backward).launches;
+    if (program.recomputed(index)) exec.again = prepare_again(gpu, layer, forward.form);
     return exec;
   });
 }

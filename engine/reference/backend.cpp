@@ -33,11 +33,15 @@ StepExec prepare(const Program& program, int index, const Conv& conv) {
   const std::string shape =
       fmt::format("{} to {} {}", text_of(in), out.channels, text_of(conv.window));
   StepExec exec;
-  exec.forward = one_launch("convolve", shape, cost_of(program, conv, Direction::forward), [=] {
-    reference::store_output(
-        out, reference::convolve(reference::load_operand(in), weight, in, out, window, depthwise),
-        bias);
-  });
+  const auto forward = [&](const SliceView<T>& y) {
+    return one_launch("convolve", shape, cost_of(program, conv, Direction::forward), [=] {
+      reference::store_output(
+          y, reference::convolve(reference::load_operand(in), weight, in, y, window, depthwise),
+          bias);
+    });
+  };
+  exec.forward = forward(out);
+  if (program.recomputed(index)) exec.again = forward(program.output_again<T>(conv.out));
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(conv.out);
   const auto sink = program.sink<T>(index, 0, conv.in);

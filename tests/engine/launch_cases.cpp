@@ -32,11 +32,15 @@ std::vector<int> forward_order(const Graph& graph) {
   return steps;
 }
 
-// The loss has no backward: its forward writes the gradient of the logits.
-std::vector<int> training_order(const Graph& graph) {
+// The loss has no backward: its forward writes the gradient of the logits. What lean memory
+// computes again comes ahead of the backward that reads it.
+std::vector<int> training_order(const Graph& graph, const Plan& plan) {
   std::vector<int> steps = forward_order(graph);
-  for (int i = static_cast<int>(graph.steps.size()) - 1; i >= 0; --i)
+  for (int i = static_cast<int>(graph.steps.size()) - 1; i >= 0; --i) {
+    for (const Recomputation& again : plan.recomputed)
+      if (again.before == i && again.step != i) steps.push_back(again.step);
     if (!std::holds_alternative<Loss>(graph.steps[i])) steps.push_back(i);
+  }
   return steps;
 }
 
@@ -62,8 +66,8 @@ std::map<std::string, std::vector<std::byte>> bits_of(const Session& session) {
 }
 
 // The parameters of a step and its batch stay on the device after train(), so the launches take the
-// same step again from the state before it.
-void check_by_hand(Session& session) {
+// same step again from the state before it. Returns what the step left.
+std::map<std::string, std::vector<std::byte>> check_by_hand(Session& session) {
   const Buffer& image = session.graph().buffers[session.graph().image.buffer];
   const auto images = random_bytes(size_t{kBatch} * image.height * image.width * image.channels, 2);
   const auto labels = random_labels(kBatch, kClasses, 3);
@@ -82,6 +86,24 @@ void check_by_hand(Session& session) {
   CHECK(bits_of(session) == trained);
   CHECK(trained != before);
   CHECK(session.result(step).loss == loss);
+  return trained;
+}
+
+std::map<std::string, std::vector<std::byte>> check_session(const std::string& name,
+                                                            Backend& backend, MemoryUse memory) {
+  Session session(model(name), backend,
+                  {.programs = {{kBatch, Mode::train}, {kBatch, Mode::evaluate}},
+                   .memory = memory,
+                   .deterministic = true,
+                   .seed = 5});
+  const auto training = session.launches(kBatch, Mode::train),
+             evaluation = session.launches(kBatch, Mode::evaluate);
+  check_described(training);
+  check_described(evaluation);
+  CHECK(steps_of(training) == training_order(session.graph(), session.plan()));
+  CHECK(steps_of(evaluation) == forward_order(session.graph()));
+  CHECK(session.plan().recomputed.empty() == (memory == MemoryUse::fast));
+  return check_by_hand(session);
 }
 
 }  // namespace
@@ -89,17 +111,8 @@ void check_by_hand(Session& session) {
 void check_launches(Backend& backend) {
   for (const char* name : {"mnist_cnn", "efficientnet_b0", "densenet121"}) {
     CAPTURE(name);
-    Session session(model(name), backend,
-                    {.programs = {{kBatch, Mode::train}, {kBatch, Mode::evaluate}},
-                     .deterministic = true,
-                     .seed = 5});
-    const auto training = session.launches(kBatch, Mode::train),
-               evaluation = session.launches(kBatch, Mode::evaluate);
-    check_described(training);
-    check_described(evaluation);
-    CHECK(steps_of(training) == training_order(session.graph()));
-    CHECK(steps_of(evaluation) == forward_order(session.graph()));
-    check_by_hand(session);
+    const auto fast = check_session(name, backend, MemoryUse::fast);
+    CHECK(check_session(name, backend, MemoryUse::lean) == fast);
   }
 }
 

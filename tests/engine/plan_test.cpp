@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "engine/error.h"
 #include "models/models.h"
@@ -35,11 +36,16 @@ class Lifetimes {
   std::vector<Life> derive() {
     if (graph_.image.buffer != kNone) touch_data(graph_.image.buffer, 0);
     for (int i = 0; i < steps_; ++i) forward(i, i);
-    if (plan_.options.training)
-      for (int i = steps_ - 1; i >= 0; --i) backward(i, 2 * steps_ - 1 - i);
-    touch_data(graph_.logits.buffer, 2 * steps_);
+    int time = steps_;
+    for (int i = steps_ - 1; plan_.options.training && i >= 0; --i) {
+      for (const Recomputation& again : plan_.recomputed)
+        if (again.before == i) recompute(again.step, time);
+      backward(i, time + 1);
+      time += 2;
+    }
+    touch_data(graph_.logits.buffer, time);
     if (plan_.options.training && plan_.options.input_gradient)
-      touch_grad(graph_.image.buffer, 2 * steps_);
+      touch_grad(graph_.image.buffer, time);
     std::vector<Life> lives;
     for (auto& [key, life] : lives_) lives.push_back(life);
     return lives;
@@ -51,9 +57,30 @@ class Lifetimes {
     const auto [it, fresh] = lives_.try_emplace(name, Life{name, range, time, time});
     it->second.to = time;
   }
+  // What is computed again has two lives, and is there only once it is.
   void touch_data(int buffer, int time) {
     REQUIRE(plan_.data[buffer].bytes > 0);
-    touch("data " + graph_.buffers[buffer].name + std::to_string(buffer), plan_.data[buffer], time);
+    const std::string name = graph_.buffers[buffer].name + std::to_string(buffer);
+    const bool again = time >= steps_ && is_recomputed(buffer);
+    if (again) CHECK_MESSAGE(there_again_.contains(buffer), name << " is read too early");
+    touch((again ? "data again " : "data ") + name, plan_.data[buffer], time);
+  }
+  bool is_recomputed(int buffer) const {
+    return std::ranges::any_of(plan_.recomputed, [&](const Recomputation& again) {
+      return output_of(graph_.steps[again.step])->buffer == buffer;
+    });
+  }
+  // A convolution, which leaves the whole buffer, in its forward's scratch.
+  void recompute(int i, int time) {
+    const auto* conv = std::get_if<Conv>(&graph_.steps[i]);
+    REQUIRE(conv);
+    CHECK(conv->out.channels() == graph_.buffers[conv->out.buffer].channels);
+    CHECK_FALSE(there_again_.contains(conv->out.buffer));
+    touch_data(conv->in.at.buffer, time);
+    touch_gate(conv->in.gate, time);
+    there_again_.insert(conv->out.buffer);
+    touch_data(conv->out.buffer, time);
+    touch_scratch(plan_.steps[i].forward, time);
   }
   // Gradients that share memory on purpose are one tenant.
   void touch_grad(int buffer, int time) {
@@ -120,6 +147,7 @@ class Lifetimes {
   const Plan& plan_;
   int steps_;
   std::map<std::string, Life> lives_;
+  std::set<int> there_again_;  // buffers
 };
 
 bool disjoint(const Range& a, const Range& b) {
@@ -129,7 +157,7 @@ bool disjoint(const Range& a, const Range& b) {
 void check_memory(const Graph& graph, const Plan& plan, const std::string& what) {
   const std::vector<Life> lives = Lifetimes(graph, plan).derive();
   size_t sum = 0, overlaps = 0;
-  std::vector<size_t> live(2 * graph.steps.size() + 1);
+  std::vector<size_t> live(3 * graph.steps.size() + 1);
   for (size_t i = 0; i < lives.size(); ++i) {
     const Life& a = lives[i];
     CHECK_MESSAGE(a.range.offset % 256 == 0, what << ": " << a.name);
@@ -252,15 +280,22 @@ void check_layout(const Graph& graph, const ParameterLayout& layout) {
   CHECK(layout.channels >= layout.channel_at.back() + graph.buffers.back().channels);
 }
 
-void check_plan(const Graph& graph, PlanOptions options, const std::string& what) {
-  for (bool training : {true, false}) {
-    options.training = training;
-    const Plan plan = make_plan(graph, options);
-    check_memory(graph, plan, what);
-    check_layout(graph, plan.layout);
-    check_buckets(graph, plan, what);
-    if (training) check_writes(graph, plan, what);
-  }
+// Returns how many outputs lean memory computes again.
+int check_plan(const Graph& graph, PlanOptions options, const std::string& what) {
+  int recomputed = 0;
+  for (const bool training : {true, false})
+    for (const MemoryUse memory : {MemoryUse::fast, MemoryUse::lean}) {
+      options.training = training;
+      options.memory = memory;
+      const Plan plan = make_plan(graph, options);
+      check_memory(graph, plan, what);
+      check_layout(graph, plan.layout);
+      check_buckets(graph, plan, what);
+      if (training) check_writes(graph, plan, what);
+      if (!training || memory == MemoryUse::fast) CHECK(plan.recomputed.empty());
+      recomputed += static_cast<int>(plan.recomputed.size());
+    }
+  return recomputed;
 }
 
 constexpr struct {
@@ -296,19 +331,21 @@ TEST_CASE("plans of every model keep their promises") {
 }
 
 TEST_CASE("plans of random graphs keep their promises") {
+  int recomputed = 0;
   for (int seed = 0; seed < 300; ++seed) {
     const Graph graph = random_graph(seed);
     const auto& kind = kKinds[seed % std::size(kKinds)];
-    check_plan(graph,
-               {.batch = 1 + seed % 5,
-                .frozen_norms = seed % 7 == 0,
-                .input_gradient = seed % 2 == 0,
-                .precision = kind.precision,
-                .backend = kind.backend,
-                .conv = kind.conv,
-                .bucket_elements = 1 + seed % 700},
-               fmt::format("random graph {}", seed));
+    recomputed += check_plan(graph,
+                             {.batch = 1 + seed % 5,
+                              .frozen_norms = seed % 7 == 0,
+                              .input_gradient = seed % 2 == 0,
+                              .precision = kind.precision,
+                              .backend = kind.backend,
+                              .conv = kind.conv,
+                              .bucket_elements = 1 + seed % 700},
+                             fmt::format("random graph {}", seed));
   }
+  CHECK(recomputed >= 100);
 }
 
 // Runs the same graphs: a wrong lifetime, writer or alias shows in the gradients, since the
@@ -318,9 +355,13 @@ TEST_CASE("random graphs give the same gradients whatever the plan") {
     const Graph graph = random_graph(seed);
     const StepOutcome wide = run_reference(graph, 2);
     const auto backend = make_reference_backend({.precision = Precision::fp32});
-    const Worst w =
-        compare(run_step(graph, 2, *backend, {.precision = Precision::fp32}), wide, 0.1);
+    SessionOptions options{.precision = Precision::fp32};
+    const StepOutcome fast = run_step(graph, 2, *backend, options);
+    const Worst w = compare(fast, wide, 0.1);
     CHECK_MESSAGE(w.error <= 1e-4, "random graph " << seed << ": " << w.name << " " << w.error);
+    options.memory = MemoryUse::lean;
+    const StepOutcome lean = run_step(graph, 2, *backend, options);
+    CHECK_MESSAGE(lean.values == fast.values, "random graph " << seed << " in lean memory");
   }
 }
 

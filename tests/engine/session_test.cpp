@@ -184,6 +184,31 @@ TEST_CASE("a resumed training continues to the bit") {
   }
 }
 
+TEST_CASE("a training may change its use of memory where it is resumed, and be inspected") {
+  SessionOptions options{.seed = 3};
+  Run fast(options), whole(options);
+  options.memory = MemoryUse::lean;
+  Run lean(options);
+  REQUIRE(whole.session.plan().recomputed.empty());
+  REQUIRE_FALSE(lean.session.plan().recomputed.empty());
+  CHECK(lean.session.allocated_bytes() < whole.session.allocated_bytes());
+  whole.train(0, 7);
+  fast.train(0, 2);
+  const auto go_on = [](Run& from, Run& to) {
+    to.session.load(from.session.state());
+    to.session.load_optimizer_state(from.session.optimizer_state());
+  };
+  go_on(fast, lean);
+  lean.train(2, 4);
+  const Inspection inspection = lean.session.inspect(
+      small_data(4, 4).batch(), {.epoch = 0, .position = 16, .learning_rate = 0.01}, Mode::train);
+  CHECK_FALSE(inspection.first.has_value());
+  go_on(lean, fast);
+  fast.train(5, 7);
+  CHECK(equal(fast.session.state(), whole.session.state()));
+  CHECK(equal(fast.session.optimizer_state(), whole.session.optimizer_state()));
+}
+
 TEST_CASE("evaluation leaves no trace in a training") {
   Run with, without;
   with.train(0, 3);

@@ -264,4 +264,20 @@ void check_synced_ranks_in_16_bits(int ranks, Precision precision, double factor
   CHECK(shared <= factor * rounding);
 }
 
+void check_lean_memory(int ranks, Precision precision, const MakeBackend& make_backend) {
+  int recomputed = 0;
+  for (auto& [name, training] : cases_of(ranks, precision))
+    for (const bool shared : {false, true}) {
+      training.options.sync_norms = shared;
+      training.options.memory = MemoryUse::fast;
+      const Trained fast = train_split(training, make_backend);
+      training.options.memory = MemoryUse::lean;
+      CHECK_MESSAGE(train_split(training, make_backend) == fast, name << " in lean memory");
+      const Plan plan = make_plan(training.graph,
+                                  {.batch = 3, .memory = MemoryUse::lean, .precision = precision});
+      recomputed += static_cast<int>(plan.recomputed.size());
+    }
+  CHECK(recomputed > 0);
+}
+
 }  // namespace engine::test

@@ -38,4 +38,8 @@ void check_synced_ranks_in_16_bits(int ranks, Precision precision, double factor
                                    const MakeBackend& make_backend,
                                    const MakeBackend& make_exact_backend);
 
+// CHECKs that these trainings end in the same bits with lean memory as with fast, whether the ranks
+// share statistics or not.
+void check_lean_memory(int ranks, Precision precision, const MakeBackend& make_backend);
+
 }  // namespace engine::test

@@ -31,6 +31,10 @@ TEST_CASE("ranks that share statistics train as one in float") {
   check_synced_ranks(3, Precision::fp32, 1e-5, reference_in(Precision::fp32));
 }
 
+TEST_CASE("ranks end in the same bits with lean memory as with fast") {
+  check_lean_memory(2, Precision::fp32, reference_in(Precision::fp32));
+}
+
 // 1, 2, 3 on one rank, nothing on the second, 7 and 8 on the third.
 TEST_CASE("the statistics of ranks merge to those of all images") {
   double values[] = {3, 2, 2. / 3, 0, 0, 0, 2, 7.5, 0.25};

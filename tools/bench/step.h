@@ -27,6 +27,7 @@ struct StepBench {
   int steps = 50, warmup = 10;
   bool train = true;  // else evaluation, which returns the logits to the host
   ConvForm conv = ConvForm::automatic;
+  MemoryUse memory = MemoryUse::fast;  // of training
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;
   Exchange exchange;

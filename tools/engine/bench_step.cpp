@@ -40,6 +40,7 @@ struct BenchStepOptions : DeviceOptions {
     v("--steps N", bench.steps, "measured, each from result to result", Within{1, 100'000});
     v("--warmup N", bench.warmup, "before, not measured", Within{0, 100'000});
     visit_device(v);
+    visit_memory(v, bench.memory);
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
     v("--ranks N", ranks, "data-parallel ranks on the CPU", Within{1, 1024});
     visit_exchange(v, bench.exchange);
@@ -100,6 +101,7 @@ nlohmann::ordered_json to_json(const Measured& m) {
                                  {"precision", name_of(m.ranks.precision)},
                                  {"phase", m.bench.train ? "train" : "eval"},
                                  {"conv", name_of(m.bench.conv)},
+                                 {"memory", name_of(m.bench.memory)},
                                  {"image_size", m.bench.image_size},
                                  {"classes", m.bench.classes},
                                  {"ranks", m.ranks.count()},

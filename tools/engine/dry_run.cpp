@@ -48,6 +48,7 @@ std::string time_estimate(const TrainConfig& c, const Ranks& ranks, const Work& 
                   .steps = ranks.kind == BackendKind::cuda ? 20 : 2,
                   .warmup = ranks.kind == BackendKind::cuda ? 10 : 1,
                   .conv = c.conv,
+                  .memory = c.memory,
                   .deterministic = c.deterministic,
                   .workspace = c.workspace};
   const StepTimes train = measure_step(bench, ranks);

@@ -36,6 +36,7 @@ struct ProfileOptions : DeviceOptions {
       "measure nothing: run the launches of the steps one by one, each layer in an NVTX range, for "
       "nsys (a captured graph would hide the ranges)");
     visit_device(v);
+    visit_memory(v, bench.memory);
     v("--gpus LIST", gpus, "how many GPUs, or which: 2, or 0,3");
     v("--ranks N", ranks, "data-parallel ranks on the CPU", Within{1, 1024});
     visit_exchange(v, bench.exchange);

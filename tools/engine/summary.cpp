@@ -26,6 +26,7 @@ struct SummaryOptions {
   int classes = 1000, batch = 0, image_size = 0, workspace = 256;
   BackendKind device = BackendKind::cuda;
   ConvForm conv = ConvForm::automatic;
+  MemoryUse memory = MemoryUse::fast;
   bool layers = false, shapes = false, json = false;
 
   void visit(auto& v) {
@@ -37,6 +38,7 @@ struct SummaryOptions {
     v("--precision P", precision, "of the plan");
     v("--device NAME", device, "of the plan; nothing is asked of it", kBackends);
     v("--conv FORM", conv, "of the plan", kConvForms);
+    visit_memory(v, memory);
     v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536});
     v("--layers", layers, "one line per step");
     v("--shapes", shapes, "one line per distinct shape of a step, with the forms of convolutions");
@@ -106,6 +108,7 @@ int summary(const Command& command) {
       g.parameters.size() + g.norms.size(), double(multiply_accumulates(g)) / 1e9);
   if (o.batch > 0) {
     const Plan plan = make_plan(g, {.batch = o.batch,
+                                    .memory = o.memory,
                                     .precision = forms.precision,
                                     .backend = o.device,
                                     .conv = o.conv,
@@ -113,6 +116,13 @@ int summary(const Command& command) {
     const Plan::Totals t = plan.totals(g, {.moments = OptimizerConfig{}.moments()});
     text += fmt::format("training with batch {} in {}:\n", o.batch, o.precision);
     text += memory_table(t);
+    if (o.memory == MemoryUse::lean) {
+      double moved = 0;
+      for (const Recomputation& again : plan.recomputed) moved += again.moved;
+      text += fmt::format("lean: {} outputs are computed again, which moves {:.1f} MiB\n",
+                          plan.recomputed.size(), moved / 0x1p20);
+      json["recomputed"] = {{"outputs", plan.recomputed.size()}, {"moved_mib", moved / 0x1p20}};
+    }
     for (const auto& [name, bytes] : memory_rows(t)) json["memory_mib"][name] = mib(bytes);
     json["memory_mib"]["total"] = mib(t.sum());
   }

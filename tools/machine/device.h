@@ -22,6 +22,16 @@ inline constexpr Choice<ConvForm> kConvForms[] = {
     {name_of(ConvForm::automatic), ConvForm::automatic},
     {name_of(ConvForm::fused), ConvForm::fused},
     {name_of(ConvForm::library), ConvForm::library}};
+inline constexpr Choice<MemoryUse> kMemoryUses[] = {{name_of(MemoryUse::fast), MemoryUse::fast},
+                                                    {name_of(MemoryUse::lean), MemoryUse::lean}};
+
+// Of the verbs that train.
+void visit_memory(auto& v, MemoryUse& memory) {
+  v("--memory USE", memory,
+    "lean: the outputs of some convolutions are computed again instead of kept; it takes less "
+    "memory and longer steps, and leaves the same bits",
+    kMemoryUses, kMayChange);
+}
 
 // Whether the ranks of a command are threads of one process or processes of their own.
 enum class RankLaunch { thread, process };

@@ -117,6 +117,7 @@ StudyFacts facts_of(const Study& study, const std::vector<std::string>& hardware
                             {"steps", study.steps},
                             {"warmup", study.warmup},
                             {"conv", std::string(name_of(study.conv))},
+                            {"memory", std::string(name_of(study.memory))},
                             {"workspace", study.workspace},
                             {"deterministic", study.deterministic}};
   facts.fingerprint = print_json(fingerprint);

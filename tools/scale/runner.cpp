@@ -137,6 +137,7 @@ StepBench StudyRunner::bench_of(const Configuration& c) const {
                   .steps = study_.steps,
                   .warmup = study_.warmup,
                   .conv = study_.conv,
+                  .memory = study_.memory,
                   .deterministic = study_.deterministic,
                   .workspace = size_t(study_.workspace) << 20,
                   .independent = c.scaling == Scaling::independent,
@@ -168,6 +169,7 @@ size_t StudyRunner::needed_bytes(const Configuration& c) const {
   const StepBench bench = bench_of(c);
   const Graph graph = graph_of(bench);
   return make_plan(graph, {.batch = c.batch,
+                           .memory = bench.memory,
                            .precision = parse_precision(c.precision),
                            .backend = joined_.kind,
                            .conv = bench.conv,

@@ -121,6 +121,7 @@ Study study_of(const StudyFlags& given, const StudyMachine& machine) {
   s.classes = choose(&StudyFlags::classes, 0);
   s.workspace = given.workspace;
   s.conv = given.conv;
+  s.memory = given.memory;
   s.independent = given.independent;
   s.deterministic = given.deterministic;
   s.epoch_images = given.epoch_images;

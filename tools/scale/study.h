@@ -30,6 +30,7 @@ struct StudyFlags {
   std::optional<int> threads_per_rank, repeats, steps, warmup, image_size, classes;
   Device device = Device::automatic;
   ConvForm conv = ConvForm::automatic;
+  MemoryUse memory = MemoryUse::fast;
   bool independent = false, deterministic = false;
   int workspace = 256;
   int64_t epoch_images = 0;
@@ -69,6 +70,7 @@ struct StudyFlags {
       kDevices);
     v("--conv FORM", conv, "convolutions: fused kernels, library calls, or the faster of both",
       kConvForms);
+    visit_memory(v, memory);
     v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536});
     v("--deterministic", deterministic, "the same algorithms in every run");
   }
@@ -86,6 +88,7 @@ struct Study {
   int image_size = 0, classes = 0;  // 0: the model's
   int workspace = 256;
   ConvForm conv = ConvForm::automatic;
+  MemoryUse memory = MemoryUse::fast;
   bool deterministic = false;
   int64_t epoch_images = 0;  // 0: not known
 

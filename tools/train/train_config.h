@@ -59,6 +59,7 @@ struct TrainConfig {
   LossConfig loss;
   Precision precision = Precision::fp32;
   ConvForm conv = ConvForm::automatic;
+  MemoryUse memory = MemoryUse::fast;
   bool deterministic = false;
   size_t workspace = size_t{256} << 20;  // bytes
   float loss_scale = 65536;

@@ -97,6 +97,7 @@ struct TrainOptions : DataOptions,
     visit_augment(v);
     visit_preprocess(v);
     visit_device(v);
+    visit_memory(v, config.memory);
     visit_ranks(v);
     visit_exchange(v, config.exchange);
   }

@@ -30,6 +30,7 @@ SessionOptions session_options(const TrainShared& shared, const Graph& graph,
   const Share share = share_of(communicator);
   SessionOptions o{.precision = c.precision,
                    .conv = c.conv,
+                   .memory = c.memory,
                    .deterministic = c.deterministic,
                    .frozen_norms = c.frozen_norms,
                    .workspace = c.workspace,

@@ -24,6 +24,7 @@ Graph training_graph(const TrainConfig& c, const TrainingData& data, int image_s
 PlanOptions plan_options(const TrainConfig& c, BackendKind kind, int batch) {
   return {.batch = batch,
           .training = true,
+          .memory = c.memory,
           .frozen_norms = c.frozen_norms,
           .precision = c.precision,
           .backend = kind,
@@ -99,10 +100,9 @@ void check_memory(const TrainConfig& c, const TrainingData& data, const Ranks& r
                memory = memory_of_rank(ranks);
   if (needed <= memory) return;
   fail(Failure::memory,
-       "batch {} at {} pixels needs {:.0f} MiB for each rank, which has {:.0f} MiB; the largest "
-       "batch that fits is {}",
-       c.batch, c.preprocess.crop, double(needed) / 1048576, double(memory) / 1048576,
-       largest_batch(graph, options, update_memory(c), memory));
+       "batch {} at {} pixels needs {:.0f} MiB for each rank, which has {:.0f} MiB; {}", c.batch,
+       c.preprocess.crop, double(needed) / 1048576, double(memory) / 1048576,
+       what_fits(graph, options, update_memory(c), memory));
 }
 
 uint64_t bytes_beside_training(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {

@@ -21,3 +21,9 @@ TEST_CASE("ranks on the CPU that share statistics train as one") {
       return make_cpu_backend({.threads = 1, .communicator = communicator});
     });
 }
+
+TEST_CASE("ranks on the CPU end in the same bits with lean memory as with fast") {
+  check_lean_memory(2, Precision::fp32, [](const Communicator& communicator) {
+    return make_cpu_backend({.threads = 1, .communicator = communicator});
+  });
+}

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "models/models.h"
 #include "tests/engine/cuda/cuda_backend.h"
 #include "tests/engine/step_cases.h"
 #include "tests/support.h"
@@ -26,6 +27,23 @@ TEST_CASE("a deterministic step leaves the same bits again") {
     const StepOutcome a = run_step(graph, kSize.batch, *first, options);
     const StepOutcome b = run_step(graph, kSize.batch, *second, options);
     CHECK_MESSAGE((a.loss == b.loss && a.values == b.values), row.name);
+  }
+}
+
+TEST_CASE("lean memory leaves the bits of fast memory, whatever is timed") {
+  for (const Precision precision : {Precision::fp32, Precision::fp16, Precision::bf16}) {
+    const auto backend = cuda_backend(precision);
+    if (!backend) return;
+    for (const char* name : {"efficientnet_b0", "mobilenet_v2", "densenet121"})
+      for (const ConvForm conv : {ConvForm::automatic, ConvForm::fused, ConvForm::library}) {
+        const Graph graph = make_model(name, {.classes = 10, .height = 96, .width = 96});
+        SessionOptions options{.precision = precision, .conv = conv};
+        const StepOutcome fast = run_step(graph, 8, *backend, options);
+        options.memory = MemoryUse::lean;
+        const StepOutcome lean = run_step(graph, 8, *backend, options);
+        CHECK_MESSAGE(lean.values == fast.values,
+                      name << " in " << name_of(precision) << ", " << name_of(conv));
+      }
   }
 }
 

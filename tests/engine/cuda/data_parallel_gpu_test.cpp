@@ -127,6 +127,12 @@ TEST_CASE("two GPUs that share statistics train as one") {
                                   backends_in(Precision::fp32));
 }
 
+TEST_CASE("two GPUs end in the same bits with lean memory as with fast") {
+  if (!has_two_gpus()) return;
+  for (Precision precision : {Precision::fp32, Precision::fp16})
+    check_lean_memory(2, precision, backends_in(precision));
+}
+
 // Two shares and their sum are rounded, by at most half a unit in the last place each; shares may
 // be larger than their sum.
 TEST_CASE("gradients travel in 16 bits") {

@@ -206,6 +206,20 @@ TEST_CASE("a dry run says what a training needs and leaves nothing behind") {
     CHECK_MESSAGE(plan.out.find(part) != std::string::npos, part << " in " << plan.out);
 }
 
+TEST_CASE("a summary tells what lean memory saves and what it moves") {
+  const std::string summary = "summary --model mobilenet_v2 --batch-size 32 ";
+  const auto total = [&](const std::string& memory) {
+    const Outcome outcome = engine_cli(summary + "--json --memory " + memory);
+    CHECK(outcome.code == 0);
+    const auto json = parse_json<nlohmann::json>(outcome.out);
+    CHECK(json.contains("recomputed") == (memory == "lean"));
+    return json.at("memory_mib").at("total").get<double>();
+  };
+  CHECK(total("lean") < 0.9 * total("fast"));
+  CHECK(mentions(engine_cli(summary + "--memory lean").out, "outputs are computed again"));
+  CHECK(!mentions(engine_cli(summary).out, "computed again"));
+}
+
 TEST_CASE("the range test writes its losses, and tells no rate where they did not fall") {
   const TemporaryFolder folder;
   const std::string set = folder.path() / "set", out = folder.path() / "run";

@@ -135,6 +135,7 @@ TEST_CASE("what does not fit, and weights of another shape, are told before imag
   CHECK(plan.code == 6);
   CHECK(mentions(plan.out, "memory per rank"));
   CHECK(mentions(plan.err, "does not fit: batch 30 at 4096 pixels needs"));
+  CHECK(mentions(plan.err, "; with --memory lean it needs"));
 
   TensorFile file;
   file.tensors["features.0.0.weight"] = Tensor(DType::f32, {3, 3});
