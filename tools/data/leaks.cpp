@@ -6,7 +6,9 @@
 
 #include "engine/error.h"
 #include "io/data/groups.h"
+#include "io/data/pack.h"
 #include "io/files/atomic_file.h"
+#include "io/images/decode.h"
 #include "tools/cli/terminal.h"
 
 namespace engine {
@@ -34,6 +36,20 @@ Copies::const_iterator contradiction(std::span<const NamedSet> parts, const Copi
   return std::ranges::find_if(copies, [&](const Copy& copy) {
     return class_at(parts, copy) != class_at(parts, copies.front());
   });
+}
+
+// Why the image cannot be read; empty if it can.
+std::string fault_of(const Dataset& set, size_t i) {
+  if (!set.images.empty()) return "";
+  const std::string& path = set.samples[i].path;
+  if (set.pack) return set.pack->record(set.records[i]).readable() ? "" : path;
+  try {
+    read_image(path, 1);
+    return "";
+  } catch (const Error& error) {
+    if (error.kind != Failure::data) throw;
+    return error.what();
+  }
 }
 
 std::string counted(size_t count, const char* one, const char* several) {
@@ -86,6 +102,20 @@ std::vector<std::string> describe(const Leaks& leaks, std::span<const NamedSet> 
                                 place(parts, first.back())));
   }
   return lines;
+}
+
+void require_readable(std::span<const NamedSet> parts) {
+  for (const NamedSet& part : parts) {
+    std::string first;
+    const size_t images = part.data->samples.size();
+    for (size_t i = 0; i < images; ++i) {
+      const std::string fault = fault_of(*part.data, i);
+      if (fault.empty()) break;
+      if (i == 0) first = fault;
+      require(i + 1 < images, Failure::data, "{}: none of its {} images can be read, the first: {}",
+              part.name, images, first);
+    }
+  }
 }
 
 void check_leaks(const Leaks& leaks, const ImageSetOptions& options) {

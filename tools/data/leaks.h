@@ -1,5 +1,5 @@
-// What would make the scores of a run false: images or groups that several of its parts share, and
-// copies of an image with several labels.
+// What would make the scores of a run false, or impossible: images or groups that several of its
+// parts share, copies of an image with several labels, parts of which nothing can be read.
 #pragma once
 
 #include <filesystem>
@@ -17,6 +17,10 @@ struct NamedSet {
   const Dataset* data = nullptr;
 };
 std::vector<NamedSet> parts_of(const TrainingData& data);
+
+// Error(data) if a part has images and none of them can be read. Where there is no pack, which
+// knows, images are read until one can be.
+void require_readable(std::span<const NamedSet> parts);
 
 struct Leaks {
   std::vector<Copies> images;     // the same bytes in several parts

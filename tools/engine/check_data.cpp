@@ -210,6 +210,7 @@ std::vector<std::string> obstacles_of(const Sets& sets, const Findings& findings
     }
   };
   ask([&] { check_leaks(leaks, o); });
+  const std::vector<NamedSet> parts = sets.parts();
   for (size_t s = 0; s < findings.size(); ++s) {
     std::vector<uint32_t> unreadable;
     for (uint32_t i = 0; i < findings[s].size(); ++i)
@@ -221,6 +222,8 @@ std::vector<std::string> obstacles_of(const Sets& sets, const Findings& findings
                       sets.names[s], findings[s].size(), unreadable.size()));
     else if (sets.names[s] == "train")
       ask([&] { require_readable_classes(sets.data[s], unreadable); });
+    else
+      ask([&] { require_readable(std::span(parts).subspan(s, 1)); });
   }
   return obstacles;
 }

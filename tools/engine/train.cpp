@@ -168,6 +168,7 @@ void prepare_images(TrainShared& shared, const TrainOptions& o, const CacheLimit
   shared.identity.images = image_digests(shared.data);
   if (shared.checkpoint) compare_images(shared);
   require_readable_classes(shared.data.train, unreadable_in_pack(shared.data.train));
+  require_readable(parts_of(shared.data));
   report_leaks(parts_of(shared.data), o, {.threads = limits.threads, .stop = limits.stop},
                shared.run.path());
 }

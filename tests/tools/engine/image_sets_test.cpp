@@ -222,6 +222,19 @@ TEST_CASE("--on-bad-image skip names unreadable images of every part; a class ne
   const std::string check = fmt::format("check-data {} ", set.root.string());
   CHECK(engine_cli(check).code == 8);
   CHECK(engine_cli(check + "--on-bad-image skip").code == 0);
+  const fs::path val = set.root / "val", kept = set.folder.path() / "kept";
+  fs::copy(val, kept, fs::copy_options::recursive);
+  for (const char* name : {"a/0.png", "a/1.png", "b/1.png"}) write_text(val / name, "");
+  for (const char* cache : {"none", "ram"}) {
+    const Outcome outcome = train("unseen", cache);
+    CHECK(outcome.code == 3);
+    CHECK(mentions(outcome.err, "val: none of its 4 images can be read"));
+    CHECK_FALSE(mentions(outcome.err, "epoch 1/1"));
+    fs::remove_all(set.path("unseen"));
+  }
+  CHECK(engine_cli(check + "--on-bad-image skip").code == 8);
+  fs::remove_all(val);
+  fs::rename(kept, val);
   for (int i = 0; i < 4; ++i) write_text(set.root / fmt::format("train/b/{}.png", i), "");
   const std::string lost = "class \"b\": none of its 4 images can be read";
   for (const char* cache : {"none", "ram"}) {
