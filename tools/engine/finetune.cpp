@@ -10,6 +10,7 @@
 #include "io/data/likely_folder.h"
 #include "io/files/bytes.h"
 #include "io/images/inspect.h"
+#include "io/weights/manifest.h"
 #include "models/models.h"
 #include "tools/bench/model_facts.h"
 #include "tools/bench/step.h"
