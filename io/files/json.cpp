@@ -80,7 +80,7 @@ Json parse_json(std::string_view text, Failure kind, std::string_view what) {
   require(json_depth(text) <= kDeepestJson, kind, "{}: nests deeper than {}", what, kDeepestJson);
   try {
     return Json::parse(text);
-  } catch (const typename Json::parse_error& problem) {
+  } catch (const typename Json::exception& problem) {  // also of numbers that no double holds
     fail(kind, "{}: {}", what, problem.what());
   }
 }

@@ -395,8 +395,8 @@ TEST_CASE("a manifest that is not well-formed is an error") {
   const fs::path path = folder.path() / "manifest.json";
   write_bytes(path, std::string(200'000, '['));
   CHECK(contains(weights_error(path, [&] { read_manifest(path); }), "nests deeper than 16"));
-  for (const char* bytes :
-       {"", "{}", R"({"models":{},"files":[{"model":"a"}]})", R"({"models":{},"files":[{}]})"}) {
+  for (const char* bytes : {"", "{}", R"({"models":{},"files":[{"model":"a"}]})",
+                            R"({"models":{},"files":[{}]})", "[1e999]"}) {
     write_bytes(path, bytes);
     CHECK_FALSE(weights_error(path, [&] { read_manifest(path); }).empty());
   }

@@ -152,9 +152,11 @@ TEST_CASE("a model computes with the epsilon of its weights and writes it") {
     CHECK_THROWS_WITH_AS(epsilon_after(usual, text), doctest::Contains("no epsilon"), Error);
 }
 
-TEST_CASE("metadata that nests is refused before it is parsed") {
+TEST_CASE("metadata that nests is refused before it is parsed, as are numbers beyond double") {
   CHECK(names_from_json(R"(["a","[[[[[[[[[[[[[[[[[[[["])", "f").size() == 2);
   const std::string deep(200'000, '[');
   CHECK_THROWS_WITH_AS(names_from_json(deep, "f"), doctest::Contains("no JSON array"), Error);
   CHECK_THROWS_WITH_AS(preprocess_from_json(deep), doctest::Contains("nests deeper"), Error);
+  CHECK_THROWS_WITH_AS(preprocess_from_json("[1e999]"), doctest::Contains("number overflow"),
+                       Error);
 }
