@@ -197,7 +197,8 @@ void normalise_names(TensorFile& file, std::string_view model) {
 
 void use_timm_names(TensorFile& file) {
   const bool efficientnet = file.tensors.contains("features.1.0.block.0.0.weight");
-  const bool v2 = efficientnet && !file.tensors.contains("features.1.0.block.1.fc1.weight");
+  const bool v2 = file.tensors.contains("features.2.0.block.1.0.weight") &&
+                  !file.tensors.contains("features.2.0.block.2.fc1.weight");
   const int v2_stages = file.tensors.contains("features.8.0.weight") ? 7 : 6;
   if (v2 || (efficientnet && features_of(file) >= kFeaturesOfB5))
     file.metadata.try_emplace(kNormEpsilon, kTorchvisionEpsilonOfB5);

@@ -213,6 +213,10 @@ TEST_CASE("a file keeps the epsilon of its norms through either kind of names") 
     normalise_names(file, "efficientnet_b5");
     CHECK(file.metadata.at(kNormEpsilon) == (features >= 2048 ? "0.001" : "1e-05"));
   }
+  TensorFile v2 = named({"features.1.0.block.0.0.weight", "features.2.0.block.1.0.weight"});
+  use_timm_names(v2);
+  CHECK(v2.tensors.contains("blocks.1.0.conv_pwl.weight"));
+  CHECK(v2.metadata.at(kNormEpsilon) == "0.001");
 }
 
 TEST_CASE("prefixes that make two names equal are refused") {
