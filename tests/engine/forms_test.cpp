@@ -280,8 +280,8 @@ TEST_CASE("a batch without images needs nothing, whatever the model's forms") {
   for (const char* name : {"efficientnet_b0", "densenet121", "mobilenet_v2"})
     for (const Precision precision : {Precision::fp32, Precision::fp16}) {
       const Graph graph = make_model(name, {.classes = 10, .height = 64, .width = 64});
-      const Plan plan = make_plan(
-          graph, {.batch = 0, .precision = precision, .training = true, .backend = kCuda.backend});
+      const Plan plan =
+          make_plan(graph, {.batch = 0, .precision = precision, .backend = kCuda.backend});
       CHECK(plan.activations == 0);
       for (const StepPlan& step : plan.steps) {
         CHECK(step.forward.weight.bytes == 0);
