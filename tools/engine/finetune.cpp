@@ -44,14 +44,14 @@ constexpr char kHelp[] =
 
 usage: engine finetune DIR [--flag value]...
 
-  DIR   one folder of images per class, in DIR/train and DIR/val, perhaps DIR/test;
-        or in DIR itself, which is then split at random
+  DIR   a folder of images for each class, in DIR/train and DIR/val, perhaps
+        DIR/test; or in DIR itself, which is then split at random
 
-It chooses weights, image size, batch, epochs, learning rates and augmentation by
-the images and the device, tells each choice with its reason, prints the command
-engine train … that does the same, and does it. Every flag of engine train may be
-given and is then not chosen: engine help train lists them. With --dry-run it
-tells the choices, memory and time, and trains nothing.
+It chooses weights, image size, batch, epochs, learning rates and augmentation
+by the images and the device, tells each choice with its reason, prints the
+command engine train that does the same, and does it. Every flag of engine train
+may be given and is then not chosen: engine help train lists them. With
+--dry-run it tells the choices, memory and time, and trains nothing.
 )";
 
 // ---------------------------------------------------------------- what is there

@@ -8,7 +8,7 @@
 namespace engine {
 namespace {
 
-constexpr int kBatch = 64;         // images of an update in the comparison
+constexpr int kBatch = 32;         // images of an update in the comparison
 constexpr int kFewest = 8;         // images of a rank that still make sound batch statistics
 constexpr int64_t kSeen = 27'000;  // images that the comparison trained with, in all epochs
 constexpr int kMostEpochs = 30, kLeastEpochs = 5;
@@ -35,7 +35,6 @@ class Choice {
     batch();
     epochs();
     rates();
-    pictures();
     waiting();
     return std::move(recipe_);
   }
@@ -95,23 +94,36 @@ class Choice {
     return std::clamp(epochs, kLeastEpochs, kMostEpochs);
   }
 
+  int of_all() const { return batch_ * facts_.ranks; }  // images of an update
+
   double epoch_seconds(int side) const { return double(images_) / facts_.speed(side); }
 
+  // The model's, or that of images that are smaller, which would only be enlarged.
+  int usual_side() const {
+    constexpr int kLeast = 64, kMultiple = 32;
+    const int own = (facts_.image_side + kMultiple - 1) / kMultiple * kMultiple;
+    return facts_.image_side > 0 ? std::min(facts_.model_side, std::max(own, kLeast))
+                                 : facts_.model_side;
+  }
+
   void side() {
-    side_ = facts_.side.value_or(facts_.model_side);
+    side_ = facts_.side.value_or(usual_side());
     if (facts_.side) return;
-    std::string why = "what the model was published for";
-    const int wanted = facts_.epochs.value_or(usual_epochs());
-    if (facts_.speed && epoch_seconds(side_) * wanted > kPatience) {
+    std::string why =
+        side_ < facts_.model_side
+            ? fmt::format("the images have {} pixels, the model's {} would only enlarge them",
+                          facts_.image_side, facts_.model_side)
+            : "what the model was published for";
+    const int wanted = facts_.epochs.value_or(usual_epochs()), whole = side_;
+    if (facts_.speed && epoch_seconds(whole) * wanted > kPatience) {
       for (const int side : kSides) {
-        if (side >= facts_.model_side) continue;
+        if (side >= whole) continue;
         side_ = side;
         if (epoch_seconds(side) * wanted <= kPatience) break;
       }
-      if (side_ < facts_.model_side)
-        why =
-            fmt::format("at the model's {} pixels {} epochs would take {} here", facts_.model_side,
-                        wanted, duration(epoch_seconds(facts_.model_side) * wanted));
+      if (side_ < whole)
+        why = fmt::format("at {} pixels {} epochs would take {} here", whole, wanted,
+                          duration(epoch_seconds(whole) * wanted));
     }
     add("--image-size", std::to_string(side_), why);
   }
@@ -146,9 +158,25 @@ class Choice {
     add("--epochs", std::to_string(epochs_), why);
   }
 
-  void rates() {}
+  // An average over an eighth of the updates: over more it would keep too much of the start.
+  double average() const {
+    const double updates = double(epochs_) * std::ceil(double(images_) / of_all());
+    return std::clamp(1 - 8 / updates, 0.5, 0.9998);
+  }
 
-  void pictures() {}
+  void rates() {
+    add("--optimizer", "adamw", "the weights decay apart from the gradients");
+    add("--weight-decay", "0.05", "as in the comparison");
+    add("--decay-all=false", "", "norms and biases do not decay");
+    add("--lr", "0.001", "as in the comparison");
+    add("--schedule", "cosine", "small last updates make the end of a run its best");
+    add("--schedule-by", "step", "the rate falls with each update");
+    if (epochs_ >= 3)
+      add("--warmup-epochs", "1", "a new head's first errors would spoil the layers below");
+    add("--label-smoothing", "0.1", "few images are not learnt by heart");
+    add("--ema", fmt::format("{:.4g}", average()),
+        "averages of the weights over an eighth of the run");
+  }
 
   void waiting() {
     if (!facts_.speed) return;
@@ -156,7 +184,7 @@ class Choice {
     std::string text = fmt::format("an epoch takes about {} here, all {} about {}", duration(epoch),
                                    epochs_, duration(epoch * epochs_));
     if (epoch * epochs_ > kPatience)
-      text += "; --model mobilenet_v2 takes about a fifth of that, and a GPU a hundredth";
+      text += "; --model mobilenet_v2 takes a fraction of that, and so does a GPU";
     recipe_.remarks.push_back(text);
   }
 

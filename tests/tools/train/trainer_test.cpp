@@ -94,7 +94,13 @@ TEST_CASE("what engine finetune chooses follows from the images, the device and 
   CHECK(value_of(recipe, "--weights") == "imagenet");
   CHECK(value_of(recipe, "--split") == "none");
   CHECK(value_of(recipe, "--image-size") == "300");
-  CHECK(value_of(recipe, "--batch-size") == "64");
+  CHECK(value_of(recipe, "--batch-size") == "32");
+  CHECK(value_of(recipe, "--warmup-epochs") == "1");
+  CHECK(value_of(recipe, "--ema") == "0.9905");  // 840 updates
+  facts.image_side = 210;
+  CHECK(value_of(finetune_recipe(facts, {}), "--image-size") == "224");
+  facts.image_side = 28;
+  CHECK(value_of(finetune_recipe(facts, {}), "--image-size") == "64");
   CHECK(value_of(recipe, "--epochs") == "10");
   for (const ChosenFlag& flag : recipe.flags) CHECK_MESSAGE(!flag.why.empty(), flag.name);
 
@@ -114,12 +120,12 @@ TEST_CASE("what engine finetune chooses follows from the images, the device and 
 
   facts = {.images = 100'000, .validation = true, .model_side = 300, .published = false};
   facts.ranks = 2;
-  facts.largest_batch = [](int) { return 21; };
+  facts.largest_batch = [](int) { return 13; };
   facts.speed = [](int side) { return 100. * 300 * 300 / side / side; };
   recipe = finetune_recipe(facts, {});
   CHECK(value_of(recipe, "--weights") == "none");
   CHECK(value_of(recipe, "--epochs") == "5");
-  CHECK(value_of(recipe, "--batch-size") == "16");   // 32 of each rank do not fit
+  CHECK(value_of(recipe, "--batch-size") == "8");    // 16 of each rank do not fit
   CHECK(value_of(recipe, "--image-size") == "224");  // 45 minutes; at 256 an hour
   facts.side = 96;
   facts.epochs = 2;
