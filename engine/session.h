@@ -92,8 +92,8 @@ class Session {
   // Chooses algorithms and records every program that the options name; otherwise the first use
   // does.
   void prepare();
-  // Other rules from the next step on, of which none may be under way: what was frozen learns, or the
-  // reverse. Programs are recorded again, their algorithms stay.
+  // Other rules from the next step on, of which none may be under way: what was frozen learns, or
+  // the reverse. Programs are recorded again, their algorithms stay.
   void set_rule(std::function<ParameterRule(const Parameter&)> rule);
   // Every launch of a step, in the order in which it runs them; they live as long as the session.
   std::span<const OrderedLaunch> launches(int batch, Mode mode);

@@ -2,9 +2,9 @@
 // dy(output)[o] · x(element e of the output's window), with dy made once for each output. A
 // persistent block holds its share of dW in registers over all of its tiles. While it multiplies
 // one, the image under the next is on its way to shared memory, and G and y of it to registers.
-// Products are over sixteen outputs: dy comes from a staged tile, transposed; of the window a thread
-// reads two elements at each of two neighbouring outputs and changes them round in registers, so
-// nothing of it is laid out anew.
+// Products are over sixteen outputs: dy comes from a staged tile, transposed; of the window a
+// thread reads two elements at each of two neighbouring outputs and changes them round in
+// registers, so nothing of it is laid out anew.
 // For each output it moves, in values of T, C' (G), C' more behind a norm (y), and twelve of the
 // image. Blocks leave their sums as rows, 4 bytes for each weight and unit, written and read.
 #include "kernels/gemm/source.cuh"

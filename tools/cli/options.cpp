@@ -455,30 +455,6 @@ std::optional<Config> read_config(std::span<const std::string> arguments) {
   return Config{yaml ? json_from_yaml(text, from) : text, from};
 }
 
-std::vector<FlagFacts> facts_of(const Flags& flags) {
-  std::vector<FlagFacts> all;
-  for (const Flag& flag : flags.list()) {
-    using Value = FlagFacts::Value;
-    FlagFacts facts{.names = flag.names,
-                    .placeholder = flag.placeholder,
-                    .help = flag.help + notes_of(flag),
-                    .positional = flag.positional(),
-                    .repeated = flag.takes_all()};
-    const auto* choices = std::get_if<Enumeration>(&flag.field);
-    const bool path = std::holds_alternative<std::filesystem::path*>(flag.field) ||
-                      std::holds_alternative<std::optional<std::filesystem::path>*>(flag.field) ||
-                      flag.takes_all();
-    if (choices) facts.choices = choices->names;
-    if (!flag.suggestions.empty()) facts.choices = flag.suggestions;
-    facts.value = !facts.choices.empty() ? Value::choice
-                  : flag.is_switch()     ? Value::none
-                  : path                 ? Value::path
-                                         : Value::other;
-    all.push_back(std::move(facts));
-  }
-  return all;
-}
-
 std::string to_json(const Flags& flags) {
   Json json = Json::object();
   for (const Flag& flag : flags.list()) json[flag.key()] = json_value(flag.field);

@@ -1,10 +1,11 @@
-// The text of --help.
+// The text of --help, and what else tells of flags.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <type_traits>
+#include <variant>
 
 #include "tools/cli/flag_text.h"
 #include "tools/cli/options.h"
@@ -135,6 +136,30 @@ std::string help_text(const Flags& flags, const Command& command) {
     body += help_line(flag, width);
   }
   return fmt::format("engine {}: {}\n\nusage: {}\n{}", command.verb, command.about, usage, body);
+}
+
+std::vector<FlagFacts> facts_of(const Flags& flags) {
+  std::vector<FlagFacts> all;
+  for (const Flag& flag : flags.list()) {
+    using Value = FlagFacts::Value;
+    FlagFacts facts{.names = flag.names,
+                    .placeholder = flag.placeholder,
+                    .help = flag.help + notes_of(flag),
+                    .positional = flag.positional(),
+                    .repeated = flag.takes_all()};
+    const auto* choices = std::get_if<Enumeration>(&flag.field);
+    const bool path = std::holds_alternative<std::filesystem::path*>(flag.field) ||
+                      std::holds_alternative<std::optional<std::filesystem::path>*>(flag.field) ||
+                      flag.takes_all();
+    if (choices) facts.choices = choices->names;
+    if (!flag.suggestions.empty()) facts.choices = flag.suggestions;
+    facts.value = !facts.choices.empty() ? Value::choice
+                  : flag.is_switch()     ? Value::none
+                  : path                 ? Value::path
+                                         : Value::other;
+    all.push_back(std::move(facts));
+  }
+  return all;
 }
 
 bool asks_for_help(const Command& command) {

@@ -28,7 +28,7 @@ constexpr Verb kVerbs[] = {
     {"eval", "what a weight file gets right on a data set, with intervals", eval},
     {"predict", "the class of each image", predict},
     {"summary", "layers, parameters and memory plan of a model", summary},
-    {"models", "the models: parameters, image size, published weights, accuracy", list_models},
+    {"models", "parameters, image sizes, published weights and accuracy", list_models},
     {"export", "a weight file as an ONNX model", export_model},
     {"parity", "training steps against what PyTorch recorded", parity},
     {"profile", "where the time of a training step goes, and what bounds it", profile},
