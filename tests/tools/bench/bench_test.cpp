@@ -56,7 +56,7 @@ class Faulty final : public Backend {
   int wrong_;
 };
 
-const PlanOptions kPlan{.batch = 2, .workspace = size_t{32} << 20};
+const PlanOptions kPlan{.batch = 2, .workspace = size_t{64} << 20};
 
 std::vector<int> all_steps(const Graph& graph) {
   std::vector<int> steps(graph.steps.size());
