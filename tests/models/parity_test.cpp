@@ -58,14 +58,16 @@ TEST_CASE("the reference in double agrees with PyTorch in double") {
   }
 }
 
-// The goldens have two images.
+// The goldens have two images. One model of each family; its larger ones have no other steps.
 TEST_CASE("two ranks with an image each agree with PyTorch's batch norm over both") {
-  for (const fs::path& file : goldens())
+  for (const char* model : {"efficientnet_b0", "densenet121", "mobilenet_v2", "resnet18"})
     test::run_ranks(2, [&](const Communicator& communicator) {
       const auto backend =
           make_reference_backend({.precision = Precision::fp64, .communicator = communicator});
       const ParityReport report = run_parity(
-          read_safetensors(file), *backend,
+          read_safetensors(fs::path(ENGINE_SOURCE_DIR "/tests/golden/parity") /
+                           (std::string(model) + ".safetensors")),
+          *backend,
           {.precision = Precision::fp64, .deterministic = true, .communicator = communicator});
       const std::string difference = first_difference(report, parity_limits(Precision::fp64));
       CHECK_MESSAGE(difference.empty(), report.model << ": " << difference);
