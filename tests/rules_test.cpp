@@ -128,6 +128,8 @@ const Rule kRules[] = {
     {"engine/mpi_module\\..*", "engine/[^/]*|engine/mpi/module\\.h", "fmt/.*"},
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h", "fmt/.*"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
+    // Pure functions of logits and labels.
+    {"engine/measures/.*", "engine/measures/[^/]*|engine/(error|rng)\\.h", "fmt/.*"},
     {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
@@ -162,16 +164,19 @@ const Rule kRules[] = {
      "opencv2/core/version\\.hpp|zlib\\.h|openssl/.*|png\\.h|gif_lib\\.h|tiffvers\\.h|webp/.*|"
      "ft2build\\.h|freetype/.*"},
     {"tools/data/.*", "tools/(cli|data)/.*|io/.*|engine/error\\.h", kText},
-    {"tools/score/.*", "tools/(cli|machine|data|score)/.*|io/.*|engine/[^/]*|models/.*", kText},
+    {"tools/score/.*", "tools/(cli|machine|data|score)/.*|io/.*|engine/(measures/)?[^/]*|models/.*",
+     kText},
     {"tools/bench/.*",
-     "tools/(cli|machine|bench)/.*|engine/[^/]*|engine/cuda/(bench|trace)\\.h|kernels/[^/]*|models/"
+     "tools/(cli|machine|bench)/.*|engine/(measures/)?[^/]*|engine/cuda/(bench|trace)\\.h|kernels/"
+     "[^/]*|models/"
      ".*|io/files/json\\.h",
      kText},
-    {"tools/train/.*", "tools/(cli|machine|data|score|train)/.*|io/.*|engine/[^/]*|models/.*",
-     kText},
+    {"tools/train/.*",
+     "tools/(cli|machine|data|score|train)/.*|io/.*|engine/(measures/)?[^/]*|models/.*", kText},
     {"tools/scale/.*",
-     "tools/(cli|machine|data|score|train|bench|scale)/.*|io/.*|engine/[^/]*|models/.*", kText},
-    {"tools/engine/.*", "tools/.*|io/.*|engine/[^/]*|models/.*", kText},
+     "tools/(cli|machine|data|score|train|bench|scale)/.*|io/.*|engine/(measures/)?[^/]*|models/.*",
+     kText},
+    {"tools/engine/.*", "tools/.*|io/.*|engine/(measures/)?[^/]*|models/.*", kText},
 };
 
 }  // namespace

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden/metrics.json: what scikit-learn says of recorded logits.
 
-The file has every measure of engine/metrics.h, engine/roc.h and engine/bootstrap.h. scikit-learn is
+The file has every measure of engine/measures/. scikit-learn is
 called with zero_division=0; macro averages are its default, over the classes that occur as label or
 prediction. Where it has no function (specificity, calibration error, bootstrap) the definition is
 written below, on top of what it does have.

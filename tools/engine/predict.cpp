@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
-#include "engine/metrics.h"
+#include "engine/measures/metrics.h"
 #include "io/files/csv.h"
 #include "io/files/json.h"
 #include "io/files/utf8.h"

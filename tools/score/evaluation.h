@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/metrics.h"
+#include "engine/measures/metrics.h"
 #include "engine/session.h"
 #include "io/data/loader.h"
 #include "tools/machine/device.h"

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "engine/roc.h"
+#include "engine/measures/roc.h"
 #include "io/files/atomic_file.h"
 #include "io/files/csv.h"
 #include "io/files/json.h"

@@ -8,8 +8,8 @@
 #include <span>
 #include <string>
 
-#include "engine/bootstrap.h"
-#include "engine/metrics.h"
+#include "engine/measures/bootstrap.h"
+#include "engine/measures/metrics.h"
 #include "tools/score/evaluation.h"
 
 namespace engine {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "engine/metrics.h"
+#include "engine/measures/metrics.h"
 
 namespace engine {
 

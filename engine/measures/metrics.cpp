@@ -1,11 +1,11 @@
-#include "engine/metrics.h"
+#include "engine/measures/metrics.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "engine/error.h"
-#include "engine/roc.h"
+#include "engine/measures/roc.h"
 
 namespace engine {
 namespace {

@@ -1,4 +1,4 @@
-#include "engine/roc.h"
+#include "engine/measures/roc.h"
 
 #include <algorithm>
 #include <cmath>

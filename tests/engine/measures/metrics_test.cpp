@@ -1,13 +1,13 @@
 // Measures against what scikit-learn says of the same logits, recorded by tools/compare/metrics.py.
-#include "engine/metrics.h"
+#include "engine/measures/metrics.h"
 
 #include <cmath>
 #include <limits>
 #include <thread>
 
-#include "engine/bootstrap.h"
 #include "engine/error.h"
-#include "engine/roc.h"
+#include "engine/measures/bootstrap.h"
+#include "engine/measures/roc.h"
 #include "tests/json.h"
 #include "tests/support.h"
 

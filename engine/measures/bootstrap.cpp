@@ -1,4 +1,4 @@
-#include "engine/bootstrap.h"
+#include "engine/measures/bootstrap.h"
 
 #include <algorithm>
 #include <atomic>
@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/metrics.h"
+#include "engine/measures/metrics.h"
 #include "engine/rng.h"
 
 namespace engine {
