@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 }
 
 __global__ void __launch_bounds__(kMaxThreads, 1)
-    merge_rows_kernel(float* out, const float* __restrict__ rows, int tiles, int taps, int row_taps,
+    merge_taps_kernel(float* out, const float* __restrict__ rows, int tiles, int taps, int row_taps,
                       int channels, bool accumulate) {
   follow_as_merge();
   const Share share;
@@ -134,9 +134,9 @@ void merge_norm_sums(const NormSums& sums, const float* partials, int tiles, int
          tiles, channels);
 }
 
-void merge_rows(float* out, const float* rows, int tiles, int taps, int row_taps, int channels,
+void merge_taps(float* out, const float* rows, int tiles, int taps, int row_taps, int channels,
                 bool accumulate, cudaStream_t stream) {
-  launch(merge_rows_kernel, dim3(blocks_of(channels), taps), threads_of(tiles), 0, stream, out,
+  launch(merge_taps_kernel, dim3(blocks_of(channels), taps), threads_of(tiles), 0, stream, out,
          rows, tiles, taps, row_taps, channels, accumulate);
 }
 

@@ -132,7 +132,7 @@ void merge_norm_sums(const NormSums& sums, const float* partials, int tiles, int
                      cudaStream_t stream);
 
 // out[c·taps + tap] (= or +=) Σ over tiles of rows[(tile·row_taps + tap)·channels + c].
-void merge_rows(float* out, const float* rows, int tiles, int taps, int row_taps, int channels,
+void merge_taps(float* out, const float* rows, int tiles, int taps, int row_taps, int channels,
                 bool accumulate, cudaStream_t stream);
 
 }  // namespace engine::kernels

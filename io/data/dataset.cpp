@@ -280,8 +280,10 @@ TrainingData read_training_data(const fs::path& root, ClassOrder order) {
           root.string(), meant.string());
   require(parts.train.has_value(), Failure::data, "{}: no train folder in it; {}", root.string(),
           kLayout);
-  require(parts.validation.has_value(), Failure::data, "{}: no validation folder in it; {}",
-          root.string(), kLayout);
+  require(
+      parts.validation.has_value(), Failure::data,
+      "{}: no validation folder in it; {}, or --split 0.8/0.2 takes a fifth of the images in {}",
+      root.string(), kLayout, parts.train->filename().string());
   TrainingData data{.train = read_image_folder(*parts.train, order)};
   data.validation = read_image_folder(*parts.validation, data.train.classes);
   data.notes.files = {

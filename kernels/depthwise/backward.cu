@@ -237,7 +237,7 @@ void DepthwiseBackward<T>::run(const GradientSink<T>& sink, float* dweight,
   else
     launch(depthwise_backward_general_kernel<T, 5>, window);
 
-  merge_rows(dweight, weight_partials, tiles.tiles, taps, taps, in.channels, false, stream);
+  merge_taps(dweight, weight_partials, tiles.tiles, taps, taps, in.channels, false, stream);
   if (sink.grad && takes_sums(sink))
     merge_norm_sums(norm_sums(sink, in), partials, tiles.tiles, in.channels, stream);
   if (sink.grad && sink.gated()) ImageSums<T>::take(sink, in, stream);

@@ -221,7 +221,9 @@ TEST_CASE("without val, validation images are drawn from those to train with") {
   fs::remove_all(folder.root / "test");
   CHECK(load_training_data(options).test->samples.size() == 2);
   options.split.clear();
-  CHECK(mentions(message_of([&] { load_training_data(options); }), "no validation folder"));
+  const std::string message = message_of([&] { load_training_data(options); });
+  CHECK(mentions(message, "no validation folder"));
+  CHECK(mentions(message, "--split 0.8/0.2 takes a fifth of the images in train"));
 }
 
 TEST_CASE("copies of an image stay in one part of a drawn split, unless nobody looks for them") {
