@@ -42,7 +42,7 @@ Image beside(const Image& left, const Image& right) {
 
 Image for_sheet(const Image& image) {
   return image.width <= kSideInSheet
-             ? image
+             ? enlarge_to_at_least(image, kLegibleSide)
              : resize(image, kSideInSheet, kSideInSheet, Interpolation::bilinear);
 }
 

@@ -17,6 +17,10 @@ PredictionText::PredictionText(std::vector<std::string> classes, int count,
   options_.top = std::min(options_.top, count);
 }
 
+std::span<const int> PredictionText::named(const Prediction& p) const {
+  return std::span(p.ranked).first(std::min(size_t(options_.top), p.ranked.size()));
+}
+
 std::string PredictionText::head() const {
   if (options_.form != PredictionForm::csv) return "";
   std::string head = "path,class,class_index,probability";
@@ -38,7 +42,7 @@ std::string PredictionText::line(const Prediction& p) const {
 
 std::string PredictionText::text(const Prediction& p) const {
   std::string line = p.path + ':';
-  for (const int c : p.ranked)
+  for (const int c : named(p))
     line += fmt::format("{} {} ({:.1f}%)", c == p.best() ? "" : ",", name(c),
                         100 * p.probabilities[size_t(c)]);
   return line;
@@ -46,7 +50,7 @@ std::string PredictionText::text(const Prediction& p) const {
 
 std::string PredictionText::csv(const Prediction& p) const {
   std::string line = csv_field(p.path);
-  for (const int c : p.ranked)
+  for (const int c : named(p))
     line += fmt::format(",{},{},{:.6f}", csv_field(name(c)), c, p.probabilities[size_t(c)]);
   for (size_t c = 0; options_.probabilities && c < p.probabilities.size(); ++c)
     line += fmt::format(",{:.6f}", p.probabilities[c]);
@@ -63,7 +67,7 @@ std::string PredictionText::json(const Prediction& p) const {
   json.update(of_class(p.best()));
   json["logits"] = p.logits;
   if (options_.top > 1)
-    for (const int c : p.ranked) json["top"].push_back(of_class(c));
+    for (const int c : named(p)) json["top"].push_back(of_class(c));
   for (int c = 0; options_.probabilities && c < count_; ++c)
     json["probabilities"][utf8_from_bytes(name(c))] = p.probabilities[size_t(c)];
   return print_json(json);

@@ -1,6 +1,7 @@
 // Predictions as lines that people, spreadsheets and programs read.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ class PredictionText {
   std::string text(const Prediction& p) const;
   std::string csv(const Prediction& p) const;
   std::string json(const Prediction& p) const;
+  std::span<const int> named(const Prediction& p) const;
   std::string name(int index) const { return class_name(classes_, index); }
 
   std::vector<std::string> classes_;

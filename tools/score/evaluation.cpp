@@ -37,6 +37,14 @@ std::unique_ptr<Backend> lone_backend(const Ranks& ranks, int rank) {
   return make_backend(ranks.kind, options);
 }
 
+// A rank for which no image is left has a program all the same.
+std::vector<ProgramSpec> evaluation_programs(const Dataset& data, int batch, Share share) {
+  std::vector<ProgramSpec> programs =
+      programs_for(static_cast<int64_t>(data.samples.size()), batch, share, Mode::evaluate);
+  if (programs.empty()) programs.push_back({1, Mode::evaluate});
+  return programs;
+}
+
 }  // namespace
 
 Inference::Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
@@ -49,8 +57,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                      const InferenceOptions& options)
     : backend_(lone_backend(ranks, rank)),
       session_(make_model(file, preprocess.crop), *backend_,
-               {.programs = programs_for(static_cast<int64_t>(data.samples.size()), options.batch,
-                                         {rank, ranks.count()}, Mode::evaluate),
+               {.programs = evaluation_programs(data, options.batch, {rank, ranks.count()}),
                 .precision = ranks.precision,
                 .conv = device.conv,
                 .deterministic = device.deterministic,
