@@ -35,6 +35,17 @@ void say_notes(const DataNotes& notes) {
   for (const std::string& line : notes.lines) say(line);
 }
 
+// Says the notes, and what is odd about the classes. Error(data) if there is one alone.
+void look_at_classes(const std::vector<std::string>& classes, DataNotes& notes) {
+  for (const std::string& name : classes)
+    if (name.starts_with(' ') || name.ends_with(' '))
+      notes.lines.push_back(
+          fmt::format("class \"{}\": there is a space at an end of its name", name));
+  say_notes(notes);
+  require(classes.size() > 1, Failure::data, "the training images are all of one class, \"{}\"",
+          classes.at(0));
+}
+
 // Sets the groups that --group-pattern finds.
 void find_groups(const ImageSetOptions& o, Dataset& data, DataNotes& notes) {
   if (!o.group_pattern) return;
@@ -432,7 +443,7 @@ TrainingData training_data(FoldedData folds, int fold) {
 FoldedData load_folds(const ImageSetOptions& o) {
   check_image_sets(o);
   FoldedData data = read_folds(o);
-  say_notes(data.notes);
+  look_at_classes(data.all.classes, data.notes);
   return data;
 }
 
@@ -440,13 +451,7 @@ TrainingData load_training_data(const ImageSetOptions& o) {
   check_image_sets(o);
   require_fold(o);
   TrainingData data = read_parts(o);
-  for (const std::string& name : data.train.classes)
-    if (name.starts_with(' ') || name.ends_with(' '))
-      data.notes.lines.push_back(
-          fmt::format("class \"{}\": there is a space at an end of its name", name));
-  say_notes(data.notes);
-  require(data.train.classes.size() > 1, Failure::data,
-          "the training images are all of one class, \"{}\"", data.train.classes.at(0));
+  look_at_classes(data.train.classes, data.notes);
   return data;
 }
 
