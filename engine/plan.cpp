@@ -8,6 +8,7 @@
 
 #include "engine/arenas.h"
 #include "engine/error.h"
+#include "engine/features.h"
 
 namespace engine {
 
@@ -205,6 +206,10 @@ class Planner {
       }
     }
     data_[graph_.logits.buffer].again.use(clock_.end());  // read after the step
+    if (training() || !options_.features) return;
+    const Head head = head_of(graph_);
+    data_[head.linear->in.at.buffer].life.use(clock_.end());
+    if (head.pool) data_[head.pool->in.at.buffer].life.use(clock_.end());
   }
 
   void live_gates() {

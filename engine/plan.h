@@ -53,6 +53,8 @@ struct PlanOptions {
   MemoryUse memory = MemoryUse::fast;
   bool frozen_norms = false;    // train on the running statistics, which then stand still
   bool input_gradient = false;  // tests only
+  // Evaluation keeps what the last layer and the global average before it read.
+  bool features = false;
   Precision precision = Precision::fp32;
   BackendKind backend = BackendKind::cpu;
   ConvForm conv = ConvForm::automatic;

@@ -72,6 +72,7 @@ PlanOptions Session::plan_options(const ProgramSpec& spec) const {
           .memory = options_.memory,
           .frozen_norms = options_.frozen_norms,
           .input_gradient = options_.input_gradient,
+          .features = options_.features,
           .precision = options_.precision,
           .backend = backend_.info().kind,
           .conv = options_.conv,

@@ -41,6 +41,7 @@ struct SessionOptions {
   bool frozen_norms = false;
   bool input_gradient = false;
   bool float_input = false;  // the image buffer is filled by set_input, not from staged bytes
+  bool features = false;     // evaluations keep what features() and feature_maps() read
   size_t workspace = size_t{256} << 20;
   OptimizerConfig optimizer;
   // The rule of each trained parameter; empty: the defaults.
@@ -118,6 +119,11 @@ class Session {
   // Takes the same step launch by launch and looks at every output and gradient; waits for it.
   Inspection inspect(const HostBatch& batch, const StepInput& input, Mode mode);
   std::vector<double> logits(int count) const;  // of the last step
+  // After an evaluation with SessionOptions::features: what the last layer reads, (count, features)
+  // with H·W·C features of each image, and what the global average before it reads, (count, H, W,
+  // C), normalised and activated. Error(usage) where a network does not end in such an average.
+  std::vector<float> features(int count) const;
+  std::vector<float> feature_maps(int count) const;
   // Results are kept for the last kResults steps. poll() returns nothing where the device is not
   // there yet.
   std::optional<StepResult> poll(uint64_t step) const;
@@ -193,6 +199,7 @@ class Session {
   const Arenas& arenas() const { return memory_.arenas(); }
   bool averages() const { return static_cast<bool>(arenas().ema_parameters); }
   std::vector<double> read_slice(const std::byte* at, const Slice& slice, int count) const;
+  std::vector<float> read_operand(const Operand& operand, int count) const;
 
   Graph graph_;
   Backend& backend_;

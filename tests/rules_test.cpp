@@ -166,6 +166,9 @@ const Rule kRules[] = {
     {"tools/data/.*", "tools/(cli|data)/.*|io/.*|engine/error\\.h", kText},
     {"tools/score/.*", "tools/(cli|machine|data|score)/.*|io/.*|engine/(measures/)?[^/]*|models/.*",
      kText},
+    {"tools/predict/.*",
+     "tools/(cli|machine|data|score|predict)/.*|io/.*|engine/(measures/)?[^/]*|models/.*",
+     "fmt/.*|nlohmann/.*|glob\\.h"},
     {"tools/bench/.*",
      "tools/(cli|machine|bench)/.*|engine/(measures/)?[^/]*|engine/cuda/(bench|trace)\\.h|kernels/"
      "[^/]*|models/"

@@ -22,6 +22,7 @@ struct Sample {
   std::string path;        // the image file; for an image in an idx file "FILE#position"
   int label = 0;           // the position in `Dataset::classes`
   std::string group = {};  // whose images stay in one part, a patient's perhaps; empty: no group
+  int fold = 0;            // of a cross-validation, from 1 on; 0: none
 };
 
 // How many files lie beside the images of a folder, by what they are: their extension in lower

@@ -1,12 +1,14 @@
 #include "io/data/groups.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <optional>
 #include <regex>
 #include <unordered_map>
 
 #include "engine/error.h"
+#include "engine/rng.h"
 #include "io/files/csv.h"
 
 namespace engine {
@@ -89,6 +91,23 @@ std::vector<uint32_t> inseparable(const Dataset& data, std::span<const Copies> c
   for (uint32_t i = 0; i < count; ++i)  // the first sample of a unit is its root
     numbers[i] = units.root(i) == i ? next++ : numbers[units.root(i)];
   return numbers;
+}
+
+std::vector<Unit> sample_large_units(std::span<const uint32_t> units,
+                                     std::span<const size_t> strata, uint64_t seed) {
+  std::vector<Unit> all;
+  for (uint32_t i = 0; i < units.size(); ++i) {
+    if (units[i] >= all.size()) all.resize(units[i] + 1);
+    all[units[i]].images.push_back(i);
+    ++all[units[i]].counts[strata[i]];
+  }
+  std::erase_if(all, [](const Unit& unit) { return unit.images.size() < 2; });
+  Rng rng({.seed = seed, .purpose = purpose("split units")});
+  for (auto left = static_cast<uint32_t>(all.size()); left > 1; --left)
+    std::swap(all[left - 1], all[rng.below(left)]);
+  std::ranges::stable_sort(all, std::ranges::greater(),
+                           [](const Unit& unit) { return unit.images.size(); });
+  return all;
 }
 
 std::vector<Copies> shared_groups(std::span<const Dataset* const> sets) {

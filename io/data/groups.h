@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +26,17 @@ size_t set_groups(Dataset& data, const std::string& pattern, const std::filesyst
 // For each sample the number of its unit, from 0 without gaps: samples that share a group, or a
 // copy, or are linked by a chain of these, have one number. `copies` are of this data set alone.
 std::vector<uint32_t> inseparable(const Dataset& data, std::span<const Copies> copies);
+
+// Images that stay together, and how many of them each stratum has.
+struct Unit {
+  std::vector<uint32_t> images;
+  std::map<size_t, int64_t> counts;
+};
+
+// The units of several images, shuffled with `seed`, then the largest first. `units` and `strata`
+// have a number for each image.
+std::vector<Unit> sample_large_units(std::span<const uint32_t> units,
+                                     std::span<const size_t> strata, uint64_t seed);
 
 // Every group that has samples in more than one set, in the order of the sets.
 std::vector<Copies> shared_groups(std::span<const Dataset* const> sets);

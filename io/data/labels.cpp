@@ -32,7 +32,7 @@ std::optional<int> index_of(std::string_view text) {
 
 struct Row {
   int line = 0;
-  std::string path, label, split, group;  // without spaces around all but the path
+  std::string path, label, split, fold, group;  // without spaces around all but the path
 };
 
 struct Table {
@@ -46,14 +46,14 @@ Table read_table(const fs::path& file, const LabelFile& how) {
   const Csv csv = read_csv(file, [&](std::string_view column) {
     const std::string_view name = trimmed(column);
     return name == how.path_column || name == how.label_column || name == "split" ||
-           (!how.group_column.empty() && name == how.group_column);
+           (how.own && name == "fold") || (!how.group_column.empty() && name == how.group_column);
   });
   const auto column = [&](std::string_view wanted) {
     const auto at = std::ranges::find(csv.header, wanted, trimmed);
     return at == csv.header.end() ? -1 : static_cast<int>(at - csv.header.begin());
   };
   const int path = column(how.path_column), label = column(how.label_column),
-            split = column("split"),
+            split = column("split"), fold = how.own ? column("fold") : -1,
             group = how.group_column.empty() ? -1 : column(how.group_column);
   std::vector<std::string> header = csv.header;
   header.insert(header.end(), csv.passed_over.begin(), csv.passed_over.end());
@@ -72,7 +72,8 @@ Table read_table(const fs::path& file, const LabelFile& how) {
     };
     const std::string& written = row.fields[static_cast<size_t>(label)];
     table.rows.push_back({row.line, row.fields[static_cast<size_t>(path)],
-                          how.own ? written : field(label), field(split), field(group)});
+                          how.own ? written : field(label), field(split), field(fold),
+                          field(group)});
     require(!table.rows.back().label.empty(), Failure::data, "{}, line {}: the label is empty",
             file.string(), row.line);
     if (written.size() == table.rows.back().label.size()) continue;
@@ -142,6 +143,15 @@ std::vector<int> positions_of(const Table& table, const std::vector<std::string>
     positions.push_back(position);
   }
   return positions;
+}
+
+// The fold that a row names; 0 if it names none.
+int fold_of(const Row& row, const fs::path& file) {
+  if (row.fold.empty()) return 0;
+  const std::optional<int> fold = index_of(row.fold);
+  require(fold.value_or(0) > 0, Failure::data, "{}, line {}: \"{}\" is no fold: 1, 2, …",
+          file.string(), row.line, row.fold);
+  return *fold;
 }
 
 // The image of each row.
@@ -219,7 +229,7 @@ Labels read_labels(const fs::path& file, const LabelFile& how) {
       labels.parts.push_back(*part);
     }
     labels.lines.push_back(row.line);
-    all.samples.push_back({images[i].string(), positions[i], row.group});
+    all.samples.push_back({images[i].string(), positions[i], row.group, fold_of(row, file)});
   }
   if (table.spaced > 0)
     labels.notes.push_back(

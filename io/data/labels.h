@@ -21,7 +21,8 @@ struct LabelFile {
   std::filesystem::path root;  // where relative paths begin
   std::string path_column = "path", label_column = "label";
   std::string group_column = {};  // empty: there are no groups
-  // It is what split_csv() writes: labels are taken as they are, and groups may be missing.
+  // It is what split_csv() writes: labels are taken as they are, there may be a column fold, and
+  // groups may be missing.
   bool own = false;
   std::string suffix = {};  // of every path, for files that name images without extension
   // Without it labels are indices if they are 0, 1, … N − 1 and nothing else.

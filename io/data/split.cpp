@@ -4,12 +4,11 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
-#include <functional>
-#include <map>
 #include <numeric>
 
 #include "engine/error.h"
 #include "engine/rng.h"
+#include "io/data/groups.h"
 #include "io/files/csv.h"
 
 namespace engine {
@@ -31,12 +30,6 @@ void deal(std::vector<uint32_t> images, const Counts& counts, uint64_t seed, uin
   for (size_t part = 0; part < counts.size(); ++part)
     for (int64_t i = 0; i < counts[part]; ++i) parts[*next++] = static_cast<Part>(part);
 }
-
-// Images that stay together, and how many of them each stratum has.
-struct Unit {
-  std::vector<uint32_t> images;
-  std::map<size_t, int64_t> counts;
-};
 
 // The part that takes a unit: the one that it overfills least; of several the one that lacks the
 // largest share of what it should have in the unit's strata.
@@ -64,24 +57,6 @@ void fit(Counts& counts, int64_t images) {
   for (int64_t& count : counts) count = std::max<int64_t>(0, count);
   for (int64_t sum = std::accumulate(counts.begin(), counts.end(), int64_t{0}); sum > images; --sum)
     --*std::ranges::max_element(counts);
-}
-
-// The units of several images, shuffled, the largest first.
-std::vector<Unit> large_units(std::span<const uint32_t> units, std::span<const size_t> strata,
-                              uint64_t seed) {
-  std::vector<Unit> all;
-  for (uint32_t i = 0; i < units.size(); ++i) {
-    if (units[i] >= all.size()) all.resize(units[i] + 1);
-    all[units[i]].images.push_back(i);
-    ++all[units[i]].counts[strata[i]];
-  }
-  std::erase_if(all, [](const Unit& unit) { return unit.images.size() < 2; });
-  Rng rng({.seed = seed, .purpose = purpose("split units")});
-  for (auto left = static_cast<uint32_t>(all.size()); left > 1; --left)
-    std::swap(all[left - 1], all[rng.below(left)]);
-  std::ranges::stable_sort(all, std::ranges::greater(),
-                           [](const Unit& unit) { return unit.images.size(); });
-  return all;
 }
 
 }  // namespace
@@ -153,7 +128,7 @@ std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool st
   std::vector<Part> parts(all.samples.size());
   std::vector<bool> dealt(all.samples.size());
   std::vector<Counts> left = wanted;
-  for (const Unit& unit : large_units(units, strata, seed)) {
+  for (const Unit& unit : sample_large_units(units, strata, seed)) {
     const size_t part = part_for(unit, wanted, left);
     for (const auto& [stratum, count] : unit.counts) left[stratum][part] -= count;
     for (const uint32_t image : unit.images)
@@ -198,11 +173,16 @@ std::string split_csv(const TrainingData& data, const fs::path& root) {
   std::vector<std::pair<const Dataset*, Part>> sets = {{&data.train, Part::train},
                                                        {&data.validation, Part::validation}};
   if (data.test) sets.push_back({&*data.test, Part::test});
-  const bool grouped = std::ranges::any_of(sets, [](const auto& set) {
-    return std::ranges::any_of(set.first->samples,
-                               [](const Sample& s) { return !s.group.empty(); });
-  });
-  std::string text = grouped ? "path,label,split,group\n" : "path,label,split\n";
+  const auto any = [&](const auto& has) {
+    return std::ranges::any_of(
+        sets, [&](const auto& set) { return std::ranges::any_of(set.first->samples, has); });
+  };
+  const bool folded = any([](const Sample& s) { return s.fold > 0; });
+  const bool grouped = any([](const Sample& s) { return !s.group.empty(); });
+  std::string text = "path,label,split";
+  if (folded) text += ",fold";
+  if (grouped) text += ",group";
+  text += '\n';
   for (const auto& [set, part] : sets)
     for (const Sample& sample : set->samples) {
       const fs::path relative = fs::path(sample.path).lexically_relative(root);
@@ -210,6 +190,7 @@ std::string split_csv(const TrainingData& data, const fs::path& root) {
       text +=
           fmt::format("{},{},{}", csv_field(below ? relative.string() : sample.path),
                       csv_field(set->classes[static_cast<size_t>(sample.label)]), to_string(part));
+      if (folded) text += sample.fold > 0 ? fmt::format(",{}", sample.fold) : ",";
       if (grouped) text += ',' + csv_field(sample.group);
       text += '\n';
     }

@@ -45,8 +45,8 @@ std::array<Dataset, 3> by_part(Dataset all, std::span<const Part> parts);
 // image is left for validation.
 TrainingData apply_split(Dataset all, std::span<const Part> parts);
 
-// CSV with the columns path, label, split and, if there are groups, group, a line for each image.
-// Paths below `root` are relative to it.
+// CSV with the columns path, label, split and, where images have them, fold and group, a line for
+// each image. An image of no fold has an empty field. Paths below `root` are relative to it.
 std::string split_csv(const TrainingData& data, const std::filesystem::path& root);
 
 }  // namespace engine

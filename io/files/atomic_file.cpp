@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <system_error>
 
 #include "engine/error.h"
@@ -90,42 +91,70 @@ Place find_place(const fs::path& path) {
   }
 }
 
-void write_parts(int file, std::span<const std::span<const std::byte>> parts,
-                 const fs::path& path) {
-  for (const std::span<const std::byte> part : parts) write_all(file, part, path);
-}
+}  // namespace
 
-// For devices, pipes and sockets, which are never replaced.
-void write_through(const fs::path& path, std::span<const std::span<const std::byte>> parts) {
-  Descriptor file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (file.value() < 0) fail_with_errno(path, "open");
-  write_parts(file.value(), parts, path);
-  if (close(file.release()) != 0) fail_with_errno(path, "close");
-}
+// What is open is the temporary, or the device or pipe itself, which is never replaced.
+struct AtomicFile::State {
+  Place place;
+  std::optional<Temporary> temporary;
+  Descriptor file{-1};
 
-void replace(const fs::path& path, std::span<const std::span<const std::byte>> parts) {
+  const fs::path& written() const { return temporary ? temporary->path() : place.path; }
+};
+
+AtomicFile::AtomicFile(const fs::path& path) : state_(new State{.place = find_place(path)}) {
+  State& s = *state_;
   static std::atomic<unsigned> count = 0;  // two threads may write the same path
-  Temporary temporary(fmt::format("{}.{}-{}.tmp", path.string(), getpid(), count++));
-  Descriptor file(
-      open(temporary.path().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666));
-  if (file.value() < 0) fail_with_errno(path, "create a temporary beside it");
-  write_parts(file.value(), parts, path);
-  if (fsync(file.value()) != 0) fail_with_errno(path, "sync");
-  if (close(file.release()) != 0) fail_with_errno(path, "close");
-  if (rename(temporary.path().c_str(), path.c_str()) != 0) fail_with_errno(path, "replace");
-  temporary.keep();
+  if (s.place.replaced)
+    s.temporary.emplace(fmt::format("{}.{}-{}.tmp", s.place.path.string(), getpid(), count++));
+  const int fresh = s.place.replaced ? O_CREAT | O_TRUNC | O_NOFOLLOW : 0;
+  s.file = Descriptor(open(s.written().c_str(), O_WRONLY | O_CLOEXEC | fresh, 0666));
+  if (s.file.value() < 0)
+    fail_with_errno(s.place.path, s.place.replaced ? "create a temporary beside it" : "open");
+}
+
+AtomicFile::~AtomicFile() = default;
+AtomicFile::AtomicFile(AtomicFile&&) noexcept = default;
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  write_all(state_->file.value(), bytes, state_->place.path);
+}
+
+void AtomicFile::write(std::string_view text) {
+  write(std::as_bytes(std::span(text)));
+}
+
+bool AtomicFile::can_overwrite() const {
+  return state_->temporary.has_value();
+}
+
+void AtomicFile::overwrite(size_t offset, std::span<const std::byte> bytes) {
+  require(can_overwrite(), Failure::usage, "{}: a device or a pipe; a file is wanted",
+          state_->place.path.string());
+  const int file = state_->file.value();
+  const off_t end = lseek(file, 0, SEEK_CUR);
+  if (end < 0 || lseek(file, static_cast<off_t>(offset), SEEK_SET) < 0)
+    fail_with_errno(state_->place.path, "seek");
+  write(bytes);
+  if (lseek(file, end, SEEK_SET) < 0) fail_with_errno(state_->place.path, "seek");
+}
+
+void AtomicFile::commit() {
+  State& s = *state_;
+  const fs::path& path = s.place.path;
+  if (s.temporary && fsync(s.file.value()) != 0) fail_with_errno(path, "sync");
+  if (close(s.file.release()) != 0) fail_with_errno(path, "close");
+  if (!s.temporary) return;
+  if (rename(s.temporary->path().c_str(), path.c_str()) != 0) fail_with_errno(path, "replace");
+  s.temporary->keep();
   sync_folder(path);
 }
 
-}  // namespace
-
 void write_file_atomically(const fs::path& path,
                            std::span<const std::span<const std::byte>> parts) {
-  const Place place = find_place(path);
-  if (place.replaced)
-    replace(place.path, parts);
-  else
-    write_through(place.path, parts);
+  AtomicFile file(path);
+  for (const std::span<const std::byte> part : parts) file.write(part);
+  file.commit();
 }
 
 void write_file_atomically(const fs::path& path, std::string_view text) {

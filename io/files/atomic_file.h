@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string_view>
 
@@ -17,6 +18,27 @@ namespace engine {
 void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
+
+// The same for a file that is written piece by piece: it is there once commit() returns, and what is
+// not committed is removed. Every function throws as write_file_atomically() does.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::filesystem::path& path);
+  ~AtomicFile();
+  AtomicFile(AtomicFile&&) noexcept;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  // Writes over bytes that are there, from `offset` on. Error(usage) where `path` is a device or a
+  // pipe, in which nothing stays.
+  void overwrite(size_t offset, std::span<const std::byte> bytes);
+  bool can_overwrite() const;
+  void commit();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // Makes the folder of outputs, and those above it. Error(usage) with the system's reason.
 void make_folder(const std::filesystem::path& path);

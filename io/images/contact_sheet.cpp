@@ -22,6 +22,18 @@ std::u32string cut_to(std::u32string text, int width, const Font& font) {
 
 }  // namespace
 
+Image enlarge_to_at_least(const Image& image, int side) {
+  const int shorter = std::min(image.width, image.height);
+  const int factor = shorter > 0 ? std::max(1, (side + shorter - 1) / shorter) : 1;
+  if (factor == 1) return image;
+  Image large(image.width * factor, image.height * factor, image.channels);
+  for (int y = 0; y < large.height; ++y)
+    for (int x = 0; x < large.width; ++x)
+      std::copy_n(image.row(y / factor) + size_t(x / factor) * image.channels, image.channels,
+                  large.row(y) + size_t(x) * image.channels);
+  return large;
+}
+
 Image contact_sheet(std::span<const Image> pictures, std::span<const std::string> texts,
                     const std::filesystem::path& font_file, int columns) {
   require(!pictures.empty() && pictures.size() == texts.size(), Failure::internal,
@@ -37,7 +49,7 @@ Image contact_sheet(std::span<const Image> pictures, std::span<const std::string
             height = pictures[0].height + lines * kLineHeight + kGap;
   Image sheet(kGap + columns * width, kGap + rows * height, 3);
   std::fill(sheet.pixels.begin(), sheet.pixels.end(), uint8_t{255});
-  const Font font(font_file, kFontSize);
+  const Font font(font_file, kFontSize, fallback_fonts());
   for (int i = 0; i < count; ++i) {
     const Image picture = convert_channels(pictures[size_t(i)], 3);
     const int left = kGap + i % columns * width, top = kGap + i / columns * height;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "io/images/image.h"
 
@@ -13,12 +14,20 @@ struct FT_FaceRec_;
 
 namespace engine {
 
-// A font at one size. Characters that it lacks are drawn as its empty box.
+// Fonts that systems have at known places and that hold what DejaVu lacks: Chinese, Japanese,
+// Korean, pictures. Those that are here, the best first.
+std::vector<std::filesystem::path> fallback_fonts();
+
+// A font at one size. A character that it lacks is taken from the first of the fallbacks that has
+// it; what none has is drawn as the font's empty box. Characters that only tell how others are
+// joined or shown are not drawn.
 class Font {
  public:
   // A TrueType or OpenType file; `size` is in pixels per em. Error(data), which names the file,
-  // unless FreeType can read it.
-  Font(const std::filesystem::path& file, int size);
+  // unless FreeType can read it. Fallbacks are opened when a character is not in the font, and
+  // those that cannot be read are passed over.
+  Font(const std::filesystem::path& file, int size,
+       std::vector<std::filesystem::path> fallbacks = {});
 
   // The sum of the advances of the characters, in whole pixels.
   int width(std::u32string_view text) const;
@@ -32,8 +41,16 @@ class Font {
     void operator()(FT_LibraryRec_* library) const;
     void operator()(FT_FaceRec_* face) const;
   };
+  using Face = std::unique_ptr<FT_FaceRec_, Free>;
+  // The glyph of a character, loaded, or null.
+  FT_FaceRec_* load(char32_t character, int flags) const;
+  FT_FaceRec_* face_of(char32_t character) const;
+
+  int size_;
   std::unique_ptr<FT_LibraryRec_, Free> library_;
-  std::unique_ptr<FT_FaceRec_, Free> face_;
+  Face face_;
+  mutable std::vector<std::filesystem::path> unopened_;  // fallbacks, the best first
+  mutable std::vector<Face> fallbacks_;
 };
 
 }  // namespace engine

@@ -24,7 +24,8 @@ bool ends_with(const std::string& s, std::string_view end) {
   return s.size() >= end.size() && s.ends_with(end);
 }
 
-// golden.py's parameter rule.
+}  // namespace
+
 Tensor rule_tensor(const std::string& name, const Shape& shape, uint64_t seed) {
   Tensor tensor(DType::f32, shape);
   const auto values = tensor.as<float>();
@@ -43,6 +44,8 @@ Tensor rule_tensor(const std::string& name, const Shape& shape, uint64_t seed) {
   }
   return tensor;
 }
+
+namespace {
 
 // The network's input, NHWC.
 std::vector<double> input_of(const ReferenceFile& r, int batch, int size, int channels) {

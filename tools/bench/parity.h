@@ -18,6 +18,10 @@ struct Distance {
   double cosine = 0;  // 1 − cosine; of whole tensors only
 };
 
+// The parameter, running statistic or input of that name by the rule of tools/compare/golden.py;
+// `input` is (N, C, H, W).
+Tensor rule_tensor(const std::string& name, const Shape& shape, uint64_t seed);
+
 struct ParityRow {
   std::string name;
   Distance ours;

@@ -10,6 +10,7 @@
 
 #include "engine/error.h"
 #include "io/data/duplicates.h"
+#include "io/data/folds.h"
 #include "io/data/groups.h"
 #include "io/data/idx.h"
 #include "io/files/utf8.h"
@@ -34,6 +35,17 @@ void say_notes(const DataNotes& notes) {
   for (const std::string& line : notes.lines) say(line);
 }
 
+// Says the notes, and what is odd about the classes. Error(data) if there is one alone.
+void look_at_classes(const std::vector<std::string>& classes, DataNotes& notes) {
+  for (const std::string& name : classes)
+    if (name.starts_with(' ') || name.ends_with(' '))
+      notes.lines.push_back(
+          fmt::format("class \"{}\": there is a space at an end of its name", name));
+  say_notes(notes);
+  require(classes.size() > 1, Failure::data, "the training images are all of one class, \"{}\"",
+          classes.at(0));
+}
+
 // Sets the groups that --group-pattern finds.
 void find_groups(const ImageSetOptions& o, Dataset& data, DataNotes& notes) {
   if (!o.group_pattern) return;
@@ -44,19 +56,25 @@ void find_groups(const ImageSetOptions& o, Dataset& data, DataNotes& notes) {
                     data.samples.size(), unmatched));
 }
 
-// The part of each image; what belongs together stays together.
-std::vector<Part> choose_parts(const ImageSetOptions& o, const Dataset& all, const Shares& shares,
-                               bool stratify, DataNotes& notes) {
+// The number of each image's unit: what belongs together has one number, and stays together.
+std::vector<uint32_t> find_units(const ImageSetOptions& o, const Dataset& all, const char* what,
+                                 DataNotes& notes) {
   const Dataset* const sets[] = {&all};
   const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::vector<Copies> copies;
   if (!o.no_duplicate_check)
     copies = find_duplicates(sets, false, {.threads = threads, .stop = stop_requested});
-  const std::vector<uint32_t> units = inseparable(all, copies);
+  std::vector<uint32_t> units = inseparable(all, copies);
   const std::set<uint32_t> different(units.begin(), units.end());
   if (different.size() < units.size())
-    notes.lines.push_back(fmt::format("the split keeps groups and copies together: {} images in {}",
+    notes.lines.push_back(fmt::format("{} groups and copies together: {} images in {}", what,
                                       units.size(), different.size()));
+  return units;
+}
+
+std::vector<Part> choose_parts(const ImageSetOptions& o, const Dataset& all, const Shares& shares,
+                               bool stratify, DataNotes& notes) {
+  const std::vector<uint32_t> units = find_units(o, all, "the split keeps", notes);
   return sample_split(all, shares, stratify, o.split_seed, units);
 }
 
@@ -151,7 +169,87 @@ TrainingData draw_parts(const ImageSetOptions& o, const DrawnFrom& from) {
   return data;
 }
 
+// ---------------------------------------------------------------- cross-validation
+
+void require_fold(const ImageSetOptions& o) {
+  require(!o.folds || o.fold, Failure::usage, "--folds {}: which one validates? --fold 1 to {}",
+          *o.folds, *o.folds);
+}
+
+// Takes the images of the part test, if there are any, out of all.
+std::optional<Dataset> take_test(Dataset& all, std::vector<Part> parts) {
+  std::ranges::replace(parts, Part::validation, Part::train);
+  auto sets = by_part(std::move(all), parts);
+  all = std::move(sets[0]);
+  Dataset& test = sets[static_cast<size_t>(Part::test)];
+  return test.samples.empty() ? std::nullopt : std::optional(std::move(test));
+}
+
+// The number of folds of a split file, where each image that is not of the part test has one.
+int folds_of_file(const ImageSetOptions& o, const Dataset& all) {
+  const std::string file = o.split_file.string();
+  std::set<int> folds;
+  for (const Sample& sample : all.samples) {
+    require(sample.fold > 0, Failure::data,
+            "--fold: {} has no fold for {}; the column fold is that of a run with --folds", file,
+            sample.path);
+    folds.insert(sample.fold);
+  }
+  const int count = folds.empty() ? 0 : *folds.rbegin();
+  require(count > 1 && std::cmp_equal(folds.size(), count), Failure::data,
+          "--fold: the folds of {} are {}, not 1 to {}", file, fmt::join(folds, ", "), count);
+  require(o.folds.value_or(count) == count, Failure::usage, "--folds {}: {} has {} folds", *o.folds,
+          file, count);
+  return count;
+}
+
+FoldedData labelled_folds(const ImageSetOptions& o, const std::vector<std::string>& classes) {
+  FoldedData data;
+  Labels labels = load_labels(o, data.notes, classes);
+  data.all = std::move(labels.all);
+  if (!labels.parts.empty()) data.test = take_test(data.all, std::move(labels.parts));
+  if (!o.split_file.empty()) data.folds = folds_of_file(o, data.all);
+  return data;
+}
+
+// Those of train and val, or of a folder without parts.
+FoldedData images_of_folds(const ImageSetOptions& o, const std::vector<std::string>& classes) {
+  require(!has_idx_files(o.data), Failure::usage, "--folds is for folders, {} has idx files",
+          o.data.string());
+  const PartFolders folders = part_folders(o.data);
+  require(folders.train || (!folders.validation && !folders.test), Failure::data,
+          "{}: no train folder in it", o.data.string());
+  FoldedData data;
+  data.all = read_folder(o, folders.train.value_or(o.data), classes, data.notes);
+  if (folders.validation) {
+    Dataset more = read_folder(o, *folders.validation, data.all.classes, data.notes);
+    std::ranges::move(more.samples, std::back_inserter(data.all.samples));
+    data.notes.lines.push_back(
+        fmt::format("--folds: the images of {} and {} together are dealt out",
+                    folders.train->string(), folders.validation->string()));
+  }
+  if (!folders.test) return data;
+  data.test = read_test_folder(*folders.test, data.all.classes, data.notes);
+  if (data.test) find_groups(o, *data.test, data.notes);
+  return data;
+}
+
+FoldedData read_folds(const ImageSetOptions& o, const std::vector<std::string>& classes = {}) {
+  FoldedData data =
+      label_file(o).empty() ? images_of_folds(o, classes) : labelled_folds(o, classes);
+  if (data.folds == 0) {
+    data.folds = *o.folds;
+    const auto units = find_units(o, data.all, "the folds keep", data.notes);
+    const std::vector<int> folds = sample_folds(data.all, data.folds, o.split_seed, units);
+    for (size_t i = 0; i < folds.size(); ++i) data.all.samples[i].fold = folds[i];
+  }
+  require(o.fold.value_or(1) <= data.folds, Failure::usage, "--fold {}: there are folds 1 to {}",
+          *o.fold, data.folds);
+  return data;
+}
+
 TrainingData read_parts(const ImageSetOptions& o) {
+  if (o.folded()) return training_data(read_folds(o), *o.fold);
   if (const fs::path file = label_file(o); !file.empty()) {
     DataNotes notes;
     Labels labels = load_labels(o, notes);
@@ -222,9 +320,27 @@ EvaluationData read_folder_part(const ImageSetOptions& o, std::optional<Part> wa
   return data;
 }
 
+EvaluationData read_fold_part(const ImageSetOptions& o, Part part,
+                              const std::vector<std::string>& classes) {
+  FoldedData folds = read_folds(o, classes);
+  DataNotes notes = std::move(folds.notes);
+  require(part != Part::test || folds.test, Failure::data, "--part test: {} has no test images",
+          o.root().string());
+  EvaluationData data = {.images = std::move(folds.test.value_or(Dataset{})), .part = part};
+  if (part != Part::test) {
+    const std::vector<Part> parts = parts_of_fold(folds.all, *o.fold);
+    data = take_part(std::move(folds.all), parts, part, o.root());
+  } else {
+    data.train = std::move(folds.all);
+  }
+  data.notes = std::move(notes);
+  return data;
+}
+
 EvaluationData read_evaluation(const ImageSetOptions& o, std::optional<Part> wanted,
                                const std::vector<std::string>& classes) {
   const Part part = wanted.value_or(Part::validation);
+  if (o.folded()) return read_fold_part(o, part, classes);
   DataNotes notes;
   const auto with_notes = [&](EvaluationData data) {
     data.notes = std::move(notes);
@@ -293,6 +409,12 @@ void check_image_sets(const ImageSetOptions& o) {
   require(!given(o.split_file) || (given(o.data) && !given(o.split)), Failure::usage,
           "--split-file goes with --data, and without --split");
   require(given(o.split) || !o.stratify, Failure::usage, "--stratify is for --split");
+  require(!given(o.split) || !o.folded(), Failure::usage,
+          "--split and --folds both divide the images; give one");
+  require(!o.fold || o.folds || given(o.split_file), Failure::usage,
+          "--fold {} of how many? --folds K, or --split-file of a run with folds", *o.fold);
+  require(!o.fold || !o.folds || *o.fold <= *o.folds, Failure::usage,
+          "--fold {}: there are folds 1 to {}", *o.fold, *o.folds);
   const std::pair<const char*, bool> of_labels[] = {{"--path-column", o.path_column.has_value()},
                                                     {"--label-column", o.label_column.has_value()},
                                                     {"--label-kind", o.label_kind.has_value()},
@@ -306,16 +428,30 @@ void check_image_sets(const ImageSetOptions& o) {
           "--group-column and --group-pattern: one of them");
 }
 
+TrainingData training_data(FoldedData folds, int fold) {
+  const size_t images = folds.all.samples.size();
+  const std::vector<Part> parts = parts_of_fold(folds.all, fold);
+  TrainingData data = apply_split(std::move(folds.all), parts);
+  data.test = std::move(folds.test);
+  data.notes = std::move(folds.notes);
+  data.notes.lines.push_back(fmt::format("fold {} of {}: {} of {} images validate", fold,
+                                         folds.folds, data.validation.samples.size(), images));
+  data.drawn = true;
+  return data;
+}
+
+FoldedData load_folds(const ImageSetOptions& o) {
+  check_image_sets(o);
+  FoldedData data = read_folds(o);
+  look_at_classes(data.all.classes, data.notes);
+  return data;
+}
+
 TrainingData load_training_data(const ImageSetOptions& o) {
   check_image_sets(o);
+  require_fold(o);
   TrainingData data = read_parts(o);
-  for (const std::string& name : data.train.classes)
-    if (name.starts_with(' ') || name.ends_with(' '))
-      data.notes.lines.push_back(
-          fmt::format("class \"{}\": there is a space at an end of its name", name));
-  say_notes(data.notes);
-  require(data.train.classes.size() > 1, Failure::data,
-          "the training images are all of one class, \"{}\"", data.train.classes.at(0));
+  look_at_classes(data.train.classes, data.notes);
   return data;
 }
 
@@ -330,6 +466,7 @@ std::vector<LooseSet> load_any_data(const ImageSetOptions& o) {
 EvaluationData load_evaluation_data(const ImageSetOptions& o, std::optional<Part> wanted,
                                     const std::vector<std::string>& classes) {
   check_image_sets(o);
+  require_fold(o);
   EvaluationData data = read_evaluation(o, wanted, classes);
   if (o.no_duplicate_check) data.train.reset();
   say_notes(data.notes);

@@ -32,6 +32,7 @@ struct ImageSetOptions {
   std::optional<std::filesystem::path> image_root;
   std::optional<LabelKind> label_kind;
   std::string split;
+  std::optional<int> folds, fold;
   bool stratify = false, no_duplicate_check = false;
   uint64_t split_seed = 0;
   ClassOrder class_order = ClassOrder::bytes;
@@ -60,8 +61,14 @@ struct ImageSetOptions {
       "copies "
       "of an image stay in one part");
     v("--stratify", stratify, "each class in those shares");
+    v("--folds K", folds,
+      "cross-validation: each image but those of test in one of K folds, chosen at random; classes "
+      "are spread evenly, and groups and copies stay in one fold",
+      Within{2, 1000});
+    v("--fold I", fold, "which fold validates, from 1 to K; the others train", Within{1, 1000});
     v("--split-seed N", split_seed, "of the random choice");
-    v("--split-file FILE", split_file, "split.csv of a former run, paths relative to --data");
+    v("--split-file FILE", split_file,
+      "split.csv of a former run, paths relative to --data; with --fold by its column fold");
     v("--class-order ORDER", class_order,
       "bytes: torchvision's; natural: numbers by value, case ignored, as timm's", kClassOrders);
     v("--no-duplicate-check", no_duplicate_check, "do not look for copies of images");
@@ -73,6 +80,7 @@ struct ImageSetOptions {
       kBadImagePolicies);
   }
 
+  bool folded() const { return folds || fold; }
   // The folder at which relative paths of images begin.
   std::filesystem::path root() const {
     return labels.empty() ? data : image_root.value_or(labels.parent_path());
@@ -86,6 +94,23 @@ void check_image_sets(const ImageSetOptions& options);
 // what decides whether a training can start: check-data asks it, too. Of ROOT/train and ROOT/test
 // without ROOT/val a fifth of the training images validates, chosen at random in every class.
 TrainingData load_training_data(const ImageSetOptions& options);
+
+// The images of a cross-validation, with Sample::fold from 1 to `folds`: those of train and val
+// together, of a folder of classes or of labels all that are not of the part test, which stays out.
+// They depend on --folds, --split-seed and the images alone, or come from --split-file.
+struct FoldedData {
+  int folds = 0;
+  Dataset all;
+  std::optional<Dataset> test = {};
+  DataNotes notes = {};
+};
+
+// For --folds or a --split-file with folds; after it people have been told as by
+// load_training_data().
+FoldedData load_folds(const ImageSetOptions& options);
+
+// What the run of a fold trains with.
+TrainingData training_data(FoldedData data, int fold);
 
 // What is there whether a training could use it or not; one data set for each part, or one for all.
 struct LooseSet {

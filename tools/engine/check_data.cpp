@@ -46,6 +46,7 @@ struct Sets {
   std::vector<Dataset> data;  // of the same classes; some may lack images
   DataNotes notes;
   std::string obstacle;  // why no training can start with them; empty if one can
+  size_t folds = 0;      // so many of them, the first ones, are folds of a cross-validation
 
   void add(std::string name, Dataset set) {
     names.push_back(std::move(name));
@@ -79,11 +80,24 @@ Sets parts_in(TrainingData data) {
   return sets;
 }
 
-// What a training would read. Where it could not, what is there all the same, with the reason.
+Sets folds_in(FoldedData data) {
+  Sets sets{.notes = std::move(data.notes), .folds = static_cast<size_t>(data.folds)};
+  for (int fold = 1; fold <= data.folds; ++fold) {
+    Dataset set{.classes = data.all.classes};
+    for (const Sample& sample : data.all.samples)
+      if (sample.fold == fold) set.samples.push_back(sample);
+    sets.add(fmt::format("fold {}", fold), std::move(set));
+  }
+  if (data.test) sets.add("test", std::move(*data.test));
+  return sets;
+}
+
+// What a training would read, or the trainings of all folds. Where it could not, what is there all the same, with the reason.
 Sets read_sets(const CheckOptions& o) {
   require(o.data.empty() != o.labels.empty(), Failure::usage, "give either DIR or --labels FILE");
   check_image_sets(o);
   try {
+    if (o.folds && !o.fold) return folds_in(load_folds(o));
     return parts_in(load_training_data(o));
   } catch (const Error& error) {
     Sets sets;
@@ -197,6 +211,27 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
   return report;
 }
 
+std::vector<uint32_t> unreadable_in(const std::vector<Finding>& findings, uint32_t first = 0) {
+  std::vector<uint32_t> unreadable;
+  for (uint32_t i = 0; i < findings.size(); ++i)
+    if (!findings[i].error.empty()) unreadable.push_back(first + i);
+  return unreadable;
+}
+
+// What trains where the fold validates, as far as its classes can be read.
+void require_readable_without(const Sets& sets, const Findings& findings, size_t fold) {
+  Dataset train{.classes = sets.data[0].classes};
+  std::vector<uint32_t> unreadable;
+  for (size_t s = 0; s < sets.folds; ++s) {
+    if (s == fold) continue;
+    for (const uint32_t i : unreadable_in(findings[s], static_cast<uint32_t>(train.samples.size())))
+      unreadable.push_back(i);
+    train.samples.insert(train.samples.end(), sets.data[s].samples.begin(),
+                         sets.data[s].samples.end());
+  }
+  require_readable_classes(train, unreadable);
+}
+
 // Asks what engine train asks with the same flags.
 std::vector<std::string> obstacles_of(const Sets& sets, const Findings& findings,
                                       const Leaks& leaks, const CheckOptions& o) {
@@ -212,9 +247,7 @@ std::vector<std::string> obstacles_of(const Sets& sets, const Findings& findings
   ask([&] { check_leaks(leaks, o); });
   const std::vector<NamedSet> parts = sets.parts();
   for (size_t s = 0; s < findings.size(); ++s) {
-    std::vector<uint32_t> unreadable;
-    for (uint32_t i = 0; i < findings[s].size(); ++i)
-      if (!findings[s][i].error.empty()) unreadable.push_back(i);
+    const std::vector<uint32_t> unreadable = unreadable_in(findings[s]);
     if (o.on_bad_image == OnBadImage::error && !unreadable.empty())
       obstacles.push_back(
           fmt::format("{}: of {} images {} cannot be read; --on-bad-image skip "
@@ -224,6 +257,7 @@ std::vector<std::string> obstacles_of(const Sets& sets, const Findings& findings
       ask([&] { require_readable_classes(sets.data[s], unreadable); });
     else
       ask([&] { require_readable(std::span(parts).subspan(s, 1)); });
+    if (s < sets.folds) ask([&] { require_readable_without(sets, findings, s); });
   }
   return obstacles;
 }

@@ -144,6 +144,13 @@ FinetuneFacts look_around(const FinetuneOptions& o, const std::set<std::string>&
     facts.image_side = typical_side(set.data);
     classes = static_cast<int>(set.data.classes.size());
   }
+  if (o.folds) {  // the images of all folds but one train
+    int64_t all = 0;
+    for (const LooseSet& set : sets)
+      if (set.name != "test") all += std::ssize(set.data.samples);
+    facts.images = all - all / *o.folds;
+    facts.validation = true;
+  }
   const fs::path meant =
       !sets.empty() && sets.front().name == "all" ? likely_folder(o.data) : fs::path();
   require(classes != 1 || meant.empty(), Failure::data,

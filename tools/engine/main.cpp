@@ -26,6 +26,8 @@ constexpr Verb kVerbs[] = {
     {"train", "a data set and a model in, a run directory out", train},
     {"finetune", "train with a recipe chosen by the images and the device", finetune},
     {"eval", "what a weight file gets right on a data set, with intervals", eval},
+    {"folds", "the runs of a cross-validation as one evaluation", folds},
+    {"audit", "which labels are doubtful, and which images nearly the same", audit},
     {"predict", "the class of each image", predict},
     {"summary", "layers, parameters and memory plan of a model", summary},
     {"models", "parameters, image sizes, published weights and accuracy", list_models},

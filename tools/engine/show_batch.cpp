@@ -112,10 +112,11 @@ int show_batch(const Command& command) {
     const size_t partner = size_t(mix.partner);
     const std::string& own = train.classes[size_t(batch.labels[i])];
     const std::string& other = train.classes[size_t(batch.labels[partner])];
-    shown.push_back(mixed(pictures[size_t(i)], pictures[partner], mix));
+    shown.push_back(
+        enlarge_to_at_least(mixed(pictures[size_t(i)], pictures[partner], mix), kLegibleSide));
     texts.push_back(
         mix.share == 1 ? own
-                       : fmt::format("{:.2f} {}\n{:.2f} {}", mix.share, own, 1 - mix.share, other));
+                       : fmt::format("{:.3f} {}\n{:.3f} {}", mix.share, own, 1 - mix.share, other));
   }
   write_image(o.out, contact_sheet(shown, texts, shared_file("DejaVuSans.ttf"), o.columns));
   say(fmt::format("{}: {} images of epoch {}, step {}; {}; {}", o.out.string(), batch.count,

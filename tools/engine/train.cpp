@@ -17,6 +17,7 @@
 #include "tools/data/class_weights.h"
 #include "tools/data/leaks.h"
 #include "tools/engine/dry_run.h"
+#include "tools/engine/train_folds.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/environment.h"
 #include "tools/machine/processes.h"
@@ -334,6 +335,7 @@ int train(const Command& command) {
   auto options = read_options(command);
   if (!options) return 0;
   TrainOptions& o = *options;
+  if (o.folds && !o.fold) return train_folds(command, o);
   if (o.plan_only) o.launch = RankLaunch::thread;
   if (const int processes = processes_to_start(o); processes > 1)
     return run_processes(processes, words_of(command));

@@ -7,6 +7,7 @@
 
 namespace engine {
 
+int audit(const Command& command);
 int bench_data(const Command& command);
 int bench_inference(const Command& command);
 int bench_kernels(const Command& command);
@@ -19,6 +20,7 @@ int draw(const Command& command);
 int eval(const Command& command);
 int export_model(const Command& command);
 int finetune(const Command& command);
+int folds(const Command& command);
 int fetch_weights(const Command& command);
 int list_models(const Command& command);
 int list_weights(const Command& command);

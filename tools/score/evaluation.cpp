@@ -29,27 +29,51 @@ std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, M
   return programs;
 }
 
+namespace {
+
+std::unique_ptr<Backend> lone_backend(const Ranks& ranks, int rank) {
+  BackendOptions options = ranks.options[size_t(rank)];
+  options.communicator = {};
+  return make_backend(ranks.kind, options);
+}
+
+// A rank for which no image is left has a program all the same.
+std::vector<ProgramSpec> evaluation_programs(const Dataset& data, int batch, Share share) {
+  std::vector<ProgramSpec> programs =
+      programs_for(static_cast<int64_t>(data.samples.size()), batch, share, Mode::evaluate);
+  if (programs.empty()) programs.push_back({1, Mode::evaluate});
+  return programs;
+}
+
+}  // namespace
+
 Inference::Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
                      const DeviceOptions& device, int batch, OnBadImage on_bad_image)
-    : ranks_(choose_ranks(device)),
-      backend_(make_backend(ranks_.kind, ranks_.options[0])),
+    : Inference(file, data, preprocess, device, choose_ranks(device), 0,
+                {.batch = batch, .on_bad_image = on_bad_image}) {}
+
+Inference::Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
+                     const DeviceOptions& device, const Ranks& ranks, int rank,
+                     const InferenceOptions& options)
+    : backend_(lone_backend(ranks, rank)),
       session_(make_model(file, preprocess.crop), *backend_,
-               {.programs = programs_for(static_cast<int64_t>(data.samples.size()), batch, {},
-                                         Mode::evaluate),
-                .precision = ranks_.precision,
+               {.programs = evaluation_programs(data, options.batch, {rank, ranks.count()}),
+                .precision = ranks.precision,
                 .conv = device.conv,
                 .deterministic = device.deterministic,
+                .features = options.features,
                 .workspace = size_t(device.workspace) << 20,
                 .normalisation = normalisation_of(preprocess)}),
       loader_(data, evaluation_input(data, preprocess),
               {.width = preprocess.crop,
                .height = preprocess.crop,
                .channels = preprocess.channels,
-               .batch = batch,
-               .threads = ranks_.workers,
+               .batch = options.batch,
+               .share = {rank, ranks.count()},
+               .threads = ranks.workers,
                .ahead = 3,
                .shuffle = false,
-               .on_bad_image = on_bad_image,
+               .on_bad_image = options.on_bad_image,
                .memory = batch_memory(*backend_)}) {
   load_model_file(session_, file);
 }

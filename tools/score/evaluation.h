@@ -22,17 +22,27 @@ struct EvaluationResult {
 // The programs that an evaluation of `samples` images needs.
 std::vector<ProgramSpec> programs_for(int64_t samples, int batch, Share share, Mode mode);
 
+struct InferenceOptions {
+  int batch = 1;  // images of this rank and step
+  OnBadImage on_bad_image = OnBadImage::error;
+  bool features = false;  // as SessionOptions::features
+};
+
 // What eval and predict run: a session that holds the weights of a file, and a loader of images.
 class Inference {
  public:
   // `data` must outlive it.
   Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
             const DeviceOptions& device, int batch, OnBadImage on_bad_image = OnBadImage::error);
+  // Rank `rank` of several, with its share of every step. They exchange nothing: each has a session
+  // of its own, in a world of one.
+  Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
+            const DeviceOptions& device, const Ranks& ranks, int rank,
+            const InferenceOptions& options);
   Session& session() { return session_; }
   Loader& loader() { return loader_; }
 
  private:
-  Ranks ranks_;
   std::unique_ptr<Backend> backend_;
   Session session_;
   Loader loader_;

@@ -22,7 +22,8 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr char kMetricsFile[] = "metrics.json";
-constexpr size_t kRocPoints = 200;  // per class: more than a plot shows
+constexpr size_t kRocPoints = 200;   // per class: more than a plot shows
+constexpr size_t kFewClasses = 100;  // of which predictions.csv always has the probabilities
 
 Json number_or_null(const std::optional<double>& value) {
   return value ? Json(*value) : Json();
@@ -32,6 +33,7 @@ Json number_or_null(const std::optional<double>& value) {
 std::string predictions(const EvaluationResult& result, const Dataset& data, bool probabilities) {
   std::string text = "path,label,prediction,p_prediction,p_label,loss";
   const size_t classes = data.classes.size();
+  probabilities = probabilities || classes <= kFewClasses;
   if (probabilities)
     for (const std::string& name : data.classes) text += ',' + csv_field("p:" + name);
   text += '\n';

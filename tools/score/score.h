@@ -19,7 +19,7 @@ struct ScoreOptions {
   std::string prefix;          // of the other files' names, for instance "test_"
   int resamples = 1000;        // of the bootstrap; 0: no intervals
   uint64_t seed = 0;           // of its draws
-  bool probabilities = false;  // predictions.csv has a column for each class
+  bool probabilities = false;  // predictions.csv has a column for each of more than 100 classes
 };
 
 struct Score {
@@ -37,9 +37,9 @@ std::string table(const Score& score, std::span<const std::string> classes);
 
 // Scores, and writes into `folder`, which is made if it is not there. In metrics.json the member
 // `part` is set and others stay. Behind the prefix stand predictions.csv (path, label, prediction,
-// p_prediction, p_label, loss), confusion_matrix.csv (a row per label, a column per prediction) and
-// roc.csv (at most 200 points per class, and "(micro)": all pairs of sample and class). One rank
-// calls it, once.
+// p_prediction, p_label, loss, and p:CLASS for each of up to 100 classes), confusion_matrix.csv (a
+// row per label, a column per prediction) and roc.csv (at most 200 points per class, and "(micro)":
+// all pairs of sample and class). One rank calls it, once.
 Score write_score(const std::filesystem::path& folder, const EvaluationResult& result,
                   const Dataset& data, const ScoreOptions& options = {});
 

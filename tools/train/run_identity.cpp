@@ -103,6 +103,16 @@ std::string consequence(const std::string& flag, const std::map<std::string, std
                      parse_json<Json>(schedule->second).get<std::string>());
 }
 
+// Which images validate is part of a run. Checkpoints of former versions lack these flags.
+void check_fold(const RunIdentity& before, const RunIdentity& now) {
+  for (const char* flag : {"folds", "fold"}) {
+    const auto was = before.recipe.find(flag), is = now.recipe.find(flag);
+    if (was == before.recipe.end() || is == now.recipe.end()) continue;
+    require(was->second == is->second, Failure::usage, "--{} {}: the run to resume has {}", flag,
+            is->second, was->second == "null" ? "none" : was->second);
+  }
+}
+
 }  // namespace
 
 std::string to_string(const BatchOrder& order) {
@@ -161,6 +171,7 @@ RunIdentity run_identity_from(const std::map<std::string, std::string>& metadata
 
 void check_same_run(const RunIdentity& before, const RunIdentity& now, bool within_epoch) {
   check_classes(before.classes, now.classes);
+  check_fold(before, now);
   require(before.image_names == now.image_names || before.image_files != now.image_files,
           Failure::data,
           "the labels are not those of the run to resume: the images have the same names, but some "

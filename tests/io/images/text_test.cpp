@@ -117,3 +117,45 @@ TEST_CASE("contact sheets: labels in any script, cut where they do not fit, and 
   CHECK(ink(sheet(begins, "x")) == ink(sheet(begins, "")) + ink(sheet("", "x")));
   CHECK(sheet("a\nb", "").height == sheet("a", "").height + 16);
 }
+
+TEST_CASE("characters that no font has are boxes, and some are not drawn at all") {
+  const Font font(kFont, 16);
+  const std::u32string horse = U"\U0001F40E", missing = U"\u9ED1", box = U"\U0010FFFF";
+  CHECK(font.width(missing) > 0);
+  CHECK(same_pixels(drawn(font, missing), drawn(font, box)));
+  CHECK(font.width(missing + horse + U"a") ==
+        font.width(missing) + font.width(horse) + font.width(U"a"));
+  // Joiners and variation selectors are no boxes of their own.
+  CHECK(font.width(U"a\u200D\uFE0Fb") == font.width(U"ab"));
+  CHECK(same_pixels(drawn(font, U"a\u200D\uFE0Fb"), drawn(font, U"ab")));
+
+  // A fallback that cannot be read is passed over; one that has no glyph either leaves the box.
+  const Font with(kFont, 16, {"/nonexistent.ttf", ENGINE_SOURCE_DIR "/LICENSE", kFont});
+  CHECK(same_pixels(drawn(with, missing), drawn(font, missing)));
+  CHECK(same_pixels(drawn(with, U"Größe"), drawn(font, U"Größe")));
+}
+
+TEST_CASE("fallbacks have the characters that the font lacks") {
+  const Font font(kFont, 16);
+  const std::u32string missing = U"\u9ED1";
+  const std::vector<std::filesystem::path> fonts = fallback_fonts();
+  if (fonts.empty()) return note_skipped("no font with Chinese characters");
+  const Font chinese(kFont, 16, fonts);
+  CHECK(ink(drawn(chinese, missing)) > 0);
+  CHECK_FALSE(same_pixels(drawn(chinese, missing), drawn(font, missing)));
+  CHECK(chinese.width(missing) > font.width(U"n"));  // as wide as its glyph
+  CHECK(same_pixels(drawn(chinese, U"Größe"), drawn(font, U"Größe")));
+}
+
+TEST_CASE("small pictures are enlarged by whole pixels") {
+  Image small(3, 2, 3);
+  for (size_t i = 0; i < small.pixels.size(); ++i) small.pixels[i] = uint8_t(i);
+  const Image large = enlarge_to_at_least(small, 5);
+  CHECK(large.width == 9);
+  CHECK(large.height == 6);
+  for (int y = 0; y < 6; ++y)
+    for (int x = 0; x < 9; ++x)
+      for (int c = 0; c < 3; ++c) CHECK(large.row(y)[x * 3 + c] == small.row(y / 3)[x / 3 * 3 + c]);
+  CHECK(same_pixels(enlarge_to_at_least(small, 2), small));
+  CHECK(enlarge_to_at_least(Image(28, 28, 1), kLegibleSide).width == 168);
+}

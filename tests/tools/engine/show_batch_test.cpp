@@ -40,6 +40,7 @@ TEST_CASE("show-batch: the sheet holds the batch of the loader, its labels and i
   const Drawn drawn;
   const fs::path sheet_file = drawn.path("sheet.png");
   constexpr int kSide = 32, kCount = 7, kColumns = 3;
+  constexpr int kShown = 5 * kSide;  // each pixel is a square of 5 x 5, so that people see it
   for (const bool mixed : {false, true}) {
     CAPTURE(mixed);
     const Outcome outcome = engine_cli(fmt::format(
@@ -99,16 +100,24 @@ TEST_CASE("show-batch: the sheet holds the batch of the loader, its labels and i
           else
             value = uint8_t(std::lround(mix.share * float(value) + (1 - mix.share) * other));
         }
-      texts[size_t(i)] = fmt::format("{:.2f} {}\n{:.2f} {}", mix.share, names[size_t(i)],
+      texts[size_t(i)] = fmt::format("{:.3f} {}\n{:.3f} {}", mix.share, names[size_t(i)],
                                      1 - mix.share, names[size_t(mix.partner)]);
     }
+    for (Image& picture : shown) {
+      Image large(kShown, kShown, 3);
+      for (int y = 0; y < kShown; ++y)
+        for (int x = 0; x < kShown; ++x)
+          std::copy_n(picture.row(y / 5) + x / 5 * 3, 3, large.row(y) + x * 3);
+      picture = large;
+    }
     const Image sheet = read_image(sheet_file, 3);
-    CHECK(sheet.width == 4 + kColumns * (kSide + 4));
+    CHECK(sheet.width == 4 + kColumns * (kShown + 4));
     const int line = mixed ? 2 * 16 : 16;
-    CHECK(sheet.height == 4 + 3 * (kSide + line + 4));
+    CHECK(sheet.height == 4 + 3 * (kShown + line + 4));
     for (int i = 0; i < kCount; ++i) {
-      const int left = 4 + i % kColumns * (kSide + 4), top = 4 + i / kColumns * (kSide + line + 4);
-      CHECK(same_pixels(part_of(sheet, left, top, kSide), shown[size_t(i)]));
+      const int left = 4 + i % kColumns * (kShown + 4),
+                top = 4 + i / kColumns * (kShown + line + 4);
+      CHECK(same_pixels(part_of(sheet, left, top, kShown), shown[size_t(i)]));
     }
     CHECK(same_pixels(sheet, contact_sheet(shown, texts, shared_file("DejaVuSans.ttf"),
                                            kColumns)));  // with the texts

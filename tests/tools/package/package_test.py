@@ -193,6 +193,40 @@ class Training(Quiet):
         self.assertEqual(raised.exception.kind, "data")
         self.assertEqual(json.loads(raised.exception.output)["path"], str(images[0]))
 
+    def test_more_of_predictions(self):
+        folder = self.folder / "digits" / "val"
+        images = [str(image) for image in sorted(folder.rglob("*.png"))]
+        [line] = self.run_.predict(images[0], top=3, probabilities=True, tta="dihedral")
+        self.assertEqual([*line["probabilities"]], self.run_.classes)
+        self.assertAlmostEqual(sum(line["probabilities"].values()), 1, places=6)
+        self.assertEqual(line["top"][0]["class"], line["class"])
+        self.assertEqual(len(line["top"]), 3)
+        found = self.run_.predict(str(folder / "*" / "*.png"))
+        self.assertEqual([line["path"] for line in found], images)
+        many = [images[0]] * 1200  # more than words on a command line
+        self.assertEqual(len(self.run_.predict(many, batch_size=64)), 1200)
+        out = self.folder / "lines.jsonl"
+        self.assertEqual(self.run_.predict(images, out=out), [])
+        self.assertEqual(len(out.read_text().splitlines()), len(images))
+        with self.assertRaisesRegex(engine.EngineError, "no class activation maps"):
+            self.run_.predict(images[0], explain=self.folder / "maps")  # mnist_cnn
+
+    def test_features(self):
+        try:
+            import numpy
+        except ImportError:
+            self.skipTest("numpy is not there")
+        folder = self.folder / "digits" / "val"
+        paths, features = self.run_.embed(folder)
+        self.assertEqual(len(paths), 20)
+        self.assertEqual(features.shape, (20, 128))
+        self.assertEqual(features.dtype, numpy.float32)
+        kept = self.folder / "kept.npy"
+        again, same = self.run_.embed(folder, out=kept, batch_size=3)
+        self.assertEqual(again, paths)
+        numpy.testing.assert_allclose(same, features, rtol=1e-4, atol=1e-5)
+        numpy.testing.assert_array_equal(numpy.load(kept), same)
+
     def test_flags_that_ask_for_no_run(self):
         with redirect_stdout(io.StringIO()) as printed:
             run = engine.train(self.folder / "digits", dry_run=True, **self.FLAGS)

@@ -33,11 +33,13 @@ TEST_CASE_FIXTURE(Fixture, "an evaluation's files have a row per image that was 
   const auto file = [&](const char* name) { return read(folder.path() / "new" / name); };
   CHECK(
       file("predictions.csv") ==
-      "path,label,prediction,p_prediction,p_label,loss\n"
-      "a.jpg,cat,cat,0.880797078,0.880797078,0.126928011\n"
-      "\"b,c.jpg\",\"dog, \"\"big\"\"\",\"dog, \"\"big\"\"\",0.880797078,0.880797078,0.126928011\n"
-      "d.jpg,cat,\"dog, \"\"big\"\"\",0.731058579,0.268941421,1.31326169\n"
-      "e.jpg,\"dog, \"\"big\"\"\",\"dog, \"\"big\"\"\",0.98201379,0.98201379,0.0181499279\n");
+      "path,label,prediction,p_prediction,p_label,loss,p:cat,\"p:dog, \"\"big\"\"\"\n"
+      "a.jpg,cat,cat,0.880797078,0.880797078,0.126928011,0.880797078,0.119202922\n"
+      "\"b,c.jpg\",\"dog, \"\"big\"\"\",\"dog, \"\"big\"\"\",0.880797078,0.880797078,0.126928011,"
+      "0.119202922,0.880797078\n"
+      "d.jpg,cat,\"dog, \"\"big\"\"\",0.731058579,0.268941421,1.31326169,0.268941421,0.731058579\n"
+      "e.jpg,\"dog, \"\"big\"\"\",\"dog, \"\"big\"\"\",0.98201379,0.98201379,0.0181499279,"
+      "0.0179862099,0.98201379\n");
   CHECK(file("confusion_matrix.csv") ==
         "label,cat,\"dog, \"\"big\"\"\"\n"
         "cat,1,1\n"

@@ -6,6 +6,7 @@
     run.metrics                 # a row per epoch: a pandas.DataFrame, or a dict of lists
     run.plot("confusion")       # a matplotlib figure, which a notebook shows
     run.predict("picture.jpg")  # [{"path": …, "class": …, "probability": …, "logits": …}]
+    run.embed("pictures")       # paths, and what the last layer reads of each: a numpy array
 
 Keyword arguments are the program's flags: `batch_size=64` is `--batch-size=64`, `True` and `False`
 turn a switch on and off, a list is written with commas, `None` leaves the default. What the program
@@ -15,6 +16,6 @@ any verb; `engine --help` and `engine help VERB`, in a shell, list verbs and fla
 
 from .program import EngineError, call, program
 from .run import Run
-from .verbs import finetune, predict, train, version
+from .verbs import embed, finetune, predict, train, version
 
-__all__ = ["EngineError", "Run", "call", "finetune", "predict", "program", "train", "version"]
+__all__ = ["EngineError", "Run", "call", "embed", "finetune", "predict", "program", "train", "version"]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Callable, Iterable, List, TextIO, Tuple
@@ -99,9 +100,10 @@ def tell(line: str, stream: TextIO) -> None:
         pass
 
 
-def run(verb: str, arguments: Iterable[Any] = (), **flags: Any) -> Tuple[str, str]:
+def run(verb: str, arguments: Iterable[Any] = (), _input: bytes = b"",
+        **flags: Any) -> Tuple[str, str]:
     """Runs a verb to its end and returns what it wrote: standard output, and standard error, which
-    is passed on to sys.stderr meanwhile.
+    is passed on to sys.stderr meanwhile. `_input` is its standard input.
 
     An interrupt (Ctrl-C, or the stop button of a notebook) asks the program to stop, which saves a
     training; a second one ends it at once. KeyboardInterrupt is raised when it has ended.
@@ -113,9 +115,12 @@ def run(verb: str, arguments: Iterable[Any] = (), **flags: Any) -> Tuple[str, st
     environment = {**os.environ, "NO_COLOR": "1"}
     environment.pop("CLICOLOR_FORCE", None)
     # In a session of its own, the keyboard's interrupt comes to it once: from here.
-    process = subprocess.Popen(
-        [str(program()), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=environment, start_new_session=True)
+    with tempfile.TemporaryFile() as given:
+        given.write(_input)
+        given.seek(0)
+        process = subprocess.Popen(
+            [str(program()), *words], stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment, start_new_session=True)
     output: List[str] = []
     said: List[str] = []
 

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,6 +174,12 @@ class Run:
         """The class of each image, by the best weights: see `engine.predict`."""
         from .verbs import predict
         return predict(images, self, **flags)
+
+    def embed(self, images: Union[PathLike, Iterable[PathLike]],
+              **flags: Any) -> Tuple[List[str], Any]:
+        """Paths and features of images, by the best weights: see `engine.embed`."""
+        from .verbs import embed
+        return embed(images, self, **flags)
 
     def plot(self, name: str = "curves", part: Optional[str] = None) -> "Figure":
         """A matplotlib figure, which a notebook shows: "curves", "machine", "lr_find", and of a

@@ -1,0 +1,76 @@
+#include "tools/predict/prediction_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "io/files/csv.h"
+#include "io/files/json.h"
+#include "io/files/utf8.h"
+
+namespace engine {
+
+PredictionText::PredictionText(std::vector<std::string> classes, int count,
+                               PredictionTextOptions options)
+    : classes_(std::move(classes)), count_(count), options_(options) {
+  options_.top = std::min(options_.top, count);
+}
+
+std::span<const int> PredictionText::named(const Prediction& p) const {
+  return std::span(p.ranked).first(std::min(size_t(options_.top), p.ranked.size()));
+}
+
+std::string PredictionText::head() const {
+  if (options_.form != PredictionForm::csv) return "";
+  std::string head = "path,class,class_index,probability";
+  for (int i = 2; i <= options_.top; ++i)
+    head += fmt::format(",class_{0},class_index_{0},probability_{0}", i);
+  for (int c = 0; options_.probabilities && c < count_; ++c)
+    head += ',' + csv_field("p:" + name(c));
+  return head + '\n';
+}
+
+std::string PredictionText::line(const Prediction& p) const {
+  switch (options_.form) {
+    case PredictionForm::csv: return csv(p) + '\n';
+    case PredictionForm::json: return json(p) + '\n';
+    case PredictionForm::text: break;
+  }
+  return text(p) + '\n';
+}
+
+std::string PredictionText::text(const Prediction& p) const {
+  std::string line = p.path + ':';
+  for (const int c : named(p))
+    line += fmt::format("{} {} ({:.1f}%)", c == p.best() ? "" : ",", name(c),
+                        100 * p.probabilities[size_t(c)]);
+  return line;
+}
+
+std::string PredictionText::csv(const Prediction& p) const {
+  std::string line = csv_field(p.path);
+  for (const int c : named(p))
+    line += fmt::format(",{},{},{:.6f}", csv_field(name(c)), c, p.probabilities[size_t(c)]);
+  for (size_t c = 0; options_.probabilities && c < p.probabilities.size(); ++c)
+    line += fmt::format(",{:.6f}", p.probabilities[c]);
+  return line;
+}
+
+std::string PredictionText::json(const Prediction& p) const {
+  const auto of_class = [&](int c) {
+    return nlohmann::ordered_json{{"class", utf8_from_bytes(name(c))},
+                                  {"class_index", c},
+                                  {"probability", p.probabilities[size_t(c)]}};
+  };
+  nlohmann::ordered_json json = {{"path", utf8_from_bytes(p.path)}};
+  json.update(of_class(p.best()));
+  json["logits"] = p.logits;
+  if (options_.top > 1)
+    for (const int c : named(p)) json["top"].push_back(of_class(c));
+  for (int c = 0; options_.probabilities && c < count_; ++c)
+    json["probabilities"][utf8_from_bytes(name(c))] = p.probabilities[size_t(c)];
+  return print_json(json);
+}
+
+}  // namespace engine

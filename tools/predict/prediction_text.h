@@ -1,0 +1,40 @@
+// Predictions as lines that people, spreadsheets and programs read.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tools/predict/prediction.h"
+
+namespace engine {
+
+enum class PredictionForm { text, csv, json };
+
+struct PredictionTextOptions {
+  PredictionForm form = PredictionForm::text;
+  int top = 1;                 // the classes named of each image
+  bool probabilities = false;  // of all classes; not in text
+};
+
+// tools/predict/README.md has the columns and members.
+class PredictionText {
+ public:
+  PredictionText(std::vector<std::string> classes, int count, PredictionTextOptions options);
+
+  std::string head() const;  // the first line, with its end; empty where there is none
+  std::string line(const Prediction& prediction) const;
+
+ private:
+  std::string text(const Prediction& p) const;
+  std::string csv(const Prediction& p) const;
+  std::string json(const Prediction& p) const;
+  std::span<const int> named(const Prediction& p) const;
+  std::string name(int index) const { return class_name(classes_, index); }
+
+  std::vector<std::string> classes_;
+  int count_;  // of the classes
+  PredictionTextOptions options_;
+};
+
+}  // namespace engine
