@@ -3,14 +3,15 @@
 
 {"torch", "torchvision", "image": [height, width], "batch", "classes", "seed", "size": [h, w],
  "models": [{"model", "bias": [..], "logits": [[..]], "maps": [[[[..]]]], "features": [[..]],
-             "enlarged": [[..]]}]}
+             "enlarged": [[..]], "own": largest difference}]}
 
 Parameters, running statistics and input follow the parameter rule of golden.py; evaluation mode, in
 double. `maps` (batch, classes, height, width) are the features that a hook on the global average
 sees (a hook on the classifier gives `features`, of which the first 8 of an image are stored) times
 the weight of the classifier, without its bias; their mean and the bias are the logits, which is
 checked here. `enlarged` is the first map of the first image, made `size` by interpolate(bilinear,
-align_corners=False). --check RUN compares a folder of `engine predict --explain` with the same
+align_corners=False). `own` is how far PyTorch's maps in float32 are from these, over their largest
+value. --check RUN compares a folder of `engine predict --explain` with the same
 computation from a checkpoint and its photographs.
 """
 
@@ -69,15 +70,18 @@ def record(name: str) -> Dict:
     golden.set_state_by_rule(model, SEED)
     x = torch.from_numpy(golden.rule_tensor("input", (BATCH, 3, *IMAGE), SEED)).double()
     logits, pooled, maps = explain(model, x)
+    bias = classifier(model).bias.tolist()
+    own = (explain(model.float(), x.float())[2].double() - maps).abs().max() / maps.abs().max()
     enlarged = functional.interpolate(maps[:1, :1], size=SIZE, mode="bilinear",
                                       align_corners=False)
     return {
         "model": name,
-        "bias": classifier(model).bias.tolist(),
+        "bias": bias,
         "logits": logits.tolist(),
         "features": pooled[:, :STORED].tolist(),
         "maps": maps.tolist(),
         "enlarged": enlarged[0, 0].tolist(),
+        "own": own.item(),
     }
 
 

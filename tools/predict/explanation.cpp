@@ -85,7 +85,8 @@ void ExplanationFolder::append(Explanation explanation, const Prediction& p) {
                            csv_field(explanation.file), csv_field(class_name(classes_, shown)),
                            shown, probability(shown), low, high));
   // The class of the map first, then the others that are probable.
-  std::string text = fs::path(p.path).filename().string();
+  const fs::path path(p.path);
+  std::string text = (path.parent_path().filename() / path.filename()).string();
   const auto line = [&](int c, std::string_view what) {
     text += fmt::format("\n{} {:.1f}%{}", class_name(classes_, c), 100 * probability(c), what);
   };

@@ -35,8 +35,8 @@ TEST_CASE("npy: the header is that of the format, and as long for any number of 
   CHECK(npy_header(one).find("'shape': (7,), }") != std::string::npos);  // a tuple of one number
   const int64_t most[] = {std::numeric_limits<int64_t>::max(), 5};
   CHECK(npy_header(most).size() == 128);
-  const int64_t many[] = {1, 1234567890123, 1234567890123, 1234567890123},
-                more[] = {most[0], many[1], many[2], many[3]};
+  const int64_t many[] = {1, 1234567890123, 1234567890123, 1234567890123, 1234567890123},
+                more[] = {most[0], many[1], many[2], many[3], many[4]};
   CHECK(npy_header(many).size() == 192);
   CHECK(npy_header(more).size() == 192);
 }

@@ -97,10 +97,15 @@ void check_maps(Backend& backend, Precision precision, double limit) {
         logits.see(mean, model["logits"][n][c]);  // so that the map is exact
       }
     }
-    MESSAGE(name << ": maps " << worst.relative() << ", features " << pooled.relative());
-    CHECK(worst.relative() <= limit);
-    CHECK(pooled.relative() <= limit);
-    CHECK(logits.relative() <= limit);
+    // Random weights may make a network worse conditioned than those of a training: in float, four
+    // times what PyTorch loses is allowed.
+    const double own = precision == Precision::fp64 ? 0. : model["own"].get<double>();
+    const double most = std::max(limit, 4 * own);
+    MESSAGE(name << ": maps " << worst.relative() << ", features " << pooled.relative()
+                 << "; PyTorch's own in float " << model["own"].get<double>());
+    CHECK(worst.relative() <= most);
+    CHECK(pooled.relative() <= most);
+    CHECK(logits.relative() <= most);
   }
 }
 
