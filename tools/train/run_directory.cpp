@@ -29,7 +29,7 @@ constexpr char kMetrics[] = "metrics.jsonl", kResults[] = "results.csv", kNotes[
 constexpr char kHeader[] =
     "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
     "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
-    "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius";
+    "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius,gpu/energy_joules,epoch_seconds";
 
 // 2025-03-01T12:34:56.789Z
 std::string now_utc() {
@@ -68,12 +68,13 @@ std::string join_lines(const std::vector<std::string>& lines) {
 
 // What an epoch took of the machine, by the names of the columns of results.csv.
 std::vector<Scalar> machine_scalars(const MachineUse& use) {
-  const GpuReading none{NAN, NAN, NAN, NAN};
+  const GpuReading none{NAN, NAN, NAN, NAN, NAN};
   const GpuReading& gpu = use.gpu ? *use.gpu : none;
   return {{"cpu/cores", use.process_cores},   {"cpu/host", use.host_cpu},
           {"cpu/memory_gib", use.memory_gib}, {"gpu/utilisation", gpu.utilisation},
           {"gpu/memory_gib", gpu.memory_gib}, {"gpu/watts", gpu.watts},
-          {"gpu/celsius", gpu.celsius}};
+          {"gpu/celsius", gpu.celsius},
+          {"gpu/energy_joules", gpu.joules > 0 ? gpu.joules : NAN}};
 }
 
 }  // namespace
@@ -197,6 +198,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
   Json event = {{"epoch", r.epoch},
                 {"step", r.step},
                 {"seconds", r.seconds},
+                {"epoch_seconds", r.use.seconds},
                 {"train_loss", r.train_loss},
                 {"val_loss", r.val_loss},
                 {"top1", r.top1},
@@ -212,6 +214,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
                                  {"val/auc_macro", auc},
                                  {"epoch/number", double(r.epoch)},
                                  {"epoch/lr", r.lr},
+                                 {"epoch/seconds", r.use.seconds},
                                  {"epoch/images_per_second", r.images_per_second},
                                  {"epoch/wait_share", r.wait_share}};
   for (const Scalar& scalar : machine_scalars(r.use)) {
@@ -219,6 +222,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
     if (std::isfinite(scalar.value)) event[scalar.tag] = scalar.value;
     scalars.push_back(scalar);
   }
+  row += fmt::format(",{:.6g}", r.use.seconds);
   std::erase_if(scalars, [](const Scalar& s) { return !std::isfinite(s.value); });
   append(results_, kResults, row);
   log("epoch", event);
