@@ -27,6 +27,7 @@ constexpr Verb kVerbs[] = {
     {"finetune", "train with a recipe chosen by the images and the device", finetune},
     {"eval", "what a weight file gets right on a data set, with intervals", eval},
     {"predict", "the class of each image", predict},
+    {"report", "one page with all there is to see of a run, findings first", report},
     {"summary", "layers, parameters and memory plan of a model", summary},
     {"models", "parameters, image sizes, published weights and accuracy", list_models},
     {"export", "a weight file as an ONNX model", export_model},

@@ -33,7 +33,7 @@ h1 { font-size: 1.55em; line-height: 1.25; margin: .2em 0; }
 h2 { font-size: 1.25em; margin: 2em 0 .6em; padding-bottom: .2em;
      border-bottom: 1px solid var(--line); }
 h3 { font-size: 1.02em; margin: 1.4em 0 .4em; }
-p { max-width: 75ch; } .quiet, caption { color: var(--quiet); }
+p { max-width: 75ch; margin: .5em 0; } .quiet { color: var(--quiet); }
 .facts { display: flex; flex-wrap: wrap; gap: .3em 1.2em; color: var(--quiet); margin: .3em 0 1em; }
 .findings { list-style: none; margin: 0; padding: 0; display: grid; gap: .45em; }
 .findings li { display: grid; grid-template-columns: 6.6em 1fr; gap: .8em; padding: .5em .8em;
@@ -44,19 +44,20 @@ p { max-width: 75ch; } .quiet, caption { color: var(--quiet); }
 .findings .watch { border-color: var(--orange); } .findings .fact { border-color: var(--blue); }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; margin: .4em 0; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .3em; }
 th, td { padding: .22em .7em; text-align: right; border-bottom: 1px solid var(--line);
          white-space: nowrap; vertical-align: top; }
-th { border-bottom: 1px solid var(--grey); font-weight: 600; vertical-align: bottom; }
+th { border-bottom: 1px solid var(--grey); font-weight: 600; vertical-align: bottom;
+     white-space: normal; max-width: 9.5em; }
 th:first-child, td:first-child { padding-left: 0; text-align: left; white-space: normal;
                                  min-width: 9em; }
 th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 9em; }
 td i { font-style: normal; color: var(--quiet); font-size: .92em; }
 .row { display: flex; flex-wrap: wrap; gap: 1em 1.6em; align-items: flex-start; }
-.row > * { flex: 1 1 330px; min-width: 0; } .row > .big { flex: 2 1 560px; }
+.row > * { flex: 1 1 330px; min-width: 0; } .row > .big { flex: 2 1 520px; } .row > .list { flex-basis: 400px; }
 figure { margin: .4em 0; } figure svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif !important; }
-.matrix { overflow-x: auto; }
+.matrix { overflow-x: auto; } .dense td:first-child { min-width: 14em; }
+.dense th, .dense td { padding-left: .45em; padding-right: .45em; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 12px; }
 .gallery figure { margin: 0; font-size: .8em; line-height: 1.35; }
 .gallery .frame { aspect-ratio: 1; background: var(--soft); border-radius: 6px; overflow: hidden;
@@ -69,7 +70,8 @@ details { margin: 1em 0; } summary { cursor: pointer; font-weight: 600; font-siz
 @media (max-width: 600px) {
   body { padding: 1em 15px 3em; font-size: 14.5px; } h1 { font-size: 1.3em; }
   .findings li { grid-template-columns: 1fr; gap: 0; }
-  th, td { padding: .22em .5em; } .gallery { gap: 8px;
+  th, td { padding: .22em .5em; } .measures .text { display: none; }
+  .dense td:first-child { min-width: 9em; } .gallery { gap: 8px;
   grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); }
   .matrix svg { min-width: var(--least, 0); }
 }
@@ -84,9 +86,13 @@ details { margin: 1em 0; } summary { cursor: pointer; font-weight: 600; font-siz
   th, td { padding: .06em .45em; } .wide, .matrix { overflow: visible; }
   .row { display: flex; gap: .3em 1em; } .row > * { flex: 1 1 0; max-width: 50%; }
   .row.three > * { max-width: 33%; } .row > .big { flex: 1.5 1 0; max-width: 66%; }
-  .matrix svg { max-height: 150mm; } .dense table { font-size: 7pt; line-height: 1.2; }
-  .gallery { grid-template-columns: repeat(8, 1fr); gap: 5px; } .gallery figure { font-size: 6.5pt; }
-  .gallery.first > :nth-child(n+17) { display: none; }
+  p { max-width: none; } .row { break-inside: avoid; }
+  .row svg { max-height: 118mm; } .row.curves svg { max-height: 68mm; }
+  .row.three svg { max-height: 55mm; } .matrix svg { max-height: 108mm; }
+  .dense td:first-child { min-width: 9em; }
+  .dense td:first-child, .dense td { white-space: nowrap; } .dense table { font-size: 7pt; line-height: 1.2; }
+  .gallery { grid-template-columns: repeat(10, 1fr); gap: 4px; } .gallery figure { font-size: 6pt; }
+  .gallery > :nth-child(n+11) { display: none; }
 }
 """  # fmt: skip
 
@@ -98,7 +104,7 @@ def style() -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "",
-          text_from: int = 99) -> str:
+          text_from: int = 99, kind: str = "") -> str:
     """Cells are texts; in one, what stands in brackets behind a number is quieter. Columns from
     `text_from` on are words."""
     def cell(tag: str, i: int, value) -> str:
@@ -109,8 +115,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "",
 
     def line(tag: str, values) -> str:
         return f"<tr>{''.join(cell(tag, i, value) for i, value in enumerate(values))}</tr>"
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return (f"<div class=wide><table>{title}<thead>{line('th', head)}</thead><tbody>"
+    title = f"<p class=quiet>{escape(caption)}</p>" if caption else ""
+    return (f'{title}<div class="wide {kind}"><table><thead>{line("th", head)}</thead><tbody>'
             f"{''.join(line('td', row) for row in rows)}</tbody></table></div>")
 
 

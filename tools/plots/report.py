@@ -21,7 +21,7 @@ try:
     import top_losses
     import training_findings
     from run_files import Run, grid_of, write_output
-    from wording import count, listed, share, with_interval
+    from wording import count, listed, percent, share, with_interval
 except ImportError as error:
     if error.name not in ("matplotlib", "PIL", "numpy"):
         raise
@@ -86,7 +86,7 @@ def totals(folder: Path, parts: List[str]) -> str:
         over = level.get("over", "images")
         caption += (f" In brackets: {100 * level['level']:.0f}% intervals, bootstrap of "
                     f"{level['resamples']:,} resamples over {over}.")
-    return page.table(["measure", *heads, "meaning"], rows, caption, text_from=1 + len(parts))
+    return page.table(["measure", *heads, "meaning"], rows, caption, text_from=1 + len(parts), kind="measures")
 
 
 def class_table(score: Dict) -> str:
@@ -168,12 +168,15 @@ def confusion_section(run: Run) -> str:
     matrix = page.plot(confusion.draw(run), f"confusion matrix, {run.title()}", "matrix")
     if not matrix:
         return ""
-    rows = [[c.label, c.prediction, f"{c.images:,} of {c.support:,}",
-             share(c.images / c.support, c.support)] for c in pairs]
-    table = page.table(["true class", "taken for", "images", "share"], rows, "The most frequent.")
+    rows = [[c.label, f"{c.images:,} of {c.support:,}", percent(c.images / c.support),
+             f"taken for {c.prediction}"] for c in pairs]
+    table = page.table(["true class", "images", "share", "prediction"], rows,
+                       "The most frequent confusions.", text_from=3)
+    html = f"<h2>What is taken for what, {run.title()}</h2>"
+    if len(classes.rows_of(run.score())) > confusion.ANNOTATED:
+        return html + f"<div>{table if rows else ''}</div>{matrix}"
     big = matrix.replace('class="matrix"', 'class="matrix big"')
-    return (f"<h2>What is taken for what, {run.title()}</h2>"
-            + page.row([f"<div>{table}</div>" if rows else "", big]))
+    return html + page.row([f"<div class=list>{table}</div>" if rows else "", big])
 
 
 def trust_section(run: Run) -> str:
@@ -191,7 +194,7 @@ def curve_section(run: Run) -> str:
     if len(described) > MOST_CURVES:
         return ""
     plots = page.row([page.plot(roc.draw(run), f"ROC curves, {run.title()}"),
-                      page.plot(precision_recall.draw(run), "precision and recall")])
+                      page.plot(precision_recall.draw(run), "precision and recall")], "curves")
     return f"<h2>At every threshold, {run.title()}</h2>{plots}" if plots else ""
 
 
@@ -224,12 +227,12 @@ def image_section(run: Run, root: Optional[Path]) -> str:
     roots = run.roots(root)
     html = f"<h2>Images, {run.title()}</h2><h3>Largest losses: look here for wrong labels first</h3>"
     tiles = [tile(row, roots, f"loss {top_losses.loss_of(row):.2f}") for row in worst]
-    html += f'<div class="gallery first">{"".join(tiles)}</div>'
+    html += f'<div class="gallery">{"".join(tiles)}</div>'
     typical = examples(run)
     if typical:
         tiles = [tile(row, roots, "") for row in typical]
         html += ("<h3>Recognised, one of a class</h3>"
-                 f'<div class="gallery first">{"".join(tiles)}</div>')
+                 f'<div class="gallery">{"".join(tiles)}</div>')
     return html
 
 

@@ -82,8 +82,8 @@ def imbalance(run: Run) -> Iterator[Finding]:
     remedy = ("; the loss is weighted by class" if weighed else
               "; classes are drawn equally often" if balanced else
               "; --class-weights or --sampler balanced would make up for it")
-    yield watch("imbalance", f"{most} has {counts[most]:,} training images, {significant(times, 2)} "
-                f"times as many as {least} with {counts[least]:,}{remedy}.")
+    yield watch("imbalance", f"{most} has {counts[most]:,} training images, "
+                f"{times:{'.1f' if times < 10 else ',.0f'}} times as many as {least} with {counts[least]:,}{remedy}.")
 
 
 def epochs(run: Run) -> Iterator[Finding]:

@@ -16,7 +16,10 @@ def digits_of(samples: Optional[float]) -> int:
 
 def share(value: Optional[float], samples: Optional[float]) -> str:
     """A figure between 0 and 1, or a mean of such a sample; "–" where there is none."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits_of(samples)}f}"
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.{digits_of(samples)}f}"
+    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
 def interval(bounds: Optional[Sequence[float]], samples: Optional[float]) -> str:
@@ -50,7 +53,8 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     shown: List[str] = [str(name) for name in names]
     if len(shown) > most:
         shown = shown[:most - 1] + [f"{len(names) - most + 1} more"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    between = "; " if any("," in name for name in shown) else ", "
+    return shown[0] if len(shown) == 1 else f"{between.join(shown[:-1])} and {shown[-1]}"
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/files/json.h"
+#include "io/images/encode.h"
 #include "tools/cli/shell.h"
 #include "tools/machine/environment.h"
 #include "tools/train/run_flags.h"
@@ -70,11 +71,11 @@ std::string join_lines(const std::vector<std::string>& lines) {
 std::vector<Scalar> machine_scalars(const MachineUse& use) {
   const GpuReading none{NAN, NAN, NAN, NAN, NAN};
   const GpuReading& gpu = use.gpu ? *use.gpu : none;
-  return {{"cpu/cores", use.process_cores},   {"cpu/host", use.host_cpu},
-          {"cpu/memory_gib", use.memory_gib}, {"gpu/utilisation", gpu.utilisation},
-          {"gpu/memory_gib", gpu.memory_gib}, {"gpu/watts", gpu.watts},
-          {"gpu/celsius", gpu.celsius},
-          {"gpu/energy_joules", gpu.joules > 0 ? gpu.joules : NAN}};
+  return {
+      {"cpu/cores", use.process_cores},   {"cpu/host", use.host_cpu},
+      {"cpu/memory_gib", use.memory_gib}, {"gpu/utilisation", gpu.utilisation},
+      {"gpu/memory_gib", gpu.memory_gib}, {"gpu/watts", gpu.watts},
+      {"gpu/celsius", gpu.celsius},       {"gpu/energy_joules", gpu.joules > 0 ? gpu.joules : NAN}};
 }
 
 }  // namespace
@@ -144,6 +145,36 @@ void RunDirectory::write_classes(std::span<const std::string> classes) {
 
 void RunDirectory::write_split(std::string_view csv) {
   replace("split.csv", csv);
+}
+
+void RunDirectory::begin_session(const Flags& flags) {
+  if (!lock_) return;
+  std::vector<HyperParameter> parameters;
+  for (const auto& [name, value] : parse_json<Json>(to_json(flags)).items()) {
+    if (value.is_string() && !value.get<std::string>().empty())
+      parameters.push_back({name, value.get<std::string>()});
+    else if (value.is_boolean())
+      parameters.push_back({name, value.get<bool>()});
+    else if (value.is_number())
+      parameters.push_back({name, value.get<double>()});
+  }
+  const std::string measures[] = {"val/accuracy_top1", "val/loss", "val/auc_macro",
+                                  "epoch/train_loss"};
+  events_->begin_session(path_.filename().string(), parameters, measures);
+}
+
+void RunDirectory::end_session(bool well) {
+  if (lock_) events_->end_session(well);
+}
+
+void RunDirectory::log_picture(int64_t step, std::string_view tag, const Image& picture) {
+  if (!lock_) return;
+  const std::vector<std::byte> file = encode_png(picture);
+  events_->write(step, {.tag = std::string(tag),
+                        .width = picture.width,
+                        .height = picture.height,
+                        .channels = picture.channels,
+                        .file = file});
 }
 
 void RunDirectory::write_algorithms(const std::map<std::string, std::string>& algorithms) {

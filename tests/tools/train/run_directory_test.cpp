@@ -46,18 +46,19 @@ void train(RunDirectory& run, int first_epoch, int last_epoch) {
   for (int epoch = first_epoch; epoch <= last_epoch; ++epoch) {
     for (int step = 2 * epoch - 1; step <= 2 * epoch; ++step)
       run.log("step", {{"epoch", epoch}, {"step", step}, {"loss", 1.0 / step}});
-    run.log_epoch({.epoch = epoch,
-                   .seconds = 10.0 * epoch,
-                   .train_loss = 0.5,
-                   .val_loss = 0.25,
-                   .top1 = 0.75,
-                   .top5 = 1,
-                   .auc_macro = 0.9,
-                   .lr = 1e-3,
-                   .step = 2 * epoch,
-                   .images_per_second = 200,
-                   .wait_share = 0.01,
-                   .use = {.process_cores = 1.5, .host_cpu = 0.5, .memory_gib = 2, .seconds = 9.5}});
+    run.log_epoch(
+        {.epoch = epoch,
+         .seconds = 10.0 * epoch,
+         .train_loss = 0.5,
+         .val_loss = 0.25,
+         .top1 = 0.75,
+         .top5 = 1,
+         .auc_macro = 0.9,
+         .lr = 1e-3,
+         .step = 2 * epoch,
+         .images_per_second = 200,
+         .wait_share = 0.01,
+         .use = {.process_cores = 1.5, .host_cpu = 0.5, .memory_gib = 2, .seconds = 9.5}});
   }
 }
 
