@@ -1,5 +1,7 @@
-// TensorBoard's event files: scalars by step, one protobuf message per record, each record with its
-// length and its checksums (TFRecord). They are only written here; TensorBoard reads them.
+// TensorBoard's event files: scalars and pictures by step, and the hyper-parameters of a session as
+// TensorBoard's plugin "hparams" defines them (plugin_data.proto, api.proto). One protobuf message
+// per record, each record with its length and its checksums (TFRecord). They are only written here;
+// TensorBoard reads them.
 #pragma once
 
 #include <cstddef>
@@ -9,12 +11,25 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 
 namespace engine {
 
 struct Scalar {
   std::string tag;   // "val/accuracy_top1"; the part before the slash groups the plots
   double value = 0;  // stored as float
+};
+
+// An encoded picture: PNG or JPEG.
+struct EventPicture {
+  std::string tag;  // "examples/train"
+  int width = 0, height = 0, channels = 3;
+  std::span<const std::byte> file;
+};
+
+struct HyperParameter {
+  std::string name;
+  std::variant<std::string, bool, double> value;
 };
 
 class EventFile {
@@ -30,8 +45,16 @@ class EventFile {
   void restart(int64_t step);
   // Writes one event with all of the scalars and flushes it, so that a killed run loses nothing.
   void write(int64_t step, std::span<const Scalar> scalars);
+  // One picture of a step, flushed likewise.
+  void write(int64_t step, const EventPicture& picture);
+  // What a session is called, how it was asked to train, and the tags of the scalars by which
+  // sessions are compared. Each file may say it once, before its session ends.
+  void begin_session(std::string_view name, std::span<const HyperParameter> parameters,
+                     std::span<const std::string> measures);
+  void end_session(bool well);  // or failed
 
  private:
+  void write_session(std::string_view tag, std::string_view content);
   void record(std::string_view event);
 
   std::filesystem::path path_;

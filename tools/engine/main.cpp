@@ -29,6 +29,7 @@ constexpr Verb kVerbs[] = {
     {"folds", "the runs of a cross-validation as one evaluation", folds},
     {"audit", "which labels are doubtful, and which images nearly the same", audit},
     {"predict", "the class of each image", predict},
+    {"report", "one page with all there is to see of a run, findings first", report},
     {"summary", "layers, parameters and memory plan of a model", summary},
     {"models", "parameters, image sizes, published weights and accuracy", list_models},
     {"export", "a weight file as an ONNX model", export_model},

@@ -23,6 +23,7 @@
 #include "tools/machine/processes.h"
 #include "tools/machine/spawn.h"
 #include "tools/train/equal_ranks.h"
+#include "tools/train/model_card.h"
 #include "tools/train/run_flags.h"
 #include "tools/train/test_fault.h"
 #include "tools/train/train_options.h"
@@ -211,7 +212,9 @@ void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
   shared.run.write_command(command);
   shared.run.write_classes(shared.data.train.classes);
   if (shared.data.drawn) shared.run.write_split(split_csv(shared.data, o.root()));
-  shared.run.log("data", {{"places", to_json(shared.data.notes)}});
+  shared.run.log("data",
+                 {{"places", to_json(shared.data.notes)}, {"parts", describe_parts(shared.data)}});
+  shared.run.begin_session(flags);
   for (const std::string& line : shared.data.notes.lines) shared.run.note(line);
   shared.run.write_environment(describe_ranks(ranks));
   say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
@@ -298,11 +301,14 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
     prepare_images(shared, o, ranks);
     train_ranks(shared, ranks, o);
   } catch (...) {
+    shared.run.end_session(false);
     if (shared.started) shared.run.keep();
     throw;
   }
   shared.run.keep();
+  shared.run.end_session(true);
   if (o.lr_find) return;
+  if (ranks.leads()) write_model_card(shared);
   say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
                   (shared.run.path() / "results.csv").string(),
                   shared.run.weights("best").string()));

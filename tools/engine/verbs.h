@@ -26,6 +26,7 @@ int list_models(const Command& command);
 int list_weights(const Command& command);
 int parity(const Command& command);
 int predict(const Command& command);
+int report(const Command& command);
 int scale(const Command& command);
 int profile(const Command& command);
 int show_batch(const Command& command);

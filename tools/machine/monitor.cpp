@@ -106,7 +106,10 @@ void Monitor::read() {
     const double spent = r.joules - std::exchange(joules_[i], r.joules);
     gpu_sum_.utilisation += r.utilisation * share * seconds;
     gpu_sum_.celsius += r.celsius * share * seconds;
-    gpu_sum_.watts += r.joules > 0 && seconds > kLeast ? spent : r.watts * seconds;
+    const double joules = r.joules > 0 && seconds > kLeast ? spent : r.watts * seconds;
+    gpu_sum_.watts += joules;
+    gpu_sum_.joules += joules;
+    silent_ |= r.joules <= 0 && r.watts <= 0;
     gpu_sum_.memory_gib = std::max(gpu_sum_.memory_gib, r.memory_gib);
   }
 }
@@ -116,7 +119,7 @@ MachineUse Monitor::take() {
   read();
   const Ticks now = read_ticks();
   const double elapsed = now.seconds - before_.seconds, host = now.total - before_.total;
-  MachineUse use{.memory_gib = resident_gib_};
+  MachineUse use{.memory_gib = resident_gib_, .seconds = elapsed};
   if (elapsed > 0) use.process_cores = (now.process - before_.process) / elapsed;
   if (host > 0) use.host_cpu = (now.busy - before_.busy) / host;
   if (nvml_) {
@@ -124,10 +127,12 @@ MachineUse Monitor::take() {
     use.gpu->utilisation /= sampled_seconds_;
     use.gpu->celsius /= sampled_seconds_;
     use.gpu->watts /= sampled_seconds_;
+    if (silent_) use.gpu->joules = 0;  // a part of the sum is no sum
   }
   before_ = now;
   sampled_seconds_ = 0;
   gpu_sum_ = {};
+  silent_ = false;
   resident_gib_ = 0;
   return use;
 }

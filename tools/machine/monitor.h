@@ -20,8 +20,11 @@ struct MachineUse {
   double process_cores = 0;  // CPU cores that this process kept busy
   double host_cpu = 0;       // share of all cores of the host that were busy, 0 to 1
   double memory_gib = 0;     // resident memory of this process, the largest sample
+  double seconds = 0;        // between the two calls
   // All devices together: utilisation and temperature are means, memory is that of the fullest
-  // device, power the sum. Nothing without a GPU that NVML knows.
+  // device, power the sum. `joules` is the energy between the two calls: by a device's counter, or
+  // its power over time where it has none; 0 where a device tells neither. Nothing without a GPU
+  // that NVML knows.
   std::optional<GpuReading> gpu;
 };
 
@@ -68,7 +71,8 @@ class Monitor {
   Ticks before_;
   double sampled_at_;           // by the clock
   double sampled_seconds_ = 0;  // since take()
-  GpuReading gpu_sum_;          // times seconds; memory: the largest so far
+  GpuReading gpu_sum_;          // times seconds; joules: as they are; memory: the largest so far
+  bool silent_ = false;         // a device told neither energy nor power
   std::vector<double> joules_;  // per device, at the last sample
   double resident_gib_ = 0;
   std::thread thread_;

@@ -87,8 +87,7 @@ if(EXISTS ${root}/lib/libengine_cuda.so)
 endif()
 
 # ---- scripts and documents
-file(GLOB plots ${SOURCE}/tools/plots/*.py)
-file(COPY ${plots} DESTINATION ${root}/share/engine/plots)
+# The scripts of the plots are among the build's own shared files.
 foreach(script report plot)
   configure_file(${here}/plots.sh.in ${root}/bin/engine-${script} @ONLY
     FILE_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE

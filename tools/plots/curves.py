@@ -1,52 +1,113 @@
 #!/usr/bin/env python3
 """Accuracy, loss and learning rate over the epochs, from results.csv."""
 
-from run_files import BLUE, GREY, ORANGE, GREEN, Run, epoch_axis, from_zero, main, plt
+from typing import Any, Callable, List, Tuple
+
+from run_files import BLUE, GREEN, ORANGE, Run, epoch_axis, from_zero, grid_of, main
+
+
+def best_epoch(run: Run) -> int:
+    """The position of the epoch whose weights were kept, by accuracy or by what --watch names."""
+    columns = run.results()
+    top1, loss = columns["metrics/accuracy_top1"], columns["val/loss"]
+    ranks = [(share, -nats) for share, nats in zip(top1, loss)]
+    watched = run.json("args.json").get("watch")
+    if watched == "loss":
+        ranks = [(second, first) for first, second in ranks]
+    elif watched == "auc" and "metrics/auc_macro" in columns:
+        ranks = list(zip(columns["metrics/auc_macro"]))
+    return max(range(len(ranks)), key=ranks.__getitem__)
+
+
+def learning_rates(run: Run) -> Tuple[List[float], List[float]]:
+    """Places in epochs and the rate there: of the ends of the epochs and of every step that was
+    logged. An epoch whose rates are all one is flat from its beginning, so that each step of a
+    schedule stands where it was taken."""
+    columns = run.results()
+    if "lr/pg0" not in columns:
+        return [], []
+    inside = {}
+    for event in run.events("step"):
+        if event.get("lr") is not None:
+            inside.setdefault(event["epoch"], {})[event["step"]] = event["lr"]
+    arguments = run.json("args.json")
+    by_step = arguments.get("schedule_by") == "step" or arguments.get("schedule") == "one-cycle"
+    places: List[float] = []
+    rates: List[float] = []
+    began, first = 0.0, 0.0  # of the epoch: its place, and the step before it
+    for epoch, last, rate in zip(columns["epoch"], columns["step"], columns["lr/pg0"]):
+        points = sorted(inside.get(epoch, {}).items())
+        known = [r for _, r in points] + [rate]
+        if not (len(known) == 1 and by_step) and max(known) - min(known) <= 1e-9 * max(known):
+            points, places, rates = [], places + [began], rates + [rate]
+        for step, r in points:
+            if first < step < last:
+                places.append(began + (epoch - began) * (step - first) / (last - first))
+                rates.append(r)
+        places.append(epoch)
+        rates.append(rate)
+        began, first = epoch, last
+    return places, rates
+
+
+def panels(run: Run) -> List[Callable[[Any], None]]:
+    """Each draws one of the pictures on the axes that it is given; none without results.csv."""
+    columns = run.results()
+    if not columns:
+        return []
+    epochs = columns["epoch"]
+    marker = "o" if len(epochs) <= 30 else None
+    best = best_epoch(run)
+
+    def line(axes, name, label, colour, style="-"):
+        if name in columns:
+            axes.plot(epochs, columns[name], style, color=colour, label=label, marker=marker,
+                      markersize=3.5)
+
+    def star(axes, name, form):
+        value = columns[name][best]
+        axes.plot(epochs[best], value, "*", color=ORANGE, markersize=13, zorder=3,
+                  label=f"best epoch, {epochs[best]:g}: {value:{form}}")
+
+    def accuracy(axes):
+        line(axes, "metrics/accuracy_top1", "top-1", BLUE)
+        # With five classes or fewer it is always 1.
+        if columns.get("metrics/accuracy_top5", [1])[-1] < 1:
+            line(axes, "metrics/accuracy_top5", "top-5", GREEN, "--")
+        star(axes, "metrics/accuracy_top1", ".3f")
+        axes.set(title="validation accuracy", ylabel="share of images", ylim=(None, 1.02))
+        axes.legend(loc="best")
+        epoch_axis(axes, epochs)
+
+    def loss(axes):
+        line(axes, "train/loss", "training", ORANGE, "--")
+        line(axes, "val/loss", "validation", BLUE)
+        star(axes, "val/loss", ".3f")
+        axes.set(title="loss", ylabel="nats per image")
+        from_zero(axes, columns.get("train/loss", []) + columns.get("val/loss", []))
+        axes.legend(loc="best")
+        epoch_axis(axes, epochs)
+
+    def rate(axes):
+        places, rates = learning_rates(run)
+        axes.plot(places, rates, color=BLUE)
+        axes.set(title="learning rate", ylabel="learning rate")
+        positive = [r for r in rates if r > 0]
+        if positive and max(positive) > 20 * min(positive):
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter("")
+        else:
+            from_zero(axes, rates)
+        axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:.3g}")
+        epoch_axis(axes, epochs)
+        axes.set_xlim(0, epochs[-1] + 0.02 * len(epochs))
+
+    return [accuracy, loss, rate]
 
 
 def draw(run: Run):
-    columns = run.results()
-    if not columns:
-        return None
-    epochs = columns["epoch"]
-    marker = "o" if len(epochs) <= 30 else None
-    figure, (accuracy, loss, rate) = plt.subplots(1, 3, figsize=(13, 3.8))
-
-    def line(axes, name, label, colour):
-        if name in columns:
-            axes.plot(epochs, columns[name], color=colour, label=label, marker=marker,
-                      markersize=3.5)
-
-    line(accuracy, "metrics/accuracy_top1", "top-1", BLUE)
-    # With five classes or fewer it is always 1.
-    if columns.get("metrics/accuracy_top5", [1])[-1] < 1:
-        line(accuracy, "metrics/accuracy_top5", "top-5", GREEN)
-    top1, validation = columns["metrics/accuracy_top1"], columns["val/loss"]
-    ranks = [(share, -nats) for share, nats in zip(top1, validation)]
-    if run.json("args.json").get("watch") == "loss":
-        ranks = [(second, first) for first, second in ranks]
-    best = max(range(len(ranks)), key=ranks.__getitem__)
-    for axes, values, form in ((accuracy, top1, ".4f"), (loss, validation, ".3f")):
-        axes.plot(epochs[best], values[best], "*", color=ORANGE, markersize=13, zorder=3,
-                  label=f"best epoch, {epochs[best]:g}: {values[best]:{form}}")
-    accuracy.set(title="validation accuracy", ylabel="share of images", ylim=(None, 1.02))
-    line(loss, "train/loss", "training", ORANGE)
-    line(loss, "val/loss", "validation", BLUE)
-    loss.set(title="loss (cross entropy)", ylabel="nats per image")
-    from_zero(loss, columns.get("train/loss", []) + columns.get("val/loss", []))
-    line(rate, "lr/pg0", "learning rate", GREY)
-    rate.set(title="learning rate at the end of each epoch", ylabel="learning rate")
-    rates = [r for r in columns.get("lr/pg0", []) if r > 0]
-    if rates and max(rates) > 5 * min(rates):
-        rate.set_yscale("log")
-    else:
-        from_zero(rate, rates)
-    for axes in (accuracy, loss, rate):
-        epoch_axis(axes, epochs)
-    for axes in (accuracy, loss):
-        axes.legend(loc="best")
-    figure.tight_layout()
-    return figure
+    pictures = panels(run)
+    return grid_of(pictures) if pictures else None
 
 
 if __name__ == "__main__":

@@ -1,33 +1,45 @@
 #!/usr/bin/env python3
-"""Reliability diagram: accuracy by confidence, and how many images lie in each bin."""
+"""Reliability diagram: accuracy by confidence, with the number of images of each bin."""
 
-from run_files import BLUE, GREY, ORANGE, Run, main, plt
+from run_files import BLUE, GREY, INK, ORANGE, PAPER, SKY, Run, main, plt
+from wording import share
 
 
-def draw(run: Run):
+def draw(run: Run, calibrated: bool = False):
+    """`calibrated`: of the probabilities after temperature scaling, where metrics.json has them."""
     score = run.score()
-    bins = score.get("calibration")
+    measured = score.get("calibrated", {}) if calibrated else score
+    bins = measured.get("calibration")
     if not bins:
         return None
-    figure, (axes, histogram) = plt.subplots(2, 1, figsize=(5.6, 6.4), sharex=True,
+    samples = sum(b["samples"] for b in bins)
+    figure, (axes, histogram) = plt.subplots(2, 1, figsize=(4.8, 5.2), sharex=True,
                                              gridspec_kw={"height_ratios": [3, 1]})
     used = [b for b in bins if b["samples"]]
     left = [b["from"] for b in used]
     width = bins[0]["to"] - bins[0]["from"]
-    axes.bar(left, [b["accuracy"] for b in used], width,
-             align="edge", color=BLUE, edgecolor="white", label="accuracy")
+    axes.bar(left, [b["accuracy"] for b in used], width, align="edge", color=SKY, edgecolor=PAPER,
+             label="accuracy")
     # The gap between the two, weighted by images, is the calibration error.
     axes.hlines([b["confidence"] for b in used], left, [b["to"] for b in used],
                 color=ORANGE, linewidth=3, label="mean confidence")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect calibration")
+    title = f"after temperature scaling, T = {measured['temperature']:.3g}" if calibrated else \
+        f"reliability, {run.title()}"
+    error = share(measured.get("calibration_error"), samples)
     axes.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02),
-             title=f"reliability, {run.title()}: "
-                   f"expected calibration error {score['calibration_error']:.4f}")
+             title=f"{title}\nexpected calibration error {error}")
     axes.legend(loc="upper left")
-    share = [100 * b["samples"] / score["samples"] for b in bins]
-    histogram.bar([b["from"] for b in bins], share, width,
-                  align="edge", color=GREY, edgecolor="white")
-    histogram.set(xlabel="confidence: probability of the predicted class", ylabel="% of images")
+    counts = [b["samples"] for b in bins]
+    histogram.bar([b["from"] for b in bins], counts, width, align="edge", color=BLUE,
+                  edgecolor=PAPER)
+    top = max(counts)
+    for b in used:
+        histogram.text((b["from"] + b["to"]) / 2, b["samples"] + 0.04 * top, f"{b['samples']}",
+                       ha="center", va="bottom", fontsize=7, color=INK,
+                       rotation=90 if top >= 1000 else 0)
+    histogram.set(xlabel="confidence: probability of the predicted class", ylabel="images",
+                  ylim=(0, (1.6 if top >= 1000 else 1.3) * top))
     figure.tight_layout()
     return figure
 

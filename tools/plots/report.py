@@ -1,124 +1,263 @@
 #!/usr/bin/env python3
-"""Writes RUN/report.html, one file with all there is to see of a run, and each plot beside it as a
-PNG."""
+"""Writes RUN/report.html: one page with all there is to see of a run, findings first."""
 
 import argparse
-import base64
-import io
+import sys
 from html import escape
 from pathlib import Path
 from typing import Dict, List, Optional
 
-import confusion
-import curves
-import machine
-import reliability
-import roc
-import top_losses
-from run_files import Run, plt, save, write_output
+try:
+    import classes
+    import confusion
+    import curves
+    import findings
+    import machine
+    import page
+    import precision_recall
+    import reject
+    import reliability
+    import roc
+    import top_losses
+    import training_findings
+    from run_files import Run, grid_of, write_output
+    from wording import count, listed, percent, share, with_interval
+except ImportError as error:
+    if error.name not in ("matplotlib", "PIL", "numpy"):
+        raise
+    debian, pip = {"matplotlib": ("matplotlib", "matplotlib"), "PIL": ("pil", "pillow"),
+                   "numpy": ("numpy", "numpy")}[error.name]  # fmt: skip
+    sys.exit(f"the report needs {error.name}: apt-get install python3-{debian}, or "
+             f"{sys.executable} -m pip install {pip}")
 
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1180px;
-       margin: 2em auto; padding: 0 1.5em; }
-h1 { font-size: 1.5em; }
-h2 { margin-top: 2em; border-bottom: 1px solid #ddd; padding-bottom: .2em; }
-table { border-collapse: collapse; margin: .8em 0; } caption { text-align: left; color: #555; }
-th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee; }
-th { border-bottom: 1px solid #999; } th:first-child, td:first-child { text-align: left; }
-th.text, td.text { text-align: left; } td.text { overflow-wrap: anywhere; min-width: 8em; }
-.wide { overflow-x: auto; }
-img { max-width: 100%; height: auto; } .side { display: flex; flex-wrap: wrap; gap: 1.5em; }
-.side img { flex: 1 1 440px; min-width: 0; max-width: 560px; align-self: flex-start; }
-pre { background: #f5f5f5; padding: .8em; white-space: pre-wrap; overflow-wrap: anywhere; }
-"""
+IN_ORDER = ("test", "folds", "eval", "val")  # the first that is there is what the report is about
+MOST_CURVES = 7  # classes whose ROC curves can be told apart
+LOSSES, EXAMPLES, TILE = 24, 12, 160
 
 TOTALS = [  # title, place in metrics.json, interval there, what it is
     ("top-1 accuracy", ("top1",), "top1", "share of images whose largest output is their class"),
-    ("top-5 accuracy", ("top5",), None, "share whose class is among the five largest"),
-    ("loss", ("loss",), None, "mean cross entropy, nats"),
-    ("balanced accuracy", ("balanced_accuracy",), None, "mean recall of the classes"),
-    ("macro F1", ("macro", "f1"), "f1_macro", "mean over the classes"),
-    ("weighted F1", ("weighted", "f1"), None, "mean weighted by images"),
-    ("macro AUC", ("auc_macro",), "auc_macro", "one class against the rest, mean"),
-    ("micro AUC", ("auc_micro",), None, "over all pairs of image and class"),
-    ("calibration error", ("calibration_error",), None, "expected, 15 bins of equal width"),
-]
+    ("top-5 accuracy", ("top5",), "top5", "share whose class is among the five largest"),
+    ("balanced accuracy", ("balanced_accuracy",), "balanced_accuracy", "mean recall of the classes"),
+    ("macro F1", ("macro", "f1"), "f1_macro", "harmonic mean of precision and recall, mean of the "
+     "classes"),
+    ("weighted F1", ("weighted", "f1"), "f1_weighted", "the same, weighted by images"),
+    ("macro AUC", ("auc_macro",), "auc_macro", "one class against the rest, mean of the classes"),
+    ("micro AUC", ("auc_micro",), "auc_micro", "over all pairs of image and class"),
+    ("macro average precision", ("average_precision_macro",), "average_precision_macro",
+     "area under precision over recall, mean of the classes"),
+    ("Cohen's kappa", ("cohen_kappa",), "cohen_kappa", "agreement beyond chance"),
+    ("linear kappa", ("kappa_linear",), "kappa_linear", "of ordered classes: by distance"),
+    ("quadratic kappa", ("kappa_quadratic",), "kappa_quadratic", "by the distance's square"),
+    ("loss", ("loss",), "loss", "mean cross entropy, nats"),
+    ("Brier score", ("brier",), "brier", "mean square of what probabilities are off"),
+    ("calibration error", ("calibration_error",), "calibration_error",
+     "expected, 15 bins of equal width"),
+]  # fmt: skip
+LABEL_AVERAGES = ("auc", "average_precision", "precision", "recall", "f1")
 
 
-def number(value: Optional[float]) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def at(values: Optional[Dict], place) -> Optional[float]:
+    for key in place:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values  # type: ignore[return-value]
 
 
-def table(head: List[str], rows: List[List[str]], caption: str = "", text_from: int = 99) -> str:
-    def cells(tag: str, values: List[str]) -> str:
-        return "".join(f'<{tag}{" class=text" if i >= text_from else ""}>{escape(str(v))}</{tag}>'
-                       for i, v in enumerate(values))
-    return (f"<div class=wide><table><caption>{escape(caption)}</caption>"
-            f"<tr>{cells('th', head)}</tr>"
-            + "".join(f"<tr>{cells('td', row)}</tr>" for row in rows) + "</table></div>")
-
-
-def inlined(figure, alt: str, png_path: Path) -> str:
-    """The figure as SVG in the text, which is sharp at any size and needs no file."""
-    if figure is None:
-        return ""
-    save(figure, png_path)
-    svg = io.BytesIO()
-    figure.savefig(svg, format="svg")
-    plt.close(figure)
-    data = base64.b64encode(svg.getvalue()).decode()
-    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
-
-
-def totals(score: Dict) -> str:
-    intervals = score.get("intervals", {})
+def totals(folder: Path, parts: List[str]) -> str:
+    """The measures of all parts side by side."""
+    scores = {part: Run(folder, part).score() for part in parts}
     rows = []
-    for title, place, interval, meaning in TOTALS:
-        value = score
-        for key in place:
-            value = value.get(key) if value is not None else None
-        bounds = intervals.get(interval) if interval else None
-        rows.append([title, number(value),
-                     f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "", meaning])
-    caption = f"{score['samples']} images"
-    if intervals:
-        caption += (f"; intervals: {100 * intervals['level']:.0f}%, "
-                    f"bootstrap of {intervals['resamples']} resamples")
-    return table(["measure", "value", "interval", "meaning"], rows, caption, text_from=3)
+    for title, place, bounds, meaning in TOTALS:
+        values = {part: at(score, place) for part, score in scores.items()}
+        if all(value is None for value in values.values()):
+            continue
+        rows.append([title, *(with_interval(values[part], at(scores[part], ("intervals", bounds)),
+                                            scores[part]["samples"]) for part in parts), meaning])
+    for average in ("macro", "micro"):
+        for name in LABEL_AVERAGES:
+            if any(s.get("task") == "multilabel" and at(s, (average, name)) is not None
+                   for s in scores.values()) and not (average == "macro" and name == "auc"):
+                rows.append([f"{average} {name.replace('_', ' ')}",
+                             *(share(at(s, (average, name)), s["samples"])
+                               for s in scores.values()), "of the labels"])  # fmt: skip
+    heads = [f"{Run(folder, part).title()}, {scores[part]['samples']:,} images" for part in parts]
+    level = next((s["intervals"] for s in scores.values() if s.get("intervals")), None)
+    caption = "The last digit is the first that is finer than the standard error."
+    if level:
+        over = level.get("over", "images")
+        caption += (f" In brackets: {100 * level['level']:.0f}% intervals, bootstrap of "
+                    f"{level['resamples']:,} resamples over {over}.")
+    return page.table(["measure", *heads, "meaning"], rows, caption, text_from=1 + len(parts), kind="measures")
 
 
-def classes(score: Dict) -> str:
-    rows = [[c["name"], c["support"], number(c["precision"]), number(c["recall"]),
-             number(c["specificity"]), number(c["f1"]), number(c["auc"])] for c in score["classes"]]
-    for name, average, area in (("macro average", score["macro"], score["auc_macro"]),
-                                ("weighted average", score["weighted"], None)):
-        rows.append([name, score["samples"], number(average["precision"]),
-                     number(average["recall"]), number(average["specificity"]),
-                     number(average["f1"]), number(area)])
-    head = ["class", "images", "precision", "recall (sensitivity)", "specificity", "F1", "AUC"]
-    return table(head, rows)
+def class_table(score: Dict) -> str:
+    rows, several = [], score.get("task") == "multilabel"
+    described = classes.rows_of(score)
+
+    def known(name):
+        return any(c.get(name) is not None for c in described)
+
+    measures = [(title, name) for title, name in (
+        ("recall (sensitivity)", "recall"), ("precision", "precision"),
+        ("specificity", "specificity"), ("F1", "f1"), ("AUC", "auc"),
+        ("average precision", "average_precision")) if known(name)]  # fmt: skip
+    chosen = (score.get("thresholds") or {}).get("classes", {})
+    fixed = [(point["specificity"]) for c in described
+             for point in c.get("sensitivity_at_specificity") or []]
+    points = sorted(set(fixed))[:2]
+    for c in described:
+        n, bounds = c["support"], c.get("intervals") or {}
+        base = {"precision": c.get("predicted", n), "specificity": score["samples"] - n}
+        cells = [c["name"], f"{n:,}"]
+        if not several:
+            cells.append("–" if not n or c.get("recall") is None
+                         else f"{round(c['recall'] * n)} of {n}")  # fmt: skip
+        for _, name in measures:
+            nothing = not n or (name == "precision" and c.get("predicted") == 0)
+            cells.append("–" if nothing else with_interval(
+                c.get(name), bounds.get(name), base.get(name, n)))
+        for specificity in points:
+            found = next((p for p in c.get("sensitivity_at_specificity") or []
+                          if p["specificity"] == specificity), None)
+            cells.append(share(found and found["sensitivity"], n))
+        if chosen:
+            rule = chosen.get(c["name"], {})
+            cells.append("–" if rule.get("threshold") is None else
+                         f"{share(rule['threshold'], 1000)}: {share(rule.get('sensitivity'), n)}, "
+                         f"{share(rule.get('specificity'), n)}")
+        if several:
+            cells += [f"{c['negatives']:,}", f"{c.get('missing', 0):,}"]
+        rows.append(cells)
+    head = ["label", "positives"] if several else ["class", "images", "found"]
+    head += [title for title, _ in measures]
+    head += [f"sensitivity at specificity {point:g}" for point in points]
+    if chosen:
+        head.append("threshold: sensitivity, specificity")
+    if several:
+        head += ["negatives", "not known"]
+    rule = (score.get("thresholds") or {}).get("rule")
+    caption = "–: there are no images, so there is no figure."
+    if rule:
+        caption += f" Thresholds were chosen on validation images: {rule}."
+    return f"<div class=dense>{page.table(head, rows, caption)}</div>"
 
 
-def part_section(folder: Path, part: str, root: Optional[Path]) -> str:
-    run = Run(folder, part)
-    score = run.score()
-    prefix = "test_" if part == "test" else ""
-    html = f"<h2>{run.title().capitalize()}</h2>" + totals(score)
-    html += inlined(confusion.draw(run), f"confusion matrix, {run.title()}",
-                    folder / f"{prefix}confusion_matrix.png")
-    html += '<div class="side">' + inlined(roc.draw(run), f"ROC curves, {run.title()}",
-                                           folder / f"{prefix}roc.png")
-    html += inlined(reliability.draw(run), f"reliability, {run.title()}",
-                    folder / f"{prefix}reliability.png")
-    html += "</div><h3>Classes</h3>" + classes(score)
-    sheet = top_losses.draw(run, root=root)
-    if sheet is not None:
-        sheet.save(folder / f"{prefix}top_losses.png")
-        data = io.BytesIO()
-        sheet.save(data, format="JPEG", quality=88)
-        html += ("<h3>Largest losses</h3><img alt=\"the images with the largest losses\" "
-                 f'src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">')
+def by_tables(score: Dict) -> str:
+    html = ""
+    for column, values in (score.get("by") or {}).items():
+        rows = []
+        for v in values:
+            bounds, n = v.get("intervals") or {}, v["samples"]
+            rows.append([str(v["value"]), f"{n:,}", f"{v['groups']:,}" if v.get("groups") else "–",
+                         *(with_interval(v.get(name), bounds.get(name), n)
+                           for name in ("top1", "balanced_accuracy", "auc_macro"))])
+        html += f"<h3>By {escape(column)}</h3>" + page.table(
+            [column, "images", "groups", "top-1", "balanced accuracy", "macro AUC"], rows)
     return html
+
+
+def class_section(run: Run) -> str:
+    height = classes.height(run)
+    bars = [page.plot(grid_of([panel], width=5, height=height), "bars of the classes")
+            for panel in classes.panels(run)]
+    what = "Labels" if run.score().get("task") == "multilabel" else "Classes"
+    return f"<h2>{what}, {run.title()}</h2>" + class_table(run.score()) + page.row(bars)
+
+
+def confusion_section(run: Run) -> str:
+    pairs = confusion.largest(run)
+    matrix = page.plot(confusion.draw(run), f"confusion matrix, {run.title()}", "matrix")
+    if not matrix:
+        return ""
+    rows = [[c.label, f"{c.images:,} of {c.support:,}", percent(c.images / c.support),
+             f"taken for {c.prediction}"] for c in pairs]
+    table = page.table(["true class", "images", "share", "prediction"], rows,
+                       "The most frequent confusions.", text_from=3)
+    html = f"<h2>What is taken for what, {run.title()}</h2>"
+    if len(classes.rows_of(run.score())) > confusion.ANNOTATED:
+        return html + f"<div>{table if rows else ''}</div>{matrix}"
+    big = matrix.replace('class="matrix"', 'class="matrix big"')
+    return html + page.row([f"<div class=list>{table}</div>" if rows else "", big])
+
+
+def trust_section(run: Run) -> str:
+    plots = [page.plot(reliability.draw(run), f"reliability, {run.title()}"),
+             page.plot(reliability.draw(run, calibrated=True), "reliability after scaling"),
+             page.plot(reject.draw(run), "accuracy over coverage")]
+    if not any(plots):
+        return ""
+    return (f"<h2>Can the probabilities be trusted? {run.title().capitalize()}</h2>"
+            + page.row(plots, "three"))
+
+
+def curve_section(run: Run) -> str:
+    described = classes.rows_of(run.score())
+    if len(described) > MOST_CURVES:
+        return ""
+    plots = page.row([page.plot(roc.draw(run), f"ROC curves, {run.title()}"),
+                      page.plot(precision_recall.draw(run), "precision and recall")], "curves")
+    return f"<h2>At every threshold, {run.title()}</h2>{plots}" if plots else ""
+
+
+def tile(row: Dict[str, str], roots: List[Path], about: str) -> str:
+    image = top_losses.open_image(row["path"], roots)
+    label, said, right = top_losses.captions(row)
+    name = Path(row["path"]).name
+    shown = escape(name) + " is not there" if image is None else page.picture(
+        top_losses.fitted(image, TILE), f"{name}: {label}")
+    return (f"<figure><div class=frame title=\"{escape(row['path'])}\">{shown}</div>"
+            f"<figcaption>{escape(label)}<br><span class={'right' if right else 'wrong'}>"
+            f"{'✓' if right else '✗'} {escape(said)}</span><br><span class=quiet>{about}</span>"
+            "</figcaption></figure>")
+
+
+def examples(run: Run) -> List[Dict[str, str]]:
+    """Of each class the image that is recognised with the middle one of its probabilities."""
+    right: Dict[str, List] = {}
+    for row in run.predictions():
+        if "label" in row and row["label"] == row["prediction"]:
+            right.setdefault(row["label"], []).append((float(row["p_label"]), row))
+    middle = [sorted(rows, key=lambda pair: pair[0])[len(rows) // 2][1] for rows in right.values()]
+    return middle[:EXAMPLES]
+
+
+def image_section(run: Run, root: Optional[Path]) -> str:
+    worst = top_losses.largest(run, LOSSES)
+    if not worst:
+        return ""
+    roots = run.roots(root)
+    html = f"<h2>Images, {run.title()}</h2><h3>Largest losses: look here for wrong labels first</h3>"
+    tiles = [tile(row, roots, f"loss {top_losses.loss_of(row):.2f}") for row in worst]
+    html += f'<div class="gallery">{"".join(tiles)}</div>'
+    typical = examples(run)
+    if typical:
+        tiles = [tile(row, roots, "") for row in typical]
+        html += ("<h3>Recognised, one of a class</h3>"
+                 f'<div class="gallery">{"".join(tiles)}</div>')
+    return html
+
+
+def training_section(run: Run) -> str:
+    if not run.results():
+        return ""
+    learning = [page.plot(grid_of([panel], width=4.6, height=3.3), "curve of the training")
+                for panel in curves.panels(run)]
+    used = [page.plot(grid_of([panel], width=4.6, height=3.0), "use of the machine")
+            for panel in machine.panels(run)]
+    return ("<h2>Training</h2>" + page.row(learning, "three") + '<div class="screen">'
+            f"<h3>Time, energy and machine</h3>{page.row(used, 'three')}</div>")
+
+
+def data_section(run: Run) -> str:
+    parts = training_findings.parts(run)
+    if not parts:
+        return ""
+    names = list(parts[0]["classes"])
+    rows = [[name, *(f"{part['classes'].get(name, 0):,}" for part in parts)] for name in names]
+    rows.append(["all", *(f"{part['images']:,}" for part in parts)])
+    if any(part.get("groups") for part in parts):
+        rows.append(["groups", *(f"{part.get('groups', 0):,}" for part in parts)])
+    return '<div class="screen"><h2>Data</h2>' + page.table(
+        ["images", *(part["name"] for part in parts)], rows) + "</div>"
 
 
 def flat(value, name: str = "") -> List[List[str]]:
@@ -130,48 +269,83 @@ def flat(value, name: str = "") -> List[List[str]]:
     return [[name, f"{value:.4g}" if isinstance(value, float) else str(value)]]
 
 
+def details(run: Run) -> str:
+    html = ""
+    for heading, values in (("Environment", run.json("env.json")),
+                            ("Arguments", run.json("args.json"))):
+        if values:
+            table = page.table(["name", "value"], flat(values), text_from=1)
+            html += f"<details><summary>{heading}</summary>{table}</details>"
+    return html
+
+
+def header(run: Run, title: str) -> str:
+    arguments, environment = run.json("args.json"), run.json("env.json")
+    facts = [f"{count(run.score()['samples'], run.title() + ' image')}"] if run.score() else []
+    described = classes.rows_of(run.score())
+    if described:
+        several = run.score().get("task") == "multilabel"
+        facts.append(count(len(described), "label" if several else "class",
+                           "labels" if several else "classes"))  # fmt: skip
+    if arguments.get("data"):
+        facts.append(f"data {arguments['data']}")
+    devices = environment.get("devices")
+    if devices:
+        facts.append(listed(list(dict.fromkeys(map(str, devices))), 2))
+    if environment.get("started"):
+        facts.append(environment["started"][:10])
+    if environment.get("git"):
+        facts.append(f"engine {environment.get('engine', '')} ({environment['git']})")
+    spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+    return f"<h1>{escape(title)}</h1><div class=facts>{spans}</div>"
+
+
+LEVELS = {"bad": "▲ problem", "watch": "◆ watch", "fact": "● fact", "good": "✓ good"}
+
+
+def finding_list(run: Run) -> str:
+    lines = "".join(f"<li class={f.level}><b>{LEVELS[f.level]}</b><span>{escape(f.text)}</span></li>"
+                    for f in findings.findings(run))
+    return f"<h2>Findings</h2><ul class=findings>{lines}</ul>" if lines else ""
+
+
+def part_sections(run: Run, root: Optional[Path]) -> str:
+    return (class_section(run) + by_tables(run.score()) + confusion_section(run)
+            + trust_section(run) + curve_section(run) + image_section(run, root))
+
+
 def report(folder: Path, root: Optional[Path] = None) -> str:
-    run = Run(folder)
-    args, environment = run.json("args.json"), run.json("env.json")
-    title = folder.resolve().name
-    if args.get("model"):
-        title = f"{args['model']}: {title}"
-    html = f"<h1>{escape(title)}</h1>"
+    parts = [part for part in IN_ORDER if part in Run(folder).metrics]
+    run = Run(folder, parts[0] if parts else None)
+    if not parts and not run.results():
+        raise SystemExit(f"{folder}: neither metrics.json nor results.csv is there: not the folder "
+                         "of a run or of an evaluation")
+    model = run.json("args.json").get("model")
+    name = folder.resolve().name
+    title = f"{model}: {name}" if model else name
+    html = header(run, title) + finding_list(run)
+    if parts:
+        html += "<h2>Measures</h2>" + totals(folder, parts) + part_sections(run, root)
+    html += training_section(run)
+    for part in parts[1:]:
+        other = Run(folder, part)
+        html += (f"<details><summary>{other.title().capitalize()} images</summary>"
+                 f"{part_sections(other, root)}</details>")
+    html += data_section(run)
     command = folder / "command.txt"
     if command.exists():
-        html += f"<pre>{escape(command.read_text().strip())}</pre>"
-    summary = []
-    for part in ("test", "val", "eval"):
-        if part in run.metrics:
-            score = run.metrics[part]
-            summary.append([Run(folder, part).title(), score["samples"], number(score["top1"]),
-                            number(score["macro"]["f1"]), number(score["auc_macro"]),
-                            number(score["loss"])])
-    if summary:
-        html += table(["best weights on", "images", "top-1", "macro F1", "macro AUC", "loss"],
-                      summary)
-    if run.results():
-        html += "<h2>Training</h2>" + inlined(curves.draw(run), "accuracy, loss and learning rate",
-                                              folder / "curves.png")
-        html += inlined(machine.draw(run), "use of the machine", folder / "machine.png")
-    for part in ("test", "val", "eval"):
-        if part in run.metrics:
-            html += part_section(folder, part, root)
-    for heading, values in (("Environment", environment), ("Arguments", args)):
-        if values:
-            html += f"<h2>{heading}</h2>" + table(["name", "value"], flat(values), text_from=1)
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-            f"<style>{STYLE}</style></head><body>{html}</body></html>\n")
+        text = command.read_text(encoding="utf-8", errors="replace").strip()
+        html += f'<div class="screen"><h2>Command</h2><pre>{escape(text)}</pre></div>'
+    return page.page(title, html + details(run))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="run directory, or --out of engine eval")
-    parser.add_argument("--root", type=Path,
-                        help="where relative image paths begin (default: here)")
+    parser.add_argument("run", type=Path, help="run directory, or --out of engine eval or folds")
+    parser.add_argument("--out", type=Path, help="default: RUN/report.html")
+    parser.add_argument("--root", type=Path, help="where else images are looked for")
     options = parser.parse_args()
-    out = options.run / "report.html"
+    out = options.out or options.run / "report.html"
     write_output(out, report(options.run, options.root).encode("utf-8", errors="replace"))
     print(out)
 

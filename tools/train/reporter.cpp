@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "tools/cli/terminal.h"
 #include "tools/score/score.h"
@@ -124,6 +125,30 @@ void Reporter::score(std::string_view part, std::string_view prefix, const Datas
       shared_->run.path(), shared_->evaluation, data,
       {.part = std::string(part), .prefix = std::string(prefix), .seed = shared_->config.seed});
   say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));
+}
+
+constexpr size_t kExamples = 16;
+
+void Reporter::show(int64_t step, const std::string& tag, const Dataset& data,
+                    std::span<const Example> examples, const Preprocess& preprocess) {
+  try {
+    if (const auto sheet = example_sheet(data, examples, preprocess))
+      shared_->run.log_picture(step, tag, *sheet);
+  } catch (const Error& error) {
+    if (error.kind != Failure::data) throw;
+    shared_->run.note(fmt::format("no pictures for TensorBoard: {}", error.what()));
+  }
+}
+
+void Reporter::show_examples(const Dataset& data, const Preprocess& preprocess) {
+  if (shared_) show(0, "examples/train", data, spread_examples(data, kExamples), preprocess);
+}
+
+void Reporter::show_worst(std::string_view part, int64_t step, const Dataset& data,
+                          const Preprocess& preprocess) {
+  if (shared_)
+    show(step, fmt::format("largest_losses/{}", part), data,
+         worst_examples(shared_->evaluation, data, kExamples), preprocess);
 }
 
 void Reporter::write_lr_find(const LrFind& found) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "io/data/loader.h"
 #include "tools/cli/progress.h"
 #include "tools/train/divergence.h"
+#include "tools/train/example_images.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/train_shared.h"
 
@@ -52,9 +54,17 @@ class Reporter {
   // Scores shared.evaluation, which holds the logits of `data`, and writes the files of
   // write_score().
   void score(std::string_view part, std::string_view prefix, const Dataset& data);
+  // For TensorBoard: the images of a part, as the network gets them, at the beginning, and those
+  // with the largest losses of shared.evaluation. Where they cannot be shown that is noted.
+  void show_examples(const Dataset& data, const Preprocess& preprocess);
+  void show_worst(std::string_view part, int64_t step, const Dataset& data,
+                  const Preprocess& preprocess);
   void write_lr_find(const LrFind& found);
 
  private:
+  void show(int64_t step, const std::string& tag, const Dataset& data,
+            std::span<const Example> examples, const Preprocess& preprocess);
+
   TrainShared* shared_;  // null: silent
   std::optional<Progress> progress_;
   EpochResult ended_;  // rate, waiting and use of the machine of the epoch that ended last

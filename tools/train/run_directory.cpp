@@ -13,6 +13,7 @@
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/files/json.h"
+#include "io/images/encode.h"
 #include "tools/cli/shell.h"
 #include "tools/machine/environment.h"
 #include "tools/train/run_flags.h"
@@ -29,7 +30,7 @@ constexpr char kMetrics[] = "metrics.jsonl", kResults[] = "results.csv", kNotes[
 constexpr char kHeader[] =
     "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
     "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
-    "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius";
+    "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius,gpu/energy_joules,epoch_seconds";
 
 // 2025-03-01T12:34:56.789Z
 std::string now_utc() {
@@ -68,12 +69,13 @@ std::string join_lines(const std::vector<std::string>& lines) {
 
 // What an epoch took of the machine, by the names of the columns of results.csv.
 std::vector<Scalar> machine_scalars(const MachineUse& use) {
-  const GpuReading none{NAN, NAN, NAN, NAN};
+  const GpuReading none{NAN, NAN, NAN, NAN, NAN};
   const GpuReading& gpu = use.gpu ? *use.gpu : none;
-  return {{"cpu/cores", use.process_cores},   {"cpu/host", use.host_cpu},
-          {"cpu/memory_gib", use.memory_gib}, {"gpu/utilisation", gpu.utilisation},
-          {"gpu/memory_gib", gpu.memory_gib}, {"gpu/watts", gpu.watts},
-          {"gpu/celsius", gpu.celsius}};
+  return {
+      {"cpu/cores", use.process_cores},   {"cpu/host", use.host_cpu},
+      {"cpu/memory_gib", use.memory_gib}, {"gpu/utilisation", gpu.utilisation},
+      {"gpu/memory_gib", gpu.memory_gib}, {"gpu/watts", gpu.watts},
+      {"gpu/celsius", gpu.celsius},       {"gpu/energy_joules", gpu.joules > 0 ? gpu.joules : NAN}};
 }
 
 }  // namespace
@@ -145,6 +147,36 @@ void RunDirectory::write_split(std::string_view csv) {
   replace("split.csv", csv);
 }
 
+void RunDirectory::begin_session(const Flags& flags) {
+  if (!lock_) return;
+  std::vector<HyperParameter> parameters;
+  for (const auto& [name, value] : parse_json<Json>(to_json(flags)).items()) {
+    if (value.is_string() && !value.get<std::string>().empty())
+      parameters.push_back({name, value.get<std::string>()});
+    else if (value.is_boolean())
+      parameters.push_back({name, value.get<bool>()});
+    else if (value.is_number())
+      parameters.push_back({name, value.get<double>()});
+  }
+  const std::string measures[] = {"val/accuracy_top1", "val/loss", "val/auc_macro",
+                                  "epoch/train_loss"};
+  events_->begin_session(path_.filename().string(), parameters, measures);
+}
+
+void RunDirectory::end_session(bool well) {
+  if (lock_) events_->end_session(well);
+}
+
+void RunDirectory::log_picture(int64_t step, std::string_view tag, const Image& picture) {
+  if (!lock_) return;
+  const std::vector<std::byte> file = encode_png(picture);
+  events_->write(step, {.tag = std::string(tag),
+                        .width = picture.width,
+                        .height = picture.height,
+                        .channels = picture.channels,
+                        .file = file});
+}
+
 void RunDirectory::write_algorithms(const std::map<std::string, std::string>& algorithms) {
   replace("algorithms.json", print_json(Json(algorithms), 2) + '\n');
 }
@@ -197,6 +229,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
   Json event = {{"epoch", r.epoch},
                 {"step", r.step},
                 {"seconds", r.seconds},
+                {"epoch_seconds", r.use.seconds},
                 {"train_loss", r.train_loss},
                 {"val_loss", r.val_loss},
                 {"top1", r.top1},
@@ -212,6 +245,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
                                  {"val/auc_macro", auc},
                                  {"epoch/number", double(r.epoch)},
                                  {"epoch/lr", r.lr},
+                                 {"epoch/seconds", r.use.seconds},
                                  {"epoch/images_per_second", r.images_per_second},
                                  {"epoch/wait_share", r.wait_share}};
   for (const Scalar& scalar : machine_scalars(r.use)) {
@@ -219,6 +253,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
     if (std::isfinite(scalar.value)) event[scalar.tag] = scalar.value;
     scalars.push_back(scalar);
   }
+  row += fmt::format(",{:.6g}", r.use.seconds);
   std::erase_if(scalars, [](const Scalar& s) { return !std::isfinite(s.value); });
   append(results_, kResults, row);
   log("epoch", event);

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "io/files/event_file.h"
+#include "io/images/image.h"
 #include "tools/cli/options.h"
 #include "tools/machine/monitor.h"
 #include "tools/train/run_lock.h"
@@ -56,6 +57,12 @@ class RunDirectory {
   void write_environment(const nlohmann::ordered_json& facts);
   void write_classes(std::span<const std::string> classes);
   void write_split(std::string_view csv);  // split.csv: which sample is in which part
+  // For TensorBoard: the flags as hyper-parameters, with the measures that runs are compared by;
+  // begun once, ended where training ends or fails.
+  void begin_session(const Flags& flags);
+  void end_session(bool well);
+  // For TensorBoard: a picture of a step, as PNG.
+  void log_picture(int64_t step, std::string_view tag, const Image& picture);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
 
   // Continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond them

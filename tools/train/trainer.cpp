@@ -162,6 +162,7 @@ void Trainer::run() {
   // Nobody steps before all are ready.
   if (communicator_.ranks() > 1)
     check_equal_weights(communicator_, session().graph(), session().state(), at_.step);
+  if (at_.step == 0) reporter_.show_examples(shared_.data.train, preprocess_);
   time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
   // An interruption may have come before the last validation, which is then made up for.
   if (at_.step > 0 && over() && at_.validated != at_.step) finish_epoch();

@@ -150,6 +150,7 @@ void Trainer::score_best() {
                               const Dataset& data) {
     evaluate_all(part, loader, data, [this] { leave("while scoring the best weights"); });
     reporter_.score(part, prefix, data);
+    reporter_.show_worst(part, at_.best.step, data, preprocess_);
   };
   score_part("val", "", *validation_loader_, shared_.data.validation);
   if (shared_.data.test && !shared_.data.test->samples.empty())

@@ -104,9 +104,29 @@ TEST_CASE_FIXTURE(Fixture, "power is the energy spent, where the device counts i
   Monitor monitor(options({"0000:5C:00.0", "0000:43:00.0"}));
   now += 0.2, monitor.sample();
   now += 0.05;
-  CHECK(monitor.take().gpu->watts == doctest::Approx(100 / 0.25));
+  MachineUse use = monitor.take();
+  CHECK(use.gpu->watts == doctest::Approx(100 / 0.25));
+  CHECK(use.gpu->joules == 0);  // the second device tells neither power nor energy
+  CHECK(use.seconds == doctest::Approx(0.25));
   now += 0.5;
   CHECK(monitor.take().gpu->watts == doctest::Approx(100));
+}
+
+TEST_CASE_FIXTURE(Fixture, "energy is the counter's, or power over time where there is none") {
+  Monitor counted(options({"0000:5C:00.0"}));
+  now += 0.2, counted.sample();
+  now += 0.8;
+  MachineUse use = counted.take();
+  CHECK(use.gpu->joules == doctest::Approx(100));  // two readings of 50 J
+  CHECK(use.seconds == doctest::Approx(1));
+  now += 2;
+  CHECK(counted.take().gpu->joules == doctest::Approx(50));
+
+  Monitor both(options({"0000:1B:00.0", "0000:5C:00.0"}));
+  now += 2;
+  use = both.take();
+  CHECK(use.gpu->joules == doctest::Approx(2 * 412.5 + 50));
+  CHECK(use.gpu->joules == doctest::Approx(use.gpu->watts * use.seconds));
 }
 
 TEST_CASE_FIXTURE(Fixture, "GPUs that the library does not know, or no library: none") {

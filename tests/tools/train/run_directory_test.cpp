@@ -46,18 +46,19 @@ void train(RunDirectory& run, int first_epoch, int last_epoch) {
   for (int epoch = first_epoch; epoch <= last_epoch; ++epoch) {
     for (int step = 2 * epoch - 1; step <= 2 * epoch; ++step)
       run.log("step", {{"epoch", epoch}, {"step", step}, {"loss", 1.0 / step}});
-    run.log_epoch({.epoch = epoch,
-                   .seconds = 10.0 * epoch,
-                   .train_loss = 0.5,
-                   .val_loss = 0.25,
-                   .top1 = 0.75,
-                   .top5 = 1,
-                   .auc_macro = 0.9,
-                   .lr = 1e-3,
-                   .step = 2 * epoch,
-                   .images_per_second = 200,
-                   .wait_share = 0.01,
-                   .use = {.process_cores = 1.5, .host_cpu = 0.5, .memory_gib = 2}});
+    run.log_epoch(
+        {.epoch = epoch,
+         .seconds = 10.0 * epoch,
+         .train_loss = 0.5,
+         .val_loss = 0.25,
+         .top1 = 0.75,
+         .top5 = 1,
+         .auc_macro = 0.9,
+         .lr = 1e-3,
+         .step = 2 * epoch,
+         .images_per_second = 200,
+         .wait_share = 0.01,
+         .use = {.process_cores = 1.5, .host_cpu = 0.5, .memory_gib = 2, .seconds = 9.5}});
   }
 }
 
@@ -113,8 +114,8 @@ TEST_CASE("events and rows have the names that other tools read") {
   CHECK(read(run.path() / "results.csv") ==
         "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
         "metrics/auc_macro,step,images_per_second,wait_share,cpu/cores,cpu/host,cpu/memory_gib,"
-        "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius\n"
-        "1,10.000,0.5,0.75,1,0.25,0.001,0.9,2,200,0.01,1.5,0.5,2,nan,nan,nan,nan\n");
+        "gpu/utilisation,gpu/memory_gib,gpu/watts,gpu/celsius,gpu/energy_joules,epoch_seconds\n"
+        "1,10.000,0.5,0.75,1,0.25,0.001,0.9,2,200,0.01,1.5,0.5,2,nan,nan,nan,nan,nan,9.5\n");
   CHECK(epoch["cpu/cores"] == 1.5);
   CHECK_FALSE(epoch.contains("gpu/watts"));
 }
@@ -122,9 +123,14 @@ TEST_CASE("events and rows have the names that other tools read") {
 TEST_CASE("what a GPU does is in the row and the event of its epoch") {
   const TemporaryFolder folder;
   RunDirectory run = make_run(folder.path());
-  run.log_epoch({.epoch = 1, .use = {.gpu = GpuReading{0.97, 23.5, 412, 61}}});
-  CHECK(lines(run.path() / "results.csv")[1].ends_with(",0.97,23.5,412,61"));
-  CHECK(parse_json<json>(lines(run.path() / "metrics.jsonl")[0])["gpu/watts"] == 412);
+  run.log_epoch({.epoch = 1, .use = {.seconds = 10, .gpu = GpuReading{0.97, 23.5, 412, 61, 4120}}});
+  CHECK(lines(run.path() / "results.csv")[1].ends_with(",0.97,23.5,412,61,4120,10"));
+  const json event = parse_json<json>(lines(run.path() / "metrics.jsonl")[0]);
+  CHECK(event["gpu/watts"] == 412);
+  CHECK(event["gpu/energy_joules"] == 4120);
+  CHECK(event["epoch_seconds"] == 10);
+  run.log_epoch({.epoch = 2, .use = {.gpu = GpuReading{0.97, 23.5, 0, 61, 0}}});
+  CHECK(lines(run.path() / "results.csv")[2].ends_with(",0,61,nan,0"));  // no energy is told
 }
 
 TEST_CASE("a step's numbers are an event, and the command can be given to a shell again") {
@@ -152,7 +158,7 @@ TEST_CASE("a loss that is not finite and an area that is not defined are logged 
   RunDirectory run = make_run(folder.path());
   run.log_epoch({.epoch = 1, .train_loss = NAN});
   CHECK(lines(run.path() / "results.csv")[1] ==
-        "1,0.000,nan,0,0,0,0,nan,0,0,0,0,0,0,nan,nan,nan,nan");
+        "1,0.000,nan,0,0,0,0,nan,0,0,0,0,0,0,nan,nan,nan,nan,nan,0");
   const json event = parse_json<json>(lines(run.path() / "metrics.jsonl")[0]);
   CHECK(event["train_loss"].is_null());
   CHECK(event["auc_macro"].is_null());
