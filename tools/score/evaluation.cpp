@@ -40,6 +40,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                 .conv = device.conv,
                 .deterministic = device.deterministic,
                 .workspace = size_t(device.workspace) << 20,
+                .loss = {.task = data.task},
                 .normalisation = normalisation_of(preprocess)}),
       loader_(data, evaluation_input(data, preprocess),
               {.width = preprocess.crop,
