@@ -132,7 +132,9 @@ def write_weights():
                    "sha256": "00"}]}))
     put("metadata", "run", "\n".join(
         ['["a","b"]', PREPROCESS, "mnist_cnn", "digest", "4 x 2 x 3, seed 5, balanced",
-         '{"lr":0.1,"model":"x"}', "sizes", "contents", "disk", "0.001"]))
+         '{"lr":0.1,"model":"x"}', "sizes", "contents", "disk", "0.001",
+         "1.25", '{"rule":"youden","classes":{"a":{"threshold":0.5,"sensitivity":1,'
+                 '"specificity":null}}}']))
 
 
 def write_data():

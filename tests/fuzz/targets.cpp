@@ -118,9 +118,9 @@ void run_checkpoint(Bytes bytes) {
 
 // The texts of a checkpoint, without the digests that keep damage out: one on each line.
 void run_metadata(Bytes bytes) {
-  constexpr const char* kNames[] = {"classes", "preprocess",  "model",       "images",
-                                    "batches", "recipe",      "image_sizes", "image_contents",
-                                    "cache",   "norm_epsilon"};
+  constexpr const char* kNames[] = {"classes", "preprocess",   "model",       "images",
+                                    "batches", "recipe",       "image_sizes", "image_contents",
+                                    "cache",   "norm_epsilon", "temperature", "thresholds"};
   std::string_view text = as_text(bytes);
   std::map<std::string, std::string> metadata;
   for (const char* name : kNames) {
@@ -130,6 +130,8 @@ void run_metadata(Bytes bytes) {
   }
   expecting_errors([&] { names_from_json(metadata["classes"], "file"); });
   expecting_errors([&] { preprocess_from_json(metadata["preprocess"]); });
+  expecting_errors([&] { temperature_of(metadata, "file"); });
+  expecting_errors([&] { thresholds_of(metadata, "file"); });
   expecting_errors([&] { run_identity_from(metadata, "file"); });
 }
 

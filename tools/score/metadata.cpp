@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -11,7 +12,35 @@
 
 namespace engine {
 
+namespace {
+
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// The number that is all of the text, which calls itself `what`.
+double number_of(const std::string& text, const char* what, const fs::path& path) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  require(error == std::errc() && end == text.data() + text.size(), Failure::weights,
+          "{}: '{}' in its metadata is no {}", path.string(), text, what);
+  return value;
+}
+
+Json number_or_null(const std::optional<double>& value) {
+  return value ? Json(*value) : Json();
+}
+
+// A share from 0 to 1, or nothing where the member is null or not there.
+std::optional<double> share_in(const Json& object, const char* member, const fs::path& path) {
+  const auto at = object.find(member);
+  if (at == object.end() || at->is_null()) return std::nullopt;
+  require(at->is_number() && at->get<double>() >= 0 && at->get<double>() <= 1, Failure::weights,
+          "{}: the {} of a threshold in its metadata is no number from 0 to 1", path.string(),
+          member);
+  return at->get<double>();
+}
+
+}  // namespace
 
 std::string to_json(const std::vector<std::string>& names) {
   nlohmann::json list = nlohmann::json::array();
@@ -29,15 +58,59 @@ std::vector<std::string> names_from_json(const std::string& text, const fs::path
   return names;
 }
 
+std::string to_json(const Thresholds& thresholds) {
+  Json json = {{"rule", thresholds.rule}, {"classes", Json::object()}};
+  for (const ClassThreshold& c : thresholds.classes)
+    json["classes"][utf8_from_bytes(c.name)] = {{"threshold", number_or_null(c.threshold)},
+                                                {"sensitivity", number_or_null(c.sensitivity)},
+                                                {"specificity", number_or_null(c.specificity)}};
+  return print_json(json);
+}
+
+Thresholds thresholds_from_json(const std::string& text, const fs::path& path) {
+  const Json json = json_or_null<Json>(text);
+  const auto member = [&](const char* name) {
+    return json.is_object() ? json.value(name, Json()) : Json();
+  };
+  const Json rule = member("rule"), classes = member("classes");
+  require(rule.is_string() && classes.is_object(), Failure::weights,
+          "{}: the thresholds in its metadata are no JSON object with rule and classes",
+          path.string());
+  Thresholds thresholds{.rule = rule.get<std::string>()};
+  for (const auto& [name, of_class] : classes.items()) {
+    require(of_class.is_object(), Failure::weights,
+            "{}: the threshold of a class in its metadata is no JSON object", path.string());
+    thresholds.classes.push_back({bytes_from_utf8(name), share_in(of_class, "threshold", path),
+                                  share_in(of_class, "sensitivity", path),
+                                  share_in(of_class, "specificity", path)});
+  }
+  return thresholds;
+}
+
+std::optional<double> temperature_of(const std::map<std::string, std::string>& metadata,
+                                     const fs::path& path) {
+  const auto found = metadata.find(kTemperature);
+  if (found == metadata.end()) return std::nullopt;
+  const double value = number_of(found->second, "temperature", path);
+  require(std::isfinite(value) && value > 0, Failure::weights,
+          "{}: '{}' in its metadata is no temperature", path.string(), found->second);
+  return value;
+}
+
+std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>& metadata,
+                                        const fs::path& path) {
+  const auto found = metadata.find(kThresholds);
+  if (found == metadata.end()) return std::nullopt;
+  return thresholds_from_json(found->second, path);
+}
+
 std::optional<double> norm_epsilon_of(const std::map<std::string, std::string>& metadata,
                                       const fs::path& path) {
   const auto found = metadata.find(kNormEpsilon);
   if (found == metadata.end()) return std::nullopt;
-  const std::string& text = found->second;
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require(error == std::errc() && end == text.data() + text.size() && value > 0 && value < 1,
-          Failure::weights, "{}: '{}' in its metadata is no epsilon of norms", path.string(), text);
+  const double value = number_of(found->second, "epsilon of norms", path);
+  require(value > 0 && value < 1, Failure::weights,
+          "{}: '{}' in its metadata is no epsilon of norms", path.string(), found->second);
   return value;
 }
 

@@ -14,6 +14,38 @@ std::string to_json(const std::vector<std::string>& names);
 std::vector<std::string> names_from_json(const std::string& json,
                                          const std::filesystem::path& path);
 
+// From which probability on a class, or a label of several, is called present: `threshold` and
+// above. It was chosen on validation images, each class against the rest.
+struct ClassThreshold {
+  std::string name;
+  // Nothing where validation had no such image or no other, or where nothing fulfils the rule.
+  std::optional<double> threshold;
+  std::optional<double> sensitivity, specificity;  // of the validation images, at the threshold
+
+  bool operator==(const ClassThreshold&) const = default;
+};
+
+// Of probabilities as the network gives them: a temperature does not enter.
+struct Thresholds {
+  std::string rule;                     // "youden", "sensitivity@0.9", "specificity@0.95"
+  std::vector<ClassThreshold> classes;  // in the order of the file's classes
+
+  bool operator==(const Thresholds&) const = default;
+};
+
+// {"rule": …, "classes": {NAME: {"threshold": …, "sensitivity": …, "specificity": …}}}, and back;
+// Error(weights) if it is none.
+std::string to_json(const Thresholds& thresholds);
+Thresholds thresholds_from_json(const std::string& json, const std::filesystem::path& path);
+
+// The temperature that a file's metadata names, if any: probabilities are the softmax of the logits
+// divided by it (Guo et al., ICML 2017). Error(weights) if it is no finite number above 0.
+inline constexpr char kTemperature[] = "temperature", kThresholds[] = "thresholds";
+std::optional<double> temperature_of(const std::map<std::string, std::string>& metadata,
+                                     const std::filesystem::path& path);
+std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>& metadata,
+                                        const std::filesystem::path& path);
+
 // The epsilon of batch norms that a file's metadata names, if any; Error(weights) if it is none.
 std::optional<double> norm_epsilon_of(const std::map<std::string, std::string>& metadata,
                                       const std::filesystem::path& path);

@@ -9,7 +9,6 @@
 #include "io/weights/safetensors.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
-#include "tools/score/metadata.h"
 #include "tools/score/published.h"
 
 namespace engine {
@@ -100,6 +99,8 @@ ModelFile read_model_file(const fs::path& weights, const std::string& wanted_mod
   else
     m.preprocess = published_preprocess(path);
   m.norm_epsilon = norm_epsilon_of(metadata, path);
+  m.temperature = temperature_of(metadata, path);
+  m.thresholds = thresholds_of(metadata, path);
   const Preprocess usual = default_preprocess(m.model);
   const Graph graph = make_model(m.model, {.height = usual.crop, .width = usual.crop});
   const auto head = m.file.tensors.find(head_weight(graph).name);

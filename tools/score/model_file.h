@@ -11,6 +11,7 @@
 #include "io/images/preprocess.h"
 #include "models/models.h"
 #include "tools/cli/options.h"
+#include "tools/score/metadata.h"
 
 namespace engine {
 
@@ -28,6 +29,10 @@ struct ModelFile {
   std::optional<Preprocess> preprocess;
   std::optional<double> norm_epsilon;  // of its batch norms, where the file tells
   int class_count = 0;                 // rows of its head; 0: it has none
+  // What a training found on its validation images, where the file tells: what --calibrated divides
+  // logits by, and from which probability on a class is called present.
+  std::optional<double> temperature = {};
+  std::optional<Thresholds> thresholds = {};
 };
 
 // The flag of every verb that reads weights of others.
