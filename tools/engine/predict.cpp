@@ -15,6 +15,7 @@
 #include "tools/bench/step.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/preprocess_options.h"
+#include "tools/engine/predict_labels.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/device.h"
 #include "tools/score/evaluation.h"
@@ -45,8 +46,16 @@ struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
 
 constexpr char kCsvHead[] = "path,class,class_index,probability\n";
 
-std::string report(const std::string& path, std::span<const float> logits,
-                   const std::vector<std::string>& classes, const PredictOptions& o) {
+PredictFormat format_of(const PredictOptions& o) {
+  return o.json ? PredictFormat::json : o.csv ? PredictFormat::csv : PredictFormat::text;
+}
+
+std::string report(const std::string& path, std::span<const float> logits, const ModelFile& file,
+                   const PredictOptions& o) {
+  const std::vector<std::string>& classes = file.classes;
+  if (file.task == Task::labels)
+    return label_line(path, logits, output_names(classes, file.class_count), file.thresholds,
+                      format_of(o));
   const int best =
       static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   std::vector<double> probabilities(logits.size());
@@ -128,7 +137,10 @@ int predict(const Command& command) {
   std::vector<double> milliseconds;  // per batch, from bytes in host memory to logits there
   session.prepare();
   loader.start(0);
-  if (o.csv) print_to_stdout(kCsvHead);
+  if (o.csv)
+    print_to_stdout(file.task == Task::labels
+                        ? label_csv_head(output_names(file.classes, file.class_count))
+                        : kCsvHead);
   for (const Batch* batch = next_batch(loader, data); batch; batch = next_batch(loader, data)) {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<float> logits =
@@ -140,7 +152,7 @@ int predict(const Command& command) {
       const auto row = std::span(logits).subspan(size_t(i) * file.class_count, file.class_count);
       if (!batch->substituted[i] &&
           std::ranges::all_of(row, [](float z) { return std::isfinite(z); }))
-        print_to_stdout(report(data.samples[batch->first + i].path, row, file.classes, o));
+        print_to_stdout(report(data.samples[batch->first + i].path, row, file, o));
     }
     require_finite_logits(session, *batch, logits, data);
   }

@@ -14,6 +14,7 @@
 #include "io/data/sample.h"
 #include "io/files/bytes.h"
 #include "tools/cli/terminal.h"
+#include "tools/score/label_score.h"
 
 namespace engine {
 
@@ -172,6 +173,7 @@ CountedSamples counted_samples(const EvaluationResult& result, const Dataset& da
 }
 
 Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
+  if (data.task == Task::labels) return epoch_metrics_of_labels(result, data);
   const CountedSamples counted = counted_samples(result, data);
   return evaluate_logits(counted.logits, counted.labels, static_cast<int>(data.classes.size()));
 }

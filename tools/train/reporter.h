@@ -12,6 +12,8 @@
 
 #include "io/data/loader.h"
 #include "tools/cli/progress.h"
+#include "tools/score/metadata.h"
+#include "tools/score/score.h"
 #include "tools/train/divergence.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/train_shared.h"
@@ -50,16 +52,19 @@ class Reporter {
   void log_resume(const TrainPosition& at);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
   // Scores shared.evaluation, which holds the logits of `data`, and writes the files of
-  // write_score().
+  // write_score() or write_label_score().
   void score(std::string_view part, std::string_view prefix, const Dataset& data);
   void write_lr_find(const LrFind& found);
 
  private:
+  void score_labels(const Dataset& data, const ScoreOptions& options);
+
   TrainShared* shared_;  // null: silent
   std::optional<Progress> progress_;
   EpochResult ended_;  // rate, waiting and use of the machine of the epoch that ended last
   std::set<std::string> named_bad_images_;
   std::string named_damage_;
+  std::optional<Thresholds> label_thresholds_;  // of several labels, once they are chosen
 };
 
 }  // namespace engine
