@@ -58,6 +58,7 @@ ArenaMemory::ArenaMemory(Backend& backend, const Graph& graph, const ParameterLa
   const size_t slots = size_t{kSlots} * options.capacity;
   a.images = take_zeroed<uint8_t>(slots * image.height * image.width * image.channels);
   a.labels = take_zeroed<int32_t>(slots);
+  if (options.task == Task::labels) a.presence = take_zeroed<Presence>(slots * graph.classes());
   a.records = take_zeroed<ImageRecord>(slots);
   a.mixes = take_zeroed<Mix>(slots);
   a.mean_levels = take_zeroed<int32_t>(options.capacity);

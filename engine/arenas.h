@@ -56,12 +56,13 @@ struct Arenas {
   ParameterGroup* groups = nullptr;  // (kMaxParameterGroups,)
   NormPartials* norm_partials = nullptr;
   uint8_t* images = nullptr;        // (kSlots, capacity, H, W, C)
-  int32_t* labels = nullptr;        // (kSlots, capacity)
+  int32_t* labels = nullptr;        // (kSlots, capacity), or
+  Presence* presence = nullptr;     // (kSlots, capacity, classes) of Task::labels, else null
   ImageRecord* records = nullptr;   // (kSlots, capacity)
   Mix* mixes = nullptr;             // (kSlots, capacity)
   int32_t* mean_levels = nullptr;   // (capacity,)
   uint8_t* pack = nullptr;          // null: the session keeps none
-  double* class_weights = nullptr;  // (classes,); null: all 1
+  double* class_weights = nullptr;  // (classes,) of LossConfig; null: all 1
   StepParams* params = nullptr;
   ScaleState* scale = nullptr;
   StepResult* results = nullptr;          // (kResults,), visible to the host
@@ -74,6 +75,7 @@ struct ArenaOptions {
   size_t buckets = 0;     // of the gradients
   size_t pack_bytes = 0;  // of the pack in device memory
   std::vector<double> class_weights;
+  Task task = Task::classes;
 };
 
 // Owns the arenas. All but activations, workspace and pack begin as zero, so the padding between

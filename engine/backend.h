@@ -15,6 +15,7 @@
 #include "engine/optimizer.h"
 #include "engine/program.h"
 #include "kernels/image.h"
+#include "kernels/targets.h"
 
 namespace engine {
 
@@ -22,7 +23,7 @@ namespace engine {
 // slot holds. Mixes are for training alone, with SessionOptions::mixing.
 struct HostBatch {
   const uint8_t* images = nullptr;  // (count, H, W, C)
-  const int32_t* labels = nullptr;  // (count,)
+  Targets labels;                   // of the session's task
   int count = 0;
   const ImageRecord* records = nullptr;  // (count,)
   const Mix* mixes = nullptr;            // (count,)

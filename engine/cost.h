@@ -4,10 +4,13 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "engine/graph.h"
 #include "engine/launch.h"
+#include "kernels/loss.h"
 #include "kernels/operand.h"
 
 namespace engine {
@@ -144,6 +147,17 @@ template <class T>
 std::string text_of(const Pool& pool, const OperandView<T>& in) {
   return fmt::format("{} {} {}", text_of(in), pool.maximal ? "max" : "average",
                      text_of(pool.window));
+}
+
+// ---------------------------------------------------------------- the loss
+
+// Its forward writes the gradient of the logits, too.
+template <class T>
+StepExec loss_exec(const OperandView<T>& logits, const TargetView& targets,
+                   std::function<void()> forward) {
+  return {.forward = one_launch(targets.presence ? "binary_cross_entropy" : "cross_entropy",
+                                text_of(logits), {2 * bytes_of(logits), 0}, std::move(forward)),
+          .backward = {}};
 }
 
 }  // namespace engine

@@ -39,7 +39,9 @@ class HostBackend : public Backend {
     const int64_t bytes = int64_t{b.height} * b.width * b.channels,
                   first = int64_t{slot} * program.slot_capacity;
     if (batch.images) std::memcpy(arenas.images + first * bytes, batch.images, batch.count * bytes);
-    if (batch.labels) std::copy_n(batch.labels, batch.count, arenas.labels + first);
+    if (batch.labels.classes) std::copy_n(batch.labels.classes, batch.count, arenas.labels + first);
+    if (const int64_t row = program.graph.classes(); batch.labels.labels)
+      std::copy_n(batch.labels.labels, batch.count * row, arenas.presence + first * row);
     if (batch.records) std::copy_n(batch.records, batch.count, arenas.records + first);
     if (batch.mixes) std::copy_n(batch.mixes, batch.count, arenas.mixes + first);
   }

@@ -135,6 +135,7 @@ inline InputView Program::images() const {
 
 inline TargetView Program::targets() const {
   TargetView view{.labels = arenas.labels,
+                  .presence = arenas.presence,
                   .capacity = slot_capacity,
                   .classes = graph.classes(),
                   .params = arenas.params};

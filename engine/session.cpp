@@ -43,7 +43,8 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
   for (const double weight : loss.class_weights)
     require(weight > 0 && std::isfinite(weight), Failure::usage,
             "a class weight of {}: it is above 0 and finite", weight);
-  const size_t inputs = options_.pack_bytes + loss.class_weights.size() * sizeof(double);
+  size_t inputs = options_.pack_bytes + loss.class_weights.size() * sizeof(double);
+  if (loss.task == Task::labels) inputs += size_t{kSlots} * capacity_ * graph_.classes();
   const size_t needed = largest.sum() + inputs, free = backend_.free_bytes();
   if (needed > free) {
     const auto biggest = std::max_element(
@@ -57,7 +58,8 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
                         {.capacity = capacity_,
                          .buckets = buckets,
                          .pack_bytes = options_.pack_bytes,
-                         .class_weights = loss.class_weights});
+                         .class_weights = loss.class_weights,
+                         .task = loss.task});
   const bool scaled = options_.precision == Precision::fp16;
   const ScaleState scale{.scale = scaled ? options_.loss_scale : 1.f,
                          .dynamic = scaled && !options_.fixed_loss_scale};
@@ -238,6 +240,9 @@ const Prepared& Session::first_prepared() {
 void Session::check_batch(const HostBatch& batch, Mode mode) const {
   require(!batch.mixes || (options_.mixing && mode != Mode::evaluate), Failure::internal,
           "mixes in a session or a mode without mixing");
+  require(!(options_.loss.task == Task::labels ? batch.labels.classes != nullptr
+                                               : batch.labels.labels != nullptr),
+          Failure::internal, "targets of another task than the session's");
   const int channels = graph_.image.channels();
   for (int i = 0; i < batch.count; ++i) {
     if (batch.mixes)

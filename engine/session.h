@@ -73,7 +73,7 @@ struct Inspection {
 struct StepInput {
   uint32_t epoch = 0, position = 0;  // of this rank's first sample; they key the random gates
   double learning_rate = 0;
-  double divisor = 0;  // of the loss: images of the global batch, or target_weight(); 0: count
+  double divisor = 0;  // of the loss: target_weight() of the global batch; 0: count
   int total = 0;       // images of the step over all ranks; 0: as many as here on each
 };
 
@@ -113,7 +113,7 @@ class Session {
   uint64_t accumulate(const HostBatch& batch, const StepInput& input) {
     return run(batch, input, Mode::accumulate);
   }
-  // Logits (count, classes); the result's loss is the plain cross entropy over `input.divisor`.
+  // Logits (count, classes); the result's loss is the plain one over `input.divisor`.
   std::vector<float> evaluate(const HostBatch& batch, const StepInput& input,
                               StepResult* result = nullptr);
   // Takes the same step launch by launch and looks at every output and gradient; waits for it.

@@ -249,6 +249,11 @@ struct CrossEntropy {
   // its mix) to results[params->result].
   static void run(T* dlogits, StepResult* results, const OperandView<T>& logits,
                   const TargetView& targets, const ScaleState* scale, cudaStream_t stream);
+  // Binary cross entropy of the labels that are not missing: ((w·q + 1 − q)·σ(z) − w·q)·scale /
+  // divisor, 0 where one is missing. correct1 counts the images whose labels are all on the right
+  // side of 0; correct5 is 0.
+  static void run_labels(T* dlogits, StepResult* results, const OperandView<T>& logits,
+                         const TargetView& targets, const ScaleState* scale, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- sweeps/update.cu

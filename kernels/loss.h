@@ -1,10 +1,13 @@
 // What a batch's logits are compared with, for every backend: torch.nn.CrossEntropyLoss with
-// class weights and label smoothing, each row with one label or a mix of two.
+// class weights and label smoothing, each row with one class or a mix of two; or
+// torch.nn.BCEWithLogitsLoss with weights of positives, each row with several labels.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/image.h"
+#include "kernels/targets.h"
 
 namespace engine {
 
@@ -35,11 +38,58 @@ int rank_of(int label, const T* logits, int classes) {
   return rank;
 }
 
-// The labels and mixes of all staging slots.
+// What the logit z of one label is compared with: q from 0 to 1, of which `negative` = 1 − q and
+// `positive` = w·q with w the weight of the label's positives. The loss of the entry is
+//   −(w·q·log σ(z) + (1 − q)·log(1 − σ(z))).
+// Both are 0 where the label is missing.
+struct LabelTarget {
+  double positive = 0, negative = 0;
+};
+
+// q from 0 to 1, or below 0 where it is not known: where the label is missing in one of the images
+// that have a share. A smoothing s moves q to (1 − s)·q + s/2.
+ENGINE_HOST_DEVICE double mixed_presence(Presence own, Presence other, double share,
+                                         double smoothing) {
+  if (share == 0) own = other;
+  if (share == 1) other = own;
+  if (own == Presence::missing || other == Presence::missing) return -1;
+  const double q =
+      (own == Presence::present ? share : 0.) + (other == Presence::present ? 1 - share : 0.);
+  return (1 - smoothing) * q + smoothing / 2;
+}
+
+// (1 − q)·z + (1 − q + w·q)·log(1 + e^−z), which overflows for no z. R: float or double.
+template <class R>
+ENGINE_HOST_DEVICE double label_loss(R z, const LabelTarget& target) {
+  const R below = z < 0 ? -z : R(0);
+#ifdef __CUDA_ARCH__
+  const R softplus = log1p(exp(-fabs(z))) + below;
+#else
+  const R softplus = std::log1p(std::exp(-std::abs(z))) + below;
+#endif
+  return target.negative * static_cast<double>(z) +
+         (target.negative + target.positive) * static_cast<double>(softplus);
+}
+
+// Its slope, (1 − q)·σ(z) − w·q·σ(−z).
+template <class R>
+ENGINE_HOST_DEVICE R label_slope(R z, const LabelTarget& target) {
+  return R(target.negative) * sigmoid(z) - R(target.positive) * sigmoid(-z);
+}
+
+// Whether a prediction of "present where z > 0" is wrong; of what is missing none is.
+template <class R>
+ENGINE_HOST_DEVICE bool is_wrong(R z, Presence presence) {
+  return presence == Presence::present ? !(z > 0) : presence == Presence::absent && !(z <= 0);
+}
+
+// The targets and mixes of all staging slots.
 struct TargetView {
-  const int32_t* labels = nullptr;        // (kSlots, capacity)
-  const Mix* mixes = nullptr;             // (kSlots, capacity); null: nothing is mixed
-  const double* class_weights = nullptr;  // (classes,); null: all 1
+  const int32_t* labels = nullptr;     // (kSlots, capacity): the class of each image, or
+  const Presence* presence = nullptr;  // (kSlots, capacity, classes): which labels it has
+  const Mix* mixes = nullptr;          // (kSlots, capacity); null: nothing is mixed
+  // (classes,); of labels those of their positives; null: all 1.
+  const double* class_weights = nullptr;
   double smoothing = 0;
   int capacity = 0, classes = 0;
   const StepParams* params = nullptr;
@@ -59,6 +109,19 @@ struct TargetView {
       row.own *= double{mix.share};
     }
     return row;
+  }
+
+  // Of image n itself, whatever it is mixed with.
+  ENGINE_HOST_DEVICE Presence presence_of(int n, int label) const {
+    return presence[(int64_t{params->slot} * capacity + n) * classes + label];
+  }
+  ENGINE_HOST_DEVICE LabelTarget label(int n, int label) const {
+    const Presence own = presence_of(n, label);
+    const Mix mix = mixes && params->mixed ? mixes[int64_t{params->slot} * capacity + n] : Mix{};
+    const Presence other = mix.share == 1 ? own : presence_of(mix.partner, label);
+    const double q = mixed_presence(own, other, double{mix.share}, smoothing);
+    if (q < 0) return {};
+    return {.positive = class_weights ? q * class_weights[label] : q, .negative = 1 - q};
   }
 };
 

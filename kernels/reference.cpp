@@ -364,6 +364,26 @@ void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
   }
 }
 
+template <class T>
+void binary_cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
+                          const TargetView& targets, const ScaleState& scale) {
+  const double divisor = targets.params->divisor;
+  result.loss = 0;
+  result.correct1 = result.correct5 = 0;
+  for (int n = 0; n < logits.batch; ++n) {
+    bool wrong = false;
+    for (int c = 0; c < logits.channels; ++c) {
+      const int64_t at = int64_t{n} * logits.pitch + c;
+      const double z = logits.x[at];
+      const LabelTarget target = targets.label(n, c);
+      result.loss += label_loss(z, target) / divisor;
+      wrong = wrong || is_wrong(z, targets.presence_of(n, c));
+      if (dlogits) dlogits[at] = static_cast<T>(label_slope(z, target) * scale.scale / divisor);
+    }
+    result.correct1 += !wrong;
+  }
+}
+
 template <class R>
 void update_running(R* running_mean, R* running_var, const R* mean, const R* var, int channels,
                     R momentum, int64_t count) {
@@ -428,6 +448,7 @@ struct Functions {
                                    &squeeze_excite_forward<T>,
                                    &squeeze_excite_backward<T>,
                                    &cross_entropy<T>,
+                                   &binary_cross_entropy<T>,
                                    &update_running<T>,
                                    static_cast<void (*)(T*, const InputView&)>(&load_images<T>)};
 };

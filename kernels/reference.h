@@ -81,6 +81,13 @@ template <class T>
 void cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
                    const TargetView& targets, const ScaleState& scale);
 
+// The same of several labels: the sum of their binary cross entropies over the divisor. correct1
+// counts the images of which every label that is not missing is on the right side of 0; correct5
+// is 0.
+template <class T>
+void binary_cross_entropy(T* dlogits, StepResult& result, const OperandView<T>& logits,
+                          const TargetView& targets, const ScaleState& scale);
+
 // running = running + momentum·(this step's − running), the variance unbiased over `count` pixels.
 template <class R>
 void update_running(R* running_mean, R* running_var, const R* mean, const R* var, int channels,

@@ -129,7 +129,8 @@ const Rule kRules[] = {
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h", "fmt/.*"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
     // Pure functions of logits and labels.
-    {"engine/measures/.*", "engine/measures/[^/]*|engine/(error|rng)\\.h", "fmt/.*"},
+    {"engine/measures/.*", "engine/measures/[^/]*|engine/(error|rng)\\.h|kernels/targets\\.h",
+     "fmt/.*"},
     {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
@@ -151,7 +152,8 @@ const Rule kRules[] = {
      "immintrin\\.h"},
     {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|tensor)\\.h",
      "fmt/.*|zlib\\.h|nlohmann/.*|unistd\\.h"},
-    {"io/data/.*", "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random)\\.h",
+    {"io/data/.*",
+     "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random|targets)\\.h",
      "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
     // The floors of tools, from below.
     {"tools/cli/yaml\\..*", "tools/cli/yaml\\.h|engine/error\\.h|io/files/(utf8|json)\\.h",

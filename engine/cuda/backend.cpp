@@ -429,7 +429,9 @@ void CudaBackend::upload_batch(const Program& program, int slot, const HostBatch
       check(cudaMemcpyAsync(to, from, elements * sizeof *from, cudaMemcpyHostToDevice, copies));
   };
   copy(arenas.images + first * size, batch.images, batch.count * size);
-  copy(arenas.labels + first, batch.labels, batch.count);
+  copy(arenas.labels + first, batch.labels.classes, batch.count);
+  const size_t row = size_t(program.graph.classes());
+  copy(arenas.presence + first * row, batch.labels.labels, batch.count * row);
   copy(arenas.records + first, batch.records, batch.count);
   copy(arenas.mixes + first, batch.mixes, batch.count);
   check(cudaEventRecord(s.uploaded.get(), copies));

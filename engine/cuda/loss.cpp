@@ -7,18 +7,17 @@ namespace engine::cuda {
 
 namespace {
 
-// The forward writes the gradient of the logits, too.
 template <class T>
 StepExec prepare_typed(Cuda& gpu, const Program& program, int index, const Loss& loss) {
   T* dlogits = program.training() ? program.sink<T>(index, 0, loss.in).grad : nullptr;
   const auto logits = program.operand<T>(loss.in);
-  const auto forward = [=, targets = program.targets(), arenas = program.arenas,
-                        stream = gpu.stream.get()] {
-    kernels::CrossEntropy<T>::run(dlogits, arenas.results, logits, targets, arenas.scale, stream);
+  const TargetView targets = program.targets();
+  const auto forward = [=, arenas = program.arenas, stream = gpu.stream.get()] {
+    const auto run =
+        targets.presence ? kernels::CrossEntropy<T>::run_labels : kernels::CrossEntropy<T>::run;
+    run(dlogits, arenas.results, logits, targets, arenas.scale, stream);
   };
-  return {
-      .forward = one_launch("cross_entropy", text_of(logits), {2 * bytes_of(logits), 0}, forward),
-      .backward = {}};
+  return loss_exec(logits, targets, forward);
 }
 
 }  // namespace

@@ -125,17 +125,19 @@ StepExec prepare(const Program& program, int index, const Add& add) {
   return exec;
 }
 
-// The forward writes the gradient of the logits, too.
 template <class T>
 StepExec prepare(const Program& program, int index, const Loss& loss) {
   const auto logits = program.operand<T>(loss.in);
   T* dlogits = program.training() ? program.sink<T>(index, 0, loss.in).grad : nullptr;
-  const auto forward = [=, m = program.arenas, targets = program.targets()] {
-    reference::cross_entropy(dlogits, m.results[m.params->result], logits, targets, *m.scale);
+  const TargetView targets = program.targets();
+  const auto forward = [=, m = program.arenas] {
+    StepResult& result = m.results[m.params->result];
+    if (targets.presence)
+      reference::binary_cross_entropy(dlogits, result, logits, targets, *m.scale);
+    else
+      reference::cross_entropy(dlogits, result, logits, targets, *m.scale);
   };
-  return {
-      .forward = one_launch("cross_entropy", text_of(logits), {2 * bytes_of(logits), 0}, forward),
-      .backward = {}};
+  return loss_exec(logits, targets, forward);
 }
 
 // ---------------------------------------------------------------- the backend

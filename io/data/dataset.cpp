@@ -191,6 +191,30 @@ PartFolders part_folders(const fs::path& root) {
   return parts;
 }
 
+std::string_view text_of(Presence presence) {
+  constexpr std::string_view kTexts[] = {"0", "1", ""};
+  return kTexts[static_cast<size_t>(presence)];
+}
+
+std::string label_text(const Dataset& data, const Sample& sample) {
+  if (data.task == Task::classes) return data.classes[static_cast<size_t>(sample.label)];
+  std::string text;
+  for (size_t c = 0; c < sample.labels.size(); ++c) {
+    if (sample.labels[c] == Presence::absent) continue;
+    if (!text.empty()) text += '|';
+    text += data.classes[c];
+    if (sample.labels[c] == Presence::missing) text += '?';
+  }
+  return text;
+}
+
+std::vector<size_t> images_by_class(const Dataset& data) {
+  std::vector<size_t> counts(data.classes.size());
+  for (const Sample& sample : data.samples)
+    for_each_class(data, sample, [&](size_t c) { ++counts[c]; });
+  return counts;
+}
+
 void sort_classes(std::vector<std::string>& names, ClassOrder order) {
   if (order == ClassOrder::bytes)
     std::ranges::sort(names);
@@ -235,8 +259,7 @@ Dataset read_image_folder(const fs::path& folder, ClassOrder order) {
   std::vector<std::string> classes = class_folders(folder);
   sort_classes(classes, order);
   Dataset data = read_image_folder(folder, classes);
-  std::vector<size_t> count(data.classes.size());
-  for (const Sample& sample : data.samples) ++count[sample.label];
+  const std::vector<size_t> count = images_by_class(data);
   for (size_t i = 0; i < count.size(); ++i)
     require(count[i] > 0, Failure::data, "{}: no images in this class folder ({})",
             (folder / data.classes[i]).string(), fmt::join(kExtensions, " "));
@@ -260,15 +283,16 @@ std::optional<Dataset> read_test_folder(const fs::path& folder,
 }
 
 void require_readable_classes(const Dataset& data, std::span<const uint32_t> unreadable) {
-  std::vector<size_t> all(data.classes.size()), bad(data.classes.size());
-  for (const Sample& sample : data.samples) ++all[static_cast<size_t>(sample.label)];
-  for (const uint32_t i : unreadable) ++bad[static_cast<size_t>(data.samples[i].label)];
-  for (const uint32_t i : unreadable) {
-    const auto label = static_cast<size_t>(data.samples[i].label);
-    require(bad[label] < all[label], Failure::data,
-            "class \"{}\": none of its {} images can be read, the first is {}", data.classes[label],
-            all[label], data.samples[i].path);
-  }
+  const std::vector<size_t> all = images_by_class(data);
+  std::vector<size_t> bad(all.size());
+  for (const uint32_t i : unreadable)
+    for_each_class(data, data.samples[i], [&](size_t c) { ++bad[c]; });
+  for (const uint32_t i : unreadable)
+    for_each_class(data, data.samples[i], [&](size_t c) {
+      require(bad[c] < all[c], Failure::data,
+              "class \"{}\": none of its {} images can be read, the first is {}", data.classes[c],
+              all[c], data.samples[i].path);
+    });
 }
 
 TrainingData read_training_data(const fs::path& root, ClassOrder order) {

@@ -10,9 +10,11 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "io/images/image.h"
+#include "kernels/targets.h"
 
 namespace engine {
 
@@ -20,9 +22,10 @@ class Pack;
 
 struct Sample {
   std::string path;        // the image file; for an image in an idx file "FILE#position"
-  int label = 0;           // the position in `Dataset::classes`
+  int label = 0;           // of Task::classes: the position in `Dataset::classes`
   std::string group = {};  // whose images stay in one part, a patient's perhaps; empty: no group
   int fold = 0;            // of a cross-validation, from 1 on; 0: none
+  std::vector<Presence> labels = {};  // of Task::labels, by the position in `Dataset::classes`
 };
 
 // How many files lie beside the images of a folder, by what they are: their extension in lower
@@ -30,7 +33,8 @@ struct Sample {
 using Ignored = std::map<std::string, size_t>;
 
 struct Dataset {
-  std::vector<std::string> classes;
+  Task task = Task::classes;         // whether an image has one class or several labels
+  std::vector<std::string> classes;  // the names of the classes or of the labels
   std::vector<Sample> samples;
   std::vector<Image> images;  // one per sample if they are in memory already, else empty
   // The images decoded and resized beforehand, or null. A pack may serve several data sets.
@@ -38,6 +42,24 @@ struct Dataset {
   std::vector<uint32_t> records;  // the position of each sample in the pack, if there is one
   Ignored ignored;                // of the folder that was read
 };
+
+// What a sample is said to show: its class; of several labels those it has, "ring|star", with a
+// question mark behind those that are missing. Two samples say the same where the texts are equal.
+std::string label_text(const Dataset& data, const Sample& sample);
+
+// "0", "1" or, where it is missing, nothing; a column of such texts is called "y:" and the label.
+std::string_view text_of(Presence presence);
+inline constexpr char kLabelColumn[] = "y:";
+
+// Calls visit(position) for the class of a sample, or for each label that it has for certain.
+template <class Visit>
+void for_each_class(const Dataset& data, const Sample& sample, Visit visit) {
+  if (data.task == Task::classes) visit(static_cast<size_t>(sample.label));
+  for (size_t c = 0; c < sample.labels.size(); ++c)
+    if (sample.labels[c] == Presence::present) visit(c);
+}
+
+std::vector<size_t> images_by_class(const Dataset& data);
 
 // The order of class names: as bytes (torchvision's), or with the numbers in them by their value
 // and without regard to case (timm's), so that "2" comes before "10".
@@ -105,8 +127,8 @@ std::optional<Dataset> read_test_folder(const std::filesystem::path& folder,
 std::vector<std::string> list_images(const std::filesystem::path& folder,
                                      Ignored* ignored = nullptr);
 
-// Throws Error(data) if a class has images and all of them are among the unreadable ones, which are
-// positions in the data set.
+// Throws Error(data) if a class or a label has images and all of them are among the unreadable ones,
+// which are positions in the data set.
 void require_readable_classes(const Dataset& data, std::span<const uint32_t> unreadable);
 
 // Whether the extension, in upper or lower case, is one of .jpg .jpeg .jfif .mpo .png .webp .tif

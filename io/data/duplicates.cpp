@@ -75,8 +75,7 @@ std::string duplicates_csv(std::span<const Copies> duplicates, std::span<const D
       const Dataset& set = *sets[copy.set];
       const Sample& sample = set.samples[copy.sample];
       text += fmt::format("{},{},{},{}\n", i, csv_field(names[copy.set]),
-                          csv_field(set.classes[static_cast<size_t>(sample.label)]),
-                          csv_field(sample.path));
+                          csv_field(label_text(set, sample)), csv_field(sample.path));
     }
   return text;
 }

@@ -130,8 +130,7 @@ std::string groups_csv(std::span<const Copies> groups, std::span<const Dataset* 
     for (const Copy& copy : group) {
       const Sample& sample = sets[copy.set]->samples[copy.sample];
       text += fmt::format("{},{},{},{}\n", csv_field(sample.group), csv_field(names[copy.set]),
-                          csv_field(sets[copy.set]->classes[static_cast<size_t>(sample.label)]),
-                          csv_field(sample.path));
+                          csv_field(label_text(*sets[copy.set], sample)), csv_field(sample.path));
     }
   return text;
 }

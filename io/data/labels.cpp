@@ -7,19 +7,13 @@
 #include <unordered_map>
 
 #include "engine/error.h"
+#include "io/data/presence.h"
 #include "io/files/csv.h"
 
 namespace engine {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kSpaces = " \t\r\n\v\f";
-  const size_t first = text.find_first_not_of(kSpaces);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
 
 // A whole number as an index is written: "7", not "007".
 std::optional<int> index_of(std::string_view text) {
@@ -33,6 +27,8 @@ std::optional<int> index_of(std::string_view text) {
 struct Row {
   int line = 0;
   std::string path, label, split, fold, group;  // without spaces around all but the path
+  std::vector<Presence> labels = {};            // by Table::names
+  std::vector<std::string> list = {};           // of a separated list
 };
 
 struct Table {
@@ -40,13 +36,42 @@ struct Table {
   bool has_split = false;
   size_t spaced = 0;        // labels with spaces around them
   std::string first_space;  // the first of them: "line 3: "cat ""
+  Task task = Task::classes;
+  std::vector<std::string> names;  // of the columns of several labels
 };
+
+// Which columns of the header hold a label each, and of which label.
+struct LabelColumns {
+  std::vector<int> at;
+  std::vector<std::string> names;
+};
+
+LabelColumns label_columns(const Csv& csv, const LabelFile& how, const fs::path& file) {
+  LabelColumns columns;
+  for (size_t i = 0; how.own && i < csv.header.size(); ++i)
+    if (csv.header[i].starts_with(kLabelColumn)) {
+      columns.at.push_back(static_cast<int>(i));
+      columns.names.push_back(csv.header[i].substr(sizeof kLabelColumn - 1));
+    }
+  for (const std::string& name : how.label_columns) {
+    const auto at = std::ranges::find(csv.header, name, trimmed);
+    require(at != csv.header.end(), Failure::data, "{}, line 1: no column {} of a label",
+            file.string(), name);
+    require(std::ranges::find(columns.names, name) == columns.names.end(), Failure::usage,
+            "--label-columns: {} is named twice", name);
+    columns.at.push_back(static_cast<int>(at - csv.header.begin()));
+    columns.names.push_back(name);
+  }
+  return columns;
+}
 
 Table read_table(const fs::path& file, const LabelFile& how) {
   const Csv csv = read_csv(file, [&](std::string_view column) {
     const std::string_view name = trimmed(column);
     return name == how.path_column || name == how.label_column || name == "split" ||
-           (how.own && name == "fold") || (!how.group_column.empty() && name == how.group_column);
+           (!how.group_column.empty() && name == how.group_column) ||
+           std::ranges::find(how.label_columns, name) != how.label_columns.end() ||
+           (how.own && (name == "fold" || name.starts_with(kLabelColumn)));
   });
   const auto column = [&](std::string_view wanted) {
     const auto at = std::ranges::find(csv.header, wanted, trimmed);
@@ -57,19 +82,36 @@ Table read_table(const fs::path& file, const LabelFile& how) {
             group = how.group_column.empty() ? -1 : column(how.group_column);
   std::vector<std::string> header = csv.header;
   header.insert(header.end(), csv.passed_over.begin(), csv.passed_over.end());
-  require(path >= 0 && label >= 0, Failure::data,
+  const LabelColumns several = label_columns(csv, how, file);
+  require(path >= 0 && (label >= 0 || !several.at.empty()), Failure::data,
           "{}, line 1: the header needs the columns {} and {}, it has {}", file.string(),
-          how.path_column, how.label_column, fmt::join(header, ","));
+          how.path_column, several.at.empty() ? how.label_column : "of labels",
+          fmt::join(header, ","));
   require(group >= 0 || how.group_column.empty() || how.own, Failure::data,
           "{}, line 1: no column {} of groups, the header has {}", file.string(), how.group_column,
           fmt::join(header, ","));
   require(!csv.rows.empty(), Failure::data, "{}: no rows in it", file.string());
 
-  Table table{.has_split = split >= 0};
+  Table table{.has_split = split >= 0, .names = several.names};
+  if (!several.at.empty() || !how.separator.empty()) table.task = Task::labels;
   for (const CsvRow& row : csv.rows) {
     const auto field = [&](int at) {
       return at < 0 ? std::string() : std::string(trimmed(row.fields[static_cast<size_t>(at)]));
     };
+    const auto where = [&](std::string_view name) {
+      return fmt::format("{}, line {}, column {}", file.string(), row.line, name);
+    };
+    if (table.task == Task::labels) {
+      Row& read = table.rows.emplace_back(
+          Row{row.line, row.fields[static_cast<size_t>(path)], {}, field(split), field(fold), field(group)});
+      for (size_t c = 0; c < several.at.size(); ++c)
+        read.labels.push_back(parse_presence(row.fields[static_cast<size_t>(several.at[c])],
+                                             [&] { return where(several.names[c]); }));
+      if (several.at.empty())
+        read.list = parse_label_list(row.fields[static_cast<size_t>(label)], how.separator,
+                                     [&] { return where(how.label_column); });
+      continue;
+    }
     const std::string& written = row.fields[static_cast<size_t>(label)];
     table.rows.push_back({row.line, row.fields[static_cast<size_t>(path)],
                           how.own ? written : field(label), field(split), field(fold),
@@ -83,6 +125,7 @@ Table read_table(const fs::path& file, const LabelFile& how) {
 }
 
 LabelKind kind_of(const Table& table, const LabelFile& how) {
+  if (table.task == Task::labels) return LabelKind::names;
   if (how.kind) return *how.kind;
   const bool named = !how.classes.empty() && std::ranges::all_of(table.rows, [&](const Row& row) {
     return std::ranges::find(how.classes, row.label) != how.classes.end();
@@ -121,6 +164,45 @@ std::vector<std::string> classes_of(const Table& table, const LabelFile& how, La
   }
   for (int i = 0; i <= largest; ++i) classes.push_back(std::to_string(i));
   return classes;
+}
+
+// ---------------------------------------------------------------- several labels
+
+std::vector<std::string> label_names(const Table& table, const LabelFile& how,
+                                     const fs::path& file) {
+  if (!how.classes.empty()) {
+    for (const std::string& name : how.classes)
+      require(table.names.empty() || std::ranges::find(table.names, name) != table.names.end(),
+              Failure::data, "{}: no column of the label \"{}\", one of the {} trained on",
+              file.string(), name, how.classes.size());
+    return {how.classes.begin(), how.classes.end()};
+  }
+  if (!table.names.empty()) return table.names;
+  std::set<std::string> names;
+  for (const Row& row : table.rows) names.insert(row.list.begin(), row.list.end());
+  require(!names.empty(), Failure::data, "{}: no image has a label", file.string());
+  std::vector<std::string> sorted(names.begin(), names.end());
+  sort_classes(sorted, how.order);
+  return sorted;
+}
+
+// Puts the labels of every row in the order of `names`.
+void place_labels(Table& table, const std::vector<std::string>& names, const fs::path& file) {
+  std::unordered_map<std::string_view, size_t> by_name;
+  for (size_t c = 0; c < names.size(); ++c) by_name.emplace(names[c], c);
+  const auto place = [&](const std::string& name, int line) {
+    const auto at = by_name.find(name);
+    require(at != by_name.end(), Failure::data,
+            "{}, line {}: label \"{}\" is not one of the {} trained on", file.string(), line, name,
+            names.size());
+    return at->second;
+  };
+  for (Row& row : table.rows) {
+    std::vector<Presence> labels(names.size(), Presence::absent);
+    for (size_t c = 0; c < row.labels.size(); ++c) labels[place(table.names[c], 1)] = row.labels[c];
+    for (const std::string& name : row.list) labels[place(name, row.line)] = Presence::present;
+    row.labels = std::move(labels);
+  }
 }
 
 // The position of each row's class.
@@ -209,11 +291,18 @@ std::string_view to_string(LabelKind kind) {
 }
 
 Labels read_labels(const fs::path& file, const LabelFile& how) {
-  const Table table = read_table(file, how);
+  Table table = read_table(file, how);
   Labels labels{.kind = kind_of(table, how)};
   Dataset& all = labels.all;
-  all.classes = classes_of(table, how, labels.kind, file);
-  const std::vector<int> positions = positions_of(table, all.classes, labels.kind, file);
+  all.task = table.task;
+  std::vector<int> positions(table.rows.size());  // all 0 of several labels
+  if (table.task == Task::labels) {
+    all.classes = label_names(table, how, file);
+    place_labels(table, all.classes, file);
+  } else {
+    all.classes = classes_of(table, how, labels.kind, file);
+    positions = positions_of(table, all.classes, labels.kind, file);
+  }
   const std::vector<fs::path> images = images_of(table, how, file);
 
   std::unordered_map<std::string, int> line_of;
@@ -229,7 +318,8 @@ Labels read_labels(const fs::path& file, const LabelFile& how) {
       labels.parts.push_back(*part);
     }
     labels.lines.push_back(row.line);
-    all.samples.push_back({images[i].string(), positions[i], row.group, fold_of(row, file)});
+    all.samples.push_back(
+        {images[i].string(), positions[i], row.group, fold_of(row, file), row.labels});
   }
   if (table.spaced > 0)
     labels.notes.push_back(
@@ -242,15 +332,16 @@ Labels read_labels(const fs::path& file, const LabelFile& how) {
 }
 
 TrainingData training_data(Labels labels, const fs::path& file) {
-  std::vector<size_t> trained(labels.all.classes.size());
+  const Dataset& all = labels.all;
+  std::vector<size_t> trained(all.classes.size());
   for (size_t i = 0; i < labels.parts.size(); ++i)
-    if (labels.parts[i] == Part::train) ++trained[static_cast<size_t>(labels.all.samples[i].label)];
-  for (size_t i = 0; i < labels.parts.size(); ++i) {
-    const auto label = static_cast<size_t>(labels.all.samples[i].label);
-    require(trained[label] > 0, Failure::data,
-            "{}, line {}: class \"{}\" has no image to train with", file.string(), labels.lines[i],
-            labels.all.classes[label]);
-  }
+    if (labels.parts[i] == Part::train)
+      for_each_class(all, all.samples[i], [&](size_t c) { ++trained[c]; });
+  for (size_t i = 0; i < labels.parts.size(); ++i)
+    for_each_class(all, all.samples[i], [&](size_t c) {
+      require(trained[c] > 0, Failure::data, "{}, line {}: class \"{}\" has no image to train with",
+              file.string(), labels.lines[i], all.classes[c]);
+    });
   return apply_split(std::move(labels.all), labels.parts);
 }
 

@@ -20,9 +20,13 @@ std::string_view to_string(LabelKind kind);  // "class names", "class indices"
 struct LabelFile {
   std::filesystem::path root;  // where relative paths begin
   std::string path_column = "path", label_column = "label";
+  // Images have several labels: a column of 1, 0 and nothing for each of them, or their names in
+  // the label column with that separator between them. Both empty: images have one class.
+  std::vector<std::string> label_columns = {};
+  std::string separator = {};
   std::string group_column = {};  // empty: there are no groups
-  // It is what split_csv() writes: labels are taken as they are, there may be a column fold, and
-  // groups may be missing.
+  // It is what split_csv() writes: labels are taken as they are, several labels are in the columns
+  // y:NAME, there may be a column fold, and groups may be missing.
   bool own = false;
   std::string suffix = {};  // of every path, for files that name images without extension
   // Without it labels are indices if they are 0, 1, … N − 1 and nothing else.
@@ -43,13 +47,14 @@ struct Labels {
 };
 
 // Reads a CSV file with columns of paths, labels and perhaps groups and split (train; val, valid or
-// validation; test); other columns are passed over. An unknown class, an image that is named twice
-// and another split are an Error(data) with the line; files that are missing are one with all of
-// their lines.
+// validation; test); other columns are passed over. An unknown class, a value that is none, an image
+// that is named twice and another split are an Error(data) with the line; files that are missing are
+// one with all of their lines. Of several labels in columns, `classes` are the columns in their
+// order.
 Labels read_labels(const std::filesystem::path& file, const LabelFile& how);
 
-// The data sets of labels that have parts. An Error names the line of a class that has no training
-// image.
+// The data sets of labels that have parts. An Error names a class or label that no training image
+// has, with the line of one that has it.
 TrainingData training_data(Labels labels, const std::filesystem::path& file);
 
 }  // namespace engine

@@ -54,6 +54,8 @@ std::vector<uint32_t> epoch_order(size_t samples, uint64_t seed, uint32_t epoch,
 }
 
 std::vector<uint32_t> balanced_order(const Dataset& dataset, uint64_t seed, uint32_t epoch) {
+  require(dataset.task == Task::classes, Failure::usage,
+          "--sampler balanced draws classes, and these images have several labels each");
   std::vector<std::vector<uint32_t>> by_class(dataset.classes.size());
   for (size_t i = 0; i < dataset.samples.size(); ++i)
     by_class[dataset.samples[i].label].push_back(static_cast<uint32_t>(i));
@@ -116,7 +118,10 @@ Loader::Slot Loader::make_slot() const {
   const bool pixels = std::holds_alternative<Prepare>(prepare_);
   const size_t input_bytes =
       aligned((pixels ? image_bytes_ : sizeof(ImageRecord)) * options_.batch);
-  const size_t bytes = input_bytes + sizeof(int32_t) * options_.batch;
+  const bool of_labels = dataset_.task == Task::labels;
+  const size_t target_bytes =
+      of_labels ? sizeof(Presence) * dataset_.classes.size() : sizeof(int32_t);
+  const size_t bytes = input_bytes + target_bytes * options_.batch;
   Slot slot{.memory = Memory(options_.memory.allocate(bytes), options_.memory.free)};
   require(slot.memory != nullptr, Failure::memory, "no memory for a batch of {} images, {} bytes",
           options_.batch, bytes);
@@ -125,7 +130,10 @@ Loader::Slot Loader::make_slot() const {
     slot.images = input;
   else
     slot.records = reinterpret_cast<ImageRecord*>(input);
-  slot.labels = reinterpret_cast<int32_t*>(input + input_bytes);
+  if (of_labels)
+    slot.presence = reinterpret_cast<Presence*>(input + input_bytes);
+  else
+    slot.labels = reinterpret_cast<int32_t*>(input + input_bytes);
   slot.indices.resize(options_.batch);
   slot.substituted.resize(options_.batch);
   return slot;
@@ -215,7 +223,7 @@ void Loader::open_step() {
   const size_t count = part.count;
   slot.batch = {.images = slot.images,
                 .records = slot.records,
-                .labels = slot.labels,
+                .labels = slot.presence ? Targets(slot.presence) : Targets(slot.labels),
                 .indices = std::span(slot.indices).first(count),
                 .substituted = std::span(slot.substituted).first(count),
                 .step = opened_,
@@ -258,7 +266,11 @@ bool Loader::try_sample(Slot& slot, int i, uint32_t index, const RandomKey& key)
     bad_.emplace(index, error.what());
     return false;
   }
-  slot.labels[i] = dataset_.samples[index].label;
+  const Sample& sample = dataset_.samples[index];
+  if (slot.presence)
+    std::ranges::copy(sample.labels, slot.presence + i * dataset_.classes.size());
+  else
+    slot.labels[i] = sample.label;
   slot.indices[i] = index;
   return true;
 }

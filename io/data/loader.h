@@ -24,6 +24,7 @@
 #include "io/images/image.h"
 #include "kernels/image.h"
 #include "kernels/random.h"
+#include "kernels/targets.h"
 
 namespace engine {
 
@@ -31,7 +32,7 @@ namespace engine {
 std::vector<uint32_t> epoch_order(size_t samples, uint64_t seed, uint32_t epoch, bool shuffle);
 // An epoch of as many positions as there are samples. At each a class is chosen at random and then
 // one of its samples, both with equal chances, so some samples come several times and some not at
-// all. Every position has a random key of its own.
+// all. Every position has a random key of its own. Error(usage) where images have several labels.
 std::vector<uint32_t> balanced_order(const Dataset& dataset, uint64_t seed, uint32_t epoch);
 
 struct Share {
@@ -88,7 +89,7 @@ struct LoaderOptions {
 struct Batch {
   const uint8_t* images = nullptr;       // (count, H, W, C), or
   const ImageRecord* records = nullptr;  // (count)
-  const int32_t* labels = nullptr;       // (count)
+  Targets labels;                        // (count), of the data set's task
   std::span<const uint32_t> indices;     // (count) positions in the data set
   // (count) 1 where another sample stands in for a bad one, which evaluation does not count.
   std::span<const uint8_t> substituted;
@@ -137,7 +138,8 @@ class Loader {
     Memory memory;
     uint8_t* images = nullptr;  // of these two, the one that is not prepared is null
     ImageRecord* records = nullptr;
-    int32_t* labels = nullptr;
+    int32_t* labels = nullptr;     // of these two likewise
+    Presence* presence = nullptr;  // (batch, labels)
     std::vector<uint32_t> indices;
     std::vector<uint8_t> substituted;
     Batch batch;

@@ -9,6 +9,7 @@
 #include "engine/error.h"
 #include "engine/rng.h"
 #include "io/data/groups.h"
+#include "io/data/label_split.h"
 #include "io/files/csv.h"
 
 namespace engine {
@@ -118,6 +119,7 @@ std::array<int64_t, 3> split_counts(int64_t count, const Shares& shares) {
 std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool stratify,
                                uint64_t seed, std::span<const uint32_t> units) {
   std::vector<size_t> strata(all.samples.size());
+  if (stratify && all.task == Task::labels) return label_split(all, shares, seed, units);
   if (stratify)
     for (size_t i = 0; i < strata.size(); ++i)
       strata[i] = static_cast<size_t>(all.samples[i].label);
@@ -146,7 +148,7 @@ std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool st
 
 std::array<Dataset, 3> by_part(Dataset all, std::span<const Part> parts) {
   std::array<Dataset, 3> sets;
-  for (Dataset& set : sets) set.classes = all.classes;
+  for (Dataset& set : sets) set.task = all.task, set.classes = all.classes;
   for (size_t i = 0; i < parts.size(); ++i) {
     Dataset& set = sets[static_cast<size_t>(parts[i])];
     set.samples.push_back(std::move(all.samples[i]));
@@ -159,8 +161,7 @@ TrainingData apply_split(Dataset all, std::span<const Part> parts) {
   auto [train, validation, test] = by_part(std::move(all), parts);
   require(!validation.samples.empty(), Failure::data,
           "the split leaves none of {} images for validation", parts.size());
-  std::vector<size_t> counts(train.classes.size());
-  for (const Sample& sample : train.samples) ++counts[static_cast<size_t>(sample.label)];
+  const std::vector<size_t> counts = images_by_class(train);
   for (size_t i = 0; i < counts.size(); ++i)
     require(counts[i] > 0, Failure::data, "class \"{}\" has no image to train with",
             train.classes[i]);
@@ -179,19 +180,23 @@ std::string split_csv(const TrainingData& data, const fs::path& root) {
   };
   const bool folded = any([](const Sample& s) { return s.fold > 0; });
   const bool grouped = any([](const Sample& s) { return !s.group.empty(); });
-  std::string text = "path,label,split";
+  const bool of_labels = data.train.task == Task::labels;
+  std::string text = of_labels ? "path,split" : "path,label,split";
   if (folded) text += ",fold";
   if (grouped) text += ",group";
+  for (size_t c = 0; of_labels && c < data.train.classes.size(); ++c)
+    text += ',' + csv_field(kLabelColumn + data.train.classes[c]);
   text += '\n';
   for (const auto& [set, part] : sets)
     for (const Sample& sample : set->samples) {
       const fs::path relative = fs::path(sample.path).lexically_relative(root);
       const bool below = !relative.empty() && *relative.begin() != "..";
-      text +=
-          fmt::format("{},{},{}", csv_field(below ? relative.string() : sample.path),
-                      csv_field(set->classes[static_cast<size_t>(sample.label)]), to_string(part));
+      text += csv_field(below ? relative.string() : sample.path);
+      if (!of_labels) text += ',' + csv_field(label_text(*set, sample));
+      text += fmt::format(",{}", to_string(part));
       if (folded) text += sample.fold > 0 ? fmt::format(",{}", sample.fold) : ",";
       if (grouped) text += ',' + csv_field(sample.group);
+      for (const Presence presence : sample.labels) text += ',' + std::string(text_of(presence));
       text += '\n';
     }
   return text;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
 #include <string>
@@ -229,6 +230,22 @@ void paint(cv::Mat& picture, const cv::Mat& mask, const Colour& colour) {
     }
 }
 
+// ---- scenes
+
+// How often a picture shows each label.
+constexpr std::array<float, kSceneLabels.size()> kSceneShares = {0.5f, 0.4f, 0.3f, 0.2f, 0.15f};
+
+void draw_into(cv::Mat& picture, int object, const Placement& place, const Colour& colour) {
+  cv::Mat mask = cv::Mat::zeros(picture.size(), CV_8UC1);
+  for (const Part& part : parts_of(object))
+    fill(mask, part.outline, place, cv::Scalar(part.hole ? 0 : 255));
+  paint(picture, mask, colour);
+}
+
+int object_named(std::string_view name) {
+  return static_cast<int>(std::ranges::find(kObjectClasses, name) - kObjectClasses.begin());
+}
+
 // ---- files
 
 void write_sample(const fs::path& stem, DrawnSet set, int label, int size, Rng& rng) {
@@ -269,15 +286,80 @@ Image draw_object(Rng& rng, int object, int size) {
   background(rng, size, ground, far_ground).copyTo(picture);
   add_clutter(picture, rng, 4 + rng.below(8));
   const Placement place = random_placement(rng, static_cast<float>(size), 0.25f, 0.42f);
-  cv::Mat mask = cv::Mat::zeros(size, size, CV_8UC1);
-  for (const Part& part : parts_of(object))
-    fill(mask, part.outline, place, cv::Scalar(part.hole ? 0 : 255));
-  paint(picture, mask, colour);
+  draw_into(picture, object, place, colour);
   add_clutter(picture, rng, rng.below(3));
   blur(picture, rng.uniform(0, 1.2f) * static_cast<float>(size) / 64);
   add_noise(picture, rng, rng.uniform(1, 14));
   return image;
 }
+
+Image draw_scene(Rng& rng, const Scene& scene, int size) {
+  constexpr int kSide = 3;  // cells of the picture, an object in each at most
+  std::array<int, kSide * kSide> cells{};
+  std::iota(cells.begin(), cells.end(), 0);
+  for (uint32_t left = cells.size(); left > 1; --left)
+    std::swap(cells[left - 1], cells[rng.below(left)]);
+  const Colour ground = random_colour(rng), far_ground = random_colour(rng);
+  Image image(size, size, 3);
+  cv::Mat picture = view(image);
+  background(rng, size, ground, far_ground).copyTo(picture);
+  const float cell = static_cast<float>(size) / kSide;
+  size_t used = 0;
+  const auto place = [&](std::string_view name) {
+    Colour colour = random_colour(rng);
+    while (distance(colour, ground) < 120 || distance(colour, far_ground) < 120)
+      colour = random_colour(rng);
+    const int at = cells[used++];
+    const float scale = cell * rng.uniform(0.4f, 0.5f);
+    const cv::Point2f corner(cell * static_cast<float>(at % kSide),
+                             cell * static_cast<float>(at / kSide));
+    draw_into(picture, object_named(name),
+              {.scale_x = scale,
+               .scale_y = scale * rng.uniform(0.85f, 1.f),
+               .angle = rng.uniform(-0.4f, 0.4f),
+               .centre = corner + cv::Point2f(cell * rng.uniform(0.45f, 0.55f),
+                                              cell * rng.uniform(0.45f, 0.55f))},
+              colour);
+  };
+  for (size_t label = 0; label < scene.size(); ++label)
+    if (scene[label]) place(kSceneLabels[label]);
+  for (uint32_t others = rng.below(3); others > 0; --others)
+    place(rng.chance(0.5f) ? "disk" : "square");
+  add_noise(picture, rng, rng.uniform(1, 8));
+  return image;
+}
+
+namespace {
+
+void draw_scenes(const fs::path& folder, const DrawOptions& options) {
+  make_folder(folder / "images");
+  std::string csv = "path,split";
+  for (const std::string_view name : kSceneLabels) csv += fmt::format(",{}", name);
+  csv += '\n';
+  for (uint32_t part = 0; part < 2; ++part) {
+    const char* const split = part == 0 ? "train" : "val";
+    const int count = 10 * (part == 0 ? options.train_per_class : options.validation_per_class);
+    for (int i = 0; i < count; ++i) {
+      Rng rng({.seed = options.seed,
+               .epoch = part,
+               .position = static_cast<uint32_t>(i),
+               .purpose = purpose("scene")});
+      Scene scene{};
+      std::string labels;
+      for (size_t label = 0; label < scene.size(); ++label) {
+        scene[label] = rng.chance(kSceneShares[label]);
+        const bool told = !rng.chance(part == 0 ? static_cast<float>(options.missing) : 0.f);
+        labels += told ? fmt::format(",{:d}", scene[label]) : ",";
+      }
+      const std::string name = fmt::format("images/{}_{:05}.png", split, i);
+      write_new_file(folder / name, encode_png(draw_scene(rng, scene, options.size)));
+      csv += fmt::format("{},{}{}\n", name, split, labels);
+    }
+  }
+  write_file_atomically(folder / "labels.csv", csv);
+}
+
+}  // namespace
 
 void draw_dataset(const fs::path& folder, DrawnSet set, const DrawOptions& options) {
   std::error_code error;
@@ -286,6 +368,7 @@ void draw_dataset(const fs::path& folder, DrawnSet set, const DrawOptions& optio
           folder.string());
   require(!there || fs::is_empty(folder), Failure::usage, "{}: is not empty", folder.string());
   make_folder(folder);
+  if (set == DrawnSet::scenes) return draw_scenes(folder, options);
   const int counts[] = {options.train_per_class, options.validation_per_class};
   for (uint32_t part = 0; part < 2; ++part)
     for (int label = 0; label < 10; ++label) {

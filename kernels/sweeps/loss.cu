@@ -1,5 +1,5 @@
-// Softmax cross entropy with its gradient and the two accuracies. There is one block: a row of
-// logits is a warp's work, and the rows' losses are added in a fixed order.
+// Softmax and binary cross entropy with their gradients and accuracies. There is one block: a row
+// of logits is a warp's work, and the rows' losses are added in a fixed order.
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
@@ -80,12 +80,56 @@ __global__ void __launch_bounds__(kLossThreads, 1)
   result.correct5 = correct5;
 }
 
+template <class T>
+__global__ void __launch_bounds__(kLossThreads, 1)
+    label_loss_kernel(T* dlogits, StepResult* results, OperandView<T> logits, TargetView targets,
+                      const ScaleState* scale) {
+  __shared__ double losses[kWarps];
+  __shared__ int all_right[kWarps];
+  follow();
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const double divisor = targets.params->divisor;
+  const float factor = static_cast<float>(scale->scale / divisor);
+  double loss = 0;  // of this lane
+  int right = 0;
+
+  for (int n = warp; n < logits.batch; n += kWarps) {
+    const int64_t row = int64_t{n} * logits.pitch;
+    int wrong = 0;
+    for (int c = lane; c < logits.channels; c += kWarp) {
+      const float z = to_float(logits.x[row + c]);
+      const LabelTarget target = targets.label(n, c);
+      loss += label_loss(z, target);
+      wrong += is_wrong(z, targets.presence_of(n, c));
+      if (dlogits) dlogits[row + c] = from_float<T>(label_slope(z, target) * factor);
+    }
+    right += warp_sum(wrong) == 0;
+  }
+  loss = warp_sum(loss);
+  if (lane == 0) losses[warp] = loss, all_right[warp] = right;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < kWarps; ++i) loss += losses[i], right += all_right[i];
+  StepResult& result = results[targets.params->result];
+  result.loss = loss / divisor;
+  result.correct1 = right;
+  result.correct5 = 0;
+}
+
 }  // namespace
 
 template <class T>
 void CrossEntropy<T>::run(T* dlogits, StepResult* results, const OperandView<T>& logits,
                           const TargetView& targets, const ScaleState* scale, cudaStream_t stream) {
   launch(cross_entropy_kernel<T>, 1, kLossThreads, 0, stream, dlogits, results, logits, targets,
+         scale);
+}
+
+template <class T>
+void CrossEntropy<T>::run_labels(T* dlogits, StepResult* results, const OperandView<T>& logits,
+                                 const TargetView& targets, const ScaleState* scale,
+                                 cudaStream_t stream) {
+  launch(label_loss_kernel<T>, 1, kLossThreads, 0, stream, dlogits, results, logits, targets,
          scale);
 }
 

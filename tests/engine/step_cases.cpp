@@ -332,6 +332,13 @@ std::vector<int32_t> random_labels(int count, int classes, uint64_t seed) {
   return labels;
 }
 
+std::vector<Presence> random_presence(int count, int labels, uint64_t seed) {
+  Rng rng({.seed = seed, .purpose = purpose("presence")});
+  std::vector<Presence> presence(size_t(count) * labels);
+  for (Presence& p : presence) p = static_cast<Presence>(rng.below(3));
+  return presence;
+}
+
 // ---------------------------------------------------------------- a step
 
 namespace {
@@ -474,7 +481,7 @@ std::vector<ImageRecord> input_records() {
 }
 
 // Per batch its loss, logits and gradients.
-std::vector<StepOutcome> run_inputs(Backend& backend, SessionOptions options) {
+std::vector<StepOutcome> run_inputs(Backend& backend, SessionOptions options, Task task) {
   constexpr size_t kPackBytes = 4000;
   options.programs = {{kInputs, Mode::gradients}};
   options.normalisation = {{0.5f, 0.45f, 0.4f}, {0.25f, 0.25f, 0.25f}};
@@ -483,6 +490,7 @@ std::vector<StepOutcome> run_inputs(Backend& backend, SessionOptions options) {
   options.workspace = size_t{32} << 20;
   options.loss.smoothing = 0.1;
   for (int c = 0; c < kStepClasses; ++c) options.loss.class_weights.push_back(0.5 + c % 3);
+  options.loss.task = task;
   options.mixing = true;
   options.pack_bytes = kPackBytes;
   const Graph graph = input_graph();
@@ -491,6 +499,8 @@ std::vector<StepOutcome> run_inputs(Backend& backend, SessionOptions options) {
   session.write_pack(0, random_bytes(kPackBytes, 4));
   const auto images = random_bytes(size_t{kInputs} * kInputSide * kInputSide * 3, 2);
   const auto labels = random_labels(kInputs, kStepClasses, 9);
+  const auto presence = random_presence(kInputs, kStepClasses, 9);
+  const Targets targets = task == Task::labels ? Targets(presence.data()) : Targets(labels.data());
   const std::vector<ImageRecord> records = input_records();
   const std::vector<Mix> mixes = {
       {.partner = 1, .share = 0.25f},
@@ -501,12 +511,12 @@ std::vector<StepOutcome> run_inputs(Backend& backend, SessionOptions options) {
   for (const bool packed : {false, true, false, true})
     for (const bool mixed : {true, false}) {
       const HostBatch batch{.images = packed ? nullptr : images.data(),
-                            .labels = labels.data(),
+                            .labels = targets,
                             .count = kInputs,
                             .records = packed ? records.data() : nullptr,
                             .mixes = mixed ? mixes.data() : nullptr};
-      const double divisor =
-          target_weight(options.loss, labels, mixed ? mixes : std::vector<Mix>());
+      const double divisor = target_weight(options.loss, targets, kInputs, kStepClasses,
+                                           mixed ? mixes : std::vector<Mix>());
       StepOutcome outcome;
       outcome.loss = session.result(session.gradients(batch, {.divisor = divisor})).loss;
       outcome.values["logits"] = session.logits(kInputs);
@@ -524,17 +534,20 @@ std::vector<StepOutcome> run_inputs(Backend& backend, SessionOptions options) {
 }  // namespace
 
 void check_inputs(Backend& backend, const SessionOptions& options, const Limits& limits) {
-  const auto reference = make_reference_backend({.precision = Precision::fp64});
-  const auto expected = run_inputs(*reference, {.precision = Precision::fp64});
-  const auto ours = run_inputs(backend, options);
-  REQUIRE(ours.size() == expected.size());
-  for (size_t i = 0; i < ours.size(); ++i) {
-    const Worst w = compare(ours[i], expected[i], limits.floor);
-    CHECK_MESSAGE(w.error <= limits.error,
-                  "batch " << i << ": " << w.name << " off by " << w.error);
-    // What a batch is made of matters, and the one before does not.
-    CHECK(std::abs(expected[i].loss - expected[i ^ 1].loss) > 1e-3);
-    CHECK(expected[i].loss == expected[i ^ 4].loss);
+  for (const Task task : {Task::classes, Task::labels}) {
+    INFO((task == Task::labels ? "labels" : "classes"));
+    const auto reference = make_reference_backend({.precision = Precision::fp64});
+    const auto expected = run_inputs(*reference, {.precision = Precision::fp64}, task);
+    const auto ours = run_inputs(backend, options, task);
+    REQUIRE(ours.size() == expected.size());
+    for (size_t i = 0; i < ours.size(); ++i) {
+      const Worst w = compare(ours[i], expected[i], limits.floor);
+      CHECK_MESSAGE(w.error <= limits.error,
+                    "batch " << i << ": " << w.name << " off by " << w.error);
+      // What a batch is made of matters, and the one before does not.
+      CHECK(std::abs(expected[i].loss - expected[i ^ 1].loss) > 1e-3);
+      CHECK(expected[i].loss == expected[i ^ 4].loss);
+    }
   }
 }
 

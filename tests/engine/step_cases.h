@@ -41,6 +41,7 @@ Graph make_graph(const StepCase& row, const StepSize& size);
 std::map<std::string, Tensor> random_state(const Graph& graph, uint64_t seed);
 std::vector<uint8_t> random_bytes(size_t count, uint64_t seed);
 std::vector<int32_t> random_labels(int count, int classes, uint64_t seed);
+std::vector<Presence> random_presence(int count, int labels, uint64_t seed);  // a third is missing
 
 // What a step left, by name: "logits", "evaluation", "input" (its gradient, if asked for),
 // "gradient X", "state X" (running statistics after the step).
@@ -76,8 +77,8 @@ struct Limits {
 };
 // CHECKs every row at every size on `backend` against the reference in double.
 void check_steps(Backend& backend, const SessionOptions& options, const Limits& limits);
-// The same for one small network with class weights and smoothing, whose batches are mixed, records
-// of a pack, both and neither, in turn.
+// The same for one small network with weights and smoothing, of classes and of labels, whose
+// batches are mixed, records of a pack, both and neither, in turn.
 void check_inputs(Backend& backend, const SessionOptions& options, const Limits& limits);
 
 }  // namespace engine::test

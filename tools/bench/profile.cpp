@@ -288,6 +288,8 @@ std::string_view kind_of_kernel(std::string_view kernel) {
       {"add_accumulated", "update"},
       {"add_", "sweeps"},
       {"cross_entropy", "loss"},
+      {"binary_cross_entropy", "loss"},
+      {"label_loss", "loss"},
       {"gradient_norm", "update"},
       {"update", "update"},
       {"accumulate", "update"},

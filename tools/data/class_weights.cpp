@@ -24,26 +24,31 @@ std::vector<double> balanced(const Dataset& train) {
   return weights;
 }
 
-std::vector<double> read_weights_file(const std::string& path, const Dataset& train) {
+// `kind` is what weighs: class or label.
+std::vector<double> read_weights_file(const std::string& path, const std::string& kind,
+                                      const Dataset& train) {
   const Csv csv = read_csv(path);
-  const int name = csv.column("class"), value = csv.column("weight");
-  require(name >= 0 && value >= 0, Failure::data, "{}: its first line is not `class,weight`", path);
+  const int name = csv.column(kind), value = csv.column("weight");
+  require(name >= 0 && value >= 0, Failure::data, "{}: its first line is not `{},weight`", path,
+          kind);
   std::vector<double> weights(train.classes.size(), -1);
   for (const CsvRow& row : csv.rows) {
     const std::string &text = row.fields[value], &wanted = row.fields[name];
     const auto at = std::find(train.classes.begin(), train.classes.end(), wanted);
-    require(at != train.classes.end(), Failure::data, "{}:{}: no class '{}'", path, row.line,
+    require(at != train.classes.end(), Failure::data, "{}:{}: no {} '{}'", path, row.line, kind,
             wanted);
     char* end = nullptr;
     const double weight = std::strtod(text.c_str(), &end);
     require(end != text.c_str() && *end == 0 && weight > 0 && std::isfinite(weight), Failure::data,
             "{}:{}: '{}' is no finite weight above 0", path, row.line, text);
     double& own = weights[at - train.classes.begin()];
-    require(own < 0, Failure::data, "{}:{}: a second weight of class '{}'", path, row.line, wanted);
+    require(own < 0, Failure::data, "{}:{}: a second weight of {} '{}'", path, row.line, kind,
+            wanted);
     own = weight;
   }
   for (size_t i = 0; i < weights.size(); ++i)
-    require(weights[i] > 0, Failure::data, "{}: no weight for class '{}'", path, train.classes[i]);
+    require(weights[i] > 0, Failure::data, "{}: no weight for {} '{}'", path, kind,
+            train.classes[i]);
   return weights;
 }
 
@@ -51,7 +56,25 @@ std::vector<double> read_weights_file(const std::string& path, const Dataset& tr
 
 std::vector<double> class_weights(const std::string& text, const Dataset& train) {
   if (text == "none") return {};
-  return text == "auto" ? balanced(train) : read_weights_file(text, train);
+  return text == "auto" ? balanced(train) : read_weights_file(text, "class", train);
+}
+
+std::vector<double> positive_weights(const std::string& text, const Dataset& train) {
+  if (text == "none") return {};
+  if (text != "auto") return read_weights_file(text, "label", train);
+  std::vector<double> weights;
+  for (size_t c = 0; c < train.classes.size(); ++c) {
+    const auto count = [&](Presence presence) {
+      return std::ranges::count_if(train.samples,
+                                   [&](const Sample& s) { return s.labels[c] == presence; });
+    };
+    const auto with = count(Presence::present), without = count(Presence::absent);
+    require(with > 0 && without > 0, Failure::data,
+            "--positive-weights auto: label '{}' is present in {} training images and absent in {}",
+            train.classes[c], with, without);
+    weights.push_back(static_cast<double>(without) / static_cast<double>(with));
+  }
+  return weights;
 }
 
 }  // namespace engine

@@ -1,4 +1,5 @@
-// --class-weights: how much a class counts in the loss.
+// --class-weights and --positive-weights: how much a class counts in the loss, and how much it
+// counts that an image has a label.
 #pragma once
 
 #include <string>
@@ -12,5 +13,10 @@ namespace engine {
 // images of the class), scikit-learn's "balanced". Else the name of a CSV file with the columns
 // `class` and `weight` and a row for every class; Error(data) where it is malformed.
 std::vector<double> class_weights(const std::string& text, const Dataset& train);
+
+// The same of the labels of `train`, each of which weighs where an image has it: the pos_weight of
+// torch.nn.BCEWithLogitsLoss. "auto": images without the label / images with it, of those that are
+// known; Error(data) where there are none of either. A file has the columns `label` and `weight`.
+std::vector<double> positive_weights(const std::string& text, const Dataset& train);
 
 }  // namespace engine

@@ -14,6 +14,7 @@
 #include "io/data/groups.h"
 #include "io/data/idx.h"
 #include "io/files/utf8.h"
+#include "tools/cli/list.h"
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
 
@@ -36,14 +37,14 @@ void say_notes(const DataNotes& notes) {
 }
 
 // Says the notes, and what is odd about the classes. Error(data) if there is one alone.
-void look_at_classes(const std::vector<std::string>& classes, DataNotes& notes) {
-  for (const std::string& name : classes)
+void look_at_classes(const Dataset& data, DataNotes& notes) {
+  for (const std::string& name : data.classes)
     if (name.starts_with(' ') || name.ends_with(' '))
       notes.lines.push_back(
           fmt::format("class \"{}\": there is a space at an end of its name", name));
   say_notes(notes);
-  require(classes.size() > 1, Failure::data, "the training images are all of one class, \"{}\"",
-          classes.at(0));
+  require(data.classes.size() > 1 || data.task == Task::labels, Failure::data,
+          "the training images are all of one class, \"{}\"", data.classes.at(0));
 }
 
 // Sets the groups that --group-pattern finds.
@@ -82,6 +83,15 @@ std::vector<Part> choose_parts(const ImageSetOptions& o, const Dataset& all, Dat
   return choose_parts(o, all, parse_shares(o.split), o.stratify, notes);
 }
 
+std::string describe_labels(const Dataset& data) {
+  size_t counts[3] = {};
+  for (const Sample& sample : data.samples)
+    for (const Presence presence : sample.labels) ++counts[static_cast<size_t>(presence)];
+  return fmt::format("{} images with {} labels: of {} entries {} are 1, {} are 0, {} are missing",
+                     data.samples.size(), data.classes.size(), counts[0] + counts[1] + counts[2],
+                     counts[1], counts[0], counts[2]);
+}
+
 // Reads --labels or --split-file; the parts are the file's or those that --split chooses.
 Labels load_labels(const ImageSetOptions& o, DataNotes& notes,
                    std::span<const std::string> classes = {}) {
@@ -95,6 +105,8 @@ Labels load_labels(const ImageSetOptions& o, DataNotes& notes,
                 .classes = classes};
   if (o.path_column) how.path_column = *o.path_column;
   if (o.label_column) how.label_column = *o.label_column;
+  if (o.label_columns) how.label_columns = split_list(*o.label_columns);
+  how.separator = o.label_separator.value_or("");
   if (own) how.kind = LabelKind::names;
   const fs::path file = label_file(o);
   Labels labels = read_labels(file, how);
@@ -102,9 +114,11 @@ Labels load_labels(const ImageSetOptions& o, DataNotes& notes,
   notes.lines.insert(notes.lines.end(), labels.notes.begin(), labels.notes.end());
   find_groups(o, labels.all, notes);
   if (own) return labels;
-  notes.lines.push_back(fmt::format("{}: {} images, {} of {} classes", file.string(),
-                                    labels.lines.size(), to_string(labels.kind),
-                                    labels.all.classes.size()));
+  notes.lines.push_back(labels.all.task == Task::labels
+                            ? fmt::format("{}: {}", file.string(), describe_labels(labels.all))
+                            : fmt::format("{}: {} images, {} of {} classes", file.string(),
+                                          labels.lines.size(), to_string(labels.kind),
+                                          labels.all.classes.size()));
   if (o.split.empty()) return labels;
   require(labels.parts.empty(), Failure::usage,
           "--labels {}: it has a column split, which --split contradicts", o.labels.string());
@@ -415,13 +429,24 @@ void check_image_sets(const ImageSetOptions& o) {
           "--fold {} of how many? --folds K, or --split-file of a run with folds", *o.fold);
   require(!o.fold || !o.folds || *o.fold <= *o.folds, Failure::usage,
           "--fold {}: there are folds 1 to {}", *o.fold, *o.folds);
-  const std::pair<const char*, bool> of_labels[] = {{"--path-column", o.path_column.has_value()},
-                                                    {"--label-column", o.label_column.has_value()},
-                                                    {"--label-kind", o.label_kind.has_value()},
-                                                    {"--image-root", o.image_root.has_value()},
-                                                    {"--image-suffix", o.image_suffix.has_value()}};
+  require(!o.folded() || (!o.label_columns && !o.label_separator), Failure::usage,
+          "--folds is for images of one class each");
+  const std::pair<const char*, bool> of_labels[] = {
+      {"--path-column", o.path_column.has_value()},
+      {"--label-column", o.label_column.has_value()},
+      {"--label-columns", o.label_columns.has_value()},
+      {"--label-separator", o.label_separator.has_value()},
+      {"--label-kind", o.label_kind.has_value()},
+      {"--image-root", o.image_root.has_value()},
+      {"--image-suffix", o.image_suffix.has_value()}};
   for (const auto& [flag, is_given] : of_labels)
     require(!is_given || given(o.labels), Failure::usage, "{} is for --labels", flag);
+  require(!o.label_columns || (!o.label_column && !o.label_separator), Failure::usage,
+          "--label-columns are the labels; --label-column and --label-separator go without it");
+  require(!o.label_kind || (!o.label_columns && !o.label_separator), Failure::usage,
+          "--label-kind is for one class per image");
+  require(!o.label_separator || !o.label_separator->empty(), Failure::usage,
+          "--label-separator: an empty text separates nothing");
   require(!o.group_column || given(label_file(o)), Failure::usage,
           "--group-column is for --labels; --group-pattern finds groups in names of files");
   require(!o.group_column || !o.group_pattern, Failure::usage,
@@ -443,7 +468,7 @@ TrainingData training_data(FoldedData folds, int fold) {
 FoldedData load_folds(const ImageSetOptions& o) {
   check_image_sets(o);
   FoldedData data = read_folds(o);
-  look_at_classes(data.all.classes, data.notes);
+  look_at_classes(data.all, data.notes);
   return data;
 }
 
@@ -451,7 +476,7 @@ TrainingData load_training_data(const ImageSetOptions& o) {
   check_image_sets(o);
   require_fold(o);
   TrainingData data = read_parts(o);
-  look_at_classes(data.train.classes, data.notes);
+  look_at_classes(data.train, data.notes);
   return data;
 }
 

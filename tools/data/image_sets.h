@@ -29,6 +29,7 @@ inline constexpr Choice<OnLeak> kLeakPolicies[] = {{"say", OnLeak::say}, {"error
 struct ImageSetOptions {
   std::filesystem::path data, labels, split_file;
   std::optional<std::string> path_column, label_column, group_column, group_pattern, image_suffix;
+  std::optional<std::string> label_columns, label_separator;
   std::optional<std::filesystem::path> image_root;
   std::optional<LabelKind> label_kind;
   std::string split;
@@ -49,6 +50,12 @@ struct ImageSetOptions {
       "names, or indices: positions among the classes (default: indices where labels are 0, 1, … "
       "N-1 and nothing else)",
       kLabelKinds);
+    v("--label-columns A,B,...", label_columns,
+      "of --labels: images have several labels, and these columns say of each 1, 0 or nothing, "
+      "where it is not known");
+    v("--label-separator TEXT", label_separator,
+      "of --labels: images have several labels, whose names stand in the label column with TEXT "
+      "between them");
     v("--image-root DIR", image_root, "where paths of --labels begin (default: the file's folder)");
     v("--image-suffix TEXT", image_suffix, "behind each path of --labels, like .jpg");
     v("--group-column NAME", group_column,

@@ -26,9 +26,8 @@ const Sample& sample_at(std::span<const NamedSet> parts, const Copy& copy) {
   return parts[copy.set].data->samples[copy.sample];
 }
 
-const std::string& class_at(std::span<const NamedSet> parts, const Copy& copy) {
-  const Dataset& set = *parts[copy.set].data;
-  return set.classes[static_cast<size_t>(set.samples[copy.sample].label)];
+std::string class_at(std::span<const NamedSet> parts, const Copy& copy) {
+  return label_text(*parts[copy.set].data, sample_at(parts, copy));
 }
 
 // The first copy whose label is not that of the first one, or the end.

@@ -167,7 +167,8 @@ struct Report {
   std::vector<std::pair<const char*, size_t>> kinds;  // of images that need a second look
   std::map<std::string, size_t> formats;
   Spread width, height;
-  std::vector<std::vector<size_t>> counts;  // by set and class
+  std::vector<std::vector<size_t>> counts;  // by set and class, or label that images have
+  std::vector<size_t> missing;              // by set: labels that are not known
   size_t duplicates = 0, copies = 0;
   Leaks leaks;
   std::vector<std::string> empty_classes;  // "val: df"
@@ -181,10 +182,12 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
   for (size_t s = 0; s < sets.data.size(); ++s) {
     const Dataset& set = sets.data[s];
     std::vector<size_t>& counts = report.counts.emplace_back(set.classes.size());
+    size_t& missing = report.missing.emplace_back();
     for (size_t i = 0; i < set.samples.size(); ++i) {
       const Finding& found = findings[s][i];
       ++report.images;
-      ++counts[static_cast<size_t>(set.samples[i].label)];
+      for_each_class(set, set.samples[i], [&](size_t c) { ++counts[c]; });
+      missing += std::ranges::count(set.samples[i].labels, Presence::missing);
       if (!found.error.empty()) {
         ++report.unreadable;
         continue;
@@ -263,9 +266,10 @@ std::vector<std::string> obstacles_of(const Sets& sets, const Findings& findings
 }
 
 std::string table(const Sets& sets, const Report& r) {
-  size_t longest = 5;
+  const bool of_labels = sets.data[0].task == Task::labels;
+  size_t longest = of_labels ? 14 : 5;
   for (const std::string& name : sets.data[0].classes) longest = std::max(longest, name.size());
-  std::string text = fmt::format("{:<{}}", "class", longest);
+  std::string text = fmt::format("{:<{}}", of_labels ? "label" : "class", longest);
   for (const std::string& name : sets.names) text += fmt::format("  {:>8}", name);
   text += '\n';
   const auto row = [&](std::string_view name, auto count) {
@@ -275,7 +279,8 @@ std::string table(const Sets& sets, const Report& r) {
   };
   for (size_t c = 0; c < sets.data[0].classes.size(); ++c)
     row(sets.data[0].classes[c], [&](size_t s) { return r.counts[s][c]; });
-  row("total", [&](size_t s) { return sets.data[s].samples.size(); });
+  row(of_labels ? "images" : "total", [&](size_t s) { return sets.data[s].samples.size(); });
+  if (of_labels) row("missing labels", [&](size_t s) { return r.missing[s]; });
   text += '\n';
   for (const auto& [format, count] : r.formats) text += fmt::format("{:<14}{}\n", format, count);
   for (const auto& [name, s] : {std::pair("width", r.width), std::pair("height", r.height)})
@@ -308,6 +313,8 @@ Json to_json(const Sets& sets, const Report& r) {
   for (size_t s = 0; s < sets.data.size(); ++s)
     for (size_t c = 0; c < r.counts[s].size(); ++c)
       json["splits"][sets.names[s]][sets.data[s].classes[c]] = r.counts[s][c];
+  for (size_t s = 0; s < sets.data.size(); ++s)
+    if (sets.data[s].task == Task::labels) json["missing_labels"][sets.names[s]] = r.missing[s];
   return json;
 }
 
@@ -323,12 +330,12 @@ std::string rows(const Sets& sets, const Findings& findings, std::span<const Cop
       const Sample& sample = sets.data[s].samples[i];
       const Finding& f = findings[s][i];
       const auto copy = group.find({s, i});
-      text += fmt::format(
-          "{},{},{},{},{},{},{},{},{:d},{},{},{},{},{}\n", csv_field(sample.path), sets.names[s],
-          csv_field(sets.data[s].classes[static_cast<size_t>(sample.label)]), f.info.format,
-          f.info.width, f.info.height, f.info.channels, f.info.bits, f.info.alpha,
-          f.info.orientation, f.bytes, copy == group.end() ? "" : std::to_string(copy->second),
-          csv_field(f.error), csv_field(sample.group));
+      text += fmt::format("{},{},{},{},{},{},{},{},{:d},{},{},{},{},{}\n", csv_field(sample.path),
+                          sets.names[s], csv_field(label_text(sets.data[s], sample)), f.info.format,
+                          f.info.width, f.info.height, f.info.channels, f.info.bits, f.info.alpha,
+                          f.info.orientation, f.bytes,
+                          copy == group.end() ? "" : std::to_string(copy->second),
+                          csv_field(f.error), csv_field(sample.group));
     }
   return text;
 }

@@ -1,5 +1,7 @@
 // engine eval: everything that is measured of a weight file on a data set, printed and, with --out,
 // written.
+#include <fmt/ranges.h>
+
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -12,6 +14,7 @@
 #include "tools/engine/verbs.h"
 #include "tools/machine/device.h"
 #include "tools/score/evaluation.h"
+#include "tools/score/label_score.h"
 #include "tools/score/model_file.h"
 #include "tools/score/score.h"
 
@@ -49,19 +52,56 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions, WeightsKeyOp
   }
 };
 
+// Weights of several labels say which columns of --labels these are, unless flags do.
+void follow_task(EvalOptions& o, const ModelFile& file) {
+  if (file.task == Task::labels && !o.labels.empty() && !o.label_columns && !o.label_separator)
+    o.label_columns = fmt::format("{}", fmt::join(file.classes, ","));
+}
+
+void check_task(const Dataset& data, const ModelFile& file) {
+  require(file.classes.empty() || data.task == file.task, Failure::usage, "{}: {}",
+          file.path.string(),
+          file.task == Task::labels
+              ? "its outputs are labels, and these images have one class each; --labels with "
+                "--label-columns or --label-separator"
+              : "its outputs are classes, of which an image has one, and these images have several "
+                "labels");
+}
+
+// What is said of the images: text and JSON.
+struct Told {
+  std::string table;
+  nlohmann::ordered_json json;
+};
+
+Told tell(const EvalOptions& o, const ModelFile& file, const EvaluationResult& result,
+          const Dataset& data) {
+  if (data.task == Task::labels) {
+    const LabelScore scored =
+        o.out.empty() ? score_labels(result, data, file.thresholds, o.score)
+                      : write_label_score(o.out, result, data, file.thresholds, o.score);
+    return {table(scored, data.classes), to_json(scored, data.classes)};
+  }
+  const Score scored =
+      o.out.empty() ? score(result, data, o.score) : write_score(o.out, result, data, o.score);
+  return {table(scored, data.classes), to_json(scored, data.classes)};
+}
+
 }  // namespace
 
 int eval(const Command& command) {
-  const auto options = parse_options<EvalOptions>(command);
+  auto options = parse_options<EvalOptions>(command);
   if (!options) return 0;
-  const EvalOptions& o = *options;
+  EvalOptions& o = *options;
   require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
           "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
+  follow_task(o, file);
   EvaluationData evaluated = load_evaluation_data(o, o.part, file.classes);
   Dataset& data = evaluated.images;
+  check_task(data, file);
   require(static_cast<int>(data.classes.size()) == file.class_count, Failure::data,
           "{}: {} classes, but the head of {} has {}",
           (o.data.empty() ? o.labels : o.data).string(), data.classes.size(), o.weights.string(),
@@ -90,12 +130,11 @@ int eval(const Command& command) {
   const std::vector<BadImage> bad_images = loader.bad_images();
   say_skipped(part, bad_images, data.samples.size());
   if (const std::string damage = damage_of(data); !damage.empty()) say(damage);
-  const Score scored =
-      o.out.empty() ? score(result, data, o.score) : write_score(o.out, result, data, o.score);
+  Told told = tell(o, file, result, data);
   if (!o.json) {
-    print_to_stdout(table(scored, data.classes));
+    print_to_stdout(told.table);
   } else {
-    nlohmann::ordered_json json = to_json(scored, data.classes);
+    nlohmann::ordered_json& json = told.json;
     json["images_per_second"] = progress.images_per_second();
     json["unreadable"] = bad_images.size();
     json["places"] = to_json(evaluated.notes);

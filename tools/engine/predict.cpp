@@ -28,6 +28,7 @@
 #include "tools/predict/prediction_text.h"
 #include "tools/predict/views.h"
 #include "tools/score/evaluation.h"
+#include "tools/score/label_score.h"
 #include "tools/score/model_file.h"
 
 namespace engine {
@@ -100,6 +101,14 @@ int find_class(const std::string& text, const ModelFile& file) {
           "--explain-class {}: none of the {} classes of {}", text, file.class_count,
           file.path.string());
   return index;
+}
+
+// From which probability on an image has a label; nothing where it has one class.
+std::optional<std::vector<double>> thresholds_of(const ModelFile& file) {
+  if (file.task != Task::labels) return {};
+  std::vector<std::string> names;
+  for (int c = 0; c < file.class_count; ++c) names.push_back(class_name(file.classes, c));
+  return threshold_values(file.thresholds.value_or(Thresholds{}), names);
 }
 
 // What is made of one image.
@@ -232,7 +241,8 @@ class Predictor {
       if (!finite) continue;
       Predicted& made =
           images.emplace_back(predict_image(logits, std::max(job_.options.top, kNamedInSheets),
-                                            job_.options.calibrated ? *job_.file.temperature : 1));
+                                            job_.options.calibrated ? *job_.file.temperature : 1,
+                                            job_.file.task));
       made.prediction.position = batch.first + i;
       made.prediction.path = job_.data.samples[size_t(batch.first + i)].path;
       made.features = part(features, i, batch.count);
@@ -324,6 +334,8 @@ int predict(const Command& command) {
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
   require(!o.calibrated || file.temperature, Failure::weights,
           "--calibrated: {} tells no temperature", o.weights.string());
+  require(o.top == 1 || file.task == Task::classes, Failure::usage,
+          "--top: of several labels those are named that reach their thresholds");
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
   const Graph graph = make_model(file, preprocess.crop);
@@ -340,8 +352,8 @@ int predict(const Command& command) {
   const Ranks ranks = choose_ranks(o);
 
   catch_stop_signals();
-  Outputs outputs{
-      .text = PredictionText(file.classes, file.class_count, {form, o.top, o.probabilities})};
+  Outputs outputs{.text = PredictionText(file.classes, file.class_count,
+                                         {form, o.top, o.probabilities}, thresholds_of(file))};
   if (!o.out.empty()) outputs.file.emplace(o.out);
   if (!o.embeddings.empty()) outputs.features.emplace(o.embeddings, head.linear->in.at.channels());
   if (!o.explain.empty()) {

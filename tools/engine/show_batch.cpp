@@ -110,8 +110,8 @@ int show_batch(const Command& command) {
   for (int i = 0; i < batch.count; ++i) {
     const Mix& mix = mixes[size_t(i)];
     const size_t partner = size_t(mix.partner);
-    const std::string& own = train.classes[size_t(batch.labels[i])];
-    const std::string& other = train.classes[size_t(batch.labels[partner])];
+    const std::string own = label_text(train, train.samples[batch.indices[size_t(i)]]);
+    const std::string other = label_text(train, train.samples[batch.indices[partner]]);
     shown.push_back(
         enlarge_to_at_least(mixed(pictures[size_t(i)], pictures[partner], mix), kLegibleSide));
     texts.push_back(

@@ -104,13 +104,32 @@ int least_of(const Ranks& ranks, int value) {
   return value;
 }
 
-// The data, and in `c` the batch and the class weights that they decide.
+// The loss of the task of the images. Error(usage) where a flag is for the other task.
+void choose_loss(TrainConfig& c, const TrainOptions& o, const Dataset& train) {
+  c.loss.task = train.task;
+  if (train.task == Task::classes) {
+    require(o.positive_weighting == "none", Failure::usage,
+            "--positive-weights is for several labels per image; --class-weights weighs classes");
+    c.loss.class_weights = class_weights(o.weighting, train);
+    return;
+  }
+  require(o.weighting == "none", Failure::usage,
+          "--class-weights is for one class per image; --positive-weights weighs labels");
+  require(!c.balanced, Failure::usage,
+          "--sampler balanced draws classes, and these images have several labels each");
+  c.loss.class_weights = positive_weights(o.positive_weighting, train);
+  if (c.early_stop.watched != Watched::top1) return;
+  c.early_stop.watched = Watched::loss;
+  say("--watch top1 is for one class per image: of several labels the loss decides");
+}
+
+// The data, and in `c` the batch and the loss that they decide.
 TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks) {
   TrainingData data = load_training_data(o);
   stop_if_requested("reading the data set");
   if (const std::string said = keep_upright(c.augment, o, o.model, data.train); !said.empty())
     say(said);
-  c.loss.class_weights = class_weights(o.weighting, data.train);
+  choose_loss(c, o, data.train);
   c.batch = o.batch_size == "auto" ? least_of(ranks, automatic_batch(c, data, ranks))
                                    : parse_batch_size(o.batch_size);
   const int images = static_cast<int>(data.train.samples.size());
@@ -217,9 +236,11 @@ void begin_run(TrainShared& shared, const TrainOptions& o, const Flags& flags,
   shared.run.begin_session(flags);
   for (const std::string& line : shared.data.notes.lines) shared.run.note(line);
   shared.run.write_environment(describe_ranks(ranks));
-  say(fmt::format("{}: {} classes, {} training and {} validation images; {}", o.model,
-                  shared.data.train.classes.size(), shared.data.train.samples.size(),
-                  shared.data.validation.samples.size(), describe(shared.config.preprocess)));
+  say(fmt::format("{}: {} {}, {} training and {} validation images; {}", o.model,
+                  shared.data.train.classes.size(),
+                  shared.data.train.task == Task::labels ? "labels" : "classes",
+                  shared.data.train.samples.size(), shared.data.validation.samples.size(),
+                  describe(shared.config.preprocess)));
 }
 
 // Tells of a rank that is lost on the screen and in the run's folder, and ends the process where

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <numeric>
 
+#include "engine/measures/labels.h"
 #include "engine/measures/metrics.h"
 
 namespace engine {
 
 Prediction predict_image(std::span<const std::span<const float>> views, int top,
-                         double temperature) {
+                         double temperature, Task task) {
   const size_t classes = views[0].size();
   Prediction p{.logits = {views[0].begin(), views[0].end()},
                .probabilities = std::vector<double>(classes),
@@ -18,7 +19,10 @@ Prediction predict_image(std::span<const std::span<const float>> views, int top,
   for (const std::span<const float> logits : views) {
     std::ranges::transform(logits, scaled.begin(),
                            [&](float z) { return static_cast<float>(z / temperature); });
-    cross_entropy(scaled, 0, of_view);
+    if (task == Task::labels)
+      of_view = sigmoids(scaled);
+    else
+      cross_entropy(scaled, 0, of_view);
     for (size_t c = 0; c < classes; ++c) p.probabilities[c] += of_view[c] / double(views.size());
   }
   std::iota(p.ranked.begin(), p.ranked.end(), 0);

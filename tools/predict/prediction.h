@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "io/data/dataset.h"
+
 namespace engine {
 
 struct Prediction {
@@ -19,10 +21,11 @@ struct Prediction {
   int best() const { return ranked.front(); }
 };
 
-// The probabilities are the mean over the views of softmax(logits / temperature); `ranked` are the
-// first `top` classes. `views` has the logits of the image itself first, then of its other views.
+// The probabilities are the mean over the views of softmax(logits / temperature), of labels of their
+// sigmoid; `ranked` are the first `top` classes. `views` has the logits of the image itself first,
+// then of its other views.
 Prediction predict_image(std::span<const std::span<const float>> views, int top,
-                         double temperature = 1);
+                         double temperature = 1, Task task = Task::classes);
 
 // The name of a class; its number where the weights name none.
 std::string class_name(const std::vector<std::string>& classes, int index);

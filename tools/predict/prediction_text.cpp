@@ -12,8 +12,12 @@
 namespace engine {
 
 PredictionText::PredictionText(std::vector<std::string> classes, int count,
-                               PredictionTextOptions options)
-    : classes_(std::move(classes)), count_(count), options_(options) {
+                               PredictionTextOptions options,
+                               std::optional<std::vector<double>> thresholds)
+    : classes_(std::move(classes)),
+      count_(count),
+      options_(options),
+      thresholds_(std::move(thresholds)) {
   options_.top = std::min(options_.top, count);
 }
 
@@ -23,21 +27,29 @@ std::span<const int> PredictionText::named(const Prediction& p) const {
 
 std::string PredictionText::head() const {
   if (options_.form != PredictionForm::csv) return "";
-  std::string head = "path,class,class_index,probability";
-  for (int i = 2; i <= options_.top; ++i)
+  std::string head = thresholds_ ? "path,labels" : "path,class,class_index,probability";
+  for (int i = 2; !thresholds_ && i <= options_.top; ++i)
     head += fmt::format(",class_{0},class_index_{0},probability_{0}", i);
-  for (int c = 0; options_.probabilities && c < count_; ++c)
+  for (int c = 0; (thresholds_ || options_.probabilities) && c < count_; ++c)
     head += ',' + csv_field("p:" + name(c));
   return head + '\n';
 }
 
 std::string PredictionText::line(const Prediction& p) const {
+  const std::vector<int> labels = present(p);
   switch (options_.form) {
-    case PredictionForm::csv: return csv(p) + '\n';
-    case PredictionForm::json: return json(p) + '\n';
+    case PredictionForm::csv: return (thresholds_ ? labels_csv(p, labels) : csv(p)) + '\n';
+    case PredictionForm::json: return (thresholds_ ? labels_json(p, labels) : json(p)) + '\n';
     case PredictionForm::text: break;
   }
-  return text(p) + '\n';
+  return (thresholds_ ? labels_text(p, labels) : text(p)) + '\n';
+}
+
+std::vector<int> PredictionText::present(const Prediction& p) const {
+  std::vector<int> labels;
+  for (int c = 0; thresholds_ && c < count_; ++c)
+    if (p.probabilities[size_t(c)] >= (*thresholds_)[size_t(c)]) labels.push_back(c);
+  return labels;
 }
 
 std::string PredictionText::text(const Prediction& p) const {
@@ -70,6 +82,38 @@ std::string PredictionText::json(const Prediction& p) const {
     for (const int c : named(p)) json["top"].push_back(of_class(c));
   for (int c = 0; options_.probabilities && c < count_; ++c)
     json["probabilities"][utf8_from_bytes(name(c))] = p.probabilities[size_t(c)];
+  return print_json(json);
+}
+
+std::string PredictionText::labels_text(const Prediction& p, std::span<const int> present) const {
+  const auto with_share = [&](int c) {
+    return fmt::format("{} ({:.1f}%)", name(c), 100 * p.probabilities[size_t(c)]);
+  };
+  if (present.empty())
+    return fmt::format("{}: no label; the most likely is {}", p.path, with_share(p.best()));
+  std::string line = p.path + ':';
+  for (const int c : present) line += (c == present.front() ? " " : ", ") + with_share(c);
+  return line;
+}
+
+std::string PredictionText::labels_csv(const Prediction& p, std::span<const int> present) const {
+  std::string names;
+  for (const int c : present) names += (c == present.front() ? "" : "|") + name(c);
+  std::string line = csv_field(p.path) + ',' + csv_field(names);
+  for (const double probability : p.probabilities) line += fmt::format(",{:.6f}", probability);
+  return line;
+}
+
+std::string PredictionText::labels_json(const Prediction& p, std::span<const int> present) const {
+  nlohmann::ordered_json json = {{"path", utf8_from_bytes(p.path)},
+                                 {"labels", nlohmann::ordered_json::array()}};
+  for (const int c : present)
+    json["labels"].push_back({{"name", utf8_from_bytes(name(c))},
+                              {"probability", p.probabilities[size_t(c)]},
+                              {"threshold", (*thresholds_)[size_t(c)]}});
+  for (int c = 0; c < count_; ++c)
+    json["probabilities"][utf8_from_bytes(name(c))] = p.probabilities[size_t(c)];
+  json["logits"] = p.logits;
   return print_json(json);
 }
 

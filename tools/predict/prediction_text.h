@@ -1,6 +1,7 @@
 // Predictions as lines that people, spreadsheets and programs read.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,7 +21,10 @@ struct PredictionTextOptions {
 // tools/predict/README.md has the columns and members.
 class PredictionText {
  public:
-  PredictionText(std::vector<std::string> classes, int count, PredictionTextOptions options);
+  // `thresholds` (count) are of labels, several of which an image may have: those are named whose
+  // probability reaches theirs. Without them an image has one class.
+  PredictionText(std::vector<std::string> classes, int count, PredictionTextOptions options,
+                 std::optional<std::vector<double>> thresholds = {});
 
   std::string head() const;  // the first line, with its end; empty where there is none
   std::string line(const Prediction& prediction) const;
@@ -29,12 +33,17 @@ class PredictionText {
   std::string text(const Prediction& p) const;
   std::string csv(const Prediction& p) const;
   std::string json(const Prediction& p) const;
+  std::string labels_text(const Prediction& p, std::span<const int> present) const;
+  std::string labels_csv(const Prediction& p, std::span<const int> present) const;
+  std::string labels_json(const Prediction& p, std::span<const int> present) const;
+  std::vector<int> present(const Prediction& p) const;
   std::span<const int> named(const Prediction& p) const;
   std::string name(int index) const { return class_name(classes_, index); }
 
   std::vector<std::string> classes_;
   int count_;  // of the classes
   PredictionTextOptions options_;
+  std::optional<std::vector<double>> thresholds_;
 };
 
 }  // namespace engine

@@ -14,6 +14,7 @@
 #include "io/data/sample.h"
 #include "io/files/bytes.h"
 #include "tools/cli/terminal.h"
+#include "tools/score/label_score.h"
 
 namespace engine {
 
@@ -63,6 +64,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                 .deterministic = device.deterministic,
                 .features = options.features,
                 .workspace = size_t(device.workspace) << 20,
+                .loss = {.task = data.task},
                 .normalisation = normalisation_of(preprocess)}),
       loader_(data, evaluation_input(data, preprocess),
               {.width = preprocess.crop,
@@ -195,6 +197,7 @@ CountedSamples counted_samples(const EvaluationResult& result, const Dataset& da
 }
 
 Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
+  if (data.task == Task::labels) return epoch_metrics_of_labels(result, data);
   const CountedSamples counted = counted_samples(result, data);
   return evaluate_logits(counted.logits, counted.labels, static_cast<int>(data.classes.size()));
 }

@@ -112,7 +112,7 @@ struct CountedSamples {
 };
 CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data);
 
-// The metrics of the samples that count.
+// The metrics of the samples that count; of several labels epoch_metrics_of_labels().
 Metrics metrics_of(const EvaluationResult& result, const Dataset& data);
 
 }  // namespace engine

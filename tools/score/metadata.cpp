@@ -104,6 +104,15 @@ std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>
   return thresholds_from_json(found->second, path);
 }
 
+Task task_of(const std::map<std::string, std::string>& metadata, const fs::path& path) {
+  const auto found = metadata.find(kTask);
+  if (found == metadata.end() || found->second == "multiclass") return Task::classes;
+  require(found->second == kMultilabel, Failure::weights,
+          "{}: '{}' in its metadata is no task: multiclass or multilabel", path.string(),
+          found->second);
+  return Task::labels;
+}
+
 std::optional<double> norm_epsilon_of(const std::map<std::string, std::string>& metadata,
                                       const fs::path& path) {
   const auto found = metadata.find(kNormEpsilon);

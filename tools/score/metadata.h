@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/loss.h"
+
 namespace engine {
 
 // `names`, which may be any bytes (utf8.h), as a JSON array, and back.
@@ -45,6 +47,11 @@ std::optional<double> temperature_of(const std::map<std::string, std::string>& m
                                      const std::filesystem::path& path);
 std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>& metadata,
                                         const std::filesystem::path& path);
+
+// "multilabel" where the classes are labels, of which an image may have several; else the metadata
+// name no task, or "multiclass". Error(weights) for any other text.
+inline constexpr char kTask[] = "task", kMultilabel[] = "multilabel";
+Task task_of(const std::map<std::string, std::string>& metadata, const std::filesystem::path& path);
 
 // The epsilon of batch norms that a file's metadata names, if any; Error(weights) if it is none.
 std::optional<double> norm_epsilon_of(const std::map<std::string, std::string>& metadata,

@@ -7,6 +7,7 @@
 
 #include "engine/error.h"
 #include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "io/weights/weight_names.h"
 #include "io/weights/weights.h"
 #include "tools/score/published.h"
@@ -99,6 +100,7 @@ ModelFile read_model_file(const fs::path& weights, const std::string& wanted_mod
   else
     m.preprocess = published_preprocess(path);
   m.norm_epsilon = norm_epsilon_of(metadata, path);
+  m.task = task_of(metadata, path);
   m.temperature = temperature_of(metadata, path);
   m.thresholds = thresholds_of(metadata, path);
   const Preprocess usual = default_preprocess(m.model);
@@ -167,13 +169,14 @@ std::string start_from(Session& session, const ModelFile& m,
   const Matched matched = match_weights(m.file, expected_tensors(graph), m.path);
   const std::vector<std::string> head = head_names(graph);
   const bool fits = matched.reinitialised.empty();
+  const bool same_task = m.classes.empty() || m.task == session.options().loss.task;
   const bool same_names = m.classes.empty() || m.classes == classes;
-  if (fits && same_names) {
+  if (fits && same_names && same_task) {
     session.load(m.file.tensors);
     return "";
   }
   std::map<std::string, Tensor> tensors = m.file.tensors;
-  if (const auto rows = positions(m.classes, classes); fits && !rows.empty()) {
+  if (const auto rows = positions(m.classes, classes); fits && same_task && !rows.empty()) {
     for (const std::string& name : head) tensors[name] = reordered(tensors[name], rows);
     session.load(tensors);
     return fmt::format("{}: its classes have another order: the rows of {} follow their names",
@@ -181,6 +184,9 @@ std::string start_from(Session& session, const ModelFile& m,
   }
   load_without_head(session, std::move(tensors), head, seed);
   const std::string why = m.class_count == 0 ? "it has no head"
+                          : !same_task && m.task == Task::labels
+                              ? "its outputs are labels, not classes"
+                          : !same_task ? "its outputs are classes, not labels"
                           : fits ? fmt::format("its {} classes have other names", m.class_count)
                                  : fmt::format("its head has {} classes, this data set {}",
                                                m.class_count, graph.classes());
@@ -188,14 +194,22 @@ std::string start_from(Session& session, const ModelFile& m,
 }
 
 TensorFile model_file(const Graph& graph, std::map<std::string, Tensor> tensors,
-                      const std::vector<std::string>& classes, const Preprocess& preprocess) {
+                      const std::vector<std::string>& classes, const Preprocess& preprocess,
+                      Task task) {
   TensorFile file{.tensors = std::move(tensors),
                   .metadata = {{"model", graph.model},
                                {"classes", to_json(classes)},
                                {"preprocess", to_json(preprocess)}}};
+  if (task == Task::labels) file.metadata[kTask] = kMultilabel;
   if (!graph.norms.empty())
     file.metadata[kNormEpsilon] = fmt::format("{}", graph.norms.front().eps);
   return file;
+}
+
+void add_metadata(const fs::path& path, const std::map<std::string, std::string>& texts) {
+  TensorFile file = read_weights(path, {});
+  for (const auto& [name, text] : texts) file.metadata[name] = text;
+  write_sealed(path, file);
 }
 
 }  // namespace engine

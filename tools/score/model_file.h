@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@ struct ModelFile {
   TensorFile file;
   std::string model;
   std::vector<std::string> classes;  // empty: the file does not say
+  Task task = Task::classes;         // what the head's outputs are: one of them, or several labels
   std::optional<Preprocess> preprocess;
   std::optional<double> norm_epsilon;  // of its batch norms, where the file tells
   int class_count = 0;                 // rows of its head; 0: it has none
@@ -65,15 +67,20 @@ void load_model_file(Session& session, const ModelFile& file);
 void check_start(const Graph& graph, const ModelFile& file);
 
 // Loads what a training of `classes` starts from. A head whose names are these in another order is
-// put into their order; a head of other names or of another size, or none, starts anew, from
-// `seed`. Returns a line that says what became of the head; empty if it is as in the file.
+// put into their order; a head of other names, of another size or of another task than the
+// session's, or none, starts anew, from `seed`. Returns a line that says what became of the head; empty if it is as in the file.
 std::string start_from(Session& session, const ModelFile& file,
                        const std::vector<std::string>& classes, uint64_t seed);
 
 // A weight file of a graph: weights, running statistics and counters by torchvision's names; model,
-// epsilon, classes and preprocessing in the metadata.
+// epsilon, classes, preprocessing and, of several labels, the task in the metadata.
 TensorFile model_file(const Graph& graph, std::map<std::string, Tensor> tensors,
-                      const std::vector<std::string>& classes, const Preprocess& preprocess);
+                      const std::vector<std::string>& classes, const Preprocess& preprocess,
+                      Task task = Task::classes);
+
+// Adds to the metadata of a weight file that was written here; its tensors stay as they are.
+void add_metadata(const std::filesystem::path& path,
+                  const std::map<std::string, std::string>& texts);
 
 Normalisation normalisation_of(const Preprocess& preprocess);
 

@@ -198,15 +198,19 @@ std::string table(const Score& score, std::span<const std::string> classes) {
   return text;
 }
 
-Score write_score(const fs::path& folder, const EvaluationResult& result, const Dataset& data,
-                  const ScoreOptions& options) {
+void write_metrics(const fs::path& folder, const std::string& part, const Json& figures) {
   make_folder(folder);
-  const Score scored = score(result, data, options);
   std::ifstream before(folder / kMetricsFile);
   Json all = json_or_null<Json>(std::string(std::istreambuf_iterator<char>(before), {}));
   if (!all.is_object()) all = Json::object();
-  all[options.part] = to_json(scored, data.classes);
+  all[part] = figures;
   write_file_atomically(folder / kMetricsFile, print_json(all, 2) + '\n');
+}
+
+Score write_score(const fs::path& folder, const EvaluationResult& result, const Dataset& data,
+                  const ScoreOptions& options) {
+  const Score scored = score(result, data, options);
+  write_metrics(folder, options.part, to_json(scored, data.classes));
   const auto write = [&](const char* name, std::string_view text) {
     write_file_atomically(folder / (options.prefix + name), text);
   };

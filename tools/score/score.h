@@ -35,6 +35,10 @@ nlohmann::ordered_json to_json(const Score& score, std::span<const std::string> 
 // Totals with intervals, then a line per class.
 std::string table(const Score& score, std::span<const std::string> classes);
 
+// Sets the member `part` of metrics.json in `folder`, which is made if it is not there; others stay.
+void write_metrics(const std::filesystem::path& folder, const std::string& part,
+                   const nlohmann::ordered_json& figures);
+
 // Scores, and writes into `folder`, which is made if it is not there. In metrics.json the member
 // `part` is set and others stay. Behind the prefix stand predictions.csv (path, label, prediction,
 // p_prediction, p_label, loss, and p:CLASS for each of up to 100 classes), confusion_matrix.csv (a

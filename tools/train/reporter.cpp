@@ -7,6 +7,7 @@
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "tools/cli/terminal.h"
+#include "tools/score/label_score.h"
 #include "tools/score/score.h"
 
 namespace engine {
@@ -85,9 +86,12 @@ void Reporter::log_epoch(EpochResult r) {
   r.wait_share = ended_.wait_share;
   r.use = ended_.use;
   say(
-      fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, top-1 {:.4f}, top-5 {:.4f}, "
+      fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, {}, "
                   "AUC {}, {:.0f} img/s, {:.1f}% waiting for data; {}",
-                  r.epoch, shared_->config.epochs, r.train_loss, r.val_loss, r.top1, r.top5,
+                  r.epoch, shared_->config.epochs, r.train_loss, r.val_loss,
+                  shared_->data.train.task == Task::labels
+                      ? fmt::format("all labels right {:.4f}", r.top1)
+                      : fmt::format("top-1 {:.4f}, top-5 {:.4f}", r.top1, r.top5),
                   r.auc_macro ? fmt::format("{:.4f}", *r.auc_macro) : "-", r.images_per_second,
                   100 * r.wait_share, describe(r.use)));
   if (const std::string damage = damage_of(shared_->data.train); damage != named_damage_)
@@ -121,9 +125,10 @@ void Reporter::write_algorithms(const std::map<std::string, std::string>& algori
 
 void Reporter::score(std::string_view part, std::string_view prefix, const Dataset& data) {
   if (!shared_) return;
-  const Score scored = write_score(
-      shared_->run.path(), shared_->evaluation, data,
-      {.part = std::string(part), .prefix = std::string(prefix), .seed = shared_->config.seed});
+  const ScoreOptions options{
+      .part = std::string(part), .prefix = std::string(prefix), .seed = shared_->config.seed};
+  if (data.task == Task::labels) return score_labels(data, options);
+  const Score scored = write_score(shared_->run.path(), shared_->evaluation, data, options);
   say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));
 }
 
@@ -149,6 +154,15 @@ void Reporter::show_worst(std::string_view part, int64_t step, const Dataset& da
   if (shared_)
     show(step, fmt::format("largest_losses/{}", part), data,
          worst_examples(shared_->evaluation, data, kExamples), preprocess);
+// The thresholds of the part that is scored first, the validation images, are those of all parts,
+// and stay with the weights.
+void Reporter::score_labels(const Dataset& data, const ScoreOptions& options) {
+  const LabelScore scored =
+      write_label_score(shared_->run.path(), shared_->evaluation, data, label_thresholds_, options);
+  if (!label_thresholds_)
+    add_metadata(shared_->run.weights("best"), {{kThresholds, to_json(scored.thresholds)}});
+  label_thresholds_ = scored.thresholds;
+  say(fmt::format("best weights, {}:\n{}", options.part, table(scored, data.classes)));
 }
 
 void Reporter::write_lr_find(const LrFind& found) {

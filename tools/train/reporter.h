@@ -13,6 +13,8 @@
 
 #include "io/data/loader.h"
 #include "tools/cli/progress.h"
+#include "tools/score/metadata.h"
+#include "tools/score/score.h"
 #include "tools/train/divergence.h"
 #include "tools/train/example_images.h"
 #include "tools/train/lr_find.h"
@@ -52,7 +54,7 @@ class Reporter {
   void log_resume(const TrainPosition& at);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
   // Scores shared.evaluation, which holds the logits of `data`, and writes the files of
-  // write_score().
+  // write_score() or write_label_score().
   void score(std::string_view part, std::string_view prefix, const Dataset& data);
   // For TensorBoard: the images of a part, as the network gets them, at the beginning, and those
   // with the largest losses of shared.evaluation. Where they cannot be shown that is noted.
@@ -64,12 +66,14 @@ class Reporter {
  private:
   void show(int64_t step, const std::string& tag, const Dataset& data,
             std::span<const Example> examples, const Preprocess& preprocess);
+  void score_labels(const Dataset& data, const ScoreOptions& options);
 
   TrainShared* shared_;  // null: silent
   std::optional<Progress> progress_;
   EpochResult ended_;  // rate, waiting and use of the machine of the epoch that ended last
   std::set<std::string> named_bad_images_;
   std::string named_damage_;
+  std::optional<Thresholds> label_thresholds_;  // of several labels, once they are chosen
 };
 
 }  // namespace engine

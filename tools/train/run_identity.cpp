@@ -6,6 +6,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
@@ -40,6 +41,7 @@ std::string digest_of_names(const TrainingData& data) {
       hash.update(as_bytes(
           fmt::format("{}\n{}\n", fs::path(sample.path).filename().string(), sample.label)));
       if (!sample.group.empty()) hash.update(as_bytes(sample.group + '\n'));
+      if (!sample.labels.empty()) hash.update(std::as_bytes(std::span(sample.labels)));
     }
   return hash.finish();
 }

@@ -66,7 +66,7 @@ std::vector<StepRunner::Part> StepRunner::take_parts() {
     if (!b) break;
     std::vector<Mix> mixes = mixes_of(*b);
     const double weight =
-        target_weight(config_.loss, std::span(b->labels, size_t(b->count)), mixes);
+        target_weight(config_.loss, b->labels, b->count, session_->graph().classes(), mixes);
     parts.push_back({b, std::move(mixes), weight});
   }
   return parts;
@@ -80,7 +80,7 @@ double StepRunner::divisor_of(const std::vector<Part>& parts) {
     weight += part.weight;
     images += part.batch->total;
   }
-  if (config_.loss.class_weights.empty())
+  if (config_.loss.task == Task::classes && config_.loss.class_weights.empty())
     return static_cast<double>(images);  // every rank knows it without meeting
   communicator_.group->sum(communicator_.rank, std::span(&weight, 1));
   return weight;

@@ -27,7 +27,7 @@ struct TrainOptions : DataOptions,
   std::filesystem::path out, weights;
   std::string model = "efficientnet_b3", batch_size = "64", progressive_size, resume;
   int image_size = 0, lr_find_steps = 100;
-  std::string weighting = "none";
+  std::string weighting = "none", positive_weighting = "none";
   bool lr_find = false, plan_only = false;
   TrainConfig config;
 
@@ -58,10 +58,14 @@ struct TrainOptions : DataOptions,
       Within{1, 1 << 20});
     v("--sampler NAME", config.balanced,
       "shuffle; balanced: takes every class equally often, with repetition", kSamplers);
-    v("--label-smoothing, --smoothing X", config.loss.smoothing, "as torch.nn.CrossEntropyLoss",
+    v("--label-smoothing, --smoothing X", config.loss.smoothing,
+      "as torch.nn.CrossEntropyLoss; of several labels targets are X/2 and 1 − X/2",
       Within{0, 0.999});
     v("--class-weights none|auto|FILE", weighting,
       "of the loss; auto: images / (classes · images of the class); FILE: a CSV, class,weight");
+    v("--positive-weights none|auto|FILE", positive_weighting,
+      "of several labels, as pos_weight of torch.nn.BCEWithLogitsLoss; auto: images without the "
+      "label / images with it; FILE: a CSV, label,weight");
     v("--ema, --model-ema-decay X", config.ema_decay,
       "average the weights with this decay; the averages are validated and kept (0: no)",
       Within{0, 1});

@@ -170,7 +170,8 @@ void Trainer::run() {
   if (should_stop(config_.early_stop, at_.early_stop))
     reporter_.say(
         fmt::format("stopped early: {} epochs without improvement", at_.early_stop.bad_epochs));
-  reporter_.say(fmt::format("best: epoch {}, top-1 {:.4f}, loss {:.4f}", at_.best.epoch,
+  reporter_.say(fmt::format("best: epoch {}, {} {:.4f}, loss {:.4f}", at_.best.epoch,
+                            config_.loss.task == Task::labels ? "all labels right" : "top-1",
                             at_.best.top1, at_.best.loss));
   finish_saving();
   score_best();

@@ -126,12 +126,12 @@ std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>
   exchange_averages();
   TensorFile file =
       model_file(session().graph(), config_.ema_decay > 0 ? session().state() : trained,
-                 shared_.data.train.classes, preprocess_);
+                 shared_.data.train.classes, preprocess_, config_.loss.task);
   exchange_averages();
   std::optional<TensorFile> best;
   if (at_.best.step == at_.step)
     best = model_file(session().graph(), file.tensors, shared_.data.train.classes,
-                      with_crop(config_.preprocess, at_.best.size));
+                      with_crop(config_.preprocess, at_.best.size), config_.loss.task);
   return [run = &shared_.run, file = std::move(file), best = std::move(best)] {
     write_sealed(run->weights("last"), file);
     if (best) write_sealed(run->weights("best"), *best);

@@ -1,0 +1,116 @@
+#include "io/data/label_split.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <utility>
+
+#include "engine/rng.h"
+
+namespace engine {
+namespace {
+
+using Lacks = std::array<double, 3>;  // images that a part still should get
+
+struct Unit {
+  std::vector<uint32_t> images;
+  std::vector<int> labels;  // (labels,) how many of the images have each
+};
+
+Lacks lacks(double images, const Shares& shares) {
+  return {images * shares[0], images * shares[1], images * shares[2]};
+}
+
+// Shuffled, the largest first.
+std::vector<Unit> make_units(const Dataset& all, uint64_t seed, std::span<const uint32_t> units) {
+  const size_t samples = all.samples.size();
+  std::vector<Unit> made(units.empty() ? samples : 1 + std::ranges::max(units));
+  for (uint32_t i = 0; i < samples; ++i) {
+    Unit& unit = made[units.empty() ? i : units[i]];
+    unit.images.push_back(i);
+    unit.labels.resize(all.classes.size());
+    for (size_t c = 0; c < all.classes.size(); ++c)
+      unit.labels[c] += all.samples[i].labels[c] == Presence::present;
+  }
+  Rng rng({.seed = seed, .purpose = purpose("label split")});
+  for (auto left = static_cast<uint32_t>(made.size()); left > 1; --left)
+    std::swap(made[left - 1], made[rng.below(left)]);
+  std::ranges::stable_sort(made, std::ranges::greater(),
+                           [](const Unit& unit) { return unit.images.size(); });
+  return made;
+}
+
+class Dealer {
+ public:
+  Dealer(const Dataset& all, const Shares& shares, uint64_t seed, std::span<const uint32_t> units)
+      : shares_(shares),
+        units_(make_units(all, seed, units)),
+        dealt_(units_.size()),
+        left_(images_by_class(all)),
+        images_(lacks(double(all.samples.size()), shares)),
+        parts_(all.samples.size()),
+        rng_({.seed = seed, .purpose = purpose("label split ties")}) {
+    for (const size_t count : left_) labels_.push_back(lacks(double(count), shares));
+  }
+
+  std::vector<Part> run() {
+    for (size_t label = rarest(); label < left_.size(); label = rarest())
+      for (size_t u = 0; u < units_.size(); ++u)
+        if (!dealt_[u] && units_[u].labels[label] > 0) give(u, part_for(&labels_[label]));
+    for (size_t u = 0; u < units_.size(); ++u)
+      if (!dealt_[u]) give(u, part_for(nullptr));
+    return std::move(parts_);
+  }
+
+ private:
+  // Of the labels that images left have; their number if there is none.
+  size_t rarest() const {
+    size_t best = left_.size();
+    for (size_t c = 0; c < left_.size(); ++c)
+      if (left_[c] > 0 && (best == left_.size() || left_[c] < left_[best])) best = c;
+    return best;
+  }
+
+  size_t part_for(const Lacks* of_label) {
+    const auto key = [&](size_t part) {
+      return std::pair(of_label ? (*of_label)[part] : 0., images_[part]);
+    };
+    std::vector<size_t> best;
+    for (size_t part = 0; part < shares_.size(); ++part) {
+      if (shares_[part] == 0) continue;
+      if (!best.empty() && key(part) < key(best.front())) continue;
+      if (!best.empty() && key(part) > key(best.front())) best.clear();
+      best.push_back(part);
+    }
+    return best[rng_.below(static_cast<uint32_t>(best.size()))];
+  }
+
+  void give(size_t u, size_t part) {
+    const Unit& unit = units_[u];
+    dealt_[u] = true;
+    images_[part] -= double(unit.images.size());
+    for (size_t c = 0; c < left_.size(); ++c) {
+      left_[c] -= static_cast<size_t>(unit.labels[c]);
+      labels_[c][part] -= unit.labels[c];
+    }
+    for (const uint32_t image : unit.images) parts_[image] = static_cast<Part>(part);
+  }
+
+  const Shares& shares_;
+  std::vector<Unit> units_;
+  std::vector<bool> dealt_;
+  std::vector<size_t> left_;   // (labels,) images with each that are not dealt out
+  std::vector<Lacks> labels_;  // (labels,)
+  Lacks images_;
+  std::vector<Part> parts_;
+  Rng rng_;
+};
+
+}  // namespace
+
+std::vector<Part> label_split(const Dataset& all, const Shares& shares, uint64_t seed,
+                              std::span<const uint32_t> units) {
+  return Dealer(all, shares, seed, units).run();
+}
+
+}  // namespace engine

@@ -1,0 +1,228 @@
+// Several labels per image through the program: from the CSV over a run and its files to eval,
+// predict and export, interrupted and over ranks; and what is refused.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+
+#include "io/files/csv.h"
+#include "io/images/draw.h"
+#include "io/weights/safetensors.h"
+#include "tests/json.h"
+#include "tests/support.h"
+#include "tests/tools/engine/drawn_set.h"
+#include "tests/tools/engine/program.h"
+
+using namespace engine;
+using namespace engine::test;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kColumns = "cross,ring,star,stripes,triangle";
+
+struct Scenes {
+  Scenes() {
+    draw_dataset(set, DrawnSet::scenes,
+                 {.train_per_class = 4, .validation_per_class = 2, .size = 48, .missing = 0.2});
+  }
+  std::string path(const char* name) const { return folder.path() / name; }
+  std::string flags() const {
+    return fmt::format(
+        "train --labels {}/labels.csv --label-columns {} --model mnist_cnn --image-size 24 "
+        "--device cpu --threads 1 --cache none --lr 0.01 ",
+        set.string(), kColumns);
+  }
+  void train(const char* name, const std::string& more) const {
+    const Outcome outcome = engine_cli(flags() + more + fmt::format(" --out {}", path(name)));
+    INFO(outcome.err);
+    REQUIRE(outcome.code == 0);
+  }
+  TemporaryFolder folder;
+  fs::path set = folder.path() / "set";
+};
+
+std::vector<double> losses(const fs::path& run) {
+  std::vector<double> values;
+  const Csv csv = read_csv(run / "results.csv");
+  for (const CsvRow& row : csv.rows)
+    for (const char* column : {"train/loss", "val/loss"})
+      values.push_back(std::stod(row.fields[size_t(csv.column(column))]));
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("a run with several labels leaves what eval, predict and export read") {
+  const Scenes scenes;
+  scenes.train("run", "--batch-size 8 --epochs 2 --positive-weights auto --label-smoothing 0.05");
+  const fs::path run = scenes.path("run"), best = run / "weights/best.safetensors";
+  CHECK(read(run / "classes.txt") == "cross\nring\nstar\nstripes\ntriangle\n");
+  CHECK_FALSE(fs::exists(run / "confusion_matrix.csv"));
+  const json val = parse_json<json>(read(run / "metrics.json"))["val"];
+  CHECK(val["task"] == "multilabel");
+  CHECK(val["samples"] == 20);
+  REQUIRE(val["labels"].size() == 5);
+  CHECK(val["labels"][2]["name"] == "star");
+  CHECK(val["thresholds"]["rule"] == "youden");
+  const Csv predictions = read_csv(run / "predictions.csv");
+  CHECK(fmt::format("{}", fmt::join(predictions.header, ",")) ==
+        "path,y:cross,y:ring,y:star,y:stripes,y:triangle,p:cross,p:ring,p:star,p:stripes,"
+        "p:triangle");
+  CHECK(predictions.rows.size() == 20);
+  std::set<std::string> curves;
+  for (const char* name : {"roc.csv", "pr.csv"})
+    for (const CsvRow& row : read_csv(run / name).rows) curves.insert(row.fields[0]);
+  CHECK(curves.contains("(micro)"));
+  CHECK(curves.contains("cross"));
+  const auto metadata = read_safetensors(best).metadata;
+  CHECK(metadata.at("task") == "multilabel");
+  const json thresholds = parse_json<json>(metadata.at("thresholds"))["classes"];
+  CHECK(thresholds["ring"]["threshold"] == val["thresholds"]["classes"]["ring"]["threshold"]);
+
+  // eval knows the columns and the thresholds from the weights.
+  const fs::path again = scenes.path("again");
+  const std::string weights = fmt::format("--device cpu --weights {} ", best.string());
+  const Outcome eval = engine_cli(fmt::format("eval {} --labels {}/labels.csv --json --out {}",
+                                              weights, scenes.set.string(), again.string()));
+  INFO(eval.err);
+  REQUIRE(eval.code == 0);
+  const json figures = parse_json<json>(eval.out);
+  CHECK(figures["thresholds"]["chosen_here"] == false);
+  CHECK(figures["labels"] == val["labels"]);
+  CHECK(read(again / "predictions.csv") == read(run / "predictions.csv"));
+
+  // predict lists the labels that reach their thresholds.
+  const std::string image = predictions.rows[3].fields[0];
+  const Outcome csv = engine_cli(fmt::format("predict --csv {} {}", weights, image));
+  INFO(csv.err);
+  const Csv table = parse_csv(csv.out, "predict");
+  REQUIRE(table.rows.size() == 1);
+  CHECK(table.header.size() == 7);
+  std::string expected;
+  for (size_t c = 0; c < 5; ++c) {
+    const double p = std::stod(predictions.rows[3].fields[6 + c]);
+    CHECK(std::abs(std::stod(table.rows[0].fields[2 + c]) - p) < 1e-5);
+    const std::string name = predictions.header[1 + c].substr(2);
+    const json& threshold = thresholds[name]["threshold"];
+    if (p >= (threshold.is_null() ? 0.5 : threshold.get<double>()))
+      expected += (expected.empty() ? "" : "|") + name;
+  }
+  CHECK(table.rows[0].fields[1] == expected);
+  const json line =
+      parse_json<json>(engine_cli(fmt::format("predict --json {} {}", weights, image)).out);
+  CHECK(line["probabilities"].size() == 5);
+  CHECK(line["logits"].size() == 5);
+
+  const Outcome onnx =
+      engine_cli(fmt::format("export {} --onnx {}", best.string(), scenes.path("model.onnx")));
+  CHECK(onnx.code == 0);
+  CHECK(mentions(onnx.err, "a sigmoid makes the probability of each"));
+  CHECK(mentions(read(scenes.path("model.onnx")), "multilabel"));
+
+  // Weights of labels tell nothing of classes.
+  const Drawn classes(1, 1);
+  check_fails(engine_cli(fmt::format("eval {} --data {}", weights, classes.set.string())), 3,
+              "is not one of the 5 classes trained on");
+}
+
+TEST_CASE("several labels: an interrupted run ends as a calm one, other labels are refused") {
+  const Scenes scenes;
+  const std::string recipe = "--batch-size 7 --epochs 2 --positive-weights auto";
+  scenes.train("calm", recipe);
+  scenes.train("cut", recipe + " --max-steps 8");
+  CHECK(last_state(scenes.path("cut")) != last_state(scenes.path("calm")));
+  const std::string resume = fmt::format("train --resume {} --max-steps 0", scenes.path("cut"));
+  REQUIRE(engine_cli(resume).code == 0);
+  CHECK(last_state(scenes.path("cut")) == last_state(scenes.path("calm")));
+  const fs::path file = scenes.set / "labels.csv";
+  std::string text = read(file);
+  const size_t at = text.find(",train,1");
+  REQUIRE(at != std::string::npos);
+  text[at + 7] = '0';
+  write_text(file, text);
+  check_fails(engine_cli(resume + " --epochs 3"), 3,
+              "the labels are not those of the run to resume");
+}
+
+// The ranks have different numbers of known labels, so that a mean of their means would be another.
+TEST_CASE("several labels: ranks and accumulated batches train as one batch") {
+  const Scenes scenes;
+  scenes.train("one", "--batch-size 8 --epochs 2");
+  scenes.train("ranks", "--batch-size 4 --ranks 2 --epochs 2");
+  scenes.train("shares", "--batch-size 4 --accumulate 2 --epochs 2");
+  const std::vector<double> expected = losses(scenes.path("one"));
+  for (const char* run : {"ranks", "shares"}) {
+    CAPTURE(run);
+    const std::vector<double> ours = losses(scenes.path(run));
+    REQUIRE(ours.size() == expected.size());
+    for (size_t i = 0; i < ours.size(); ++i)
+      CHECK(ours[i] == doctest::Approx(expected[i]).epsilon(1e-4));
+  }
+}
+
+TEST_CASE("several labels: flags of the other task are refused in one line") {
+  const Scenes scenes;
+  const std::string out = fmt::format("--epochs 1 --out {} ", scenes.path("run"));
+  check_fails(engine_cli(scenes.flags() + out + "--class-weights auto"), 2,
+              "--class-weights is for one class per image; --positive-weights weighs labels");
+  check_fails(engine_cli(scenes.flags() + out + "--sampler balanced"), 2,
+              "--sampler balanced draws classes");
+  check_fails(engine_cli(scenes.flags() + out + "--label-separator '|'"), 2,
+              "--label-columns are the labels");
+  const Drawn classes(2, 1);
+  const std::string of_classes =
+      fmt::format("train --data {} --model mnist_cnn --device cpu {}", classes.set.string(), out);
+  check_fails(engine_cli(of_classes + "--positive-weights auto"), 2,
+              "--positive-weights is for several labels per image");
+  check_fails(engine_cli(of_classes + "--label-columns a,b"), 2, "--label-columns is for --labels");
+}
+
+TEST_CASE("several labels: check-data counts them, and a stratified split is written and read") {
+  const Scenes scenes;
+  const std::string labels =
+      fmt::format("--labels {}/labels.csv --label-columns {}", scenes.set.string(), kColumns);
+  const Outcome checked = engine_cli("check-data --json " + labels);
+  INFO(checked.err);
+  CHECK(checked.code == 0);
+  const json report = parse_json<json>(checked.out);
+  CHECK(report["images"] == 60);
+  CHECK(report["missing_labels"]["train"].get<int>() > 20);
+  CHECK(report["missing_labels"]["val"] == 0);
+  CHECK(report["splits"]["val"]["cross"].get<int>() > 4);
+
+  // Without the column split.
+  std::string text;
+  const Csv csv = read_csv(scenes.set / "labels.csv");
+  for (const CsvRow& row : csv.rows) {
+    text += row.fields[0] + ',';
+    std::string names;
+    for (size_t c = 2; c < row.fields.size(); ++c)
+      if (row.fields[c] == "1") names += (names.empty() ? "" : ";") + csv.header[c];
+    text += names + '\n';
+  }
+  write_text(scenes.set / "lists.csv", "path,label\n" + text);
+  const Outcome trained = engine_cli(fmt::format(
+      "train --labels {}/lists.csv --label-separator ';' --split 0.7/0.15/0.15 --stratify "
+      "--model mnist_cnn --image-size 12 --device cpu --threads 1 --cache none --epochs 1 --out {}",
+      scenes.set.string(), scenes.path("lists")));
+  INFO(trained.err);
+  REQUIRE(trained.code == 0);
+  const fs::path run = scenes.path("lists");
+  CHECK(parse_json<json>(read(run / "metrics.json")).contains("test"));
+  CHECK(read(run / "split.csv").starts_with("path,split,y:cross,y:ring,y:star,y:stripes,"));
+  const Outcome eval = engine_cli(
+      fmt::format("eval --data {} --split-file {}/split.csv --part test --device cpu --weights "
+                  "{}/weights/best.safetensors --out {}",
+                  scenes.set.string(), run.string(), run.string(), scenes.path("again")));
+  INFO(eval.err);
+  CHECK(eval.code == 0);
+  CHECK(read(fs::path(scenes.path("again")) / "predictions.csv") ==
+        read(run / "test_predictions.csv"));
+}

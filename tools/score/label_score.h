@@ -1,0 +1,53 @@
+// What an evaluation of images with several labels leaves behind: the figures of
+// engine/measures/labels.h, printed as a table and written to files.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "engine/measures/labels.h"
+#include "engine/measures/metrics.h"
+#include "tools/score/evaluation.h"
+#include "tools/score/metadata.h"
+#include "tools/score/score.h"
+
+namespace engine {
+
+struct LabelScore {
+  MultilabelMetrics metrics;
+  Thresholds thresholds;     // that were applied; a label without one is called present from 0.5 on
+  bool chosen_here = false;  // on these very images, so that figures at thresholds flatter
+  ScoreOptions options;
+};
+
+// Scores the samples that count, at the thresholds that validation images gave; without them they
+// are chosen here, as those of the largest sensitivity + specificity − 1 (Youden 1950).
+LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
+                        const std::optional<Thresholds>& thresholds,
+                        const ScoreOptions& options = {});
+
+// Has the member task, "multilabel".
+nlohmann::ordered_json to_json(const LabelScore& score, std::span<const std::string> labels);
+// Totals, then a line per label.
+std::string table(const LabelScore& score, std::span<const std::string> labels);
+
+// Scores and writes as write_score(). predictions.csv has path, group where samples have groups,
+// then y:LABEL (0, 1 or nothing) for each label and p:LABEL for each. roc.csv and pr.csv have at
+// most 200 points per label, and "(micro)": all known entries.
+LabelScore write_label_score(const std::filesystem::path& folder, const EvaluationResult& result,
+                             const Dataset& data, const std::optional<Thresholds>& thresholds,
+                             const ScoreOptions& options = {});
+
+// What decides about epochs: loss, macro AUC and as top1 the share of images with every known label
+// on the right side of 0.5; there is no top5.
+Metrics epoch_metrics_of_labels(const EvaluationResult& result, const Dataset& data);
+
+// The same thresholds as numbers for evaluate_labels(), in the order of `labels`: 0.5 where there is
+// none.
+std::vector<double> threshold_values(const Thresholds& thresholds,
+                                     std::span<const std::string> labels);
+
+}  // namespace engine
