@@ -102,8 +102,12 @@ Table read_table(const fs::path& file, const LabelFile& how) {
       return fmt::format("{}, line {}, column {}", file.string(), row.line, name);
     };
     if (table.task == Task::labels) {
-      Row& read = table.rows.emplace_back(
-          Row{row.line, row.fields[static_cast<size_t>(path)], {}, field(split), field(fold), field(group)});
+      Row& read = table.rows.emplace_back(Row{row.line,
+                                              row.fields[static_cast<size_t>(path)],
+                                              {},
+                                              field(split),
+                                              field(fold),
+                                              field(group)});
       for (size_t c = 0; c < several.at.size(); ++c)
         read.labels.push_back(parse_presence(row.fields[static_cast<size_t>(several.at[c])],
                                              [&] { return where(several.names[c]); }));

@@ -239,10 +239,9 @@ class Predictor {
             finite && std::ranges::all_of(logits.back(), [](float z) { return std::isfinite(z); });
       }
       if (!finite) continue;
-      Predicted& made =
-          images.emplace_back(predict_image(logits, std::max(job_.options.top, kNamedInSheets),
-                                            job_.options.calibrated ? *job_.file.temperature : 1,
-                                            job_.file.task));
+      Predicted& made = images.emplace_back(
+          predict_image(logits, std::max(job_.options.top, kNamedInSheets),
+                        job_.options.calibrated ? *job_.file.temperature : 1, job_.file.task));
       made.prediction.position = batch.first + i;
       made.prediction.path = job_.data.samples[size_t(batch.first + i)].path;
       made.features = part(features, i, batch.count);

@@ -8,8 +8,8 @@
 
 namespace engine {
 
-Prediction predict_image(std::span<const std::span<const float>> views, int top,
-                         double temperature, Task task) {
+Prediction predict_image(std::span<const std::span<const float>> views, int top, double temperature,
+                         Task task) {
   const size_t classes = views[0].size();
   Prediction p{.logits = {views[0].begin(), views[0].end()},
                .probabilities = std::vector<double>(classes),
