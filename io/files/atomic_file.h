@@ -19,8 +19,8 @@ void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
 
-// The same for a file that is written piece by piece: it is there once commit() returns, and what is
-// not committed is removed. Every function throws as write_file_atomically() does.
+// The same for a file that is written piece by piece: it is there once commit() returns, and what
+// is not committed is removed. Every function throws as write_file_atomically() does.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path);

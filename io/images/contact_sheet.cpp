@@ -15,9 +15,11 @@ namespace {
 
 constexpr int kGap = 4, kLineHeight = 16, kFontSize = 11;  // pixels
 
+// What is cut ends in dots.
 std::u32string cut_to(std::u32string text, int width, const Font& font) {
-  while (font.width(text) > width) text.pop_back();
-  return text;
+  if (font.width(text) <= width) return text;
+  while (!text.empty() && font.width(text + U'…') > width) text.pop_back();
+  return text + U'…';
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ std::vector<std::filesystem::path> fallback_fonts();
 
 // A font at one size. A character that it lacks is taken from the first of the fallbacks that has
 // it; what none has is drawn as the font's empty box. Characters that only tell how others are
-// joined or shown are not drawn.
+// joined or shown are not drawn. Characters stand from left to right, each as it is alone: scripts
+// that run the other way or join their letters are legible, not beautiful.
 class Font {
  public:
   // A TrueType or OpenType file; `size` is in pixels per em. Error(data), which names the file,

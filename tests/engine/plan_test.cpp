@@ -9,6 +9,7 @@
 #include <set>
 
 #include "engine/error.h"
+#include "engine/features.h"
 #include "models/models.h"
 #include "tests/engine/random_graph.h"
 #include "tests/engine/step_cases.h"
@@ -44,6 +45,11 @@ class Lifetimes {
       time += 2;
     }
     touch_data(graph_.logits.buffer, time);
+    if (!plan_.options.training && plan_.options.features) {
+      const Head head = head_of(graph_);
+      touch_data(head.linear->in.at.buffer, time);
+      if (head.pool) touch_data(head.pool->in.at.buffer, time);
+    }
     if (plan_.options.training && plan_.options.input_gradient)
       touch_grad(graph_.image.buffer, time);
     std::vector<Life> lives;
@@ -287,6 +293,7 @@ int check_plan(const Graph& graph, PlanOptions options, const std::string& what)
     for (const MemoryUse memory : {MemoryUse::fast, MemoryUse::lean}) {
       options.training = training;
       options.memory = memory;
+      options.features = memory == MemoryUse::lean;  // which is nothing else to evaluation
       const Plan plan = make_plan(graph, options);
       check_memory(graph, plan, what);
       check_layout(graph, plan.layout);

@@ -128,6 +128,28 @@ BUGS = [
         "static_cast<double>(value) > range.most + 1)",
         "test_tools",
     ),
+    Bug(
+        "an evaluation overwrites what features are read from",
+        "engine/plan.cpp",
+        "if (head.pool) data_[head.pool->in.at.buffer].life.use(clock_.end());",
+        "",
+        "test_engine",
+        "*plans*",
+    ),
+    Bug(
+        "a map is enlarged between the middles of its corners",
+        "tools/predict/activation_map.cpp",
+        "(at + 0.5) * from / to - 0.5",
+        "double(at) * from / to",
+        "test_predict",
+    ),
+    Bug(
+        "the mean over views is taken of one view",
+        "tools/predict/views.cpp",
+        "if (view & 1) column = side - 1 - column;",
+        "",
+        "test_predict",
+    ),
 ]
 
 

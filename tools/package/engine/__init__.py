@@ -18,4 +18,5 @@ from .program import EngineError, call, program
 from .run import Run
 from .verbs import embed, finetune, predict, train, version
 
-__all__ = ["EngineError", "Run", "call", "embed", "finetune", "predict", "program", "train", "version"]
+__all__ = ["EngineError", "Run", "call", "embed", "finetune", "predict", "program", "train",
+           "version"]
