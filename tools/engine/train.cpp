@@ -300,7 +300,10 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
     prepare_images(shared, o, ranks);
     train_ranks(shared, ranks, o);
   } catch (...) {
-    shared.run.end_session(false);
+    try {
+      shared.run.end_session(false);
+    } catch (const Error&) {  // the first error is the one to tell
+    }
     if (shared.started) shared.run.keep();
     throw;
   }

@@ -37,7 +37,8 @@ LOSSES, EXAMPLES, TILE = 24, 12, 160
 TOTALS = [  # title, place in metrics.json, interval there, what it is
     ("top-1 accuracy", ("top1",), "top1", "share of images whose largest output is their class"),
     ("top-5 accuracy", ("top5",), "top5", "share whose class is among the five largest"),
-    ("balanced accuracy", ("balanced_accuracy",), "balanced_accuracy", "mean recall of the classes"),
+    ("balanced accuracy", ("balanced_accuracy",), "balanced_accuracy",
+     "mean recall of the classes"),
     ("macro F1", ("macro", "f1"), "f1_macro", "harmonic mean of precision and recall, mean of the "
      "classes"),
     ("weighted F1", ("weighted", "f1"), "f1_weighted", "the same, weighted by images"),
@@ -86,7 +87,8 @@ def totals(folder: Path, parts: List[str]) -> str:
         over = level.get("over", "images")
         caption += (f" In brackets: {100 * level['level']:.0f}% intervals, bootstrap of "
                     f"{level['resamples']:,} resamples over {over}.")
-    return page.table(["measure", *heads, "meaning"], rows, caption, text_from=1 + len(parts), kind="measures")
+    return page.table(["measure", *heads, "meaning"], rows, caption,
+                      text_from=1 + len(parts), kind="measures")
 
 
 def class_table(score: Dict) -> str:
@@ -225,7 +227,8 @@ def image_section(run: Run, root: Optional[Path]) -> str:
     if not worst:
         return ""
     roots = run.roots(root)
-    html = f"<h2>Images, {run.title()}</h2><h3>Largest losses: look here for wrong labels first</h3>"
+    html = (f"<h2>Images, {run.title()}</h2>"
+            "<h3>Largest losses: look here for wrong labels first</h3>")
     tiles = [tile(row, roots, f"loss {top_losses.loss_of(row):.2f}") for row in worst]
     html += f'<div class="gallery">{"".join(tiles)}</div>'
     typical = examples(run)
@@ -304,8 +307,8 @@ LEVELS = {"bad": "▲ problem", "watch": "◆ watch", "fact": "● fact", "good"
 
 
 def finding_list(run: Run) -> str:
-    lines = "".join(f"<li class={f.level}><b>{LEVELS[f.level]}</b><span>{escape(f.text)}</span></li>"
-                    for f in findings.findings(run))
+    lines = "".join(f"<li class={f.level}><b>{LEVELS[f.level]}</b>"
+                    f"<span>{escape(f.text)}</span></li>" for f in findings.findings(run))
     return f"<h2>Findings</h2><ul class=findings>{lines}</ul>" if lines else ""
 
 
