@@ -133,8 +133,8 @@ def reject(run: Run) -> Iterator[Finding]:
     before = run.score()["top1"]
     if p["coverage"] < 0.999 and p["accuracy"] > before:
         yield fact("referral", f"If the least sure {percent(1 - p['coverage'])} are left to a "
-                   f"human (confidence below {share(p['threshold'], n)}), {percent(p['accuracy'])} of "
-                   f"the rest are right instead of {percent(before)}.")
+                   f"human (confidence below {share(p['threshold'], n)}), "
+                   f"{percent(p['accuracy'])} of the rest are right instead of {percent(before)}.")
 
 
 def by_column(run: Run) -> Iterator[Finding]:

@@ -159,7 +159,7 @@ def by_tables(score: Dict) -> str:
 
 def class_section(run: Run) -> str:
     height = classes.height(run)
-    bars = [page.plot(grid_of([panel], width=5, height=height), "bars of the classes")
+    bars = [page.plot(grid_of([panel], width=4.8, height=height), "bars of the classes")
             for panel in classes.panels(run)]
     what = "Labels" if run.score().get("task") == "multilabel" else "Classes"
     return f"<h2>{what}, {run.title()}</h2>" + class_table(run.score()) + page.row(bars)
