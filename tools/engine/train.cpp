@@ -12,6 +12,7 @@
 #include "io/data/pack.h"
 #include "io/data/split.h"
 #include "models/models.h"
+#include "tools/cli/shell.h"
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/class_weights.h"
@@ -311,9 +312,11 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   shared.run.end_session(true);
   if (o.lr_find) return;
   if (ranks.leads()) write_model_card(shared);
-  say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
-                  (shared.run.path() / "results.csv").string(),
-                  shared.run.weights("best").string()));
+  say(fmt::format(
+      "run directory {}\n  metrics  {}\n  weights  {}\n  card     {}\n  report   engine report {}",
+      shared.run.path().string(), (shared.run.path() / "results.csv").string(),
+      shared.run.weights("best").string(), (shared.run.path() / "model_card.md").string(),
+      shell_word(shared.run.path().string())));
 }
 
 // The flags of the run that --resume names, where it names one, and those of the command line,

@@ -9,10 +9,14 @@ from wording import share
 
 def rows_of(score: Dict) -> List[Dict]:
     """The classes, or the labels where an image has several, with their positive images."""
-    labels = score.get("labels")
-    if labels:
-        return [{**label, "support": label["positives"]} for label in labels]
-    return score.get("classes", [])
+    rows = []
+    for label in score.get("labels") or []:
+        row = {**label, "support": label["positives"]}
+        row.setdefault("recall", label.get("sensitivity"))
+        if "true_positives" in label:
+            row["predicted"] = label["true_positives"] + label["false_positives"]
+        rows.append(row)
+    return rows or score.get("classes", [])
 
 
 def panels(run: Run) -> List[Callable[[Any], None]]:

@@ -37,6 +37,8 @@ LOSSES, EXAMPLES, TILE = 24, 12, 160
 TOTALS = [  # title, place in metrics.json, interval there, what it is
     ("top-1 accuracy", ("top1",), "top1", "share of images whose largest output is their class"),
     ("top-5 accuracy", ("top5",), "top5", "share whose class is among the five largest"),
+    ("subset accuracy", ("subset_accuracy",), "subset_accuracy", "share with every label right"),
+    ("Hamming loss", ("hamming_loss",), "hamming_loss", "share of labels that are wrong"),
     ("balanced accuracy", ("balanced_accuracy",), "balanced_accuracy",
      "mean recall of the classes"),
     ("macro F1", ("macro", "f1"), "f1_macro", "harmonic mean of precision and recall, mean of the "
@@ -54,7 +56,7 @@ TOTALS = [  # title, place in metrics.json, interval there, what it is
     ("calibration error", ("calibration_error",), "calibration_error",
      "expected, 15 bins of equal width"),
 ]  # fmt: skip
-LABEL_AVERAGES = ("auc", "average_precision", "precision", "recall", "f1")
+LABEL_AVERAGES = ("auc", "average_precision", "sensitivity", "specificity", "precision", "f1")
 
 
 def at(values: Optional[Dict], place) -> Optional[float]:
@@ -73,10 +75,13 @@ def totals(folder: Path, parts: List[str]) -> str:
             continue
         rows.append([title, *(with_interval(values[part], at(scores[part], ("intervals", bounds)),
                                             scores[part]["samples"]) for part in parts), meaning])
+    known = {place for _, place, *_ in TOTALS}  # these stand there already
     for average in ("macro", "micro"):
         for name in LABEL_AVERAGES:
+            if known & {(average, name), (f"{name}_{average}",)}:
+                continue
             if any(s.get("task") == "multilabel" and at(s, (average, name)) is not None
-                   for s in scores.values()) and not (average == "macro" and name == "auc"):
+                   for s in scores.values()):
                 rows.append([f"{average} {name.replace('_', ' ')}",
                              *(share(at(s, (average, name)), s["samples"])
                                for s in scores.values()), "of the labels"])  # fmt: skip
