@@ -124,7 +124,7 @@ right=$("$engine" predict --csv --weights "$best" "${images[@]}" 2> /dev/null |
   awk -F , '{ n = split($1, part, "/"); right += part[n - 1] == $2 } END { print right + 0 }')
 say "predict: $right of ${#images[@]} right"
 [[ -n $data ]] || ((10 * right >= 9 * ${#images[@]})) || die "predict is wrong too often"
-python3 tools/plots/report.py "$run"
+report=$("$engine" report "$run")
 demo=$SECONDS
 
 heading "Done: installation $(duration $installing), build $(duration $building)," \
@@ -134,7 +134,8 @@ built for        $built_for
 run directory    $run
 metrics          $run/metrics.jsonl, $run/results.csv
 weights          $best
-report           $(realpath "$run/report.html")
+report           $(realpath "$report")
+model card       $run/model_card.md
 
 Your own images, one folder per class (DIR/train/CLASS/*, DIR/val/CLASS/*):
   $engine train --data DIR --model efficientnet_b3 --weights imagenet --out runs/mine

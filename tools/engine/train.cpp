@@ -12,6 +12,7 @@
 #include "io/data/pack.h"
 #include "io/data/split.h"
 #include "models/models.h"
+#include "tools/cli/shell.h"
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
 #include "tools/data/class_weights.h"
@@ -322,7 +323,10 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
     prepare_images(shared, o, ranks);
     train_ranks(shared, ranks, o);
   } catch (...) {
-    shared.run.end_session(false);
+    try {
+      shared.run.end_session(false);
+    } catch (const Error&) {  // the first error is the one to tell
+    }
     if (shared.started) shared.run.keep();
     throw;
   }
@@ -330,9 +334,11 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   shared.run.end_session(true);
   if (o.lr_find) return;
   if (ranks.leads()) write_model_card(shared);
-  say(fmt::format("run directory {}\n  metrics  {}\n  weights  {}", shared.run.path().string(),
-                  (shared.run.path() / "results.csv").string(),
-                  shared.run.weights("best").string()));
+  say(fmt::format(
+      "run directory {}\n  metrics  {}\n  weights  {}\n  card     {}\n  report   engine report {}",
+      shared.run.path().string(), (shared.run.path() / "results.csv").string(),
+      shared.run.weights("best").string(), (shared.run.path() / "model_card.md").string(),
+      shell_word(shared.run.path().string())));
 }
 
 // The flags of the run that --resume names, where it names one, and those of the command line,

@@ -9,17 +9,21 @@ from wording import share
 
 def rows_of(score: Dict) -> List[Dict]:
     """The classes, or the labels where an image has several, with their positive images."""
-    labels = score.get("labels")
-    if labels:
-        return [{**label, "support": label["positives"]} for label in labels]
-    return score.get("classes", [])
+    rows = []
+    for label in score.get("labels") or []:
+        row = {**label, "support": label["positives"]}
+        row.setdefault("recall", label.get("sensitivity"))
+        if "true_positives" in label:
+            row["predicted"] = label["true_positives"] + label["false_positives"]
+        rows.append(row)
+    return rows or score.get("classes", [])
 
 
 def panels(run: Run) -> List[Callable[[Any], None]]:
     score = run.score()
     rows = rows_of(score)
     # A line per class does not end before there is room for its name.
-    size = 9 if len(rows) <= 12 else 7.5
+    size = 9 if len(rows) <= 12 else 8.5
 
     def panel(measure: str, title: str, colour: str, average: str, chance: float):
         def on(axes):
@@ -61,7 +65,7 @@ def panels(run: Run) -> List[Callable[[Any], None]]:
 def height(run: Run) -> float:
     """Inches that a panel needs."""
     rows = len(rows_of(run.score()))
-    return 1 + (0.3 if rows <= 12 else 0.21) * rows
+    return 1 + (0.3 if rows <= 12 else 0.23) * rows
 
 
 def draw(run: Run):

@@ -7,15 +7,20 @@ from run_files import BLUE, GREEN, ORANGE, Run, epoch_axis, from_zero, grid_of, 
 
 
 def best_epoch(run: Run) -> int:
-    """The position of the epoch whose weights were kept, by accuracy or by what --watch names."""
+    """The position of the epoch whose weights were kept: by what --watch names, which the events of
+    the epochs have, else by accuracy."""
     columns = run.results()
-    top1, loss = columns["metrics/accuracy_top1"], columns["val/loss"]
-    ranks = [(share, -nats) for share, nats in zip(top1, loss)]
-    watched = run.json("args.json").get("watch")
-    if watched == "loss":
-        ranks = [(second, first) for first, second in ranks]
-    elif watched == "auc" and "metrics/auc_macro" in columns:
-        ranks = list(zip(columns["metrics/auc_macro"]))
+    watched = {event["epoch"]: event for event in run.events("epoch")
+               if event.get("watched") is not None}  # fmt: skip
+    ranks = []
+    for epoch, top1, loss in zip(columns["epoch"], columns["metrics/accuracy_top1"],
+                                 columns["val/loss"]):
+        event = watched.get(epoch)
+        if event is None:
+            by_loss = run.json("args.json").get("watch") == "loss"
+            ranks.append((-loss, top1) if by_loss else (top1, -loss))
+        else:
+            ranks.append((-event["watched"] if event["watch"] == "loss" else event["watched"], 0))
     return max(range(len(ranks)), key=ranks.__getitem__)
 
 

@@ -30,9 +30,9 @@ def overall(run: Run) -> Iterator[Finding]:
         yield bad("accuracy", f"It is not shown to be better than always saying {most['name']}.")
     balanced = score["balanced_accuracy"]
     if top1 - balanced > 0.08:
-        yield watch("balance", f"The mean recall of the classes is {share(balanced, samples)}, less "
-                    f"than the accuracy of {share(top1, samples)}: frequent classes are found more "
-                    "often than rare ones.")
+        yield watch("balance", f"The mean recall of the classes is {share(balanced, samples)}, "
+                    f"less than the accuracy of {share(top1, samples)}: frequent classes are "
+                    "found more often than rare ones.")
 
 
 def class_findings(run: Run) -> Iterator[Finding]:
@@ -132,9 +132,9 @@ def reject(run: Run) -> Iterator[Finding]:
     p, n = min(enough, key=lambda p: p["coverage"]), run.score()["samples"]
     before = run.score()["top1"]
     if p["coverage"] < 0.999 and p["accuracy"] > before:
-        yield fact("referral", f"If the least sure {percent(1 - p['coverage'])} are left to a human "
-                   f"(confidence below {share(p['threshold'], n)}), {percent(p['accuracy'])} of "
-                   f"the rest are right instead of {percent(before)}.")
+        yield fact("referral", f"If the least sure {percent(1 - p['coverage'])} are left to a "
+                   f"human (confidence below {share(p['threshold'], n)}), "
+                   f"{percent(p['accuracy'])} of the rest are right instead of {percent(before)}.")
 
 
 def by_column(run: Run) -> Iterator[Finding]:
@@ -170,7 +170,8 @@ def label_findings(run: Run) -> Iterator[Finding]:
     area = score.get("auc_macro", (score.get("macro") or {}).get("auc"))
     text = f"{count(n, run.title() + ' image')} with {len(labels)} labels each"
     yield fact("labels", f"{text}: mean AUC {share(area, n)}." if area is not None else f"{text}.")
-    for label in sorted((x for x in labels if x.get("auc") is not None), key=lambda x: x["auc"])[:3]:
+    known = [label for label in labels if label.get("auc") is not None]
+    for label in sorted(known, key=lambda label: label["auc"])[:3]:
         bounds = (label.get("intervals") or {}).get("auc")
         if label["auc"] < 0.8:
             yield bad("labels", f"Label {label['name']}: {count(label['positives'], 'positive')}, "

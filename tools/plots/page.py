@@ -53,11 +53,12 @@ th:first-child, td:first-child { padding-left: 0; text-align: left; white-space:
 th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 9em; }
 td i { font-style: normal; color: var(--quiet); font-size: .92em; }
 .row { display: flex; flex-wrap: wrap; gap: 1em 1.6em; align-items: flex-start; }
-.row > * { flex: 1 1 330px; min-width: 0; } .row > .big { flex: 2 1 520px; } .row > .list { flex-basis: 400px; }
+.row > * { flex: 1 1 330px; min-width: 0; } .row > .big { flex: 2 1 520px; }
+.row > .list { flex-basis: 400px; }
 figure { margin: .4em 0; } figure svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif !important; }
 .matrix { overflow-x: auto; } .dense td:first-child { min-width: 14em; }
-.dense th, .dense td { padding-left: .45em; padding-right: .45em; }
+.dense th + th, .dense td + td { padding-left: .45em; padding-right: .45em; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 12px; }
 .gallery figure { margin: 0; font-size: .8em; line-height: 1.35; }
 .gallery .frame { aspect-ratio: 1; background: var(--soft); border-radius: 6px; overflow: hidden;
@@ -90,7 +91,8 @@ details { margin: 1em 0; } summary { cursor: pointer; font-weight: 600; font-siz
   .row svg { max-height: 118mm; } .row.curves svg { max-height: 68mm; }
   .row.three svg { max-height: 55mm; } .matrix svg { max-height: 108mm; }
   .dense td:first-child { min-width: 9em; }
-  .dense td:first-child, .dense td { white-space: nowrap; } .dense table { font-size: 7pt; line-height: 1.2; }
+  .dense td:first-child, .dense td { white-space: nowrap; }
+  .dense table { font-size: 7pt; line-height: 1.2; }
   .gallery { grid-template-columns: repeat(10, 1fr); gap: 4px; } .gallery figure { font-size: 6pt; }
   .gallery > :nth-child(n+11) { display: none; }
 }
@@ -129,7 +131,7 @@ def svg_of(figure) -> str:
     text = out.getvalue()
     text = text[text.index("<svg"):]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[A-Za-z.0-9]+_\d+"', "", text)  # not unique in a page; nothing refers to it
+    text = re.sub(r' id="[A-Za-z.0-9]+_\d+"', "", text)  # nothing refers to them
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)

@@ -37,7 +37,10 @@ LOSSES, EXAMPLES, TILE = 24, 12, 160
 TOTALS = [  # title, place in metrics.json, interval there, what it is
     ("top-1 accuracy", ("top1",), "top1", "share of images whose largest output is their class"),
     ("top-5 accuracy", ("top5",), "top5", "share whose class is among the five largest"),
-    ("balanced accuracy", ("balanced_accuracy",), "balanced_accuracy", "mean recall of the classes"),
+    ("subset accuracy", ("subset_accuracy",), "subset_accuracy", "share with every label right"),
+    ("Hamming loss", ("hamming_loss",), "hamming_loss", "share of labels that are wrong"),
+    ("balanced accuracy", ("balanced_accuracy",), "balanced_accuracy",
+     "mean recall of the classes"),
     ("macro F1", ("macro", "f1"), "f1_macro", "harmonic mean of precision and recall, mean of the "
      "classes"),
     ("weighted F1", ("weighted", "f1"), "f1_weighted", "the same, weighted by images"),
@@ -53,7 +56,7 @@ TOTALS = [  # title, place in metrics.json, interval there, what it is
     ("calibration error", ("calibration_error",), "calibration_error",
      "expected, 15 bins of equal width"),
 ]  # fmt: skip
-LABEL_AVERAGES = ("auc", "average_precision", "precision", "recall", "f1")
+LABEL_AVERAGES = ("auc", "average_precision", "sensitivity", "specificity", "precision", "f1")
 
 
 def at(values: Optional[Dict], place) -> Optional[float]:
@@ -72,10 +75,13 @@ def totals(folder: Path, parts: List[str]) -> str:
             continue
         rows.append([title, *(with_interval(values[part], at(scores[part], ("intervals", bounds)),
                                             scores[part]["samples"]) for part in parts), meaning])
+    known = {place for _, place, *_ in TOTALS}  # these stand there already
     for average in ("macro", "micro"):
         for name in LABEL_AVERAGES:
+            if known & {(average, name), (f"{name}_{average}",)}:
+                continue
             if any(s.get("task") == "multilabel" and at(s, (average, name)) is not None
-                   for s in scores.values()) and not (average == "macro" and name == "auc"):
+                   for s in scores.values()):
                 rows.append([f"{average} {name.replace('_', ' ')}",
                              *(share(at(s, (average, name)), s["samples"])
                                for s in scores.values()), "of the labels"])  # fmt: skip
@@ -86,7 +92,8 @@ def totals(folder: Path, parts: List[str]) -> str:
         over = level.get("over", "images")
         caption += (f" In brackets: {100 * level['level']:.0f}% intervals, bootstrap of "
                     f"{level['resamples']:,} resamples over {over}.")
-    return page.table(["measure", *heads, "meaning"], rows, caption, text_from=1 + len(parts), kind="measures")
+    return page.table(["measure", *heads, "meaning"], rows, caption,
+                      text_from=1 + len(parts), kind="measures")
 
 
 def class_table(score: Dict) -> str:
@@ -157,7 +164,7 @@ def by_tables(score: Dict) -> str:
 
 def class_section(run: Run) -> str:
     height = classes.height(run)
-    bars = [page.plot(grid_of([panel], width=5, height=height), "bars of the classes")
+    bars = [page.plot(grid_of([panel], width=4.8, height=height), "bars of the classes")
             for panel in classes.panels(run)]
     what = "Labels" if run.score().get("task") == "multilabel" else "Classes"
     return f"<h2>{what}, {run.title()}</h2>" + class_table(run.score()) + page.row(bars)
@@ -225,7 +232,8 @@ def image_section(run: Run, root: Optional[Path]) -> str:
     if not worst:
         return ""
     roots = run.roots(root)
-    html = f"<h2>Images, {run.title()}</h2><h3>Largest losses: look here for wrong labels first</h3>"
+    html = (f"<h2>Images, {run.title()}</h2>"
+            "<h3>Largest losses: look here for wrong labels first</h3>")
     tiles = [tile(row, roots, f"loss {top_losses.loss_of(row):.2f}") for row in worst]
     html += f'<div class="gallery">{"".join(tiles)}</div>'
     typical = examples(run)
@@ -304,8 +312,8 @@ LEVELS = {"bad": "▲ problem", "watch": "◆ watch", "fact": "● fact", "good"
 
 
 def finding_list(run: Run) -> str:
-    lines = "".join(f"<li class={f.level}><b>{LEVELS[f.level]}</b><span>{escape(f.text)}</span></li>"
-                    for f in findings.findings(run))
+    lines = "".join(f"<li class={f.level}><b>{LEVELS[f.level]}</b>"
+                    f"<span>{escape(f.text)}</span></li>" for f in findings.findings(run))
     return f"<h2>Findings</h2><ul class=findings>{lines}</ul>" if lines else ""
 
 

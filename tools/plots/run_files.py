@@ -125,7 +125,7 @@ class Run:
 
     def title(self) -> str:
         return {"val": "validation", "eval": "evaluation",
-                "folds": "all folds"}.get(self.part, self.part)  # fmt: skip
+                "folds": "out-of-fold"}.get(self.part, self.part)  # fmt: skip
 
     def results(self) -> Dict[str, List[float]]:
         """results.csv by column; a column without a single number is left out. Rows of an older

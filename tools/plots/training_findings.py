@@ -83,7 +83,8 @@ def imbalance(run: Run) -> Iterator[Finding]:
               "; classes are drawn equally often" if balanced else
               "; --class-weights or --sampler balanced would make up for it")
     yield watch("imbalance", f"{most} has {counts[most]:,} training images, "
-                f"{times:{'.1f' if times < 10 else ',.0f'}} times as many as {least} with {counts[least]:,}{remedy}.")
+                f"{times:{'.1f' if times < 10 else ',.0f'}} times as many as {least} with "
+                f"{counts[least]:,}{remedy}.")
 
 
 def epochs(run: Run) -> Iterator[Finding]:
@@ -101,8 +102,9 @@ def epochs(run: Run) -> Iterator[Finding]:
     if train and lowest < len(loss) - 1 and loss[-1] > 1.05 * loss[lowest] and \
             train[-1] < train[lowest]:
         yield watch("overfitting", f"After epoch {number[lowest]:.0f} the validation loss rises, "
-                    f"from {loss[lowest]:.2f} to {loss[-1]:.2f}, while the training loss falls from "
-                    f"{train[lowest]:.2f} to {train[-1]:.2f}: the model learns its images by heart.")
+                    f"from {loss[lowest]:.2f} to {loss[-1]:.2f}, while the training loss falls "
+                    f"from {train[lowest]:.2f} to {train[-1]:.2f}: the model learns its images by "
+                    "heart.")
 
 
 def learning_rate(run: Run) -> Iterator[Finding]:

@@ -80,8 +80,7 @@ constexpr const char* kRecipe[] = {"model",         "weights",      "epochs",
                                    "schedule",      "weight_decay", "label_smoothing",
                                    "class_weights", "sampler",      "augment",
                                    "mixup",         "cutmix",       "ema",
-                                   "freeze_epochs", "watch",        "precision",
-                                   "seed"};
+                                   "freeze_epochs", "watch",        "seed"};
 
 // The part by which the model is to be judged.
 std::string judged_part(const Json& metrics) {
@@ -135,6 +134,8 @@ class Card {
     for (const char* name : kRecipe)
       if (const std::string value = text_of(f_.arguments, name); !value.empty())
         line("| {} | {} |", name, cell(value));
+    if (const std::string value = text_of(f_.environment, "precision"); !value.empty())
+      line("| precision | {} |", cell(value));
   }
 
   std::string devices() const {
@@ -149,8 +150,8 @@ class Card {
     line("It tells which of these classes an image shows, among images like those it was trained");
     line("on: {}.", class_list());
     line("It always names one of them, also for an image that shows none, and its probabilities");
-    line("are those of the classes' frequencies in training. It is no medical device, and a");
-    line("decision about a person needs more than its output.");
+    line("suppose that the classes are as frequent as in training. It is no medical device, and");
+    line("a decision about a person needs more than its output.");
   }
 
   std::string class_list() const {

@@ -150,7 +150,8 @@ void RunDirectory::write_split(std::string_view csv) {
 void RunDirectory::begin_session(const Flags& flags) {
   if (!lock_) return;
   std::vector<HyperParameter> parameters;
-  for (const auto& [name, value] : parse_json<Json>(to_json(flags)).items()) {
+  const Json chosen = parse_json<Json>(to_json(flags));
+  for (const auto& [name, value] : chosen.items()) {
     if (value.is_string() && !value.get<std::string>().empty())
       parameters.push_back({name, value.get<std::string>()});
     else if (value.is_boolean())

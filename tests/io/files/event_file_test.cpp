@@ -2,10 +2,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <set>
 
 #include "io/files/bytes.h"
+#include "io/files/protobuf.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -65,6 +68,49 @@ TEST_CASE("events are the bytes that protobuf would write") {
                                              "\x15\x00\x00\x00\xc0",
                                              27));
   CHECK(after_time(events[2]) == std::string("\x10\x05\x3a\x02\x08\x01", 6));  // session log: START
+}
+
+namespace {
+
+// The text of a field of a message, and of fields within it.
+std::string within(std::string_view message, std::initializer_list<int> path) {
+  for (const int number : path) {
+    const std::vector<ProtoField> fields = parse_message(message);
+    const auto at = std::ranges::find(fields, number, &ProtoField::number);
+    REQUIRE(at != fields.end());
+    message = at->text;
+  }
+  return std::string(message);
+}
+
+}  // namespace
+
+TEST_CASE("pictures and hyper-parameters are in the places that TensorBoard reads") {
+  const TemporaryFolder folder;
+  EventFile file(folder.path());
+  const std::byte png[] = {std::byte{1}, std::byte{2}, std::byte{3}};
+  file.write(7, {.tag = "examples/train", .width = 300, .height = 2, .channels = 3, .file = png});
+  const HyperParameter chosen[] = {{"lr", 0.5}, {"model", std::string("b3")}, {"ema", true}};
+  const std::string measures[] = {"val/loss"};
+  file.begin_session("run", chosen, measures);
+  file.end_session(false);
+  const std::vector<std::string> events = records(file.path());
+  REQUIRE(events.size() == 5);
+  CHECK(within(events[1], {5, 1, 1}) == "examples/train");
+  CHECK(within(events[1], {5, 1, 4, 4}) == "\x01\x02\x03");
+  const std::string image = within(events[1], {5, 1, 4});
+  CHECK(parse_message(image)[0].value == 2);
+  CHECK(parse_message(image)[1].value == 300);
+  CHECK(within(events[2], {5, 1, 1}) == "_hparams_/experiment");
+  CHECK(within(events[2], {5, 1, 9, 1, 1}) == "hparams");
+  CHECK(within(events[2], {5, 1, 9, 1, 2, 2, 4, 1}) == "lr");
+  CHECK(within(events[2], {5, 1, 9, 1, 2, 2, 5, 1, 2}) == "val/loss");
+  CHECK(within(events[3], {5, 1, 9, 1, 2, 3, 1, 1}) == "lr");
+  CHECK(within(events[3], {5, 1, 9, 1, 2, 3, 4}) == "run");
+  const std::string value = within(events[3], {5, 1, 9, 1, 2, 3, 1, 2});
+  CHECK(parse_message(value)[0].number == 2);
+  CHECK(std::bit_cast<double>(parse_message(value)[0].value) == 0.5);
+  CHECK(parse_message(within(events[4], {5, 1, 9, 1, 2, 4}))[0].value == 2);  // failed
 }
 
 TEST_CASE("names are TensorBoard's, and each file has its own") {

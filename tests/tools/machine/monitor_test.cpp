@@ -113,18 +113,21 @@ TEST_CASE_FIXTURE(Fixture, "power is the energy spent, where the device counts i
 }
 
 TEST_CASE_FIXTURE(Fixture, "energy is the counter's, or power over time where there is none") {
-  Monitor counted(options({"0000:5C:00.0"}));
-  now += 0.2, counted.sample();
-  now += 0.8;
-  MachineUse use = counted.take();
-  CHECK(use.gpu->joules == doctest::Approx(100));  // two readings of 50 J
-  CHECK(use.seconds == doctest::Approx(1));
-  now += 2;
-  CHECK(counted.take().gpu->joules == doctest::Approx(50));
-
+  {
+    Monitor counted(options({"0000:5C:00.0"}));
+    now += 0.2, counted.sample();
+    now += 0.8;
+    const MachineUse use = counted.take();
+    REQUIRE(use.gpu);
+    CHECK(use.gpu->joules == doctest::Approx(100));  // two readings of 50 J
+    CHECK(use.seconds == doctest::Approx(1));
+    now += 2;
+    CHECK(counted.take().gpu->joules == doctest::Approx(50));
+  }
   Monitor both(options({"0000:1B:00.0", "0000:5C:00.0"}));
   now += 2;
-  use = both.take();
+  const MachineUse use = both.take();
+  REQUIRE(use.gpu);
   CHECK(use.gpu->joules == doctest::Approx(2 * 412.5 + 50));
   CHECK(use.gpu->joules == doctest::Approx(use.gpu->watts * use.seconds));
 }

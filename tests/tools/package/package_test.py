@@ -261,7 +261,8 @@ class Training(Quiet):
         import profile
         matplotlib.use("Agg")
         before = dict(matplotlib.rcParams), list(sys.path)
-        for name in ("curves", "machine", "confusion", "roc", "reliability", "top_losses"):
+        for name in ("curves", "machine", "classes", "confusion", "roc", "reliability",
+                     "top_losses"):
             figure = self.run_.plot(name)
             self.assertIsInstance(figure, matplotlib.figure.Figure)
             figure.savefig(io.BytesIO())
@@ -275,8 +276,7 @@ class Training(Quiet):
             self.run_.plot("roc", "test")
         with self.assertRaisesRegex(FileNotFoundError, "nothing to plot"):
             self.run_.plot("lr_find")
-        self.assertIn("<svg", base64.b64decode(re.search(
-            r"svg\+xml;base64,([^\"]+)", self.run_.report().read_text())[1]).decode())
+        self.assertIn("<svg", self.run_.report().read_text())
 
 
 class Wheel(unittest.TestCase):

@@ -153,13 +153,13 @@ def label_score(names, known, p):
         labels.append({
             "name": name, "positives": int(positive.sum()), "negatives": int((~positive).sum()),
             "missing": int((~has).sum()), "auc": area(p[has, c], positive),
-            "average_precision": ap, "threshold": 0.5, "recall": hit / max(1, positive.sum()),
+            "average_precision": ap, "threshold": 0.5, "sensitivity": hit / max(1, positive.sum()),
             "precision": hit / max(1, said.sum()), "f1": 0.7,
             "intervals": {"recall": wilson(hit, positive.sum()), "auc": None}})
         rows["roc"] += [[name, *row] for row in roc]
         rows["pr"] += [[name, *row] for row in pr]
     means = {key: float(np.mean([label[key] for label in labels]))
-             for key in ("auc", "average_precision", "precision", "recall", "f1")}
+             for key in ("auc", "average_precision", "precision", "sensitivity", "f1")}
     return {"task": "multilabel", "samples": len(known), "loss": 0.31, "labels": labels,
             "auc_macro": means["auc"], "macro": means, "micro": means}, rows
 

@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional
 from .program import BUNDLE
 
 OF_RUN = ("curves", "machine", "lr_find")
-OF_PART = ("confusion", "roc", "reliability", "top_losses")
+OF_PART = ("classes", "confusion", "roc", "precision_recall", "reliability", "reject", "top_losses")
 
 
 def folder() -> Path:
@@ -74,7 +74,7 @@ def draw(run: Path, name: str, part: Optional[str]) -> Any:
 
 
 def report(run: Path) -> Path:
-    """Writes report.html and the plots beside it."""
+    """Writes report.html."""
     plots = modules()
     import matplotlib
     out = run / "report.html"

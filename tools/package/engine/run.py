@@ -183,7 +183,8 @@ class Run:
 
     def plot(self, name: str = "curves", part: Optional[str] = None) -> "Figure":
         """A matplotlib figure, which a notebook shows: "curves", "machine", "lr_find", and of a
-        part "confusion", "roc", "reliability" and "top_losses". Needs the extra "plots"."""
+        part "classes", "confusion", "roc", "precision_recall", "reliability", "reject" and
+        "top_losses". Needs the extra "plots"."""
         from .pictures import draw
         return draw(self.folder, name, part)
 

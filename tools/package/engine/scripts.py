@@ -12,6 +12,8 @@ from .program import program
 def engine() -> None:
     """The program itself takes this process over."""
     path = str(program())
+    # Whose modules the report needs: those of the environment that this script belongs to.
+    os.environ.setdefault("ENGINE_PYTHON", sys.executable)
     os.execv(path, [path, *sys.argv[1:]])
 
 
@@ -34,7 +36,8 @@ def report() -> None:
 def plot() -> None:
     """engine-plot NAME ARGUMENTS runs one of the plots."""
     names = sorted(path.stem for path in folder().glob("*.py")
-                   if path.stem not in ("report", "run_files", "study_files"))
+                   if path.stem not in ("report", "findings", "logged", "page", "run_files",
+                                        "study_files", "training_findings", "wording"))
     if len(sys.argv) < 2 or sys.argv[1] not in names:
         about = f"usage: engine-plot NAME RUN [--out FILE]\n  NAME: {', '.join(names)}"
         if sys.argv[1:] in (["-h"], ["--help"]):

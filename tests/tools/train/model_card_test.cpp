@@ -1,0 +1,119 @@
+#include "tools/train/model_card.h"
+
+#include <doctest/doctest.h>
+
+#include "tests/support.h"
+
+using namespace engine;
+using namespace engine::test;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+TrainingData small_data() {
+  TrainingData data;
+  data.train.classes = {"a|b", "rare", "gone"};
+  data.train.samples = {{"1.png", 0, "P1"}, {"2.png", 0, "P1"}, {"3.png", 1, "P2"}};
+  data.validation = data.train;
+  data.validation.samples = {{"4.png", 0, ""}};
+  return data;
+}
+
+CardFacts some_facts() {
+  const Json classes = {{{"name", "a|b"},
+                         {"support", 900},
+                         {"predicted", 940},
+                         {"recall", 0.987},
+                         {"precision", 0.9},
+                         {"specificity", 0.5},
+                         {"auc", 0.97},
+                         {"intervals", {{"recall", {0.97, 0.99}}}}},
+                        {{"name", "rare"},
+                         {"support", 44},
+                         {"predicted", 4},
+                         {"recall", 0.41},
+                         {"precision", 0.5},
+                         {"specificity", 0.99},
+                         {"auc", 0.8},
+                         {"intervals", {{"recall", {0.27, 0.56}}}}},
+                        {{"name", "gone"},
+                         {"support", 0},
+                         {"predicted", 0},
+                         {"recall", 0.0},
+                         {"precision", 0.0},
+                         {"specificity", 1.0},
+                         {"auc", nullptr}}};
+  CardFacts facts;
+  facts.name = "run_1";
+  facts.parts = describe_parts(small_data());
+  facts.arguments = {{"model", "resnet18"}, {"data", "/images"}, {"lr", 0.001}, {"weights", ""}};
+  facts.environment = {{"engine", "0.1.0"},
+                       {"git", "abc123"},
+                       {"devices", {"GPU A", "GPU A"}},
+                       {"started", "2025-03-01T12:00:00.000Z"}};
+  facts.metrics["val"] = {{"samples", 944},
+                          {"top1", 0.9612},
+                          {"calibration_error", 0.11},
+                          {"macro", {{"f1", 0.7}}},
+                          {"intervals", {{"level", 0.95}, {"top1", {0.95, 0.97}}}},
+                          {"classes", classes}};
+  facts.preprocess = "crop 224";
+  facts.command = "cd /x\nengine train";
+  facts.weights_digest = std::string(64, 'a');
+  facts.names_digest = std::string(64, 'b');
+  return facts;
+}
+
+}  // namespace
+
+TEST_CASE("the parts of a data set: images, groups and classes") {
+  const Json parts = describe_parts(small_data());
+  REQUIRE(parts.size() == 2);
+  CHECK(parts[0]["images"] == 3);
+  CHECK(parts[0]["groups"] == 2);
+  CHECK(parts[0]["classes"] == Json{{"a|b", 2}, {"rare", 1}, {"gone", 0}});
+  CHECK(parts[1]["groups"] == 0);
+}
+
+TEST_CASE("a model card has the sections of Mitchell et al., and what the facts say") {
+  const std::string card = model_card(some_facts());
+  size_t at = 0;
+  for (const char* section :
+       {"# Model card: run\\_1", "## Model details", "## Intended use", "## Factors", "## Metrics",
+        "## Evaluation data", "## Training data", "## Quantitative analyses",
+        "## Ethical considerations", "## Caveats and recommendations"}) {
+    CHECK_MESSAGE(card.find(section, at) != std::string::npos, section);
+    at = card.find(section, at);
+  }
+  CHECK(mentions(card, "SHA-256 `" + std::string(64, 'a')));
+  CHECK(mentions(card, "commit abc123"));
+  CHECK(mentions(card, "2025-03-01 on 2 x GPU A"));
+  CHECK(mentions(card, "| a\\|b | 2 | 1 |"));
+  CHECK(mentions(card, "| top-1 accuracy | 0.96 [0.95–0.97] |"));
+  CHECK(mentions(card, "| lr | 0.001 |"));
+  CHECK_FALSE(mentions(card, "| weights |"));
+  CHECK(mentions(card, "| gone | 0 | – | – | – | – |"));
+}
+
+TEST_CASE("a model card names its limits, and only those that there are") {
+  CardFacts facts = some_facts();
+  std::string card = model_card(facts);
+  CHECK(mentions(card, "- It was not tested on images that had no part in choosing the weights."));
+  CHECK(mentions(card, "- gone: no validation image, so nothing is known of it."));
+  CHECK(mentions(card, "- rare: 44 images, recall 0.41 [0.27–0.56]: more are missed than found."));
+  CHECK(mentions(card, "- The probabilities are off by 0.11 on average"));
+  CHECK_FALSE(mentions(card, "Several parts share"));
+  CHECK_FALSE(mentions(card, "No groups are known"));
+
+  facts.metrics["test"] = facts.metrics["val"];
+  facts.metrics["test"]["calibration_error"] = 0.01;
+  facts.shared_images = true;
+  for (Json& part : facts.parts) part["groups"] = 0;
+  card = model_card(facts);
+  CHECK(mentions(card, "944 test images. They had no part in training"));
+  CHECK_FALSE(mentions(card, "choosing the weights"));
+  CHECK_FALSE(mentions(card, "The probabilities are off"));
+  CHECK(mentions(card, "Several parts share"));
+  CHECK(mentions(card, "No groups are known"));
+  CHECK(mentions(model_card({}), "Nothing was evaluated."));
+}
