@@ -216,6 +216,8 @@ void draw_pairs(const fs::path& file, std::span<const NearPair> pairs, const Dat
 std::string doubts_table(std::span<const LabelDoubt> doubts, const Dataset& data) {
   constexpr size_t kMost = 10;
   const auto issues = std::ranges::count_if(doubts, &LabelDoubt::issue);
+  const auto agreed = std::ranges::count_if(
+      doubts, [](const LabelDoubt& doubt) { return doubt.p_label > doubt.p_suggested; });
   std::string text =
       fmt::format("{} images are judged, {} labels are probably wrong; the most doubtful are\n",
                   doubts.size(), issues);
