@@ -187,7 +187,7 @@ TrainingData draw_parts(const ImageSetOptions& o, const DrawnFrom& from) {
 
 void require_fold(const ImageSetOptions& o) {
   require(!o.folds || o.fold, Failure::usage, "--folds {}: which one validates? --fold 1 to {}",
-          *o.folds, *o.folds);
+          o.folds.value_or(0), o.folds.value_or(0));
 }
 
 // Takes the images of the part test, if there are any, out of all.
@@ -212,8 +212,8 @@ int folds_of_file(const ImageSetOptions& o, const Dataset& all) {
   const int count = folds.empty() ? 0 : *folds.rbegin();
   require(count > 1 && std::cmp_equal(folds.size(), count), Failure::data,
           "--fold: the folds of {} are {}, not 1 to {}", file, fmt::join(folds, ", "), count);
-  require(o.folds.value_or(count) == count, Failure::usage, "--folds {}: {} has {} folds", *o.folds,
-          file, count);
+  require(o.folds.value_or(count) == count, Failure::usage, "--folds {}: {} has {} folds",
+          o.folds.value_or(0), file, count);
   return count;
 }
 
@@ -258,7 +258,7 @@ FoldedData read_folds(const ImageSetOptions& o, const std::vector<std::string>& 
     for (size_t i = 0; i < folds.size(); ++i) data.all.samples[i].fold = folds[i];
   }
   require(o.fold.value_or(1) <= data.folds, Failure::usage, "--fold {}: there are folds 1 to {}",
-          *o.fold, data.folds);
+          o.fold.value_or(0), data.folds);
   return data;
 }
 
@@ -426,9 +426,10 @@ void check_image_sets(const ImageSetOptions& o) {
   require(!given(o.split) || !o.folded(), Failure::usage,
           "--split and --folds both divide the images; give one");
   require(!o.fold || o.folds || given(o.split_file), Failure::usage,
-          "--fold {} of how many? --folds K, or --split-file of a run with folds", *o.fold);
+          "--fold {} of how many? --folds K, or --split-file of a run with folds",
+          o.fold.value_or(0));
   require(!o.fold || !o.folds || *o.fold <= *o.folds, Failure::usage,
-          "--fold {}: there are folds 1 to {}", *o.fold, *o.folds);
+          "--fold {}: there are folds 1 to {}", o.fold.value_or(0), o.folds.value_or(0));
   require(!o.folded() || (!o.label_columns && !o.label_separator), Failure::usage,
           "--folds is for images of one class each");
   const std::pair<const char*, bool> of_labels[] = {

@@ -216,9 +216,12 @@ void draw_pairs(const fs::path& file, std::span<const NearPair> pairs, const Dat
 std::string doubts_table(std::span<const LabelDoubt> doubts, const Dataset& data) {
   constexpr size_t kMost = 10;
   const auto issues = std::ranges::count_if(doubts, &LabelDoubt::issue);
-  std::string text =
-      fmt::format("{} images are judged, {} labels are probably wrong; the most doubtful are\n",
-                  doubts.size(), issues);
+  const auto agreed = std::ranges::count_if(
+      doubts, [](const LabelDoubt& doubt) { return doubt.p_label > doubt.p_suggested; });
+  std::string text = fmt::format(
+      "{} images are judged, by models that agree with {:.0f}% of the labels; {} labels are in "
+      "doubt, first of all\n",
+      doubts.size(), 100. * double(agreed) / double(doubts.size()), issues);
   for (const LabelDoubt& doubt : doubts.first(std::min(kMost, doubts.size()))) {
     const Sample& sample = data.samples[static_cast<size_t>(doubt.sample)];
     text += fmt::format("  {:+.3f}  {} {:.3f}, looks like {} {:.3f}: {}\n", doubt.score,

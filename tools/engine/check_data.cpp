@@ -92,7 +92,8 @@ Sets folds_in(FoldedData data) {
   return sets;
 }
 
-// What a training would read, or the trainings of all folds. Where it could not, what is there all the same, with the reason.
+// What a training would read, or the trainings of all folds. Where it could not, what is there all
+// the same, with the reason.
 Sets read_sets(const CheckOptions& o) {
   require(o.data.empty() != o.labels.empty(), Failure::usage, "give either DIR or --labels FILE");
   check_image_sets(o);

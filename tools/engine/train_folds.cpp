@@ -74,7 +74,7 @@ int train_folds(const Command& command, const TrainOptions& o) {
     try {
       const int code = run_fold(command, flags, fold, out / fmt::format("fold_{}", fold));
       if (code != 0) return interrupted(), code;
-    } catch (const Error&) {
+    } catch (...) {
       interrupted();
       throw;
     }

@@ -253,8 +253,9 @@ PooledRuns pool_runs(std::vector<FoldRun> runs, bool force) {
             fmt::join(run.data.classes, " "), first.folder.string(),
             fmt::join(first.data.classes, " "));
     check_same_split(first, run);
-    require(i == 0 || run.fold != runs[i - 1].fold, Failure::data, "{} and {} are both fold {}",
-            runs[i - 1].folder.string(), run.folder.string(), run.fold);
+    if (i > 0)
+      require(run.fold != runs[i - 1].fold, Failure::data, "{} and {} are both fold {}",
+              runs[i - 1].folder.string(), run.folder.string(), run.fold);
     const std::string model = text_flag(run.flags, "model"),
                       theirs = text_flag(first.flags, "model");
     require(force || model == theirs, Failure::data,

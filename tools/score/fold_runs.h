@@ -28,7 +28,8 @@ struct FoldRun {
 };
 
 // Reads predictions.csv with its columns p:CLASS, classes.txt, split.csv where there is one, and
-// the flags. Error(data) names what the folder lacks: a run that is not finished has no predictions.
+// the flags. Error(data) names what the folder lacks: a run that is not finished has no
+// predictions.
 FoldRun read_fold_run(const std::filesystem::path& run);
 
 // The folders with runs in them that a command line means: `fold_1`, `fold_2` and so on of a folder
@@ -44,8 +45,9 @@ struct PooledRuns {
   std::vector<std::string> remarks;  // what differs between them and what is missing
 };
 
-// Throws Error(data) unless these are the runs of one cross-validation: the same classes, images and
-// folds, each fold once. Other models and lacking folds are errors too, unless `force` is given.
+// Throws Error(data) unless these are the runs of one cross-validation: the same classes, images
+// and folds, each fold once. Other models and lacking folds are errors too, unless `force` is
+// given.
 PooledRuns pool_runs(std::vector<FoldRun> runs, bool force);
 
 }  // namespace engine

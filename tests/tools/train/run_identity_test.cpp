@@ -92,6 +92,17 @@ TEST_CASE("a run goes on with its own classes and images; its order counts withi
   now.image_files = "other files";
   CHECK(mentions(message_of([&] { check_same_run(before, now, false); }), "the images are not"));
   now = before;
+  now.recipe["fold"] = "3";  // of a checkpoint that knows no folds nothing is said
+  now.image_names = before.image_names, now.image_files = before.image_files;
+  check_same_run(before, now, false);
+  RunIdentity folded = now;
+  folded.recipe["fold"] = "2";
+  CHECK(mentions(message_of([&] { check_same_run(folded, now, false); }, Failure::usage),
+                 "--fold 3: the run to resume has 2"));
+  folded.recipe["fold"] = "null";
+  CHECK(mentions(message_of([&] { check_same_run(folded, now, false); }, Failure::usage),
+                 "--fold 3: the run to resume has none"));
+  now = before;
   now.classes = {"0"};
   CHECK(mentions(message_of([&] { check_same_run(before, now, false); }),
                  "1 against 3, and number 1 is none, not \"1\""));
