@@ -11,6 +11,7 @@
 #include "io/data/idx.h"
 #include "io/data/pack.h"
 #include "io/data/pack_format.h"
+#include "io/data/presence.h"
 #include "io/files/csv.h"
 #include "io/images/decode.h"
 #include "io/images/exif.h"
@@ -132,6 +133,7 @@ void run_metadata(Bytes bytes) {
   expecting_errors([&] { preprocess_from_json(metadata["preprocess"]); });
   expecting_errors([&] { temperature_of(metadata, "file"); });
   expecting_errors([&] { thresholds_of(metadata, "file"); });
+  expecting_errors([&] { task_of({{kTask, metadata["thresholds"]}}, "file"); });
   expecting_errors([&] { run_identity_from(metadata, "file"); });
 }
 
@@ -145,6 +147,9 @@ void run_idx(Bytes bytes) {
 
 void run_csv(Bytes bytes) {
   expecting_errors([&] { parse_csv(as_text(bytes), "file"); });
+  const auto where = [] { return std::string("file"); };
+  expecting_errors([&] { parse_label_list(as_text(bytes), "|", where); });
+  expecting_errors([&] { parse_presence(as_text(bytes), where); });
 }
 
 // The header's and the index's checksums are made to be right, so that what they guard is reached.

@@ -29,8 +29,9 @@ struct Case {
 };
 
 std::vector<Case> cases() {
+  const json file = golden("label_metrics.json");
   std::vector<Case> all;
-  for (const json& c : golden("label_metrics.json")["cases"]) all.emplace_back(c);
+  for (const json& c : file["cases"]) all.emplace_back(c);
   REQUIRE(all.size() == 4);
   return all;
 }

@@ -113,7 +113,8 @@ void check_equal_input(const AugmentConfig& config, int channels, int threads) {
       REQUIRE(batch);
       CHECK(batch->images == nullptr);
       CHECK(batch->first == expected->first);
-      CHECK(std::equal(batch->labels, batch->labels + batch->count, expected->labels));
+      CHECK(std::equal(batch->labels.classes, batch->labels.classes + batch->count,
+                       expected->labels.classes));
       CHECK(std::equal(batch->indices.begin(), batch->indices.end(), expected->indices.begin()));
       CHECK(input_of(*batch, pictures, channels) == input_of(*expected, pictures, channels));
       ++batches;

@@ -51,7 +51,7 @@ struct Copy {
 
 Copy copy(const Batch& b) {
   return {.images{b.images, b.images + b.count * kWidth * kHeight * 3},
-          .labels{b.labels, b.labels + b.count},
+          .labels{b.labels.classes, b.labels.classes + b.count},
           .indices{b.indices.begin(), b.indices.end()},
           .substituted{b.substituted.begin(), b.substituted.end()},
           .step = b.step,
@@ -212,7 +212,7 @@ TEST_CASE("records: the same for any number of threads, wherever an epoch is ent
       auto& batch = batches.emplace_back();
       for (int i = 0; i < b->count; ++i)
         batch.push_back(
-            {b->records[i].offset, b->records[i].left, b->records[i].top, b->labels[i]});
+            {b->records[i].offset, b->records[i].left, b->records[i].top, b->labels.classes[i]});
     }
     return batches;
   };
@@ -453,7 +453,7 @@ TEST_CASE("slots come from the caller's allocator, once, and go back to it") {
       while (const Batch* batch = loader.next()) {
         const auto slot = live.find(const_cast<uint8_t*>(batch->images));
         REQUIRE(slot != live.end());
-        const auto end = reinterpret_cast<const uint8_t*>(batch->labels + 4);
+        const auto end = reinterpret_cast<const uint8_t*>(batch->labels.classes + 4);
         CHECK(static_cast<size_t>(end - batch->images) <= slot->second);
       }
     }

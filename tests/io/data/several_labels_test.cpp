@@ -128,7 +128,7 @@ TEST_CASE("a split of several labels is written and read again, missing labels a
   const Folder f;
   Labels labels =
       f.read("path,who,\"a,1\",b,split\na.jpg,p,1,,train\nb.jpg,q,0,1,train\nc.jpg,p,1,0,val\n",
-             {.group_column = "who", .label_columns = {"a,1", "b"}});
+             {.label_columns = {"a,1", "b"}, .group_column = "who"});
   const TrainingData data = training_data(labels, f.file);
   const std::string csv = split_csv(data, f.root);
   CHECK(csv ==

@@ -7,6 +7,7 @@
 
 #include "engine/error.h"
 #include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 #include "tests/support.h"
 #include "tools/score/metadata.h"
 #include "tools/score/published.h"
@@ -19,10 +20,10 @@ namespace {
 using Names = std::vector<std::string>;
 
 struct Network {
-  explicit Network(int classes)
+  explicit Network(int classes, Task task = Task::classes)
       : backend(make_reference_backend({})),
         session(mnist_cnn({.classes = classes, .height = 28, .width = 28}), *backend,
-                {.programs = {{1, Mode::evaluate}}}) {
+                {.programs = {{1, Mode::evaluate}}, .loss = {.task = task}}) {
     session.initialise(7);
   }
   std::vector<float> bias() const {
@@ -131,6 +132,41 @@ TEST_CASE("a published file brings its own preprocessing, any other the model's"
   CHECK(resize_of("resnet101-cd907fc2.pth") == 232);
   file.metadata["preprocess"] = to_json(Preprocess{.resize_height = 300});
   CHECK(resize_of("resnet152-f82ba261.pth") == 300);
+}
+
+TEST_CASE("a head of another task starts anew, one of labels follows their names") {
+  ModelFile file = file_of({"ring", "star"});
+  Network labels(2, Task::labels);
+  CHECK(mentions(started(labels, file, {"ring", "star"}), "its outputs are classes, not labels"));
+  CHECK(labels.bias() != std::vector<float>{1, 2});
+  file.task = Task::labels;
+  CHECK(started(labels, file, {"ring", "star"}).empty());
+  CHECK(labels.bias() == std::vector<float>{1, 2});
+  CHECK(mentions(started(labels, file, {"star", "ring"}), "have another order"));
+  CHECK(labels.bias() == std::vector<float>{2, 1});
+  Network classes(2);
+  CHECK(mentions(started(classes, file, {"ring", "star"}), "its outputs are labels, not classes"));
+}
+
+TEST_CASE("weight files of several labels say so, and metadata can be added") {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder.path() / "w.safetensors";
+  const Network source(2, Task::labels);
+  const Graph graph = mnist_cnn({.classes = 2, .height = 28, .width = 28});
+  const Preprocess usual = default_preprocess("mnist_cnn");
+  write_sealed(path, model_file(graph, source.session.state(), {"a", "b"}, usual));
+  CHECK(read_model_file(path, "").task == Task::classes);
+  write_sealed(path, model_file(graph, source.session.state(), {"a", "b"}, usual, Task::labels));
+  CHECK(read_model_file(path, "").task == Task::labels);
+  add_metadata(path,
+               {{kThresholds, to_json(Thresholds{.rule = "youden", .classes = {{"a", 0.25}}})}});
+  const ModelFile read = read_model_file(path, "");
+  CHECK(read.task == Task::labels);
+  REQUIRE(read.thresholds);
+  CHECK(read.thresholds->classes[0].threshold == 0.25);
+  CHECK(read.file.tensors.at("fc2.bias").bytes == source.session.state().at("fc2.bias").bytes);
+  CHECK_THROWS_WITH_AS(task_of({{"task", "regression"}}, "f"), doctest::Contains("is no task"),
+                       Error);
 }
 
 TEST_CASE("a model computes with the epsilon of its weights and writes it") {

@@ -50,7 +50,7 @@ std::vector<Step> batches(const TrainingData& data, const AugmentConfig& augment
   const auto read = [&](uint32_t epoch) {
     while (const Batch* b = loader.next()) {
       Step step{.images{b->images, b->images + size_t(b->count) * kSide * kSide * 3},
-                .labels{b->labels, b->labels + b->count}};
+                .labels{b->labels.classes, b->labels.classes + b->count}};
       const RandomKey key{.seed = 3, .epoch = epoch, .position = uint32_t(b->first)};
       for (const Mix& mix : sample_mixes(augment.mixing, key, b->count, kSide, kSide))
         step.mixes.push_back(numbers(mix));
