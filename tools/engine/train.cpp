@@ -108,6 +108,7 @@ TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks
   stop_if_requested("reading the data set");
   if (const std::string said = keep_upright(c.augment, o, o.model, data.train); !said.empty())
     say(said);
+  check_watch(c.early_stop.watched(), data.validation);
   c.loss.class_weights = class_weights(o.weighting, data.train);
   c.batch = o.batch_size == "auto" ? least_of(ranks, automatic_batch(c, data, ranks))
                                    : parse_batch_size(o.batch_size);
@@ -290,6 +291,8 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
                      .identity = std::move(identity),
                      .run = open_run(lock ? std::move(lock) : lock_folder(o, ranks), ranks),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
+  shared.by_validation = read_columns(o, o.by, shared.data.validation);
+  if (shared.data.test) shared.by_test = read_columns(o, o.by, *shared.data.test);
   if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
   try {

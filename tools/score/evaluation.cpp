@@ -170,9 +170,4 @@ CountedSamples counted_samples(const EvaluationResult& result, const Dataset& da
   return counted;
 }
 
-Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
-  const CountedSamples counted = counted_samples(result, data);
-  return evaluate_logits(counted.logits, counted.labels, static_cast<int>(data.classes.size()));
-}
-
 }  // namespace engine

@@ -102,7 +102,4 @@ struct CountedSamples {
 };
 CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data);
 
-// The metrics of the samples that count.
-Metrics metrics_of(const EvaluationResult& result, const Dataset& data);
-
 }  // namespace engine

@@ -12,6 +12,7 @@
 
 #include "io/data/loader.h"
 #include "tools/cli/progress.h"
+#include "tools/score/decisions.h"
 #include "tools/train/divergence.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/train_shared.h"
@@ -49,8 +50,11 @@ class Reporter {
   // Notes that the run goes on from here; what was logged beyond goes.
   void log_resume(const TrainPosition& at);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
-  // Scores shared.evaluation, which holds the logits of `data`, and writes the files of
-  // write_score().
+  // Chooses temperature and thresholds by shared.evaluation, which holds the logits of the
+  // validation images, and stores them with the best weights.
+  void decide();
+  // Scores shared.evaluation, which holds the logits of `data`, with what decide() chose, and
+  // writes the files of write_score().
   void score(std::string_view part, std::string_view prefix, const Dataset& data);
   void write_lr_find(const LrFind& found);
 
@@ -60,6 +64,7 @@ class Reporter {
   EpochResult ended_;  // rate, waiting and use of the machine of the epoch that ended last
   std::set<std::string> named_bad_images_;
   std::string named_damage_;
+  Decisions decisions_;
 };
 
 }  // namespace engine
