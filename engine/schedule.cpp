@@ -73,10 +73,12 @@ double Schedule::after_warmup(int64_t units) const {
   return c.learning_rate;
 }
 
-bool Schedule::epoch_done(double loss) {
+bool Schedule::epoch_done(double watched) {
   if (config_.kind != Kind::plateau) return false;
-  if (loss < state_.best * (1 - config_.threshold)) {
-    state_.best = loss;
+  const bool better = config_.rising ? watched > state_.best * (1 + config_.threshold)
+                                     : watched < state_.best * (1 - config_.threshold);
+  if (better || (std::isinf(state_.best) && std::isfinite(watched))) {
+    state_.best = watched;
     state_.bad_epochs = 0;
     return false;
   }

@@ -15,7 +15,7 @@ struct ScheduleConfig {
     step,         // StepLR: × gamma every `every` units
     exponential,  // ExponentialLR: × gamma every unit
     one_cycle,    // OneCycleLR over the run, cosine annealing, the momentum left as it is
-    plateau,      // ReduceLROnPlateau, mode min, relative threshold, no cooldown
+    plateau,      // ReduceLROnPlateau, mode min or max, relative threshold, no cooldown
   } kind = Kind::plateau;
   // What cosine, step and exponential count, and a warm-up given in epochs; one_cycle always counts
   // steps.
@@ -32,13 +32,14 @@ struct ScheduleConfig {
   int every = 30;                                        // step
   double rise = 0.3, divisor = 25, final_divisor = 1e4;  // one_cycle: pct_start, div_factor, …
   double factor = 0.1, threshold = 1e-4, least_change = 1e-8;  // plateau
-  int patience = 2;  // plateau: epochs without improvement that are tolerated
+  int patience = 2;     // plateau: epochs without improvement that are tolerated
+  bool rising = false;  // plateau: what is watched is the better the more it is (mode max)
 };
 
 // The state that a checkpoint keeps; the rest follows from the step.
 struct ScheduleState {
   double factor = 1;  // plateau: the product of all reductions so far
-  double best = std::numeric_limits<double>::infinity();
+  double best = std::numeric_limits<double>::infinity();  // infinite until there is one
   int bad_epochs = 0;
 };
 
@@ -50,8 +51,9 @@ class Schedule {
 
   // The rate of a step, `attempted` steps after the run began.
   double rate(int64_t attempted) const;
-  // Called after each epoch; true if plateau reduced the rate.
-  bool epoch_done(double validation_loss);
+  // Called after each epoch with what plateau watches, which is no improvement where it is NaN;
+  // true if the rate was reduced.
+  bool epoch_done(double watched);
   const ScheduleState& state() const { return state_; }
 
  private:

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/measures/agreement.h"
+#include "engine/measures/precision_recall.h"
 #include "engine/measures/roc.h"
 
 namespace engine {
@@ -54,28 +56,26 @@ Averages average(std::span<const ClassMetrics> classes, Weight weight) {
           ratio(sum.specificity, total)};
 }
 
-void calibrate(Metrics& m, std::span<const double> probabilities,
-               std::span<const int32_t> predictions, std::span<const int32_t> labels, int classes) {
-  for (size_t i = 0; i < labels.size(); ++i) {
-    const double confidence = probabilities[i * classes + predictions[i]];
-    const int bin = std::clamp(static_cast<int>(std::ceil(confidence * kCalibrationBins)) - 1, 0,
-                               kCalibrationBins - 1);
-    ++m.calibration[bin].samples;
-    m.calibration[bin].confidence += confidence;
-    m.calibration[bin].accuracy += predictions[i] == labels[i];
+// Means over the classes that have a value.
+class Mean {
+ public:
+  void add(const std::optional<double>& value) {
+    if (value) sum_ += *value, ++counted_;
   }
-  for (CalibrationBin& bin : m.calibration) {
-    m.calibration_error += std::abs(bin.accuracy - bin.confidence) / static_cast<double>(m.samples);
-    bin.confidence = ratio(bin.confidence, static_cast<double>(bin.samples));
-    bin.accuracy = ratio(bin.accuracy, static_cast<double>(bin.samples));
+  std::optional<double> get() const {
+    return counted_ > 0 ? std::optional(sum_ / counted_) : std::nullopt;
   }
-}
 
-void areas(Metrics& m, std::span<const double> probabilities, std::span<const int32_t> labels,
-           int classes) {
+ private:
+  double sum_ = 0;
+  int counted_ = 0;
+};
+
+// What follows from the order of the samples by the probability of a class.
+void rank_classes(Metrics& m, std::span<const double> probabilities,
+                  std::span<const int32_t> labels, int classes) {
   const size_t samples = labels.size();
-  double area = 0;
-  int counted = 0;
+  Mean area, precision;
   std::vector<double> scores(samples);
   std::vector<uint8_t> positive(samples);
   for (int c = 0; c < classes; ++c) {
@@ -83,10 +83,17 @@ void areas(Metrics& m, std::span<const double> probabilities, std::span<const in
       scores[i] = probabilities[i * classes + c];
       positive[i] = labels[i] == c;
     }
-    m.classes[c].auc = area_under_curve(scores, positive);
-    if (m.classes[c].auc) area += *m.classes[c].auc, ++counted;
+    const std::vector<RankedStep> steps = rank_scores(scores, positive);
+    ClassMetrics& k = m.classes[c];
+    area.add(k.auc = area_under_curve(steps));
+    precision.add(k.average_precision = average_precision(steps));
+    for (size_t i = 0; i < kOperatingShares.size(); ++i) {
+      k.sensitivity_at[i] = sensitivity_at_specificity(steps, kOperatingShares[i]);
+      k.specificity_at[i] = specificity_at_sensitivity(steps, kOperatingShares[i]);
+    }
   }
-  if (counted > 0) m.auc_macro = area / counted;
+  m.auc_macro = area.get();
+  m.average_precision_macro = precision.get();
   positive.assign(samples * classes, 0);
   for (size_t i = 0; i < samples; ++i) positive[i * classes + labels[i]] = 1;
   m.auc_micro = area_under_curve(probabilities, positive);
@@ -125,6 +132,16 @@ std::vector<int32_t> predicted_classes(std::span<const float> logits, int classe
   return predictions;
 }
 
+Answers answers_of(std::span<const double> probabilities, std::span<const int32_t> predictions,
+                   std::span<const int32_t> labels, int classes) {
+  Answers answers;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    answers.confidences.push_back(probabilities[i * classes + predictions[i]]);
+    answers.right.push_back(predictions[i] == labels[i]);
+  }
+  return answers;
+}
+
 Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> labels,
                         int classes) {
   require_finite(logits, classes);
@@ -139,7 +156,9 @@ Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> 
   for (size_t i = 0; i < samples; ++i) {
     const auto z = logits.subspan(i * classes, classes);
     const int label = labels[i];
-    m.loss += cross_entropy(z, label, std::span(probabilities).subspan(i * classes, classes));
+    const auto p = std::span(probabilities).subspan(i * classes, classes);
+    m.loss += cross_entropy(z, label, p);
+    m.brier += brier_score(p, label);
     int rank = 0;
     for (int c = 0; c < classes; ++c) rank += z[c] > z[label] || (z[c] == z[label] && c < label);
     correct1 += rank < 1;
@@ -148,15 +167,43 @@ Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> 
   }
   const auto count = static_cast<double>(samples);
   m.loss /= count;
+  m.brier /= count;
   m.top1 = static_cast<double>(correct1) / count;
   m.top5 = static_cast<double>(correct5) / count;
   m.classes = class_metrics(m.confusion, classes, m.samples);
   m.macro = average(m.classes, [](const auto& c) { return c.support + c.predicted > 0; });
   m.weighted = average(m.classes, [](const auto& c) { return static_cast<double>(c.support); });
   m.balanced_accuracy = average(m.classes, [](const auto& c) { return c.support > 0; }).recall;
-  calibrate(m, probabilities, predictions, labels, classes);
-  areas(m, probabilities, labels, classes);
+  const Answers answers = answers_of(probabilities, predictions, labels, classes);
+  const Calibration calibration = calibrate(answers.confidences, answers.right);
+  m.calibration = calibration.bins;
+  m.calibration_error = calibration.error;
+  const Kappas agreement = kappas(m.confusion, classes);
+  m.cohen_kappa = agreement.plain;
+  m.kappa_linear = agreement.linear;
+  m.kappa_quadratic = agreement.quadratic;
+  rank_classes(m, probabilities, labels, classes);
   return m;
+}
+
+std::optional<double> value_of(const Metrics& m, Total total) {
+  switch (total) {
+    case Total::loss: return m.loss;
+    case Total::top1: return m.top1;
+    case Total::top5: return m.top5;
+    case Total::balanced_accuracy: return m.balanced_accuracy;
+    case Total::f1_macro: return m.macro.f1;
+    case Total::f1_weighted: return m.weighted.f1;
+    case Total::auc_macro: return m.auc_macro;
+    case Total::auc_micro: return m.auc_micro;
+    case Total::average_precision_macro: return m.average_precision_macro;
+    case Total::cohen_kappa: return m.cohen_kappa;
+    case Total::kappa_linear: return m.kappa_linear;
+    case Total::kappa_quadratic: return m.kappa_quadratic;
+    case Total::brier: return m.brier;
+    case Total::calibration_error: return m.calibration_error;
+  }
+  return std::nullopt;
 }
 
 }  // namespace engine

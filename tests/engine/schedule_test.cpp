@@ -36,6 +36,7 @@ ScheduleConfig config_of(const json& trace) {
   c.final_divisor = trace.value("final_divisor", c.final_divisor);
   c.factor = trace.value("factor", c.factor);
   c.patience = trace.value("patience", c.patience);
+  c.rising = trace.value("rising", false);
   return c;
 }
 
@@ -60,7 +61,7 @@ TEST_CASE("every schedule follows torch.optim.lr_scheduler") {
                                                 << worst);
     ++traces;
   }
-  CHECK(traces == 21);
+  CHECK(traces == 22);
 }
 
 TEST_CASE("a rate depends on the step alone, plateau's on its state besides") {

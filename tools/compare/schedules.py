@@ -39,7 +39,10 @@ def scheduler_of(recipe: Dict, optimizer: torch.optim.Optimizer):
         )  # fmt: skip
     else:
         return lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=recipe["factor"], patience=recipe["patience"]
+            optimizer,
+            mode="max" if recipe.get("rising") else "min",
+            factor=recipe["factor"],
+            patience=recipe["patience"],
         )
     if not warmup:
         return main
@@ -84,6 +87,7 @@ def recipes() -> List[Dict]:
             {"kind": "plateau", "unit": "epoch", "rate": 0.1, "factor": 0.1,
              "patience": patience, "losses": LOSSES}
         )  # fmt: skip
+    chosen.append({**chosen[-1], "patience": 1, "rising": True})
     return chosen
 
 

@@ -27,6 +27,7 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions, WeightsKeyOp
   std::optional<Part> part;
   int batch = 64;
   ScoreOptions score{.part = "eval"};
+  std::string by;
   bool json = false;
 
   void visit(auto& v) {
@@ -36,8 +37,12 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions, WeightsKeyOp
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--workers N", workers, "threads that load images; 0: one per core", Within{0, 1024});
     v("--out DIR", out,
-      "write metrics.json, predictions.csv, confusion_matrix.csv and roc.csv there");
-    v("--probabilities", score.probabilities, "a column for each class in predictions.csv");
+      "write metrics.json, predictions.csv, confusion_matrix.csv, roc.csv and pr.csv there");
+    v("--probabilities", score.probabilities,
+      "a column for each class in predictions.csv also of more than 100");
+    v("--by COLUMN,...", by, "a table for each of these columns of --labels: how its values fare");
+    v("--calibrated", score.calibrated,
+      "divide logits by the temperature that training found on its validation images");
     v("--resamples N", score.resamples, "of the bootstrap for confidence intervals; 0: none",
       Within{0, 1000000});
     v("--seed N", score.seed, "of the bootstrap");
@@ -74,16 +79,16 @@ struct Told {
   nlohmann::ordered_json json;
 };
 
-Told tell(const EvalOptions& o, const ModelFile& file, const EvaluationResult& result,
-          const Dataset& data) {
+Told tell(const EvalOptions& o, const ScoreOptions& scoring, const ModelFile& file,
+          const EvaluationResult& result, const Dataset& data) {
   if (data.task == Task::labels) {
     const LabelScore scored =
-        o.out.empty() ? score_labels(result, data, file.thresholds, o.score)
-                      : write_label_score(o.out, result, data, file.thresholds, o.score);
+        o.out.empty() ? score_labels(result, data, file.thresholds, scoring)
+                      : write_label_score(o.out, result, data, file.thresholds, scoring);
     return {table(scored, data.classes), to_json(scored, data.classes)};
   }
   const Score scored =
-      o.out.empty() ? score(result, data, o.score) : write_score(o.out, result, data, o.score);
+      o.out.empty() ? score(result, data, scoring) : write_score(o.out, result, data, scoring);
   return {table(scored, data.classes), to_json(scored, data.classes)};
 }
 
@@ -96,6 +101,9 @@ int eval(const Command& command) {
   require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
           "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
+  require(!o.score.calibrated || file.temperature, Failure::usage,
+          "--calibrated: {} holds no temperature; a training finds it on its validation images",
+          o.weights.string());
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
   follow_task(o, file);
@@ -106,6 +114,11 @@ int eval(const Command& command) {
           "{}: {} classes, but the head of {} has {}",
           (o.data.empty() ? o.labels : o.data).string(), data.classes.size(), o.weights.string(),
           file.class_count);
+  require((!o.score.calibrated && o.by.empty()) || data.task == Task::classes, Failure::usage,
+          "--calibrated and --by are for images of one class each");
+  ScoreOptions scoring = o.score;
+  scoring.decisions = {file.temperature, file.thresholds};
+  scoring.by = read_columns(o, o.by, data);
   const std::string part(evaluated.part ? to_string(*evaluated.part) : "all");
   say(fmt::format("{} images of {} classes ({})", data.samples.size(), data.classes.size(), part));
   const int threads = choose_ranks(o).workers;
@@ -130,7 +143,7 @@ int eval(const Command& command) {
   const std::vector<BadImage> bad_images = loader.bad_images();
   say_skipped(part, bad_images, data.samples.size());
   if (const std::string damage = damage_of(data); !damage.empty()) say(damage);
-  Told told = tell(o, file, result, data);
+  Told told = tell(o, scoring, file, result, data);
   if (!o.json) {
     print_to_stdout(told.table);
   } else {

@@ -119,9 +119,8 @@ void choose_loss(TrainConfig& c, const TrainOptions& o, const Dataset& train) {
   require(!c.balanced, Failure::usage,
           "--sampler balanced draws classes, and these images have several labels each");
   c.loss.class_weights = positive_weights(o.positive_weighting, train);
-  if (c.early_stop.watched != Watched::top1) return;
-  c.early_stop.watched = Watched::loss;
-  say("--watch top1 is for one class per image: of several labels the loss decides");
+  require(o.by.empty(), Failure::usage, "--by is for images of one class each");
+  if (!c.early_stop.watch) c.early_stop.watch = "loss";
 }
 
 // The data, and in `c` the batch and the loss that they decide.
@@ -131,6 +130,7 @@ TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks
   if (const std::string said = keep_upright(c.augment, o, o.model, data.train); !said.empty())
     say(said);
   choose_loss(c, o, data.train);
+  check_watch(c.early_stop.watched(), data.validation);
   c.batch = o.batch_size == "auto" ? least_of(ranks, automatic_batch(c, data, ranks))
                                    : parse_batch_size(o.batch_size);
   const int images = static_cast<int>(data.train.samples.size());
@@ -316,6 +316,8 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
                      .identity = std::move(identity),
                      .run = open_run(lock ? std::move(lock) : lock_folder(o, ranks), ranks),
                      .monitor = Monitor({.bus_ids = gpu_bus_ids(ranks)})};
+  shared.by_validation = read_columns(o, o.by, shared.data.validation);
+  if (shared.data.test) shared.by_test = read_columns(o, o.by, *shared.data.test);
   if (!shared.checkpoint)
     shared.run.continue_after(0, 0);  // a run that was killed before its first checkpoint
   try {

@@ -38,10 +38,11 @@ CountedLabels counted_labels(const EvaluationResult& result, const Dataset& data
   return counted;
 }
 
-Thresholds choose_thresholds(const CountedLabels& counted, std::span<const std::string> labels) {
-  Thresholds thresholds{.rule = "youden"};
+Thresholds choose_thresholds(const CountedLabels& counted, std::span<const std::string> labels,
+                             const ThresholdRule& rule) {
+  Thresholds thresholds{.rule = to_string(rule)};
   const auto chosen = choose_label_thresholds(counted.logits, counted.presence,
-                                              static_cast<int>(labels.size()), {});
+                                              static_cast<int>(labels.size()), rule);
   for (size_t c = 0; c < labels.size(); ++c)
     thresholds.classes.push_back(chosen[c] ? ClassThreshold{labels[c], chosen[c]->threshold,
                                                             chosen[c]->sensitivity,
@@ -146,7 +147,8 @@ LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
                         const std::optional<Thresholds>& thresholds, const ScoreOptions& options) {
   const CountedLabels counted = counted_labels(result, data);
   LabelScore scored{.chosen_here = !thresholds, .options = options};
-  scored.thresholds = thresholds ? *thresholds : choose_thresholds(counted, data.classes);
+  scored.thresholds =
+      thresholds ? *thresholds : choose_thresholds(counted, data.classes, options.rule);
   scored.metrics =
       evaluate_labels(counted.logits, counted.presence, static_cast<int>(data.classes.size()),
                       threshold_values(scored.thresholds, data.classes));

@@ -24,7 +24,7 @@ struct LabelScore {
 };
 
 // Scores the samples that count, at the thresholds that validation images gave; without them they
-// are chosen here, as those of the largest sensitivity + specificity − 1 (Youden 1950).
+// are chosen here, by the options' rule.
 LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
                         const std::optional<Thresholds>& thresholds,
                         const ScoreOptions& options = {});

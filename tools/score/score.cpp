@@ -1,222 +1,147 @@
 #include "tools/score/score.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <fstream>
-#include <iterator>
-#include <nlohmann/json.hpp>
-#include <vector>
+#include <set>
+#include <unordered_map>
 
-#include "engine/measures/roc.h"
-#include "io/files/atomic_file.h"
-#include "io/files/csv.h"
-#include "io/files/json.h"
-#include "io/files/utf8.h"
 #include "tools/machine/cores.h"
 
 namespace engine {
 namespace {
 
-namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
+constexpr size_t kRejectPoints = 100;  // more than a plot shows
 
-constexpr char kMetricsFile[] = "metrics.json";
-constexpr size_t kRocPoints = 200;   // per class: more than a plot shows
-constexpr size_t kFewClasses = 100;  // of which predictions.csv always has the probabilities
-
-Json number_or_null(const std::optional<double>& value) {
-  return value ? Json(*value) : Json();
-}
-
-// Path, label, prediction and numbers of each sample that counts, in the order of the data set.
-std::string predictions(const EvaluationResult& result, const Dataset& data, bool probabilities) {
-  std::string text = "path,label,prediction,p_prediction,p_label,loss";
-  const size_t classes = data.classes.size();
-  probabilities = probabilities || classes <= kFewClasses;
-  if (probabilities)
-    for (const std::string& name : data.classes) text += ',' + csv_field("p:" + name);
-  text += '\n';
-  std::vector<double> p(classes);
-  for (size_t i = 0; i < data.samples.size(); ++i) {
-    if (!result.counted[i]) continue;
-    const Sample& sample = data.samples[i];
-    const double loss =
-        cross_entropy(std::span(result.logits).subspan(i * classes, classes), sample.label, p);
-    const size_t best = std::max_element(p.begin(), p.end()) - p.begin();
-    text += fmt::format("{},{},{},{:.9g},{:.9g},{:.9g}", csv_field(sample.path),
-                        csv_field(data.classes[sample.label]), csv_field(data.classes[best]),
-                        p[best], p[sample.label], loss);
-    if (probabilities)
-      for (double share : p) text += fmt::format(",{:.9g}", share);
-    text += '\n';
+Confidence confidence_of(std::span<const float> logits, std::span<const int32_t> labels,
+                         int classes) {
+  Confidence c;
+  const std::vector<double> p = softmax_rows(logits, classes);
+  for (size_t i = 0; i < labels.size(); ++i) {
+    c.loss += cross_entropy(logits.subspan(i * classes, classes), labels[i]);
+    c.brier += brier_score(std::span(p).subspan(i * classes, classes), labels[i]);
   }
-  return text;
+  c.loss /= static_cast<double>(labels.size());
+  c.brier /= static_cast<double>(labels.size());
+  const Answers answers = answers_of(p, predicted_classes(logits, classes), labels, classes);
+  c.calibration = calibrate(answers.confidences, answers.right);
+  return c;
 }
 
-std::string confusion_matrix(const Metrics& m, std::span<const std::string> classes) {
-  std::string text = "label";
-  for (const std::string& name : classes) text += ',' + csv_field(name);
-  text += '\n';
-  for (size_t label = 0; label < classes.size(); ++label)
-    text += fmt::format(
-        "{},{}\n", csv_field(classes[label]),
-        fmt::join(std::span(m.confusion).subspan(label * classes.size(), classes.size()), ","));
-  return text;
-}
-
-std::string roc_curves(const EvaluationResult& result, const Dataset& data) {
-  const CountedSamples counted = counted_samples(result, data);
-  const size_t classes = data.classes.size(), samples = counted.labels.size();
-  const std::vector<double> p = softmax_rows(counted.logits, static_cast<int>(classes));
-  std::string text = "class,threshold,false_positive_rate,true_positive_rate\n";
-  const auto add = [&](const std::string& name, std::span<const double> scores,
-                       std::span<const uint8_t> positive) {
-    for (const RocPoint& point : roc_curve(scores, positive, kRocPoints))
-      text += fmt::format("{},{:.6g},{:.6g},{:.6g}\n", csv_field(name), point.threshold,
-                          point.false_positive_rate, point.true_positive_rate);
-  };
-  std::vector<double> scores(samples);
-  std::vector<uint8_t> positive(samples), all(samples * classes);
-  for (size_t c = 0; c < classes; ++c) {
-    for (size_t i = 0; i < samples; ++i) {
-      scores[i] = p[i * classes + c];
-      positive[i] = all[i * classes + c] = size_t(counted.labels[i]) == c;
+std::vector<std::optional<Called>> call(const Thresholds& thresholds,
+                                        std::span<const std::string> classes,
+                                        const CountedSamples& counted) {
+  const size_t count = classes.size();
+  const std::vector<double> p = softmax_rows(counted.logits, static_cast<int>(count));
+  std::vector<double> scores(counted.labels.size());
+  std::vector<uint8_t> positive(counted.labels.size());
+  std::vector<std::optional<Called>> called(count);
+  for (size_t c = 0; c < count; ++c) {
+    const auto at = std::ranges::find(thresholds.classes, classes[c], &ClassThreshold::name);
+    if (at == thresholds.classes.end() || !at->threshold) continue;
+    for (size_t i = 0; i < scores.size(); ++i) {
+      scores[i] = p[i * count + c];
+      positive[i] = size_t(counted.labels[i]) == c;
     }
-    add(data.classes[c], scores, positive);
+    called[c] = call_at(scores, positive, *at->threshold);
   }
-  add("(micro)", p, all);
-  return text;
+  return called;
 }
 
-Json to_json(const Averages& a) {
-  return {{"precision", a.precision},
-          {"recall", a.recall},
-          {"f1", a.f1},
-          {"specificity", a.specificity}};
+// The counted samples whose value it is.
+struct Chosen {
+  CountedSamples samples;
+  std::vector<uint32_t> groups;  // numbered anew
+};
+
+Subgroup subgroup(const std::string& value, const Chosen& chosen, int classes,
+                  const BootstrapOptions& options) {
+  const auto& [logits, labels] = chosen.samples;
+  const Metrics m = evaluate_logits(logits, labels, classes);
+  Subgroup row{
+      .value = value,
+      .samples = m.samples,
+      .groups = static_cast<int64_t>(std::set(chosen.groups.begin(), chosen.groups.end()).size()),
+      .top1 = m.top1,
+      .balanced_accuracy = m.balanced_accuracy,
+      .auc_macro = m.auc_macro};
+  if (options.resamples > 0)
+    row.intervals = bootstrap_intervals(logits, labels, classes, options, chosen.groups);
+  return row;
 }
 
-Json to_json(const ConfidenceInterval& i) {
-  return Json::array({i.low, i.high});
-}
-
-std::string optional_number(const std::optional<double>& value) {
-  return value ? fmt::format("{:.4f}", *value) : "-";
+SubgroupTable subgroups(const Column& column, const EvaluationResult& result,
+                        const CountedSamples& counted, std::span<const uint32_t> groups,
+                        int classes, const BootstrapOptions& options) {
+  std::vector<const std::string*> values;  // of the counted samples
+  for (size_t i = 0; i < column.values.size(); ++i)
+    if (result.counted[i]) values.push_back(&column.values[i]);
+  SubgroupTable table{.column = column.name};
+  for (const std::string& value : column.order) {
+    Chosen chosen;
+    std::unordered_map<uint32_t, uint32_t> numbers;
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (*values[i] != value) continue;
+      const auto row = counted.logits.begin() + ptrdiff_t(i * classes);
+      chosen.samples.logits.insert(chosen.samples.logits.end(), row, row + classes);
+      chosen.samples.labels.push_back(counted.labels[i]);
+      if (!groups.empty())
+        chosen.groups.push_back(
+            numbers.emplace(groups[i], static_cast<uint32_t>(numbers.size())).first->second);
+    }
+    if (!chosen.samples.labels.empty())
+      table.rows.push_back(subgroup(value, chosen, classes, options));
+  }
+  return table;
 }
 
 }  // namespace
 
+std::vector<uint32_t> group_numbers(const EvaluationResult& result, const Dataset& data) {
+  std::vector<uint32_t> numbers;
+  if (std::ranges::all_of(data.samples, [](const Sample& s) { return s.group.empty(); }))
+    return numbers;
+  std::unordered_map<std::string_view, uint32_t> known;
+  uint32_t next = 0;
+  for (size_t i = 0; i < data.samples.size(); ++i) {
+    if (!result.counted[i]) continue;
+    const std::string& group = data.samples[i].group;
+    if (group.empty()) {
+      numbers.push_back(next++);
+      continue;
+    }
+    const auto [at, added] = known.emplace(group, next);
+    next += added;
+    numbers.push_back(at->second);
+  }
+  return numbers;
+}
+
 Score score(const EvaluationResult& result, const Dataset& data, const ScoreOptions& options) {
-  const CountedSamples counted = counted_samples(result, data);
+  CountedSamples counted = counted_samples(result, data);
   const int classes = static_cast<int>(data.classes.size());
-  Score scored{evaluate_logits(counted.logits, counted.labels, classes), std::nullopt, options};
-  if (options.resamples > 0 && !counted.labels.empty())
-    scored.intervals = bootstrap_intervals(
-        counted.logits, counted.labels, classes,
-        {.resamples = options.resamples, .seed = options.seed, .threads = available_cores()});
-  return scored;
-}
-
-Json to_json(const Score& score, std::span<const std::string> classes) {
-  const Metrics& m = score.metrics;
-  Json json = {{"samples", m.samples},
-               {"loss", m.loss},
-               {"top1", m.top1},
-               {"top5", m.top5},
-               {"auc_macro", number_or_null(m.auc_macro)},
-               {"auc_micro", number_or_null(m.auc_micro)},
-               {"balanced_accuracy", m.balanced_accuracy},
-               {"macro", to_json(m.macro)},
-               {"weighted", to_json(m.weighted)},
-               {"calibration_error", m.calibration_error}};
-  if (score.intervals) {
-    const ConfidenceIntervals& i = *score.intervals;
-    json["intervals"] = {{"level", BootstrapOptions{}.level},
-                         {"resamples", score.options.resamples},
-                         {"seed", score.options.seed},
-                         {"top1", to_json(i.top1)},
-                         {"f1_macro", to_json(i.f1_macro)},
-                         {"auc_macro", i.auc_macro ? to_json(*i.auc_macro) : Json()}};
+  const Decisions& decisions = options.decisions;
+  Score scored{.options = options};
+  if (!counted.labels.empty() && decisions.thresholds)
+    scored.called = call(*decisions.thresholds, data.classes, counted);
+  if (!counted.labels.empty() && decisions.temperature) {
+    std::vector<float> divided = divided_by(counted.logits, *decisions.temperature);
+    scored.as_given = confidence_of(counted.logits, counted.labels, classes);
+    scored.calibrated = confidence_of(divided, counted.labels, classes);
+    if (options.calibrated) counted.logits = std::move(divided);
   }
-  for (int i = 0; i < kCalibrationBins; ++i)
-    json["calibration"].push_back({{"from", double(i) / kCalibrationBins},
-                                   {"to", double(i + 1) / kCalibrationBins},
-                                   {"samples", m.calibration[i].samples},
-                                   {"confidence", m.calibration[i].confidence},
-                                   {"accuracy", m.calibration[i].accuracy}});
-  for (size_t c = 0; c < classes.size(); ++c) {
-    const ClassMetrics& k = m.classes[c];
-    json["classes"].push_back({{"name", utf8_from_bytes(classes[c])},
-                               {"support", k.support},
-                               {"predicted", k.predicted},
-                               {"precision", k.precision},
-                               {"recall", k.recall},
-                               {"specificity", k.specificity},
-                               {"f1", k.f1},
-                               {"auc", number_or_null(k.auc)}});
-  }
-  return json;
-}
-
-std::string table(const Score& score, std::span<const std::string> classes) {
-  const Metrics& m = score.metrics;
-  std::string text = fmt::format("{} images, {:.0f}% intervals in brackets\n", m.samples,
-                                 100 * BootstrapOptions{}.level);
-  if (!score.intervals) text = fmt::format("{} images\n", m.samples);
-  const auto line = [&](std::string_view name, const std::optional<double>& value,
-                        const std::optional<ConfidenceInterval>& interval = std::nullopt) {
-    text += fmt::format("  {:<20} {:>7}", name, optional_number(value));
-    if (interval) text += fmt::format("  [{:.4f}, {:.4f}]", interval->low, interval->high);
-    text += '\n';
-  };
-  const auto& i = score.intervals;
-  line("loss", m.loss);
-  line("top-1", m.top1, i ? std::optional(i->top1) : std::nullopt);
-  line("top-5", m.top5);
-  line("balanced accuracy", m.balanced_accuracy);
-  line("macro F1", m.macro.f1, i ? std::optional(i->f1_macro) : std::nullopt);
-  line("weighted F1", m.weighted.f1);
-  line("macro AUC", m.auc_macro, i ? i->auc_macro : std::nullopt);
-  line("micro AUC", m.auc_micro);
-  line("calibration error", m.calibration_error);
-
-  size_t width = 16;
-  for (const std::string& name : classes) width = std::max(width, name.size());
-  const auto row = [&](std::string_view name, int64_t images, const Averages& a,
-                       const std::optional<double>& auc) {
-    text += fmt::format("  {:<{}} {:>7} {:>9.4f} {:>7.4f} {:>11.4f} {:>7.4f} {:>7}\n", name, width,
-                        images, a.precision, a.recall, a.specificity, a.f1, optional_number(auc));
-  };
-  text += fmt::format("  {:<{}} {:>7} {:>9} {:>7} {:>11} {:>7} {:>7}\n", "class", width, "images",
-                      "precision", "recall", "specificity", "F1", "AUC");
-  for (size_t c = 0; c < classes.size(); ++c) {
-    const ClassMetrics& k = m.classes[c];
-    row(classes[c], k.support, {k.precision, k.recall, k.f1, k.specificity}, k.auc);
-  }
-  row("macro average", m.samples, m.macro, m.auc_macro);
-  row("weighted average", m.samples, m.weighted, std::nullopt);
-  return text;
-}
-
-void write_metrics(const fs::path& folder, const std::string& part, const Json& figures) {
-  make_folder(folder);
-  std::ifstream before(folder / kMetricsFile);
-  Json all = json_or_null<Json>(std::string(std::istreambuf_iterator<char>(before), {}));
-  if (!all.is_object()) all = Json::object();
-  all[part] = figures;
-  write_file_atomically(folder / kMetricsFile, print_json(all, 2) + '\n');
-}
-
-Score write_score(const fs::path& folder, const EvaluationResult& result, const Dataset& data,
-                  const ScoreOptions& options) {
-  const Score scored = score(result, data, options);
-  write_metrics(folder, options.part, to_json(scored, data.classes));
-  const auto write = [&](const char* name, std::string_view text) {
-    write_file_atomically(folder / (options.prefix + name), text);
-  };
-  write("predictions.csv", predictions(result, data, options.probabilities));
-  write("confusion_matrix.csv", confusion_matrix(scored.metrics, data.classes));
-  write("roc.csv", roc_curves(result, data));
+  scored.metrics = evaluate_logits(counted.logits, counted.labels, classes);
+  if (counted.labels.empty()) return scored;
+  const Answers answers =
+      answers_of(softmax_rows(counted.logits, classes), predicted_classes(counted.logits, classes),
+                 counted.labels, classes);
+  scored.reject = reject_curve(answers.confidences, answers.right, kRejectPoints);
+  const std::vector<uint32_t> groups = group_numbers(result, data);
+  const BootstrapOptions drawing{
+      .resamples = options.resamples, .seed = options.seed, .threads = available_cores()};
+  if (options.resamples > 0)
+    scored.intervals =
+        bootstrap_intervals(counted.logits, counted.labels, classes, drawing, groups);
+  for (const Column& column : options.by)
+    scored.by.push_back(subgroups(column, result, counted, groups, classes, drawing));
   return scored;
 }
 

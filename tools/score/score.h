@@ -7,32 +7,72 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/measures/bootstrap.h"
+#include "engine/measures/calibration.h"
 #include "engine/measures/metrics.h"
+#include "tools/score/columns.h"
+#include "tools/score/decisions.h"
 #include "tools/score/evaluation.h"
 
 namespace engine {
 
 struct ScoreOptions {
-  std::string part = "val";    // the member of metrics.json
-  std::string prefix;          // of the other files' names, for instance "test_"
-  int resamples = 1000;        // of the bootstrap; 0: no intervals
-  uint64_t seed = 0;           // of its draws
-  bool probabilities = false;  // predictions.csv has a column for each of more than 100 classes
+  std::string part = "val";     // the member of metrics.json
+  std::string prefix;           // of the other files' names, for instance "test_"
+  int resamples = 1000;         // of the bootstrap; 0: no intervals
+  uint64_t seed = 0;            // of its draws
+  bool probabilities = false;   // predictions.csv has them also of more than 100 classes
+  Decisions decisions = {};     // of the weights
+  bool calibrated = false;      // all figures are of logits divided by the temperature
+  std::vector<Column> by = {};  // of the data set
+  ThresholdRule rule = {};      // of several labels, where no thresholds are given
+};
+
+// How well probabilities mean what they say.
+struct Confidence {
+  double loss = 0, brier = 0;
+  Calibration calibration;
+};
+
+// The samples with one value of a column.
+struct Subgroup {
+  std::string value;
+  int64_t samples = 0, groups = 0;  // groups: 0 where samples have none
+  double top1 = 0, balanced_accuracy = 0;
+  std::optional<double> auc_macro;
+  std::optional<ConfidenceIntervals> intervals;
+};
+
+struct SubgroupTable {
+  std::string column;
+  std::vector<Subgroup> rows;  // those with samples
 };
 
 struct Score {
   Metrics metrics;
   std::optional<ConfidenceIntervals> intervals;
   ScoreOptions options;
+  // With a temperature: as the network gives them, and divided by it.
+  std::optional<Confidence> as_given = {}, calibrated = {};
+  std::vector<RejectPoint> reject = {};
+  // With thresholds, for each class: what they make of the samples; nothing where there is none.
+  std::vector<std::optional<Called>> called = {};
+  std::vector<SubgroupTable> by = {};
 };
 
-// Scores the samples that count.
+// The number of each counted sample's group, in the order of their first samples; a sample without
+// a group is one of its own. Empty where none has one.
+std::vector<uint32_t> group_numbers(const EvaluationResult& result, const Dataset& data);
+
+// Scores the samples that count. Intervals are drawn by groups where samples have some.
 Score score(const EvaluationResult& result, const Dataset& data, const ScoreOptions& options = {});
 
+// A figure without samples is null.
 nlohmann::ordered_json to_json(const Score& score, std::span<const std::string> classes);
-// Totals with intervals, then a line per class.
+// Totals with intervals, then a line per class, in 80 columns; digits follow the number of images.
+// A figure without samples is "-".
 std::string table(const Score& score, std::span<const std::string> classes);
 
 // Sets the member `part` of metrics.json in `folder`, which is made if it is not there; others stay.
@@ -41,9 +81,10 @@ void write_metrics(const std::filesystem::path& folder, const std::string& part,
 
 // Scores, and writes into `folder`, which is made if it is not there. In metrics.json the member
 // `part` is set and others stay. Behind the prefix stand predictions.csv (path, label, prediction,
-// p_prediction, p_label, loss, and p:CLASS for each of up to 100 classes), confusion_matrix.csv (a
-// row per label, a column per prediction) and roc.csv (at most 200 points per class, and "(micro)":
-// all pairs of sample and class). One rank calls it, once.
+// p_prediction, p_label, loss, group where samples have groups, and of at most 100 classes the
+// probability of each), confusion_matrix.csv (a row per label, a column per prediction), roc.csv
+// (at most 200 points per class, and "(micro)": all pairs of sample and class) and pr.csv
+// (likewise: precision and recall). One rank calls it, once.
 Score write_score(const std::filesystem::path& folder, const EvaluationResult& result,
                   const Dataset& data, const ScoreOptions& options = {});
 

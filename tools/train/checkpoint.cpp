@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -11,6 +12,7 @@
 #include "io/files/bytes.h"
 #include "io/files/checksum.h"
 #include "io/files/json.h"
+#include "io/files/utf8.h"
 #include "io/weights/faults.h"
 #include "io/weights/safetensors.h"
 
@@ -25,28 +27,34 @@ constexpr std::string_view kPrefix = "step_", kSuffix = ".safetensors";
 constexpr char kPosition[] = "position", kSeconds[] = "seconds", kDigest[] = "state_sha256",
                kFacts[] = "facts_sha256", kAlgorithms[] = "algorithms";
 
+// Checkpoints of former versions lack what the last lines add, and keep their digest.
 Json to_json(const TrainPosition& p) {
-  return {{"epoch", p.epoch},
-          {"position", p.position},
-          {"step", p.step},
-          {"scheduled", p.scheduled},
-          {"validated", p.validated},
-          {"loss_sums", p.loss_sums},
-          {"weight", p.weight},
-          {"schedule",
-           {{"factor", p.schedule.factor},
-            {"best", p.schedule.best},
-            {"bad_epochs", p.schedule.bad_epochs}}},
-          {"early_stop",
-           {{"best", p.early_stop.best},
-            {"size", p.early_stop.size},
-            {"bad_epochs", p.early_stop.bad_epochs}}},
-          {"best",
-           {{"epoch", p.best.epoch},
-            {"step", p.best.step},
-            {"size", p.best.size},
-            {"top1", p.best.top1},
-            {"loss", p.best.loss}}}};
+  Json json = {{"epoch", p.epoch},
+               {"position", p.position},
+               {"step", p.step},
+               {"scheduled", p.scheduled},
+               {"validated", p.validated},
+               {"loss_sums", p.loss_sums},
+               {"weight", p.weight},
+               {"schedule",
+                {{"factor", p.schedule.factor},
+                 {"best", p.schedule.best},
+                 {"bad_epochs", p.schedule.bad_epochs}}},
+               {"early_stop",
+                {{"best", p.early_stop.best},
+                 {"size", p.early_stop.size},
+                 {"bad_epochs", p.early_stop.bad_epochs}}},
+               {"best",
+                {{"epoch", p.best.epoch},
+                 {"step", p.best.step},
+                 {"size", p.best.size},
+                 {"top1", p.best.top1},
+                 {"loss", p.best.loss}}}};
+  if (p.watch.empty()) return json;
+  json["best"]["merit"] = p.best.merit;  // minus infinity is null
+  json["watch"] = utf8_from_bytes(p.watch);
+  json["plateau"] = utf8_from_bytes(p.plateau);
+  return json;
 }
 
 TrainPosition position_from(const Json& j) {
@@ -64,6 +72,11 @@ TrainPosition position_from(const Json& j) {
   p.schedule.bad_epochs = schedule.at("bad_epochs");
   p.early_stop = {early.at("best"), early.at("size"), early.at("bad_epochs")};
   p.best = {best.at("epoch"), best.at("step"), best.at("size"), best.at("top1"), best.at("loss")};
+  if (!j.contains("watch")) return p;
+  const Json& merit = best.at("merit");
+  p.best.merit = merit.is_null() ? -std::numeric_limits<double>::infinity() : merit.get<double>();
+  p.watch = bytes_from_utf8(j.at("watch").get<std::string>());
+  p.plateau = bytes_from_utf8(j.at("plateau").get<std::string>());
   return p;
 }
 

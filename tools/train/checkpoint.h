@@ -33,6 +33,9 @@ struct TrainPosition {
   ScheduleState schedule;
   EarlyStopState early_stop;
   BestEpoch best;
+  // What the figures of the last two and of plateau are, as to_string(Watch); empty in checkpoints
+  // of former versions.
+  std::string watch, plateau;
   double seconds = 0;  // of training, without interruptions; no part of the digest
 };
 

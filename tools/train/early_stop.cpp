@@ -5,19 +5,19 @@
 
 namespace engine {
 
-bool is_better(Watched watched, const Metrics& m, int size, const BestEpoch& best) {
-  if (!std::isfinite(m.top1) || !std::isfinite(m.loss)) return false;
+bool is_better(const Watch& watch, const EpochFigures& f, int size, const BestEpoch& best) {
+  if (!std::isfinite(f.top1) || !std::isfinite(f.loss) || !std::isfinite(f.merit)) return false;
   if (best.size != size) return true;
-  const std::pair ours(m.top1, -m.loss), theirs(best.top1, -best.loss);
-  if (watched == Watched::top1) return ours > theirs;
-  return std::pair(ours.second, ours.first) > std::pair(theirs.second, theirs.first);
+  const bool by_loss = watch.figure == Watch::Figure::loss;
+  return std::pair(f.merit, by_loss ? f.top1 : -f.loss) >
+         std::pair(best.merit, by_loss ? best.top1 : -best.loss);
 }
 
-void count_epoch(const EarlyStopConfig& config, EarlyStopState& state, const Metrics& m, int size) {
-  const double value = config.watched == Watched::top1 ? m.top1 : -m.loss;
-  const bool better = state.size != size || value > state.best + config.min_delta;
-  if (better && std::isfinite(value))
-    state = {.best = value, .size = size};
+void count_epoch(const EarlyStopConfig& config, EarlyStopState& state, const EpochFigures& f,
+                 int size) {
+  const bool better = state.size != size || f.merit > state.best + config.min_delta;
+  if (better && std::isfinite(f.merit))
+    state = {.best = f.merit, .size = size};
   else
     ++state.bad_epochs;
 }

@@ -53,7 +53,8 @@ void visit_schedule(auto& v, ScheduleConfig& c) {
   v.group("Learning rate");
   v("--lr RATE", c.learning_rate, "where it begins; the peak of one-cycle", Within{0, 1000});
   v("--schedule, --sched NAME", c.kind,
-    "as torch.optim.lr_scheduler's; plateau: × factor when the validation loss stands still",
+    "as torch.optim.lr_scheduler's; plateau: × factor when the validation loss, or what --watch "
+    "names, stands still",
     kSchedules);
   v("--schedule-by UNIT", c.unit, "what cosine, step and exponential count", kScheduleUnits);
   v("--warmup-epochs X", c.warmup_epochs, "linear warm-up before the schedule", Within{0, 100000});
@@ -73,12 +74,13 @@ void visit_schedule(auto& v, ScheduleConfig& c) {
   v("--factor X", c.factor, "of plateau", Within{0, 1});
 }
 
-inline constexpr Choice<Watched> kWatched[] = {{"top1", Watched::top1}, {"loss", Watched::loss}};
-
 void visit_early_stop(auto& v, EarlyStopConfig& c) {
   v.group("Best epoch");
-  v("--watch NAME", c.watched, "what of the validation decides which weights are the best",
-    kWatched);
+  v("--watch NAME", c.watch,
+    "what of the validation decides which weights are the best, when plateau lowers the rate and "
+    "when training stops early: top1, loss, auc, f1, balanced, sensitivity@SPECIFICITY (of two "
+    "classes for the second, else the macro mean) or CLASS:recall (default: top1, by plateau loss)",
+    Suggest{{"top1", "loss", "auc", "f1", "balanced", "sensitivity@0.9", "sensitivity@0.95"}});
   v("--early-stop, --early-stopping N", c.patience,
     "end after N epochs without improvement (0: never); the best weights are what is kept",
     Within{0, 100000});

@@ -85,15 +85,16 @@ void Reporter::log_epoch(EpochResult r) {
   r.images_per_second = ended_.images_per_second;
   r.wait_share = ended_.wait_share;
   r.use = ended_.use;
-  say(
-      fmt::format("epoch {}/{}: train loss {:.4f}, val loss {:.4f}, {}, "
-                  "AUC {}, {:.0f} img/s, {:.1f}% waiting for data; {}",
-                  r.epoch, shared_->config.epochs, r.train_loss, r.val_loss,
-                  shared_->data.train.task == Task::labels
-                      ? fmt::format("all labels right {:.4f}", r.top1)
-                      : fmt::format("top-1 {:.4f}, top-5 {:.4f}", r.top1, r.top5),
-                  r.auc_macro ? fmt::format("{:.4f}", *r.auc_macro) : "-", r.images_per_second,
-                  100 * r.wait_share, describe(r.use)));
+  const bool of_labels = shared_->data.train.task == Task::labels;
+  say(fmt::format(
+      "epoch {}/{}: train loss {:.4f}, val loss {:.4f}, {}, AUC {}{}, {:.0f} img/s, "
+      "{:.1f}% waiting for data; {}",
+      r.epoch, shared_->config.epochs, r.train_loss, r.val_loss,
+      of_labels ? fmt::format("all labels right {:.4f}", r.top1)
+                : fmt::format("top-1 {:.4f}, top-5 {:.4f}", r.top1, r.top5),
+      r.auc_macro ? fmt::format("{:.4f}", *r.auc_macro) : "-",
+      r.watch.figure == Watch::Figure::auc ? "" : watched_text(r.watch, r.watched.value_or(NAN)),
+      r.images_per_second, 100 * r.wait_share, describe(r.use)));
   if (const std::string damage = damage_of(shared_->data.train); damage != named_damage_)
     say(named_damage_ = damage);
   shared_->run.log_epoch(r);
@@ -123,10 +124,25 @@ void Reporter::write_algorithms(const std::map<std::string, std::string>& algori
   if (shared_) shared_->run.write_algorithms(algorithms);
 }
 
+void Reporter::decide() {
+  if (!shared_) return;
+  const Dataset& data = shared_->data.validation;
+  if (data.task == Task::labels) return;  // score_labels() does
+  const CountedSamples counted = counted_samples(shared_->evaluation, data);
+  decisions_ = engine::decide(counted.logits, counted.labels, data.classes,
+                              parse_threshold_rule(shared_->config.threshold_rule));
+  store_decisions(shared_->run.weights("best"), decisions_);
+}
+
 void Reporter::score(std::string_view part, std::string_view prefix, const Dataset& data) {
   if (!shared_) return;
   const ScoreOptions options{
-      .part = std::string(part), .prefix = std::string(prefix), .seed = shared_->config.seed};
+      .part = std::string(part),
+      .prefix = std::string(prefix),
+      .seed = shared_->config.seed,
+      .decisions = decisions_,
+      .by = &data == &shared_->data.validation ? shared_->by_validation : shared_->by_test,
+      .rule = parse_threshold_rule(shared_->config.threshold_rule)};
   if (data.task == Task::labels) return score_labels(data, options);
   const Score scored = write_score(shared_->run.path(), shared_->evaluation, data, options);
   say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));

@@ -13,6 +13,7 @@
 
 #include "io/data/loader.h"
 #include "tools/cli/progress.h"
+#include "tools/score/decisions.h"
 #include "tools/score/metadata.h"
 #include "tools/score/score.h"
 #include "tools/train/divergence.h"
@@ -53,8 +54,11 @@ class Reporter {
   // Notes that the run goes on from here; what was logged beyond goes.
   void log_resume(const TrainPosition& at);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
-  // Scores shared.evaluation, which holds the logits of `data`, and writes the files of
-  // write_score() or write_label_score().
+  // Chooses temperature and thresholds by shared.evaluation, which holds the logits of the
+  // validation images, and stores them with the best weights.
+  void decide();
+  // Scores shared.evaluation, which holds the logits of `data`, with what decide() chose, and
+  // writes the files of write_score() or write_label_score().
   void score(std::string_view part, std::string_view prefix, const Dataset& data);
   // For TensorBoard: the images of a part, as the network gets them, at the beginning, and those
   // with the largest losses of shared.evaluation. Where they cannot be shown that is noted.
@@ -73,6 +77,7 @@ class Reporter {
   EpochResult ended_;  // rate, waiting and use of the machine of the epoch that ended last
   std::set<std::string> named_bad_images_;
   std::string named_damage_;
+  Decisions decisions_;
   std::optional<Thresholds> label_thresholds_;  // of several labels, once they are chosen
 };
 

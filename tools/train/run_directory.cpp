@@ -13,6 +13,7 @@
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/files/json.h"
+#include "io/files/utf8.h"
 #include "io/images/encode.h"
 #include "tools/cli/shell.h"
 #include "tools/machine/environment.h"
@@ -238,7 +239,9 @@ void RunDirectory::log_epoch(const EpochResult& r) {
                 {"auc_macro", auc},
                 {"lr", r.lr},
                 {"images_per_second", r.images_per_second},
-                {"wait_share", r.wait_share}};
+                {"wait_share", r.wait_share},
+                {"watch", utf8_from_bytes(to_string(r.watch))},
+                {"watched", r.watched ? Json(*r.watched) : Json()}};
   std::vector<Scalar> scalars = {{"epoch/train_loss", r.train_loss},
                                  {"val/loss", r.val_loss},
                                  {"val/accuracy_top1", r.top1},
@@ -249,6 +252,8 @@ void RunDirectory::log_epoch(const EpochResult& r) {
                                  {"epoch/seconds", r.use.seconds},
                                  {"epoch/images_per_second", r.images_per_second},
                                  {"epoch/wait_share", r.wait_share}};
+  if (!watched_text(r.watch, r.watched.value_or(NAN)).empty())
+    scalars.push_back({"val/" + utf8_from_bytes(to_string(r.watch)), *r.watched});
   for (const Scalar& scalar : machine_scalars(r.use)) {
     row += fmt::format(",{:.6g}", scalar.value);
     if (std::isfinite(scalar.value)) event[scalar.tag] = scalar.value;

@@ -19,6 +19,7 @@
 #include "tools/cli/options.h"
 #include "tools/machine/monitor.h"
 #include "tools/train/run_lock.h"
+#include "tools/train/watch.h"
 
 namespace engine {
 
@@ -33,6 +34,8 @@ struct EpochResult {
   int64_t step = 0;                 // steps done in all: the place in TensorBoard's plots
   double images_per_second = 0, wait_share = 0;  // wait: share of the time spent waiting for data
   MachineUse use;                                // during training, of Monitor::take()
+  Watch watch = {};
+  std::optional<double> watched = {};  // nothing where it is not defined
 };
 
 class RunDirectory {

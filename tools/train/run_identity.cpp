@@ -98,6 +98,11 @@ void check_classes(const std::vector<std::string>& before, const std::vector<std
 
 // What a flag that changes does to the rest of the run, where that is not plain.
 std::string consequence(const std::string& flag, const std::map<std::string, std::string>& recipe) {
+  if (flag == "watch") {
+    const std::string& now = recipe.at(flag);
+    const bool kept = now == "null" || now == "\"top1\"" || now == "\"loss\"";
+    return kept ? "" : ": the next epoch counts as the best so far";
+  }
   const auto schedule = recipe.find("schedule");
   if (flag != "epochs" || schedule == recipe.end()) return "";
   if (schedule->second != "\"cosine\"" && schedule->second != "\"one-cycle\"") return "";

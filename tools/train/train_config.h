@@ -65,6 +65,8 @@ struct TrainConfig {
   float loss_scale = 65536;
   int workers = 1;  // loading threads of each rank
   TestFault fault;  // what a test makes go wrong
+  // How thresholds are chosen when training is done, as parse_threshold_rule() reads it.
+  std::string threshold_rule = "youden";
 };
 
 }  // namespace engine

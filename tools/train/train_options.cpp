@@ -5,6 +5,7 @@
 #include "engine/error.h"
 #include "engine/step_launches.h"
 #include "models/models.h"
+#include "tools/score/decisions.h"
 
 namespace engine {
 namespace {
@@ -57,6 +58,9 @@ TrainConfig train_config(const TrainOptions& o, const Ranks& ranks) {
   c.workers = ranks.workers;
   c.on_bad_image = o.on_bad_image;
   c.growth = parse_growth(o.progressive_size);
+  c.early_stop.watched();
+  parse_threshold_rule(c.threshold_rule);
+  c.schedule.rising = c.early_stop.plateau().figure != Watch::Figure::loss;
   check_recipe(c);
   check_buckets(c.exchange.buckets, c.precision, ranks.kind);
   return c;

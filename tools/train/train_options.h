@@ -28,6 +28,7 @@ struct TrainOptions : DataOptions,
   std::string model = "efficientnet_b3", batch_size = "64", progressive_size, resume;
   int image_size = 0, lr_find_steps = 100;
   std::string weighting = "none", positive_weighting = "none";
+  std::string by;  // read_columns()
   bool lr_find = false, plan_only = false;
   TrainConfig config;
 
@@ -76,6 +77,12 @@ struct TrainOptions : DataOptions,
       "look for a learning rate instead of training: lr_find.csv, and a rate to try", kMayChange);
     v("--lr-find-steps N", lr_find_steps, "of --lr-find", Within{10, 100000}, kMayChange);
     visit_early_stop(v, config.early_stop);
+    v("--threshold-rule RULE", config.threshold_rule,
+      "from which probability on a class is called present, chosen on validation when training is "
+      "done: youden, sensitivity@S or specificity@S",
+      Suggest{{"youden", "sensitivity@0.9", "specificity@0.9"}}, kMayChange);
+    v("--by COLUMN,...", by, "score the best weights by these columns of --labels, too",
+      kMayChange);
     v.group("Run");
     v("--out, --output DIR", out, "run directory (default: runs/MODEL-DATE-TIME)", kMayChange);
     v("--max-steps N", config.max_steps, "stop after that many steps (0: no limit)", Within{0},

@@ -6,11 +6,13 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "engine/watchdog.h"
 #include "io/data/dataset.h"
 #include "tools/data/data_options.h"
 #include "tools/machine/monitor.h"
+#include "tools/score/columns.h"
 #include "tools/score/evaluation.h"
 #include "tools/score/model_file.h"
 #include "tools/train/checkpoint.h"
@@ -30,7 +32,8 @@ struct TrainShared {
   Monitor monitor;
   std::unique_ptr<Watchdog> watchdog;
   EvaluationResult evaluation;
-  std::atomic<bool> started = false;  // the first step is done
+  std::vector<Column> by_validation = {}, by_test = {};  // of --by, for the scores
+  std::atomic<bool> started = false;                     // the first step is done
 };
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 
 #include "engine/error.h"
@@ -78,6 +79,26 @@ LoaderOptions loader_options(const TrainConfig& c, const Preprocess& preprocess,
           .memory = batch_memory(backend)};
 }
 
+// Where a run goes on. Figures of what was watched before say nothing of what is watched now; of
+// the best epoch top-1 and loss are known.
+TrainPosition first_position(const TrainShared& shared) {
+  const EarlyStopConfig& c = shared.config.early_stop;
+  TrainPosition at = shared.checkpoint ? shared.checkpoint->at : TrainPosition{};
+  const Watch watch = c.watched();
+  if (at.watch != to_string(watch)) {
+    at.best.merit = watch.figure == Watch::Figure::top1   ? at.best.top1
+                    : watch.figure == Watch::Figure::loss ? -at.best.loss
+                                                          : -INFINITY;
+    if (!at.watch.empty()) at.early_stop = {};
+    at.watch = to_string(watch);
+  }
+  const std::string plateau = to_string(c.plateau());
+  if (at.plateau != plateau && !(at.plateau.empty() && plateau == "loss"))
+    at.schedule = {.factor = at.schedule.factor};
+  at.plateau = plateau;
+  return at;
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- beginning
@@ -85,9 +106,10 @@ LoaderOptions loader_options(const TrainConfig& c, const Preprocess& preprocess,
 Trainer::Trainer(TrainShared& shared, BackendKind kind, const BackendOptions& options)
     : shared_(shared),
       config_(shared.config),
+      watch_(config_.early_stop.watched()),
       communicator_(options.communicator),
       backend_(make_backend(kind, options)),
-      at_(shared.checkpoint ? shared.checkpoint->at : TrainPosition{}),
+      at_(first_position(shared)),
       schedule_(config_.schedule, updates_per_epoch(), config_.epochs, at_.schedule),
       reporter_(shared, communicator_.rank),
       activity_(shared.watchdog->activity(communicator_.local())),
@@ -170,9 +192,12 @@ void Trainer::run() {
   if (should_stop(config_.early_stop, at_.early_stop))
     reporter_.say(
         fmt::format("stopped early: {} epochs without improvement", at_.early_stop.bad_epochs));
-  reporter_.say(fmt::format("best: epoch {}, {} {:.4f}, loss {:.4f}", at_.best.epoch,
-                            config_.loss.task == Task::labels ? "all labels right" : "top-1",
-                            at_.best.top1, at_.best.loss));
+  if (at_.best.epoch == 0)
+    reporter_.say(fmt::format("no epoch is the best: {} is not defined in any", to_string(watch_)));
+  else
+    reporter_.say(fmt::format("best: epoch {}, {} {:.4f}, loss {:.4f}{}", at_.best.epoch,
+                              config_.loss.task == Task::labels ? "all labels right" : "top-1",
+                              at_.best.top1, at_.best.loss, watched_text(watch_, at_.best.merit)));
   finish_saving();
   score_best();
 }

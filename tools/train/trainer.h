@@ -77,8 +77,12 @@ class Trainer {
   void require_finite(const std::map<std::string, Tensor>& tensors) const;
 
   // ---- the end of an epoch
+  struct Validation {
+    Metrics metrics;                // all of them on rank 0 alone
+    std::optional<double> watched;  // what --watch names
+  };
   void finish_epoch();
-  Metrics validate();
+  Validation validate();
   void share_statistics();
   // Swaps weights and averages, where there are averages: these are validated and kept.
   void exchange_averages();
@@ -87,7 +91,7 @@ class Trainer {
   void name_bad_images(std::string_view part, const Loader& loader, const Dataset& data);
   void evaluate_all(const char* title, Loader& loader, const Dataset& data,
                     const std::function<void()>& stop);
-  void judge(const Metrics& metrics, bool whole);
+  void judge(const Validation& validation, bool whole);
   std::function<void()> weight_writer(const std::map<std::string, Tensor>& trained);
   void score_best();
 
@@ -105,6 +109,7 @@ class Trainer {
 
   TrainShared& shared_;
   const TrainConfig& config_;
+  const Watch watch_;
   Communicator communicator_;
   std::unique_ptr<Backend> backend_;
   Preprocess preprocess_;  // at the size of the epoch under way

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/error.h"
 #include "io/images/preprocess.h"
@@ -26,8 +27,9 @@ void Trainer::finish_epoch() {
 
   name_bad_images("train", runner_.loader(), shared_.data.train);
   if (leads()) require_finite(session().state());  // what is validated
-  const Metrics m = validate();
-  judge(m, whole);
+  const Validation validation = validate();
+  const Metrics& m = validation.metrics;
+  judge(validation, whole);
   reporter_.log_epoch({.epoch = at_.position == 0 ? at_.epoch : at_.epoch + 1,
                        .seconds = seconds(),
                        .train_loss = train_loss,
@@ -37,25 +39,35 @@ void Trainer::finish_epoch() {
                        .auc_macro = m.auc_macro,
                        .lr = learning_rate,
                        .step = at_.step,
-                       .use = {}});
+                       .use = {},
+                       .watch = watch_,
+                       .watched = validation.watched});
   save(true);
 }
 
 // Decides what follows from the validation, the same on every rank.
-void Trainer::judge(const Metrics& m, bool whole) {
+void Trainer::judge(const Validation& validation, bool whole) {
+  const Metrics& m = validation.metrics;
+  const EpochFigures figures{m.top1, m.loss, merit(watch_, validation.watched)};
   const int epoch = at_.epoch + 1;
   at_.validated = at_.step;
   const int size = preprocess_.crop;
-  if (is_better(config_.early_stop.watched, m, size, at_.best))
-    at_.best = {.epoch = epoch, .step = at_.step, .size = size, .top1 = m.top1, .loss = m.loss};
+  if (is_better(watch_, figures, size, at_.best))
+    at_.best = {.epoch = epoch,
+                .step = at_.step,
+                .size = size,
+                .top1 = m.top1,
+                .loss = m.loss,
+                .merit = figures.merit};
   if (!whole) return;
   at_.epoch = epoch;
   at_.position = 0;
   at_.scheduled = epoch * updates_per_epoch();
   at_.weight = 0;
   std::fill(at_.loss_sums.begin(), at_.loss_sums.end(), 0.);
-  count_epoch(config_.early_stop, at_.early_stop, m, size);
-  if (schedule_.epoch_done(m.loss))
+  count_epoch(config_.early_stop, at_.early_stop, figures, size);
+  const bool by_watch = config_.early_stop.watch.has_value();
+  if (schedule_.epoch_done(by_watch ? validation.watched.value_or(NAN) : m.loss))
     reporter_.say(fmt::format("no improvement: learning rate {:g}", schedule_.rate(at_.scheduled)));
 }
 
@@ -97,7 +109,7 @@ void Trainer::share_statistics() {
   if (!leads()) session().set_running_statistics(values);
 }
 
-Metrics Trainer::validate() {
+Trainer::Validation Trainer::validate() {
   exchange_averages();
   share_statistics();
   // Saved as trained, not validated: a resumed run goes on with the validation.
@@ -107,13 +119,20 @@ Metrics Trainer::validate() {
     leave("during validation");
   });
   exchange_averages();
-  Metrics m;
-  if (leads()) m = metrics_of(shared_.evaluation, shared_.data.validation);
-  double figures[] = {m.loss, m.top1};
+  Validation v;
+  if (leads()) {
+    const CountedSamples counted = counted_samples(shared_.evaluation, shared_.data.validation);
+    const auto& classes = shared_.data.validation.classes;
+    v.metrics = metrics_of(shared_.evaluation, shared_.data.validation);
+    if (!counted.labels.empty())
+      v.watched = watched_figure(watch_, v.metrics, counted.logits, counted.labels, classes);
+  }
+  double figures[] = {v.metrics.loss, v.metrics.top1, v.watched.value_or(NAN)};
   communicator_.group->broadcast(communicator_.rank, std::as_writable_bytes(std::span(figures)));
-  m.loss = figures[0];
-  m.top1 = figures[1];
-  return m;
+  v.metrics.loss = figures[0];
+  v.metrics.top1 = figures[1];
+  if (!std::isnan(figures[2])) v.watched = figures[2];
+  return v;
 }
 
 void Trainer::exchange_averages() {
@@ -139,7 +158,7 @@ std::function<void()> Trainer::weight_writer(const std::map<std::string, Tensor>
 }
 
 // Scores the best weights on the validation images, with everything that is measured, and once on
-// the test images.
+// the test images, with the temperature and the thresholds that the validation images give.
 void Trainer::score_best() {
   uint8_t written = leads() && std::filesystem::exists(shared_.run.weights("best"));
   communicator_.group->broadcast(communicator_.rank,
@@ -149,6 +168,7 @@ void Trainer::score_best() {
   const auto score_part = [&](const char* part, const char* prefix, Loader& loader,
                               const Dataset& data) {
     evaluate_all(part, loader, data, [this] { leave("while scoring the best weights"); });
+    if (&data == &shared_.data.validation) reporter_.decide();
     reporter_.score(part, prefix, data);
     reporter_.show_worst(part, at_.best.step, data, preprocess_);
   };

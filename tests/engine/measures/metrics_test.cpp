@@ -3,11 +3,11 @@
 
 #include <cmath>
 #include <limits>
-#include <thread>
 
 #include "engine/error.h"
 #include "engine/measures/bootstrap.h"
 #include "engine/measures/roc.h"
+#include "tests/engine/measures/recorded.h"
 #include "tests/json.h"
 #include "tests/support.h"
 
@@ -17,39 +17,9 @@ using nlohmann::json;
 
 namespace {
 
-constexpr Tolerance kSame{1e-9, 0};
-
-struct Case {
-  json expected;
-  int classes;
-  std::vector<float> logits;
-  std::vector<int32_t> labels;
-};
-
-std::vector<Case> cases() {
-  const json file = golden("metrics.json");
-  std::vector<Case> all;
-  for (const json& c : file["cases"]) all.push_back({c, c["classes"], c["logits"], c["labels"]});
-  REQUIRE(all.size() == 5);
-  return all;
-}
-
-// CHECKs that numbers and nulls are the same, in order.
-void expect_same(std::vector<std::optional<double>> ours, const json& theirs, const char* what) {
-  REQUIRE(ours.size() == theirs.size());
-  std::vector<double> a, b;
-  for (size_t i = 0; i < ours.size(); ++i) {
-    CHECK_MESSAGE(ours[i].has_value() == !theirs[i].is_null(), what);
-    if (!ours[i] || theirs[i].is_null()) continue;
-    a.push_back(*ours[i]);
-    b.push_back(theirs[i]);
-  }
-  expect_close(std::span<const double>(a), std::span<const double>(b), kSame, what);
-}
-
 template <class Member>
-void expect_same(const std::vector<ClassMetrics>& classes, Member member, const json& theirs,
-                 const char* what) {
+void expect_members(const std::vector<ClassMetrics>& classes, Member member, const json& theirs,
+                    const char* what) {
   std::vector<std::optional<double>> ours;
   for (const ClassMetrics& c : classes) ours.emplace_back(c.*member);
   expect_same(ours, theirs, what);
@@ -58,21 +28,22 @@ void expect_same(const std::vector<ClassMetrics>& classes, Member member, const 
 }  // namespace
 
 TEST_CASE("measures are scikit-learn's") {
-  for (const Case& c : cases()) {
+  for (const RecordedMeasures& c : recorded_measures()) {
     const json& e = c.expected;
     CAPTURE(e["name"].get<std::string>());
     const Metrics m = evaluate_logits(c.logits, c.labels, c.classes);
     CHECK(m.samples == c.labels.size());
-    expect_same({m.loss, m.top1, m.top5, m.balanced_accuracy, m.auc_macro, m.auc_micro,
-                 m.calibration_error},
-                {e["loss"], e["top1"], e["top5"], e["balanced_accuracy"], e["auc_macro"],
-                 e["auc_micro"], e["calibration_error"]},
-                "totals");
-    expect_same(m.classes, &ClassMetrics::precision, e["precision"], "precision");
-    expect_same(m.classes, &ClassMetrics::recall, e["recall"], "recall");
-    expect_same(m.classes, &ClassMetrics::f1, e["f1"], "F1");
-    expect_same(m.classes, &ClassMetrics::specificity, e["specificity"], "specificity");
-    expect_same(m.classes, &ClassMetrics::auc, e["auc"], "AUC");
+    for (size_t t = 0; t < kTotalNames.size(); ++t)
+      expect_same({value_of(m, static_cast<Total>(t))},
+                  json::array({e["totals"].at(kTotalNames[t])}), kTotalNames[t].data());
+    CHECK(e["totals"].size() == kTotalNames.size());
+    expect_members(m.classes, &ClassMetrics::precision, e["precision"], "precision");
+    expect_members(m.classes, &ClassMetrics::recall, e["recall"], "recall");
+    expect_members(m.classes, &ClassMetrics::f1, e["f1"], "F1");
+    expect_members(m.classes, &ClassMetrics::specificity, e["specificity"], "specificity");
+    expect_members(m.classes, &ClassMetrics::auc, e["auc"], "AUC");
+    expect_members(m.classes, &ClassMetrics::average_precision, e["average_precision"],
+                   "average precision");
     expect_same({m.macro.precision, m.macro.recall, m.macro.f1, m.macro.specificity},
                 e["averages"]["macro"], "macro averages");
     expect_same({m.weighted.precision, m.weighted.recall, m.weighted.f1, m.weighted.specificity},
@@ -83,7 +54,7 @@ TEST_CASE("measures are scikit-learn's") {
 }
 
 TEST_CASE("ROC curves are scikit-learn's, and thin ones keep their ends and shape") {
-  for (const Case& c : cases()) {
+  for (const RecordedMeasures& c : recorded_measures()) {
     CAPTURE(c.expected["name"].get<std::string>());
     const std::vector<double> p = softmax_rows(c.logits, c.classes);
     for (int k = 0; k < c.classes; ++k) {
@@ -114,28 +85,6 @@ TEST_CASE("ROC curves are scikit-learn's, and thin ones keep their ends and shap
         CHECK(thin[i].false_positive_rate + thin[i].true_positive_rate >
               thin[i - 1].false_positive_rate + thin[i - 1].true_positive_rate);
     }
-  }
-}
-
-TEST_CASE("bootstrap intervals are numpy's percentiles of scikit-learn's measures") {
-  for (const Case& c : cases()) {
-    CAPTURE(c.expected["name"].get<std::string>());
-    const json& expected = c.expected["intervals"];
-    BootstrapOptions options{.resamples = expected["resamples"], .seed = expected["seed"]};
-    const ConfidenceIntervals i = bootstrap_intervals(c.logits, c.labels, c.classes, options);
-    const json& of = expected["of"];
-    expect_same({i.top1.low, i.top1.high}, of["top1"], "top-1");
-    expect_same({i.f1_macro.low, i.f1_macro.high}, of["f1_macro"], "macro F1");
-    REQUIRE(i.auc_macro.has_value() == !of["auc_macro"].is_null());
-    if (i.auc_macro) expect_same({i.auc_macro->low, i.auc_macro->high}, of["auc_macro"], "AUC");
-
-    options.threads = 3;
-    const ConfidenceIntervals again = bootstrap_intervals(c.logits, c.labels, c.classes, options);
-    CHECK(again.f1_macro.low == i.f1_macro.low);
-    CHECK(again.top1.high == i.top1.high);
-    options.seed += 1;
-    const ConfidenceIntervals other = bootstrap_intervals(c.logits, c.labels, c.classes, options);
-    if (c.labels.size() > 100) CHECK(other.f1_macro.low != i.f1_macro.low);
   }
 }
 

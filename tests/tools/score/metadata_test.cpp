@@ -32,7 +32,8 @@ TEST_CASE("metadata that is no calibration is refused by name") {
   for (const char* text : {"", "0", "-1", "nan", "inf", "1e999", "1.5x"})
     CHECK(mentions(refused(kTemperature, text),
                    fmt::format("w.safetensors: '{}' in its metadata is no temperature", text)));
-  for (const char* text : {"", "[]", "{}", R"({"rule": 1, "classes": {}})", R"({"rule": "youden"})"})
+  for (const char* text :
+       {"", "[]", "{}", R"({"rule": 1, "classes": {}})", R"({"rule": "youden"})"})
     CHECK(mentions(refused(kThresholds, text), "no JSON object with rule and classes"));
   CHECK(mentions(refused(kThresholds, R"({"rule": "youden", "classes": {"a": 1}})"),
                  "no JSON object"));

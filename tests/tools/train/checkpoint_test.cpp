@@ -69,6 +69,26 @@ std::string name_of_step(int64_t step) {
 
 }  // namespace
 
+TEST_CASE("what is watched is part of a checkpoint, of which former versions knew nothing") {
+  const TemporaryFolder folder;
+  const CheckpointFolder checkpoints(folder.path(), 2);
+  const Checkpoint former = example(44);
+  Checkpoint c = example(45);
+  c.at.watch = "df\xff:recall";
+  c.at.plateau = "loss";
+  c.at.best.merit = 0.625;
+  CHECK(state_digest(former) != state_digest(c));
+  const Checkpoint back = read_checkpoint(checkpoints.write(c, state_digest(c)));
+  CHECK(back.at.watch == c.at.watch);
+  CHECK(back.at.plateau == "loss");
+  CHECK(back.at.best.merit == 0.625);
+  c.at.best.merit = -INFINITY;
+  CHECK(read_checkpoint(checkpoints.write(c, state_digest(c))).at.best.merit == -INFINITY);
+  const Checkpoint old = read_checkpoint(checkpoints.write(former, state_digest(former)));
+  CHECK(old.at.watch.empty());
+  CHECK(old.at.best.top1 == 0.7);
+}
+
 TEST_CASE("a checkpoint comes back bit for bit") {
   const TemporaryFolder folder;
   const Checkpoint c = example(45);

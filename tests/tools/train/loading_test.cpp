@@ -149,7 +149,7 @@ TEST_CASE("early stop: patience, least improvement, and figures of another image
   const EarlyStopConfig config{.patience = 2, .min_delta = 0.01};
   EarlyStopState state;
   const auto epoch = [&](double top1, int size = 224) {
-    count_epoch(config, state, {.top1 = top1}, size);
+    count_epoch(config, state, {.top1 = top1, .merit = top1}, size);
     return should_stop(config, state);
   };
   CHECK(!epoch(0.5));
@@ -160,19 +160,26 @@ TEST_CASE("early stop: patience, least improvement, and figures of another image
   CHECK(!epoch(0.1, 256));
   CHECK(state.best == 0.1);
 
-  const BestEpoch best{.epoch = 3, .size = 224, .top1 = 0.5, .loss = 1};
-  CHECK(is_better(Watched::top1, {.loss = 9, .top1 = 0.6}, 224, best));
-  CHECK(is_better(Watched::top1, {.loss = 0.9, .top1 = 0.5}, 224, best));
-  CHECK(!is_better(Watched::top1, {.loss = 1, .top1 = 0.5}, 224, best));
-  CHECK(is_better(Watched::loss, {.loss = 0.9, .top1 = 0.1}, 224, best));
-  CHECK(!is_better(Watched::loss, {.loss = 2, .top1 = 0.6}, 224, best));
-  CHECK(is_better(Watched::top1, {.loss = 9, .top1 = 0}, 256, best));
+  const Watch top1, loss{.figure = Watch::Figure::loss}, auc{.figure = Watch::Figure::auc};
+  const BestEpoch best{.epoch = 3, .size = 224, .top1 = 0.5, .loss = 1, .merit = 0.5},
+      least{.epoch = 3, .size = 224, .top1 = 0.5, .loss = 1, .merit = -1};
+  CHECK(is_better(top1, {.top1 = 0.6, .loss = 9, .merit = 0.6}, 224, best));
+  CHECK(is_better(top1, {.top1 = 0.5, .loss = 0.9, .merit = 0.5}, 224, best));
+  CHECK(!is_better(top1, {.top1 = 0.5, .loss = 1, .merit = 0.5}, 224, best));
+  CHECK(is_better(loss, {.top1 = 0.1, .loss = 0.9, .merit = -0.9}, 224, least));
+  CHECK(is_better(loss, {.top1 = 0.6, .loss = 1, .merit = -1}, 224, least));
+  CHECK(!is_better(loss, {.top1 = 0.6, .loss = 2, .merit = -2}, 224, least));
+  CHECK(is_better(auc, {.top1 = 0.1, .loss = 9, .merit = 0.6}, 224, best));
+  CHECK(is_better(auc, {.top1 = 0.1, .loss = 0.9, .merit = 0.5}, 224, best));
+  CHECK(!is_better(auc, {.top1 = 0.9, .loss = 0.1, .merit = 0.4}, 224, best));
+  CHECK(is_better(top1, {.top1 = 0, .loss = 9, .merit = 0}, 256, best));
 
-  // What is not finite is never better, also as the first of a size.
-  for (const Watched watched : {Watched::top1, Watched::loss})
+  // What is not finite or not defined is never better, also as the first of a size.
+  for (const Watch& watch : {top1, loss, auc})
     for (const int size : {224, 256}) {
-      CHECK(!is_better(watched, {.loss = std::nan(""), .top1 = 1}, size, best));
-      CHECK(!is_better(watched, {.loss = 0, .top1 = std::nan("")}, size, best));
+      CHECK(!is_better(watch, {.top1 = 1, .loss = std::nan(""), .merit = 1}, size, best));
+      CHECK(!is_better(watch, {.top1 = std::nan(""), .loss = 0, .merit = 1}, size, best));
+      CHECK(!is_better(watch, {.top1 = 1, .loss = 0, .merit = std::nan("")}, size, best));
     }
   CHECK(!epoch(std::nan(""), 288));
   CHECK(state.best == 0.1);

@@ -1,0 +1,241 @@
+// A score as people read it, in 80 columns.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "io/files/utf8.h"
+#include "tools/score/score.h"
+
+namespace engine {
+namespace {
+
+constexpr size_t kColumns = 80, kIndent = 2;
+constexpr size_t kNamesAtLeast = 10, kNamesAtMost = 28;
+constexpr size_t kClassesWithThresholds = 12;  // of more, metrics.json tells
+
+// As many digits as a share of so many images supports: its standard error is at most 0.5/√n.
+int digits_of(int64_t samples) {
+  return samples < 100 ? 2 : samples < 10'000 ? 3 : 4;
+}
+
+std::string number(const std::optional<double>& value, int64_t samples) {
+  return value && samples > 0 ? fmt::format("{:.{}f}", *value, digits_of(samples)) : "-";
+}
+
+std::string bounds(const Interval& i, int64_t samples) {
+  return fmt::format("[{:.{}f}, {:.{}f}]", i->low, digits_of(samples), i->high, digits_of(samples));
+}
+
+// "0.41 0.27-0.56"
+std::string with_bounds(const std::optional<double>& value, const Interval& i, int64_t samples) {
+  const std::string text = number(value, samples);
+  if (text == "-" || !i) return text;
+  return fmt::format("{} {:.{}f}-{:.{}f}", text, i->low, digits_of(samples), i->high,
+                     digits_of(samples));
+}
+
+std::optional<double> share(int64_t samples, double value) {
+  return samples > 0 ? std::optional(value) : std::nullopt;
+}
+
+size_t characters(std::string_view text) {
+  return decode_utf8(text).size();
+}
+
+// The text in so many characters: what is too long loses its end.
+std::string fitted(std::string_view text, size_t width) {
+  std::string result;
+  const size_t count = characters(text);
+  for (size_t done = 0, most = count > width ? width - 1 : count; done < most; ++done) {
+    const size_t bytes = std::max<size_t>(1, utf8_length(text));
+    result += text.substr(0, bytes);
+    text.remove_prefix(bytes);
+  }
+  if (count > width) return result + "…";
+  return result + std::string(width - count, ' ');
+}
+
+// A table whose first column holds names, on the left, and takes what the others leave.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> head) { add(std::move(head)); }
+  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+
+  std::string text() const {
+    std::vector<size_t> widths(rows_[0].size());
+    for (const auto& row : rows_)
+      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], characters(row[i]));
+    size_t others = kIndent;
+    for (size_t i = 1; i < widths.size(); ++i) others += widths[i] += 2;
+    const size_t room = others + kNamesAtLeast < kColumns ? kColumns - others : kNamesAtLeast;
+    widths[0] = std::clamp(widths[0], kNamesAtLeast, std::min(room, kNamesAtMost));
+    std::string text;
+    for (const auto& row : rows_) {
+      text += std::string(kIndent, ' ') + fitted(row[0], widths[0]);
+      for (size_t i = 1; i < row.size(); ++i)
+        text += std::string(widths[i] - characters(row[i]), ' ') + row[i];
+      text += '\n';
+    }
+    return text;
+  }
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+struct TotalLine {
+  const char* title;
+  Total total;
+};
+constexpr TotalLine kTotalLines[] = {{"loss", Total::loss},
+                                     {"top-1", Total::top1},
+                                     {"top-5", Total::top5},
+                                     {"balanced accuracy", Total::balanced_accuracy},
+                                     {"macro F1", Total::f1_macro},
+                                     {"weighted F1", Total::f1_weighted},
+                                     {"macro AUC", Total::auc_macro},
+                                     {"micro AUC", Total::auc_micro},
+                                     {"average precision", Total::average_precision_macro},
+                                     {"Cohen's kappa", Total::cohen_kappa},
+                                     {"kappa, quadratic", Total::kappa_quadratic},
+                                     {"Brier score", Total::brier},
+                                     {"calibration error", Total::calibration_error}};
+
+std::string head(const Score& s) {
+  std::string text = fmt::format("{} images", s.metrics.samples);
+  if (s.intervals && s.intervals->grouped) text += fmt::format(" of {} groups", s.intervals->units);
+  if (s.options.calibrated) text += ", calibrated";
+  if (!s.intervals) return text + '\n';
+  text += fmt::format(", {:.0f}% intervals in brackets", 100 * kLevel);
+  return text + (s.intervals->grouped ? ", by groups\n" : "\n");
+}
+
+std::string totals(const Score& s) {
+  const int64_t samples = s.metrics.samples;
+  std::string text;
+  for (const auto& [title, total] : kTotalLines) {
+    const std::optional<double> value = value_of(s.metrics, total);
+    text += fmt::format("  {:<20} {:>7}", title, number(value, samples));
+    if (const Interval interval = s.intervals ? (*s.intervals)[total] : std::nullopt;
+        interval && value)
+      text += "  " + bounds(interval, samples);
+    text += '\n';
+  }
+  return text;
+}
+
+std::string calibration(const Score& s) {
+  if (!s.calibrated) return "";
+  const int64_t n = s.metrics.samples;
+  return fmt::format(
+      "  temperature {:.3f}: calibration error {} to {}, loss {} to {}, Brier {} to {}\n",
+      *s.options.decisions.temperature, number(s.as_given->calibration.error, n),
+      number(s.calibrated->calibration.error, n), number(s.as_given->loss, n),
+      number(s.calibrated->loss, n), number(s.as_given->brier, n), number(s.calibrated->brier, n));
+}
+
+// Where the least confident answers are withheld.
+std::string rejection(const Score& s) {
+  std::string text;
+  for (const double coverage : {0.9, 0.8, 0.5}) {
+    const auto at = std::ranges::find_if(
+        s.reject, [&](const RejectPoint& p) { return p.coverage <= coverage; });
+    if (at == s.reject.end()) continue;
+    text += fmt::format("{} {} at {:.0f}% (confidence {:.2f})", text.empty() ? "" : ",",
+                        number(at->accuracy, s.metrics.samples), 100 * at->coverage, at->threshold);
+  }
+  return text.empty() ? "" : fmt::format("  top-1 of the surest:{}\n", text);
+}
+
+// The smaller of positives and negatives: what an area is known by.
+int64_t rarer(const Metrics& m, const ClassMetrics& k) {
+  return std::min(k.support, m.samples - k.support);
+}
+
+std::string class_table(const Score& s, std::span<const std::string> classes) {
+  const Metrics& m = s.metrics;
+  if (!s.intervals) {
+    Table table({"class", "images", "precision", "recall", "specificity", "F1", "AUC"});
+    const auto row = [&](const std::string& name, int64_t images, const auto& figure) {
+      table.add(
+          {name, std::to_string(images), figure[0], figure[1], figure[2], figure[3], figure[4]});
+    };
+    for (size_t c = 0; c < classes.size(); ++c) {
+      const ClassMetrics& k = m.classes[c];
+      row(classes[c], k.support,
+          std::array{number(k.precision, k.predicted), number(k.recall, k.support),
+                     number(k.specificity, m.samples - k.support),
+                     number(k.f1, k.support + k.predicted), number(k.auc, rarer(m, k))});
+    }
+    const auto average = [&](const char* name, const Averages& a,
+                             const std::optional<double>& auc) {
+      const auto text = [&](double value) { return number(value, m.samples); };
+      row(name, m.samples,
+          std::array{text(a.precision), text(a.recall), text(a.specificity), text(a.f1),
+                     number(auc, m.samples)});
+    };
+    average("macro average", m.macro, m.auc_macro);
+    average("weighted average", m.weighted, std::nullopt);
+    return table.text();
+  }
+  Table table({"class", "images", "recall", "precision", "AUC"});
+  for (size_t c = 0; c < classes.size(); ++c) {
+    const ClassMetrics& k = m.classes[c];
+    const ClassIntervals& i = s.intervals->classes[c];
+    table.add({classes[c], std::to_string(k.support),
+               with_bounds(share(k.support, k.recall), i.recall, k.support),
+               with_bounds(share(k.predicted, k.precision), i.precision, k.predicted),
+               with_bounds(k.auc, i.auc, rarer(m, k))});
+  }
+  return table.text();
+}
+
+std::string thresholds(const Score& s, std::span<const std::string> classes) {
+  if (s.called.empty()) return "";
+  const Thresholds& chosen = *s.options.decisions.thresholds;
+  if (classes.size() > kClassesWithThresholds)
+    return fmt::format("  thresholds of validation by {}: see metrics.json\n", chosen.rule);
+  Table table({"at thresholds", "p at least", "sensitivity", "specificity", "precision"});
+  for (size_t c = 0; c < classes.size(); ++c) {
+    const auto at = std::ranges::find(chosen.classes, classes[c], &ClassThreshold::name);
+    if (!s.called[c]) {
+      table.add({classes[c], "-", "-", "-", "-"});
+      continue;
+    }
+    const Called& k = *s.called[c];
+    const int64_t positives = k.true_positives + k.false_negatives;
+    table.add({classes[c], fmt::format("{:.3g}", *at->threshold),
+               number(k.sensitivity(), positives),
+               number(k.specificity(), s.metrics.samples - positives),
+               number(k.precision(), k.true_positives + k.false_positives)});
+  }
+  return fmt::format("  thresholds of validation by {}, each class against the rest:\n{}",
+                     chosen.rule, table.text());
+}
+
+std::string subgroups(const SubgroupTable& of) {
+  Table table({of.column, "images", "groups", "top-1", "balanced", "AUC"});
+  for (const Subgroup& g : of.rows) {
+    const auto interval = [&](Total t) { return g.intervals ? (*g.intervals)[t] : std::nullopt; };
+    table.add({g.value.empty() ? "(empty)" : g.value, std::to_string(g.samples),
+               g.groups > 0 ? std::to_string(g.groups) : "-",
+               with_bounds(g.top1, interval(Total::top1), g.samples),
+               with_bounds(g.balanced_accuracy, interval(Total::balanced_accuracy), g.samples),
+               with_bounds(g.auc_macro, interval(Total::auc_macro), g.samples)});
+  }
+  return table.text();
+}
+
+}  // namespace
+
+std::string table(const Score& score, std::span<const std::string> classes) {
+  std::string text = head(score) + totals(score) + calibration(score) + rejection(score) +
+                     class_table(score, classes) + thresholds(score, classes);
+  for (const SubgroupTable& of : score.by) text += subgroups(of);
+  return text;
+}
+
+}  // namespace engine
