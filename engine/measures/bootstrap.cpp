@@ -272,7 +272,8 @@ struct ShareCount {
     if (!of.empty()) groups.insert(of[sample]);
   }
 
-  Interval interval(const Interval& bootstrapped, bool grouped, double level) const {
+  OptionalInterval interval(const OptionalInterval& bootstrapped, bool grouped,
+                            double level) const {
     if (!grouped) return wilson_interval(found, samples, level);
     if (found != 0 && found != samples) return bootstrapped;
     const auto units = static_cast<int64_t>(groups.size());

@@ -127,7 +127,7 @@ std::optional<Dataset> read_test_folder(const std::filesystem::path& folder,
 std::vector<std::string> list_images(const std::filesystem::path& folder,
                                      Ignored* ignored = nullptr);
 
-// Throws Error(data) if a class or a label has images and all of them are among the unreadable ones,
+// Throws Error(data) if a class or label has images and all of them are among the unreadable ones,
 // which are positions in the data set.
 void require_readable_classes(const Dataset& data, std::span<const uint32_t> unreadable);
 

@@ -47,10 +47,10 @@ struct Labels {
 };
 
 // Reads a CSV file with columns of paths, labels and perhaps groups and split (train; val, valid or
-// validation; test); other columns are passed over. An unknown class, a value that is none, an image
-// that is named twice and another split are an Error(data) with the line; files that are missing are
-// one with all of their lines. Of several labels in columns, `classes` are the columns in their
-// order.
+// validation; test); other columns are passed over. An unknown class, a value that is none, an
+// image that is named twice and another split are an Error(data) with the line; files that are
+// missing are one with all of their lines. Of several labels in columns, `classes` are the columns
+// in their order.
 Labels read_labels(const std::filesystem::path& file, const LabelFile& how);
 
 // The data sets of labels that have parts. An Error names a class or label that no training image

@@ -31,10 +31,10 @@ Shares parse_shares(std::string_view text);
 std::array<int64_t, 3> split_counts(int64_t count, const Shares& shares);
 
 // The part of each image: the images are shuffled with `seed` and dealt out. With `stratify` each
-// class has those shares, else all images together; of several labels label_split() does. `units` has a number for each image, from 0
-// without gaps: images of one number stay together. Units of several images are dealt out first,
-// the largest first, each to the part that it overfills least and that needs it most; then the
-// single images fill what is left.
+// class has those shares, else all images together; of several labels label_split() does. `units`
+// has a number for each image, from 0 without gaps: images of one number stay together. Units of
+// several images are dealt out first, the largest first, each to the part that it overfills least
+// and that needs it most; then the single images fill what is left.
 std::vector<Part> sample_split(const Dataset& all, const Shares& shares, bool stratify,
                                uint64_t seed, std::span<const uint32_t> units = {});
 
@@ -46,8 +46,9 @@ std::array<Dataset, 3> by_part(Dataset all, std::span<const Part> parts);
 TrainingData apply_split(Dataset all, std::span<const Part> parts);
 
 // CSV with the columns path, label, split and, where images have them, fold and group, a line for
-// each image; of several labels there is no label but, behind the others, a column y:NAME of 0, 1 or
-// nothing for each. An image of no fold has an empty field. Paths below `root` are relative to it.
+// each image; of several labels there is no label but, behind the others, a column y:NAME of 0, 1
+// or nothing for each. An image of no fold has an empty field. Paths below `root` are relative to
+// it.
 std::string split_csv(const TrainingData& data, const std::filesystem::path& root);
 
 }  // namespace engine

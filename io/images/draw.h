@@ -1,6 +1,6 @@
 // Image sets that are drawn, not downloaded: printed digits and coloured objects in ten classes
-// each, and scenes with several labels, to try training where there are no data. The same seed draws
-// the same images.
+// each, and scenes with several labels, to try training where there are no data. The same seed
+// draws the same images.
 #pragma once
 
 #include <array>
@@ -45,8 +45,8 @@ struct DrawOptions {
 
 // Writes FOLDER/{train,val}/CLASS/NNNNN.{png,jpg}: digits as PNG, objects as PNG or as JPEG of
 // varied quality. Of scenes FOLDER/images/{train,val}_NNNNN.png, ten times as many, and
-// FOLDER/labels.csv with path, split and a column of 1, 0 and nothing for each label; they show each
-// label with a chance of its own. A folder that holds something already is an Error.
+// FOLDER/labels.csv with path, split and a column of 1, 0 and nothing for each label; they show
+// each label with a chance of its own. A folder that holds something already is an Error.
 void draw_dataset(const std::filesystem::path& folder, DrawnSet set, const DrawOptions& options);
 
 }  // namespace engine

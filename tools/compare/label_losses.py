@@ -48,7 +48,9 @@ def targets(missing: bool, mixed: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return q, (known | (shares == 0)) & (known[partners] | (shares == 1))
 
 
-def case(values: torch.Tensor, smoothing: float, weighted: bool, mixed: bool, missing: bool) -> dict:
+def case(
+    values: torch.Tensor, smoothing: float, weighted: bool, mixed: bool, missing: bool
+) -> dict:
     logits = values.clone().requires_grad_()
     weight = torch.tensor(WEIGHTS, dtype=torch.float64) if weighted else None
     q, known = targets(missing, mixed)

@@ -63,7 +63,8 @@ def case(name: str, logits: np.ndarray, labels: np.ndarray, thresholds: list[flo
     totals = {
         "loss": float(losses[known].mean()) if known.any() else 0.0,
         "subset_accuracy": optional(right[some].mean() if some.any() else None),
-        "hamming_loss": optional((positive != (labels == 1))[known].mean() if known.any() else None),
+        "hamming_loss": optional(
+            (positive != (labels == 1))[known].mean() if known.any() else None),
     }
     if known.all():
         assert totals["subset_accuracy"] == sk.accuracy_score(labels, positive)

@@ -45,8 +45,8 @@ LabelScore write_label_score(const std::filesystem::path& folder, const Evaluati
 // on the right side of 0.5; there is no top5.
 Metrics epoch_metrics_of_labels(const EvaluationResult& result, const Dataset& data);
 
-// The same thresholds as numbers for evaluate_labels(), in the order of `labels`: 0.5 where there is
-// none.
+// The same thresholds as numbers for evaluate_labels(), in the order of `labels`: 0.5 where there
+// is none.
 std::vector<double> threshold_values(const Thresholds& thresholds,
                                      std::span<const std::string> labels);
 

@@ -68,7 +68,8 @@ void check_start(const Graph& graph, const ModelFile& file);
 
 // Loads what a training of `classes` starts from. A head whose names are these in another order is
 // put into their order; a head of other names, of another size or of another task than the
-// session's, or none, starts anew, from `seed`. Returns a line that says what became of the head; empty if it is as in the file.
+// session's, or none, starts anew, from `seed`. Returns a line that says what became of the head;
+// empty if it is as in the file.
 std::string start_from(Session& session, const ModelFile& file,
                        const std::vector<std::string>& classes, uint64_t seed);
 

@@ -75,7 +75,8 @@ nlohmann::ordered_json to_json(const Score& score, std::span<const std::string> 
 // A figure without samples is "-".
 std::string table(const Score& score, std::span<const std::string> classes);
 
-// Sets the member `part` of metrics.json in `folder`, which is made if it is not there; others stay.
+// Sets the member `part` of metrics.json in `folder`, which is made if it is not there; others
+// stay.
 void write_metrics(const std::filesystem::path& folder, const std::string& part,
                    const nlohmann::ordered_json& figures);
 

@@ -1,4 +1,5 @@
-// Several labels per image: files of labels, stratified splits, what a split is written as, batches.
+// Several labels per image: files of labels, stratified splits, what a split is written as,
+// batches.
 #include <fstream>
 #include <map>
 

@@ -1,5 +1,5 @@
-// Cross entropy of classes and of labels against the reference, and what it does with ties and large
-// logits; plain, and with weights, smoothing, mixed and missing labels.
+// Cross entropy of classes and of labels against the reference, and what it does with ties and
+// large logits; plain, and with weights, smoothing, mixed and missing labels.
 #include "tests/kernels/gpu.h"
 
 #include "kernels/loss.h"
