@@ -61,6 +61,16 @@ std::vector<double> sigmoids(std::span<const float> logits) {
   return probabilities;
 }
 
+double binary_cross_entropy(std::span<const float> logits, std::span<const Presence> presence) {
+  double sum = 0, known = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (presence[i] == Presence::missing) continue;
+    sum += loss_of(logits[i], presence[i] == Presence::present);
+    ++known;
+  }
+  return known > 0 ? sum / known : 0;
+}
+
 LabelScores scores_of(std::span<const double> probabilities, std::span<const Presence> presence,
                       int labels, int label) {
   LabelScores of;

@@ -56,6 +56,9 @@ std::vector<std::optional<OperatingPoint>> choose_label_thresholds(
 // 1 / (1 + e^−z) of every logit.
 std::vector<double> sigmoids(std::span<const float> logits);
 
+// The mean over the known entries of one image; 0 where none is known.
+double binary_cross_entropy(std::span<const float> logits, std::span<const Presence> presence);
+
 // One label's entries that are known.
 struct LabelScores {
   std::vector<double> scores;  // probabilities

@@ -206,10 +206,4 @@ TensorFile model_file(const Graph& graph, std::map<std::string, Tensor> tensors,
   return file;
 }
 
-void add_metadata(const fs::path& path, const std::map<std::string, std::string>& texts) {
-  TensorFile file = read_weights(path, {});
-  for (const auto& [name, text] : texts) file.metadata[name] = text;
-  write_sealed(path, file);
-}
-
 }  // namespace engine

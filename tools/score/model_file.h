@@ -79,10 +79,6 @@ TensorFile model_file(const Graph& graph, std::map<std::string, Tensor> tensors,
                       const std::vector<std::string>& classes, const Preprocess& preprocess,
                       Task task = Task::classes);
 
-// Adds to the metadata of a weight file that was written here; its tensors stay as they are.
-void add_metadata(const std::filesystem::path& path,
-                  const std::map<std::string, std::string>& texts);
-
 Normalisation normalisation_of(const Preprocess& preprocess);
 
 }  // namespace engine

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "engine/measures/labels.h"
 #include "engine/measures/metrics.h"
 #include "io/data/sample.h"
 #include "io/images/contact_sheet.h"
@@ -17,7 +18,7 @@ std::vector<Example> spread_examples(const Dataset& data, size_t count) {
   std::vector<Example> examples;
   for (size_t i = 0; i < shown; ++i) {
     const size_t sample = (2 * i + 1) * samples / (2 * shown);
-    examples.push_back({sample, data.classes[size_t(data.samples[sample].label)]});
+    examples.push_back({sample, label_text(data, data.samples[sample])});
   }
   return examples;
 }
@@ -27,8 +28,10 @@ std::vector<Example> worst_examples(const EvaluationResult& result, const Datase
   const size_t classes = data.classes.size();
   std::vector<double> p(classes);
   const auto loss_of = [&](size_t sample) {
-    return cross_entropy(std::span(result.logits).subspan(sample * classes, classes),
-                         data.samples[sample].label, p);
+    const auto logits = std::span(result.logits).subspan(sample * classes, classes);
+    if (data.task == Task::classes) return cross_entropy(logits, data.samples[sample].label, p);
+    p = sigmoids(logits);
+    return binary_cross_entropy(logits, data.samples[sample].labels);
   };
   std::vector<std::pair<double, size_t>> losses;
   for (size_t i = 0; i < data.samples.size(); ++i)
@@ -41,7 +44,7 @@ std::vector<Example> worst_examples(const EvaluationResult& result, const Datase
     loss_of(sample);
     const size_t best = size_t(std::max_element(p.begin(), p.end()) - p.begin());
     examples.push_back(
-        {sample, fmt::format("{}\nsaid {} {:.2f}", data.classes[size_t(data.samples[sample].label)],
+        {sample, fmt::format("{}\nsaid {} {:.2f}", label_text(data, data.samples[sample]),
                              data.classes[best], p[best])});
   }
   return examples;

@@ -338,7 +338,9 @@ Json describe_parts(const TrainingData& data) {
     std::vector<int64_t> counts(data.train.classes.size());
     std::set<std::string_view> groups;
     for (const Sample& sample : part.data->samples) {
-      ++counts[size_t(sample.label)];
+      if (data.train.task == Task::classes) ++counts[size_t(sample.label)];
+      for (size_t c = 0; c < sample.labels.size(); ++c)
+        counts[c] += sample.labels[c] == Presence::present;
       if (!sample.group.empty()) groups.insert(sample.group);
     }
     Json classes = Json::object();

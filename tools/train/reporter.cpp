@@ -170,30 +170,32 @@ void Reporter::show_worst(std::string_view part, int64_t step, const Dataset& da
   if (shared_)
     show(step, fmt::format("largest_losses/{}", part), data,
          worst_examples(shared_->evaluation, data, kExamples), preprocess);
-  // The thresholds of the part that is scored first, the validation images, are those of all parts,
-  // and stay with the weights.
-  void Reporter::score_labels(const Dataset& data, const ScoreOptions& options) {
-    const LabelScore scored = write_label_score(shared_->run.path(), shared_->evaluation, data,
-                                                label_thresholds_, options);
-    if (!label_thresholds_)
-      add_metadata(shared_->run.weights("best"), {{kThresholds, to_json(scored.thresholds)}});
-    label_thresholds_ = scored.thresholds;
-    say(fmt::format("best weights, {}:\n{}", options.part, table(scored, data.classes)));
-  }
+}
 
-  void Reporter::write_lr_find(const LrFind& found) {
-    if (!shared_) return;
-    const std::filesystem::path file = shared_->run.path() / "lr_find.csv";
-    write_file_atomically(file, found.csv());
-    if (const std::optional<double> rate = found.best_rate())
-      say(fmt::format(
-          "least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a rate to try; {}", *rate,
-          *rate / 10, file.string()));
-    else
-      say(
-          fmt::format("the loss fell by {:.1f}% only, too little to tell a rate: more "
-                      "--lr-find-steps or a larger batch may; {}",
-                      100 * found.fall(), file.string()));
+// The thresholds of the part that is scored first, the validation images, are those of all parts,
+// and stay with the weights.
+void Reporter::score_labels(const Dataset& data, const ScoreOptions& options) {
+  const LabelScore scored = write_label_score(shared_->run.path(), shared_->evaluation, data,
+                                              decisions_.thresholds, options);
+  if (!decisions_.thresholds) {
+    decisions_.thresholds = scored.thresholds;
+    store_decisions(shared_->run.weights("best"), decisions_);
   }
+  say(fmt::format("best weights, {}:\n{}", options.part, table(scored, data.classes)));
+}
+
+void Reporter::write_lr_find(const LrFind& found) {
+  if (!shared_) return;
+  const std::filesystem::path file = shared_->run.path() / "lr_find.csv";
+  write_file_atomically(file, found.csv());
+  if (const std::optional<double> rate = found.best_rate())
+    say(fmt::format("least loss at a rate of {:.1e}; a tenth of that, {:.1e}, is a rate to try; {}",
+                    *rate, *rate / 10, file.string()));
+  else
+    say(
+        fmt::format("the loss fell by {:.1f}% only, too little to tell a rate: more "
+                    "--lr-find-steps or a larger batch may; {}",
+                    100 * found.fall(), file.string()));
+}
 
 }  // namespace engine

@@ -78,7 +78,6 @@ class Reporter {
   std::set<std::string> named_bad_images_;
   std::string named_damage_;
   Decisions decisions_;
-  std::optional<Thresholds> label_thresholds_;  // of several labels, once they are chosen
 };
 
 }  // namespace engine

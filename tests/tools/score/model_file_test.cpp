@@ -9,6 +9,7 @@
 #include "io/weights/safetensors.h"
 #include "io/weights/seal.h"
 #include "tests/support.h"
+#include "tools/score/decisions.h"
 #include "tools/score/metadata.h"
 #include "tools/score/published.h"
 
@@ -148,7 +149,7 @@ TEST_CASE("a head of another task starts anew, one of labels follows their names
   CHECK(mentions(started(classes, file, {"ring", "star"}), "its outputs are labels, not classes"));
 }
 
-TEST_CASE("weight files of several labels say so, and metadata can be added") {
+TEST_CASE("weight files of several labels say so, and thresholds are added") {
   const TemporaryFolder folder;
   const std::filesystem::path path = folder.path() / "w.safetensors";
   const Network source(2, Task::labels);
@@ -158,8 +159,7 @@ TEST_CASE("weight files of several labels say so, and metadata can be added") {
   CHECK(read_model_file(path, "").task == Task::classes);
   write_sealed(path, model_file(graph, source.session.state(), {"a", "b"}, usual, Task::labels));
   CHECK(read_model_file(path, "").task == Task::labels);
-  add_metadata(path,
-               {{kThresholds, to_json(Thresholds{.rule = "youden", .classes = {{"a", 0.25}}})}});
+  store_decisions(path, {.thresholds = Thresholds{.rule = "youden", .classes = {{"a", 0.25}}}});
   const ModelFile read = read_model_file(path, "");
   CHECK(read.task == Task::labels);
   REQUIRE(read.thresholds);
