@@ -272,8 +272,7 @@ struct ShareCount {
     if (!of.empty()) groups.insert(of[sample]);
   }
 
-  OptionalInterval interval(const OptionalInterval& bootstrapped, bool grouped,
-                            double level) const {
+  FigureInterval interval(const FigureInterval& bootstrapped, bool grouped, double level) const {
     if (!grouped) return wilson_interval(found, samples, level);
     if (found != 0 && found != samples) return bootstrapped;
     const auto units = static_cast<int64_t>(groups.size());

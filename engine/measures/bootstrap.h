@@ -23,26 +23,23 @@ struct BootstrapOptions {
   int threads = 1;  // the result does not depend on it
 };
 
-using OptionalInterval =
-    std::optional<ConfidenceInterval>;  // nothing where no resample has a value
+using FigureInterval = std::optional<ConfidenceInterval>;  // nothing where no resample has a value
 
 // Of one class. Areas are bootstrapped. Without groups the three shares have Wilson's intervals,
 // which hold for independent samples; with groups they are bootstrapped too, but for a share of 0
 // or 1: there no resample differs, and Wilson's interval of the number of groups, as if each were
 // one sample, is taken.
 struct ClassIntervals {
-  OptionalInterval recall, precision, specificity, auc, average_precision;
+  FigureInterval recall, precision, specificity, auc, average_precision;
 };
 
 struct ConfidenceIntervals {
   int64_t units = 0;  // that are drawn
   bool grouped = false;
-  std::array<OptionalInterval, kTotalNames.size()> totals;  // by Total
+  std::array<FigureInterval, kTotalNames.size()> totals;  // by Total
   std::vector<ClassIntervals> classes;
 
-  const OptionalInterval& operator[](Total total) const {
-    return totals[static_cast<size_t>(total)];
-  }
+  const FigureInterval& operator[](Total total) const { return totals[static_cast<size_t>(total)]; }
 };
 
 // Of logits (samples, classes). `groups` has the number of each sample's group, from 0 without gaps

@@ -27,7 +27,7 @@ Json to_json(const Averages& a) {
           {"specificity", a.specificity}};
 }
 
-Json to_json(const OptionalInterval& i) {
+Json to_json(const FigureInterval& i) {
   return i ? Json::array({i->low, i->high}) : Json();
 }
 

@@ -25,12 +25,12 @@ std::string number(const std::optional<double>& value, int64_t samples) {
   return value && samples > 0 ? fmt::format("{:.{}f}", *value, digits_of(samples)) : "-";
 }
 
-std::string bounds(const OptionalInterval& i, int64_t samples) {
+std::string bounds(const FigureInterval& i, int64_t samples) {
   return fmt::format("[{:.{}f}, {:.{}f}]", i->low, digits_of(samples), i->high, digits_of(samples));
 }
 
 // "0.41 0.27-0.56"
-std::string with_bounds(const std::optional<double>& value, const OptionalInterval& i,
+std::string with_bounds(const std::optional<double>& value, const FigureInterval& i,
                         int64_t samples) {
   const std::string text = number(value, samples);
   if (text == "-" || !i) return text;
@@ -120,7 +120,7 @@ std::string totals(const Score& s) {
   for (const auto& [title, total] : kTotalLines) {
     const std::optional<double> value = value_of(s.metrics, total);
     text += fmt::format("  {:<20} {:>7}", title, number(value, samples));
-    if (const OptionalInterval interval = s.intervals ? (*s.intervals)[total] : std::nullopt;
+    if (const FigureInterval interval = s.intervals ? (*s.intervals)[total] : std::nullopt;
         interval && value)
       text += "  " + bounds(interval, samples);
     text += '\n';

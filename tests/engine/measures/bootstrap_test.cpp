@@ -13,7 +13,7 @@ using nlohmann::json;
 
 namespace {
 
-void expect_interval(const OptionalInterval& ours, const json& theirs, const std::string& what) {
+void expect_interval(const FigureInterval& ours, const json& theirs, const std::string& what) {
   const json none = json::array({nullptr, nullptr});
   std::vector<std::optional<double>> ends(2);
   if (ours) ends = {ours->low, ours->high};
@@ -28,7 +28,7 @@ void expect_intervals(const ConfidenceIntervals& i, const json& expected) {
   CHECK(of.size() == kTotalNames.size() + 5 * i.classes.size());
   for (size_t c = 0; c < i.classes.size(); ++c) {
     const ClassIntervals& k = i.classes[c];
-    const auto check = [&](const OptionalInterval& ours, const char* name) {
+    const auto check = [&](const FigureInterval& ours, const char* name) {
       const std::string key = fmt::format("{} {}", c, name);
       expect_interval(ours, of.at(key), key);
     };
@@ -97,7 +97,7 @@ TEST_CASE("groups of one sample each are samples; groups of alike samples widen 
       labels.push_back(c.labels[i]);
       groups.push_back(static_cast<uint32_t>(i));
     }
-  const auto width = [](const OptionalInterval& i) { return i->high - i->low; };
+  const auto width = [](const FigureInterval& i) { return i->high - i->low; };
   const auto naive = bootstrap_intervals(logits, labels, c.classes, {.resamples = 200});
   const auto grouped = bootstrap_intervals(logits, labels, c.classes, {.resamples = 200}, groups);
   for (const Total t : {Total::top1, Total::auc_macro, Total::brier}) {
