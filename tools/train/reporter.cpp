@@ -152,13 +152,14 @@ constexpr size_t kExamples = 16;
 
 void Reporter::show(int64_t step, const std::string& tag, const Dataset& data,
                     std::span<const Example> examples, const Preprocess& preprocess) {
+  std::optional<Image> sheet;
   try {
-    if (const auto sheet = example_sheet(data, examples, preprocess))
-      shared_->run.log_picture(step, tag, *sheet);
+    sheet = example_sheet(data, examples, preprocess);
   } catch (const Error& error) {
     if (error.kind != Failure::data) throw;
     shared_->run.note(fmt::format("no pictures for TensorBoard: {}", error.what()));
   }
+  if (sheet) shared_->run.log_picture(step, tag, *sheet);
 }
 
 void Reporter::show_examples(const Dataset& data, const Preprocess& preprocess) {

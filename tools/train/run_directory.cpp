@@ -162,7 +162,7 @@ void RunDirectory::begin_session(const Flags& flags) {
   }
   const std::string measures[] = {"val/accuracy_top1", "val/loss", "val/auc_macro",
                                   "epoch/train_loss"};
-  events_->begin_session(path_.filename().string(), parameters, measures);
+  events_->begin_session(utf8_from_bytes(path_.filename().string()), parameters, measures);
 }
 
 void RunDirectory::end_session(bool well) {
