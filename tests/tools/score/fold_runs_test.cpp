@@ -39,8 +39,8 @@ struct Runs {
     write(path(1) / "predictions.csv",
           "path,label,prediction,p_prediction,p_label,loss,p:cat,\"p:dog, big\"\n"
           "set/cat/1.png,cat,cat,0.9,0.9,0.1,0.9,0.1\n"
-          "set/dog, big/2.png,\"dog, big\",cat,1,0,99,1,0\n"
-          "set/dog, big/3.png,\"dog, big\",\"dog, big\",0.75,0.75,0.28,0.25,0.75\n");
+          "\"set/dog, big/2.png\",\"dog, big\",cat,1,0,99,1,0\n"
+          "\"set/dog, big/3.png\",\"dog, big\",\"dog, big\",0.75,0.75,0.28,0.25,0.75\n");
     write(path(2) / "predictions.csv",
           "path,label,prediction,p_prediction,p_label,loss,p:cat,\"p:dog, big\"\n"
           "set/cat/4.png,cat,cat,0.625,0.625,0.47,0.625,0.375\n");
