@@ -49,13 +49,11 @@ Dataset drawn(size_t images, uint32_t seed) {
     return (state >> 16) % end;
   };
   for (size_t i = 0; i < images; ++i)
-    data.samples.push_back({fmt::format("{}", i),
-                            0,
-                            "",
-                            {below(2) ? Y : N, below(3) ? N : Y, below(6) ? N : Y,
-                             below(40) == 0 ? Y
-                             : below(9)     ? N
-                                            : Q}});
+    data.samples.push_back({.path = fmt::format("{}", i),
+                            .labels = {below(2) ? Y : N, below(3) ? N : Y, below(6) ? N : Y,
+                                       below(40) == 0 ? Y
+                                       : below(9)     ? N
+                                                      : Q}});
   return data;
 }
 
