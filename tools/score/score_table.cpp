@@ -132,7 +132,7 @@ std::string calibration(const Score& s) {
   if (!s.calibrated) return "";
   const int64_t n = s.metrics.samples;
   return fmt::format(
-      "  temperature {:.3f}: calibration error {} to {}, loss {} to {}, Brier {} to {}\n",
+      "  temperature {:.3f}: calibration error {} to {},\n    loss {} to {}, Brier {} to {}\n",
       *s.options.decisions.temperature, number(s.as_given->calibration.error, n),
       number(s.calibrated->calibration.error, n), number(s.as_given->loss, n),
       number(s.calibrated->loss, n), number(s.as_given->brier, n), number(s.calibrated->brier, n));
@@ -140,15 +140,16 @@ std::string calibration(const Score& s) {
 
 // Where the least confident answers are withheld.
 std::string rejection(const Score& s) {
-  std::string text;
+  std::string shares, figures;
   for (const double coverage : {0.9, 0.8, 0.5}) {
     const auto at = std::ranges::find_if(
         s.reject, [&](const RejectPoint& p) { return p.coverage <= coverage; });
     if (at == s.reject.end()) continue;
-    text += fmt::format("{} {} at {:.0f}% (confidence {:.2f})", text.empty() ? "" : ",",
-                        number(at->accuracy, s.metrics.samples), 100 * at->coverage, at->threshold);
+    const char* const comma = shares.empty() ? "" : ", ";
+    shares += fmt::format("{}{:.0f}%", comma, 100 * at->coverage);
+    figures += comma + number(at->accuracy, s.metrics.samples);
   }
-  return text.empty() ? "" : fmt::format("  top-1 of the surest:{}\n", text);
+  return shares.empty() ? "" : fmt::format("  top-1 of the surest {}: {}\n", shares, figures);
 }
 
 // The smaller of positives and negatives: what an area is known by.

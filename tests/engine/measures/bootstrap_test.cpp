@@ -1,5 +1,5 @@
-// Intervals against numpy's percentiles of what scikit-learn says of the same resamples, and against
-// Wilson's formula (tools/compare/metrics.py).
+// Intervals against numpy's percentiles of what scikit-learn says of the same resamples, and
+// against Wilson's formula (tools/compare/metrics.py).
 #include "engine/measures/bootstrap.h"
 
 #include <cmath>
