@@ -88,7 +88,8 @@ TEST_CASE("a run with several labels leaves what eval, predict and export read")
 
   // eval knows the columns and the thresholds from the weights.
   const fs::path again = scenes.path("again");
-  const std::string weights = fmt::format("--device cpu --weights {} ", best.string());
+  const std::string weights =
+      fmt::format("--device cpu --threads 1 --batch-size 8 --weights {} ", best.string());
   const Outcome eval = engine_cli(fmt::format("eval {} --labels {}/labels.csv --json --out {}",
                                               weights, scenes.set.string(), again.string()));
   INFO(eval.err);
