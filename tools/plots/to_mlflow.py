@@ -12,11 +12,14 @@ from run_files import Run
 MOST_BYTES = 500  # of a parameter's value, which is what MLflow takes everywhere
 
 
-def send(run: Run, tracking: Optional[str], experiment: str, name: str, weights: bool) -> str:
+def send(run: Run, tracking: Optional[str], experiment: str, artifacts: Optional[Path], name: str,
+         weights: bool) -> str:
     """Returns the id that MLflow gave the run."""
     mlflow = logged.tracker("mlflow")
     if tracking:
         mlflow.set_tracking_uri(tracking)
+    if artifacts and mlflow.get_experiment_by_name(experiment) is None:
+        mlflow.create_experiment(experiment, artifact_location=artifacts.resolve().as_uri())
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=name) as there:
         mlflow.log_params({key: str(value)[:MOST_BYTES]
@@ -34,10 +37,12 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run directory, or --out of engine eval")
     parser.add_argument("--tracking", help="URI of MLflow: a server, sqlite:///FILE, file:FOLDER")
     parser.add_argument("--experiment", default="engine")
+    parser.add_argument("--artifacts", type=Path,
+                        help="folder of the files of a new experiment (default: MLflow's)")
     parser.add_argument("--name", help="default: the folder's")
     parser.add_argument("--weights", action="store_true", help="with the best weights")
     options = parser.parse_args()
-    print(send(Run(options.run), options.tracking, options.experiment,
+    print(send(Run(options.run), options.tracking, options.experiment, options.artifacts,
                options.name or options.run.resolve().name, options.weights))  # fmt: skip
 
 

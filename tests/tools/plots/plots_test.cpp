@@ -219,7 +219,6 @@ TEST_CASE("TensorBoard reads the events of a run, and those of a resumed one onc
     run.begin_session(Flags(set));
     run.log_picture(0, "examples/train", Image(20, 10, 3));
     for (int number = 1; number <= 3; ++number) epoch(run, number);
-    run.end_session(true);
   }
   for (const auto& entry : fs::directory_iterator(folder.path() / "run"))
     if (entry.path().filename().string().starts_with("events"))  // killed while writing
@@ -228,6 +227,7 @@ TEST_CASE("TensorBoard reads the events of a run, and those of a resumed one onc
   run.continue_after(1, 3);
   run.log_step(2, 4, {{"loss", 40.}, {"overflow", true}});
   run.log_epoch({.epoch = 2, .top1 = 0.7, .step = 4});
+  run.end_session(true);
 
   const fs::path out = folder.path() / "read";
   const int status = python(fmt::format("'{}/tests/tools/plots/read_events.py' '{}'",

@@ -189,9 +189,10 @@ TEST_CASE("MLflow has a run's flags, epochs, totals and files") {
   if (!has_python_module("mlflow")) return note_skipped("no mlflow to send a run to");
   Imagined imagined("--classes 4 --samples 100");
   const std::string store = fmt::format("sqlite:///{}/mlflow.db", imagined.folder.path().string());
-  const int status = python(
-      fmt::format("'{}to_mlflow.py' '{}' --tracking '{}'", kPlots, imagined.run.string(), store),
-      imagined.log);
+  const int status =
+      python(fmt::format("'{}to_mlflow.py' '{}' --tracking '{}' --artifacts '{}/files'", kPlots,
+                         imagined.run.string(), store, imagined.folder.path().string()),
+             imagined.log);
   INFO(read(imagined.log));
   REQUIRE(status == 0);
   const std::string ask =
