@@ -39,7 +39,7 @@ TEST_CASE_FIXTURE(Fixture, "an evaluation's files have a row per image that was 
       "0.119202922,0.880797078\n"
       "d.jpg,cat,\"dog, \"\"big\"\"\",0.731058579,0.268941421,1.31326169,0.268941421,0.731058579\n"
       "e.jpg,\"dog, \"\"big\"\"\",\"dog, \"\"big\"\"\",0.98201379,0.98201379,0.0181499279,"
-      "0.0179862099,0.98201379\n");
+      "0.01798621,0.98201379\n");
   CHECK(file("confusion_matrix.csv") ==
         "label,cat,\"dog, \"\"big\"\"\"\n"
         "cat,1,1\n"
