@@ -145,7 +145,8 @@ int folds(const Command& command) {
   for (const std::string& remark : pooled.remarks) say(paint(remark, Colour::yellow, stderr));
 
   std::vector<Metrics> each;
-  for (const FoldRun& run : pooled.runs) each.push_back(metrics_of(run.result, run.data));
+  for (const FoldRun& run : pooled.runs)
+    each.push_back(score(run.result, run.data, {.resamples = 0}).metrics);
   const Score scored = o.out.empty() ? score(pooled.result, pooled.data, o.score)
                                      : write_score(o.out, pooled.result, pooled.data, o.score);
   Json of_folds;
