@@ -32,11 +32,11 @@ constexpr int kSide = 48;         // of the drawn images: nothing is resized
 constexpr double kCooling = 2.5;  // the temperature of its weights
 
 // Ten drawn images and a network that has learned nothing, whose classes have names of any kind.
-struct Scene : Drawn {
+struct Pictures : Drawn {
   fs::path weights = folder.path() / "weights.safetensors";
   const std::vector<std::string> classes = {"nävus", "黑色素瘤", "a, b", "d", "e"};
 
-  explicit Scene(const char* model = "resnet18") {
+  explicit Pictures(const char* model = "resnet18") {
     const Preprocess preprocess{.resize_height = kSide, .crop = kSide};
     const auto backend = make_reference_backend({});
     Session session(
@@ -88,7 +88,7 @@ std::vector<float> npy_values(const fs::path& file, const std::string& shape) {
 }  // namespace
 
 TEST_CASE("predict: folders, patterns and lists are the same images, on any number of ranks") {
-  const Scene scene;
+  const Pictures scene;
   const fs::path set = scene.set / "val";
   const Outcome folder = scene.run(fmt::format("--csv -b 3 {}", set.string()));
   const Csv csv = parse_csv(folder.out, "stdout");
@@ -121,7 +121,7 @@ TEST_CASE("predict: folders, patterns and lists are the same images, on any numb
 }
 
 TEST_CASE("predict: the most probable classes, all probabilities, and a temperature") {
-  const Scene scene;
+  const Pictures scene;
   const std::string image = scene.image("val", "star", 0);
   const json line = lines_of(scene.run("--json --top 3 --probabilities " + image).out).at(0);
   const std::vector<double> p = softmax(line["logits"]);
@@ -154,7 +154,7 @@ TEST_CASE("predict: the most probable classes, all probabilities, and a temperat
 
 // The views are made of files here, each of which the program reads as an image.
 TEST_CASE("predict: views are averaged as probabilities") {
-  const Scene scene;
+  const Pictures scene;
   const Image image = read_image(scene.image("val", "arrow", 0), 3);
   const auto turned = [&](int view) {
     Image out(kSide, kSide, 3);
@@ -192,7 +192,7 @@ TEST_CASE("predict: views are averaged as probabilities") {
 }
 
 TEST_CASE("predict: features and maps belong to the logits, and a bad file costs itself alone") {
-  const Scene scene;
+  const Pictures scene;
   const fs::path bad = scene.image("val", "disk", 0), npy = scene.path("f.npy"),
                  maps = scene.path("maps");
   fs::resize_file(bad, 40);
@@ -243,7 +243,7 @@ TEST_CASE("predict: features and maps belong to the logits, and a bad file costs
 }
 
 TEST_CASE("predict: maps of one class, and what has none") {
-  const Scene scene;
+  const Pictures scene;
   const std::string image = scene.image("val", "star", 0);
   const auto class_of = [&](const std::string& name) {
     const fs::path folder = scene.path("one");
