@@ -1,6 +1,6 @@
 // The asynchronous product of a warpgroup: c (64, 8 · Tiles) of floats and a (64, 16) · b (16, 8 ·
-// Tiles) of 16-bit values (PTX ISA, wgmma.mma_async). sm_90a. An instruction names every register of
-// its result, so there is one for each number of columns, 32, 48 and 64, written once for both
+// Tiles) of 16-bit values (PTX ISA, wgmma.mma_async). sm_90a. An instruction names every register
+// of its result, so there is one for each number of columns, 32, 48 and 64, written once for both
 // types.
 #pragma once
 

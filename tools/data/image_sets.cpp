@@ -26,10 +26,6 @@ namespace fs = std::filesystem;
 // The shares of training and validation where a test folder stands beside the training images.
 constexpr Shares kDrawnShares = {0.8, 0.2, 0};
 
-fs::path label_file(const ImageSetOptions& o) {
-  return o.labels.empty() ? o.split_file : o.labels;
-}
-
 void say_notes(const DataNotes& notes) {
   for (const FileCount& count : notes.files)
     if (!count.ignored.empty()) say(describe(count));
@@ -108,7 +104,7 @@ Labels load_labels(const ImageSetOptions& o, DataNotes& notes,
   if (o.label_columns) how.label_columns = split_list(*o.label_columns);
   how.separator = o.label_separator.value_or("");
   if (own) how.kind = LabelKind::names;
-  const fs::path file = label_file(o);
+  const fs::path file = o.label_file();
   Labels labels = read_labels(file, how);
   notes.files.push_back({file.string(), labels.all.samples.size()});
   notes.lines.insert(notes.lines.end(), labels.notes.begin(), labels.notes.end());
@@ -250,7 +246,7 @@ FoldedData images_of_folds(const ImageSetOptions& o, const std::vector<std::stri
 
 FoldedData read_folds(const ImageSetOptions& o, const std::vector<std::string>& classes = {}) {
   FoldedData data =
-      label_file(o).empty() ? images_of_folds(o, classes) : labelled_folds(o, classes);
+      o.label_file().empty() ? images_of_folds(o, classes) : labelled_folds(o, classes);
   if (data.folds == 0) {
     data.folds = *o.folds;
     const auto units = find_units(o, data.all, "the folds keep", data.notes);
@@ -264,7 +260,7 @@ FoldedData read_folds(const ImageSetOptions& o, const std::vector<std::string>& 
 
 TrainingData read_parts(const ImageSetOptions& o) {
   if (o.folded()) return training_data(read_folds(o), *o.fold);
-  if (const fs::path file = label_file(o); !file.empty()) {
+  if (const fs::path file = o.label_file(); !file.empty()) {
     DataNotes notes;
     Labels labels = load_labels(o, notes);
     require(!labels.parts.empty(), Failure::usage, "{}: it has no column split; --split draws one",
@@ -360,7 +356,7 @@ EvaluationData read_evaluation(const ImageSetOptions& o, std::optional<Part> wan
     data.notes = std::move(notes);
     return data;
   };
-  if (const fs::path file = label_file(o); !file.empty()) {
+  if (const fs::path file = o.label_file(); !file.empty()) {
     Labels labels = load_labels(o, notes, classes);
     if (!labels.parts.empty())
       return with_notes(take_part(std::move(labels.all), labels.parts, part, file));
@@ -414,46 +410,6 @@ std::vector<LooseSet> read_any_folders(const ImageSetOptions& o, DataNotes& note
 
 }  // namespace
 
-void check_image_sets(const ImageSetOptions& o) {
-  const auto given = [](const auto& value) { return !value.empty(); };
-  require(given(o.data) || given(o.labels), Failure::usage,
-          "--data is missing: a folder of images, or --labels FILE");
-  require(given(o.labels) + given(o.split_file) < 2, Failure::usage,
-          "--labels and --split-file are both files of labels; give one");
-  require(!given(o.split_file) || (given(o.data) && !given(o.split)), Failure::usage,
-          "--split-file goes with --data, and without --split");
-  require(given(o.split) || !o.stratify, Failure::usage, "--stratify is for --split");
-  require(!given(o.split) || !o.folded(), Failure::usage,
-          "--split and --folds both divide the images; give one");
-  require(!o.fold || o.folds || given(o.split_file), Failure::usage,
-          "--fold {} of how many? --folds K, or --split-file of a run with folds",
-          o.fold.value_or(0));
-  require(!o.fold || !o.folds || *o.fold <= *o.folds, Failure::usage,
-          "--fold {}: there are folds 1 to {}", o.fold.value_or(0), o.folds.value_or(0));
-  require(!o.folded() || (!o.label_columns && !o.label_separator), Failure::usage,
-          "--folds is for images of one class each");
-  const std::pair<const char*, bool> of_labels[] = {
-      {"--path-column", o.path_column.has_value()},
-      {"--label-column", o.label_column.has_value()},
-      {"--label-columns", o.label_columns.has_value()},
-      {"--label-separator", o.label_separator.has_value()},
-      {"--label-kind", o.label_kind.has_value()},
-      {"--image-root", o.image_root.has_value()},
-      {"--image-suffix", o.image_suffix.has_value()}};
-  for (const auto& [flag, is_given] : of_labels)
-    require(!is_given || given(o.labels), Failure::usage, "{} is for --labels", flag);
-  require(!o.label_columns || (!o.label_column && !o.label_separator), Failure::usage,
-          "--label-columns are the labels; --label-column and --label-separator go without it");
-  require(!o.label_kind || (!o.label_columns && !o.label_separator), Failure::usage,
-          "--label-kind is for one class per image");
-  require(!o.label_separator || !o.label_separator->empty(), Failure::usage,
-          "--label-separator: an empty text separates nothing");
-  require(!o.group_column || given(label_file(o)), Failure::usage,
-          "--group-column is for --labels; --group-pattern finds groups in names of files");
-  require(!o.group_column || !o.group_pattern, Failure::usage,
-          "--group-column and --group-pattern: one of them");
-}
-
 TrainingData training_data(FoldedData folds, int fold) {
   const size_t images = folds.all.samples.size();
   const std::vector<Part> parts = parts_of_fold(folds.all, fold);
@@ -484,7 +440,7 @@ TrainingData load_training_data(const ImageSetOptions& o) {
 std::vector<LooseSet> load_any_data(const ImageSetOptions& o) {
   DataNotes notes;
   std::vector<LooseSet> sets =
-      label_file(o).empty() ? read_any_folders(o, notes) : read_any_labels(o, notes);
+      o.label_file().empty() ? read_any_folders(o, notes) : read_any_labels(o, notes);
   say_notes(notes);
   return sets;
 }

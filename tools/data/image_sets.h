@@ -88,6 +88,9 @@ struct ImageSetOptions {
   }
 
   bool folded() const { return folds || fold; }
+  // The file that names images and labels; empty: folders do.
+  std::filesystem::path label_file() const { return labels.empty() ? split_file : labels; }
+
   // The folder at which relative paths of images begin.
   std::filesystem::path root() const {
     return labels.empty() ? data : image_root.value_or(labels.parent_path());

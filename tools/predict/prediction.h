@@ -21,7 +21,7 @@ struct Prediction {
   int best() const { return ranked.front(); }
 };
 
-// The probabilities are the mean over the views of softmax(logits / temperature), of labels of their
+// The probabilities are the mean over the views of softmax(logits / temperature), of labels of the
 // sigmoid; `ranked` are the first `top` classes. `views` has the logits of the image itself first,
 // then of its other views.
 Prediction predict_image(std::span<const std::span<const float>> views, int top,
