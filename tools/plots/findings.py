@@ -83,7 +83,8 @@ def confusions(run: Run) -> Iterator[Finding]:
 def sureness(bins: List[Dict]) -> float:
     """Mean confidence less accuracy."""
     samples = sum(b["samples"] for b in bins)
-    return sum(b["samples"] * (b["confidence"] - b["accuracy"]) for b in bins) / max(1, samples)
+    used = (b for b in bins if b["samples"])  # of the others there is no mean
+    return sum(b["samples"] * (b["confidence"] - b["accuracy"]) for b in used) / max(1, samples)
 
 
 def calibration(run: Run) -> Iterator[Finding]:
@@ -96,7 +97,7 @@ def calibration(run: Run) -> Iterator[Finding]:
         yield good("calibration", f"The calibration error is {share(error, n)}: the probabilities "
                    "can be read as such.")
     else:
-        confident = sum(b["samples"] * b["confidence"] for b in bins) / n
+        confident = sum(b["samples"] * b["confidence"] for b in bins if b["samples"]) / n
         if abs(gap) < error / 2:
             how = "too sure in some ranges and not sure enough in others"
         else:

@@ -219,8 +219,8 @@ TEST_CASE("several labels: check-data counts them, and a stratified split is wri
   CHECK(parse_json<json>(read(run / "metrics.json")).contains("test"));
   CHECK(read(run / "split.csv").starts_with("path,split,y:cross,y:ring,y:star,y:stripes,"));
   const Outcome eval = engine_cli(
-      fmt::format("eval --data {} --split-file {}/split.csv --part test --device cpu --weights "
-                  "{}/weights/best.safetensors --out {}",
+      fmt::format("eval --data {} --split-file {}/split.csv --part test --device cpu --threads 1 "
+                  "--weights {}/weights/best.safetensors --out {}",
                   scenes.set.string(), run.string(), run.string(), scenes.path("again")));
   INFO(eval.err);
   CHECK(eval.code == 0);

@@ -58,10 +58,10 @@ def calibration(p, labels):
         inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
         n = int(inside.sum())
         mean, share = (float(confidence[inside].mean()), float(right[inside].mean())) if n else (
-            0.0, 0.0)
+            None, None)  # a mean of nothing is nothing
         bins.append({"from": i / 15, "to": (i + 1) / 15, "samples": n, "confidence": mean,
                      "accuracy": share})
-        error += n / len(labels) * abs(mean - share)
+        error += n / len(labels) * abs(mean - share) if n else 0
     return bins, error
 
 
