@@ -87,9 +87,9 @@ details { margin: 1em 0; } summary { cursor: pointer; font-weight: 600; font-siz
   th, td { padding: .06em .45em; } .wide, .matrix { overflow: visible; }
   .row { display: flex; gap: .3em 1em; } .row > * { flex: 1 1 0; max-width: 50%; }
   .row.three > * { max-width: 33%; } .row > .big { flex: 1.5 1 0; max-width: 66%; }
-  p { max-width: none; } .row { break-inside: avoid; }
-  .row svg { max-height: 118mm; } .row.curves svg { max-height: 68mm; }
-  .row.three svg { max-height: 55mm; } .matrix svg { max-height: 108mm; }
+  p { max-width: none; } .row { break-inside: avoid; } .row > * { break-inside: avoid; }
+  .row svg { max-height: 100mm; } .row.curves svg { max-height: 56mm; }
+  .row.three svg { max-height: 46mm; } .matrix svg { max-height: 84mm; }
   .dense td:first-child { min-width: 9em; }
   .dense td:first-child, .dense td { white-space: nowrap; }
   .dense table { font-size: 7pt; line-height: 1.2; }

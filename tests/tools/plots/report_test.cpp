@@ -104,10 +104,12 @@ TEST_CASE("the page is for screens, phones, the dark and paper, and shows images
   CHECK(count(html, "<img") == 24 + 5);  // largest losses; five classes are recognised
   CHECK_FALSE(mentions(html.substr(0, html.find("<style>")), " is not there"));
   CHECK(count(html, " is not there</div>") == 0);
-  fs::rename(imagined.run / "images", imagined.folder.path() / "images");
+  const fs::path elsewhere = imagined.folder.path() / "elsewhere";
+  fs::create_directory(elsewhere);
+  fs::rename(imagined.run / "images", elsewhere / "images");
   CHECK(count(imagined.report(), " is not there</div>") == 29);
   const int status = python(fmt::format("'{}report.py' '{}' --root '{}'", kPlots,
-                                        imagined.run.string(), imagined.folder.path().string()),
+                                        imagined.run.string(), elsewhere.string()),
                             imagined.log);
   CHECK(status == 0);
   CHECK(count(read(imagined.run / "report.html"), "<img") == 29);
