@@ -51,6 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="efficientnet_b0")
+    parser.add_argument("--weights", type=Path,
+                        help="a state_dict to start from; a head of another size starts anew")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -62,6 +64,11 @@ def main() -> None:
     val_images, val_labels, _ = load(o.data, "val", o.image_size)
     weight = (labels == 0).sum(0) / (labels == 1).sum(0)
     model = getattr(torchvision.models, o.model)(num_classes=len(names))
+    if o.weights:
+        state = torch.load(o.weights, map_location="cpu")
+        own = model.state_dict()
+        model.load_state_dict({name: state[name] if state[name].shape == value.shape else value
+                               for name, value in own.items()})
     optimizer = torch.optim.Adam(model.parameters(), lr=o.lr)
     steps = o.epochs * math.ceil(len(images) / o.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
