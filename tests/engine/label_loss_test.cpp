@@ -5,6 +5,7 @@
 #include "engine/loss.h"
 #include "engine/session.h"
 #include "kernels/reference.h"
+#include "tests/engine/recorded_loss.h"
 #include "tests/engine/step_cases.h"
 #include "tests/json.h"
 #include "tests/support.h"
@@ -103,12 +104,7 @@ TEST_CASE("loss and gradient of several labels are those of torch.nn.BCEWithLogi
     const LabelCase c(record, recorded);
     INFO("case " << cases << ", smoothing " << c.config.smoothing);
     CHECK(c.params.divisor == recorded["divisor"].get<double>());
-    std::vector<double> gradient(c.logits.size()), expected;
-    CHECK(c.loss(c.logits, gradient.data()) ==
-          doctest::Approx(recorded["loss"].get<double>()).epsilon(1e-12));
-    for (const auto& row : recorded["gradient"])
-      for (const double g : row) expected.push_back(g);
-    expect_close(gradient, expected, {1e-15, 1e-12}, "gradient");
+    expect_recorded(c, recorded, {1e-15, 1e-12});
     ++cases;
   }
   CHECK(cases == 16);
@@ -117,16 +113,7 @@ TEST_CASE("loss and gradient of several labels are those of torch.nn.BCEWithLogi
 TEST_CASE("the gradient of the loss of several labels is its slope") {
   const json record = golden("label_losses.json");
   for (const json& recorded : record["cases"]) {
-    const LabelCase c(record, recorded);
-    std::vector<double> gradient(c.logits.size()), slope(c.logits.size());
-    c.loss(c.logits, gradient.data());
-    for (size_t i = 0; i < slope.size(); ++i) {
-      constexpr double kStep = 1e-5;
-      std::vector<double> above = c.logits, below = c.logits;
-      above[i] += kStep, below[i] -= kStep;
-      slope[i] = (c.loss(above) - c.loss(below)) / (2 * kStep);
-    }
-    expect_close(gradient, slope, {1e-7, 1e-7}, "gradient");
+    expect_slope(LabelCase(record, recorded), {1e-7, 1e-7});
   }
 }
 

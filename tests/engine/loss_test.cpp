@@ -7,6 +7,7 @@
 #include "engine/error.h"
 #include "engine/session.h"
 #include "kernels/reference.h"
+#include "tests/engine/recorded_loss.h"
 #include "tests/engine/step_cases.h"
 #include "tests/json.h"
 #include "tests/support.h"
@@ -97,12 +98,7 @@ TEST_CASE("loss and gradient are those of torch.nn.CrossEntropyLoss") {
     INFO("smoothing " << c.smoothing << ", " << c.config.class_weights.size() << " weights, "
                       << c.mixes.size() << " mixes");
     CHECK(c.params.divisor == doctest::Approx(recorded["divisor"].get<double>()).epsilon(1e-14));
-    std::vector<double> gradient(c.logits.size()), expected;
-    CHECK(c.loss(c.logits, gradient.data()) ==
-          doctest::Approx(recorded["loss"].get<double>()).epsilon(1e-12));
-    for (const auto& row : recorded["gradient"])
-      for (const double g : row) expected.push_back(g);
-    expect_close(gradient, expected, {1e-14, 1e-12}, "gradient");
+    expect_recorded(c, recorded, {1e-14, 1e-12});
     ++cases;
   }
   CHECK(cases == 12);
@@ -111,16 +107,7 @@ TEST_CASE("loss and gradient are those of torch.nn.CrossEntropyLoss") {
 TEST_CASE("the gradient of the loss is its slope") {
   const json record = golden("losses.json");
   for (const json& recorded : record["cases"]) {
-    const LossCase c(record, recorded);
-    std::vector<double> gradient(c.logits.size()), slope(c.logits.size());
-    c.loss(c.logits, gradient.data());
-    for (size_t i = 0; i < slope.size(); ++i) {
-      constexpr double kStep = 1e-5;
-      std::vector<double> above = c.logits, below = c.logits;
-      above[i] += kStep, below[i] -= kStep;
-      slope[i] = (c.loss(above) - c.loss(below)) / (2 * kStep);
-    }
-    expect_close(gradient, slope, {1e-9, 1e-7}, "gradient");
+    expect_slope(LossCase(record, recorded), {1e-9, 1e-7});
   }
 }
 
