@@ -8,6 +8,7 @@
 #include "engine/error.h"
 #include "io/data/groups.h"
 #include "io/data/labels.h"
+#include "tests/io/data/lettered_set.h"
 #include "tests/json.h"
 #include "tests/support.h"
 
@@ -17,17 +18,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-// Classes "a", "b", … with that many images each.
-Dataset data_set(const std::vector<int>& counts) {
-  Dataset data;
-  for (size_t c = 0; c < counts.size(); ++c) {
-    data.classes.emplace_back(1, static_cast<char>('a' + c));
-    for (int i = 0; i < counts[c]; ++i)
-      data.samples.push_back({fmt::format("/root/{}/{}.jpg", data.classes[c], i), int(c)});
-  }
-  return data;
-}
 
 // Images by fold and class.
 std::vector<std::vector<int>> table(const Dataset& data, const std::vector<int>& folds, int count) {

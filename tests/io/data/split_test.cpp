@@ -11,6 +11,7 @@
 #include "io/data/groups.h"
 #include "io/data/labels.h"
 #include "io/files/csv.h"
+#include "tests/io/data/lettered_set.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -23,17 +24,6 @@ namespace {
 void write(const fs::path& file, std::string_view text) {
   fs::create_directories(file.parent_path());
   std::ofstream(file, std::ios::binary) << text;
-}
-
-// Classes "a", "b", … with that many images each.
-Dataset data_set(const std::vector<int>& counts) {
-  Dataset data;
-  for (size_t c = 0; c < counts.size(); ++c) {
-    data.classes.emplace_back(1, static_cast<char>('a' + c));
-    for (int i = 0; i < counts[c]; ++i)
-      data.samples.push_back({fmt::format("/root/{}/{}.jpg", data.classes[c], i), int(c)});
-  }
-  return data;
 }
 
 std::vector<int64_t> counts_of(const Dataset& data) {
