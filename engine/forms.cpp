@@ -246,12 +246,12 @@ Cost fused_dense_cost(const Layer& l, Direction direction) {
 
 // ---------------------------------------------------------------- fused stem
 
-// The kernels multiply 16-bit values of a plain image, whose gradient nobody wants, and add no
-// bias.
-bool takes_fused_stem(const Layer& l, Direction) {
+// The kernels multiply 16-bit values of a plain image, do not find its gradient, and add no bias.
+bool takes_fused_stem(const Layer& l, Direction direction) {
   const Operand& in = l.conv.in;
   const Window& w = l.conv.window;
   const Buffer& b = l.sizes.graph.buffers[in.at.buffer];
+  if (direction == Direction::backward && l.options.input_gradient) return false;
   return l.conv.kind == Conv::Kind::dense && in.at.buffer == l.sizes.graph.image.buffer &&
          in.at.channels() == kStemChannels && in.plain() && l.conv.bias == kNone &&
          storage_size(l.options.precision) == 2 &&

@@ -67,6 +67,7 @@ struct FormOptions {
   BackendKind backend = BackendKind::cpu;
   ConvForm conv = ConvForm::automatic;
   DeviceLimits limits;
+  bool input_gradient = false;  // of the image, too
 };
 
 struct Candidate {

@@ -235,14 +235,6 @@ class Planner {
     return last;
   }
 
-  FormOptions form_options() const {
-    return {.batch = options_.batch,
-            .precision = options_.precision,
-            .backend = options_.backend,
-            .conv = options_.conv,
-            .limits = options_.limits};
-  }
-
   void live_scratch() {
     const auto live = [](ScratchPlan& plan, const Scratch& scratch, int time) {
       plan = {.operand = {0, scratch.operand},
@@ -255,7 +247,7 @@ class Planner {
                           {&plan.weight, life},
                           {&plan.partials, life}}};
     };
-    const FormOptions options = form_options();
+    const FormOptions options = options_.forms();
     for (int i = 0; i < steps_; ++i) {
       const StepNeeds n = needs(graph_, graph_.steps[i], options);
       StepPlan& step = plan_.steps[i];
@@ -275,7 +267,7 @@ class Planner {
       const int buffer = conv->out.buffer;
       const bool whole = conv->out.channels() == graph_.buffers[buffer].channels;
       if (!whole || plan_.data[buffer].bytes == 0 || data_[buffer].again.empty()) continue;
-      const Candidate first = candidates(graph_, *conv, Direction::forward, form_options()).front();
+      const Candidate first = candidates(graph_, *conv, Direction::forward, options_.forms()).front();
       Recomputable output{.step = i,
                           .buffer = buffer,
                           .operand = conv->in.at.buffer,

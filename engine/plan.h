@@ -61,6 +61,8 @@ struct PlanOptions {
   DeviceLimits limits;
   size_t workspace = size_t{256} << 20;  // cap for library workspace
   int64_t bucket_elements = int64_t{4} << 20;
+
+  FormOptions forms() const { return {batch, precision, backend, conv, limits, input_gradient}; }
 };
 
 // Parameters do not depend on the batch: every plan of a graph has the same layout.

@@ -43,12 +43,8 @@ ConvWork prepare_form(Form form, const Threads& threads, const Workspace& worksp
 
 // On the CPU a convolution has one form, which prepares both directions.
 StepExec prepare(const Threads& threads, const Program& program, int index, const Conv& conv) {
-  const FormOptions options{.batch = program.batch(),
-                            .precision = program.precision(),
-                            .backend = BackendKind::cpu,
-                            .conv = program.plan.options.conv};
   const auto first = [&](Direction direction) {
-    return candidates(program.graph, conv, direction, options).front();
+    return candidates(program.graph, conv, direction, program.plan.options.forms()).front();
   };
   const Candidate forward = first(Direction::forward), backward = first(Direction::backward);
   const ConvViews c = views_of(program, index, conv);

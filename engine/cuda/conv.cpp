@@ -67,13 +67,8 @@ struct Chosen {
 
 template <class T>
 Chosen prepare_direction(Cuda& gpu, const Layer<T>& l, Direction direction) {
-  const PlanOptions& plan = l.program.plan.options;
-  const std::vector<Candidate> all = candidates(l.program.graph, l.conv, direction,
-                                                {.batch = plan.batch,
-                                                 .precision = plan.precision,
-                                                 .backend = plan.backend,
-                                                 .conv = plan.conv,
-                                                 .limits = plan.limits});
+  const std::vector<Candidate> all =
+      candidates(l.program.graph, l.conv, direction, l.program.plan.options.forms());
   const std::string key = form_key(l, direction);
   Choice choice = prepare_candidates(gpu, l, direction, all,
                                      all.size() > 1 ? gpu.algorithms.find(key) : nullptr);

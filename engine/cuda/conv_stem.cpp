@@ -8,7 +8,6 @@ namespace engine::cuda {
 template <class T>
 std::optional<Launches> fused_stem_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   if constexpr (sizeof(T) == 2) {
-    if (l.sink.grad) return std::nullopt;  // the image's gradient, which only tests ask for
     const int kernel = l.conv.window.kernel_h;
     const double weights = double(elements(l.program.graph.parameters[l.conv.weight].memory));
     const double flops = 2 * weights * l.out.pixels();

@@ -16,10 +16,7 @@ namespace {
 // Every step is one launch per direction: its loops.
 
 Cost cost_of(const Program& program, const Conv& conv, Direction direction) {
-  const FormOptions options{.batch = program.batch(),
-                            .precision = program.precision(),
-                            .backend = BackendKind::reference};
-  return candidates(program.graph, conv, direction, options).front().cost;
+  return candidates(program.graph, conv, direction, program.plan.options.forms()).front().cost;
 }
 
 template <class T>

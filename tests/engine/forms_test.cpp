@@ -217,6 +217,11 @@ TEST_CASE("the fused stem form wants 16 bits, a plain image of three channels, a
       };
       CHECK(names(half) == (row.taken ? "fused stem | cuDNN" : "cuDNN"));
       CHECK(names(kCuda) == "cuDNN");
+      // The gradient of an image is left to the library.
+      FormOptions fused = with(half, ConvForm::fused);
+      fused.input_gradient = true;
+      const bool forward = direction == Direction::forward;
+      CHECK(names(fused) == (row.taken && forward ? "fused stem" : "cuDNN"));
     }
   }
 }

@@ -269,6 +269,7 @@ std::string_view kind_of_kernel(std::string_view kernel) {
       {"fused depthwise", "depthwise"},
       {"pointwise", "pointwise"},
       {"dense_", "dense"},
+      {"stem_", "stem"},
       {"cuBLASLt", "cuBLASLt"},
       {"sgemm", "sgemm"},
       {"cuDNN", "cuDNN"},

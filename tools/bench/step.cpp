@@ -135,7 +135,7 @@ std::unique_ptr<Backend> open_backend(const StepBench& bench, BackendKind kind,
 
 SyntheticSession::SyntheticSession(const StepBench& bench, BackendKind kind,
                                    const BackendOptions& options)
-    : bench_((check_memory_use(bench.memory, kind), of_rank(bench, options.communicator))),
+    : bench_(of_rank(bench, options.communicator)),
       backend_(open_backend(bench, kind, options)),
       context_bytes_(used_bytes(*backend_, options.device)),
       session_(graph_of(bench), *backend_,

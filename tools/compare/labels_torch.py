@@ -58,10 +58,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.002)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu | cuda")
     o = parser.parse_args()
     torch.manual_seed(o.seed)
     images, labels, names = load(o.data, "train", o.image_size)
     val_images, val_labels, _ = load(o.data, "val", o.image_size)
+    images, labels, val_images = (x.to(o.device) for x in (images, labels, val_images))
     weight = (labels == 0).sum(0) / (labels == 1).sum(0)
     model = getattr(torchvision.models, o.model)(num_classes=len(names))
     if o.weights:
@@ -69,6 +71,7 @@ def main() -> None:
         own = model.state_dict()
         model.load_state_dict({name: state[name] if state[name].shape == value.shape else value
                                for name, value in own.items()})
+    model.to(o.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=o.lr)
     steps = o.epochs * math.ceil(len(images) / o.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -78,7 +81,7 @@ def main() -> None:
         losses = []
         for picks in torch.randperm(len(images)).split(o.batch_size):
             batch = images[picks]
-            flips = torch.rand(len(batch)) < 0.5
+            flips = torch.rand(len(batch), device=o.device) < 0.5
             batch = torch.where(flips[:, None, None, None], batch.flip(3), batch)
             loss = loss_of(model(batch), labels[picks], weight)
             optimizer.zero_grad()
@@ -88,7 +91,7 @@ def main() -> None:
             losses.append(loss.item())
         model.eval()
         with torch.no_grad():
-            logits = torch.cat([model(part) for part in val_images.split(256)])
+            logits = torch.cat([model(part) for part in val_images.split(256)]).cpu()
         p = torch.sigmoid(logits).numpy()
         areas = {name: round(roc_auc_score(val_labels[:, c].numpy(), p[:, c]), 4)
                  for c, name in enumerate(names)}

@@ -33,7 +33,8 @@ void visit_memory(auto& v, MemoryUse& memory) {
     kMemoryUses, kMayChange);
 }
 
-// Error(usage) for lean memory on a GPU, where what it leaves has not been compared yet.
+// Error(usage) for a training in lean memory on a GPU, where what it leaves has not been compared
+// yet; its time may be measured.
 void check_memory_use(MemoryUse memory, BackendKind kind);
 
 // Whether the ranks of a command are threads of one process or processes of their own.
