@@ -267,7 +267,8 @@ class Planner {
       const int buffer = conv->out.buffer;
       const bool whole = conv->out.channels() == graph_.buffers[buffer].channels;
       if (!whole || plan_.data[buffer].bytes == 0 || data_[buffer].again.empty()) continue;
-      const Candidate first = candidates(graph_, *conv, Direction::forward, options_.forms()).front();
+      const Candidate first =
+          candidates(graph_, *conv, Direction::forward, options_.forms()).front();
       Recomputable output{.step = i,
                           .buffer = buffer,
                           .operand = conv->in.at.buffer,
