@@ -8,7 +8,7 @@ namespace engine {
 
 namespace {
 
-struct Layer {
+struct LayerNeeds {
   const Graph& graph;
   const FormOptions& options;
   StepSizes sizes;
@@ -21,28 +21,28 @@ struct Layer {
   }
 };
 
-StepNeeds needs_of(const Layer& l, const Conv& conv) {
+StepNeeds needs_of(const LayerNeeds& l, const Conv& conv) {
   return {l.largest(conv, Direction::forward), l.largest(conv, Direction::backward)};
 }
 
-StepNeeds needs_of(const Layer& l, const SqueezeExcite& squeeze) {
+StepNeeds needs_of(const LayerNeeds& l, const SqueezeExcite& squeeze) {
   const size_t partials = l.sizes.partials(squeeze.in.at);
   return {.forward = {.partials = partials}, .backward = {.partials = partials}};
 }
 
-StepNeeds needs_of(const Layer& l, const Pool& pool) {
+StepNeeds needs_of(const LayerNeeds& l, const Pool& pool) {
   const size_t partials = std::max(l.sizes.partials(pool.in.at), l.sizes.partials(pool.out));
   return {.forward = {.partials = partials}, .backward = {.partials = partials}};
 }
 
-StepNeeds needs_of(const Layer& l, const Add& add) {
+StepNeeds needs_of(const LayerNeeds& l, const Add& add) {
   const size_t partials = l.sizes.partials(add.out);
   StepNeeds n{.forward = {.partials = partials}, .backward = {.partials = partials}};
   if (l.sizes.gradient_in_parts(add.out)) n.backward.output = l.sizes.dense(add.out);
   return n;
 }
 
-StepNeeds needs_of(const Layer&, const Loss&) {
+StepNeeds needs_of(const LayerNeeds&, const Loss&) {
   return {};
 }
 
@@ -53,7 +53,7 @@ StepNeeds needs(const Graph& graph, const Step& step, const FormOptions& options
   if (options.backend != BackendKind::cuda) return {};
   // Of a rank that has no images of a batch no step runs; it only meets the others.
   if (options.batch == 0) return {};
-  const Layer layer{graph, options, {graph, options.batch, options.precision}};
+  const LayerNeeds layer{graph, options, {graph, options.batch, options.precision}};
   return std::visit([&](const auto& s) { return needs_of(layer, s); }, step);
 }
 

@@ -137,7 +137,7 @@ std::optional<std::string> find_skipped(std::span<const RankView> ranks) {
 }
 
 // One of the two kinds of things that ranks do together.
-struct Kind {
+struct JointWork {
   Reached RankStatus::*reached;
   double RankStatus::*since;
   std::string (*name)(uint64_t number, const RankStatus& rank);
@@ -149,8 +149,8 @@ struct Kind {
   uint64_t begun(const RankView& v) const { return (v.status.*reached).begun; }
 };
 
-const Kind kSums{&RankStatus::sums, &RankStatus::sums_for, name_of_sum};
-const Kind kOperations{
+const JointWork kSums{&RankStatus::sums, &RankStatus::sums_for, name_of_sum};
+const JointWork kOperations{
     &RankStatus::operations, &RankStatus::operations_for,
     [](uint64_t number, const RankStatus&) { return fmt::format("meeting #{}", number); }};
 
@@ -160,7 +160,7 @@ bool waits(const RankView& v) {
 
 // Ranks that have not come to what others have waited in for the timeout.
 std::optional<std::string> find_late(std::span<const RankView> ranks, double timeout,
-                                     const Kind& kind) {
+                                     const JointWork& kind) {
   const Views waiting = those(
       ranks, [&](const RankView& v) { return kind.inside(v) && v.status.*kind.since >= timeout; });
   if (waiting.empty()) return std::nullopt;

@@ -12,12 +12,12 @@
 namespace engine {
 namespace {
 
-struct Variant {
+struct DenseNet {
   std::string_view name;
   int growth, blocks[4], stem;
 };
 
-constexpr Variant kVariants[] = {
+constexpr DenseNet kDenseNets[] = {
     // table 1 of the paper
     {"densenet121", 32, {6, 12, 24, 16}, 64},
     {"densenet161", 48, {6, 12, 36, 24}, 96},
@@ -37,9 +37,9 @@ void dense_layer(Graph& g, int dense, const std::string& name, int growth) {
 }  // namespace
 
 Graph densenet(std::string_view name, const ModelOptions& options) {
-  const auto* variant = std::find_if(std::begin(kVariants), std::end(kVariants),
-                                     [&](const Variant& v) { return v.name == name; });
-  require(variant != std::end(kVariants), Failure::usage, "no model {}", name);
+  const auto* variant = std::find_if(std::begin(kDenseNets), std::end(kDenseNets),
+                                     [&](const DenseNet& v) { return v.name == name; });
+  require(variant != std::end(kDenseNets), Failure::usage, "no model {}", name);
 
   Graph g(std::string(name), options.norm_epsilon.value_or(1e-5), 0.1);
   int channels = variant->stem;

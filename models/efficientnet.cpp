@@ -36,7 +36,7 @@ constexpr Stage kStagesV2M[] = {
     {6, 3, 1, 176, 14},     {6, 3, 2, 304, 18},     {6, 3, 1, 512, 5},
 };
 
-struct Variant {
+struct EfficientNet {
   std::string_view name;
   std::span<const Stage> stages;
   int stem, head;  // head 0: four times the last stage's channels
@@ -45,7 +45,7 @@ struct Variant {
   double eps, momentum;
 };
 
-constexpr Variant kVariants[] = {
+constexpr EfficientNet kEfficientNets[] = {
     {"efficientnet_b0", kStages, 32, 0, 1.0, 1.0, 0.2f, 1e-5, 0.1},
     {"efficientnet_b1", kStages, 32, 0, 1.0, 1.1, 0.2f, 1e-5, 0.1},
     {"efficientnet_b2", kStages, 32, 0, 1.1, 1.2, 0.3f, 1e-5, 0.1},
@@ -67,7 +67,7 @@ int round_channels(double channels) {
 }
 
 // The stages of a variant, by its width and depth.
-std::vector<Stage> scaled_stages(const Variant& variant) {
+std::vector<Stage> scaled_stages(const EfficientNet& variant) {
   std::vector<Stage> stages(variant.stages.begin(), variant.stages.end());
   for (Stage& s : stages) {
     s.channels = round_channels(s.channels * variant.width);
@@ -114,9 +114,9 @@ Value block(Graph& g, Value x, const std::string& name, const Stage& s, float dr
 }  // namespace
 
 Graph efficientnet(std::string_view name, const ModelOptions& options) {
-  const auto* variant = std::find_if(std::begin(kVariants), std::end(kVariants),
-                                     [&](const Variant& v) { return v.name == name; });
-  require(variant != std::end(kVariants), Failure::usage, "no model {}", name);
+  const auto* variant = std::find_if(std::begin(kEfficientNets), std::end(kEfficientNets),
+                                     [&](const EfficientNet& v) { return v.name == name; });
+  require(variant != std::end(kEfficientNets), Failure::usage, "no model {}", name);
   const std::vector<Stage> stages = scaled_stages(*variant);
   int blocks = 0, at = 0;
   for (const Stage& s : stages) blocks += s.repeats;

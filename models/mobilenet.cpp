@@ -7,11 +7,11 @@
 namespace engine {
 namespace {
 
-struct Stage {
+struct Bottlenecks {
   int expand, channels, repeats, stride;
 };
 
-constexpr Stage kStages[] = {
+constexpr Bottlenecks kBottlenecks[] = {
     // table 2 of the paper, the bottlenecks
     {1, 16, 1, 1}, {6, 24, 2, 2},  {6, 32, 3, 2},  {6, 64, 4, 2},
     {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1},
@@ -24,7 +24,7 @@ Value conv_bn_relu6(Graph& g, Value v, const std::string& name, const ConvOption
   return g.relu6(g.batch_norm(g.conv(v, name + ".0", options), name + ".1"));
 }
 
-Value inverted_residual(Graph& g, Value x, const std::string& name, const Stage& s) {
+Value inverted_residual(Graph& g, Value x, const std::string& name, const Bottlenecks& s) {
   const int wide = x.channels * s.expand;
   int part = 0;
   const auto next = [&] { return name + ".conv." + std::to_string(part++); };
@@ -47,7 +47,7 @@ Graph mobilenet(std::string_view name, const ModelOptions& options) {
   Value v = g.input(options.height, options.width, 3);
   v = conv_bn_relu6(g, v, "features.0", {.out = kStem, .kernel = 3, .stride = 2});
   int block = 1;
-  for (Stage s : kStages)
+  for (Bottlenecks s : kBottlenecks)
     for (int r = 0; r < s.repeats; ++r, s.stride = 1)
       v = inverted_residual(g, v, "features." + std::to_string(block++), s);
   v = conv_bn_relu6(g, v, "features." + std::to_string(block), {.out = kHead});

@@ -10,20 +10,20 @@
 namespace engine {
 namespace {
 
-struct Variant {
+struct ResNet {
   std::string_view name;
   bool bottleneck;
   int blocks[4];
 };
 
-constexpr Variant kVariants[] = {
+constexpr ResNet kResNets[] = {
     // table 1 of the paper
     {"resnet18", false, {2, 2, 2, 2}},  {"resnet34", false, {3, 4, 6, 3}},
     {"resnet50", true, {3, 4, 6, 3}},   {"resnet101", true, {3, 4, 23, 3}},
     {"resnet152", true, {3, 8, 36, 3}},
 };
 
-constexpr int kStem = 64;
+constexpr int kStemWidth = 64;
 constexpr int kExpansion = 4;  // of a bottleneck
 
 // A residual branch without the last activation.
@@ -61,19 +61,19 @@ Value block(Graph& g, Value x, const std::string& name, bool bottleneck, int wid
 }  // namespace
 
 Graph resnet(std::string_view name, const ModelOptions& options) {
-  const auto* variant = std::find_if(std::begin(kVariants), std::end(kVariants),
-                                     [&](const Variant& v) { return v.name == name; });
-  require(variant != std::end(kVariants), Failure::usage, "no model {}", name);
+  const auto* variant = std::find_if(std::begin(kResNets), std::end(kResNets),
+                                     [&](const ResNet& v) { return v.name == name; });
+  require(variant != std::end(kResNets), Failure::usage, "no model {}", name);
 
   Graph g(std::string(name), options.norm_epsilon.value_or(1e-5), 0.1);
   g.initialisation = {.conv = Initialisation::Weight::normal_fan_out, .zero_bias = false};
   Value v = g.conv(g.input(options.height, options.width, 3), "conv1",
-                   {.out = kStem, .kernel = 7, .stride = 2});
+                   {.out = kStemWidth, .kernel = 7, .stride = 2});
   v = g.max_pool(g.relu(g.batch_norm(v, "bn1")), "maxpool", 3, 2, 1);
   for (int stage = 0; stage < 4; ++stage)
     for (int b = 0; b < variant->blocks[stage]; ++b) {
       const std::string at = "layer" + std::to_string(stage + 1) + "." + std::to_string(b);
-      v = block(g, v, at, variant->bottleneck, kStem << stage, stage > 0 && b == 0 ? 2 : 1);
+      v = block(g, v, at, variant->bottleneck, kStemWidth << stage, stage > 0 && b == 0 ? 2 : 1);
     }
   g.cross_entropy(g.linear(g.global_pool(v, "avgpool"), "fc", options.classes));
   return g;

@@ -1,6 +1,6 @@
 # A header that leans on its includer does not compile alone. Where a source of the same name
-# includes the header before all others, that is seen whenever the source is compiled; for every
-# other header there is a file here that includes nothing else.
+# includes the header before all others, that is seen whenever the source is compiled by itself
+# (ENGINE_UNITY=OFF); for every other header there is a file here that includes nothing else.
 file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/engine/*.h ${PROJECT_SOURCE_DIR}/io/*.h ${PROJECT_SOURCE_DIR}/kernels/*.h
   ${PROJECT_SOURCE_DIR}/models/*.h ${PROJECT_SOURCE_DIR}/tests/*.h ${PROJECT_SOURCE_DIR}/tools/*.h)
@@ -40,6 +40,7 @@ foreach(header ${headers})
 endforeach()
 
 add_library(headers_alone OBJECT ${sources})
+set_target_properties(headers_alone PROPERTIES UNITY_BUILD OFF)
 target_link_libraries(headers_alone PRIVATE
   engine_test_main Threads::Threads)
 target_include_directories(headers_alone SYSTEM PRIVATE

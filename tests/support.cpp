@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 
 namespace fs = std::filesystem;
 
@@ -12,6 +14,16 @@ namespace engine::test {
 
 // Defined in main.cpp, which reports them.
 void count_skip(std::string test, std::string why);
+
+std::string read(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void write_text(const fs::path& file, std::string_view text) {
+  if (file.has_parent_path()) fs::create_directories(file.parent_path());
+  std::ofstream(file, std::ios::binary) << text;
+}
 
 Tolerance tolerance(DType type) {
   switch (type) {

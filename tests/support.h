@@ -42,6 +42,11 @@ std::string message_of(const std::function<void()>& action, Failure kind = Failu
 // On failure both are printed.
 bool mentions(const std::string& message, const std::string& part);
 
+// A file's bytes; of a file that is not there none.
+std::string read(const std::filesystem::path& file);
+// Makes the folders that lead to the file too.
+void write_text(const std::filesystem::path& file, std::string_view text);
+
 // ‖a − b‖ / ‖b‖ in double.
 double relative_error(std::span<const float> ours, std::span<const float> theirs);
 

@@ -16,7 +16,7 @@
 namespace engine {
 namespace {
 
-constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+constexpr double kUndefined = std::numeric_limits<double>::quiet_NaN();
 
 // The figures of a resample lie one after the other: the totals, then these of every class.
 enum class OfClass : uint8_t { recall, precision, specificity, auc, average_precision, count };
@@ -27,12 +27,12 @@ size_t place(int c, OfClass figure) {
   return kTotals + size_t(c) * kOfClass + static_cast<size_t>(figure);
 }
 
-double ratio(double part, double whole) {
-  return whole > 0 ? part / whole : kNone;
+double ratio_or_none(double part, double whole) {
+  return whole > 0 ? part / whole : kUndefined;
 }
 
 double or_none(const std::optional<double>& value) {
-  return value.value_or(kNone);
+  return value.value_or(kUndefined);
 }
 
 // What a sample adds to the sums of every resample that it is in.
@@ -70,7 +70,7 @@ class Order {
   }
 
   struct Areas {
-    double roc = kNone, precision_recall = kNone;
+    double roc = kUndefined, precision_recall = kUndefined;
   };
 
   // Of a resample of `all` entries with `all_positives`.
@@ -93,8 +93,9 @@ class Order {
       at = cut.end;
     }
     const auto p = static_cast<double>(all_positives), n = static_cast<double>(all_negatives);
-    return {all_positives > 0 && all_negatives > 0 ? static_cast<double>(twice) / 2 / p / n : kNone,
-            ratio(rises, p)};
+    return {all_positives > 0 && all_negatives > 0 ? static_cast<double>(twice) / 2 / p / n
+                                                   : kUndefined,
+            ratio_or_none(rises, p)};
   }
 
  private:
@@ -212,10 +213,10 @@ class Resampler {
     for (int c = 0; c < classes_; ++c) {
       const auto right = static_cast<double>(found[c]), labelled = static_cast<double>(support[c]),
                  called = static_cast<double>(predicted[c]);
-      figures[place(c, OfClass::recall)] = ratio(right, labelled);
-      figures[place(c, OfClass::precision)] = ratio(right, called);
+      figures[place(c, OfClass::recall)] = ratio_or_none(right, labelled);
+      figures[place(c, OfClass::precision)] = ratio_or_none(right, called);
       figures[place(c, OfClass::specificity)] =
-          ratio(n - labelled - (called - right), n - labelled);
+          ratio_or_none(n - labelled - (called - right), n - labelled);
       if (support[c] > 0) recalls += right / labelled, ++present;
       if (support[c] + predicted[c] == 0) continue;
       ++occurring;
@@ -240,8 +241,8 @@ class Resampler {
       if (!std::isnan(a.roc)) areas += a.roc, ++with_area;
       if (!std::isnan(a.precision_recall)) precisions += a.precision_recall, ++with_precision;
     }
-    of(figures, Total::auc_macro) = ratio(areas, with_area);
-    of(figures, Total::average_precision_macro) = ratio(precisions, with_precision);
+    of(figures, Total::auc_macro) = ratio_or_none(areas, with_area);
+    of(figures, Total::average_precision_macro) = ratio_or_none(precisions, with_precision);
     of(figures, Total::auc_micro) = pairs_->areas(counts, all, all * classes_).roc;
   }
 
@@ -306,7 +307,7 @@ ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
   const Resampler resampler(logits, labels, classes, groups);
   const auto resamples = static_cast<size_t>(options.resamples);
   const size_t figures = resampler.figures();
-  std::vector<double> values(resamples * figures, kNone);  // (resamples, figures)
+  std::vector<double> values(resamples * figures, kUndefined);  // (resamples, figures)
   std::atomic<size_t> next = 0;
   const auto work = [&] {
     for (size_t r; (r = next++) < resamples;)

@@ -9,7 +9,7 @@
 namespace engine {
 namespace {
 
-std::optional<double> ratio(double part, double whole) {
+std::optional<double> ratio_if_any(double part, double whole) {
   return whole > 0 ? std::optional(part / whole) : std::nullopt;
 }
 
@@ -29,7 +29,7 @@ std::optional<double> mean(const std::vector<LabelMetrics>& labels, Figure figur
   double sum = 0, count = 0;
   for (const LabelMetrics& label : labels)
     if (const std::optional<double> value = figure(label)) sum += *value, ++count;
-  return ratio(sum, count);
+  return ratio_if_any(sum, count);
 }
 
 LabelAverages macro_of(const std::vector<LabelMetrics>& labels) {
@@ -51,7 +51,7 @@ LabelAverages micro_of(const LabelCalls& all, const LabelScores& scores) {
 
 std::optional<double> LabelCalls::f1() const {
   const double found = 2 * double(called.true_positives);
-  return ratio(found, found + double(called.false_positives + called.false_negatives));
+  return ratio_if_any(found, found + double(called.false_positives + called.false_negatives));
 }
 
 std::vector<double> sigmoids(std::span<const float> logits) {
@@ -120,7 +120,7 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
   for (size_t c = 0; c < count; ++c) {
     LabelMetrics& label = m.labels[c];
     const double known = double(label.positives + label.negatives);
-    label.loss = ratio(losses[c], known);
+    label.loss = ratio_if_any(losses[c], known);
     loss += losses[c], entries += known;
     m.missing += label.missing;
     const LabelScores of = scores_of(p, presence, labels, int(c));
@@ -128,9 +128,10 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
     label.auc = area_under_curve(steps);
     label.average_precision = average_precision(steps);
   }
-  m.loss = ratio(loss, entries).value_or(0);
-  m.subset_accuracy = ratio(double(right), double(with_label));
-  m.hamming_loss = ratio(double(all.called.false_positives + all.called.false_negatives), entries);
+  m.loss = ratio_if_any(loss, entries).value_or(0);
+  m.subset_accuracy = ratio_if_any(double(right), double(with_label));
+  m.hamming_loss =
+      ratio_if_any(double(all.called.false_positives + all.called.false_negatives), entries);
   m.macro = macro_of(m.labels);
   m.micro = micro_of(all, all_scores(p, presence));
   return m;

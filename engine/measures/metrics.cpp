@@ -12,7 +12,7 @@
 namespace engine {
 namespace {
 
-double ratio(double part, double whole) {
+double ratio_or_zero(double part, double whole) {
   return whole > 0 ? part / whole : 0;
 }
 
@@ -31,10 +31,10 @@ std::vector<ClassMetrics> class_metrics(std::span<const int64_t> confusion, int 
     const auto support = static_cast<double>(m.support),
                predicted = static_cast<double>(m.predicted);
     const auto others = static_cast<double>(samples - m.support);
-    m.precision = ratio(found, predicted);
-    m.recall = ratio(found, support);
-    m.f1 = ratio(2 * found, support + predicted);
-    m.specificity = ratio(others - (predicted - found), others);
+    m.precision = ratio_or_zero(found, predicted);
+    m.recall = ratio_or_zero(found, support);
+    m.f1 = ratio_or_zero(2 * found, support + predicted);
+    m.specificity = ratio_or_zero(others - (predicted - found), others);
   }
   return all;
 }
@@ -52,8 +52,8 @@ Averages average(std::span<const ClassMetrics> classes, Weight weight) {
     sum.specificity += w * m.specificity;
     total += w;
   }
-  return {ratio(sum.precision, total), ratio(sum.recall, total), ratio(sum.f1, total),
-          ratio(sum.specificity, total)};
+  return {ratio_or_zero(sum.precision, total), ratio_or_zero(sum.recall, total),
+          ratio_or_zero(sum.f1, total), ratio_or_zero(sum.specificity, total)};
 }
 
 // Means over the classes that have a value.

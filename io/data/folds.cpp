@@ -14,9 +14,9 @@ namespace {
 
 // Images by fold and class, and what placing a unit costs: Σ over the classes, and once for all
 // images, of (count of the fold / count of all)².
-class Table {
+class FoldCounts {
  public:
-  Table(const Dataset& all, size_t folds)
+  FoldCounts(const Dataset& all, size_t folds)
       : classes_(all.classes.size()),
         totals_(folds),
         counts_(folds * classes_),
@@ -65,7 +65,7 @@ class Table {
 };
 
 // The fold of each unit.
-std::vector<size_t> place(std::span<const Unit> units, Table& table) {
+std::vector<size_t> place(std::span<const Unit> units, FoldCounts& table) {
   constexpr int kMostPasses = 50;  // each lowers the sum; a handful do
   std::vector<size_t> folds;
   for (const Unit& unit : units) {
@@ -88,7 +88,7 @@ std::vector<size_t> place(std::span<const Unit> units, Table& table) {
 
 // How many of `images` single ones of a class each fold gets: one at a time goes to the fold that
 // has fewest of the class, of several to that with fewest images, of these to the first.
-std::vector<int64_t> fill(int64_t images, size_t label, Table& table) {
+std::vector<int64_t> fill(int64_t images, size_t label, FoldCounts& table) {
   std::vector<int64_t> more(table.folds());
   std::set<std::tuple<int64_t, int64_t, size_t>> order;
   for (size_t fold = 0; fold < table.folds(); ++fold)
@@ -120,7 +120,7 @@ std::vector<int> sample_folds(const Dataset& all, int folds, uint64_t seed,
   require_enough(all, folds, units);
   std::vector<size_t> labels;
   for (const Sample& sample : all.samples) labels.push_back(static_cast<size_t>(sample.label));
-  Table table(all, static_cast<size_t>(folds));
+  FoldCounts table(all, static_cast<size_t>(folds));
   std::vector<int> chosen(all.samples.size());
   const std::vector<Unit> large = sample_large_units(units, labels, seed);
   const std::vector<size_t> placed = place(large, table);

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr uint32_t kLabelMagic = 0x801,
                    kImageMagic = 0x803;  // unsigned bytes in one and in three dimensions
-constexpr uint32_t kMaxSide = 4096;      // pixels; bounds what a hostile header can allocate
+constexpr uint32_t kMaxIdxSide = 4096;   // pixels; bounds what a hostile header can allocate
 
 // Reads a plain or a gzip file from its beginning to its end; zlib tells the two apart.
 class Reader {
@@ -158,9 +158,9 @@ std::vector<Image> read_idx_images(const fs::path& file) {
   Reader in(file);
   const uint32_t count = read_header(in, file, kImageMagic);
   const uint32_t height = in.big_endian(), width = in.big_endian();
-  require(height - 1 < kMaxSide && width - 1 < kMaxSide, Failure::data,
+  require(height - 1 < kMaxIdxSide && width - 1 < kMaxIdxSide, Failure::data,
           "{}: images of {} x {} pixels, sides must be 1 to {}", file.string(), width, height,
-          kMaxSide);
+          kMaxIdxSide);
   in.expect(uint64_t{count} * height * width);
   std::vector<Image> images;  // grows as bytes arrive, since the count may be a lie
   for (uint32_t i = 0; i < count; ++i)

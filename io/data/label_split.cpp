@@ -12,7 +12,7 @@ namespace {
 
 using Lacks = std::array<double, 3>;  // images that a part still should get
 
-struct Unit {
+struct LabelUnit {
   std::vector<uint32_t> images;
   std::vector<int> labels;  // (labels,) how many of the images have each
 };
@@ -22,11 +22,12 @@ Lacks lacks(double images, const Shares& shares) {
 }
 
 // Shuffled, the largest first.
-std::vector<Unit> make_units(const Dataset& all, uint64_t seed, std::span<const uint32_t> units) {
+std::vector<LabelUnit> make_units(const Dataset& all, uint64_t seed,
+                                  std::span<const uint32_t> units) {
   const size_t samples = all.samples.size();
-  std::vector<Unit> made(units.empty() ? samples : 1 + std::ranges::max(units));
+  std::vector<LabelUnit> made(units.empty() ? samples : 1 + std::ranges::max(units));
   for (uint32_t i = 0; i < samples; ++i) {
-    Unit& unit = made[units.empty() ? i : units[i]];
+    LabelUnit& unit = made[units.empty() ? i : units[i]];
     unit.images.push_back(i);
     unit.labels.resize(all.classes.size());
     for (size_t c = 0; c < all.classes.size(); ++c)
@@ -36,7 +37,7 @@ std::vector<Unit> make_units(const Dataset& all, uint64_t seed, std::span<const 
   for (auto left = static_cast<uint32_t>(made.size()); left > 1; --left)
     std::swap(made[left - 1], made[rng.below(left)]);
   std::ranges::stable_sort(made, std::ranges::greater(),
-                           [](const Unit& unit) { return unit.images.size(); });
+                           [](const LabelUnit& unit) { return unit.images.size(); });
   return made;
 }
 
@@ -86,7 +87,7 @@ class Dealer {
   }
 
   void give(size_t u, size_t part) {
-    const Unit& unit = units_[u];
+    const LabelUnit& unit = units_[u];
     dealt_[u] = true;
     images_[part] -= double(unit.images.size());
     for (size_t c = 0; c < left_.size(); ++c) {
@@ -97,7 +98,7 @@ class Dealer {
   }
 
   const Shares& shares_;
-  std::vector<Unit> units_;
+  std::vector<LabelUnit> units_;
   std::vector<bool> dealt_;
   std::vector<size_t> left_;   // (labels,) images with each that are not dealt out
   std::vector<Lacks> labels_;  // (labels,)

@@ -13,13 +13,11 @@
 #include "io/files/descriptor.h"
 
 namespace engine {
-namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void fail_with_errno(const fs::path& path, const char* action) {
-  fail(Failure::data, "{}: cannot {}: {}", path.string(), action, std::strerror(errno));
-}
+// What AtomicFile::State holds.
+namespace atomic_file {
 
 // Removes its file when it is destroyed, unless the file is to be kept.
 class Temporary {
@@ -37,6 +35,22 @@ class Temporary {
   fs::path path_;
   bool kept_ = false;
 };
+
+// Where the bytes of a file belong.
+struct Place {
+  fs::path path;
+  bool replaced = true;  // else they are written to what is there
+};
+
+}  // namespace atomic_file
+
+namespace {
+
+using atomic_file::Place;
+
+[[noreturn]] void fail_with_errno(const fs::path& path, const char* action) {
+  fail(Failure::data, "{}: cannot {}: {}", path.string(), action, std::strerror(errno));
+}
 
 void write_all(int file, std::span<const std::byte> bytes, const fs::path& path) {
   while (!bytes.empty()) {
@@ -57,12 +71,6 @@ void sync_folder(const fs::path& path) {
   if (opened.value() < 0 || (fsync(opened.value()) != 0 && errno != EINVAL))
     fail_with_errno(folder, "sync the folder");
 }
-
-// Where the bytes of a file belong.
-struct Place {
-  fs::path path;
-  bool replaced = true;  // else they are written to what is there
-};
 
 // What links of /proc name is open, and perhaps no file of that name any more.
 bool names_an_open_file(const fs::path& link) {
@@ -95,8 +103,8 @@ Place find_place(const fs::path& path) {
 
 // What is open is the temporary, or the device or pipe itself, which is never replaced.
 struct AtomicFile::State {
-  Place place;
-  std::optional<Temporary> temporary;
+  atomic_file::Place place;
+  std::optional<atomic_file::Temporary> temporary;
   Descriptor file{-1};
 
   const fs::path& written() const { return temporary ? temporary->path() : place.path; }

@@ -10,15 +10,10 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "io/images/opencv.h"
 
 namespace engine {
 namespace {
-
-// The image's pixels as OpenCV sees them.
-cv::Mat view(Image& image) {
-  [[maybe_unused]] static const bool single_threaded = (cv::setNumThreads(0), true);
-  return {image.height, image.width, CV_8UC(image.channels), image.pixels.data()};
-}
 
 float sample_in(Rng& rng, Interval range) {
   return rng.uniform(range.low, range.high);
@@ -100,7 +95,7 @@ void flip_vertical(Image& image) {
 
 void warp(Image& image, const Affine& affine) {
   Image out(image.width, image.height, image.channels);
-  cv::warpAffine(view(image), view(out), matrix(affine, image.width, image.height),
+  cv::warpAffine(as_mat(image), as_mat(out), matrix(affine, image.width, image.height),
                  {image.width, image.height}, cv::INTER_LINEAR, cv::BORDER_CONSTANT);
   image = std::move(out);
 }
@@ -116,7 +111,8 @@ void fill(Image& image, const CropWindow& window, const std::array<uint8_t, 3>& 
 
 void blur(Image& image, int kernel, float sigma) {
   Image out(image.width, image.height, image.channels);
-  cv::GaussianBlur(view(image), view(out), {kernel, kernel}, sigma, sigma, cv::BORDER_REFLECT_101);
+  cv::GaussianBlur(as_mat(image), as_mat(out), {kernel, kernel}, sigma, sigma,
+                   cv::BORDER_REFLECT_101);
   image = std::move(out);
 }
 

@@ -12,7 +12,7 @@
 namespace engine {
 namespace {
 
-enum Compression : uint32_t { kNone = 0, kRuns8 = 1, kRuns4 = 2, kMasks = 3 };
+enum Compression : uint32_t { kPlain = 0, kRuns8 = 1, kRuns4 = 2, kMasks = 3 };
 
 constexpr size_t kFileHeader = 14;  // "BM", size, reserved, offset of the pixels
 constexpr uint32_t kCoreHeader = 12;
@@ -25,7 +25,7 @@ struct Bmp {
   int64_t width = 0, height = 0;
   bool top_down = false;
   int bits = 0;  // per pixel
-  uint32_t compression = kNone, colors = 0;
+  uint32_t compression = kPlain, colors = 0;
   size_t offset = 0;  // of the pixels
   bool alpha = false;
   Masks masks{};
@@ -58,7 +58,7 @@ void read_info_header(RawFile& in, Bmp& bmp, uint32_t header_size, std::string_v
 void check_depth(const Bmp& bmp, std::string_view name) {
   const bool known = bmp.bits == 1 || bmp.bits == 4 || bmp.bits == 8 || bmp.bits == 16 ||
                      bmp.bits == 24 || bmp.bits == 32;
-  const bool fits = bmp.compression == kNone || (bmp.compression == kRuns8 && bmp.bits == 8) ||
+  const bool fits = bmp.compression == kPlain || (bmp.compression == kRuns8 && bmp.bits == 8) ||
                     (bmp.compression == kRuns4 && bmp.bits == 4) ||
                     (bmp.compression == kMasks && bmp.bits >= 16);
   require(known && fits, Failure::data, "{}: a BMP file of {} bits per pixel with compression {}",
@@ -73,7 +73,7 @@ void read_palette(RawFile& in, Bmp& bmp, size_t entry) {
   }
 }
 
-Bmp read_header(std::span<const std::byte> file, std::string_view name) {
+Bmp read_bmp_header(std::span<const std::byte> file, std::string_view name) {
   RawFile in(file, name);
   in.take(10);
   Bmp bmp;
@@ -225,14 +225,14 @@ class Runs {
 }  // namespace
 
 Image decode_bmp(std::span<const std::byte> file, std::string_view name) {
-  const Bmp bmp = read_header(file, name);
+  const Bmp bmp = read_bmp_header(file, name);
   check_image_size(bmp.width, bmp.height, name);
   const bool runs = bmp.compression == kRuns8 || bmp.compression == kRuns4;
   return runs ? Runs(file, bmp, name).paint(name) : read_rows(file, bmp, name);
 }
 
 ImageInfo inspect_bmp(std::span<const std::byte> file, std::string_view name) {
-  const Bmp bmp = read_header(file, name);
+  const Bmp bmp = read_bmp_header(file, name);
   check_image_size(bmp.width, bmp.height, name);
   return {.format = "bmp",
           .width = static_cast<int>(bmp.width),

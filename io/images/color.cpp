@@ -33,7 +33,7 @@ int mean_gray(Image& image) {
   });
 }
 
-using Table = std::array<uint8_t, 256>;
+using LevelTable = std::array<uint8_t, 256>;
 using Histogram = std::array<int64_t, 256>;
 
 Histogram histogram(const Image& image, int channel) {
@@ -43,7 +43,7 @@ Histogram histogram(const Image& image, int channel) {
   return counts;
 }
 
-void look_up(Image& image, int channel, const Table& table) {
+void look_up(Image& image, int channel, const LevelTable& table) {
   for (size_t i = size_t(channel); i < image.pixels.size(); i += size_t(image.channels))
     image.pixels[i] = table[image.pixels[i]];
 }
@@ -113,7 +113,7 @@ void autocontrast(Image& image) {
     while (high > 0 && counts[size_t(high)] == 0) --high;
     if (high <= low) continue;
     const double scale = 255.0 / (high - low), offset = -low * scale;
-    Table table;
+    LevelTable table;
     for (int i = 0; i < 256; ++i) table[size_t(i)] = to_byte(i * scale + offset);
     look_up(image, channel, table);
   }
@@ -129,7 +129,7 @@ void equalize(Image& image) {
     }
     const int64_t step = (total - brightest) / 255;
     if (step == 0) continue;  // PIL, too, leaves a small or plain picture as it is
-    Table table;
+    LevelTable table;
     int64_t sum = step / 2;
     for (size_t i = 0; i < 256; ++i) {
       table[i] = static_cast<uint8_t>(std::min<int64_t>(sum / step, 255));

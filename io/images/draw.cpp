@@ -13,6 +13,7 @@
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
 #include "io/images/encode.h"
+#include "io/images/opencv.h"
 
 namespace engine {
 namespace {
@@ -27,10 +28,6 @@ struct Part {
   Outline outline;
   bool hole = false;
 };
-
-cv::Mat view(Image& image) {
-  return {image.height, image.width, CV_8UC(image.channels), image.pixels.data()};
-}
 
 // x' = scale · rotation · slant · x, about the middle of the picture and shifted from there.
 struct Placement {
@@ -267,7 +264,7 @@ Image draw_digit(Rng& rng, int digit) {
                            .slant = rng.uniform(-0.35f, 0.35f),
                            .centre = {rng.uniform(11, 17), rng.uniform(11, 17)}};
   Image image(kDigitSize, kDigitSize, 1);
-  cv::Mat picture = view(image), smooth;
+  cv::Mat picture = as_mat(image), smooth;
   cv::GaussianBlur(large, smooth, {}, rng.uniform(1.2f, 3.f));  // before a fourfold reduction
   cv::warpAffine(smooth, picture, affine(place, {large.cols / 2.f, large.rows / 2.f}),
                  picture.size());
@@ -282,7 +279,7 @@ Image draw_object(Rng& rng, int object, int size) {
     colour = random_colour(rng);
 
   Image image(size, size, 3);
-  cv::Mat picture = view(image);
+  cv::Mat picture = as_mat(image);
   background(rng, size, ground, far_ground).copyTo(picture);
   add_clutter(picture, rng, 4 + rng.below(8));
   const Placement place = random_placement(rng, static_cast<float>(size), 0.25f, 0.42f);
@@ -301,7 +298,7 @@ Image draw_scene(Rng& rng, const Scene& scene, int size) {
     std::swap(cells[left - 1], cells[rng.below(left)]);
   const Colour ground = random_colour(rng), far_ground = random_colour(rng);
   Image image(size, size, 3);
-  cv::Mat picture = view(image);
+  cv::Mat picture = as_mat(image);
   background(rng, size, ground, far_ground).copyTo(picture);
   const float cell = static_cast<float>(size) / kSide;
   size_t used = 0;

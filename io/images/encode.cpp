@@ -16,18 +16,18 @@
 namespace engine {
 namespace {
 
-struct ErrorManager : jpeg_error_mgr {
+struct EncoderErrors : jpeg_error_mgr {
   std::jmp_buf jump;
 };
 
-[[noreturn]] void give_up(j_common_ptr jpeg) {
-  std::longjmp(static_cast<ErrorManager*>(jpeg->err)->jump, 1);
+[[noreturn]] void stop_encoding(j_common_ptr jpeg) {
+  std::longjmp(static_cast<EncoderErrors*>(jpeg->err)->jump, 1);
 }
 
 // Owns the encoder and its output, so that the function with setjmp owns nothing.
 struct Encoder {
   jpeg_compress_struct jpeg{};
-  ErrorManager errors{};
+  EncoderErrors errors{};
   unsigned char* output = nullptr;
   unsigned long size = 0;
 
@@ -38,7 +38,7 @@ struct Encoder {
 
   bool run(const Image& image, int quality) {
     jpeg.err = jpeg_std_error(&errors);
-    errors.error_exit = give_up;
+    errors.error_exit = stop_encoding;
     if (setjmp(errors.jump) != 0) return false;
     jpeg_create_compress(&jpeg);
     jpeg_mem_dest(&jpeg, &output, &size);

@@ -22,13 +22,13 @@ namespace {
 
 constexpr int kMaxScans = 100;  // a tiny progressive file may legally ask for minutes of work
 
-struct ErrorManager : jpeg_error_mgr {
+struct DecoderErrors : jpeg_error_mgr {
   std::jmp_buf jump;
   char text[JMSG_LENGTH_MAX];
 };
 
-[[noreturn]] void give_up(j_common_ptr jpeg) {
-  auto* errors = static_cast<ErrorManager*>(jpeg->err);
+[[noreturn]] void stop_decoding(j_common_ptr jpeg) {
+  auto* errors = static_cast<DecoderErrors*>(jpeg->err);
   errors->format_message(jpeg, errors->text);
   std::longjmp(errors->jump, 1);
 }
@@ -55,9 +55,9 @@ void on_message(j_common_ptr jpeg, int level) {
     case JWRN_ARITH_BAD_CODE:
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:
-    case JWRN_MUST_RESYNC: give_up(jpeg);
+    case JWRN_MUST_RESYNC: stop_decoding(jpeg);
     case JWRN_JPEG_EOF:
-      if (!is_last_scan(*reinterpret_cast<j_decompress_ptr>(jpeg))) give_up(jpeg);
+      if (!is_last_scan(*reinterpret_cast<j_decompress_ptr>(jpeg))) stop_decoding(jpeg);
       return;
     default: return;
   }
@@ -65,7 +65,7 @@ void on_message(j_common_ptr jpeg, int level) {
 
 void on_progress(j_common_ptr jpeg) {
   if (reinterpret_cast<j_decompress_ptr>(jpeg)->input_scan_number <= kMaxScans) return;
-  auto* errors = static_cast<ErrorManager*>(jpeg->err);
+  auto* errors = static_cast<DecoderErrors*>(jpeg->err);
   std::snprintf(errors->text, sizeof errors->text, "more than %d scans", kMaxScans);
   std::longjmp(errors->jump, 1);
 }
@@ -84,7 +84,7 @@ class JpegFile {
 
   bool read_header(std::span<const std::byte> file) {
     jpeg_.err = jpeg_std_error(&errors_);
-    errors_.error_exit = give_up;
+    errors_.error_exit = stop_decoding;
     errors_.emit_message = on_message;
     if (setjmp(errors_.jump) != 0) return false;
     jpeg_create_decompress(&jpeg_);
@@ -143,7 +143,7 @@ class JpegFile {
 
  private:
   jpeg_decompress_struct jpeg_{};
-  ErrorManager errors_{};
+  DecoderErrors errors_{};
   jpeg_progress_mgr progress_{};
 };
 

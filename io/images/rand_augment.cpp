@@ -74,11 +74,11 @@ float linspace(float from, float to, int bin, int bins) {
                         : std::fma(-step, static_cast<float>(bins - 1 - bin), to);
 }
 
-struct Row {
+struct OperationRow {
   std::string_view name;
   bool has_sign;
 };
-constexpr Row kRows[kOperations] = {
+constexpr OperationRow kOperationRows[kOperations] = {
     {"Identity", false},     {"ShearX", true},    {"ShearY", true},     {"TranslateX", true},
     {"TranslateY", true},    {"Rotate", true},    {"Brightness", true}, {"Color", true},
     {"Contrast", true},      {"Sharpness", true}, {"Posterize", false}, {"Solarize", false},
@@ -87,11 +87,11 @@ constexpr Row kRows[kOperations] = {
 }  // namespace
 
 std::string_view to_string(Operation operation) {
-  return kRows[static_cast<size_t>(operation)].name;
+  return kOperationRows[static_cast<size_t>(operation)].name;
 }
 
 bool is_signed(Operation operation) {
-  return kRows[static_cast<size_t>(operation)].has_sign;
+  return kOperationRows[static_cast<size_t>(operation)].has_sign;
 }
 
 double magnitude_of(Operation operation, int bin, int bins, int width, int height) {

@@ -55,7 +55,7 @@ bool makes_sense(const Tga& tga, int type, int has_palette) {
   }
 }
 
-Tga read_header(std::span<const std::byte> file, std::string_view name) {
+Tga read_tga_header(std::span<const std::byte> file, std::string_view name) {
   RawFile in(file, name);
   constexpr const char* kUnknown = "{}: not an image of a known format";
   require(file.size() > kHeader, Failure::data, kUnknown, name);
@@ -84,13 +84,13 @@ size_t fewest_bytes(const Tga& tga) {
 }
 
 // A file that zeros without end follow, and how far into it stb has read.
-struct Source {
+struct TgaSource {
   std::span<const std::byte> file;
   size_t position = 0;
 };
 
 int read(void* user, char* to, int size) {
-  auto& source = *static_cast<Source*>(user);
+  auto& source = *static_cast<TgaSource*>(user);
   const size_t start = std::min(source.position, source.file.size());
   const size_t count = std::min(size_t(size), source.file.size() - start);
   std::memcpy(to, source.file.data() + start, count);
@@ -100,11 +100,11 @@ int read(void* user, char* to, int size) {
 }
 
 void skip(void* user, int size) {
-  static_cast<Source*>(user)->position += size_t(size);
+  static_cast<TgaSource*>(user)->position += size_t(size);
 }
 
 int at_end(void* user) {
-  const auto& source = *static_cast<const Source*>(user);
+  const auto& source = *static_cast<const TgaSource*>(user);
   return source.position >= source.file.size();
 }
 
@@ -127,7 +127,7 @@ Image picture_of(const Tga& tga, const stbi_uc* pixels, int channels) {
 }  // namespace
 
 Image decode_tga(std::span<const std::byte> file, std::string_view name) {
-  const Tga tga = read_header(file, name);
+  const Tga tga = read_tga_header(file, name);
   check_image_size(tga.width, tga.height, name);
   require(file.size() <= INT_MAX, Failure::data, "{}: {} bytes", name, file.size());
   require(tga.kind != kIndexed || tga.first_color == 0, Failure::data,
@@ -135,7 +135,7 @@ Image decode_tga(std::span<const std::byte> file, std::string_view name) {
   const size_t have = file.size() - kHeader, fewest = fewest_bytes(tga);
   require(have >= fewest, Failure::data, "{}: truncated, {} bytes of at least {} for the pixels",
           name, have, fewest);
-  Source source{file};
+  TgaSource source{file};
   stbi_io_callbacks callbacks{read, skip, at_end};
   stbi__context context;
   stbi__start_callbacks(&context, &callbacks, &source);
@@ -151,7 +151,7 @@ Image decode_tga(std::span<const std::byte> file, std::string_view name) {
 }
 
 ImageInfo inspect_tga(std::span<const std::byte> file, std::string_view name) {
-  const Tga tga = read_header(file, name);
+  const Tga tga = read_tga_header(file, name);
   check_image_size(tga.width, tga.height, name);
   return {.format = "tga",
           .width = tga.width,

@@ -17,14 +17,14 @@ namespace engine {
 namespace {
 
 // The file in memory, as libtiff wants to read it.
-struct Source {
+struct TiffSource {
   std::span<const std::byte> file;
   size_t at = 0;
   char error[160] = "";  // the first, which says most
 };
 
-tmsize_t read(thandle_t handle, void* to, tmsize_t size) {
-  auto& source = *static_cast<Source*>(handle);
+tmsize_t read_source(thandle_t handle, void* to, tmsize_t size) {
+  auto& source = *static_cast<TiffSource*>(handle);
   const size_t start = std::min(source.at, source.file.size());
   const size_t count = std::min(size_t(size), source.file.size() - start);
   if (count > 0) std::memcpy(to, source.file.data() + start, count);
@@ -36,33 +36,33 @@ tmsize_t refuse_to_write(thandle_t, void*, tmsize_t) {
   return 0;
 }
 
-toff_t seek(thandle_t handle, toff_t offset, int whence) {
-  auto& source = *static_cast<Source*>(handle);
+toff_t seek_source(thandle_t handle, toff_t offset, int whence) {
+  auto& source = *static_cast<TiffSource*>(handle);
   if (whence == SEEK_SET) source.at = offset;
   if (whence == SEEK_CUR) source.at += offset;
   if (whence == SEEK_END) source.at = source.file.size() + offset;
   return source.at;
 }
 
-int close(thandle_t) {
+int close_source(thandle_t) {
   return 0;
 }
 
-toff_t size(thandle_t handle) {
-  return static_cast<Source*>(handle)->file.size();
+toff_t size_of_source(thandle_t handle) {
+  return static_cast<TiffSource*>(handle)->file.size();
 }
 
-int map(thandle_t handle, void** base, toff_t* size) {
-  const auto file = static_cast<Source*>(handle)->file;
+int map_source(thandle_t handle, void** base, toff_t* size) {
+  const auto file = static_cast<TiffSource*>(handle)->file;
   *base = const_cast<std::byte*>(file.data());  // libtiff only reads files that are opened to read
   *size = file.size();
   return 1;
 }
 
-void unmap(thandle_t, void*, toff_t) {}
+void unmap_source(thandle_t, void*, toff_t) {}
 
 int keep_error(TIFF*, void* user, const char*, const char* format, va_list values) {
-  auto& source = *static_cast<Source*>(user);
+  auto& source = *static_cast<TiffSource*>(user);
   if (source.error[0] == '\0') std::vsnprintf(source.error, sizeof source.error, format, values);
   return 1;
 }
@@ -98,8 +98,9 @@ class TiffFile {
     TIFFOpenOptionsSetMaxSingleMemAlloc(options.get(), kMaxImagePixels * 4);
     TIFFOpenOptionsSetErrorHandlerExtR(options.get(), keep_error, &source_);
     TIFFOpenOptionsSetWarningHandlerExtR(options.get(), ignore, nullptr);
-    tiff_.reset(TIFFClientOpenExt("", "r", &source_, read, refuse_to_write, seek, close, size, map,
-                                  unmap, options.get()));
+    tiff_.reset(TIFFClientOpenExt("", "r", &source_, read_source, refuse_to_write, seek_source,
+                                  close_source, size_of_source, map_source, unmap_source,
+                                  options.get()));
     check(tiff_ != nullptr);
   }
   TiffFile(const TiffFile&) = delete;
@@ -119,7 +120,7 @@ class TiffFile {
   }
 
  private:
-  Source source_;
+  TiffSource source_;
   std::string_view name_;
   std::unique_ptr<TIFF, void (*)(TIFF*)> tiff_{nullptr, TIFFClose};  // it reads from source_
 };

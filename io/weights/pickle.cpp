@@ -19,7 +19,7 @@ enum Opcode : uint8_t {
   kBinInt = 'J',
   kBinInt1 = 'K',
   kBinInt2 = 'M',
-  kNone = 'N',
+  kPushNone = 'N',
   kBinPersistentId = 'Q',
   kReduce = 'R',
   kBinString = 'T',
@@ -84,7 +84,7 @@ class PickleReader {
  private:
   bool read_scalar(uint8_t opcode) {
     switch (opcode) {
-      case kNone: push(PickleNone{}); return true;
+      case kPushNone: push(PickleNone{}); return true;
       case kTrue: push(true); return true;
       case kFalse: push(false); return true;
       case kBinInt: push(int64_t{in_.read<int32_t>()}); return true;

@@ -50,22 +50,22 @@ std::string modern_densenet_name(std::string_view name) {
 }
 
 // A layer within the name of its block.
-struct Within {
+struct Nested {
   std::string_view timm, torchvision;
 };
-constexpr Within kEfficientNetFirst[] = {  // no expansion: depthwise, squeeze, project
+constexpr Nested kEfficientNetFirst[] = {  // no expansion: depthwise, squeeze, project
     {"conv_dw", "0.0"},          {"bn1", "0.1"},     {"se.conv_reduce", "1.fc1"},
     {"se.conv_expand", "1.fc2"}, {"conv_pw", "2.0"}, {"bn2", "2.1"}};
-constexpr Within kEfficientNetLater[] = {{"conv_pw", "0.0"},          {"bn1", "0.1"},
+constexpr Nested kEfficientNetLater[] = {{"conv_pw", "0.0"},          {"bn1", "0.1"},
                                          {"conv_dw", "1.0"},          {"bn2", "1.1"},
                                          {"se.conv_reduce", "2.fc1"}, {"se.conv_expand", "2.fc2"},
                                          {"conv_pwl", "3.0"},         {"bn3", "3.1"}};
-constexpr Within kEfficientNetV2First[] = {{"conv", "0.0"}, {"bn1", "0.1"}};  // one convolution
-constexpr Within kEfficientNetV2Fused[] = {
+constexpr Nested kEfficientNetV2First[] = {{"conv", "0.0"}, {"bn1", "0.1"}};  // one convolution
+constexpr Nested kEfficientNetV2Fused[] = {
     {"conv_exp", "0.0"}, {"bn1", "0.1"}, {"conv_pwl", "1.0"}, {"bn2", "1.1"}};
-constexpr Within kMobileNetFirst[] = {
+constexpr Nested kMobileNetFirst[] = {
     {"conv_dw", "0.0"}, {"bn1", "0.1"}, {"conv_pw", "1"}, {"bn2", "2"}};
-constexpr Within kMobileNetLater[] = {{"conv_pw", "0.0"}, {"bn1", "0.1"},    {"conv_dw", "1.0"},
+constexpr Nested kMobileNetLater[] = {{"conv_pw", "0.0"}, {"bn1", "0.1"},    {"conv_dw", "1.0"},
                                       {"bn2", "1.1"},     {"conv_pwl", "2"}, {"bn3", "3"}};
 
 struct Layer {
@@ -83,8 +83,8 @@ Layers outside(int last) {
 }
 
 void add_block(Layers& layers, int stage, int block, const std::string& torchvision,
-               std::span<const Within> within) {
-  for (const Within& layer : within)
+               std::span<const Nested> within) {
+  for (const Nested& layer : within)
     layers.push_back({fmt::format("blocks.{}.{}.{}", stage, block, layer.timm),
                       fmt::format("{}.{}", torchvision, layer.torchvision)});
 }
@@ -95,8 +95,8 @@ Layers efficientnet_layers() {
   for (int stage = 0; stage < kStages; ++stage)
     for (int block = 0; block < kMostBlocks; ++block)
       add_block(layers, stage, block, fmt::format("features.{}.{}.block", stage + 1, block),
-                stage == 0 ? std::span<const Within>(kEfficientNetFirst)
-                           : std::span<const Within>(kEfficientNetLater));
+                stage == 0 ? std::span<const Nested>(kEfficientNetFirst)
+                           : std::span<const Nested>(kEfficientNetLater));
   return layers;
 }
 
@@ -107,9 +107,9 @@ Layers efficientnet_v2_layers(int stages) {
   for (int stage = 0; stage < stages; ++stage)
     for (int block = 0; block < kMostBlocks; ++block)
       add_block(layers, stage, block, fmt::format("features.{}.{}.block", stage + 1, block),
-                stage == 0  ? std::span<const Within>(kEfficientNetV2First)
-                : stage < 3 ? std::span<const Within>(kEfficientNetV2Fused)
-                            : std::span<const Within>(kEfficientNetLater));
+                stage == 0  ? std::span<const Nested>(kEfficientNetV2First)
+                : stage < 3 ? std::span<const Nested>(kEfficientNetV2Fused)
+                            : std::span<const Nested>(kEfficientNetLater));
   return layers;
 }
 
@@ -120,8 +120,8 @@ Layers mobilenet_layers() {
   for (int stage = 0; stage < 7; ++stage)
     for (int block = 0; block < kBlocks[stage]; ++block)
       add_block(layers, stage, block, fmt::format("features.{}.conv", number++),
-                stage == 0 ? std::span<const Within>(kMobileNetFirst)
-                           : std::span<const Within>(kMobileNetLater));
+                stage == 0 ? std::span<const Nested>(kMobileNetFirst)
+                           : std::span<const Nested>(kMobileNetLater));
   return layers;
 }
 

@@ -61,22 +61,23 @@ struct LabelCase {
   StepParams params;
 };
 
-constexpr int kSide = 4, kLabels = 3, kImages = 4;
+constexpr int kLabelSide = 4, kLabelCount = 3, kLabelImages = 4;
 
-Graph linear_graph() {
+Graph label_graph() {
   Graph g("linear", 1e-5, 0.1);
-  g.cross_entropy(g.linear(g.input(kSide, kSide, 3), "fc", kLabels));
+  g.cross_entropy(g.linear(g.input(kLabelSide, kLabelSide, 3), "fc", kLabelCount));
   return g;
 }
 
 constexpr Presence N = Presence::absent, Y = Presence::present, Q = Presence::missing;
-const std::vector<uint8_t> kPixels = random_bytes(kImages * kSide * kSide * 3, 2);
+const std::vector<uint8_t> kLabelPixels =
+    random_bytes(kLabelImages * kLabelSide * kLabelSide * 3, 2);
 const std::vector<Presence> kShown = {Y, N, Q, N, N, Y, Q, Q, Q, Y, Y, N};
 
-struct Run {
-  explicit Run(LossConfig loss, int batch = kImages)
+struct LabelRun {
+  explicit LabelRun(LossConfig loss, int batch = kLabelImages)
       : backend(make_reference_backend({.precision = Precision::fp64})),
-        session(linear_graph(), *backend,
+        session(label_graph(), *backend,
                 {.programs = {{batch, Mode::train},
                               {batch, Mode::accumulate},
                               {batch, Mode::gradients},
@@ -92,7 +93,8 @@ struct Run {
 };
 
 HostBatch part(int first, int count, const std::vector<Presence>& shown = kShown) {
-  return {kPixels.data() + first * kSide * kSide * 3, shown.data() + first * kLabels, count};
+  return {kLabelPixels.data() + first * kLabelSide * kLabelSide * 3,
+          shown.data() + first * kLabelCount, count};
 }
 
 }  // namespace
@@ -118,18 +120,18 @@ TEST_CASE("the gradient of the loss of several labels is its slope") {
 }
 
 TEST_CASE("what is missing has no gradient, and a batch of nothing else leaves all as it is") {
-  Run run({.task = Task::labels});
-  const std::vector<Presence> nothing(kImages * kLabels, Q);
-  CHECK(target_weight(run.session.options().loss, nothing.data(), kImages, kLabels) == 0);
-  CHECK(run.session.result(run.session.gradients(part(0, kImages, nothing), {})).loss == 0);
+  LabelRun run({.task = Task::labels});
+  const std::vector<Presence> nothing(kLabelImages * kLabelCount, Q);
+  CHECK(target_weight(run.session.options().loss, nothing.data(), kLabelImages, kLabelCount) == 0);
+  CHECK(run.session.result(run.session.gradients(part(0, kLabelImages, nothing), {})).loss == 0);
   for (const auto& [name, gradient] : run.session.gradients())
     for (const double g : gradient.as<double>()) CHECK(g == 0);
   // The third label is known of two images; where it is missing in all, its row of weights rests.
   std::vector<Presence> shown = kShown;
-  for (int n = 0; n < kImages; ++n) shown[n * kLabels + 2] = Q;
-  run.session.result(run.session.gradients(part(0, kImages, shown), {}));
+  for (int n = 0; n < kLabelImages; ++n) shown[n * kLabelCount + 2] = Q;
+  run.session.result(run.session.gradients(part(0, kLabelImages, shown), {}));
   const Tensor weight = run.session.gradients().at("fc.weight");
-  const size_t row = weight.as<double>().size() / kLabels;
+  const size_t row = weight.as<double>().size() / kLabelCount;
   double first = 0;
   for (size_t i = 0; i < row; ++i) {
     first += std::abs(weight.as<double>()[i]);
@@ -141,11 +143,11 @@ TEST_CASE("what is missing has no gradient, and a batch of nothing else leaves a
 // Their numbers of known labels differ, so a mean of means would be another.
 TEST_CASE("batches that are accumulated make the mean over all known labels") {
   const LossConfig loss{.class_weights = {2, 0.5, 3}, .task = Task::labels};
-  Run whole(loss), halves(loss, 2);
-  const double known = target_weight(loss, kShown.data(), kImages, kLabels);
+  LabelRun whole(loss), halves(loss, 2);
+  const double known = target_weight(loss, kShown.data(), kLabelImages, kLabelCount);
   CHECK(known == 8);
   const double expected =
-      whole.session.result(whole.session.train(part(0, kImages), {.divisor = known})).loss;
+      whole.session.result(whole.session.train(part(0, kLabelImages), {.divisor = known})).loss;
   const double first =
       halves.session.result(halves.session.accumulate(part(0, 2), {.divisor = known})).loss;
   const double second =
@@ -157,15 +159,16 @@ TEST_CASE("batches that are accumulated make the mean over all known labels") {
 }
 
 TEST_CASE("a session takes targets of its own task, and evaluation is plain") {
-  Run weighted({.smoothing = 0.2, .class_weights = {3, 1, 2}, .task = Task::labels}),
+  LabelRun weighted({.smoothing = 0.2, .class_weights = {3, 1, 2}, .task = Task::labels}),
       plain({.task = Task::labels});
   StepResult with, without;
-  CHECK(weighted.session.evaluate(part(0, kImages), {}, &with) ==
-        plain.session.evaluate(part(0, kImages), {}, &without));
+  CHECK(weighted.session.evaluate(part(0, kLabelImages), {}, &with) ==
+        plain.session.evaluate(part(0, kLabelImages), {}, &without));
   CHECK(with.loss == without.loss);
   CHECK(without.correct5 == 0);
   const std::vector<int32_t> classes = {0, 1, 2, 0};
-  CHECK_THROWS_AS(plain.session.gradients({kPixels.data(), classes.data(), kImages}, {}), Error);
-  Run of_classes({});
-  CHECK_THROWS_AS(of_classes.session.gradients(part(0, kImages), {}), Error);
+  CHECK_THROWS_AS(plain.session.gradients({kLabelPixels.data(), classes.data(), kLabelImages}, {}),
+                  Error);
+  LabelRun of_classes({});
+  CHECK_THROWS_AS(of_classes.session.gradients(part(0, kLabelImages), {}), Error);
 }

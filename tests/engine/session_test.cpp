@@ -20,12 +20,13 @@ using namespace engine::test;
 
 namespace {
 
-constexpr int kSize = 9, kClasses = 6;
+constexpr int kSmallSize = 9, kSmallClasses = 6;
 
 // A miniature of EfficientNet with everything that is random or has state.
 Graph small_graph() {
   Graph g("small", 1e-5, 0.1);
-  Value v = g.conv(g.input(kSize, kSize, 3), "stem", {.out = 8, .kernel = 3, .stride = 2});
+  Value v =
+      g.conv(g.input(kSmallSize, kSmallSize, 3), "stem", {.out = 8, .kernel = 3, .stride = 2});
   v = g.conv(g.silu(g.batch_norm(v, "stem.norm")), "reduce", {.out = 6});
   Value y = g.conv(g.silu(g.batch_norm(v, "reduce.norm")), "depthwise",
                    {.out = 6, .kernel = 3, .depthwise = true});
@@ -33,7 +34,7 @@ Graph small_graph() {
   y = g.conv(g.scale(y, g.squeeze_excite(y, "se", 2)), "project", {.out = 6});
   y = g.stochastic_depth(g.batch_norm(y, "project.norm"), "depth", 0.2f);
   v = g.global_pool(g.relu(g.add(y, v, "add")), "pool");
-  g.cross_entropy(g.linear(g.dropout(v, "drop", 0.2f), "head", kClasses));
+  g.cross_entropy(g.linear(g.dropout(v, "drop", 0.2f), "head", kSmallClasses));
   return g;
 }
 
@@ -46,14 +47,14 @@ struct Data {
 };
 
 Data small_data(int count, uint64_t seed) {
-  return {random_bytes(size_t(count) * kSize * kSize * 3, seed),
-          random_labels(count, kClasses, seed)};
+  return {random_bytes(size_t(count) * kSmallSize * kSmallSize * 3, seed),
+          random_labels(count, kSmallClasses, seed)};
 }
 
 const Normalisation kNormalisation{{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}};
 
-struct Run {
-  explicit Run(SessionOptions options = {}, Precision precision = Precision::fp32)
+struct SmallRun {
+  explicit SmallRun(SessionOptions options = {}, Precision precision = Precision::fp32)
       : backend(make_reference_backend({.precision = precision})),
         session(small_graph(), *backend, complete(std::move(options), precision)) {
     session.initialise(1);
@@ -89,10 +90,11 @@ bool equal(const std::map<std::string, Tensor>& a, const std::map<std::string, T
 
 TEST_CASE("training learns eight random images by heart") {
   Graph g("tiny", 1e-5, 0.1);
-  Value v = g.conv(g.input(kSize, kSize, 3), "conv1", {.out = 8, .kernel = 3, .bias = true});
+  Value v =
+      g.conv(g.input(kSmallSize, kSmallSize, 3), "conv1", {.out = 8, .kernel = 3, .bias = true});
   v = g.max_pool(g.relu(v), "pool", 2, 2);
   v = g.relu(g.batch_norm(g.conv(v, "conv2", {.out = 16, .kernel = 3}), "norm2"));
-  g.cross_entropy(g.linear(v, "fc", kClasses));
+  g.cross_entropy(g.linear(v, "fc", kSmallClasses));
   const auto backend = make_reference_backend({});
   Session session(
       g, *backend,
@@ -117,14 +119,14 @@ TEST_CASE("training learns eight random images by heart") {
 // ---------------------------------------------------------------- determinism and state
 
 TEST_CASE("the same seed gives the same bits, another gives others") {
-  Run a({.seed = 1}), b({.seed = 1}), c({.seed = 2});
-  for (Run* run : {&a, &b, &c}) run->train(0, 6);
+  SmallRun a({.seed = 1}), b({.seed = 1}), c({.seed = 2});
+  for (SmallRun* run : {&a, &b, &c}) run->train(0, 6);
   CHECK(equal(a.session.state(), b.session.state()));
   CHECK_FALSE(equal(a.session.state(), c.session.state()));
 }
 
 TEST_CASE("random gates depend on epoch and position, on nothing else") {
-  Run run;
+  SmallRun run;
   const Data data = small_data(4, 1);
   const auto loss = [&](uint32_t epoch, uint32_t position) {
     const StepInput input{.epoch = epoch, .position = position};
@@ -137,7 +139,7 @@ TEST_CASE("random gates depend on epoch and position, on nothing else") {
 }
 
 TEST_CASE("a state survives the round trip, counters included") {
-  Run run;
+  SmallRun run;
   auto tensors = random_state(run.session.graph(), 7);
   for (const Norm& norm : run.session.graph().norms) {
     Tensor counter(DType::i64, {});
@@ -154,7 +156,7 @@ TEST_CASE("a state survives the round trip, counters included") {
 }
 
 TEST_CASE("what does not fit the model is refused with its name") {
-  Run run;
+  SmallRun run;
   auto tensors = random_state(run.session.graph(), 7);
   tensors["se.fc1.bias"] = Tensor(DType::f32, {3});
   CHECK_THROWS_WITH_AS(run.session.load(tensors), "se.fc1.bias: the model has [2], the file [3]",
@@ -171,7 +173,7 @@ TEST_CASE("a resumed training continues to the bit") {
   using Kind = OptimizerConfig::Kind;
   for (Kind kind : {Kind::adam, Kind::sgd}) {
     const SessionOptions options{.optimizer = {.kind = kind, .weight_decay = 1e-3}, .seed = 3};
-    Run whole(options), first(options), second(options);
+    SmallRun whole(options), first(options), second(options);
     whole.train(0, 9);
     first.train(0, 4);
     second.train(5, 8);  // something else before
@@ -186,15 +188,15 @@ TEST_CASE("a resumed training continues to the bit") {
 
 TEST_CASE("a training may change its use of memory where it is resumed, and be inspected") {
   SessionOptions options{.seed = 3};
-  Run fast(options), whole(options);
+  SmallRun fast(options), whole(options);
   options.memory = MemoryUse::lean;
-  Run lean(options);
+  SmallRun lean(options);
   REQUIRE(whole.session.plan().recomputed.empty());
   REQUIRE_FALSE(lean.session.plan().recomputed.empty());
   CHECK(lean.session.allocated_bytes() < whole.session.allocated_bytes());
   whole.train(0, 7);
   fast.train(0, 2);
-  const auto go_on = [](Run& from, Run& to) {
+  const auto go_on = [](SmallRun& from, SmallRun& to) {
     to.session.load(from.session.state());
     to.session.load_optimizer_state(from.session.optimizer_state());
   };
@@ -210,13 +212,13 @@ TEST_CASE("a training may change its use of memory where it is resumed, and be i
 }
 
 TEST_CASE("evaluation leaves no trace in a training") {
-  Run with, without;
+  SmallRun with, without;
   with.train(0, 3);
   without.train(0, 3);
   const auto state = with.session.state(), moments = with.session.optimizer_state();
   const Data data = small_data(4, 50);
   const auto logits = with.session.evaluate(data.batch(), {});
-  CHECK(logits.size() == 4 * kClasses);
+  CHECK(logits.size() == 4 * kSmallClasses);
   CHECK(with.session.evaluate(data.batch(), {.epoch = 3, .position = 9}) == logits);  // no gates
   CHECK(equal(with.session.state(), state));
   CHECK(equal(with.session.optimizer_state(), moments));
@@ -226,7 +228,7 @@ TEST_CASE("evaluation leaves no trace in a training") {
 }
 
 TEST_CASE("gradients alone change no weight") {
-  Run run;
+  SmallRun run;
   const auto before = run.session.state();
   run.session.gradients(small_data(4, 1).batch(), {});
   const auto after = run.session.state();
@@ -294,7 +296,7 @@ TEST_CASE("running statistics move once per norm and step") {
 // ---------------------------------------------------------------- batches
 
 TEST_CASE("a smaller last batch uses a program of its own in the same memory") {
-  Run both({.programs = {{8, Mode::gradients}, {3, Mode::gradients}}}),
+  SmallRun both({.programs = {{8, Mode::gradients}, {3, Mode::gradients}}}),
       alone({.programs = {{3, Mode::gradients}}});
   const Data large = small_data(8, 1), small = small_data(3, 2);
   const StepInput input{.epoch = 1, .position = 16, .divisor = 8};
@@ -312,7 +314,7 @@ TEST_CASE("a smaller last batch uses a program of its own in the same memory") {
 }
 
 TEST_CASE("the loss divides by what the global batch weighs") {
-  Run run;
+  SmallRun run;
   const Data data = small_data(4, 1);
   const auto step = [&](double divisor) {
     const uint64_t number = run.session.gradients(data.batch(), {.divisor = divisor});
@@ -324,8 +326,8 @@ TEST_CASE("the loss divides by what the global batch weighs") {
 }
 
 TEST_CASE("a rank without samples takes the step with zero gradients") {
-  Run run({.programs = {{4, Mode::train}, {0, Mode::train}},
-           .optimizer = {.kind = OptimizerConfig::Kind::sgd, .momentum = 0}});
+  SmallRun run({.programs = {{4, Mode::train}, {0, Mode::train}},
+                .optimizer = {.kind = OptimizerConfig::Kind::sgd, .momentum = 0}});
   run.train(0, 1);
   const auto before = run.session.state();
   const uint64_t step = run.session.train({}, {.learning_rate = 1, .divisor = 7});
@@ -336,7 +338,7 @@ TEST_CASE("a rank without samples takes the step with zero gradients") {
 }
 
 TEST_CASE("results come back for many steps") {
-  Run run({.programs = {{1, Mode::gradients}}});
+  SmallRun run({.programs = {{1, Mode::gradients}}});
   const Data data = small_data(1, 1);
   for (int i = 0; i < 3 * kResults; ++i) {
     const uint64_t step = run.session.gradients(data.batch(), {.position = 1});
@@ -357,7 +359,7 @@ TEST_CASE("the session allocates what the plan says") {
 // ---------------------------------------------------------------- initialisation
 
 TEST_CASE("initial values follow the seed and the name alone") {
-  Run run;
+  SmallRun run;
   const auto first = run.session.state();
   run.session.initialise(2);
   CHECK_FALSE(equal(run.session.state(), first));

@@ -3,17 +3,12 @@
 #include <nlohmann/json.hpp>
 
 #include "io/files/json.h"
-#include "io/files/utf8.h"
+#include "tools/cli/json_text.h"
 
 namespace engine {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string text_of(const Json& value) {
-  return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>())
-                           : print_json(value);
-}
 
 }  // namespace
 

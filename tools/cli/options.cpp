@@ -16,6 +16,7 @@
 #include "io/files/json.h"
 #include "io/files/utf8.h"
 #include "tools/cli/flag_text.h"
+#include "tools/cli/json_text.h"
 #include "tools/cli/yaml.h"
 
 namespace engine {
@@ -304,11 +305,6 @@ Json json_value(const Field& field) {
 }
 
 // ---- a config file
-
-std::string text_of(const Json& value) {
-  return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>())
-                           : print_json(value);
-}
 
 // Puts the file into the message of an Error.
 bool with_origin(const std::string& from, const std::function<bool()>& body) {

@@ -64,7 +64,7 @@ struct BenchDataOptions : DataOptions, DeviceOptions, PreprocessOptions, Augment
   }
 };
 
-struct Row {
+struct LoadRow {
   std::string group, what, cache;  // "step" | "loader" | "strategy"; what was measured
   int threads = 1;
   double total = 0, per_core = 0;  // images per second; per second of CPU time
@@ -78,9 +78,9 @@ double seconds_of(clockid_t clock) {
 
 // The fastest of several passes of this thread; a pass is every image once. What other programs do
 // on this machine slows the wall clock but hardly CPU time.
-Row time_step(const BenchDataOptions& o, std::string what, size_t images,
-              const std::function<void(size_t)>& body) {
-  Row row{.group = "step", .what = std::move(what), .cache = "none"};
+LoadRow time_step(const BenchDataOptions& o, std::string what, size_t images,
+                  const std::function<void(size_t)>& body) {
+  LoadRow row{.group = "step", .what = std::move(what), .cache = "none"};
   for (int pass = 0; pass < o.passes; ++pass) {
     const double wall = seconds_of(CLOCK_MONOTONIC), cpu = seconds_of(CLOCK_THREAD_CPUTIME_ID);
     for (size_t i = 0; i < images; ++i) body(i);
@@ -95,14 +95,14 @@ RandomKey key_of(size_t position) {
   return {.position = static_cast<uint32_t>(position), .purpose = purpose("augment")};
 }
 
-std::vector<Row> measure_steps(const BenchDataOptions& o, const Dataset& files,
-                               const Preprocess& preprocess, const AugmentConfig& augment) {
+std::vector<LoadRow> measure_steps(const BenchDataOptions& o, const Dataset& files,
+                                   const Preprocess& preprocess, const AugmentConfig& augment) {
   require(files.images.empty(), Failure::usage,
           "--data {}: the images are no files; there is nothing to decode", o.data.string());
   const size_t images = std::min(files.samples.size(), size_t(o.images));
   std::vector<std::vector<std::byte>> bytes(images);
   std::vector<Image> decoded(images), resized(images);
-  std::vector<Row> rows;
+  std::vector<LoadRow> rows;
   rows.push_back(time_step(o, "read", images,
                            [&](size_t i) { bytes[i] = read_image_bytes(files.samples[i].path); }));
   rows.push_back(time_step(o, "decode", images, [&](size_t i) {
@@ -148,13 +148,13 @@ LoaderOptions loader_options(const BenchDataOptions& o, const Preprocess& prepro
 }
 
 // Takes batches from each loader in turn, as ranks in step do, until time is up.
-Row measure_loaders(const BenchDataOptions& o, std::string group, std::string what,
-                    std::vector<std::unique_ptr<Loader>>& loaders, int threads,
-                    std::string_view cache) {
-  Row row{.group = std::move(group),
-          .what = std::move(what),
-          .cache = std::string(cache),
-          .threads = threads};
+LoadRow measure_loaders(const BenchDataOptions& o, std::string group, std::string what,
+                        std::vector<std::unique_ptr<Loader>>& loaders, int threads,
+                        std::string_view cache) {
+  LoadRow row{.group = std::move(group),
+              .what = std::move(what),
+              .cache = std::string(cache),
+              .threads = threads};
   uint32_t epoch = 0;
   for (auto& loader : loaders) loader->start(epoch);
   const double wall = seconds_of(CLOCK_MONOTONIC), cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
@@ -174,10 +174,10 @@ Row measure_loaders(const BenchDataOptions& o, std::string group, std::string wh
   return row;
 }
 
-std::vector<Row> measure_threads(const BenchDataOptions& o, const Dataset& data,
-                                 const Preprocess& preprocess, const AugmentConfig& augment,
-                                 std::span<const int> counts, CacheKind cache) {
-  std::vector<Row> rows;
+std::vector<LoadRow> measure_threads(const BenchDataOptions& o, const Dataset& data,
+                                     const Preprocess& preprocess, const AugmentConfig& augment,
+                                     std::span<const int> counts, CacheKind cache) {
+  std::vector<LoadRow> rows;
   for (const int threads : counts) {
     std::vector<std::unique_ptr<Loader>> one;
     one.push_back(std::make_unique<Loader>(data,
@@ -189,9 +189,9 @@ std::vector<Row> measure_threads(const BenchDataOptions& o, const Dataset& data,
 }
 
 // The ways to feed several GPUs that the skin-disease study compares, from files.
-std::vector<Row> measure_strategies(const BenchDataOptions& o, const Dataset& data,
-                                    const Preprocess& preprocess, const AugmentConfig& augment,
-                                    int cores) {
+std::vector<LoadRow> measure_strategies(const BenchDataOptions& o, const Dataset& data,
+                                        const Preprocess& preprocess, const AugmentConfig& augment,
+                                        int cores) {
   const Prepare prepare = training_input(data, preprocess, augment, o.fast_decode);
   struct Strategy {
     const char* name;
@@ -202,7 +202,7 @@ std::vector<Row> measure_strategies(const BenchDataOptions& o, const Dataset& da
                                  {"one loader per GPU", o.loaders, 1, 1},
                                  {"manual split", o.loaders, pool, 1},
                                  {"our pool", 1, cores, 3}};
-  std::vector<Row> rows;
+  std::vector<LoadRow> rows;
   for (const Strategy& s : strategies) {
     std::vector<std::unique_ptr<Loader>> loaders;
     for (int rank = 0; rank < s.loaders; ++rank)
@@ -243,10 +243,10 @@ std::vector<CacheKind> cache_kinds(const std::string& list) {
   return kinds;
 }
 
-std::string table(std::span<const Row> rows) {
+std::string table(std::span<const LoadRow> rows) {
   std::string text = fmt::format("{:<10}{:<28}{:<7}{:>8}{:>12}{:>14}\n", "", "", "cache", "threads",
                                  "images/s", "images/s/core");
-  for (const Row& r : rows)
+  for (const LoadRow& r : rows)
     text += fmt::format("{:<10}{:<28}{:<7}{:>8}{:>12.0f}{:>14.0f}\n", r.group, r.what, r.cache,
                         r.threads, r.total, r.per_core);
   return text;
@@ -254,11 +254,11 @@ std::string table(std::span<const Row> rows) {
 
 // How many cores the model keeps busy, by the best rate per core of each cache: that of whole
 // loaders, or of single steps where loaders were not measured.
-std::string needed(std::span<const Row> rows, double need, int cores) {
+std::string needed(std::span<const LoadRow> rows, double need, int cores) {
   std::string text;
   for (const CacheKind kind : {CacheKind::none, CacheKind::disk, CacheKind::ram}) {
     double loader = 0, step = 0;
-    for (const Row& r : rows) {
+    for (const LoadRow& r : rows) {
       if (r.cache != to_string(kind)) continue;
       if (r.group == "loader") loader = std::max(loader, r.per_core);
       if (r.what.ends_with("to crop")) step = std::max(step, r.per_core);
@@ -293,10 +293,10 @@ double measure_need(const BenchDataOptions& o, const Ranks& ranks, int image_siz
 }
 
 // Of files, not of a cache: the steps are those of one core, the loader has all of them.
-LoaderRates loader_rates(const BenchDataOptions& o, std::span<const Row> rows, double need,
+LoaderRates loader_rates(const BenchDataOptions& o, std::span<const LoadRow> rows, double need,
                          int cores) {
   LoaderRates rates{.threads = cores, .need = need};
-  for (const Row& r : rows) {
+  for (const LoadRow& r : rows) {
     if (r.cache != to_string(CacheKind::none)) continue;
     if (r.group == "step" && !r.what.starts_with("file to crop"))
       rates.stages.push_back({r.what, r.per_core});
@@ -307,8 +307,8 @@ LoaderRates loader_rates(const BenchDataOptions& o, std::span<const Row> rows, d
   return rates;
 }
 
-std::string gaps_of(const BenchDataOptions& o, std::span<const Row> rows, double need, int cores,
-                    const Ranks& ranks, const Preprocess& preprocess) {
+std::string gaps_of(const BenchDataOptions& o, std::span<const LoadRow> rows, double need,
+                    int cores, const Ranks& ranks, const Preprocess& preprocess) {
   LoaderRates rates = loader_rates(o, rows, need, cores);
   require(rates.loader > 0, Failure::usage,
           "--gaps: no loader of {} threads on files was measured; see --counts, --caches, "
@@ -320,9 +320,9 @@ std::string gaps_of(const BenchDataOptions& o, std::span<const Row> rows, double
   return loader_text(rates);
 }
 
-std::string to_json(std::span<const Row> rows, double need, int cores) {
+std::string to_json(std::span<const LoadRow> rows, double need, int cores) {
   nlohmann::ordered_json json = {{"cores", cores}, {"need", need}, {"rows", {}}};
-  for (const Row& r : rows)
+  for (const LoadRow& r : rows)
     json["rows"].push_back({{"group", r.group},
                             {"what", r.what},
                             {"cache", r.cache},
@@ -332,9 +332,9 @@ std::string to_json(std::span<const Row> rows, double need, int cores) {
   return print_json(json) + '\n';
 }
 
-void write_csv(const std::filesystem::path& path, std::span<const Row> rows, double need) {
+void write_csv(const std::filesystem::path& path, std::span<const LoadRow> rows, double need) {
   std::string text = "group,what,cache,threads,images_per_second,images_per_second_per_core,need\n";
-  for (const Row& r : rows)
+  for (const LoadRow& r : rows)
     text += fmt::format("{},\"{}\",{},{},{:.1f},{:.1f},{:.1f}\n", r.group, r.what, r.cache,
                         r.threads, r.total, r.per_core, need);
   write_file_atomically(path, text);
@@ -362,7 +362,7 @@ int bench_data(const Command& command) {
   double need = o.need;
   if (o.measure_need)
     need = measure_need(o, ranks, preprocess.crop, static_cast<int>(files.train.classes.size()));
-  std::vector<Row> rows = measure_steps(o, files.train, preprocess, augment);
+  std::vector<LoadRow> rows = measure_steps(o, files.train, preprocess, augment);
   if (!o.steps_only) {
     for (const CacheKind kind : kinds) {
       TrainingData data = files;

@@ -8,6 +8,7 @@
 #include "io/files/json.h"
 #include "tools/bench/step.h"
 #include "tools/cli/list.h"
+#include "tools/cli/units.h"
 #include "tools/engine/verbs.h"
 #include "tools/score/model_file.h"
 
@@ -43,15 +44,15 @@ std::vector<std::string> precisions_of(const DeviceOptions& device) {
   return split_list(device.precision);
 }
 
-constexpr char kRow[] = "{:<18}{:>6}{:>7}{:>11}{:>11}{:>11}{:>12}{:>11}\n";
+constexpr char kInferenceRow[] = "{:<18}{:>6}{:>7}{:>11}{:>11}{:>11}{:>12}{:>11}\n";
 
 std::string table_row(const StepBench& bench, std::string_view precision, const StepTimes& t) {
-  const auto mib = [](size_t bytes) { return fmt::format("{:.0f}", double(bytes) / 0x1p20); };
-  return fmt::format(fmt::runtime(kRow), bench.model, bench.batch, precision,
+  return fmt::format(fmt::runtime(kInferenceRow), bench.model, bench.batch, precision,
                      fmt::format("{:.2f}", quantile(t.samples_ms, 0.5)),
                      fmt::format("{:.2f}", quantile(t.samples_ms, 0.9)),
-                     fmt::format("{:.1f}", t.images_per_second), mib(t.planned_bytes),
-                     mib(t.used_bytes));
+                     fmt::format("{:.1f}", t.images_per_second),
+                     fmt::format("{:.0f}", mib(double(t.planned_bytes))),
+                     fmt::format("{:.0f}", mib(double(t.used_bytes))));
 }
 
 nlohmann::ordered_json to_json(const StepBench& bench, std::string_view precision,
@@ -79,8 +80,8 @@ int bench_inference(const Command& command) {
   require(o.least <= o.most, Failure::usage, "--least {} is above --most {}", o.least, o.most);
   StepBench bench = with_flags(o.bench, o);
   if (!o.json)
-    print_to_stdout(fmt::format(fmt::runtime(kRow), "model", "batch", "prec", "ms median", "ms p90",
-                                "img/s", "planned MiB", "used MiB"));
+    print_to_stdout(fmt::format(fmt::runtime(kInferenceRow), "model", "batch", "prec", "ms median",
+                                "ms p90", "img/s", "planned MiB", "used MiB"));
   for (const std::string& precision : precisions_of(o))
     for (bench.batch = o.least; bench.batch <= o.most; bench.batch *= 2) {
       DeviceOptions device = o;

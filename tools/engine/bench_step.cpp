@@ -13,6 +13,7 @@
 #include "tools/bench/step.h"
 #include "tools/cli/list.h"
 #include "tools/cli/terminal.h"
+#include "tools/cli/units.h"
 #include "tools/engine/verbs.h"
 
 namespace engine {
@@ -60,10 +61,6 @@ int parse_batch(const std::string& text) {
   require(batch >= 1 && batch <= 65536, Failure::usage, "--batch-size: '{}' is not from 1 to 65536",
           text);
   return batch;
-}
-
-double mib(double bytes) {
-  return bytes / 0x1p20;
 }
 
 // ---------------------------------------------------------------- one configuration
@@ -130,18 +127,19 @@ nlohmann::ordered_json to_json(const Measured& m) {
   return json;
 }
 
-constexpr const char* kRow = "{:<18}{:>6}{:>6}{:>6}{:>11}{:>19}{:>11}{:>10}{:>10}{:>10}\n";
+constexpr const char* kStepRow = "{:<18}{:>6}{:>6}{:>6}{:>11}{:>19}{:>11}{:>10}{:>10}{:>10}\n";
 
 std::string table_head() {
-  return fmt::format(fmt::runtime(kRow), "model", "batch", "prec", "ranks", "ms/step", "p10-p90",
-                     "img/s", "planned", "used MiB", "context");
+  return fmt::format(fmt::runtime(kStepRow), "model", "batch", "prec", "ranks", "ms/step",
+                     "p10-p90", "img/s", "planned", "used MiB", "context");
 }
 
 std::string table_rows(const Measured& m) {
   const auto whole = [](double value) { return fmt::format("{:.0f}", value); };
   std::string text = fmt::format(
-      fmt::runtime(kRow), m.bench.model, m.bench.batch, name_of(m.ranks.precision), m.ranks.count(),
-      fmt::format("{:.2f}", m.ms(0.5)), fmt::format("{:.2f}-{:.2f}", m.ms(0.1), m.ms(0.9)),
+      fmt::runtime(kStepRow), m.bench.model, m.bench.batch, name_of(m.ranks.precision),
+      m.ranks.count(), fmt::format("{:.2f}", m.ms(0.5)),
+      fmt::format("{:.2f}-{:.2f}", m.ms(0.1), m.ms(0.9)),
       fmt::format("{:.1f}", m.times.images_per_second), whole(mib(m.times.planned_bytes)),
       whole(mib(m.times.used_bytes)), whole(mib(m.times.context_bytes)));
   for (const Rate& rate : m.rates)

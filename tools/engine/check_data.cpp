@@ -65,7 +65,7 @@ struct Sets {
 };
 
 // What a scan of one image found.
-struct Finding {
+struct Inspected {
   ImageInfo info;
   uint64_t bytes = 0;
   std::string error;  // empty: it can be read
@@ -112,8 +112,8 @@ Sets read_sets(const CheckOptions& o) {
   }
 }
 
-Finding inspect(const Dataset& set, size_t i) {
-  Finding found;
+Inspected inspect(const Dataset& set, size_t i) {
+  Inspected found;
   if (!set.images.empty()) {
     const Image& image = set.images[i];
     found.bytes = image.pixels.size();
@@ -133,7 +133,7 @@ Finding inspect(const Dataset& set, size_t i) {
   return found;
 }
 
-using Findings = std::vector<std::vector<Finding>>;  // by set and sample
+using Findings = std::vector<std::vector<Inspected>>;  // by set and sample
 
 Findings scan(const Sets& sets, int threads) {
   Findings findings;
@@ -185,7 +185,7 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
     std::vector<size_t>& counts = report.counts.emplace_back(set.classes.size());
     size_t& missing = report.missing.emplace_back();
     for (size_t i = 0; i < set.samples.size(); ++i) {
-      const Finding& found = findings[s][i];
+      const Inspected& found = findings[s][i];
       ++report.images;
       for_each_class(set, set.samples[i], [&](size_t c) { ++counts[c]; });
       missing += std::ranges::count(set.samples[i].labels, Presence::missing);
@@ -215,7 +215,7 @@ Report summarise(const Sets& sets, const Findings& findings, std::span<const Cop
   return report;
 }
 
-std::vector<uint32_t> unreadable_in(const std::vector<Finding>& findings, uint32_t first = 0) {
+std::vector<uint32_t> unreadable_in(const std::vector<Inspected>& findings, uint32_t first = 0) {
   std::vector<uint32_t> unreadable;
   for (uint32_t i = 0; i < findings.size(); ++i)
     if (!findings[i].error.empty()) unreadable.push_back(first + i);
@@ -329,7 +329,7 @@ std::string rows(const Sets& sets, const Findings& findings, std::span<const Cop
   for (size_t s = 0; s < sets.data.size(); ++s)
     for (size_t i = 0; i < findings[s].size(); ++i) {
       const Sample& sample = sets.data[s].samples[i];
-      const Finding& f = findings[s][i];
+      const Inspected& f = findings[s][i];
       const auto copy = group.find({s, i});
       text += fmt::format("{},{},{},{},{},{},{},{},{:d},{},{},{},{},{}\n", csv_field(sample.path),
                           sets.names[s], csv_field(label_text(sets.data[s], sample)), f.info.format,
@@ -355,7 +355,7 @@ void name_the_worst(const Sets& sets, const Findings& findings, const Report& re
   constexpr size_t kMost = 10;  // of a kind; --csv has all
   size_t named = 0;
   for (const auto& set : findings)
-    for (const Finding& f : set)
+    for (const Inspected& f : set)
       if (!f.error.empty() && named++ < kMost) say("unreadable: " + f.error);
   const auto& leaks = report.leaks.images;
   for (size_t i = 0; i < std::min(kMost, leaks.size()); ++i) {

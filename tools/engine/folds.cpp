@@ -58,12 +58,12 @@ const Figure kFigures[] = {
     {"auc_macro", "macro AUC", [](const Metrics& m) { return m.auc_macro; }},
     {"calibration_error", "calibration", [](const Metrics& m) { return m.calibration_error; }}};
 
-struct Spread {
+struct FoldSpread {
   std::optional<double> mean, deviation;  // the deviation of a sample: divided by n − 1
 };
 
 // Of the folds where the figure is defined.
-Spread spread_of(const Figure& figure, std::span<const Metrics> folds) {
+FoldSpread spread_of(const Figure& figure, std::span<const Metrics> folds) {
   double sum = 0, squares = 0, count = 0;
   for (const Metrics& m : folds)
     if (const auto value = figure.of(m)) sum += *value, ++count;
@@ -119,7 +119,7 @@ void add_folds(Json& json, const PooledRuns& pooled, std::span<const Metrics> fo
     json["runs"].push_back(std::move(one));
   }
   for (const Figure& figure : kFigures) {
-    const Spread spread = spread_of(figure, folds);
+    const FoldSpread spread = spread_of(figure, folds);
     json["mean"][figure.name] = number(spread.mean);
     json["sd"][figure.name] = number(spread.deviation);
   }

@@ -24,7 +24,7 @@ struct ModelsOptions {
   }
 };
 
-struct Row {
+struct ModelRow {
   std::string name;
   int64_t parameters = 0;
   double mib = 0;      // of all tensors in fp32
@@ -33,12 +33,12 @@ struct Row {
 };
 
 // With the classes of ImageNet, or the ten digits for a model of grey images.
-Row row_of(const std::string& name, std::span<const ManifestEntry> manifest) {
+ModelRow row_of(const std::string& name, std::span<const ManifestEntry> manifest) {
   const Preprocess usual = default_preprocess(name);
   const Graph graph = make_model(
       name,
       {.classes = usual.channels == 1 ? 10 : 1000, .height = usual.crop, .width = usual.crop});
-  Row row{.name = name, .parameters = graph.trained_parameters(), .image_size = usual.crop};
+  ModelRow row{.name = name, .parameters = graph.trained_parameters(), .image_size = usual.crop};
   for (const Parameter& p : graph.parameters)
     row.mib += double(elements(p.shape)) * sizeof(float) / 1048576;
   for (const ManifestEntry& entry : manifest)
@@ -52,13 +52,13 @@ std::string weights_name(const ManifestEntry& entry) {
 }
 
 // A model's further weights follow in lines of their own.
-std::string table(const std::vector<Row>& rows) {
+std::string table(const std::vector<ModelRow>& rows) {
   static constexpr char kLine[] = "{:<17}  {:>6}  {:>5}  {:>3}  {:>5}  {}\n";
   const auto top1 = [](const ManifestEntry& entry) {
     return entry.top1 > 0 ? fmt::format("{:.1f}", entry.top1) : "-";
   };
   std::string text = fmt::format(kLine, "model", "params", "MiB", "px", "top-1", "weights");
-  for (const Row& row : rows) {
+  for (const ModelRow& row : rows) {
     const bool published = !row.weights.empty();
     text += fmt::format(kLine, row.name, fmt::format("{:.2f}M", double(row.parameters) / 1e6),
                         fmt::format("{:.1f}", row.mib), row.image_size,
@@ -71,9 +71,9 @@ std::string table(const std::vector<Row>& rows) {
   return text;
 }
 
-std::string json_of(const std::vector<Row>& rows) {
+std::string json_of(const std::vector<ModelRow>& rows) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const Row& row : rows) {
+  for (const ModelRow& row : rows) {
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
     for (const ManifestEntry& entry : row.weights) {
       nlohmann::ordered_json file = {{"name", weights_name(entry)}, {"licence", entry.licence}};
@@ -96,7 +96,7 @@ int list_models(const Command& command) {
   const auto options = parse_options<ModelsOptions>(command);
   if (!options) return 0;
   const auto manifest = read_manifest(options->manifest.value_or(shared_file("manifest.json")));
-  std::vector<Row> rows;
+  std::vector<ModelRow> rows;
   for (const std::string& name : model_names()) rows.push_back(row_of(name, manifest));
   print_to_stdout(options->json ? json_of(rows) : table(rows));
   return 0;

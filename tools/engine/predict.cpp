@@ -17,6 +17,7 @@
 #include "tools/cli/progress.h"
 #include "tools/cli/signals.h"
 #include "tools/cli/terminal.h"
+#include "tools/cli/units.h"
 #include "tools/data/preprocess_options.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/device.h"
@@ -306,11 +307,11 @@ class Predictor {
 void say_costs(const Costs& costs, const PredictOptions& o, const Ranks& ranks) {
   const auto warm = std::span(costs.milliseconds).subspan(costs.milliseconds.size() > 1 ? 1 : 0);
   if (warm.empty()) return;
-  const auto mib = [](size_t bytes) { return double(bytes) / 0x1p20; };
   say(fmt::format("latency of a batch of {}: median {:.2f} ms, p90 {:.2f} ms, over {}", o.batch,
                   quantile(warm, 0.5), quantile(warm, 0.9), warm.size()));
   say(fmt::format(
-      "memory: {:.0f} MiB planned, {:.0f} MiB {}", mib(costs.planned), mib(costs.used),
+      "memory: {:.0f} MiB planned, {:.0f} MiB {}", mib(double(costs.planned)),
+      mib(double(costs.used)),
       ranks.kind == BackendKind::cuda ? "in use on the device" : "resident in this process"));
   constexpr double kLimits = 0.2;  // of the time
   const double waited = costs.waited / std::max(costs.seconds, 1e-9);

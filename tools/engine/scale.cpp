@@ -69,14 +69,14 @@ struct StudyFolder {
   std::optional<RunsFile> runs;
 };
 
-struct Job {
+struct StudyJob {
   int repeat = 1;
   Configuration configuration;
 };
 
 // The repeats are the outer loop, so that what drifts meets every configuration alike.
-std::vector<Job> all_jobs(const Study& study) {
-  std::vector<Job> jobs;
+std::vector<StudyJob> all_jobs(const Study& study) {
+  std::vector<StudyJob> jobs;
   for (int repeat = 1; repeat <= study.repeats; ++repeat)
     for (const Configuration& c : configurations(study)) jobs.push_back({repeat, c});
   return jobs;
@@ -84,7 +84,7 @@ std::vector<Job> all_jobs(const Study& study) {
 
 // Process 0 has the folder, and tells the others what is missing there.
 void run_all(const Study& study, StudyRunner& runner, const Ranks& joined, StudyFolder* folder) {
-  const std::vector<Job> jobs = all_jobs(study);
+  const std::vector<StudyJob> jobs = all_jobs(study);
   nlohmann::json missing = nlohmann::json::array();
   for (size_t i = 0; folder && i < jobs.size(); ++i)
     if (!folder->runs->has(runner.planned(jobs[i].configuration, jobs[i].repeat)))

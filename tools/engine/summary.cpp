@@ -11,6 +11,7 @@
 #include "models/models.h"
 #include "tools/bench/model_facts.h"
 #include "tools/bench/shapes.h"
+#include "tools/cli/units.h"
 #include "tools/engine/verbs.h"
 #include "tools/machine/device.h"
 #include "tools/score/model_file.h"
@@ -70,10 +71,6 @@ std::string shape_lines(const Graph& g, const FormOptions& options) {
     text += '\n';
   }
   return text;
-}
-
-double mib(size_t bytes) {
-  return double(bytes) / 1048576;
 }
 
 }  // namespace

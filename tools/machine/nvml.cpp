@@ -7,13 +7,7 @@ namespace {
 
 // The part of nvml.h that is used: every function returns 0 for success, and these signatures have
 // not changed since they were given their suffixes.
-using Device = void*;
-struct Utilisation {
-  unsigned gpu, memory;  // percent
-};
-struct MemoryInfo {
-  unsigned long long total, free, used;  // bytes
-};
+using NvmlDevice = void*;
 constexpr int kTemperatureOfGpu = 0;
 constexpr int kPeerByNvlink = 2;  // what is asked of a pair; the answer 0 is yes
 // The nearest common part of two devices on the PCI bus; the numbers are upper ends.
@@ -27,33 +21,42 @@ Function* find(void* library, const char* name) {
 }  // namespace
 
 struct Nvml::Library {
+  struct Utilisation {
+    unsigned gpu, memory;  // percent
+  };
+  struct MemoryInfo {
+    unsigned long long total, free, used;  // bytes
+  };
+
   void* handle = nullptr;
   int (*init)() = nullptr;
   int (*shutdown)() = nullptr;
-  int (*by_bus_id)(const char*, Device*) = nullptr;
-  int (*utilisation)(Device, Utilisation*) = nullptr;
-  int (*memory)(Device, MemoryInfo*) = nullptr;
-  int (*power)(Device, unsigned*) = nullptr;             // milliwatts
-  int (*energy)(Device, unsigned long long*) = nullptr;  // millijoules
-  int (*temperature)(Device, int, unsigned*) = nullptr;
+  int (*by_bus_id)(const char*, NvmlDevice*) = nullptr;
+  int (*utilisation)(NvmlDevice, Utilisation*) = nullptr;
+  int (*memory)(NvmlDevice, MemoryInfo*) = nullptr;
+  int (*power)(NvmlDevice, unsigned*) = nullptr;             // milliwatts
+  int (*energy)(NvmlDevice, unsigned long long*) = nullptr;  // millijoules
+  int (*temperature)(NvmlDevice, int, unsigned*) = nullptr;
   int (*driver)(char*, unsigned) = nullptr;
-  int (*peer)(Device, Device, int, int*) = nullptr;
-  int (*ancestor)(Device, Device, unsigned*) = nullptr;
+  int (*peer)(NvmlDevice, NvmlDevice, int, int*) = nullptr;
+  int (*ancestor)(NvmlDevice, NvmlDevice, unsigned*) = nullptr;
   bool started = false;
 
   explicit Library(const char* name) : handle(dlopen(name, RTLD_NOW | RTLD_LOCAL)) {
     if (!handle) return;
     init = find<int()>(handle, "nvmlInit_v2");
     shutdown = find<int()>(handle, "nvmlShutdown");
-    by_bus_id = find<int(const char*, Device*)>(handle, "nvmlDeviceGetHandleByPciBusId_v2");
-    utilisation = find<int(Device, Utilisation*)>(handle, "nvmlDeviceGetUtilizationRates");
-    memory = find<int(Device, MemoryInfo*)>(handle, "nvmlDeviceGetMemoryInfo");
-    power = find<int(Device, unsigned*)>(handle, "nvmlDeviceGetPowerUsage");
-    energy = find<int(Device, unsigned long long*)>(handle, "nvmlDeviceGetTotalEnergyConsumption");
-    temperature = find<int(Device, int, unsigned*)>(handle, "nvmlDeviceGetTemperature");
+    by_bus_id = find<int(const char*, NvmlDevice*)>(handle, "nvmlDeviceGetHandleByPciBusId_v2");
+    utilisation = find<int(NvmlDevice, Utilisation*)>(handle, "nvmlDeviceGetUtilizationRates");
+    memory = find<int(NvmlDevice, MemoryInfo*)>(handle, "nvmlDeviceGetMemoryInfo");
+    power = find<int(NvmlDevice, unsigned*)>(handle, "nvmlDeviceGetPowerUsage");
+    energy =
+        find<int(NvmlDevice, unsigned long long*)>(handle, "nvmlDeviceGetTotalEnergyConsumption");
+    temperature = find<int(NvmlDevice, int, unsigned*)>(handle, "nvmlDeviceGetTemperature");
     driver = find<int(char*, unsigned)>(handle, "nvmlSystemGetDriverVersion");
-    peer = find<int(Device, Device, int, int*)>(handle, "nvmlDeviceGetP2PStatus");
-    ancestor = find<int(Device, Device, unsigned*)>(handle, "nvmlDeviceGetTopologyCommonAncestor");
+    peer = find<int(NvmlDevice, NvmlDevice, int, int*)>(handle, "nvmlDeviceGetP2PStatus");
+    ancestor =
+        find<int(NvmlDevice, NvmlDevice, unsigned*)>(handle, "nvmlDeviceGetTopologyCommonAncestor");
     started = init && shutdown && by_bus_id && init() == 0;
   }
   ~Library() {
@@ -68,9 +71,9 @@ std::optional<Nvml> Nvml::open(std::span<const std::string> bus_ids, const char*
   if (bus_ids.empty()) return std::nullopt;
   auto opened = std::make_shared<const Library>(library);
   if (!opened->started) return std::nullopt;
-  std::vector<Device> devices;
+  std::vector<NvmlDevice> devices;
   for (const std::string& id : bus_ids)
-    if (Device device = nullptr; opened->by_bus_id(id.c_str(), &device) == 0)
+    if (NvmlDevice device = nullptr; opened->by_bus_id(id.c_str(), &device) == 0)
       devices.push_back(device);
   if (devices.empty()) return std::nullopt;
   return Nvml(std::move(opened), std::move(devices));
@@ -78,10 +81,10 @@ std::optional<Nvml> Nvml::open(std::span<const std::string> bus_ids, const char*
 
 GpuReading Nvml::read(size_t device) const {
   GpuReading reading;
-  Device const at = devices_[device];
-  if (Utilisation u{}; library_->utilisation && library_->utilisation(at, &u) == 0)
+  NvmlDevice const at = devices_[device];
+  if (Library::Utilisation u{}; library_->utilisation && library_->utilisation(at, &u) == 0)
     reading.utilisation = u.gpu / 100.;
-  if (MemoryInfo m{}; library_->memory && library_->memory(at, &m) == 0)
+  if (Library::MemoryInfo m{}; library_->memory && library_->memory(at, &m) == 0)
     reading.memory_gib = static_cast<double>(m.used) / 0x1p30;
   if (unsigned milliwatts = 0; library_->power && library_->power(at, &milliwatts) == 0)
     reading.watts = milliwatts / 1000.;
@@ -100,7 +103,7 @@ std::string Nvml::driver() const {
 }
 
 std::string Nvml::link(size_t a, size_t b) const {
-  Device const one = devices_[a], other = devices_[b];
+  NvmlDevice const one = devices_[a], other = devices_[b];
   if (int answer = 1;
       library_->peer && library_->peer(one, other, kPeerByNvlink, &answer) == 0 && answer == 0)
     return "NVLink";

@@ -18,7 +18,7 @@ double student_t(int freedom) {
   return z + (z * z * z + z) / (4. * freedom);
 }
 
-Interval mean_interval(std::span<const double> values) {
+MeanInterval mean_interval(std::span<const double> values) {
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
   if (values.empty()) return {kNone, kNone};
   const auto count = static_cast<double>(values.size());
@@ -30,7 +30,7 @@ Interval mean_interval(std::span<const double> values) {
   return {mean, student_t(freedom) * std::sqrt(squares / freedom / count)};
 }
 
-Interval ratio(const Interval& a, const Interval& b) {
+MeanInterval ratio(const MeanInterval& a, const MeanInterval& b) {
   const double value = a.value / b.value;
   return {value, std::abs(value) * std::hypot(a.half / a.value, b.half / b.value)};
 }

@@ -6,7 +6,7 @@
 namespace engine {
 
 // A value and half the width of its 95% interval; NaN half a width of a single value.
-struct Interval {
+struct MeanInterval {
   double value = 0, half = 0;
   double low() const { return value - half; }
   double high() const { return value + half; }
@@ -16,9 +16,9 @@ struct Interval {
 double student_t(int freedom);
 
 // The mean and t · s / √n; of nothing NaN.
-Interval mean_interval(std::span<const double> values);
+MeanInterval mean_interval(std::span<const double> values);
 
 // a / b of independent means: relative half widths add as squares.
-Interval ratio(const Interval& a, const Interval& b);
+MeanInterval ratio(const MeanInterval& a, const MeanInterval& b);
 
 }  // namespace engine

@@ -86,7 +86,7 @@ Losses losses_beside(const RunRow& apart, const RunRow& one, const RunRow& many,
 // More than the ideal is noise if the interval holds the ideal; else a smaller batch fits the
 // caches better, or the baseline was disturbed.
 std::string superlinear(const Summary& one, const Summary& many) {
-  const Interval& e = *many.efficiency;
+  const MeanInterval& e = *many.efficiency;
   if (!(e.value > 1)) return "";
   if (std::isnan(e.half)) return "unsure: a single repeat has no interval";
   if (!(e.low() > 1))
@@ -109,8 +109,8 @@ double median_efficiency(const Summary& many, const Summary& one) {
 
 void compare(Summary& many, const Summary& one, const Summary* apart) {
   const int ranks = many.mean.ranks;
-  many.speed_up = ranks == 1 ? Interval{1, 0} : ratio(many.rate, one.rate);
-  many.efficiency = Interval{many.speed_up->value / ranks, many.speed_up->half / ranks};
+  many.speed_up = ranks == 1 ? MeanInterval{1, 0} : ratio(many.rate, one.rate);
+  many.efficiency = MeanInterval{many.speed_up->value / ranks, many.speed_up->half / ranks};
   many.median_efficiency = median_efficiency(many, one);
   if (ranks == 1) return;
   const double efficiency = many.efficiency->value;
@@ -168,11 +168,12 @@ std::string summary_csv(std::span<const Summary> summaries) {
       "ms,backward_ms,exposed_all_reduce_ms,"
       "optimizer_ms,memory_mib_per_rank,gpu_utilisation,watts,joules_per_image,hours_per_epoch,"
       "best,superlinear,status\n";
-  constexpr Interval kNone{kNotMeasured, kNotMeasured};
+  constexpr MeanInterval kNone{kNotMeasured, kNotMeasured};
   constexpr Losses kNoLosses{kNotMeasured, kNotMeasured, kNotMeasured, kNotMeasured};
   for (const Summary& s : summaries) {
     const RunRow& m = s.mean;
-    const Interval speed_up = s.speed_up.value_or(kNone), efficiency = s.efficiency.value_or(kNone);
+    const MeanInterval speed_up = s.speed_up.value_or(kNone),
+                       efficiency = s.efficiency.value_or(kNone);
     const Losses losses = s.losses.value_or(kNoLosses);
     text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{}", m.system, csv_field(m.device),
                         m.model, m.image_size, m.precision, m.nodes, m.ranks, m.threads_per_rank,

@@ -26,11 +26,11 @@ struct Losses {
 struct Summary {
   RunRow mean;      // the columns that the repeats share, and means of the others; status of all
   int repeats = 0;  // that are ok
-  std::map<int, double> rates;                // images per second of each of these
-  Interval rate{kNotMeasured, kNotMeasured};  // images per second
+  std::map<int, double> rates;                    // images per second of each of these
+  MeanInterval rate{kNotMeasured, kNotMeasured};  // images per second
   // Beside one rank that computes the same batch: of weak scaling the batch of a rank, of strong
   // scaling the global one. Nothing where that was not measured.
-  std::optional<Interval> speed_up, efficiency;
+  std::optional<MeanInterval> speed_up, efficiency;
   double median_efficiency = kNotMeasured;  // of the repeats, each beside one rank's of its turn
   std::optional<Losses> losses;
   std::string superlinear;  // likely cause of an efficiency above 100%; empty if it is not

@@ -13,6 +13,8 @@
 #include "io/files/csv.h"
 #include "io/files/json.h"
 #include "io/files/utf8.h"
+#include "tools/score/number_or_null.h"
+#include "tools/score/score_files.h"
 
 namespace engine {
 namespace {
@@ -20,7 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kCurvePoints = 200;  // per label: more than a plot shows
 constexpr double kUsualThreshold = 0.5;
 
 struct CountedLabels {
@@ -49,10 +50,6 @@ Thresholds choose_thresholds(const CountedLabels& counted, std::span<const std::
                                                             chosen[c]->specificity}
                                            : ClassThreshold{.name = labels[c]});
   return thresholds;
-}
-
-Json number_or_null(const std::optional<double>& value) {
-  return value ? Json(*value) : Json();
 }
 
 std::string number_or_dash(const std::optional<double>& value) {

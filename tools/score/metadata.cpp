@@ -9,6 +9,7 @@
 #include "io/files/json.h"
 #include "io/files/utf8.h"
 #include "io/weights/weight_names.h"
+#include "tools/score/number_or_null.h"
 
 namespace engine {
 
@@ -24,10 +25,6 @@ double number_of(const std::string& text, const char* what, const fs::path& path
   require(error == std::errc() && end == text.data() + text.size(), Failure::weights,
           "{}: '{}' in its metadata is no {}", path.string(), text, what);
   return value;
-}
-
-Json number_or_null(const std::optional<double>& value) {
-  return value ? Json(*value) : Json();
 }
 
 // A share from 0 to 1, or nothing where the member is null or not there.

@@ -23,7 +23,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr char kMetricsFile[] = "metrics.json";
-constexpr size_t kCurvePoints = 200;           // per class: more than a plot shows
 constexpr size_t kClassesInPredictions = 100;  // that have a column each without being asked for
 
 // Calls line(name, steps) for each class, and for "(micro)": all pairs of sample and class.

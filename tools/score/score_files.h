@@ -1,6 +1,7 @@
 // The tables of an evaluation as CSV.
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <string>
 
@@ -16,7 +17,10 @@ std::string predictions_csv(const EvaluationResult& result, const Dataset& data,
 
 std::string confusion_csv(const Metrics& metrics, std::span<const std::string> classes);
 
-// At most 200 points per class, and "(micro)".
+// Points of a curve, for each class or label: more than a plot shows.
+constexpr size_t kCurvePoints = 200;
+
+// At most kCurvePoints per class, and "(micro)".
 std::string roc_csv(const EvaluationResult& result, const Dataset& data);
 std::string precision_recall_csv(const EvaluationResult& result, const Dataset& data);
 

@@ -4,16 +4,13 @@
 #include <nlohmann/json.hpp>
 
 #include "io/files/utf8.h"
+#include "tools/score/number_or_null.h"
 #include "tools/score/score.h"
 
 namespace engine {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Json number_or_null(const std::optional<double>& value) {
-  return value && std::isfinite(*value) ? Json(*value) : Json();
-}
 
 // A share of nothing is null.
 Json share_of(int64_t samples, double value) {

@@ -14,7 +14,7 @@
 namespace engine {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
+using nlohmann::json;
 
 AlgorithmCache::AlgorithmCache(const fs::path& folder, const std::string& identity)
     : identity_(identity),
@@ -25,10 +25,10 @@ AlgorithmCache::Choices AlgorithmCache::load() const {
   std::ifstream file(path_);
   std::stringstream stream;
   stream << file.rdbuf();
-  const Json json = json_or_null<Json>(std::move(stream).str());
-  if (!json.is_object() || json.value("identity", Json()) != identity_) return {};
+  const json known = json_or_null<json>(std::move(stream).str());
+  if (!known.is_object() || known.value("identity", json()) != identity_) return {};
   Choices choices;
-  const Json chosen = json.value("chosen", Json::object());
+  const json chosen = known.value("chosen", json::object());
   if (!chosen.is_object()) return {};
   for (const auto& [key, name] : chosen.items())
     if (name.is_string()) choices.emplace(key, name.get<std::string>());
@@ -42,8 +42,8 @@ void AlgorithmCache::add(const Choices& chosen) const {
   if (all == known) return;
   try {
     make_folder(path_.parent_path());
-    const Json json = {{"identity", identity_}, {"chosen", all}};
-    write_file_atomically(path_, print_json(json, 2) + '\n');
+    const json values = {{"identity", identity_}, {"chosen", all}};
+    write_file_atomically(path_, print_json(values, 2) + '\n');
   } catch (const Error&) {
     return;
   }

@@ -80,13 +80,13 @@ TrainPosition position_from(const Json& j) {
   return p;
 }
 
-struct Named {
+struct NamedTensor {
   std::string name;
   const Tensor* tensor;
 };
 
-std::vector<Named> tensors_of(const Checkpoint& c) {
-  std::vector<Named> all;
+std::vector<NamedTensor> tensors_of(const Checkpoint& c) {
+  std::vector<NamedTensor> all;
   const auto add = [&](std::string_view group, const std::map<std::string, Tensor>& tensors) {
     for (const auto& [name, tensor] : tensors)
       all.push_back({fmt::format("{}/{}", group, name), &tensor});
@@ -98,7 +98,7 @@ std::vector<Named> tensors_of(const Checkpoint& c) {
 }
 
 // One digest per tensor, by all cores: hashing must not hold up training.
-std::vector<std::string> digests(const std::vector<Named>& tensors) {
+std::vector<std::string> digests(const std::vector<NamedTensor>& tensors) {
   std::vector<std::string> result(tensors.size());
   std::atomic<size_t> next = 0;
   const auto work = [&] {
@@ -134,7 +134,7 @@ std::string_view take_group(std::string_view& name) {
 }  // namespace
 
 std::string state_digest(const Checkpoint& c) {
-  const std::vector<Named> tensors = tensors_of(c);
+  const std::vector<NamedTensor> tensors = tensors_of(c);
   const std::vector<std::string> parts = digests(tensors);
   Sha256 hash;
   for (size_t i = 0; i < tensors.size(); ++i) {

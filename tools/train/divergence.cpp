@@ -13,25 +13,25 @@
 namespace engine {
 namespace {
 
-using Json = nlohmann::json;
+using nlohmann::json;
 
 std::string to_text(const Divergence& d) {
-  const Json json = {{"epoch", d.epoch}, {"position", d.position}, {"update", d.update},
-                     {"rate", d.rate},   {"what", d.what},         {"rank", d.rank},
-                     {"first", d.first}, {"images", d.images}};
-  return print_json(json);
+  const json values = {{"epoch", d.epoch}, {"position", d.position}, {"update", d.update},
+                       {"rate", d.rate},   {"what", d.what},         {"rank", d.rank},
+                       {"first", d.first}, {"images", d.images}};
+  return print_json(values);
 }
 
 Divergence from_text(std::span<const std::byte> bytes) {
-  const Json json = parse_json<Json>(as_text(bytes));
-  return {.epoch = json.at("epoch"),
-          .position = json.at("position"),
-          .update = json.at("update"),
-          .rate = json.at("rate"),
-          .what = json.at("what"),
-          .rank = json.at("rank"),
-          .first = json.at("first"),
-          .images = json.at("images")};
+  const json values = parse_json<json>(as_text(bytes));
+  return {.epoch = values.at("epoch"),
+          .position = values.at("position"),
+          .update = values.at("update"),
+          .rate = values.at("rate"),
+          .what = values.at("what"),
+          .rank = values.at("rank"),
+          .first = values.at("first"),
+          .images = values.at("images")};
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ constexpr int64_t kSeen = 27'000;  // images that the comparison trained with, i
 constexpr int kMostEpochs = 30, kLeastEpochs = 5;
 constexpr int kSides[] = {300, 256, 224, 192, 160, 128};  // that are tried where time is short
 constexpr double kPatience = 3600;                        // seconds of a whole run
-constexpr int64_t kFewImages = 1000;                      // of which none are spared for a test
+constexpr int64_t kFewForTest = 1000;                     // of which none are spared for a test
 
 std::string duration(double seconds) {
   if (seconds < 90) return fmt::format("{:.0f} s", std::max(1., seconds));
@@ -22,9 +22,9 @@ std::string duration(double seconds) {
   return fmt::format("{:.1f} h", seconds / 3600);
 }
 
-class Choice {
+class RecipeChoice {
  public:
-  Choice(const FinetuneFacts& facts, const std::set<std::string>& given)
+  RecipeChoice(const FinetuneFacts& facts, const std::set<std::string>& given)
       : facts_(facts), given_(given) {}
 
   FinetuneRecipe all() {
@@ -71,7 +71,7 @@ class Choice {
     } else if (facts_.test) {
       images_ = share(0.8);  // engine train draws a fifth
       recipe_.remarks.emplace_back("a fifth of train is drawn to validate, test is scored once");
-    } else if (facts_.images < kFewImages) {
+    } else if (facts_.images < kFewForTest) {
       add_split("0.8/0.2/0", 0.8, "to train and to validate; too few to spare some for a test");
     } else {
       add_split("0.7/0.15/0.15", 0.7, "to train, to choose the best epoch, and to score once");
@@ -198,7 +198,7 @@ class Choice {
 }  // namespace
 
 FinetuneRecipe finetune_recipe(const FinetuneFacts& facts, const std::set<std::string>& given) {
-  return Choice(facts, given).all();
+  return RecipeChoice(facts, given).all();
 }
 
 }  // namespace engine

@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kFewImages = 30;  // below which a class's figures say little
+constexpr int64_t kFewOfClass = 30;  // below which a class's figures say little
 constexpr double kWeakRecall = 0.5, kLargeCalibrationError = 0.05;
 
 // A text as a cell or a line of Markdown.
@@ -313,7 +313,7 @@ class Card {
     if (recall && *recall < kWeakRecall)
       line("- {}: {} images, recall {}: more are missed than found.", name, n,
            with_interval(recall, member(member(c, "intervals"), "recall"), n));
-    else if (n < kFewImages)
+    else if (n < kFewOfClass)
       line("- {}: {} {} images only, too few for firm figures.", name, n, what());
   }
 

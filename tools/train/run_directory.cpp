@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr int kSchema = 1;  // of the lines of metrics.jsonl
-constexpr char kMetrics[] = "metrics.jsonl", kResults[] = "results.csv", kNotes[] = "log.txt";
+constexpr char kMetrics[] = "metrics.jsonl", kResultsFile[] = "results.csv", kNotes[] = "log.txt";
 // The first seven are names that existing tools parse.
 constexpr char kHeader[] =
     "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0,"
@@ -98,7 +98,7 @@ RunDirectory::RunDirectory(fs::path path, std::optional<RunLock> lock)
     : path_(std::move(path)), lock_(std::move(lock)) {
   if (!lock_) return;
   events_.emplace(path_);
-  if (!fs::exists(path_ / kResults)) replace(kResults, fmt::format("{}\n", kHeader));
+  if (!fs::exists(path_ / kResultsFile)) replace(kResultsFile, fmt::format("{}\n", kHeader));
   open_logs();
 }
 
@@ -190,7 +190,7 @@ void RunDirectory::continue_after(int epochs, int64_t steps) {
   std::vector<std::string> events, rows = {kHeader};
   for (std::string& line : whole_lines(path_ / kMetrics))
     if (happened_by(line, epochs, steps)) events.push_back(std::move(line));
-  for (std::string& row : whole_lines(path_ / kResults)) {
+  for (std::string& row : whole_lines(path_ / kResultsFile)) {
     int epoch = 0;
     double seconds = 0;
     if (std::sscanf(row.c_str(), "%d,%lf", &epoch, &seconds) != 2 || epoch > epochs) continue;
@@ -198,7 +198,7 @@ void RunDirectory::continue_after(int epochs, int64_t steps) {
     rows.push_back(std::move(row));
   }
   replace(kMetrics, join_lines(events));
-  replace(kResults, join_lines(rows));
+  replace(kResultsFile, join_lines(rows));
   events_->restart(steps + 1);
   open_logs();
 }
@@ -261,7 +261,7 @@ void RunDirectory::log_epoch(const EpochResult& r) {
   }
   row += fmt::format(",{:.6g}", r.use.seconds);
   std::erase_if(scalars, [](const Scalar& s) { return !std::isfinite(s.value); });
-  append(results_, kResults, row);
+  append(results_, kResultsFile, row);
   log("epoch", event);
   events_->write(r.step, scalars);
 }
@@ -272,7 +272,7 @@ void RunDirectory::note(std::string_view line) {
 
 void RunDirectory::open_logs() {
   metrics_.open(path_ / kMetrics, std::ios::app | std::ios::binary);
-  results_.open(path_ / kResults, std::ios::app | std::ios::binary);
+  results_.open(path_ / kResultsFile, std::ios::app | std::ios::binary);
   if (!notes_.is_open()) notes_.open(path_ / kNotes, std::ios::app | std::ios::binary);
   require(metrics_.is_open() && results_.is_open() && notes_.is_open(), Failure::usage,
           "--out {}: cannot write to it", path_.string());

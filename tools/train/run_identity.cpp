@@ -20,7 +20,7 @@ namespace engine {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
+using nlohmann::json;
 
 // Of the names of files alone, in no order that labels decide.
 std::string digest_of_files(const TrainingData& data) {
@@ -47,7 +47,7 @@ std::string digest_of_names(const TrainingData& data) {
 }
 
 std::map<std::string, std::string> recipe_of(const Flags& flags) {
-  const Json values = parse_json<Json>(to_json(flags));
+  const json values = parse_json<json>(to_json(flags));
   std::map<std::string, std::string> recipe;
   for (const Flag& flag : flags.list())
     if (!flag.may_change) recipe[flag.key()] = print_json(values.at(flag.key()));
@@ -55,16 +55,16 @@ std::map<std::string, std::string> recipe_of(const Flags& flags) {
 }
 
 std::string to_json(const std::map<std::string, std::string>& recipe) {
-  Json json = Json::object();
-  for (const auto& [flag, value] : recipe) json[flag] = parse_json<Json>(value);
-  return print_json(json);
+  json values = json::object();
+  for (const auto& [flag, value] : recipe) values[flag] = parse_json<json>(value);
+  return print_json(values);
 }
 
 std::map<std::string, std::string> recipe_from_json(const std::string& text, const fs::path& path) {
-  const Json json = json_or_null<Json>(text);
-  require(json.is_object(), Failure::weights, "{}: its recipe is no JSON object", path.string());
+  const json values = json_or_null<json>(text);
+  require(values.is_object(), Failure::weights, "{}: its recipe is no JSON object", path.string());
   std::map<std::string, std::string> recipe;
-  for (const auto& [flag, value] : json.items()) recipe[flag] = print_json(value);
+  for (const auto& [flag, value] : values.items()) recipe[flag] = print_json(value);
   return recipe;
 }
 
@@ -107,7 +107,7 @@ std::string consequence(const std::string& flag, const std::map<std::string, std
   if (flag != "epochs" || schedule == recipe.end()) return "";
   if (schedule->second != "\"cosine\"" && schedule->second != "\"one-cycle\"") return "";
   return fmt::format(": the rate is now that of a {} schedule over all of them",
-                     parse_json<Json>(schedule->second).get<std::string>());
+                     parse_json<json>(schedule->second).get<std::string>());
 }
 
 // Which images validate is part of a run. Checkpoints of former versions lack these flags.

@@ -15,21 +15,21 @@ namespace {
 
 using Figure = Watch::Figure;
 
-struct Named {
+struct NamedFigure {
   std::string_view name;
   Figure figure;
 };
-constexpr Named kFigures[] = {{"top1", Figure::top1},
-                              {"loss", Figure::loss},
-                              {"auc", Figure::auc},
-                              {"f1", Figure::f1},
-                              {"balanced", Figure::balanced}};
+constexpr NamedFigure kFigures[] = {{"top1", Figure::top1},
+                                    {"loss", Figure::loss},
+                                    {"auc", Figure::auc},
+                                    {"f1", Figure::f1},
+                                    {"balanced", Figure::balanced}};
 constexpr std::string_view kSensitivity = "sensitivity@", kRecall = ":recall";
 
 }  // namespace
 
 Watch parse_watch(const std::string& text) {
-  if (const auto named = std::ranges::find(kFigures, text, &Named::name);
+  if (const auto named = std::ranges::find(kFigures, text, &NamedFigure::name);
       named != std::end(kFigures))
     return {.figure = named->figure};
   if (text.ends_with(kRecall) && text.size() > kRecall.size())
@@ -52,7 +52,7 @@ std::string to_string(const Watch& watch) {
   if (watch.figure == Figure::sensitivity)
     return fmt::format("{}{}", kSensitivity, watch.specificity);
   if (watch.figure == Figure::recall) return watch.class_name + std::string(kRecall);
-  return std::string(std::ranges::find(kFigures, watch.figure, &Named::figure)->name);
+  return std::string(std::ranges::find(kFigures, watch.figure, &NamedFigure::figure)->name);
 }
 
 void check_watch(const Watch& watch, const Dataset& validation) {

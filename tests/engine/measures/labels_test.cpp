@@ -36,19 +36,20 @@ std::vector<Case> cases() {
   return all;
 }
 
-void expect_same(const std::optional<double>& ours, const json& theirs, const std::string& what) {
+void expect_recorded_labels(const std::optional<double>& ours, const json& theirs,
+                            const std::string& what) {
   CAPTURE(what);
   REQUIRE(ours.has_value() == !theirs.is_null());
   if (ours) CHECK(std::abs(*ours - theirs.get<double>()) <= 1e-9);
 }
 
-void expect_same(const LabelAverages& ours, const json& theirs) {
-  expect_same(ours.auc, theirs["auc"], "AUC");
-  expect_same(ours.average_precision, theirs["average_precision"], "average precision");
-  expect_same(ours.sensitivity, theirs["sensitivity"], "sensitivity");
-  expect_same(ours.specificity, theirs["specificity"], "specificity");
-  expect_same(ours.precision, theirs["precision"], "precision");
-  expect_same(ours.f1, theirs["f1"], "F1");
+void expect_recorded_labels(const LabelAverages& ours, const json& theirs) {
+  expect_recorded_labels(ours.auc, theirs["auc"], "AUC");
+  expect_recorded_labels(ours.average_precision, theirs["average_precision"], "average precision");
+  expect_recorded_labels(ours.sensitivity, theirs["sensitivity"], "sensitivity");
+  expect_recorded_labels(ours.specificity, theirs["specificity"], "specificity");
+  expect_recorded_labels(ours.precision, theirs["precision"], "precision");
+  expect_recorded_labels(ours.f1, theirs["f1"], "F1");
 }
 
 }  // namespace
@@ -59,9 +60,9 @@ TEST_CASE("measures of several labels are scikit-learn's") {
     CAPTURE(e["name"].get<std::string>());
     const MultilabelMetrics m = evaluate_labels(c.logits, c.presence, c.labels, c.thresholds);
     CHECK(m.samples == int64_t(c.presence.size()) / c.labels);
-    expect_same(m.loss, e["totals"]["loss"], "loss");
-    expect_same(m.subset_accuracy, e["totals"]["subset_accuracy"], "subset accuracy");
-    expect_same(m.hamming_loss, e["totals"]["hamming_loss"], "Hamming loss");
+    expect_recorded_labels(m.loss, e["totals"]["loss"], "loss");
+    expect_recorded_labels(m.subset_accuracy, e["totals"]["subset_accuracy"], "subset accuracy");
+    expect_recorded_labels(m.hamming_loss, e["totals"]["hamming_loss"], "Hamming loss");
     int64_t missing = 0;
     for (int i = 0; i < c.labels; ++i) {
       const LabelMetrics& l = m.labels[size_t(i)];
@@ -70,14 +71,14 @@ TEST_CASE("measures of several labels are scikit-learn's") {
       CHECK(l.negatives == e["negatives"][i]);
       CHECK(l.missing == e["missing"][i]);
       missing += l.missing;
-      expect_same(l.loss, e["loss_of"][i], "loss");
-      expect_same(LabelAverages{l.auc, l.average_precision, l.called.sensitivity(),
-                                l.called.specificity(), l.called.precision(), l.f1()},
-                  e["per_label"][i]);
+      expect_recorded_labels(l.loss, e["loss_of"][i], "loss");
+      expect_recorded_labels(LabelAverages{l.auc, l.average_precision, l.called.sensitivity(),
+                                           l.called.specificity(), l.called.precision(), l.f1()},
+                             e["per_label"][i]);
     }
     CHECK(m.missing == missing);
-    expect_same(m.macro, e["macro"]);
-    expect_same(m.micro, e["micro"]);
+    expect_recorded_labels(m.macro, e["macro"]);
+    expect_recorded_labels(m.micro, e["micro"]);
   }
 }
 
@@ -90,9 +91,9 @@ TEST_CASE("thresholds of labels are where sensitivity and specificity are larges
       const json& theirs = c.expected["youden"][i];
       REQUIRE(chosen[size_t(i)].has_value() == !theirs.is_null());
       if (theirs.is_null()) continue;
-      expect_same(chosen[size_t(i)]->threshold, theirs[0], "threshold");
-      expect_same(chosen[size_t(i)]->sensitivity, theirs[1], "sensitivity");
-      expect_same(chosen[size_t(i)]->specificity, theirs[2], "specificity");
+      expect_recorded_labels(chosen[size_t(i)]->threshold, theirs[0], "threshold");
+      expect_recorded_labels(chosen[size_t(i)]->sensitivity, theirs[1], "sensitivity");
+      expect_recorded_labels(chosen[size_t(i)]->specificity, theirs[2], "specificity");
     }
   }
 }

@@ -23,10 +23,6 @@ std::string big_endian(std::initializer_list<uint32_t> values) {
   return bytes;
 }
 
-void write(const fs::path& file, const std::string& bytes) {
-  std::ofstream(file, std::ios::binary) << bytes;
-}
-
 void write_gz(const fs::path& file, const std::string& bytes) {
   gzFile out = gzopen(file.c_str(), "wb");
   gzwrite(out, bytes.data(), static_cast<unsigned>(bytes.size()));
@@ -58,10 +54,10 @@ std::string error_of(const std::function<void()>& action) {
 
 TEST_CASE("idx files, plain and gzip") {
   TemporaryFolder folder;
-  write(folder.path() / "train-images-idx3-ubyte", image_bytes(4));
+  write_text(folder.path() / "train-images-idx3-ubyte", image_bytes(4));
   write_gz(folder.path() / "train-labels-idx1-ubyte.gz", label_bytes({0, 2, 1, 2}));
   write_gz(folder.path() / "t10k-images-idx3-ubyte.gz", image_bytes(1));
-  write(folder.path() / "t10k-labels-idx1-ubyte", label_bytes({1}));
+  write_text(folder.path() / "t10k-labels-idx1-ubyte", label_bytes({1}));
   CHECK(has_idx_files(folder.path()));
 
   const TrainingData data = read_training_data(folder.path());
@@ -88,18 +84,18 @@ TEST_CASE("every wrong length of an idx file is an error") {
   const fs::path file = folder.path() / "file";
   const std::string good = image_bytes(3), labels = label_bytes({1, 2, 3});
   for (size_t length = 0; length < good.size(); ++length) {
-    write(file, good.substr(0, length));
+    write_text(file, good.substr(0, length));
     CHECK(error_of([&] { read_idx_images(file); }).find("file: ends after") != std::string::npos);
   }
   for (size_t length = 0; length < labels.size(); ++length) {
-    write(file, labels.substr(0, length));
+    write_text(file, labels.substr(0, length));
     CHECK(error_of([&] { read_idx_labels(file); }).find("file: ends after") != std::string::npos);
   }
-  write(file, good + "x");
+  write_text(file, good + "x");
   CHECK(error_of([&] { read_idx_images(file); }).find("goes on after") != std::string::npos);
-  write(file, labels + "x");
+  write_text(file, labels + "x");
   CHECK(error_of([&] { read_idx_labels(file); }).find("goes on after") != std::string::npos);
-  write(file, good);
+  write_text(file, good);
   CHECK(read_idx_images(file).size() == 3);
 }
 
@@ -110,12 +106,12 @@ TEST_CASE("damaged gzip data are an error") {
   std::ifstream in(file, std::ios::binary);
   const std::string good{std::istreambuf_iterator<char>(in), {}};
   for (size_t length = 3; length < good.size(); ++length) {
-    write(file, good.substr(0, length));
+    write_text(file, good.substr(0, length));
     CHECK_THROWS_AS(read_idx_images(file), Error);
   }
   std::string wrong_checksum = good;
   wrong_checksum[good.size() - 6] ^= 1;
-  write(file, wrong_checksum);
+  write_text(file, wrong_checksum);
   CHECK_THROWS_AS(read_idx_images(file), Error);
 }
 
@@ -129,12 +125,12 @@ TEST_CASE("hostile idx headers are errors and allocate nothing") {
       big_endian({0x803, 1, 0, 28}),        big_endian({0x803, 1, 28, 0}),
       big_endian({0x803, huge, 4096, 4096})};
   for (const std::string& header : headers) {
-    write(file, header);
+    write_text(file, header);
     CHECK_THROWS_AS(read_idx_images(file), Error);
   }
-  write(file, big_endian({0x801, huge}));
+  write_text(file, big_endian({0x801, huge}));
   CHECK_THROWS_AS(read_idx_labels(file), Error);
-  write(file, big_endian({0x803, 0}));
+  write_text(file, big_endian({0x803, 0}));
   CHECK(error_of([&] { read_idx_labels(file); }).find("magic number 0x00000803") !=
         std::string::npos);
   CHECK_THROWS_AS(read_idx_labels(folder.path() / "missing"), Error);
@@ -154,10 +150,10 @@ TEST_CASE("compressed data that unpack to far more than their size are refused b
 TEST_CASE("idx files as EMNIST calls them, with labels from 1") {
   TemporaryFolder folder;
   const auto path = [&](const char* name) { return folder.path() / name; };
-  write(path("emnist-letters-train-images-idx3-ubyte"), image_bytes(3));
+  write_text(path("emnist-letters-train-images-idx3-ubyte"), image_bytes(3));
   write_gz(path("emnist-letters-train-labels.idx1-ubyte.gz"), label_bytes({1, 26, 3}));
-  write(path("emnist-letters-test-images-idx3-ubyte"), image_bytes(1));
-  write(path("emnist-letters-test-labels-idx1-ubyte"), label_bytes({3}));
+  write_text(path("emnist-letters-test-images-idx3-ubyte"), image_bytes(1));
+  write_text(path("emnist-letters-test-labels-idx1-ubyte"), label_bytes({3}));
   const TrainingData data = read_training_data(folder.path());
   CHECK(data.train.classes == std::vector<std::string>{"1", "3", "26"});
   CHECK(data.train.samples[1].label == 2);
@@ -166,21 +162,21 @@ TEST_CASE("idx files as EMNIST calls them, with labels from 1") {
 
 TEST_CASE("idx files that do not belong together") {
   TemporaryFolder folder;
-  write(folder.path() / "train-images-idx3-ubyte", image_bytes(2));
+  write_text(folder.path() / "train-images-idx3-ubyte", image_bytes(2));
   const auto error = [&] { return error_of([&] { read_idx_folder(folder.path()); }); };
   CHECK(error().find("no train-labels-idx1-ubyte") != std::string::npos);
-  write(folder.path() / "train-labels-idx1-ubyte", label_bytes({1, 0, 1}));
+  write_text(folder.path() / "train-labels-idx1-ubyte", label_bytes({1, 0, 1}));
   CHECK(error().find("3 labels for 2 images") != std::string::npos);
-  write(folder.path() / "train-labels-idx1-ubyte", label_bytes({1, 0}));
+  write_text(folder.path() / "train-labels-idx1-ubyte", label_bytes({1, 0}));
   CHECK(error().find("no t10k-images-idx3-ubyte") != std::string::npos);
-  write(folder.path() / "t10k-images-idx3-ubyte", image_bytes(1));
-  write(folder.path() / "t10k-labels-idx1-ubyte", label_bytes({2}));
+  write_text(folder.path() / "t10k-images-idx3-ubyte", image_bytes(1));
+  write_text(folder.path() / "t10k-labels-idx1-ubyte", label_bytes({2}));
   CHECK(error().find("label 2 is not one of the 2 classes") != std::string::npos);
-  write(folder.path() / "emnist-train-images.idx3-ubyte", image_bytes(2));
+  write_text(folder.path() / "emnist-train-images.idx3-ubyte", image_bytes(2));
   CHECK(error().find("which is the data set?") != std::string::npos);
   fs::remove(folder.path() / "emnist-train-images.idx3-ubyte");
-  write(folder.path() / "train-images-idx3-ubyte", image_bytes(0));
-  write(folder.path() / "train-labels-idx1-ubyte", label_bytes({}));
+  write_text(folder.path() / "train-images-idx3-ubyte", image_bytes(0));
+  write_text(folder.path() / "train-labels-idx1-ubyte", label_bytes({}));
   CHECK(error().find("no images") != std::string::npos);
 }
 

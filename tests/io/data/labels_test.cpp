@@ -9,22 +9,13 @@ using namespace engine;
 using namespace engine::test;
 namespace fs = std::filesystem;
 
-namespace {
-
-void write(const fs::path& file, std::string_view text) {
-  fs::create_directories(file.parent_path());
-  std::ofstream(file, std::ios::binary) << text;
-}
-
-}  // namespace
-
 TEST_CASE("labels: names or indices, relative or absolute paths, with or without a split") {
   TemporaryFolder folder;
   const fs::path root = folder.path(), file = root / "labels.csv";
-  for (const char* name : {"a.jpg", "b.jpg", "c.jpg"}) write(root / "sub" / name, "x");
+  for (const char* name : {"a.jpg", "b.jpg", "c.jpg"}) write_text(root / "sub" / name, "x");
   const std::string c = (root / "sub/c.jpg").string();
 
-  write(file, "label,note,path\ndog,,sub/b.jpg\ncat,!,sub/a.jpg\ndog,," + c + "\n");
+  write_text(file, "label,note,path\ndog,,sub/b.jpg\ncat,!,sub/a.jpg\ndog,," + c + "\n");
   Labels labels = read_labels(file, {.root = root});
   CHECK(labels.kind == LabelKind::names);
   CHECK(labels.all.classes == std::vector<std::string>{"cat", "dog"});
@@ -35,7 +26,7 @@ TEST_CASE("labels: names or indices, relative or absolute paths, with or without
   CHECK(labels.all.samples[1].label == 0);
   CHECK(labels.all.samples[2].path == c);
 
-  write(file, "path,label,split\nsub/b.jpg,1,train\nsub/a.jpg,0,valid\nsub/c.jpg,0,train\n");
+  write_text(file, "path,label,split\nsub/b.jpg,1,train\nsub/a.jpg,0,valid\nsub/c.jpg,0,train\n");
   labels = read_labels(file, {.root = root});
   CHECK(labels.kind == LabelKind::indices);
   CHECK(labels.all.classes == std::vector<std::string>{"0", "1"});
@@ -52,7 +43,7 @@ TEST_CASE("labels: names or indices, relative or absolute paths, with or without
   CHECK(labels.kind == LabelKind::names);
   CHECK(labels.all.samples[0].label == 0);
 
-  write(file, "path,label\nsub/a.jpg,x10\nsub/b.jpg,x9\n");
+  write_text(file, "path,label\nsub/a.jpg,x10\nsub/b.jpg,x9\n");
   CHECK(read_labels(file, {.root = root}).all.classes == std::vector<std::string>{"x10", "x9"});
   CHECK(read_labels(file, {.root = root, .order = ClassOrder::natural}).all.classes ==
         std::vector<std::string>{"x9", "x10"});
@@ -61,9 +52,9 @@ TEST_CASE("labels: names or indices, relative or absolute paths, with or without
 TEST_CASE("bad labels are told with their line") {
   TemporaryFolder folder;
   const fs::path root = folder.path(), file = root / "labels.csv";
-  for (const char* name : {"a.jpg", "b.jpg"}) write(root / name, "x");
+  for (const char* name : {"a.jpg", "b.jpg"}) write_text(root / name, "x");
   const auto error = [&](std::string_view text, std::span<const std::string> classes = {}) {
-    write(file, text);
+    write_text(file, text);
     return message_of(
         [&] { training_data(read_labels(file, {.root = root, .classes = classes}), file); });
   };
@@ -80,7 +71,7 @@ TEST_CASE("bad labels are told with their line") {
   CHECK(mentions(error("file,label\na.jpg,cat\n"), "line 1: the header needs"));
   CHECK(mentions(error("path,label\n"), "no rows"));
   CHECK(mentions(message_of([&] {
-                   write(file, "path,label\na.jpg,7\n");
+                   write_text(file, "path,label\na.jpg,7\n");
                    read_labels(file, {.root = root, .kind = LabelKind::indices});
                  }),
                  "class index 7 with 1 rows"));
@@ -90,10 +81,10 @@ TEST_CASE("bad labels are told with their line") {
 TEST_CASE("numbers are names unless they are 0 to N-1, or unless told otherwise") {
   TemporaryFolder folder;
   const fs::path root = folder.path(), file = root / "labels.csv";
-  for (const char* name : {"a.jpg", "b.jpg", "c.jpg"}) write(root / name, "x");
+  for (const char* name : {"a.jpg", "b.jpg", "c.jpg"}) write_text(root / name, "x");
   const auto read = [&](const char* a, const char* b, const char* c, LabelFile how = {}) {
     how.root = root;
-    write(file, fmt::format("path,label\na.jpg,{}\nb.jpg,{}\nc.jpg,{}\n", a, b, c));
+    write_text(file, fmt::format("path,label\na.jpg,{}\nb.jpg,{}\nc.jpg,{}\n", a, b, c));
     return read_labels(file, how);
   };
   using Names = std::vector<std::string>;
@@ -117,8 +108,8 @@ TEST_CASE("numbers are names unless they are 0 to N-1, or unless told otherwise"
 TEST_CASE("labels of other people's files: columns, suffixes, spaces, groups, all missing files") {
   TemporaryFolder folder;
   const fs::path root = folder.path() / "images", file = folder.path() / "meta.csv";
-  for (const char* name : {"I1.jpg", "I2.jpg", "I3.jpg", "more.png"}) write(root / name, "x");
-  write(file, "image, dx ,lesion\nI1,nv,L1\nI2,nv ,L1\nI3, mel,\n");
+  for (const char* name : {"I1.jpg", "I2.jpg", "I3.jpg", "more.png"}) write_text(root / name, "x");
+  write_text(file, "image, dx ,lesion\nI1,nv,L1\nI2,nv ,L1\nI3, mel,\n");
   LabelFile how{.root = root,
                 .path_column = "image",
                 .label_column = "dx",
@@ -142,7 +133,7 @@ TEST_CASE("labels of other people's files: columns, suffixes, spaces, groups, al
   how.group_column = "patient";
   CHECK(mentions(message_of([&] { read_labels(file, how); }), "line 1: no column patient"));
   // What a run has written is taken as it is.
-  write(file, "path,label,split\nI2.jpg,nv ,train\n");
+  write_text(file, "path,label,split\nI2.jpg,nv ,train\n");
   CHECK(read_labels(file, {.root = root, .group_column = "group", .own = true}).all.classes[0] ==
         "nv ");
 }

@@ -39,17 +39,17 @@ LoaderOptions options(int batch, int threads) {
 }
 
 // A copy of what a batch pointed to.
-struct Copy {
+struct BatchCopy {
   std::vector<uint8_t> images;
   std::vector<int32_t> labels;
   std::vector<uint32_t> indices;
   std::vector<uint8_t> substituted;
   int64_t step, first;
   int total;
-  bool operator==(const Copy&) const = default;
+  bool operator==(const BatchCopy&) const = default;
 };
 
-Copy copy(const Batch& b) {
+BatchCopy copy(const Batch& b) {
   return {.images{b.images, b.images + b.count * kWidth * kHeight * 3},
           .labels{b.labels.classes, b.labels.classes + b.count},
           .indices{b.indices.begin(), b.indices.end()},
@@ -59,8 +59,8 @@ Copy copy(const Batch& b) {
           .total = b.total};
 }
 
-std::vector<Copy> rest_of_epoch(Loader& loader) {
-  std::vector<Copy> batches;
+std::vector<BatchCopy> rest_of_epoch(Loader& loader) {
+  std::vector<BatchCopy> batches;
   while (const Batch* batch = loader.next()) batches.push_back(copy(*batch));
   return batches;
 }
@@ -110,7 +110,7 @@ TEST_CASE(
   Loader loader(data, picture, o);
   loader.start(0);
   std::map<uint32_t, std::set<std::vector<uint8_t>>> pictures;
-  for (const Copy& batch : rest_of_epoch(loader))
+  for (const BatchCopy& batch : rest_of_epoch(loader))
     for (size_t i = 0; i < batch.indices.size(); ++i) {
       const auto from = batch.images.begin() + static_cast<int64_t>(i) * kWidth * kHeight * 3;
       pictures[batch.indices[i]].insert({from, from + kWidth * kHeight * 3});
@@ -153,11 +153,11 @@ TEST_CASE("batches hold the epoch's samples in order") {
   CHECK(loader.next() == nullptr);  // not started
   loader.start(4);
   const std::vector<uint32_t> order = epoch_order(23, 7, 4, true);
-  const std::vector<Copy> batches = rest_of_epoch(loader);
+  const std::vector<BatchCopy> batches = rest_of_epoch(loader);
   REQUIRE(loader.steps() == 5);
   REQUIRE(batches.size() == 5);
   uint32_t position = 0;
-  for (const Copy& batch : batches) {
+  for (const BatchCopy& batch : batches) {
     CHECK(batch.first == position);
     CHECK(batch.total == static_cast<int>(batch.indices.size()));
     for (size_t i = 0; i < batch.indices.size(); ++i, ++position) {
@@ -175,13 +175,13 @@ TEST_CASE("batches hold the epoch's samples in order") {
 
 TEST_CASE("batches do not depend on the number of threads or the depth") {
   const Dataset data = numbered(101);
-  std::vector<Copy> expected;
+  std::vector<BatchCopy> expected;
   for (const auto& [threads, ahead, keep] :
        {std::array{1, 1, 1}, {2, 1, 2}, {2, 3, 1}, {8, 4, 1}, {8, 1, 1}}) {
     LoaderOptions o = options(4, threads);
     o.ahead = ahead, o.keep = keep;
     Loader loader(data, picture, o);
-    std::vector<Copy> batches;
+    std::vector<BatchCopy> batches;
     for (uint32_t epoch : {0u, 1u}) {
       loader.start(epoch);
       std::ranges::move(rest_of_epoch(loader), std::back_inserter(batches));
@@ -239,7 +239,7 @@ TEST_CASE("an epoch can be entered at any step, also while another one is being 
   const Dataset data = numbered(30);
   Loader loader(data, picture, options(4, 3));
   loader.start(2);
-  const std::vector<Copy> whole = rest_of_epoch(loader);
+  const std::vector<BatchCopy> whole = rest_of_epoch(loader);
   for (int64_t step = 0; step <= loader.steps(); ++step) {
     loader.start(9);
     loader.next();
@@ -257,9 +257,10 @@ TEST_CASE("ranks together see every sample once per epoch, in equal numbers of s
       o.share = {rank, 3};
       Loader loader(data, picture, o);
       loader.start(0);
-      const std::vector<Copy> batches = rest_of_epoch(loader);
+      const std::vector<BatchCopy> batches = rest_of_epoch(loader);
       CHECK(static_cast<int64_t>(batches.size()) == (samples + 11) / 12);
-      for (const Copy& batch : batches) seen.insert(batch.indices.begin(), batch.indices.end());
+      for (const BatchCopy& batch : batches)
+        seen.insert(batch.indices.begin(), batch.indices.end());
     }
     CHECK(static_cast<int>(seen.size()) == samples);
     CHECK(std::set(seen.begin(), seen.end()).size() == seen.size());
@@ -274,7 +275,7 @@ struct World {
 
 // The batches of all ranks of a world that enters an epoch at `position` and takes `steps` steps,
 // or all; by step, then by rank.
-std::vector<Copy> taken(const Dataset& data, World world, int64_t position, int64_t steps) {
+std::vector<BatchCopy> taken(const Dataset& data, World world, int64_t position, int64_t steps) {
   std::vector<std::unique_ptr<Loader>> loaders;
   for (int rank = 0; rank < world.ranks; ++rank) {
     LoaderOptions o = options(world.batch, 2);
@@ -282,7 +283,7 @@ std::vector<Copy> taken(const Dataset& data, World world, int64_t position, int6
     loaders.push_back(std::make_unique<Loader>(data, picture, o));
     loaders.back()->start(6, position);
   }
-  std::vector<Copy> batches;
+  std::vector<BatchCopy> batches;
   for (int64_t step = 0; step < steps; ++step)
     for (const auto& loader : loaders) {
       const Batch* batch = loader->next();
@@ -306,7 +307,7 @@ TEST_CASE("an epoch that goes on with other ranks and batches has every sample o
       int64_t position = 0;
       for (const World world : {World{2, 4}, {3, 3}, {1, 5}, {5, 1}, {2, 3}}) {
         const bool last = world.ranks == 2 && world.batch == 3;
-        for (const Copy& batch : taken(data, world, position, last ? samples + 1 : steps)) {
+        for (const BatchCopy& batch : taken(data, world, position, last ? samples + 1 : steps)) {
           REQUIRE(batch.first == position);
           for (size_t i = 0; i < batch.indices.size(); ++i, ++position) {
             REQUIRE(batch.indices[i] == order[position]);
@@ -329,7 +330,7 @@ TEST_CASE("`keep` batches stay as they are") {
   o.keep = 3, o.ahead = 1;
   Loader loader(data, picture, o);
   loader.start(0);
-  std::vector<std::pair<const Batch*, Copy>> held;
+  std::vector<std::pair<const Batch*, BatchCopy>> held;
   while (const Batch* batch = loader.next()) {
     held.emplace_back(batch, copy(*batch));
     if (held.size() > 3) held.erase(held.begin());
@@ -367,13 +368,13 @@ TEST_CASE("skipped images are replaced by the next readable ones and named once"
     require(!bad.contains(index), Failure::data, "cannot read {}", index);
     return picture(index, key);
   };
-  std::vector<Copy> expected;
+  std::vector<BatchCopy> expected;
   for (int threads : {1, 2, 8}) {
     LoaderOptions o = options(4, threads);
     o.shuffle = false;
     o.on_bad_image = OnBadImage::skip;
     Loader loader(data, prepare, o);
-    std::vector<Copy> batches;
+    std::vector<BatchCopy> batches;
     for (uint32_t epoch = 0; epoch < 2; ++epoch) {
       loader.start(epoch);
       batches = rest_of_epoch(loader);

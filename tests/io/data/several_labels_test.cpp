@@ -20,17 +20,13 @@ constexpr Presence N = Presence::absent, Y = Presence::present, Q = Presence::mi
 using Names = std::vector<std::string>;
 using Row = std::vector<Presence>;
 
-void write(const fs::path& file, std::string_view text) {
-  std::ofstream(file, std::ios::binary) << text;
-}
-
 struct Folder {
   Folder() {
-    for (const char* name : {"a.jpg", "b.jpg", "c.jpg"}) write(root / name, "x");
+    for (const char* name : {"a.jpg", "b.jpg", "c.jpg"}) write_text(root / name, "x");
   }
   Labels read(std::string_view text, LabelFile how) const {
     how.root = root;
-    write(file, text);
+    write_text(file, text);
     return read_labels(file, how);
   }
   std::string error(std::string_view text, const LabelFile& how) const {

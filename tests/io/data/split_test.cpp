@@ -21,11 +21,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-void write(const fs::path& file, std::string_view text) {
-  fs::create_directories(file.parent_path());
-  std::ofstream(file, std::ios::binary) << text;
-}
-
 std::vector<int64_t> counts_of(const Dataset& data) {
   std::vector<int64_t> counts(data.classes.size());
   for (const Sample& sample : data.samples) ++counts[size_t(sample.label)];
@@ -82,7 +77,7 @@ TEST_CASE("CSV files: rows one by one, with the columns that are wanted; no row 
   const fs::path file = folder.path() / "t.csv";
   std::string text = "\xEF\xBB\xBFpath,note,label\r\n";
   for (int i = 0; i < 5000; ++i) text += fmt::format("{0}.jpg,\"two\nlines, {0}\",cat\n", i);
-  write(file, text);
+  write_text(file, text);
   const Csv csv = read_csv(file, [](std::string_view name) { return name != "note"; });
   CHECK(csv.header == std::vector<std::string>{"path", "label"});
   CHECK(csv.passed_over == std::vector<std::string>{"note"});
@@ -93,13 +88,13 @@ TEST_CASE("CSV files: rows one by one, with the columns that are wanted; no row 
   CHECK(all.rows[77].fields == whole.rows[77].fields);
   CHECK(all.rows[77].line == whole.rows[77].line);
 
-  write(file, "path,label\na,b\n" + std::string(3 << 20, 'x'));
+  write_text(file, "path,label\na,b\n" + std::string(3 << 20, 'x'));
   CHECK(mentions(message_of([&] { read_csv(file); }), "line 3: a row of more than 1048576 bytes"));
-  write(file, "path,label\n\"a,b\n" + std::string(3 << 20, '\n'));
+  write_text(file, "path,label\n\"a,b\n" + std::string(3 << 20, '\n'));
   CHECK(mentions(message_of([&] { read_csv(file); }), "a quote in it is not closed"));
-  write(file, std::string(20000, ','));
+  write_text(file, std::string(20000, ','));
   CHECK(mentions(message_of([&] { read_csv(file); }), "line 1: more than 10,000 columns"));
-  write(file, "");
+  write_text(file, "");
   CHECK(mentions(message_of([&] { read_csv(file); }), "the file is empty"));
 }
 
@@ -164,10 +159,10 @@ TEST_CASE("a split is written and read back as it was") {
   const fs::path root = folder.path() / "data";
   for (const char* name :
        {"x, y/1.jpg", "x, y/2.jpg", "x, y/3.jpg", "z/1.jpg", "z/2.jpg", "z/3 \"q\".jpg"})
-    write(root / name, "pixels");
+    write_text(root / name, "pixels");
   const Dataset all = read_image_folder(root);
   const TrainingData data = apply_split(all, sample_split(all, {0.34, 0.33, 0.33}, true, 1));
-  write(folder.path() / "split.csv", split_csv(data, root));
+  write_text(folder.path() / "split.csv", split_csv(data, root));
   const TrainingData again =
       training_data(read_labels(folder.path() / "split.csv", {.root = root, .own = true}),
                     folder.path() / "split.csv");
@@ -249,7 +244,7 @@ TEST_CASE("natural class order is timm's") {
   sort_classes(names, ClassOrder::bytes);
   CHECK(names == std::vector<std::string>{"10", "2", "A", "B2", "b", "x010y", "x10", "x9"});
   TemporaryFolder folder;
-  for (const char* name : {"10", "2"}) write(folder.path() / name / "1.jpg", "x");
+  for (const char* name : {"10", "2"}) write_text(folder.path() / name / "1.jpg", "x");
   CHECK(read_image_folder(folder.path(), ClassOrder::natural).classes ==
         std::vector<std::string>{"2", "10"});
 }
@@ -259,7 +254,7 @@ TEST_CASE("copies are found by content, within and across sets") {
   const auto set = [&](std::initializer_list<std::pair<const char*, const char*>> files) {
     Dataset data{.classes = {"c"}};
     for (const auto& [name, text] : files) {
-      write(folder.path() / name, text);
+      write_text(folder.path() / name, text);
       data.samples.push_back({(folder.path() / name).string()});
     }
     return data;

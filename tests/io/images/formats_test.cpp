@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "io/files/bytes.h"
 #include "io/images/decode.h"
 #include "io/images/encode.h"
 #include "io/images/exif.h"
@@ -30,16 +31,12 @@ std::string u32(uint32_t value) {
   return u16(int(value & 0xFFFF)) + u16(int(value >> 16));
 }
 
-std::string text_of(const std::vector<std::byte>& file) {
-  return {reinterpret_cast<const char*>(file.data()), file.size()};
-}
-
-Image read(const std::string& file, int channels = 3) {
+Image decode_file(const std::string& file, int channels = 3) {
   return decode(std::as_bytes(std::span(file)), "a.file", channels);
 }
 
 std::string message(const std::string& file) {
-  return message_of([&] { read(file); });
+  return message_of([&] { decode_file(file); });
 }
 
 using Pixels = std::vector<uint8_t>;
@@ -167,21 +164,21 @@ int orientation_of(const std::string& exif, const std::string& xmp = "") {
 TEST_CASE("BMP: palettes are read whole, and what they lack is black") {
   std::string sixteen;
   for (int i = 0; i < 16; ++i) sixteen += {char(3 * i), char(5 * i), char(7 * i)};
-  const Image core = read(bmp({.header = 12, .width = 16, .bits = 4, .palette = sixteen},
-                              "\x01\x23\x45\x67\x89\xab\xcd\xef"));
+  const Image core = decode_file(bmp({.header = 12, .width = 16, .bits = 4, .palette = sixteen},
+                                     "\x01\x23\x45\x67\x89\xab\xcd\xef"));
   for (int i = 0; i < 16; ++i)
     CHECK(Pixels(core.row(0) + 3 * i, core.row(0) + 3 * i + 3) ==
           Pixels{uint8_t(7 * i), uint8_t(5 * i), uint8_t(3 * i)});
   const std::string two = "\1\2\3\0\4\5\6\0"s;
-  CHECK(read(bmp({.width = 3, .bits = 8, .colors = 2, .palette = two}, "\1\2\xff\0"s)).pixels ==
-        Pixels{6, 5, 4, 0, 0, 0, 0, 0, 0});
+  CHECK(decode_file(bmp({.width = 3, .bits = 8, .colors = 2, .palette = two}, "\1\2\xff\0"s))
+            .pixels == Pixels{6, 5, 4, 0, 0, 0, 0, 0, 0});
 }
 
 TEST_CASE("BMP: rows from top to bottom if the height is negative") {
   const std::string first = "abcdef\0\0"s, second = "uvwxyz\0\0"s;
-  const Image up = read(bmp({.height = 2}, second + first));
+  const Image up = decode_file(bmp({.height = 2}, second + first));
   CHECK(up.pixels == Pixels{'c', 'b', 'a', 'f', 'e', 'd', 'w', 'v', 'u', 'z', 'y', 'x'});
-  CHECK(same_pixels(read(bmp({.height = -2}, first + second)), up));
+  CHECK(same_pixels(decode_file(bmp({.height = -2}, first + second)), up));
 }
 
 TEST_CASE("BMP: 16 and 32 bits with masks, in every header that may have them") {
@@ -190,14 +187,14 @@ TEST_CASE("BMP: 16 and 32 bits with masks, in every header that may have them") 
   for (const int header : {40, 52, 56, 64, 108, 124}) {
     CAPTURE(header);
     const Bmp b{.header = header, .bits = 16, .compression = 3, .masks = masks};
-    CHECK(read(bmp(b, white_and_green)).pixels == joined({kWhite, kGreen}));
+    CHECK(decode_file(bmp(b, white_and_green)).pixels == joined({kWhite, kGreen}));
   }
   // Five bits of 5 are 5 · 255 / 31, rounded down.
-  CHECK(read(bmp({.bits = 16}, u16(5 << 10 | 6 << 5 | 7) + u16(0))).pixels ==
+  CHECK(decode_file(bmp({.bits = 16}, u16(5 << 10 | 6 << 5 | 7) + u16(0))).pixels ==
         Pixels{41, 49, 57, 0, 0, 0});
   const std::string rgba = u32(0xFF) + u32(0xFF00) + u32(0xFF0000);
-  CHECK(read(bmp({.width = 1, .bits = 32, .compression = 3, .masks = rgba}, "\1\2\3\4")).pixels ==
-        Pixels{1, 2, 3});
+  CHECK(decode_file(bmp({.width = 1, .bits = 32, .compression = 3, .masks = rgba}, "\1\2\3\4"))
+            .pixels == Pixels{1, 2, 3});
 }
 
 TEST_CASE("BMP: run lengths") {
@@ -209,27 +206,27 @@ TEST_CASE("BMP: run lengths") {
         runs);
   };
   // A run, four pixels as they are, then a jump by two columns and one row, and a run.
-  const Image image = read(rle8("\3\1\0\0\0\4\2\3\4\5\0\2\2\0\2\6\0\0\0\1"s), 1);
+  const Image image = decode_file(rle8("\3\1\0\0\0\4\2\3\4\5\0\2\2\0\2\6\0\0\0\1"s), 1);
   CHECK(image.pixels == Pixels{0, 0, 96, 96, 32, 48, 64, 80, 16, 16, 16, 0});
   CHECK(mentions(message(rle8("\3\1\0\1"s)), "run lengths end after 3 of 12"));
   CHECK(mentions(message(rle8("\3\1\0"s)), "truncated"));
-  const Image four = read(
+  const Image four = decode_file(
       bmp({.width = 5, .bits = 4, .compression = 2, .colors = 16, .palette = palette}, "\5\x12"s),
       1);
   CHECK(four.pixels == Pixels{16, 32, 16, 32, 16});
 }
 
 TEST_CASE("GIF: outside of the frame and where it is transparent, PIL's colours") {
-  CHECK(read(gif({}, {0, 1, 2, 3})).pixels == joined({kRed, kGreen, kBlue, kWhite}));
-  CHECK(read(gif({.transparent = 1}, {0, 1, 2, 3})).pixels ==
+  CHECK(decode_file(gif({}, {0, 1, 2, 3})).pixels == joined({kRed, kGreen, kBlue, kWhite}));
+  CHECK(decode_file(gif({.transparent = 1}, {0, 1, 2, 3})).pixels ==
         joined({kRed, kGreen, kBlue, kWhite}));
   const Gif small{.screen_width = 2, .screen_height = 2, .left = 1, .width = 1, .height = 1};
-  CHECK(read(gif(small, {2})).pixels == joined({kRed, kBlue, kRed, kRed}));
+  CHECK(decode_file(gif(small, {2})).pixels == joined({kRed, kBlue, kRed, kRed}));
   Gif with_alpha = small;
   with_alpha.transparent = 3;
-  CHECK(read(gif(with_alpha, {2})).pixels == joined({kWhite, kBlue, kWhite, kWhite}));
+  CHECK(decode_file(gif(with_alpha, {2})).pixels == joined({kWhite, kBlue, kWhite, kWhite}));
   const Gif large{.screen_width = 1, .screen_height = 1, .left = 1, .width = 1, .height = 1};
-  CHECK(read(gif(large, {2})).pixels == joined({kRed, kBlue}));
+  CHECK(decode_file(gif(large, {2})).pixels == joined({kRed, kBlue}));
 }
 
 TEST_CASE("GIF: interlaced rows, and a file that ends early") {
@@ -237,32 +234,32 @@ TEST_CASE("GIF: interlaced rows, and a file that ends early") {
       .screen_width = 1, .screen_height = 5, .width = 1, .height = 5, .interlaced = true};
   // The file has rows 0, 4, 2, 1, 3.
   const std::string file = gif(rows, {0, 1, 2, 3, 0});
-  CHECK(read(file).pixels == joined({kRed, kWhite, kBlue, kRed, kGreen}));
+  CHECK(decode_file(file).pixels == joined({kRed, kWhite, kBlue, kRed, kGreen}));
   for (size_t length = 0; length + 3 < file.size(); ++length) {
     CAPTURE(length);
-    CHECK_THROWS_AS(read(file.substr(0, length)), Error);
+    CHECK_THROWS_AS(decode_file(file.substr(0, length)), Error);
   }
 }
 
 TEST_CASE("TGA: columns and rows in either order") {
   const std::string four = "\1\2\3\4"s;
-  CHECK(read(tga(3, 2, 2, 8, 0x00, four), 1).pixels == Pixels{3, 4, 1, 2});
-  CHECK(read(tga(3, 2, 2, 8, 0x10, four), 1).pixels == Pixels{4, 3, 2, 1});
-  CHECK(read(tga(3, 2, 2, 8, 0x20, four), 1).pixels == Pixels{1, 2, 3, 4});
-  CHECK(read(tga(3, 2, 2, 8, 0x30, four), 1).pixels == Pixels{2, 1, 4, 3});
+  CHECK(decode_file(tga(3, 2, 2, 8, 0x00, four), 1).pixels == Pixels{3, 4, 1, 2});
+  CHECK(decode_file(tga(3, 2, 2, 8, 0x10, four), 1).pixels == Pixels{4, 3, 2, 1});
+  CHECK(decode_file(tga(3, 2, 2, 8, 0x20, four), 1).pixels == Pixels{1, 2, 3, 4});
+  CHECK(decode_file(tga(3, 2, 2, 8, 0x30, four), 1).pixels == Pixels{2, 1, 4, 3});
   // Run lengths: three times the same, then one as it is.
-  CHECK(read(tga(11, 2, 2, 8, 0x20, "\x82\7\0\5"s), 1).pixels == Pixels{7, 7, 7, 5});
+  CHECK(decode_file(tga(11, 2, 2, 8, 0x20, "\x82\7\0\5"s), 1).pixels == Pixels{7, 7, 7, 5});
   CHECK(mentions(message(tga(11, 2, 2, 8, 0x20, "\x82\7\0"s)), "truncated"));
   CHECK(mentions(message(tga(3, 2, 2, 8, 0x20, "\1\2\3"s)), "truncated, 3 bytes of at least 4"));
 }
 
 TEST_CASE("PNM: bitmaps, plain text, halves to the even neighbour") {
-  CHECK(read("P4 9 2\n\x80\x80\x00\x00"s, 1).pixels ==
+  CHECK(decode_file("P4 9 2\n\x80\x80\x00\x00"s, 1).pixels ==
         Pixels{0, 255, 255, 255, 255, 255, 255, 255, 0,  //
                255, 255, 255, 255, 255, 255, 255, 255, 255});
-  CHECK(read("P1 # bits\n3 2\n1 0 1\n010", 1).pixels == Pixels{0, 255, 0, 255, 0, 255});
-  CHECK(read("P2 3 1 10\n1 3 # seven\n 10", 1).pixels == Pixels{26, 76, 255});
-  CHECK(read("P3 1 1 255\n1 2 3").pixels == Pixels{1, 2, 3});
+  CHECK(decode_file("P1 # bits\n3 2\n1 0 1\n010", 1).pixels == Pixels{0, 255, 0, 255, 0, 255});
+  CHECK(decode_file("P2 3 1 10\n1 3 # seven\n 10", 1).pixels == Pixels{26, 76, 255});
+  CHECK(decode_file("P3 1 1 255\n1 2 3").pixels == Pixels{1, 2, 3});
   CHECK(mentions(message("P2 2 1 10\n1 11"), "a value of 11, the maximum is 10"));
   CHECK(mentions(message("P2 3 1 10\n1 3 "), "truncated"));
   CHECK(mentions(message("P1 2 1\n12"), "a byte 50 among its bits"));
@@ -270,17 +267,18 @@ TEST_CASE("PNM: bitmaps, plain text, halves to the even neighbour") {
 
 TEST_CASE("JPEG: only the end marker is missing") {
   for (const int channels : {1, 3}) {
-    const std::string whole = text_of(encode_jpeg(noise_image(32, 24, channels, 7), 90));
+    const std::string whole =
+        std::string(as_text(encode_jpeg(noise_image(32, 24, channels, 7), 90)));
     const std::string open = whole.substr(0, whole.size() - 2);
     const std::string trailer = open + std::string(100, '\x17') + "SEFT";
     for (const std::string& file : {open, trailer}) {
-      CHECK(same_pixels(read(file, channels), read(whole, channels)));
+      CHECK(same_pixels(decode_file(file, channels), decode_file(whole, channels)));
       CHECK_FALSE(inspect_image(std::as_bytes(std::span(file)), "x").ended);
     }
     CHECK(inspect_image(std::as_bytes(std::span(whole)), "x").ended);
     for (size_t cut = 2; cut < 40; ++cut) {
       CAPTURE(cut);
-      CHECK_THROWS_AS(read(open.substr(0, open.size() - cut), channels), Error);
+      CHECK_THROWS_AS(decode_file(open.substr(0, open.size() - cut), channels), Error);
     }
   }
 }
@@ -302,14 +300,16 @@ TEST_CASE("orientation: shorts and longs in both byte orders, XMP where EXIF has
 
 TEST_CASE("TIFF: orientation, bits, and what is not read") {
   const std::string six = "\1\2\3\4\5\6";
-  CHECK(read(tiff(3, 2, six), 1).pixels == Pixels{1, 2, 3, 4, 5, 6});
-  const Image turned = read(tiff(3, 2, six, {{274, 3, 6}}), 1);
+  CHECK(decode_file(tiff(3, 2, six), 1).pixels == Pixels{1, 2, 3, 4, 5, 6});
+  const Image turned = decode_file(tiff(3, 2, six, {{274, 3, 6}}), 1);
   CHECK(turned.width == 2);
   CHECK(turned.pixels == Pixels{4, 1, 5, 2, 6, 3});
-  CHECK(read(tiff(3, 1, "\x12\x34", {{258, 3, 4}}), 1).pixels == Pixels{17, 34, 51});
-  CHECK(read(tiff(2, 1, "\x12\x34\x56\x78", {{258, 3, 16}}), 1).pixels == Pixels{0x34, 0x78});
-  CHECK(read(tiff(2, 1, "\x12\x34\x56", {{258, 3, 12}}), 1).pixels == Pixels{0x12, 0x45});
-  CHECK(read(tiff(3, 2, six, {{262, 3, 0}}), 1).pixels == Pixels{254, 253, 252, 251, 250, 249});
+  CHECK(decode_file(tiff(3, 1, "\x12\x34", {{258, 3, 4}}), 1).pixels == Pixels{17, 34, 51});
+  CHECK(decode_file(tiff(2, 1, "\x12\x34\x56\x78", {{258, 3, 16}}), 1).pixels ==
+        Pixels{0x34, 0x78});
+  CHECK(decode_file(tiff(2, 1, "\x12\x34\x56", {{258, 3, 12}}), 1).pixels == Pixels{0x12, 0x45});
+  CHECK(decode_file(tiff(3, 2, six, {{262, 3, 0}}), 1).pixels ==
+        Pixels{254, 253, 252, 251, 250, 249});
   const std::string floats = tiff(1, 1, "\1\2\3\4", {{258, 3, 32}, {339, 3, 3}});
   CHECK(mentions(message(floats), "1 samples of 32 bits, sample format 3"));
   CHECK(mentions(message(tiff(3, 2, six, {{273, 4, 1000}})), "TIFF: "));

@@ -20,6 +20,7 @@
 #include "io/images/encode.h"
 #include "io/images/preprocess.h"
 #include "tests/io/images/pillow.h"
+#include "tests/io/images/png_chunk.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -60,20 +61,6 @@ Outcome decoding(const std::string& file, int channels = 3) {
   return outcome;
 }
 
-std::string text_of(const std::vector<std::byte>& file) {
-  return {reinterpret_cast<const char*>(file.data()), file.size()};
-}
-
-std::string big_endian(uint32_t value) {
-  return {char(value >> 24), char(value >> 16), char(value >> 8), char(value)};
-}
-
-std::string chunk(const std::string& type, const std::string& data) {
-  const std::string body = type + data;
-  const auto sum = crc32(0, reinterpret_cast<const Bytef*>(body.data()), uInt(body.size()));
-  return big_endian(uint32_t(data.size())) + body + big_endian(uint32_t(sum));
-}
-
 // RGB of 8 bits with any bytes as its pixels.
 std::string png(uint32_t width, uint32_t height, const std::string& pixels) {
   uLongf size = compressBound(pixels.size());
@@ -82,7 +69,8 @@ std::string png(uint32_t width, uint32_t height, const std::string& pixels) {
            reinterpret_cast<const Bytef*>(pixels.data()), pixels.size());
   data.resize(size);
   const std::string header = big_endian(width) + big_endian(height) + "\10\2\0\0\0"s;
-  return "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + chunk("IDAT", data) + chunk("IEND", "");
+  return "\x89PNG\r\n\x1a\n" + png_chunk("IHDR", header) + png_chunk("IDAT", data) +
+         png_chunk("IEND", "");
 }
 
 constexpr int64_t kMiB = 1 << 20;
@@ -101,7 +89,7 @@ TEST_CASE("files that promise more than they hold are refused without memory for
   const std::string side = "\x41\x34"s;  // 13377, below the limits
   const std::string bmp_size = side + "\0\0"s + side + "\0\0"s;
   const std::string core = "BM" + std::string(8, '\0') + "\x36\0\0\0"s + "\x28\0\0\0"s + bmp_size;
-  const std::string whole = text_of(encode_jpeg(noise_image(16, 16, 3, 1), 90));
+  const std::string whole = std::string(as_text(encode_jpeg(noise_image(16, 16, 3, 1), 90)));
   const size_t frame = whole.find("\xff\xc0");
   std::string jpeg = whole;
   for (const size_t at : {frame + 5, frame + 7}) jpeg.replace(at, 2, "\x34\x41");
@@ -157,8 +145,8 @@ TEST_CASE("decoding takes at most twice the memory of the picture") {
   const std::string pixels(reinterpret_cast<const char*>(large.pixels.data()), large.pixels.size());
   const auto bytes = int64_t(large.pixels.size());
   const std::vector<std::pair<std::string, std::string>> files = {
-      {"jpeg", text_of(encode_jpeg(large, 90))},
-      {"png", text_of(encode_png(large))},
+      {"jpeg", std::string(as_text(encode_jpeg(large, 90)))},
+      {"png", std::string(as_text(encode_png(large)))},
       {"pnm", fmt::format("P6 {0} {0} 255\n", kSide) + pixels},
   };
   for (const auto& [name, file] : files)

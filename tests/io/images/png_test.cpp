@@ -15,6 +15,7 @@
 #include "io/images/exif.h"
 #include "io/images/inspect.h"
 #include "tests/io/images/pillow.h"
+#include "tests/io/images/png_chunk.h"
 #include "tests/support.h"
 
 using namespace engine;
@@ -58,16 +59,6 @@ Samples noise(const Kind& kind, int width, int height) {
   return samples;
 }
 
-std::string u32(uint32_t value) {
-  return {char(value >> 24), char(value >> 16), char(value >> 8), char(value)};
-}
-
-std::string chunk(const std::string& type, const std::string& data) {
-  const std::string body = type + data;
-  const auto sum = crc32(0, reinterpret_cast<const Bytef*>(body.data()), uInt(body.size()));
-  return u32(uint32_t(data.size())) + body + u32(uint32_t(sum));
-}
-
 std::string compressed(const std::string& bytes) {
   uLongf size = compressBound(bytes.size());
   std::string out(size, 0);
@@ -96,23 +87,24 @@ std::string scanlines(const Samples& samples, int depth, int left, int top, int 
 
 std::string header(const Kind& kind, int width, int height) {
   return "\x89PNG\r\n\x1a\n" +
-         chunk("IHDR", u32(uint32_t(width)) + u32(uint32_t(height)) + char(kind.depth) +
-                           char(kind.type) + std::string(2, 0) + char(kind.interlaced));
+         png_chunk("IHDR", big_endian(uint32_t(width)) + big_endian(uint32_t(height)) +
+                               char(kind.depth) + char(kind.type) + std::string(2, 0) +
+                               char(kind.interlaced));
 }
 
 std::string pixels(const Kind& kind, const Samples& samples) {
   if (!kind.interlaced)
-    return chunk("IDAT", compressed(scanlines(samples, kind.depth, 0, 0, 1, 1)));
+    return png_chunk("IDAT", compressed(scanlines(samples, kind.depth, 0, 0, 1, 1)));
   constexpr int kAdam7[7][4] = {// left, top, dx, dy
                                 {0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
                                 {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
   std::string bytes;
   for (const auto& [left, top, dx, dy] : kAdam7)
     bytes += scanlines(samples, kind.depth, left, top, dx, dy);
-  return chunk("IDAT", compressed(bytes));
+  return png_chunk("IDAT", compressed(bytes));
 }
 
-const std::string kEnd = chunk("IEND", "");
+const std::string kEnd = png_chunk("IEND", "");
 
 std::array<uint8_t, 3> color_of(int index) {
   return {uint8_t(200 + 37 * index), uint8_t(7 * index), uint8_t(90 - 11 * index)};
@@ -122,7 +114,7 @@ std::string palette(int colors) {
   std::string bytes;
   for (int i = 0; i < colors; ++i)
     for (const uint8_t value : color_of(i)) bytes += char(value);
-  return chunk("PLTE", bytes);
+  return png_chunk("PLTE", bytes);
 }
 
 std::string png(const Kind& kind, const Samples& samples, const std::string& before = "",
@@ -132,7 +124,7 @@ std::string png(const Kind& kind, const Samples& samples, const std::string& bef
          after + kEnd;
 }
 
-Image read(const std::string& file, int channels = 3) {
+Image decoded(const std::string& file, int channels = 3) {
   return decode(std::as_bytes(std::span(file)), "a.png", channels);
 }
 
@@ -140,8 +132,8 @@ ImageInfo info(const std::string& file) {
   return inspect_image(std::as_bytes(std::span(file)), "a.png");
 }
 
-std::string message(const std::string& file) {
-  return message_of([&] { read(file); });
+std::string refusal(const std::string& file) {
+  return message_of([&] { decoded(file); });
 }
 
 // Fewer than 8 bits are stretched, of 16 the high byte stays, alpha is dropped, and a colour that
@@ -178,7 +170,7 @@ std::vector<Kind> every_kind() {
 // A TIFF structure whose only entry is the orientation.
 std::string exif(int orientation) {
   const std::string start = {'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0};
-  return chunk("eXIf", start + char(orientation) + std::string(6, 0));
+  return png_chunk("eXIf", start + char(orientation) + std::string(6, 0));
 }
 
 }  // namespace
@@ -193,9 +185,9 @@ TEST_CASE("PNG: every colour type and depth, interlaced or not, with indices bey
       CAPTURE(width);
       const Samples samples = noise(kind, width, 11);
       const std::string file = png(kind, samples);
-      const Image image = read(file);
+      const Image image = decoded(file);
       CHECK(same_pixels(image, expected(kind, samples)));
-      CHECK(same_pixels(read(file, 1), convert_channels(image, 1)));
+      CHECK(same_pixels(decoded(file, 1), convert_channels(image, 1)));
       const ImageInfo told = info(file);
       CHECK(told.format == "png");
       CHECK(told.width == width);
@@ -231,8 +223,8 @@ TEST_CASE("PNG: transparent colours change no pixel") {
     const std::string colour = kind.type == kIndexed ? std::string("\x00\x80", 2)
                                : kind.type == kGray  ? std::string("\x00\x07", 2)
                                                      : std::string(6, 7);
-    const std::string file = png(kind, samples, chunk("tRNS", colour));
-    CHECK(same_pixels(read(file), expected(kind, samples)));
+    const std::string file = png(kind, samples, png_chunk("tRNS", colour));
+    CHECK(same_pixels(decoded(file), expected(kind, samples)));
     CHECK(info(file).alpha == (kind.type == kIndexed));
   }
 }
@@ -243,23 +235,23 @@ TEST_CASE("PNG: orientation in an eXIf chunk, before or after the pixels") {
   for (int orientation = 1; orientation <= 8; ++orientation) {
     CAPTURE(orientation);
     const Image turned = upright(expected(kind, samples), orientation);
-    CHECK(same_pixels(read(png(kind, samples, exif(orientation))), turned));
-    CHECK(same_pixels(read(png(kind, samples, "", exif(orientation))), turned));
+    CHECK(same_pixels(decoded(png(kind, samples, exif(orientation))), turned));
+    CHECK(same_pixels(decoded(png(kind, samples, "", exif(orientation))), turned));
     CHECK(info(png(kind, samples, exif(orientation))).orientation == orientation);
   }
-  const std::string not_exif = chunk("eXIf", "no structure");
-  CHECK(same_pixels(read(png(kind, samples, not_exif)), expected(kind, samples)));
+  const std::string not_exif = png_chunk("eXIf", "no structure");
+  CHECK(same_pixels(decoded(png(kind, samples, not_exif)), expected(kind, samples)));
 }
 
 TEST_CASE("PNG: chunks that the pixels do not need are passed over, damaged or not") {
   const Kind kind{kRgb, 8};
   const Samples samples = noise(kind, 6, 4);
-  std::string damaged = chunk("tEXt", std::string("Comment\0any", 11));
+  std::string damaged = png_chunk("tEXt", std::string("Comment\0any", 11));
   damaged.back() ^= 1;
-  for (const std::string& extra :
-       {chunk("tEXt", std::string("Comment\0any", 11)), damaged, chunk("gAMA", "12345"),
-        chunk("iCCP", "no profile"), chunk("prIv", "private"), chunk("sBIT", "\x05\x06\x05")})
-    CHECK(same_pixels(read(png(kind, samples, extra)), expected(kind, samples)));
+  for (const std::string& extra : {png_chunk("tEXt", std::string("Comment\0any", 11)), damaged,
+                                   png_chunk("gAMA", "12345"), png_chunk("iCCP", "no profile"),
+                                   png_chunk("prIv", "private"), png_chunk("sBIT", "\x05\x06\x05")})
+    CHECK(same_pixels(decoded(png(kind, samples, extra)), expected(kind, samples)));
 }
 
 TEST_CASE("PNG: what is wrong with a file is said, with its name") {
@@ -267,21 +259,21 @@ TEST_CASE("PNG: what is wrong with a file is said, with its name") {
   const Samples samples = noise(kind, 20, 20);
   const std::string start = header(kind, 20, 20), good = png(kind, samples);
   const std::string data = pixels(kind, samples);
-  CHECK(same_pixels(read(good), expected(kind, samples)));
+  CHECK(same_pixels(decoded(good), expected(kind, samples)));
   for (size_t length = 0; length < good.size(); ++length) {
     CAPTURE(length);
-    CHECK_THROWS_AS(read(good.substr(0, length)), Error);
+    CHECK_THROWS_AS(decoded(good.substr(0, length)), Error);
   }
-  CHECK(message(good.substr(0, good.size() - 1)) == "a.png: PNG: the file is truncated");
+  CHECK(refusal(good.substr(0, good.size() - 1)) == "a.png: PNG: the file is truncated");
   const size_t begin_of_data = start.size() + palette(kind.colors).size();
   for (const size_t at : {start.size() + 9, start.size() + 12, begin_of_data + 4}) {
     CAPTURE(at);
     std::string bad = good;
     bad[at] ^= 1;
-    CHECK(mentions(message(bad), "a.png: PNG: "));
+    CHECK(mentions(refusal(bad), "a.png: PNG: "));
   }
   const auto says = [&](const std::string& file, const std::string& reason) {
-    CHECK(mentions(message(file), "a.png: PNG: " + reason));
+    CHECK(mentions(refusal(file), "a.png: PNG: " + reason));
   };
   std::string bad = good;
   bad[start.size() + 9] ^= 1;
@@ -290,9 +282,9 @@ TEST_CASE("PNG: what is wrong with a file is said, with its name") {
   says(start + palette(kind.colors) + kEnd, "IEND: out of place");
   says(header(kind, 20, 21) + palette(kind.colors) + data + kEnd, "Not enough image data");
   says(header({kIndexed, 16}, 20, 20) + palette(kind.colors) + data + kEnd, "Invalid IHDR");
-  says(png(kind, samples, chunk("NEED", "it")), "NEED: unhandled critical chunk");
-  CHECK(mentions(message(header(kind, 60'000, 60'000) + palette(kind.colors) + data),
+  says(png(kind, samples, png_chunk("NEED", "it")), "NEED: unhandled critical chunk");
+  CHECK(mentions(refusal(header(kind, 60'000, 60'000) + palette(kind.colors) + data),
                  "a.png: 60000x60000 pixels; the limits"));
-  CHECK(mentions(message(good.substr(0, 8) + chunk("CgBI", "\x50") + good.substr(8)),
+  CHECK(mentions(refusal(good.substr(0, 8) + png_chunk("CgBI", "\x50") + good.substr(8)),
                  "a.png: Apple's CgBI"));
 }

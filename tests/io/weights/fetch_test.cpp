@@ -33,15 +33,6 @@ std::string contents() {
   return text;
 }
 
-std::string read_text(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-void write_text(const fs::path& file, const std::string& text) {
-  std::ofstream(file, std::ios::binary) << text;
-}
-
 ManifestEntry entry_of(const std::string& text, const std::string& url) {
   return {.names = {"weights.pth"}, .source = url, .sha256 = sha256(as_bytes(text))};
 }
@@ -106,7 +97,7 @@ TEST_CASE("a whole file is fetched once, through redirects, and told in bytes") 
                       done = now, whole = all;
                     }});
   CHECK(file == cache / "weights.pth");
-  CHECK(read_text(file) == kText);
+  CHECK(read(file) == kText);
   CHECK(done == int64_t(kText.size()));
   CHECK(whole == int64_t(kText.size()));
   CHECK(cache.files() == 1);
@@ -120,7 +111,7 @@ TEST_CASE("a connection that breaks is taken up where it broke") {
     return HttpReply{.body = kText, .cut_after = ++answered < 3 ? 700'000 : std::string::npos};
   });
   Cache cache;
-  CHECK(read_text(cache.fetch(entry_of(kText, server.url("/")))) == kText);
+  CHECK(read(cache.fetch(entry_of(kText, server.url("/")))) == kText);
   const auto requests = server.requests();
   REQUIRE(requests.size() == 3);
   CHECK(requests[0].from == 0);
@@ -141,7 +132,7 @@ TEST_CASE("a server that cuts every connection is named, and the next call goes 
   CHECK(fs::file_size(cache / "weights.pth.part") == 500'000);
   CHECK_FALSE(fs::exists(cache / "weights.pth"));
   sound = true;
-  CHECK(read_text(cache.fetch(entry)) == kText);
+  CHECK(read(cache.fetch(entry)) == kText);
   CHECK(server.requests().back().from == 500'000);
 }
 
@@ -151,7 +142,7 @@ TEST_CASE("where a server knows no ranges the file is sent anew") {
   Cache cache;
   fs::create_directories(cache.folder);
   write_text(cache / "weights.pth.part", kText.substr(0, 1000));
-  CHECK(read_text(cache.fetch(entry_of(kText, server.url("/")))) == kText);
+  CHECK(read(cache.fetch(entry_of(kText, server.url("/")))) == kText);
   CHECK(server.requests().size() == 1);
 }
 
@@ -161,7 +152,7 @@ TEST_CASE("a beginning of another file costs one more download, which is said") 
     Cache cache;
     fs::create_directories(cache.folder);
     write_text(cache / "weights.pth.part", std::string(size, 'x'));
-    CHECK(read_text(cache.fetch(entry_of(kText, server.url("/")))) == kText);
+    CHECK(read(cache.fetch(entry_of(kText, server.url("/")))) == kText);
     REQUIRE(cache.said.size() == 1);
     CHECK(mentions(cache.said[0], "deleted"));
   }
@@ -183,7 +174,7 @@ TEST_CASE("a file of the cache that was damaged is fetched again") {
   Cache cache;
   fs::create_directories(cache.folder);
   write_text(cache / "weights.pth", "damaged");
-  CHECK(read_text(cache.fetch(entry_of(kText, server.url("/")))) == kText);
+  CHECK(read(cache.fetch(entry_of(kText, server.url("/")))) == kText);
   REQUIRE(cache.said.size() == 1);
   CHECK(mentions(cache.said[0], "deleted"));
 }
@@ -193,7 +184,7 @@ TEST_CASE("the first digits of a checksum are compared where no others are publi
   Cache cache;
   ManifestEntry entry = entry_of(kText, server.url("/"));
   entry.sha256.resize(8);
-  CHECK(read_text(cache.fetch(entry)) == kText);
+  CHECK(read(cache.fetch(entry)) == kText);
   entry.sha256 = "00000000";
   message_of([&] { cache.fetch(entry); }, Failure::weights);
   CHECK(cache.files() == 0);
@@ -262,7 +253,7 @@ TEST_CASE("of two processes one fetches, and the other waits for it") {
   CHECK(code_of(first) == 0);
   CHECK(code_of(second) == 0);
   CHECK(server.requests().size() == 1);
-  CHECK(read_text(cache / "weights.pth") == kText);
+  CHECK(read(cache / "weights.pth") == kText);
   CHECK(cache.files() == 1);
 }
 

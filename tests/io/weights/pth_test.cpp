@@ -105,7 +105,7 @@ std::string floats(std::initializer_list<float> values) {
   return bytes;
 }
 
-struct Scratch {
+struct ScratchPth {
   TemporaryFolder folder;
   std::filesystem::path path = folder.path() / "file.pth";
 
@@ -148,7 +148,7 @@ TEST_CASE("the state dict is found inside a checkpoint and loses its prefixes") 
 }
 
 TEST_CASE("averages are taken first, the choice is said, and a key makes another") {
-  Scratch scratch;
+  ScratchPth scratch;
   const auto part = [](const char* key, int offset) {
     return text(key) +
            dict(text("x") + tensor(storage("0", number(4)), number(offset), number(1), number(1)));
@@ -189,7 +189,7 @@ TEST_CASE("averages are taken first, the choice is said, and a key makes another
 }
 
 TEST_CASE("files of Python 2 and of the first PyTorch versions") {
-  Scratch scratch;
+  ScratchPth scratch;
   const std::string pair = "](U\x01w" +
                            tensor(storage("0", number(4), tuple(text("v") + number(1) + number(3))),
                                   number(1), number(2), number(1)) +
@@ -202,7 +202,7 @@ TEST_CASE("files of Python 2 and of the first PyTorch versions") {
 }
 
 TEST_CASE("a pickle that wants to run something is read, named, and nothing runs") {
-  Scratch scratch;
+  ScratchPth scratch;
   const std::filesystem::path trace = scratch.folder.path() / "trace";
   const std::string command = tuple(text("touch " + trace.string()));
   const std::string call = global("os", "system") + command + "R";
@@ -227,7 +227,7 @@ TEST_CASE("a pickle that wants to run something is read, named, and nothing runs
 // Objects beside the weights, as schedulers, counters and users' classes write them.
 TEST_CASE("objects that are no tensors are passed over") {
   using namespace std::string_literals;
-  Scratch scratch;
+  ScratchPth scratch;
   const std::string one =
       text("w") + tensor(storage("0", number(4)), number(0), number(4), number(1));
   const std::string made = global("torch.optim.lr_scheduler", "OneCycleLR") + ")\x81";
@@ -288,7 +288,7 @@ TEST_CASE("what repeats in a file is read once") {
 }
 
 TEST_CASE("tensors that leave their storage are refused") {
-  Scratch scratch;
+  ScratchPth scratch;
   const auto refused = [&](const std::string& offset, const std::string& shape,
                            const std::string& stride, const char* why) {
     const std::string one = tensor(storage("0", number(4)), offset, shape, stride);
@@ -312,7 +312,7 @@ TEST_CASE("tensors that leave their storage are refused") {
 }
 
 TEST_CASE("storages that are not what they say are refused") {
-  Scratch scratch;
+  ScratchPth scratch;
   const auto with = [](const std::string& storage) {
     return dict(text("x") + tensor(storage, number(0), number(1), number(1)));
   };
@@ -335,7 +335,7 @@ TEST_CASE("storages that are not what they say are refused") {
 }
 
 TEST_CASE("pickles with a broken stack are refused") {
-  Scratch scratch;
+  ScratchPth scratch;
   const auto refused = [&](const std::string& object, const char* why) {
     CAPTURE(why);
     CHECK(contains(scratch.error_of_object(object), why));
@@ -360,7 +360,7 @@ TEST_CASE("pickles with a broken stack are refused") {
 }
 
 TEST_CASE("a pickle may contain itself") {
-  Scratch scratch;
+  ScratchPth scratch;
   const std::string one = tensor(storage("0", number(4)), number(0), number(4), number(1));
   const TensorFile file =
       scratch.read(legacy("}q\x01(" + text("state_dict") + "h\x01" + text("x") + one + "u",
@@ -369,7 +369,7 @@ TEST_CASE("a pickle may contain itself") {
 }
 
 TEST_CASE("archives that torch.save does not write are refused") {
-  Scratch scratch;
+  ScratchPth scratch;
   const std::string good = file_text(golden("weights_zip.pth"));
   check_goldens(scratch.read(good));
   std::string changed = good;

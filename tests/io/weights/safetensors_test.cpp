@@ -43,7 +43,7 @@ std::string container(std::string_view header, std::string_view data = "") {
   return little_endian(uint64_t{header.size()}) + std::string(header) + std::string(data);
 }
 
-struct Scratch {
+struct ScratchSafetensors {
   TemporaryFolder folder;
   std::filesystem::path path = folder.path() / "file.safetensors";
 
@@ -97,7 +97,7 @@ assert len(load_file(sys.argv[1])) == 10
 }  // namespace
 
 TEST_CASE("what is written is read again, bit by bit") {
-  Scratch scratch;
+  ScratchSafetensors scratch;
   TensorFile file = every_kind();
   write_safetensors(scratch.path, file);
   const TensorFile again = read_safetensors(scratch.path);
@@ -119,7 +119,7 @@ TEST_CASE("what is written is read again, bit by bit") {
 
 TEST_CASE("PyTorch opens what is written") {
   if (!python_runs("-c 'import torch'")) return note_skipped("no torch in /usr/bin/python3");
-  Scratch scratch;
+  ScratchSafetensors scratch;
   write_safetensors(scratch.path, every_kind());
   const std::string script = (scratch.folder.path() / "open.py").string();
   write_bytes(script, kOpenWithTorch);
@@ -131,7 +131,7 @@ TEST_CASE("PyTorch opens what is written") {
 }
 
 TEST_CASE("other writers' choices are accepted") {
-  Scratch scratch;
+  ScratchSafetensors scratch;
   CHECK(scratch.read(container("{}")).tensors.empty());
   CHECK(scratch.read(container("{}    ")).tensors.empty());
   // The data are not aligned, keys have another order, one tensor is a scalar, and two empty
@@ -146,7 +146,7 @@ TEST_CASE("other writers' choices are accepted") {
 }
 
 TEST_CASE("headers that break the format are refused") {
-  Scratch scratch;
+  ScratchSafetensors scratch;
   const auto refused = [&](std::string_view bytes, const char* why) {
     CAPTURE(bytes);
     CHECK(contains(scratch.error_of(bytes), why));
@@ -178,7 +178,7 @@ TEST_CASE("headers that break the format are refused") {
 }
 
 TEST_CASE("entries that break the format are refused") {
-  Scratch scratch;
+  ScratchSafetensors scratch;
   const auto refused = [&](const std::string& entries, std::string_view data, const char* why) {
     CAPTURE(entries);
     CHECK(contains(scratch.error_of(container("{" + entries + "}", data)), why));
@@ -219,7 +219,7 @@ TEST_CASE("entries that break the format are refused") {
 }
 
 TEST_CASE("a damaged safetensors file is an error wherever the damage is") {
-  Scratch scratch;
+  ScratchSafetensors scratch;
   TensorFile file;
   file.tensors["weight"] = counted(DType::f32, {2, 3});
   file.tensors["counter"] = counted(DType::i64, {});
@@ -229,7 +229,7 @@ TEST_CASE("a damaged safetensors file is an error wherever the damage is") {
 }
 
 TEST_CASE("a name that is not UTF-8 is not written") {
-  Scratch scratch;
+  ScratchSafetensors scratch;
   TensorFile file;
   file.tensors["\xff"] = counted(DType::f32, {1});
   CHECK(contains(weights_error(scratch.path, [&] { write_safetensors(scratch.path, file); }),

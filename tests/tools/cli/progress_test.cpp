@@ -12,7 +12,7 @@ using namespace engine;
 namespace {
 
 // A clock that the test sets and the lines as they were written.
-struct Fixture {
+struct ProgressFixture {
   double now = 100;
   int columns = 80;
   std::vector<std::string> written;
@@ -28,7 +28,7 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "a line every few seconds without a terminal") {
+TEST_CASE_FIXTURE(ProgressFixture, "a line every few seconds without a terminal") {
   Progress progress("epoch 3/10", 100, 0, output(false));
   for (int i = 0; i < 12; ++i) {
     now += 1;
@@ -46,7 +46,8 @@ TEST_CASE_FIXTURE(Fixture, "a line every few seconds without a terminal") {
   CHECK(written.size() == lines);
 }
 
-TEST_CASE_FIXTURE(Fixture, "the rate is that of the last seconds, the last line's that of all") {
+TEST_CASE_FIXTURE(ProgressFixture,
+                  "the rate is that of the last seconds, the last line's that of all") {
   Progress progress("epoch 1/1", 1000, 0, output(false));
   for (int i = 0; i < 100; ++i) now += 1, progress.step(10, 1);
   for (int i = 0; i < 20; ++i) now += 1, progress.step(1000, 0);
@@ -57,7 +58,7 @@ TEST_CASE_FIXTURE(Fixture, "the rate is that of the last seconds, the last line'
   CHECK(progress.wait_share() == doctest::Approx(100 / 120.0));
 }
 
-TEST_CASE_FIXTURE(Fixture,
+TEST_CASE_FIXTURE(ProgressFixture,
                   "the loss shown is the mean of the last twenty, and no loss is no column") {
   Progress progress("validation", 60, 0, output(false));
   now += 6, progress.step(1, 0);
@@ -69,20 +70,21 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(written.back().find("loss 19.5000") != std::string::npos);
 }
 
-TEST_CASE_FIXTURE(Fixture,
+TEST_CASE_FIXTURE(ProgressFixture,
                   "an epoch that is resumed counts on, its rate does not include what was before") {
   Progress progress("epoch 2/2", 50, 40, output(false));
   now += 5, progress.step(10, 0);
   CHECK(written.back() == "epoch 2/2 step 41/50  2.0 img/s  wait 0.0%  eta 0:45\n");
 }
 
-TEST_CASE_FIXTURE(Fixture, "where other epochs follow, the line tells how long the run takes") {
+TEST_CASE_FIXTURE(ProgressFixture,
+                  "where other epochs follow, the line tells how long the run takes") {
   Progress progress("epoch 1/3", 50, 0, output(false), 100);
   now += 5, progress.step(10, 0);
   CHECK(written.back() == "epoch 1/3 step 1/50  2.0 img/s  wait 0.0%  eta 4:05, run 12:25\n");
 }
 
-TEST_CASE_FIXTURE(Fixture,
+TEST_CASE_FIXTURE(ProgressFixture,
                   "a live line is rewritten, cut to the width, and makes room for other lines") {
   columns = 25;
   Progress progress("epoch 1/1", 10, 0, output(true));
@@ -103,7 +105,7 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(written.back() == "\n");
 }
 
-TEST_CASE_FIXTURE(Fixture, "an open line ends when the loop is left by an exception") {
+TEST_CASE_FIXTURE(ProgressFixture, "an open line ends when the loop is left by an exception") {
   {
     Progress progress("epoch 1/1", 10, 0, output(true));
     now += 1, progress.step(8, 0);
@@ -111,7 +113,8 @@ TEST_CASE_FIXTURE(Fixture, "an open line ends when the loop is left by an except
   CHECK(written.back() == "\n");
 }
 
-TEST_CASE_FIXTURE(Fixture, "bytes that arrive are told with their rate since the first ones") {
+TEST_CASE_FIXTURE(ProgressFixture,
+                  "bytes that arrive are told with their rate since the first ones") {
   constexpr int64_t kMiB = 1 << 20;
   ByteProgress progress("fetching f", output(false));
   progress.show(10 * kMiB, 50 * kMiB);  // were there before

@@ -49,7 +49,7 @@ struct Set {
   std::string path(const char* name) const { return folder.path() / name; }
 };
 
-const std::string kTrain =
+const std::string kTrainOnce =
     "train --model mnist_cnn --image-size 12 --epochs 1 --batch-size 4 --device cpu --threads 1 ";
 
 }  // namespace
@@ -62,7 +62,7 @@ TEST_CASE("check-data ends well exactly where a training starts") {
     change(set);
     const Outcome check = engine_cli(fmt::format("check-data {} {}", set.root.string(), flags));
     const Outcome plan =
-        engine_cli(fmt::format("{} --data {} {} --dry-run", kTrain, set.root.string(), flags));
+        engine_cli(fmt::format("{} --data {} {} --dry-run", kTrainOnce, set.root.string(), flags));
     INFO(check.err);
     CHECK(check.code == (good ? 0 : 8));
     CHECK(plan.code == (good ? 0 : 3));
@@ -102,7 +102,7 @@ TEST_CASE("leaks and copies with several labels: said, or an error in check-data
   const auto run = [&](const std::string& verb, const std::string& flags) {
     return engine_cli(fmt::format("{} {} {}", verb, set.root.string(), flags));
   };
-  const std::string train = kTrain + "--out " + set.path("run") + " --data";
+  const std::string train = kTrainOnce + "--out " + set.path("run") + " --data";
   const Outcome check = run("check-data", "--json"), strict = run("check-data", "--on-leak error");
   CHECK(check.code == 0);
   CHECK(parse_json<json>(check.out)["leaks"] == 1);
@@ -136,7 +136,7 @@ TEST_CASE("a patient's images stay in one part, and eval and resume agree on whi
       "--labels {} --path-column image --image-root {} --image-suffix .png --group-column patient "
       "--split 0.6/0.2/0.2 --stratify --split-seed 4 ",
       file.string(), (folder.path() / "img").string());
-  const std::string train = kTrain + data + "--resume auto --out " + out.string();
+  const std::string train = kTrainOnce + data + "--resume auto --out " + out.string();
   const Outcome first = engine_cli(train);
   INFO(first.err);
   REQUIRE(first.code == 0);
@@ -188,8 +188,8 @@ TEST_CASE("--on-bad-image skip names unreadable images of every part; a class ne
   Set set;
   for (const char* name : {"train/a/1.png", "val/b/0.png"}) write_text(set.root / name, "");
   const auto train = [&](const char* out, const char* cache) {
-    return engine_cli(fmt::format("{} --data {} --on-bad-image skip --cache {} --out {}", kTrain,
-                                  set.root.string(), cache, set.path(out)));
+    return engine_cli(fmt::format("{} --data {} --on-bad-image skip --cache {} --out {}",
+                                  kTrainOnce, set.root.string(), cache, set.path(out)));
   };
   for (const char* cache : {"none", "ram"}) {
     CAPTURE(cache);
@@ -250,7 +250,8 @@ TEST_CASE("--on-bad-image skip names unreadable images of every part; a class ne
 
 TEST_CASE("mean and std go with the weights; digits are upright") {
   Set set;
-  const std::string train = fmt::format("{} --data {} --cache none ", kTrain, set.root.string());
+  const std::string train =
+      fmt::format("{} --data {} --cache none ", kTrainOnce, set.root.string());
   const Outcome plain = engine_cli(train + "--mean none --std none --out " + set.path("run"));
   CHECK(plain.code == 0);
   CHECK(mentions(plain.err, "mean 0, std 1"));

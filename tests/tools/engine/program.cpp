@@ -13,15 +13,6 @@
 
 namespace engine::test {
 
-std::string read(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-void write_text(const std::filesystem::path& file, std::string_view text) {
-  std::ofstream(file, std::ios::binary) << text;
-}
-
 namespace {
 
 Outcome outcome_of(const std::string& command) {

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/support.h"
+
 namespace engine::test {
 
 struct Outcome {
@@ -20,9 +22,6 @@ Outcome engine_cli(const std::string& arguments, const std::string& variables = 
 Outcome run_script(const std::string& script);
 // CHECKs the exit code, that stderr mentions `why`, and that stdout is empty.
 void check_fails(const Outcome& outcome, int code, const std::string& why);
-
-std::string read(const std::filesystem::path& file);
-void write_text(const std::filesystem::path& file, std::string_view text);
 
 // The events of that kind in a run's metrics.jsonl, in order.
 std::vector<nlohmann::json> events(const std::filesystem::path& run, std::string_view kind);

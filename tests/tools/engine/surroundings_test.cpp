@@ -24,11 +24,11 @@ namespace fs = std::filesystem;
 namespace {
 
 // Ten classes of digits, and runs beside them.
-struct Digits {
+struct DigitRuns {
   TemporaryFolder folder;
   fs::path set = folder.path() / "set";
 
-  Digits() {
+  DigitRuns() {
     draw_dataset(set, DrawnSet::digits, {.train_per_class = 2, .validation_per_class = 1});
   }
 
@@ -76,7 +76,7 @@ std::vector<std::string> lines_of(const fs::path& file) {
 }  // namespace
 
 TEST_CASE("a run whose standard streams are closed writes nothing else into its files") {
-  const Digits digits;
+  const DigitRuns digits;
   CHECK(
       shell(digits.folder.path(), "exec \"$engine\" " + digits.train("run", "<&- >&- 2>&-")).code ==
       0);
@@ -89,7 +89,7 @@ TEST_CASE("a run whose standard streams are closed writes nothing else into its 
 }
 
 TEST_CASE("a run goes on where nobody can hear it") {
-  const Digits digits;
+  const DigitRuns digits;
   CHECK(
       shell(digits.folder.path(), "exec \"$engine\" " + digits.train("full", "2>/dev/full")).code ==
       0);
@@ -110,7 +110,7 @@ TEST_CASE("output that cannot be written is an error, unless its reader has seen
 }
 
 TEST_CASE("a limit on the size of files is an error that names the file") {
-  const Digits digits;
+  const DigitRuns digits;
   const Shell limited =
       shell(digits.folder.path(), "ulimit -f 500; exec \"$engine\" " + digits.train("run"));
   CHECK(limited.code == 3);
@@ -119,7 +119,7 @@ TEST_CASE("a limit on the size of files is an error that names the file") {
 }
 
 TEST_CASE("names that are not UTF-8 train, and come back from every file of the run") {
-  const Digits digits;
+  const DigitRuns digits;
   fs::rename(digits.set / "train/0", digits.set / "train/caf\xE9");
   fs::rename(digits.set / "train/1/00000.png", digits.set / "train/1/\xFF, \"x\".png");
   const std::string flags =
@@ -152,7 +152,7 @@ TEST_CASE("names that are not UTF-8 train, and come back from every file of the 
 }
 
 TEST_CASE("paths that lead nowhere are named, with the code of what they are for") {
-  const Digits digits;
+  const DigitRuns digits;
   const std::string far = (digits / std::string(300, 'x')).string(), loop = (digits / "l").string(),
                     deep = (digits / "deep.json").string(), set = digits.set.string();
   fs::create_symlink("l", loop);
@@ -184,7 +184,7 @@ TEST_CASE("paths that lead nowhere are named, with the code of what they are for
 }
 
 TEST_CASE("a start that fails leaves the folder that it was given, and links, as they are") {
-  const Digits digits;
+  const DigitRuns digits;
   fs::create_directory(digits / "own");
   fs::create_directory_symlink("own", digits / "link");
   const std::string wrong = "train --data /nowhere --model mnist_cnn --device cpu --out ";
@@ -206,7 +206,7 @@ TEST_CASE("a start that fails leaves the folder that it was given, and links, as
 }
 
 TEST_CASE("a second run in a folder is refused while the first goes on, and not after its kill") {
-  const Digits digits;
+  const DigitRuns digits;
   const fs::path run = digits / "run";
   const std::string more = "--epochs 1000 --checkpoint-every 1 ";
   const Shell outcome =
@@ -220,7 +220,7 @@ TEST_CASE("a second run in a folder is refused while the first goes on, and not 
 }
 
 TEST_CASE("of runs that make the same folder at once, one goes on") {
-  const Digits digits;
+  const DigitRuns digits;
   const Shell outcome =
       shell(digits.folder.path(), "for i in 1 2 3; do \"$engine\" " + digits.train("run") +
                                       " & pids[$i]=$!; done\ncodes=\n"
@@ -231,7 +231,7 @@ TEST_CASE("of runs that make the same folder at once, one goes on") {
 }
 
 TEST_CASE("Ctrl-C is acknowledged, and saved, and the line it prints goes on from anywhere") {
-  const Digits digits;
+  const DigitRuns digits;
   const fs::path run = digits / "my run";
   const std::string relative = fmt::format(
       "train --data set --out 'my run' --model mnist_cnn --batch-size 8 --epochs 1000 --device cpu "
@@ -261,7 +261,7 @@ TEST_CASE("Ctrl-C is acknowledged, and saved, and the line it prints goes on fro
 }
 
 TEST_CASE("a label that changes before a run is resumed is called that") {
-  const Digits digits;
+  const DigitRuns digits;
   fs::rename(digits.set / "train/1/00000.png", digits.set / "train/1/moved.png");
   REQUIRE(engine_cli(digits.train("run")).code == 0);
   fs::rename(digits.set / "train/1/moved.png", digits.set / "train/2/moved.png");
@@ -273,7 +273,7 @@ TEST_CASE("a label that changes before a run is resumed is called that") {
 }
 
 TEST_CASE("memory and open files stay as they are over many epochs") {
-  const Digits digits;
+  const DigitRuns digits;
   const Shell outcome =
       shell(digits.folder.path(),
             "\"$engine\" " + digits.train("run", "--epochs 200 --log-every 1000") +

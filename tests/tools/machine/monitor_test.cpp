@@ -15,11 +15,11 @@ using namespace engine::test;
 namespace {
 
 // A /proc that the test writes, and a clock that it sets.
-struct Fixture {
+struct MonitorFixture {
   TemporaryFolder proc;
   double now = 50;
 
-  Fixture() {
+  MonitorFixture() {
     std::filesystem::create_directory(proc.path() / "self");
     machine(0, 0, 0);
     resident(1 << 20);
@@ -48,7 +48,7 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "CPU use is that between two calls") {
+TEST_CASE_FIXTURE(MonitorFixture, "CPU use is that between two calls") {
   machine(100, 1000, 5000);
   Monitor monitor(options());
   now += 10, machine(135, 1600, 5400), resident(3 << 19);
@@ -66,7 +66,8 @@ TEST_CASE_FIXTURE(Fixture, "CPU use is that between two calls") {
   CHECK(use.memory_gib == doctest::Approx(1));
 }
 
-TEST_CASE_FIXTURE(Fixture, "no time between two calls is no use, and an empty /proc no failure") {
+TEST_CASE_FIXTURE(MonitorFixture,
+                  "no time between two calls is no use, and an empty /proc no failure") {
   Monitor monitor(options());
   CHECK(monitor.take().process_cores == 0);
   std::filesystem::remove_all(proc.path() / "self");
@@ -76,7 +77,8 @@ TEST_CASE_FIXTURE(Fixture, "no time between two calls is no use, and an empty /p
   CHECK(use.memory_gib == 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "several GPUs: mean utilisation, fullest memory, power together") {
+TEST_CASE_FIXTURE(MonitorFixture,
+                  "several GPUs: mean utilisation, fullest memory, power together") {
   Monitor monitor(options({"0000:1B:00.0", "0000:43:00.0", "0000:99:00.0"}));
   CHECK(monitor.driver() == "580.82.07");
   MachineUse use = monitor.take();
@@ -90,7 +92,8 @@ TEST_CASE_FIXTURE(Fixture, "several GPUs: mean utilisation, fullest memory, powe
   CHECK(monitor.take().gpu->utilisation == doctest::Approx((0.30 + 0.80) / 2));
 }
 
-TEST_CASE_FIXTURE(Fixture, "a reading counts for the time it ends, also where all of it is short") {
+TEST_CASE_FIXTURE(MonitorFixture,
+                  "a reading counts for the time it ends, also where all of it is short") {
   Monitor monitor(options({"0000:1B:00.0"}));
   now += 0.2, monitor.sample();  // 20%
   now += 0.2, monitor.sample();  // 30%
@@ -100,7 +103,7 @@ TEST_CASE_FIXTURE(Fixture, "a reading counts for the time it ends, also where al
   CHECK(monitor.take().gpu->utilisation == doctest::Approx(0.5));
 }
 
-TEST_CASE_FIXTURE(Fixture, "power is the energy spent, where the device counts it") {
+TEST_CASE_FIXTURE(MonitorFixture, "power is the energy spent, where the device counts it") {
   Monitor monitor(options({"0000:5C:00.0", "0000:43:00.0"}));
   now += 0.2, monitor.sample();
   now += 0.05;
@@ -112,7 +115,8 @@ TEST_CASE_FIXTURE(Fixture, "power is the energy spent, where the device counts i
   CHECK(monitor.take().gpu->watts == doctest::Approx(100));
 }
 
-TEST_CASE_FIXTURE(Fixture, "energy is the counter's, or power over time where there is none") {
+TEST_CASE_FIXTURE(MonitorFixture,
+                  "energy is the counter's, or power over time where there is none") {
   {
     Monitor counted(options({"0000:5C:00.0"}));
     now += 0.2, counted.sample();
@@ -132,7 +136,7 @@ TEST_CASE_FIXTURE(Fixture, "energy is the counter's, or power over time where th
   CHECK(use.gpu->joules == doctest::Approx(use.gpu->watts * use.seconds));
 }
 
-TEST_CASE_FIXTURE(Fixture, "GPUs that the library does not know, or no library: none") {
+TEST_CASE_FIXTURE(MonitorFixture, "GPUs that the library does not know, or no library: none") {
   Monitor unknown(options({"0000:99:00.0"}));
   CHECK_FALSE(unknown.take().gpu.has_value());
   MonitorOptions without = options({"0000:1B:00.0"});
@@ -142,7 +146,7 @@ TEST_CASE_FIXTURE(Fixture, "GPUs that the library does not know, or no library: 
   CHECK(absent.driver().empty());
 }
 
-TEST_CASE_FIXTURE(Fixture, "the thread samples by itself, and what it saw is averaged") {
+TEST_CASE_FIXTURE(MonitorFixture, "the thread samples by itself, and what it saw is averaged") {
   MonitorOptions often = options({"0000:1B:00.0"});
   often.interval = 0.001;
   Monitor monitor(often);

@@ -12,12 +12,6 @@ namespace engine::test {
 
 namespace fs = std::filesystem;
 
-std::string read(const fs::path& file) {
-  std::ostringstream text;
-  text << std::ifstream(file, std::ios::binary).rdbuf();
-  return text.str();
-}
-
 int python(const std::string& arguments, const fs::path& out) {
   const char* chosen = std::getenv("ENGINE_PYTHON");
   const std::string command =

@@ -4,9 +4,9 @@
 #include <filesystem>
 #include <string>
 
-namespace engine::test {
+#include "tests/support.h"
 
-std::string read(const std::filesystem::path& file);
+namespace engine::test {
 
 // Runs $ENGINE_PYTHON, else Debian's; both streams go to `out`. Returns the status of std::system.
 int python(const std::string& arguments, const std::filesystem::path& out);

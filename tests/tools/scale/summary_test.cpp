@@ -28,13 +28,13 @@ TEST_CASE("intervals are Student's") {
   CHECK(student_t(60) == Approx(2.000).epsilon(1e-3));
   CHECK(student_t(1'000'000) == Approx(1.96).epsilon(1e-4));
   // Of 9, 10, 11: s = 1, so the half width is 4.303 / √3.
-  const Interval three = mean_interval(std::vector<double>{9, 10, 11});
+  const MeanInterval three = mean_interval(std::vector<double>{9, 10, 11});
   CHECK(three.value == 10);
   CHECK(three.half == Approx(2.4843).epsilon(1e-4));
   CHECK(std::isnan(mean_interval(std::vector<double>{7}).half));
   CHECK(std::isnan(mean_interval({}).value));
   // 3% and 4% are 5%.
-  const Interval quotient = ratio({200, 6}, {100, 4});
+  const MeanInterval quotient = ratio({200, 6}, {100, 4});
   CHECK(quotient.value == 2);
   CHECK(quotient.half == Approx(0.1));
 }

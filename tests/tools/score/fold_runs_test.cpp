@@ -17,11 +17,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-void write(const fs::path& file, std::string_view text) {
-  fs::create_directories(file.parent_path());
-  std::ofstream(file, std::ios::binary) << text;
-}
-
 // Two runs of two folds, over four images of two classes with groups, and one of the part test.
 struct Runs {
   TemporaryFolder folder;
@@ -29,21 +24,21 @@ struct Runs {
   Runs() {
     for (int fold = 1; fold <= 2; ++fold) {
       const fs::path run = path(fold);
-      write(run / "classes.txt", "cat\ndog, big\n");
-      write(run / "args.json",
-            fmt::format("{{\"data\":\"/set\",\"labels\":\"\",\"image_root\":null,"
-                        "\"model\":\"mnist_cnn\",\"lr\":0.1,\"fold\":{}}}",
-                        fold));
+      write_text(run / "classes.txt", "cat\ndog, big\n");
+      write_text(run / "args.json",
+                 fmt::format("{{\"data\":\"/set\",\"labels\":\"\",\"image_root\":null,"
+                             "\"model\":\"mnist_cnn\",\"lr\":0.1,\"fold\":{}}}",
+                             fold));
       write_split(fold, "1", "2");
     }
-    write(path(1) / "predictions.csv",
-          "path,label,prediction,p_prediction,p_label,loss,p:cat,\"p:dog, big\"\n"
-          "set/cat/1.png,cat,cat,0.9,0.9,0.1,0.9,0.1\n"
-          "\"set/dog, big/2.png\",\"dog, big\",cat,1,0,99,1,0\n"
-          "\"set/dog, big/3.png\",\"dog, big\",\"dog, big\",0.75,0.75,0.28,0.25,0.75\n");
-    write(path(2) / "predictions.csv",
-          "path,label,prediction,p_prediction,p_label,loss,p:cat,\"p:dog, big\"\n"
-          "set/cat/4.png,cat,cat,0.625,0.625,0.47,0.625,0.375\n");
+    write_text(path(1) / "predictions.csv",
+               "path,label,prediction,p_prediction,p_label,loss,p:cat,\"p:dog, big\"\n"
+               "set/cat/1.png,cat,cat,0.9,0.9,0.1,0.9,0.1\n"
+               "\"set/dog, big/2.png\",\"dog, big\",cat,1,0,99,1,0\n"
+               "\"set/dog, big/3.png\",\"dog, big\",\"dog, big\",0.75,0.75,0.28,0.25,0.75\n");
+    write_text(path(2) / "predictions.csv",
+               "path,label,prediction,p_prediction,p_label,loss,p:cat,\"p:dog, big\"\n"
+               "set/cat/4.png,cat,cat,0.625,0.625,0.47,0.625,0.375\n");
   }
   fs::path path(int fold) const { return folder.path() / fmt::format("fold_{}", fold); }
   // The folds of the first image and of the last.
@@ -58,7 +53,7 @@ struct Runs {
     row("dog, big/2.png", "dog, big", "1", "p1");
     row("dog, big/3.png", "dog, big", "1", "p2");
     row("cat/4.png", "cat", last, "p3");
-    write(path(fold) / "split.csv", text + "cat/5.png,cat,test,,\n");
+    write_text(path(fold) / "split.csv", text + "cat/5.png,cat,test,,\n");
   }
   PooledRuns pool(bool force = false) const {
     return pool_runs({read_fold_run(path(2)), read_fold_run(path(1))}, force);
@@ -73,7 +68,7 @@ void replace(const fs::path& file, const std::string& from, const std::string& t
   std::string text{std::istreambuf_iterator<char>(in), {}};
   const size_t at = text.find(from);
   REQUIRE(at != std::string::npos);
-  write(file, text.replace(at, from.size(), to));
+  write_text(file, text.replace(at, from.size(), to));
 }
 
 }  // namespace
@@ -116,9 +111,10 @@ TEST_CASE("folds that do not belong together are refused, with what differs") {
                    replace(runs.path(2) / "split.csv", "cat/5.png", "cat/6.png");
                  }),
                  "cat/6.png is missing there"));
-  CHECK(mentions(
-      after([](const Runs& runs) { write(runs.path(2) / "classes.txt", "cat\ndog, big\nemu\n"); }),
-      "no column p:emu"));
+  CHECK(mentions(after([](const Runs& runs) {
+                   write_text(runs.path(2) / "classes.txt", "cat\ndog, big\nemu\n");
+                 }),
+                 "no column p:emu"));
   CHECK(mentions(
       after([](const Runs& runs) { replace(runs.path(2) / "args.json", "mnist_cnn", "resnet50"); }),
       "fold_2 trains resnet50, "));

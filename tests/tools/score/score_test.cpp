@@ -12,14 +12,8 @@ using nlohmann::json;
 
 namespace {
 
-std::string read(const std::filesystem::path& file) {
-  std::ostringstream text;
-  text << std::ifstream(file).rdbuf();
-  return text.str();
-}
-
 // Two classes, one name with a comma. Three right, one wrong, and one that could not be read.
-struct Fixture {
+struct ScoreFixture {
   TemporaryFolder folder;
   Dataset data{.classes = {"cat", "dog, \"big\""},
                .samples = {{"a.jpg", 0}, {"b,c.jpg", 1}, {"d.jpg", 0}, {"e.jpg", 1}, {"f.jpg", 1}}};
@@ -28,7 +22,7 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "an evaluation's files have a row per image that was read") {
+TEST_CASE_FIXTURE(ScoreFixture, "an evaluation's files have a row per image that was read") {
   write_score(folder.path() / "new", result, data);
   const auto file = [&](const char* name) { return read(folder.path() / "new" / name); };
   CHECK(
@@ -77,7 +71,7 @@ TEST_CASE_FIXTURE(Fixture, "an evaluation's files have a row per image that was 
   CHECK(m["reject"].back()["accuracy"] == 1);
 }
 
-TEST_CASE_FIXTURE(Fixture, "the parts of a run stand side by side") {
+TEST_CASE_FIXTURE(ScoreFixture, "the parts of a run stand side by side") {
   write_score(folder.path(), result, data, {.part = "val", .resamples = 0});
   result.logits[4] = 5;  // now right
   write_score(folder.path(), result, data,
@@ -93,7 +87,7 @@ TEST_CASE_FIXTURE(Fixture, "the parts of a run stand side by side") {
   CHECK(read(folder.path() / "predictions.csv") != read(folder.path() / "test_predictions.csv"));
 }
 
-TEST_CASE_FIXTURE(Fixture, "the table has totals with intervals and a line per class") {
+TEST_CASE_FIXTURE(ScoreFixture, "the table has totals with intervals and a line per class") {
   const Score scored = score(result, data, {.resamples = 100});
   const std::string text = table(scored, data.classes);
   CHECK(text.starts_with("4 images, 95% intervals in brackets\n"));
@@ -151,7 +145,7 @@ TEST_CASE("35 classes stand in 80 columns; what has no sample is -, and null in 
   CHECK(to_json(nothing, data.classes)["top1"].is_null());
 }
 
-TEST_CASE_FIXTURE(Fixture, "groups: in predictions.csv, and what intervals are drawn by") {
+TEST_CASE_FIXTURE(ScoreFixture, "groups: in predictions.csv, and what intervals are drawn by") {
   data.samples[0].group = "x,1";
   data.samples[1].group = "x,1";
   CHECK(group_numbers(result, data) == std::vector<uint32_t>{0, 0, 1, 2});
@@ -166,7 +160,7 @@ TEST_CASE_FIXTURE(Fixture, "groups: in predictions.csv, and what intervals are d
   CHECK(m["intervals"]["groups"] == 3);
 }
 
-TEST_CASE_FIXTURE(Fixture,
+TEST_CASE_FIXTURE(ScoreFixture,
                   "temperature and thresholds of validation are applied to what is scored") {
   const Decisions decisions{
       .temperature = 2,
@@ -202,7 +196,7 @@ TEST_CASE_FIXTURE(Fixture,
         std::string::npos);
 }
 
-TEST_CASE_FIXTURE(Fixture, "tables by the values of a column have the images of each") {
+TEST_CASE_FIXTURE(ScoreFixture, "tables by the values of a column have the images of each") {
   Column sex{.name = "sex", .values = {"m", "f", "f", "", "f"}};
   arrange(sex);
   CHECK(sex.order == std::vector<std::string>{"f", "m", ""});

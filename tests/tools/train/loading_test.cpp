@@ -25,15 +25,15 @@ using namespace engine::test;
 
 namespace {
 
-constexpr int kSide = 32, kBatch = 8;
+constexpr int kSide = 32, kLoadedBatch = 8;
 const Preprocess kPreprocess{.resize_height = 40, .crop = kSide};
 
 // What a training step gets: pixels, labels and which samples are mixed.
-struct Step {
+struct LoadedStep {
   std::vector<uint8_t> images;
   std::vector<int32_t> labels;
   std::vector<std::vector<double>> mixes;
-  bool operator==(const Step&) const = default;
+  bool operator==(const LoadedStep&) const = default;
 };
 
 std::vector<double> numbers(const Mix& m) {
@@ -42,15 +42,16 @@ std::vector<double> numbers(const Mix& m) {
 }
 
 // Two epochs, the second one entered at step `first_step`.
-std::vector<Step> batches(const TrainingData& data, const AugmentConfig& augment, int threads,
-                          int64_t first_step = 0, bool first_epoch = true) {
-  Loader loader(data.train, training_input(data.train, kPreprocess, augment, false),
-                {.width = kSide, .height = kSide, .batch = kBatch, .threads = threads, .seed = 3});
-  std::vector<Step> steps;
+std::vector<LoadedStep> batches(const TrainingData& data, const AugmentConfig& augment, int threads,
+                                int64_t first_step = 0, bool first_epoch = true) {
+  Loader loader(
+      data.train, training_input(data.train, kPreprocess, augment, false),
+      {.width = kSide, .height = kSide, .batch = kLoadedBatch, .threads = threads, .seed = 3});
+  std::vector<LoadedStep> steps;
   const auto read = [&](uint32_t epoch) {
     while (const Batch* b = loader.next()) {
-      Step step{.images{b->images, b->images + size_t(b->count) * kSide * kSide * 3},
-                .labels{b->labels.classes, b->labels.classes + b->count}};
+      LoadedStep step{.images{b->images, b->images + size_t(b->count) * kSide * kSide * 3},
+                      .labels{b->labels.classes, b->labels.classes + b->count}};
       const RandomKey key{.seed = 3, .epoch = epoch, .position = uint32_t(b->first)};
       for (const Mix& mix : sample_mixes(augment.mixing, key, b->count, kSide, kSide))
         step.mixes.push_back(numbers(mix));
@@ -58,7 +59,7 @@ std::vector<Step> batches(const TrainingData& data, const AugmentConfig& augment
     }
   };
   if (first_epoch) loader.start(0), read(0);
-  loader.start(1, first_step * kBatch), read(1);
+  loader.start(1, first_step * kLoadedBatch), read(1);
   return steps;
 }
 
@@ -86,9 +87,9 @@ TEST_CASE("batches: any number of threads, a cold and a warm cache, before and a
     DataOptions options;
     options.data = folder.path() / "set";
     options.cache_dir = folder.path() / "cache";
-    const auto check_all = [&](const TrainingData& data, std::vector<Step>& expected) {
+    const auto check_all = [&](const TrainingData& data, std::vector<LoadedStep>& expected) {
       for (int threads : {1, 2, 8}) {
-        const std::vector<Step> steps = batches(data, recipe.augment, threads);
+        const std::vector<LoadedStep> steps = batches(data, recipe.augment, threads);
         if (expected.empty()) expected = steps;
         CHECK(steps.size() == 2 * 7);
         CHECK(steps == expected);
@@ -98,7 +99,7 @@ TEST_CASE("batches: any number of threads, a cold and a warm cache, before and a
           CHECK(batches(data, recipe.augment, threads, step, false) ==
                 std::vector(expected.begin() + 7 + step, expected.end()));
     };
-    std::vector<Step> cached, files;
+    std::vector<LoadedStep> cached, files;
     for (CacheKind kind : {CacheKind::disk, CacheKind::disk, CacheKind::ram}) {
       options.cache = kind;
       TrainingData data = load_training_data(options);
@@ -113,7 +114,7 @@ TEST_CASE("batches: any number of threads, a cold and a warm cache, before and a
     open_cache(data, options, kPreprocess, {});
     check_all(data, files);
     CHECK((files == cached) == recipe.like_files);
-    CHECK(std::ranges::any_of(cached, [](const Step& s) {
+    CHECK(std::ranges::any_of(cached, [](const LoadedStep& s) {
             return std::ranges::any_of(s.mixes, [](const auto& m) { return m.back() < 1; });
           }) == recipe.augment.mixing.used());
   }

@@ -10,6 +10,7 @@
 #include "tests/json.h"
 #include "tests/support.h"
 #include "tests/tools/engine/program.h"
+#include "tests/tools/train/rank_limits.h"
 #include "tools/train/test_fault.h"
 
 using namespace engine;
@@ -17,12 +18,6 @@ using namespace engine::test;
 namespace fs = std::filesystem;
 
 namespace {
-
-// Seconds: of runs in which a rank is to be judged, and of those in which none is, however busy the
-// machine.
-constexpr int kTimeout = 8, kPatience = 300;
-// The timeout and the grace are 18 s; the rest is for a machine that is busy.
-constexpr std::chrono::minutes kInTime(3);
 
 Outcome train(const fs::path& folder, const std::string& out, const std::string& fault,
               int timeout) {

@@ -18,15 +18,10 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-struct Options {
+struct EpochsOption {
   int epochs = 3;
   void visit(auto& v) { v("--epochs", epochs, "times through the data"); }
 };
-
-std::string read(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 std::vector<std::string> lines(const fs::path& file) {
   std::ifstream in(file);
@@ -75,7 +70,7 @@ TEST_CASE("a new folder is made, with a place for weights") {
 TEST_CASE("what the run was made with is written down") {
   const TemporaryFolder folder;
   RunDirectory run = make_run(folder.path());
-  Options options;
+  EpochsOption options;
   run.write_args(Flags(options));
   run.write_environment({{"devices", {"GPU A", "GPU B"}}, {"driver", "1.2"}});
   run.write_classes(std::vector<std::string>{"cat", "dog with spaces"});
