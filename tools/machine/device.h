@@ -64,7 +64,9 @@ struct DeviceOptions {
     v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536},
       kMayChange);
     v("--deterministic", deterministic,
-      "time nothing: the same algorithms, hence the same bits, in every run");
+      "time nothing: the same algorithms, hence the same bits, in every run; eval, predict and "
+      "audit "
+      "always do");
   }
   // The further flags of verbs with data sets and several ranks.
   void visit_ranks(auto& v) {

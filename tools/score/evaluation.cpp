@@ -53,6 +53,8 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
     : Inference(file, data, preprocess, device, choose_ranks(device), 0,
                 {.batch = batch, .on_bad_image = on_bad_image}) {}
 
+// Nothing is chosen by timing: what an image is taken for must not depend on the run, nor on which
+// of several GPUs it came to.
 Inference::Inference(const ModelFile& file, const Dataset& data, const Preprocess& preprocess,
                      const DeviceOptions& device, const Ranks& ranks, int rank,
                      const InferenceOptions& options)
@@ -61,7 +63,7 @@ Inference::Inference(const ModelFile& file, const Dataset& data, const Preproces
                {.programs = evaluation_programs(data, options.batch, {rank, ranks.count()}),
                 .precision = ranks.precision,
                 .conv = device.conv,
-                .deterministic = device.deterministic,
+                .deterministic = true,
                 .features = options.features,
                 .workspace = size_t(device.workspace) << 20,
                 .loss = {.task = data.task},
