@@ -64,9 +64,8 @@ struct DeviceOptions {
     v("--workspace MIB", workspace, "cap for the libraries' workspace", Within{1, 65536},
       kMayChange);
     v("--deterministic", deterministic,
-      "time nothing: the same algorithms, hence the same bits, in every run; eval, predict and "
-      "audit "
-      "always do");
+      "time nothing: the same algorithms, hence the same bits, in every run; always so in eval, "
+      "predict and audit");
   }
   // The further flags of verbs with data sets and several ranks.
   void visit_ranks(auto& v) {
