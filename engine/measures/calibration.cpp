@@ -96,8 +96,11 @@ std::vector<float> divided_by(std::span<const float> logits, double temperature)
   return divided;
 }
 
-std::vector<RejectPoint> reject_curve(std::span<const double> confidences,
-                                      std::span<const uint8_t> right, size_t most) {
+namespace {
+
+// From all samples to the most confident ones.
+std::vector<RejectPoint> whole_curve(std::span<const double> confidences,
+                                     std::span<const uint8_t> right) {
   const auto samples = static_cast<double>(confidences.size());
   std::vector<RejectPoint> points;
   for (const RankedStep& step : rank_scores(confidences, right)) {
@@ -106,6 +109,14 @@ std::vector<RejectPoint> reject_curve(std::span<const double> confidences,
         {step.threshold, answered / samples, static_cast<double>(step.positives) / answered});
   }
   std::reverse(points.begin(), points.end());
+  return points;
+}
+
+}  // namespace
+
+std::vector<RejectPoint> reject_curve(std::span<const double> confidences,
+                                      std::span<const uint8_t> right, size_t most) {
+  std::vector<RejectPoint> points = whole_curve(confidences, right);
   if (points.size() <= most) return points;
   std::vector<RejectPoint> kept;
   const double stride = 1. / static_cast<double>(most - 2);
@@ -113,6 +124,29 @@ std::vector<RejectPoint> reject_curve(std::span<const double> confidences,
     if (1 - point.coverage >= stride * static_cast<double>(kept.size())) kept.push_back(point);
   if (kept.back().threshold != points.back().threshold) kept.push_back(points.back());
   return kept;
+}
+
+std::optional<RejectPoint> choose_reject(std::span<const double> confidences,
+                                         std::span<const uint8_t> right, double accuracy) {
+  const std::vector<RejectPoint> points = whole_curve(confidences, right);
+  const auto first = std::ranges::find_if(
+      points, [&](const RejectPoint& point) { return point.accuracy >= accuracy; });
+  if (first == points.end()) return std::nullopt;
+  return *first;
+}
+
+RejectPoint answered_from(double threshold, std::span<const double> confidences,
+                          std::span<const uint8_t> right) {
+  int64_t answered = 0, hits = 0;
+  for (size_t i = 0; i < confidences.size(); ++i)
+    if (confidences[i] >= threshold) {
+      ++answered;
+      hits += right[i];
+    }
+  const auto share = [](int64_t part, int64_t all) {
+    return all > 0 ? static_cast<double>(part) / static_cast<double>(all) : 0;
+  };
+  return {threshold, share(answered, std::ssize(confidences)), share(hits, answered)};
 }
 
 }  // namespace engine

@@ -55,4 +55,14 @@ struct RejectPoint {
 std::vector<RejectPoint> reject_curve(std::span<const double> confidences,
                                       std::span<const uint8_t> right, size_t most);
 
+// The point of the curve, unthinned, that answers most samples with at least this accuracy;
+// nothing where none has it. How often answers of other samples are right is another question
+// (Geifman and El-Yaniv, NeurIPS 2017).
+std::optional<RejectPoint> choose_reject(std::span<const double> confidences,
+                                         std::span<const uint8_t> right, double accuracy);
+
+// What is left of samples where answers below `threshold` are withheld; the accuracy of none is 0.
+RejectPoint answered_from(double threshold, std::span<const double> confidences,
+                          std::span<const uint8_t> right);
+
 }  // namespace engine

@@ -133,6 +133,7 @@ void run_metadata(Bytes bytes) {
   expecting_errors([&] { preprocess_from_json(metadata["preprocess"]); });
   expecting_errors([&] { temperature_of(metadata, "file"); });
   expecting_errors([&] { thresholds_of(metadata, "file"); });
+  expecting_errors([&] { reject_of({{kReject, metadata["thresholds"]}}, "file"); });
   expecting_errors([&] { task_of({{kTask, metadata["thresholds"]}}, "file"); });
   expecting_errors([&] { run_identity_from(metadata, "file"); });
 }

@@ -117,7 +117,7 @@ int eval(const Command& command) {
   require((!o.score.calibrated && o.by.empty()) || data.task == Task::classes, Failure::usage,
           "--calibrated and --by are for images of one class each");
   ScoreOptions scoring = o.score;
-  scoring.decisions = {file.temperature, file.thresholds};
+  scoring.decisions = {file.temperature, file.thresholds, file.reject};
   scoring.by = read_columns(o, o.by, data);
   const std::string part(evaluated.part ? to_string(*evaluated.part) : "all");
   say(fmt::format("{} images of {} classes ({})", data.samples.size(), data.classes.size(), part));

@@ -42,7 +42,7 @@ struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
   fs::path weights, out, embeddings, explain;
   std::string model, explain_class;
   int batch = 16, top = 1;
-  bool json = false, csv = false, probabilities = false, calibrated = false;
+  bool json = false, csv = false, probabilities = false, calibrated = false, reject = false;
   Views tta = Views::none;
 
   void visit(auto& v) {
@@ -60,6 +60,9 @@ struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
       kViews);
     v("--calibrated", calibrated,
       "divide the logits by the temperature that training stored with the weights");
+    v("--reject", reject,
+      "mark images as not answered whose best class is less probable than the threshold that "
+      "training stored with the weights");
     v.group("Output");
     v("--json", json, "one JSON object per image, with the logits");
     v("--csv", csv, "a table: path, class, class_index, probability");
@@ -112,6 +115,18 @@ std::optional<std::vector<double>> thresholds_of(const ModelFile& file) {
   return threshold_values(file.thresholds.value_or(Thresholds{}), names);
 }
 
+// Below which probability of its best class an image is not answered.
+std::optional<double> reject_below(const PredictOptions& o, const ModelFile& file) {
+  if (!o.reject) return std::nullopt;
+  require(file.reject.has_value(), Failure::weights, "--reject: {} tells no threshold",
+          o.weights.string());
+  const auto threshold = o.calibrated ? file.reject->calibrated : file.reject->as_given;
+  require(threshold.has_value(), Failure::weights,
+          "--reject: {}: at no probability were {} of the validation images right",
+          o.weights.string(), file.reject->accuracy);
+  return threshold;
+}
+
 // What is made of one image.
 struct Predicted {
   Prediction prediction;
@@ -125,6 +140,7 @@ struct Outputs {
   std::optional<AtomicFile> file;  // nothing: stdout
   std::optional<FeaturesFile> features;
   std::optional<ExplanationFolder> explanation;
+  int64_t withheld = 0;
 
   // Whoever reads stdout has each batch at once.
   void write(std::string_view lines) {
@@ -136,6 +152,7 @@ struct Outputs {
     std::string lines;
     for (Predicted& p : images) {
       lines += text.line(p.prediction);
+      withheld += !text.answers(p.prediction);
       if (features) features->append(p.prediction.path, p.features);
       if (explanation) explanation->append(std::move(*p.explanation), p.prediction);
     }
@@ -353,7 +370,8 @@ int predict(const Command& command) {
 
   catch_stop_signals();
   Outputs outputs{.text = PredictionText(file.classes, file.class_count,
-                                         {form, o.top, o.probabilities}, thresholds_of(file))};
+                                         {form, o.top, o.probabilities, reject_below(o, file)},
+                                         thresholds_of(file))};
   if (!o.out.empty()) outputs.file.emplace(o.out);
   if (!o.embeddings.empty()) outputs.features.emplace(o.embeddings, head.linear->in.at.channels());
   if (!o.explain.empty()) {
@@ -382,6 +400,9 @@ int predict(const Command& command) {
   outputs.commit();
   if (costs.progress) costs.progress->clear();
   say_costs(costs, o, ranks);
+  if (const auto threshold = reject_below(o, file))
+    say(fmt::format("{} of {} images not answered: their probability is below {:.3f}",
+                    outputs.withheld, costs.images, *threshold));
   for (const auto& [index, reason] : costs.bad) say_error(reason);
   for (const std::string& pattern : inputs.unmatched) say_error(pattern + ": no file matches");
   return costs.bad.empty() && inputs.unmatched.empty() ? 0 : static_cast<int>(Failure::data);

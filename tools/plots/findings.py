@@ -126,6 +126,13 @@ def sure_errors(run: Run) -> Iterator[Finding]:
 
 
 def reject(run: Run) -> Iterator[Finding]:
+    chosen = run.score().get("reject_threshold")
+    if chosen and chosen["accuracy"] is not None:
+        yield fact("referral", f"With a confidence of {chosen['threshold']:.3g} or more, at which "
+                   f"{percent(chosen['validation_accuracy'])} of the answers were right in "
+                   f"validation, {percent(chosen['coverage'])} of these images are answered, and "
+                   f"{percent(chosen['accuracy'])} of the answers are right.")
+        return
     points = run.score().get("reject") or []
     enough = [p for p in points if p["coverage"] >= 0.8 and p.get("accuracy") is not None]
     if not enough:

@@ -15,6 +15,12 @@ def draw(run: Run):
               color=BLUE, drawstyle="steps-pre")
     if shown:
         axes.axhline(100 * shown[-1]["accuracy"], color=GREY, linestyle=":", linewidth=1)
+    chosen = run.score().get("reject_threshold") or {}
+    if chosen.get("accuracy") is not None:
+        axes.plot(100 * chosen["coverage"], 100 * chosen["accuracy"], "o", color=BLUE)
+        axes.annotate(f"{chosen['threshold']:.3g} and above", textcoords="offset points",
+                      xy=(100 * chosen["coverage"], 100 * chosen["accuracy"]), xytext=(4, 6),
+                      fontsize=8)
     low = min((p["accuracy"] for p in shown), default=0)
     axes.set(xlabel="% of the images that the model answers, the surest first",
              ylabel="% of these that are right", xlim=(0, 101), ylim=(max(0, 100 * low - 5), 101),

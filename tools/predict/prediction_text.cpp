@@ -25,11 +25,16 @@ std::span<const int> PredictionText::named(const Prediction& p) const {
   return std::span(p.ranked).first(std::min(size_t(options_.top), p.ranked.size()));
 }
 
+bool PredictionText::answers(const Prediction& p) const {
+  return !options_.reject_below || p.probabilities[size_t(p.best())] >= *options_.reject_below;
+}
+
 std::string PredictionText::head() const {
   if (options_.form != PredictionForm::csv) return "";
   std::string head = thresholds_ ? "path,labels" : "path,class,class_index,probability";
   for (int i = 2; !thresholds_ && i <= options_.top; ++i)
     head += fmt::format(",class_{0},class_index_{0},probability_{0}", i);
+  if (options_.reject_below) head += ",answered";
   for (int c = 0; (thresholds_ || options_.probabilities) && c < count_; ++c)
     head += ',' + csv_field("p:" + name(c));
   return head + '\n';
@@ -53,7 +58,7 @@ std::vector<int> PredictionText::present(const Prediction& p) const {
 }
 
 std::string PredictionText::text(const Prediction& p) const {
-  std::string line = p.path + ':';
+  std::string line = p.path + (answers(p) ? ":" : ": not answered; the most likely is");
   for (const int c : named(p))
     line += fmt::format("{} {} ({:.1f}%)", c == p.best() ? "" : ",", name(c),
                         100 * p.probabilities[size_t(c)]);
@@ -64,6 +69,7 @@ std::string PredictionText::csv(const Prediction& p) const {
   std::string line = csv_field(p.path);
   for (const int c : named(p))
     line += fmt::format(",{},{},{:.6f}", csv_field(name(c)), c, p.probabilities[size_t(c)]);
+  if (options_.reject_below) line += answers(p) ? ",1" : ",0";
   for (size_t c = 0; options_.probabilities && c < p.probabilities.size(); ++c)
     line += fmt::format(",{:.6f}", p.probabilities[c]);
   return line;
@@ -77,6 +83,7 @@ std::string PredictionText::json(const Prediction& p) const {
   };
   nlohmann::ordered_json json = {{"path", utf8_from_bytes(p.path)}};
   json.update(of_class(p.best()));
+  if (options_.reject_below) json["answered"] = answers(p);
   json["logits"] = p.logits;
   if (options_.top > 1)
     for (const int c : named(p)) json["top"].push_back(of_class(c));

@@ -16,6 +16,8 @@ struct PredictionTextOptions {
   PredictionForm form = PredictionForm::text;
   int top = 1;                 // the classes named of each image
   bool probabilities = false;  // of all classes; not in text
+  // Images whose best class is less probable are marked as not answered; nothing: none is.
+  std::optional<double> reject_below = {};
 };
 
 // tools/predict/README.md has the columns and members.
@@ -28,6 +30,7 @@ class PredictionText {
 
   std::string head() const;  // the first line, with its end; empty where there is none
   std::string line(const Prediction& prediction) const;
+  bool answers(const Prediction& prediction) const;
 
  private:
   std::string text(const Prediction& p) const;

@@ -18,6 +18,15 @@ using Kind = ThresholdRule::Kind;
 constexpr std::string_view kYouden = "youden", kSensitivity = "sensitivity@",
                            kSpecificity = "specificity@";
 
+std::optional<double> reject_threshold(std::span<const float> logits,
+                                       std::span<const int32_t> labels, int classes,
+                                       double accuracy) {
+  const Answers answers = answers_of(softmax_rows(logits, classes),
+                                     predicted_classes(logits, classes), labels, classes);
+  const auto chosen = choose_reject(answers.confidences, answers.right, accuracy);
+  return chosen ? std::optional(chosen->threshold) : std::nullopt;
+}
+
 }  // namespace
 
 ThresholdRule parse_threshold_rule(const std::string& text) {
@@ -41,10 +50,18 @@ std::string to_string(const ThresholdRule& rule) {
 }
 
 Decisions decide(std::span<const float> logits, std::span<const int32_t> labels,
-                 std::span<const std::string> classes, const ThresholdRule& rule) {
+                 std::span<const std::string> classes, const DecisionRules& rules) {
   const int count = static_cast<int>(classes.size());
+  const ThresholdRule& rule = rules.thresholds;
   Decisions decisions{.temperature = fit_temperature(logits, labels, count),
-                      .thresholds = Thresholds{.rule = to_string(rule)}};
+                      .thresholds = Thresholds{.rule = to_string(rule)},
+                      .reject = RejectThreshold{.accuracy = rules.reject_accuracy}};
+  const auto threshold = [&](std::span<const float> of) {
+    return reject_threshold(of, labels, count, rules.reject_accuracy);
+  };
+  decisions.reject->as_given = threshold(logits);
+  if (decisions.temperature)
+    decisions.reject->calibrated = threshold(divided_by(logits, *decisions.temperature));
   const std::vector<double> p = softmax_rows(logits, count);
   std::vector<double> scores(labels.size());
   std::vector<uint8_t> positive(labels.size());
@@ -69,9 +86,11 @@ void store_decisions(const std::filesystem::path& weights, const Decisions& deci
   check_seal(file, weights);
   file.metadata.erase(kTemperature);
   file.metadata.erase(kThresholds);
+  file.metadata.erase(kReject);
   if (decisions.temperature)
     file.metadata[kTemperature] = fmt::format("{}", *decisions.temperature);
   if (decisions.thresholds) file.metadata[kThresholds] = to_json(*decisions.thresholds);
+  if (decisions.reject) file.metadata[kReject] = to_json(*decisions.reject);
   write_sealed(weights, std::move(file));
 }
 

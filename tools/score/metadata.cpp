@@ -84,6 +84,21 @@ Thresholds thresholds_from_json(const std::string& text, const fs::path& path) {
   return thresholds;
 }
 
+std::string to_json(const RejectThreshold& reject) {
+  return print_json(Json{{"accuracy", reject.accuracy},
+                         {"threshold", number_or_null(reject.as_given)},
+                         {"calibrated", number_or_null(reject.calibrated)}});
+}
+
+RejectThreshold reject_from_json(const std::string& text, const fs::path& path) {
+  const Json json = json_or_null<Json>(text);
+  const auto accuracy =
+      json.is_object() ? share_in(json, "accuracy", path) : std::optional<double>();
+  require(accuracy.has_value(), Failure::weights,
+          "{}: what it rejects by its metadata is no JSON object with an accuracy", path.string());
+  return {*accuracy, share_in(json, "threshold", path), share_in(json, "calibrated", path)};
+}
+
 std::optional<double> temperature_of(const std::map<std::string, std::string>& metadata,
                                      const fs::path& path) {
   const auto found = metadata.find(kTemperature);
@@ -99,6 +114,13 @@ std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>
   const auto found = metadata.find(kThresholds);
   if (found == metadata.end()) return std::nullopt;
   return thresholds_from_json(found->second, path);
+}
+
+std::optional<RejectThreshold> reject_of(const std::map<std::string, std::string>& metadata,
+                                         const fs::path& path) {
+  const auto found = metadata.find(kReject);
+  if (found == metadata.end()) return std::nullopt;
+  return reject_from_json(found->second, path);
 }
 
 Task task_of(const std::map<std::string, std::string>& metadata, const fs::path& path) {

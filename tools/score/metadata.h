@@ -40,13 +40,31 @@ struct Thresholds {
 std::string to_json(const Thresholds& thresholds);
 Thresholds thresholds_from_json(const std::string& json, const std::filesystem::path& path);
 
+// From which probability of its first class on an image is answered: validation images whose
+// probability is that high are right with at least the share `accuracy`. Nothing where no
+// probability fulfils that.
+struct RejectThreshold {
+  double accuracy = 0;
+  std::optional<double> as_given;    // of probabilities as the network gives them
+  std::optional<double> calibrated;  // of those after the temperature
+
+  bool operator==(const RejectThreshold&) const = default;
+};
+
+// {"accuracy": …, "threshold": …, "calibrated": …}, and back; Error(weights) if it is none.
+std::string to_json(const RejectThreshold& reject);
+RejectThreshold reject_from_json(const std::string& json, const std::filesystem::path& path);
+
 // The temperature that a file's metadata names, if any: probabilities are the softmax of the logits
 // divided by it (Guo et al., ICML 2017). Error(weights) if it is no finite number above 0.
-inline constexpr char kTemperature[] = "temperature", kThresholds[] = "thresholds";
+inline constexpr char kTemperature[] = "temperature", kThresholds[] = "thresholds",
+                      kReject[] = "reject";
 std::optional<double> temperature_of(const std::map<std::string, std::string>& metadata,
                                      const std::filesystem::path& path);
 std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>& metadata,
                                         const std::filesystem::path& path);
+std::optional<RejectThreshold> reject_of(const std::map<std::string, std::string>& metadata,
+                                         const std::filesystem::path& path);
 
 // "multilabel" where the classes are labels, of which an image may have several; else the metadata
 // name no task, or "multiclass". Error(weights) for any other text.

@@ -57,6 +57,8 @@ struct Score {
   // With a temperature: as the network gives them, and divided by it.
   std::optional<Confidence> as_given = {}, calibrated = {};
   std::vector<RejectPoint> reject = {};
+  // At the threshold that validation chose, of the probabilities that are scored.
+  std::optional<RejectPoint> answered = {};
   // With thresholds, for each class: what they make of the samples; nothing where there is none.
   std::vector<std::optional<Called>> called = {};
   std::vector<SubgroupTable> by = {};

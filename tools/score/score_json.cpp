@@ -168,6 +168,12 @@ Json to_json(const Score& score, std::span<const std::string> classes) {
     json["reject"].push_back({{"threshold", point.threshold},
                               {"coverage", point.coverage},
                               {"accuracy", point.accuracy}});
+  if (score.answered)
+    json["reject_threshold"] = {
+        {"validation_accuracy", decisions.reject->accuracy},
+        {"threshold", score.answered->threshold},
+        {"coverage", score.answered->coverage},
+        {"accuracy", score.answered->coverage > 0 ? Json(score.answered->accuracy) : Json()}};
   if (decisions.thresholds) json["thresholds"] = thresholds_json(score, classes);
   for (const SubgroupTable& table : score.by)
     json["by"][utf8_from_bytes(table.column)] = to_json(table, score.options);

@@ -149,7 +149,16 @@ std::string rejection(const Score& s) {
     shares += fmt::format("{}{:.0f}%", comma, 100 * at->coverage);
     figures += comma + number(at->accuracy, s.metrics.samples);
   }
-  return shares.empty() ? "" : fmt::format("  top-1 of the surest {}: {}\n", shares, figures);
+  std::string text =
+      shares.empty() ? "" : fmt::format("  top-1 of the surest {}: {}\n", shares, figures);
+  const auto& chosen = s.options.decisions.reject;
+  if (!s.answered || !chosen) return text;
+  const int64_t answered = std::llround(s.answered->coverage * double(s.metrics.samples));
+  return text + fmt::format(
+                    "  answers of at least {:.3f}, which is {} right in validation:\n"
+                    "    {:.1f}% of the images, top-1 {}\n",
+                    s.answered->threshold, chosen->accuracy, 100 * s.answered->coverage,
+                    number(share(answered, s.answered->accuracy), answered));
 }
 
 // The smaller of positives and negatives: what an area is known by.

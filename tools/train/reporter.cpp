@@ -129,8 +129,9 @@ void Reporter::decide() {
   const Dataset& data = shared_->data.validation;
   if (data.task == Task::labels) return;  // score_labels() does
   const CountedSamples counted = counted_samples(shared_->evaluation, data);
-  decisions_ = engine::decide(counted.logits, counted.labels, data.classes,
-                              parse_threshold_rule(shared_->config.threshold_rule));
+  decisions_ = engine::decide(
+      counted.logits, counted.labels, data.classes,
+      {parse_threshold_rule(shared_->config.threshold_rule), shared_->config.reject_accuracy});
   store_decisions(shared_->run.weights("best"), decisions_);
 }
 

@@ -67,6 +67,7 @@ struct TrainConfig {
   TestFault fault;  // what a test makes go wrong
   // How thresholds are chosen when training is done, as parse_threshold_rule() reads it.
   std::string threshold_rule = "youden";
+  double reject_accuracy = 0.95;  // of validation images at the threshold of --reject
 };
 
 }  // namespace engine

@@ -81,6 +81,10 @@ struct TrainOptions : DataOptions,
       "from which probability on a class is called present, chosen on validation when training is "
       "done: youden, sensitivity@S or specificity@S",
       Suggest{{"youden", "sensitivity@0.9", "specificity@0.9"}}, kMayChange);
+    v("--reject-accuracy X", config.reject_accuracy,
+      "which share of validation images must be right for their probability to be answered: "
+      "predict --reject withholds what lies below",
+      Within{0, 1}, kMayChange);
     v("--by COLUMN,...", by, "score the best weights by these columns of --labels, too",
       kMayChange);
     v.group("Run");

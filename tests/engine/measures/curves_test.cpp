@@ -178,6 +178,18 @@ TEST_CASE("answers are withheld from the least confident on") {
     for (size_t i = 0; i < points.size(); ++i)
       expect_same({points[i].threshold, points[i].coverage, points[i].accuracy}, expected[i],
                   "point");
+    for (const double accuracy : {0., 0.5, 0.8, 0.95, 1.}) {
+      const auto chosen = choose_reject(answers.confidences, answers.right, accuracy);
+      const auto first = std::ranges::find_if(
+          points, [&](const RejectPoint& point) { return point.accuracy >= accuracy; });
+      REQUIRE(chosen.has_value() == (first != points.end()));
+      if (!chosen) continue;
+      CHECK(chosen->threshold == first->threshold);
+      const RejectPoint left = answered_from(chosen->threshold, answers.confidences, answers.right);
+      CHECK(left.coverage == chosen->coverage);
+      CHECK(left.accuracy == chosen->accuracy);
+    }
+    CHECK(answered_from(2, answers.confidences, answers.right).coverage == 0);
     const auto thin = reject_curve(answers.confidences, answers.right, 12);
     CHECK(thin.size() <= 12);
     CHECK(thin.front().coverage == 1);
@@ -185,6 +197,7 @@ TEST_CASE("answers are withheld from the least confident on") {
     for (size_t i = 1; i < thin.size(); ++i) CHECK(thin[i].coverage < thin[i - 1].coverage);
   }
   CHECK(reject_curve({}, {}, 10).empty());
+  CHECK_FALSE(choose_reject({}, {}, 0.5).has_value());
 }
 
 TEST_CASE("kappas: chance is nothing, one class has none, and order counts when weighted") {

@@ -51,7 +51,7 @@ TEST_CASE("what validation decides is stored with the weights and applied to the
       labels.string());
   const std::string train = fmt::format(
       "train {} --model mnist_cnn --image-size 12 --lr 0.003 --by sex,age --threshold-rule "
-      "sensitivity@0.9 ",
+      "sensitivity@0.9 --reject-accuracy 0.5 ",
       data);
   const Outcome trained =
       engine_cli(fmt::format("{} --epochs 6 --watch auc --out {}", train, run.string()));
@@ -81,6 +81,12 @@ TEST_CASE("what validation decides is stored with the weights and applied to the
             .starts_with("path,label,prediction,p_prediction,p_label,loss,"
                          "group,p:"));
   CHECK(read(run / "test_pr.csv").starts_with("class,threshold,precision,recall\n"));
+  REQUIRE(val.contains("reject_threshold"));
+  const json &answered = val["reject_threshold"], &at_test = test["reject_threshold"];
+  CHECK(answered["validation_accuracy"] == 0.5);
+  CHECK(answered["accuracy"] >= 0.5);
+  CHECK(answered["coverage"] > 0);
+  CHECK(at_test["threshold"] == answered["threshold"]);
   CHECK(val.contains("temperature") == val.contains("calibrated"));
   CHECK(test.contains("temperature") == val.contains("temperature"));
 
@@ -88,7 +94,7 @@ TEST_CASE("what validation decides is stored with the weights and applied to the
   const std::string eval = fmt::format(
       "eval {} --weights {}/weights/best.safetensors --part test --json ", data, run.string());
   const json again = parse_json<json>(engine_cli(eval + "--by sex,age").out);
-  for (const char* member : {"thresholds", "by", "intervals", "brier"})
+  for (const char* member : {"thresholds", "by", "intervals", "brier", "reject_threshold"})
     CHECK(again[member] == test[member]);
   store_decisions(run / "weights/best.safetensors", {.temperature = 2});
   const json scaled = parse_json<json>(engine_cli(eval).out),

@@ -145,9 +145,14 @@ TEST_CASE("predict: the most probable classes, all probabilities, and a temperat
           doctest::Approx(cooled[c]).epsilon(1e-5));
   CHECK(std::abs(cooled[0] - p[0]) > 1e-3);  // it does something
 
+  check_fails(engine_cli(scene.flags() + "--reject " + image), 4, "tells no threshold");
   TensorFile file = read_safetensors(scene.weights);
   file.metadata.erase(engine::kTemperature);
+  file.metadata[engine::kReject] = R"({"accuracy": 0.9, "threshold": 1, "calibrated": null})";
   write_safetensors(scene.weights, file);
+  const Outcome marked = scene.run("--reject " + image);
+  CHECK(mentions(marked.out, ": not answered; the most likely is "));
+  CHECK(mentions(marked.err, "1 of 1 images not answered: their probability is below 1.000"));
   check_fails(engine_cli(scene.flags() + "--calibrated " + image), 4, "tells no temperature");
   check_fails(engine_cli(scene.flags() + "--probabilities " + image), 2, "--csv or --json");
 }

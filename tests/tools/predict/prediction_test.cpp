@@ -2,6 +2,7 @@
 #include "tools/predict/prediction.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <cmath>
 #include <numeric>
@@ -116,6 +117,22 @@ TEST_CASE("lines: text, a table that CSV readers read, JSON") {
   const auto short_json = parse_json<nlohmann::json>(text_of(PredictionForm::json, 1, false));
   CHECK_FALSE(short_json.contains("top"));
   CHECK_FALSE(short_json.contains("probabilities"));
+  // 0.665 is too little.
+  for (const double below : {0.66, 0.67}) {
+    const auto marked = [&](PredictionForm form) {
+      const PredictionText text(classes, 3, {.form = form, .reject_below = below});
+      CHECK(text.answers(p) == (below == 0.66));
+      return text.head() + text.line(p);
+    };
+    const bool answered = below == 0.66;
+    CHECK(marked(PredictionForm::text) ==
+          fmt::format("a,\"b.png: {}y, z (66.5%)\n",
+                      answered ? "" : "not answered; the most likely is "));
+    CHECK(marked(PredictionForm::csv) == fmt::format("path,class,class_index,probability,answered\n"
+                                                     "\"a,\"\"b.png\",\"y, z\",1,0.665241,{}\n",
+                                                     answered ? 1 : 0));
+    CHECK(parse_json<nlohmann::json>(marked(PredictionForm::json))["answered"] == answered);
+  }
   const PredictionText unnamed({}, 3, {});
   CHECK(unnamed.line(p) == "a,\"b.png: 1 (66.5%)\n");
 }

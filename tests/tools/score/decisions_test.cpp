@@ -38,10 +38,12 @@ TEST_CASE("decisions go into a weight file, which stays sealed, and replace form
   const std::vector<int32_t> labels = {0, 0, 0, 1, 1};
   const std::vector<std::string> classes = {"a", "b", "c"};
   const Decisions decisions = decide(std::span(logits).first(8), std::span(labels).first(4),
-                                     std::span(classes).first(2), {});
+                                     std::span(classes).first(2), {.reject_accuracy = 0.75});
   CHECK(*decisions.temperature == doctest::Approx(3.6409569).epsilon(1e-6));
   REQUIRE(decisions.thresholds->classes.size() == 2);
   CHECK(decisions.thresholds->classes[1].name == "b");
+  CHECK(*decisions.reject->as_given == doctest::Approx(1 / (1 + std::exp(-4.))).epsilon(1e-9));
+  CHECK(*decisions.reject->calibrated == doctest::Approx(0.75).epsilon(1e-6));
   for (int again = 0; again < 2; ++again) {
     store_decisions(path, decisions);
     TensorFile read = read_safetensors(path);
@@ -49,9 +51,12 @@ TEST_CASE("decisions go into a weight file, which stays sealed, and replace form
     CHECK(read.metadata.at("model") == "m");
     CHECK(temperature_of(read.metadata, path) == decisions.temperature);
     CHECK(thresholds_of(read.metadata, path) == decisions.thresholds);
+    CHECK(reject_of(read.metadata, path) == decisions.reject);
   }
   store_decisions(path, {});
-  CHECK_FALSE(temperature_of(read_safetensors(path).metadata, path).has_value());
+  const auto without = read_safetensors(path).metadata;
+  CHECK_FALSE(temperature_of(without, path).has_value());
+  CHECK_FALSE(reject_of(without, path).has_value());
 
   // A class without a validation image has no threshold.
   const std::vector<float> three = {4, 0, 1, 0, 4, 1};
@@ -59,6 +64,13 @@ TEST_CASE("decisions go into a weight file, which stays sealed, and replace form
   CHECK(absent.thresholds->classes[0].threshold.has_value());
   CHECK_FALSE(absent.thresholds->classes[2].threshold.has_value());
   CHECK_FALSE(absent.temperature.has_value());  // all is right
+  CHECK(absent.reject->as_given.has_value());
+  CHECK_FALSE(absent.reject->calibrated.has_value());
+
+  // At no probability are more than three of four right.
+  const Decisions unsure = decide(std::span(logits).first(8), std::span(labels).first(4),
+                                  std::span(classes).first(2), {.reject_accuracy = 0.76});
+  CHECK_FALSE(unsure.reject->as_given.has_value());
 }
 
 TEST_CASE("columns of labels: order of values, intervals of many numbers, and mistakes") {

@@ -116,12 +116,12 @@ TEST_CASE("which flags a run that goes on may change without a word") {
     if (flag.may_change) may_change.insert(flag.key());
   CHECK(may_change ==
         std::set<std::string>{
-            "data",      "out",       "resume",        "max_steps",     "max_time",
-            "keep",      "gpus",      "ranks",         "launch",        "checkpoint_every",
-            "workers",   "threads",   "head_init",     "weights",       "weights_key",
-            "workspace", "device",    "cache",         "cache_dir",     "detect_anomaly",
-            "lr_find",   "log_every", "on_leak",       "lr_find_steps", "collective_timeout",
-            "memory",    "by",        "threshold_rule"});
+            "data",      "out",       "resume",         "max_steps",      "max_time",
+            "keep",      "gpus",      "ranks",          "launch",         "checkpoint_every",
+            "workers",   "threads",   "head_init",      "weights",        "weights_key",
+            "workspace", "device",    "cache",          "cache_dir",      "detect_anomaly",
+            "lr_find",   "log_every", "on_leak",        "lr_find_steps",  "collective_timeout",
+            "memory",    "by",        "threshold_rule", "reject_accuracy"});
   const RunIdentity identity = run_identity({}, {}, flags, 1);
   CHECK(identity.recipe.size() + may_change.size() == flags.list().size());
   CHECK(identity.recipe.at("batch_size") == "\"64\"");
