@@ -57,8 +57,9 @@ td i { font-style: normal; color: var(--quiet); font-size: .92em; }
 .row > .list { flex-basis: 400px; }
 figure { margin: .4em 0; } figure svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif !important; }
-.matrix { overflow-x: auto; } .dense td:first-child { min-width: 14em; }
+.matrix { overflow-x: auto; } .dense td:first-child { min-width: 8em; }
 .dense th + th, .dense td + td { padding-left: .45em; padding-right: .45em; }
+.dense { font-size: .92em; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 12px; }
 .gallery figure { margin: 0; font-size: .8em; line-height: 1.35; }
 .gallery .frame { aspect-ratio: 1; background: var(--soft); border-radius: 6px; overflow: hidden;
