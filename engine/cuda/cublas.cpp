@@ -12,7 +12,7 @@ namespace engine::cuda {
 
 namespace {
 
-constexpr int kCandidates = 8;  // of the heuristics, best first
+constexpr int kHeuristics = 8;  // of the heuristics, best first
 
 // Alignment that cuBLASLt may rely on, in bytes.
 uint32_t alignment(const void* pointer) {
@@ -120,11 +120,11 @@ class PlannedProduct {
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(product_.b.data));
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(product_.d.data));
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(product_.d.data));
-    std::array<cublasLtMatmulHeuristicResult_t, kCandidates> results{};
+    std::array<cublasLtMatmulHeuristicResult_t, kHeuristics> results{};
     int found = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         gpu_.blaslt.get(), operation_.get(), a_.get(), b_.get(), d_.get(), d_.get(),
-        preference.get(), kCandidates, results.data(), &found);
+        preference.get(), kHeuristics, results.data(), &found);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status);
     std::vector<cublasLtMatmulAlgo_t> algorithms;
     for (int i = 0; i < found; ++i)

@@ -12,8 +12,8 @@ namespace engine::cuda {
 
 namespace {
 
-constexpr size_t kCandidates = 4;  // how many are timed at most, best guess first
-constexpr int kSuggestions = 16;   // more than cuDNN has: every algorithm may come with two maths
+constexpr size_t kMostTimed = 4;  // how many are timed at most, best guess first
+constexpr int kSuggestions = 16;  // more than cuDNN has: every algorithm may come with two maths
 
 constexpr float kOne = 1, kZero = 0;
 
@@ -204,7 +204,7 @@ class Planned {
     check(status);
     std::vector<Candidate> candidates;
     // Asking whether one fits takes milliseconds.
-    const size_t enough = deterministic ? suggestions.size() : kCandidates;
+    const size_t enough = deterministic ? suggestions.size() : kMostTimed;
     for (int i = 0; i < count && candidates.size() < enough; ++i) {
       const auto& s = suggestions[i];
       // In fp32 no suggestion may bring tensor cores in.

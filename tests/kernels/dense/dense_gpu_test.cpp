@@ -14,16 +14,16 @@ namespace {
 constexpr Window kWindow{3, 3, 1, 1};
 
 // A layer: the extents of its operand and of its output.
-struct Layer {
+struct DenseLayer {
   Extent in, out;
 };
 
 // {channels, pitch, c0} of the operand and of the output.
-std::vector<Layer> layers() {
+std::vector<DenseLayer> dense_layers() {
   const auto layer = [](int batch, int height, int width, const std::array<int, 3>& in,
                         const std::array<int, 3>& out) {
-    return Layer{{batch, height, width, in[0], in[1], in[2]},
-                 {batch, height, width, out[0], out[1], out[2]}};
+    return DenseLayer{{batch, height, width, in[0], in[1], in[2]},
+                      {batch, height, width, out[0], out[1], out[2]}};
   };
   return {layer(1, 1, 1, {16, 16, 0}, {8, 8, 0}),     layer(3, 7, 7, {128, 128, 0}, {32, 96, 64}),
           layer(9, 3, 5, {48, 56, 8}, {24, 24, 0}),   layer(2, 14, 14, {64, 64, 0}, {32, 40, 8}),
@@ -31,7 +31,7 @@ std::vector<Layer> layers() {
           layer(2, 33, 31, {64, 64, 0}, {64, 64, 0})};
 }
 
-std::vector<float> weights(const Layer& l) {
+std::vector<float> weights(const DenseLayer& l) {
   const float deviation = 1 / std::sqrt(float(kDenseTaps * l.in.channels));
   return normal(size_t(l.in.channels) * kDenseTaps * l.out.channels, 5, 0, deviation);
 }
@@ -44,7 +44,7 @@ TEST_CASE_TEMPLATE("dense_forward", T, __half, __nv_bfloat16) {
                                                 {true, Activation::none, GateKind::none},
                                                 {false, Activation::relu, GateKind::none},
                                                 {false, Activation::none, GateKind::none}};
-  for (const Layer& l : layers())
+  for (const DenseLayer& l : dense_layers())
     for (const OperandOptions& o : operands)
       for (const bool statistics : {true, false}) {
         OperandCase<T> in(l.in, o, 1);
@@ -78,7 +78,7 @@ TEST_CASE_TEMPLATE("dense_wgrad", T, __half, __nv_bfloat16) {
   const std::vector<Options> options = {{{true, Activation::relu, GateKind::none}, true},
                                         {{true, Activation::none, GateKind::none}, false},
                                         {{false, Activation::none, GateKind::none}, true}};
-  for (const Layer& l : layers())
+  for (const DenseLayer& l : dense_layers())
     for (const Options& o : options) {
       OperandCase<T> in(l.in, o.in, 1);
       GradientCase<T> dy(l.out, {o.normed, false}, 30);
@@ -120,7 +120,7 @@ TEST_CASE_TEMPLATE("dense_dgrad", T, __half, __nv_bfloat16) {
       {{false, Activation::relu, GateKind::none}, true, Write::assign},
       {{false, Activation::none, GateKind::none}, true, Write::add},
       {{false, Activation::none, GateKind::none}, false, Write::assign}};
-  for (const Layer& l : layers())
+  for (const DenseLayer& l : dense_layers())
     for (const Options& o : options) {
       OperandCase<T> in(l.in, o.in, 1);
       GradientCase<T> dy(l.out, {o.normed, false}, 30);

@@ -11,7 +11,7 @@ using namespace engine::test;
 
 namespace {
 
-const std::vector<Window> kWindows = {{3, 3, 1, 1}, {3, 3, 2, 1}, {5, 5, 1, 2}, {5, 5, 2, 2}};
+const std::vector<Window> kBandedWindows = {{3, 3, 1, 1}, {3, 3, 2, 1}, {5, 5, 1, 2}, {5, 5, 2, 2}};
 
 // Channels in eights. Images of up to 7, 14, 28 pixels and more, whole and ragged, and stacks that
 // the batch does not fill.
@@ -136,7 +136,7 @@ std::vector<double> downloaded(const Mirror<T>& mirror) {
 TEST_CASE_TEMPLATE("banded depthwise forward", T, __half, __nv_bfloat16) {
   if (!has_matrix_kernels()) return note_skipped("no GPU of sm_90");
   for (const Extent& e : banded_extents())
-    for (const Window& w : kWindows)
+    for (const Window& w : kBandedWindows)
       for (const Activation act : {Activation::silu, Activation::none}) {
         if (act == Activation::none && (w.kernel_h != 3 || w.stride != 1)) continue;
         CAPTURE(w.kernel_h);
@@ -150,7 +150,7 @@ TEST_CASE_TEMPLATE("banded depthwise forward", T, __half, __nv_bfloat16) {
 TEST_CASE_TEMPLATE("banded depthwise backward", T, __half, __nv_bfloat16) {
   if (!has_matrix_kernels()) return note_skipped("no GPU of sm_90");
   for (const Extent& e : banded_extents())
-    for (const Window& w : kWindows) {
+    for (const Window& w : kBandedWindows) {
       CAPTURE(w.kernel_h);
       CAPTURE(w.stride);
       CAPTURE(e.height);
@@ -166,7 +166,7 @@ TEST_CASE_TEMPLATE("banded depthwise convolutions have the same bits in every ru
                    __nv_bfloat16) {
   if (!has_matrix_kernels()) return note_skipped("no GPU of sm_90");
   const Extent e{40, 28, 28, 64, 64, 0};
-  for (const Window& w : kWindows) {
+  for (const Window& w : kBandedWindows) {
     const ForwardCase<T> y0(e, w, Activation::silu), y1(e, w, Activation::silu);
     CHECK(downloaded(y0.out.y) == downloaded(y1.out.y));
     CHECK(downloaded(y0.out.mean) == downloaded(y1.out.mean));
@@ -210,7 +210,7 @@ TEST_CASE("tiles of banded depthwise convolutions") {
   for (const int batch : {1, 2, 5, 128, 1024})
     for (const int size : {1, 5, 7, 8, 14, 28, 56, 112, 225})
       for (const int channels : {8, 24, 40, 144, 2304})
-        for (const Window& w : kWindows) {
+        for (const Window& w : kBandedWindows) {
           const int out = (size - 1) / w.stride + 1;
           check(banded_forward_tile(w, Activation::silu, out, out), batch, out, out, channels);
           check(banded_backward_tile(w, Activation::silu, size, size), batch, size, size, channels);

@@ -8,8 +8,8 @@ using namespace engine::test;
 
 namespace {
 
-const std::vector<Window> kWindows = {{3, 3, 1, 1}, {3, 3, 2, 1}, {5, 5, 1, 2},
-                                      {5, 5, 2, 2}, {3, 3, 1, 0}, {5, 5, 3, 1}};
+const std::vector<Window> kDepthwiseWindows = {{3, 3, 1, 1}, {3, 3, 2, 1}, {5, 5, 1, 2},
+                                               {5, 5, 2, 2}, {3, 3, 1, 0}, {5, 5, 3, 1}};
 
 // At least as large as any kernel; wide and high enough for several marches, strips and items per
 // tile.
@@ -29,7 +29,7 @@ TEST_CASE_TEMPLATE("depthwise_forward", T, float, __half, __nv_bfloat16) {
                                                 {false, Activation::none, GateKind::none},
                                                 {true, Activation::silu, GateKind::elements}};
   for (const Extent& e : depthwise_extents())
-    for (const Window& w : kWindows)
+    for (const Window& w : kDepthwiseWindows)
       for (const OperandOptions& o : operands) {
         OperandCase<T> in(e, o, 1);
         OutputCase<T> out(output_of(e, w), true);
@@ -65,7 +65,7 @@ TEST_CASE_TEMPLATE("depthwise_backward", T, float, __half, __nv_bfloat16) {
       {{true, Activation::silu, GateKind::elements}, {false, true, Activation::relu}, Write::add},
       {{true, Activation::silu, GateKind::learned}, {true, false}, Write::assign}};
   for (const Extent& e : depthwise_extents())
-    for (const Window& w : kWindows)
+    for (const Window& w : kDepthwiseWindows)
       for (const Options& o : options) {
         OperandCase<T> in(e, o.in, 1);
         GradientCase<T> dy(output_of(e, w), o.dy, 30);
@@ -106,7 +106,7 @@ TEST_CASE("tiles of depthwise convolutions") {
     for (const int size : {1, 5, 7, 14, 28, 56, 112, 150, 225})
       for (const int channels : {1, 3, 24, 40, 64, 65, 144, 816, 2304})
         for (const int per_thread : {1, 2})
-          for (const Window& w : kWindows) {
+          for (const Window& w : kDepthwiseWindows) {
             if (channels % per_thread != 0) continue;
             const DepthwiseTiles t =
                 depthwise_forward_tiles(batch, size, size, channels, per_thread, w, limits);

@@ -11,18 +11,18 @@ using namespace engine::test;
 namespace {
 
 // A layer: the extents of its operand and of its output.
-struct Layer {
+struct PointwiseLayer {
   Extent in, out;
 };
 
-Layer layer(int batch, int height, int width, Extent in, Extent out) {
+PointwiseLayer layer(int batch, int height, int width, Extent in, Extent out) {
   for (Extent* e : {&in, &out}) e->batch = batch, e->height = height, e->width = width;
   return {in, out};
 }
 
 // {channels, pitch, c0} of the operand and of the output. Depths that are held, whole and in part,
 // and streamed; several groups; images of less than a tile, of a tile and more.
-std::vector<Layer> layers() {
+std::vector<PointwiseLayer> pointwise_layers() {
   const auto slice = [](int channels, int pitch, int c0) {
     return Extent{1, 1, 1, channels, pitch, c0};
   };
@@ -37,7 +37,7 @@ std::vector<Layer> layers() {
           layer(2, 37, 29, slice(296, 320, 24), slice(128, 128, 0))};
 }
 
-std::vector<float> weights(const Layer& l) {
+std::vector<float> weights(const PointwiseLayer& l) {
   return normal(size_t(l.in.channels) * l.out.channels, 5, 0, 1 / std::sqrt(float(l.in.channels)));
 }
 
@@ -52,7 +52,7 @@ TEST_CASE_TEMPLATE("pointwise_forward", T, __half, __nv_bfloat16) {
                                                 {true, Activation::relu, GateKind::none},
                                                 {true, Activation::relu6, GateKind::none},
                                                 {true, Activation::silu, GateKind::learned}};
-  for (const Layer& l : layers())
+  for (const PointwiseLayer& l : pointwise_layers())
     for (const OperandOptions& o : operands)
       for (const bool statistics : {true, false}) {
         OperandCase<T> in(l.in, o, 1);
@@ -95,7 +95,7 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
       {{true, Activation::none, GateKind::none}, true, Write::add, true},
       {{false, Activation::none, GateKind::none}, false, Write::assign, false},
       {{false, Activation::none, GateKind::none}, true, Write::add, true}};
-  for (const Layer& l : layers())
+  for (const PointwiseLayer& l : pointwise_layers())
     for (const Options& o : options) {
       OperandCase<T> in(l.in, o.in, 1);
       GradientCase<T> dy(l.out, {o.normed, false}, 30);
@@ -129,8 +129,8 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
 }
 
 // The same, layers that take other shapes and grids of warps, and one with many steps in a split.
-std::vector<Layer> wgrad_layers() {
-  std::vector<Layer> all = layers();
+std::vector<PointwiseLayer> wgrad_layers() {
+  std::vector<PointwiseLayer> all = pointwise_layers();
   const auto add = [&](int batch, int height, int width, int in, int out) {
     all.push_back(layer(batch, height, width, {1, 1, 1, in, in, 0}, {1, 1, 1, out, out, 0}));
   };
@@ -156,7 +156,7 @@ TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
                                         {{true, Activation::none, GateKind::none}, true},
                                         {{false, Activation::none, GateKind::none}, true},
                                         {{false, Activation::none, GateKind::none}, false}};
-  for (const Layer& l : wgrad_layers())
+  for (const PointwiseLayer& l : wgrad_layers())
     for (const Options& o : options) {
       OperandCase<T> in(l.in, o.in, 1);
       GradientCase<T> dy(l.out, {o.normed, false}, 30);
@@ -184,9 +184,9 @@ TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
 }
 
 // Groups of one to four sets of channels, ragged ones, and several tiles of a unit.
-std::vector<Layer> joined_layers() {
-  std::vector<Layer> all;
-  for (const Layer& l : layers())
+std::vector<PointwiseLayer> joined_layers() {
+  std::vector<PointwiseLayer> all;
+  for (const PointwiseLayer& l : pointwise_layers())
     if (joined_fits(l.in.pixels(), l.in.channels, l.out.channels, kernels::device_limits()))
       all.push_back(l);
   all.push_back(layer(2, 21, 19, {1, 1, 1, 160, 160, 0}, {1, 1, 1, 128, 128, 0}));
@@ -209,7 +209,7 @@ TEST_CASE_TEMPLATE("pointwise_joined", T, __half, __nv_bfloat16) {
       {{true, Activation::none, GateKind::none}, true, Write::assign},
       {{false, Activation::none, GateKind::none}, false, Write::assign},
       {{false, Activation::none, GateKind::none}, true, Write::add}};
-  for (const Layer& l : joined_layers())
+  for (const PointwiseLayer& l : joined_layers())
     for (const Options& o : options) {
       OperandCase<T> in(l.in, o.in, 1);
       GradientCase<T> dy(l.out, {o.normed, false}, 30);

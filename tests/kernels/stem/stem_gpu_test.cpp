@@ -12,7 +12,7 @@ using namespace engine::test;
 
 namespace {
 
-struct Layer {
+struct StemLayer {
   int kernel;
   Extent in, out;
 
@@ -21,8 +21,8 @@ struct Layer {
 };
 
 // {channels, pitch, c0} of the output.
-std::vector<Layer> layers() {
-  std::vector<Layer> all;
+std::vector<StemLayer> stem_layers() {
+  std::vector<StemLayer> all;
   const auto add = [&](int batch, int height, int width, const std::array<int, 3>& out) {
     for (const int kernel : {3, 7})
       all.push_back({kernel,
@@ -43,7 +43,7 @@ std::vector<Layer> layers() {
 
 TEST_CASE_TEMPLATE("stem_forward", T, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
-  for (const Layer& l : layers())
+  for (const StemLayer& l : stem_layers())
     for (const bool statistics : {true, false}) {
       OperandCase<T> in(l.in, {false, Activation::none, GateKind::none}, 1);
       OutputCase<T> out(l.out, statistics), again(l.out, statistics);
@@ -71,7 +71,7 @@ TEST_CASE_TEMPLATE("stem_forward", T, __half, __nv_bfloat16) {
 
 TEST_CASE_TEMPLATE("stem_wgrad", T, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
-  for (const Layer& l : layers())
+  for (const StemLayer& l : stem_layers())
     for (const bool normed : {true, false}) {
       OperandCase<T> in(l.in, {false, Activation::none, GateKind::none}, 1);
       GradientCase<T> dy(l.out, {normed, false}, 30);
