@@ -177,7 +177,9 @@ def label_findings(run: Run) -> Iterator[Finding]:
     labels, n = score["labels"], score["samples"]
     area = score.get("auc_macro", (score.get("macro") or {}).get("auc"))
     text = f"{count(n, run.title() + ' image')} with {len(labels)} labels each"
-    yield fact("labels", f"{text}: mean AUC {share(area, n)}." if area is not None else f"{text}.")
+    bounds = (score.get("intervals") or {}).get("auc_macro")
+    yield fact("labels", f"{text}." if area is None else
+               f"{text}: mean AUC {with_interval(area, bounds, n)}.")
     known = [label for label in labels if label.get("auc") is not None]
     for label in sorted(known, key=lambda label: label["auc"])[:3]:
         bounds = (label.get("intervals") or {}).get("auc")

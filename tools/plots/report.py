@@ -83,7 +83,8 @@ def totals(folder: Path, parts: List[str]) -> str:
             if any(s.get("task") == "multilabel" and at(s, (average, name)) is not None
                    for s in scores.values()):
                 rows.append([f"{average} {name.replace('_', ' ')}",
-                             *(share(at(s, (average, name)), s["samples"])
+                             *(with_interval(at(s, (average, name)),
+                                             at(s, ("intervals", average, name)), s["samples"])
                                for s in scores.values()), "of the labels"])  # fmt: skip
     heads = [f"{Run(folder, part).title()}, {scores[part]['samples']:,} images" for part in parts]
     level = next((s["intervals"] for s in scores.values() if s.get("intervals")), None)

@@ -13,6 +13,8 @@
 #include "io/files/csv.h"
 #include "io/files/json.h"
 #include "io/files/utf8.h"
+#include "tools/machine/cores.h"
+#include "tools/score/interval_json.h"
 #include "tools/score/number_or_null.h"
 #include "tools/score/score_files.h"
 
@@ -63,6 +65,30 @@ Json to_json(const LabelAverages& a) {
           {"specificity", number_or_null(a.specificity)},
           {"precision", number_or_null(a.precision)},
           {"f1", number_or_null(a.f1)}};
+}
+
+Json to_json(const LabelIntervals& i) {
+  return {{"auc", to_json(i.auc)},
+          {"average_precision", to_json(i.average_precision)},
+          {"recall", to_json(i.sensitivity)},
+          {"sensitivity", to_json(i.sensitivity)},
+          {"specificity", to_json(i.specificity)},
+          {"precision", to_json(i.precision)},
+          {"f1", to_json(i.f1)}};
+}
+
+Json to_json(const MultilabelIntervals& i, const ScoreOptions& options) {
+  Json json = drawing_json(i.units, i.grouped, options);
+  json.update({{"loss", to_json(i.loss)},
+               {"subset_accuracy", to_json(i.subset_accuracy)},
+               {"hamming_loss", to_json(i.hamming_loss)},
+               {"auc_macro", to_json(i.macro.auc)},
+               {"auc_micro", to_json(i.micro.auc)},
+               {"average_precision_macro", to_json(i.macro.average_precision)},
+               {"f1_macro", to_json(i.macro.f1)},
+               {"macro", to_json(i.macro)},
+               {"micro", to_json(i.micro)}});
+  return json;
 }
 
 LabelAverages figures_of(const LabelMetrics& l) {
@@ -149,6 +175,12 @@ LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
   scored.metrics =
       evaluate_labels(counted.logits, counted.presence, static_cast<int>(data.classes.size()),
                       threshold_values(scored.thresholds, data.classes));
+  if (options.resamples > 0 && scored.metrics.samples > 0)
+    scored.intervals = bootstrap_label_intervals(
+        counted.logits, counted.presence, static_cast<int>(data.classes.size()),
+        threshold_values(scored.thresholds, data.classes),
+        {.resamples = options.resamples, .seed = options.seed, .threads = available_cores()},
+        group_numbers(result, data));
   return scored;
 }
 
@@ -179,6 +211,7 @@ Json to_json(const LabelScore& score, std::span<const std::string> labels) {
                {"macro", to_json(m.macro)},
                {"micro", to_json(m.micro)},
                {"thresholds", parse_json<Json>(to_json(score.thresholds))}};
+  if (score.intervals) json["intervals"] = to_json(*score.intervals, score.options);
   json["thresholds"]["chosen_here"] = score.chosen_here;
   for (size_t c = 0; c < labels.size(); ++c) {
     const LabelMetrics& l = m.labels[c];
@@ -193,6 +226,7 @@ Json to_json(const LabelScore& score, std::span<const std::string> labels) {
                   {"true_negatives", l.called.true_negatives},
                   {"false_negatives", l.called.false_negatives}};
     label.update(to_json(figures_of(l)));
+    if (score.intervals) label["intervals"] = to_json(score.intervals->labels[c]);
     json["labels"].push_back(std::move(label));
   }
   return json;
@@ -205,12 +239,21 @@ std::string table(const LabelScore& score, std::span<const std::string> labels) 
                   labels.size(), m.missing, m.samples * int64_t(labels.size()),
                   score.chosen_here ? "chosen on these images" : "of the validation images",
                   score.thresholds.rule);
-  const auto line = [&](std::string_view name, const std::optional<double>& value) {
-    text += fmt::format("  {:<20} {:>7}\n", name, number_or_dash(value));
+  const MultilabelIntervals none, &i = score.intervals ? *score.intervals : none;
+  if (score.intervals)
+    text += fmt::format("{:.0f}% intervals in brackets{}\n", 100 * kLevel,
+                        i.grouped ? fmt::format(", by {} groups", i.units) : "");
+  const auto line = [&](std::string_view name, const std::optional<double>& value,
+                        const FigureInterval& bounds) {
+    text += fmt::format("  {:<20} {:>7}", name, number_or_dash(value));
+    if (bounds) text += fmt::format("  [{:.4f}, {:.4f}]", bounds->low, bounds->high);
+    text += '\n';
   };
-  line("loss", m.loss);
-  line("all labels right", m.subset_accuracy);
-  line("Hamming loss", m.hamming_loss);
+  line("loss", m.loss, i.loss);
+  line("all labels right", m.subset_accuracy, i.subset_accuracy);
+  line("Hamming loss", m.hamming_loss, i.hamming_loss);
+  line("macro AUC", m.macro.auc, i.macro.auc);
+  line("macro AP", m.macro.average_precision, i.macro.average_precision);
 
   size_t width = 16;
   for (const std::string& name : labels) width = std::max(width, name.size());

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "engine/measures/label_bootstrap.h"
 #include "engine/measures/labels.h"
 #include "engine/measures/metrics.h"
 #include "tools/score/evaluation.h"
@@ -18,13 +19,14 @@ namespace engine {
 
 struct LabelScore {
   MultilabelMetrics metrics;
+  std::optional<MultilabelIntervals> intervals;
   Thresholds thresholds;     // that were applied; a label without one is called present from 0.5 on
   bool chosen_here = false;  // on these very images, so that figures at thresholds flatter
   ScoreOptions options;
 };
 
 // Scores the samples that count, at the thresholds that validation images gave; without them they
-// are chosen here, by the options' rule.
+// are chosen here, by the options' rule. Intervals are drawn by groups where samples have some.
 LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
                         const std::optional<Thresholds>& thresholds,
                         const ScoreOptions& options = {});

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/files/utf8.h"
+#include "tools/score/interval_json.h"
 #include "tools/score/number_or_null.h"
 #include "tools/score/score.h"
 
@@ -22,10 +23,6 @@ Json to_json(const Averages& a) {
           {"recall", a.recall},
           {"f1", a.f1},
           {"specificity", a.specificity}};
-}
-
-Json to_json(const FigureInterval& i) {
-  return i ? Json::array({i->low, i->high}) : Json();
 }
 
 Json to_json(const std::array<CalibrationBin, kCalibrationBins>& bins) {
@@ -48,11 +45,7 @@ Json to_json(const Confidence& c, double temperature) {
 }
 
 Json to_json(const ConfidenceIntervals& i, const ScoreOptions& options) {
-  Json json = {{"level", kLevel},
-               {"resamples", options.resamples},
-               {"seed", options.seed},
-               {"over", i.grouped ? "groups" : "images"}};
-  if (i.grouped) json["groups"] = i.units;
+  Json json = drawing_json(i.units, i.grouped, options);
   for (size_t t = 0; t < kTotalNames.size(); ++t)
     json[std::string(kTotalNames[t])] = to_json(i.totals[t]);
   return json;
