@@ -69,7 +69,8 @@ TEST_CASE("folds: every class and all images are spread to within one image") {
 }
 
 TEST_CASE("folds: groups stay together, and classes are spread as evenly as scikit-learn does") {
-  for (const json& problem : golden("folds.json").at("problems")) {
+  const json recorded = golden("folds.json");
+  for (const json& problem : recorded.at("problems")) {
     CAPTURE(problem.at("name").get<std::string>());
     const int count = problem.at("folds");
     Dataset all;
