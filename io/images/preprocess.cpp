@@ -4,7 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
-
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -87,6 +87,15 @@ void check(const Preprocess& p) {
     require(std::isfinite(mean), Failure::weights, "preprocessing metadata: mean {}", mean);
 }
 
+// A number that an int does not hold is not cut to one that it does.
+int whole_number(const nlohmann::json& object, const char* name) {
+  const nlohmann::json& value = object.at(name);
+  const double number = value.is_number() ? value.get<double>() : NAN;
+  require(std::abs(number) <= std::numeric_limits<int>::max() && number == std::trunc(number),
+          Failure::weights, "{} {} is no whole number", name, print_json(value));
+  return static_cast<int>(number);
+}
+
 }  // namespace
 
 Preprocess default_preprocess(std::string_view model) {
@@ -161,10 +170,10 @@ Preprocess preprocess_from_json(std::string_view json) {
   try {
     set_resize(p, object.at("resize").get<std::string>());
     p.interpolation = parse_interpolation(object.at("interpolation").get<std::string>());
-    p.crop = object.at("crop").get<int>();
+    p.crop = whole_number(object, "crop");
     p.mean = object.at("mean").get<std::array<float, 3>>();
     p.std = object.at("std").get<std::array<float, 3>>();
-    p.channels = object.at("channels").get<int>();
+    p.channels = whole_number(object, "channels");
   } catch (const std::exception& error) {
     fail(Failure::weights, "{}: {}", what, error.what());
   }

@@ -76,6 +76,15 @@ TEST_CASE("metadata survives the round trip") {
     INFO(bad);
     CHECK_THROWS_AS(preprocess_from_json(bad), Error);
   }
+  // 4294967520 is 224 beyond 32 bits.
+  for (const char* crop : {"4294967520", "28e34", "-28e34", "224.5", "true", "\"224\"", "null"}) {
+    CAPTURE(crop);
+    std::string other = good;
+    const std::string member = fmt::format("\"crop\":{}", p.crop);
+    REQUIRE(mentions(other, member));
+    other.replace(other.find(member), member.size(), fmt::format("\"crop\":{}", crop));
+    CHECK_THROWS_AS(preprocess_from_json(other), Error);
+  }
   Preprocess broken = p;
   broken.std[1] = 0;
   CHECK_THROWS_AS(preprocess_from_json(to_json(broken)), Error);
