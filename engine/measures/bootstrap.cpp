@@ -19,10 +19,6 @@ size_t place(int c, OfClass figure) {
   return kTotals + size_t(c) * kOfClass + static_cast<size_t>(figure);
 }
 
-double ratio_or_none(double part, double whole) {
-  return whole > 0 ? part / whole : kUndefined;
-}
-
 double or_none(const std::optional<double>& value) {
   return value.value_or(kUndefined);
 }
@@ -181,19 +177,10 @@ class ClassFigures {
   std::optional<ResampledRanking> pairs_;   // of all pairs of sample and class
 };
 
-struct ShareCounts {
-  ShareCount recall, precision, specificity;
-};
-
 ShareCounts counts_of(int c, std::span<const int32_t> labels, std::span<const int32_t> predictions,
                       std::span<const uint32_t> groups) {
   ShareCounts n;
-  for (size_t i = 0; i < labels.size(); ++i) {
-    const bool is = labels[i] == c, called = predictions[i] == c;
-    if (is) n.recall.add(called, i, groups);
-    if (called) n.precision.add(is, i, groups);
-    if (!is) n.specificity.add(!called, i, groups);
-  }
+  for (size_t i = 0; i < labels.size(); ++i) n.add(labels[i] == c, predictions[i] == c, i, groups);
   return n;
 }
 

@@ -1,6 +1,9 @@
 #include "engine/measures/label_bootstrap.h"
 
 #include <array>
+#include <cmath>
+#include <optional>
+#include <utility>
 
 namespace engine {
 namespace {
@@ -20,7 +23,7 @@ enum OfLabel : size_t {
 constexpr size_t kMacro = kOfAll, kMicro = kMacro + kEach, kLabels = kMicro + kEach;
 
 double share_or_none(int64_t part, int64_t whole) {
-  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : kUndefined;
+  return ratio_or_none(static_cast<double>(part), static_cast<double>(whole));
 }
 
 // One label's entries that are known, or those of all labels.
@@ -91,7 +94,7 @@ class LabelFigures {
         images_[i].loss += binary_cross_entropy(logits.subspan(at, 1), presence.subspan(at, 1));
       }
     for (Entries& entries : of) labels_.emplace_back(std::move(entries));
-    all_.emplace_back(std::move(all));
+    all_.emplace(std::move(all));
   }
 
   size_t count() const { return kLabels + labels_.size() * kEach; }
@@ -109,24 +112,25 @@ class LabelFigures {
       images += images_[i].known > 0 ? times : 0;
       right += images_[i].known > 0 && images_[i].wrong == 0 ? times : 0;
     }
-    if (known > 0) figures[kLoss] = loss / static_cast<double>(known);
+    figures[kLoss] = ratio_or_none(loss, static_cast<double>(known));
     figures[kSubset] = share_or_none(right, images);
     figures[kHamming] = share_or_none(wrong, known);
-    all_.front().measure(counts, figures.subspan(kMicro, kEach));
+    all_->measure(counts, figures.subspan(kMicro, kEach));
     for (size_t c = 0; c < labels_.size(); ++c)
       labels_[c].measure(counts, figures.subspan(kLabels + c * kEach, kEach));
     for (size_t k = 0; k < kEach; ++k) {
       double sum = 0, with = 0;
       for (size_t c = 0; c < labels_.size(); ++c)
-        if (const double figure = figures[kLabels + c * kEach + k]; figure == figure)
+        if (const double figure = figures[kLabels + c * kEach + k]; !std::isnan(figure))
           sum += figure, ++with;
-      if (with > 0) figures[kMacro + k] = sum / with;
+      figures[kMacro + k] = ratio_or_none(sum, with);
     }
   }
 
  private:
   std::vector<ImageFigures> images_;
-  std::vector<RankedEntries> labels_, all_;  // all: one, of all labels
+  std::vector<RankedEntries> labels_;
+  std::optional<RankedEntries> all_;  // of all labels together
 };
 
 LabelIntervals intervals_at(const Resamples& resamples, size_t at) {
@@ -158,20 +162,15 @@ MultilabelIntervals bootstrap_label_intervals(std::span<const float> logits,
     LabelIntervals& of =
         intervals.labels.emplace_back(intervals_at(resamples, kLabels + c * kEach));
     const Entries& entries = figures.entries(c);
-    ShareCount sensitivity, specificity, precision;
-    for (size_t i = 0; i < entries.samples.size(); ++i) {
-      const bool is = entries.positive[i], as = entries.called[i];
-      const uint32_t sample = entries.samples[i];
-      if (is) sensitivity.add(as, sample, groups);
-      if (!is) specificity.add(!as, sample, groups);
-      if (as) precision.add(is, sample, groups);
-    }
-    const auto share = [&](FigureInterval& of_share, const ShareCount& counted) {
-      of_share = counted.interval(of_share, intervals.grouped, options.level);
+    ShareCounts counted;
+    for (size_t i = 0; i < entries.samples.size(); ++i)
+      counted.add(entries.positive[i], entries.called[i], entries.samples[i], groups);
+    const auto share = [&](FigureInterval& of_share, const ShareCount& count_of_share) {
+      of_share = count_of_share.interval(of_share, intervals.grouped, options.level);
     };
-    share(of.sensitivity, sensitivity);
-    share(of.specificity, specificity);
-    share(of.precision, precision);
+    share(of.sensitivity, counted.recall);
+    share(of.specificity, counted.specificity);
+    share(of.precision, counted.precision);
   }
   return intervals;
 }

@@ -110,4 +110,10 @@ FigureInterval ShareCount::interval(const FigureInterval& bootstrapped, bool gro
   return wilson_interval(found == 0 ? 0 : units, units, level);
 }
 
+void ShareCounts::add(bool is, bool called, size_t sample, std::span<const uint32_t> groups) {
+  if (is) recall.add(called, sample, groups);
+  if (called) precision.add(is, sample, groups);
+  if (!is) specificity.add(!called, sample, groups);
+}
+
 }  // namespace engine

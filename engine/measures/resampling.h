@@ -26,6 +26,10 @@ using FigureInterval = std::optional<ConfidenceInterval>;  // nothing where no r
 // A figure that a resample lacks, as the recall of a class that was not drawn.
 inline constexpr double kUndefined = std::numeric_limits<double>::quiet_NaN();
 
+inline double ratio_or_none(double part, double whole) {
+  return whole > 0 ? part / whole : kUndefined;
+}
+
 // How often each sample is in a resample; 16 bits keep many samples near to the processor.
 using Counts = std::span<const uint16_t>;
 
@@ -86,6 +90,13 @@ struct ShareCount {
   // for a share of 0 or 1: there no resample differs, and Wilson's interval of the number of
   // groups, as if each were one sample, is taken.
   FigureInterval interval(const FigureInterval& bootstrapped, bool grouped, double level) const;
+};
+
+// The shares of a class, or of a label, that are counted alike.
+struct ShareCounts {
+  ShareCount recall, precision, specificity;
+
+  void add(bool is, bool called, size_t sample, std::span<const uint32_t> groups);
 };
 
 }  // namespace engine

@@ -120,7 +120,7 @@ std::optional<double> reject_below(const PredictOptions& o, const ModelFile& fil
   if (!o.reject) return std::nullopt;
   require(file.reject.has_value(), Failure::weights, "--reject: {} tells no threshold",
           o.weights.string());
-  const auto threshold = o.calibrated ? file.reject->calibrated : file.reject->as_given;
+  const auto threshold = file.reject->of(o.calibrated);
   require(threshold.has_value(), Failure::weights,
           "--reject: {}: at no probability were {} of the validation images right",
           o.weights.string(), file.reject->accuracy);
@@ -368,10 +368,12 @@ int predict(const Command& command) {
   for (const FileCount& count : inputs.files) say(describe(count));
   const Ranks ranks = choose_ranks(o);
 
+  const auto below = reject_below(o, file);
+
   catch_stop_signals();
-  Outputs outputs{.text = PredictionText(file.classes, file.class_count,
-                                         {form, o.top, o.probabilities, reject_below(o, file)},
-                                         thresholds_of(file))};
+  Outputs outputs{.text =
+                      PredictionText(file.classes, file.class_count,
+                                     {form, o.top, o.probabilities, below}, thresholds_of(file))};
   if (!o.out.empty()) outputs.file.emplace(o.out);
   if (!o.embeddings.empty()) outputs.features.emplace(o.embeddings, head.linear->in.at.channels());
   if (!o.explain.empty()) {
@@ -400,9 +402,9 @@ int predict(const Command& command) {
   outputs.commit();
   if (costs.progress) costs.progress->clear();
   say_costs(costs, o, ranks);
-  if (const auto threshold = reject_below(o, file))
+  if (below)
     say(fmt::format("{} of {} images not answered: their probability is below {:.3f}",
-                    outputs.withheld, costs.images, *threshold));
+                    outputs.withheld, costs.images, *below));
   for (const auto& [index, reason] : costs.bad) say_error(reason);
   for (const std::string& pattern : inputs.unmatched) say_error(pattern + ": no file matches");
   return costs.bad.empty() && inputs.unmatched.empty() ? 0 : static_cast<int>(Failure::data);

@@ -172,13 +172,12 @@ LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
   LabelScore scored{.chosen_here = !thresholds, .options = options};
   scored.thresholds =
       thresholds ? *thresholds : choose_thresholds(counted, data.classes, options.rule);
-  scored.metrics =
-      evaluate_labels(counted.logits, counted.presence, static_cast<int>(data.classes.size()),
-                      threshold_values(scored.thresholds, data.classes));
+  const int labels = static_cast<int>(data.classes.size());
+  const std::vector<double> values = threshold_values(scored.thresholds, data.classes);
+  scored.metrics = evaluate_labels(counted.logits, counted.presence, labels, values);
   if (options.resamples > 0 && scored.metrics.samples > 0)
     scored.intervals = bootstrap_label_intervals(
-        counted.logits, counted.presence, static_cast<int>(data.classes.size()),
-        threshold_values(scored.thresholds, data.classes),
+        counted.logits, counted.presence, labels, values,
         {.resamples = options.resamples, .seed = options.seed, .threads = available_cores()},
         group_numbers(result, data));
   return scored;

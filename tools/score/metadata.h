@@ -48,6 +48,7 @@ struct RejectThreshold {
   std::optional<double> as_given;    // of probabilities as the network gives them
   std::optional<double> calibrated;  // of those after the temperature
 
+  const std::optional<double>& of(bool scaled) const { return scaled ? calibrated : as_given; }
   bool operator==(const RejectThreshold&) const = default;
 };
 

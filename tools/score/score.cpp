@@ -93,11 +93,6 @@ SubgroupTable subgroups(const Column& column, const EvaluationResult& result,
   return table;
 }
 
-std::optional<double> answered_above(const Decisions& decisions, bool calibrated) {
-  if (!decisions.reject) return std::nullopt;
-  return calibrated ? decisions.reject->calibrated : decisions.reject->as_given;
-}
-
 }  // namespace
 
 std::vector<uint32_t> group_numbers(const EvaluationResult& result, const Dataset& data) {
@@ -139,8 +134,9 @@ Score score(const EvaluationResult& result, const Dataset& data, const ScoreOpti
       answers_of(softmax_rows(counted.logits, classes), predicted_classes(counted.logits, classes),
                  counted.labels, classes);
   scored.reject = reject_curve(answers.confidences, answers.right, kRejectPoints);
-  if (const auto threshold = answered_above(decisions, options.calibrated))
-    scored.answered = answered_from(*threshold, answers.confidences, answers.right);
+  if (decisions.reject && decisions.reject->of(options.calibrated))
+    scored.answered = answered_from(*decisions.reject->of(options.calibrated), answers.confidences,
+                                    answers.right);
   const std::vector<uint32_t> groups = group_numbers(result, data);
   const BootstrapOptions drawing{
       .resamples = options.resamples, .seed = options.seed, .threads = available_cores()};
