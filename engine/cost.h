@@ -79,10 +79,11 @@ Cost pool_backward_cost(const GradientSink<T>& sink, const GradientView<T>& dy,
 }
 
 template <class T>
-Cost add_backward_cost(const GradientView<T>& dy, const GradientSink<T>& sink_a,
-                       const OperandView<T>& a, const GradientSink<T>& sink_b,
-                       const OperandView<T>& b) {
+Cost add_backward_cost(const GradientView<T>& dy, const ActivatedGradient<T>& sum,
+                       const GradientSink<T>& sink_a, const OperandView<T>& a,
+                       const GradientSink<T>& sink_b, const OperandView<T>& b) {
   Cost cost{bytes_of(dy), 0};
+  if (sum.activated()) cost.bytes += 2 * elements_of(dy) * sizeof(T);  // reads h, leaves dy
   if (sink_a.grad) cost += store_gradient_cost(sink_a, a);
   if (sink_b.grad) cost += store_gradient_cost(sink_b, b);
   return cost;

@@ -207,11 +207,13 @@ Value Graph::global_pool(Value v, const std::string& name) {
   return pool(v, name, {v.height, v.width, 1, 0}, false, kNone);
 }
 
-Value Graph::add(Value a, Value b, const std::string& name) {
+Value Graph::add(Value a, Value b, const std::string& name, Activation act) {
   require(a.channels == b.channels && a.height == b.height && a.width == b.width, Failure::internal,
           "{}: adds {}x{}x{} and {}x{}x{}", name, a.height, a.width, a.channels, b.height, b.width,
           b.channels);
-  Add step{.name = name, .a = a, .b = b};
+  require(act != Activation::silu, Failure::internal,
+          "{}: the slope of a stored silu cannot be told", name);
+  Add step{.name = name, .a = a, .b = b, .act = act};
   step.out = place(buffer(name, a.channels), a.channels, a.height, a.width);
   const Value y = value_of(step.out);
   steps.push_back(std::move(step));

@@ -117,12 +117,13 @@ struct Pool {
   bool maximal = false;
 };
 
-// The sum of two operands. It is in memory, because it is read plain, normalised and added to
-// again.
+// act(a + b). It is in memory, because it is read plain, normalised and added to again. relu and
+// relu6 alone: their slopes can be told from what is stored.
 struct Add {
   std::string name;
   Operand a, b;
   Slice out;
+  Activation act = Activation::none;
 };
 
 // The mean cross entropy of the logits. Its forward writes their gradient, too.
@@ -183,7 +184,7 @@ class Graph {
                  int into = kNone);
   Value average_pool(Value v, const std::string& name, int kernel);
   Value global_pool(Value v, const std::string& name);
-  Value add(Value a, Value b, const std::string& name);
+  Value add(Value a, Value b, const std::string& name, Activation act = Activation::none);
   int squeeze_excite(Value v, const std::string& name, int squeezed);  // returns the gate
   void cross_entropy(Value logits);  // the last step; marks its layer's parameters as the head
 

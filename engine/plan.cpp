@@ -192,7 +192,9 @@ class Planner {
         data_[b].again.use(clock_.backward(producer));
     }
     for (int i = 0; i < steps_; ++i) {
-      const bool add = std::holds_alternative<Add>(graph_.steps[i]);
+      const auto* add = std::get_if<Add>(&graph_.steps[i]);
+      if (add && add->act != Activation::none && training())
+        data_[add->out.buffer].again.use(clock_.backward(i));
       for (const Operand& o : operands_of(graph_.steps[i])) {
         data_[o.at.buffer].life.use(clock_.forward(i));
         if (!training()) continue;

@@ -69,6 +69,8 @@ class Program {
   SliceView<T> output_again(const Slice& s) const;
   template <class T>
   GradientView<T> gradient(const Slice& s) const;
+  template <class T>
+  ActivatedGradient<T> activated_gradient(const Add& add) const;
   // Where operand `which` of step `step` takes its gradient. A learned-gated operand has no sums of
   // the norm here: the squeeze-excite adds them, through sums().
   template <class T>
@@ -223,6 +225,11 @@ GradientView<T> Program::gradient(const Slice& s) const {
     view.k1 = channel<R>(k1, s);
   }
   return view;
+}
+
+template <class T>
+ActivatedGradient<T> Program::activated_gradient(const Add& add) const {
+  return {.dy = at<T>(plan.grad, add.out), .h = at<T>(plan.data, add.out), .act = add.act};
 }
 
 template <class T>

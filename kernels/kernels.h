@@ -69,9 +69,14 @@ struct Sweeps {
 
 template <class T>
 struct Addition {
-  // out = a + b, and the channel statistics of what was stored if out.mean is set.
+  // out = act(a + b), and the channel statistics of what was stored if out.mean is set.
   static void forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
-                      const Partials& partials, cudaStream_t stream);
+                      Activation act, const Partials& partials, cudaStream_t stream);
+
+  // Of a sum that is stored activated: sum.dy *= act', and from that Sweeps::store_gradient() to
+  // `sink`, which may have no grad. sink.grad is not sum.dy.
+  static void backward(const ActivatedGradient<T>& sum, const GradientSink<T>& sink,
+                       const OperandView<T>& in, const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- depthwise/

@@ -297,6 +297,17 @@ struct GradientSink {
   ENGINE_HOST_DEVICE bool gated() const { return dz_h != nullptr; }
 };
 
+// The dense gradient of a sum that is stored as h = act(u), a relu or relu6, whose slope is the
+// same at h as at u: the backward of the sum makes dy = dh·act'(h) of it, in place.
+template <class T>
+struct ActivatedGradient {
+  T* dy = nullptr;       // (pixels, channels)
+  const T* h = nullptr;  // (pixels, channels)
+  Activation act = Activation::none;
+
+  ENGINE_HOST_DEVICE bool activated() const { return act != Activation::none; }
+};
+
 // ---------------------------------------------------------------- learned gates
 
 // The vectors of a squeeze-excite's gate: eight of (N, C), two of (N, S).

@@ -252,11 +252,17 @@ void pool_backward(const GradientSink<T>& sink, const GradientView<T>& gradient,
 }
 
 template <class T>
-void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b) {
+void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
+                 Activation act) {
   std::vector<T> sum = load_operand(a);
   const std::vector<T> other = load_operand(b);
-  for (size_t i = 0; i < sum.size(); ++i) sum[i] += other[i];
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] = activate<Real<T>>(act, sum[i] + other[i]).h;
   store_output<T>(out, sum, nullptr);
+}
+
+template <class T>
+void multiply_slopes(std::vector<T>& dy, const ActivatedGradient<T>& sum) {
+  for (size_t i = 0; i < dy.size(); ++i) dy[i] *= activate<Real<T>>(sum.act, sum.h[i]).slope;
 }
 
 // ---------------------------------------------------------------- squeeze-excite
@@ -445,6 +451,7 @@ struct Functions {
                                    &pool_forward<T>,
                                    &pool_backward<T>,
                                    &add_forward<T>,
+                                   &multiply_slopes<T>,
                                    &squeeze_excite_forward<T>,
                                    &squeeze_excite_backward<T>,
                                    &cross_entropy<T>,

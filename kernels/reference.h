@@ -57,9 +57,13 @@ template <class T>
 void pool_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const OperandView<T>& in,
                    Window w, bool maximal);
 
-// out = a + b.
+// out = act(a + b).
 template <class T>
-void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b);
+void add_forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
+                 Activation act);
+// dy *= act'(h), element by element.
+template <class T>
+void multiply_slopes(std::vector<T>& dy, const ActivatedGradient<T>& sum);
 
 template <class R>
 struct SqueezeExcitePointers {

@@ -55,7 +55,7 @@ Value block(Graph& g, Value x, const std::string& name, bool bottleneck, int wid
     shortcut = g.conv(x, name + ".downsample.0", {.out = y.channels, .stride = stride});
     shortcut = g.batch_norm(shortcut, name + ".downsample.1");
   }
-  return g.relu(g.add(y, shortcut, name + ".add"));
+  return g.add(y, shortcut, name + ".add", Activation::relu);
 }
 
 }  // namespace

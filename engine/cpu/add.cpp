@@ -12,14 +12,14 @@ namespace {
 class AddForward {
  public:
   AddForward(const Threads& threads, Workspace workspace, const OperandView<float>& a,
-             const OperandView<float>& b, const SliceView<float>& out)
+             const OperandView<float>& b, const SliceView<float>& out, Activation act)
       : threads_(threads),
         pixels_(out.pixels()),
         workers_(workspace.workers(threads.count(), [&](Workspace& own, int) {
           const int64_t tile = kTilePixels * out.channels;
           return Worker{{a, own},
                         {b, own},
-                        {out, nullptr, own},
+                        {out, nullptr, own, act},
                         own.take<float>(tile),
                         own.take<float>(tile)};
         })) {}
@@ -70,9 +70,10 @@ class AddForward {
 class AddBackward {
  public:
   AddBackward(const Threads& threads, Workspace workspace, const GradientView<float>& dy,
-              const OperandView<float>& a, const GradientSink<float>& sink_a,
-              const OperandView<float>& b, const GradientSink<float>& sink_b)
-      : threads_(threads), dy_(dy), whole_images_(sink_a.gated() || sink_b.gated()) {
+              const ActivatedGradient<float>& sum, const OperandView<float>& a,
+              const GradientSink<float>& sink_a, const OperandView<float>& b,
+              const GradientSink<float>& sink_b)
+      : threads_(threads), dy_(dy), sum_(sum), whole_images_(sink_a.gated() || sink_b.gated()) {
     const int most = whole_images_ ? threads.image_workers(dy.batch) : threads.count();
     workers_ = workspace.workers(most, [&](Workspace& own, int) {
       return Worker{{dy, own},
@@ -105,20 +106,23 @@ class AddBackward {
     worker.b.renew();
     for (int64_t first = share.first; first < share.last; first += kTilePixels) {
       const int64_t last = std::min(first + kTilePixels, share.last);
-      const float* dy = dy_.grad + first * dy_.pitch;
-      int64_t pitch = dy_.pitch;
+      const int64_t channels = dy_.channels;
+      float* dy = sum_.dy + first * channels;
       if (!worker.gradient.direct()) {
-        worker.gradient.load(worker.tile, dy_.channels, first, last);
+        worker.gradient.load(worker.tile, channels, first, last);
         dy = worker.tile;
-        pitch = dy_.channels;
       }
+      if (sum_.activated())
+        row_kernels().multiply_slopes(dy, sum_.h + first * channels, (last - first) * channels,
+                                      sum_.act);
       for (GradientWriter* writer : {&worker.a, &worker.b})
-        if (writer->wanted()) writer->store(dy, pitch, nullptr, 0, first, last);
+        if (writer->wanted()) writer->store(dy, channels, nullptr, 0, first, last);
     }
   }
 
   const Threads& threads_;
   GradientView<float> dy_;
+  ActivatedGradient<float> sum_;
   bool whole_images_;
   std::vector<Worker> workers_;
 };
@@ -130,16 +134,18 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
   const auto out = program.output<float>(add.out);
   const std::string shape = text_of(a) + " + " + text_of(b);
   StepExec exec;
-  exec.forward = one_launch("add_forward", shape, {bytes_of(a) + bytes_of(b) + bytes_of(out), 0},
-                            runner<AddForward>(threads, Workspace(program, add.name), a, b, out));
+  exec.forward =
+      one_launch("add_forward", shape, {bytes_of(a) + bytes_of(b) + bytes_of(out), 0},
+                 runner<AddForward>(threads, Workspace(program, add.name), a, b, out, add.act));
   if (!program.training()) return exec;
   const auto dy = program.gradient<float>(add.out);
+  const auto sum = program.activated_gradient<float>(add);
   const auto sink_a = program.sink<float>(index, 0, add.a),
              sink_b = program.sink<float>(index, 1, add.b);
-  if (!sink_a.grad && !sink_b.grad) return exec;
+  if (!sink_a.grad && !sink_b.grad && !sum.activated()) return exec;
   exec.backward = one_launch(
-      "add_backward", shape, add_backward_cost(dy, sink_a, a, sink_b, b),
-      runner<AddBackward>(threads, Workspace(program, add.name), dy, a, sink_a, b, sink_b));
+      "add_backward", shape, add_backward_cost(dy, sum, sink_a, a, sink_b, b),
+      runner<AddBackward>(threads, Workspace(program, add.name), dy, sum, a, sink_a, b, sink_b));
   return exec;
 }
 

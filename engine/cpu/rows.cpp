@@ -252,22 +252,25 @@ void store_gradient(const SinkRows& sink, const float* df, int64_t df_pitch, con
 }
 
 void store_output(const OutputRows& out, int64_t pixels) {
-  for_pixel_groups(pixels, [&](int64_t p0, int group) {
-    for_vectors(out.channels, [&](int c, auto count) {
-      const Lanes bias = out.bias ? load(out.bias + c) : Lanes{};
-      const Lanes shift = out.first ? load(out.shift + c) : Lanes{};
-      Lanes first{}, second{};
-      for (int64_t p = p0; p < p0 + group; ++p) {
-        Lanes y = load(out.dense + p * out.dense_pitch + c, count) + bias;
-        if (out.other) y += load(out.other + p * out.other_pitch + c, count);
-        const Lanes d = y - shift;
-        first += d;
-        second += d * d;
-        store(out.y + p * out.pitch + c, y, count);
-      }
-      if (!out.first) return;
-      accumulate(out.first + c, first);
-      accumulate(out.second + c, second);
+  with_activation(out.act, [&](auto constant) {
+    for_pixel_groups(pixels, [&](int64_t p0, int group) {
+      for_vectors(out.channels, [&](int c, auto count) {
+        const Lanes bias = out.bias ? load(out.bias + c) : Lanes{};
+        const Lanes shift = out.first ? load(out.shift + c) : Lanes{};
+        Lanes first{}, second{};
+        for (int64_t p = p0; p < p0 + group; ++p) {
+          Lanes y = load(out.dense + p * out.dense_pitch + c, count) + bias;
+          if (out.other) y += load(out.other + p * out.other_pitch + c, count);
+          y = activate<decltype(constant)::act>(y);
+          const Lanes d = y - shift;
+          first += d;
+          second += d * d;
+          store(out.y + p * out.pitch + c, y, count);
+        }
+        if (!out.first) return;
+        accumulate(out.first + c, first);
+        accumulate(out.second + c, second);
+      });
     });
   });
 }
@@ -390,6 +393,15 @@ void add_scaled(float* y, const float* x, float factor, int64_t n) {
   });
 }
 
+void multiply_slopes(float* dy, const float* h, int64_t n, Activation act) {
+  with_activation(act, [&](auto constant) {
+    for_array(n, [&](int64_t i, auto count) {
+      const Lanes slope = activate_with_slope<decltype(constant)::act>(load(h + i, count)).slope;
+      store(dy + i, load(dy + i, count) * slope, count);
+    });
+  });
+}
+
 void maximum(float* y, const float* x, int64_t n) {
   for_array(n, [&](int64_t i, auto count) {
     const Lanes a = load(y + i, count), b = load(x + i, count);
@@ -410,9 +422,10 @@ void route_maximum(float* df, float* left, const float* f, const float* best, in
 }  // namespace
 
 const RowKernels& ENGINE_ROW_KERNELS() {
-  static constexpr RowKernels kTable = {kName,          load_operand, load_gradient, store_gradient,
-                                        store_output,   squeeze,      column_sums,   correlate,
-                                        correlate_taps, add_scaled,   maximum,       route_maximum};
+  static constexpr RowKernels kTable = {
+      kName,           load_operand, load_gradient, store_gradient, store_output,
+      multiply_slopes, squeeze,      column_sums,   correlate,      correlate_taps,
+      add_scaled,      maximum,      route_maximum};
   return kTable;
 }
 

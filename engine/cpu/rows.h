@@ -63,6 +63,7 @@ struct OutputRows {
   const float* shift;     // (padded,)
   float *first, *second;  // (padded,), += Σ(y − shift), Σ(y − shift)²; null: no statistics
   int channels;
+  Activation act;  // of the sum of all that
 };
 
 // out[o] = Σ rows[i][o·stride + k]·taps[i][k]: one row of a depthwise map, or of its transpose.
@@ -82,6 +83,7 @@ struct RowKernels {
   void (*store_gradient)(const SinkRows& sink, const float* df, int64_t df_pitch,
                          const OperandRows& in, int64_t pixels);
   void (*store_output)(const OutputRows& out, int64_t pixels);
+  void (*multiply_slopes)(float* dy, const float* h, int64_t n, Activation act);  // dy *= act'(h)
   // pooled, slope, slope_xhat (padded,) += Σh, Σh', Σh'·xhat.
   void (*squeeze)(float* const sums[3], const OperandRows& in, int64_t pixels);
   void (*column_sums)(float* sums, const float* x, int64_t pitch, int64_t pixels, int channels);

@@ -190,8 +190,9 @@ void add_sums(const GradientSink<float>& sink, const OperandView<float>& in, con
 
 // ---------------------------------------------------------------- outputs
 
-OutputWriter::OutputWriter(const SliceView<float>& out, const float* bias, Workspace& workspace)
-    : out_(out), bias_(bias) {
+OutputWriter::OutputWriter(const SliceView<float>& out, const float* bias, Workspace& workspace,
+                           Activation act)
+    : out_(out), bias_(bias), act_(act) {
   for (float** row : {&padded_bias_, &shift_, &first_, &second_})
     *row = workspace.take<float>(padded(out.channels));
   mean_ = workspace.take<double>(out.channels);
@@ -227,7 +228,8 @@ void OutputWriter::store(const float* dense, int64_t dense_pitch, const float* o
                             .shift = shift_,
                             .first = out_.mean ? first_ : nullptr,
                             .second = second_,
-                            .channels = out_.channels},
+                            .channels = out_.channels,
+                            .act = act_},
                            pixels);
     tile_pixels_ += pixels;
     if (out_.mean && tile_pixels_ >= kTilePixels) merge_tile();

@@ -108,9 +108,10 @@ void add_sums(const GradientSink<float>& sink, const OperandView<float>& in, con
 // Stores y and takes its statistics.
 class OutputWriter {
  public:
-  OutputWriter(const SliceView<float>& out, const float* bias, Workspace& workspace);
+  OutputWriter(const SliceView<float>& out, const float* bias, Workspace& workspace,
+               Activation act = Activation::none);
   void renew();
-  // y = dense + bias + other. dense may be y; other may be null.
+  // y = act(dense + bias + other). dense may be y; other may be null.
   void store(const float* dense, int64_t dense_pitch, const float* other, int64_t other_pitch,
              int64_t first, int64_t last);
   // Adds the bias to what stands in y already, and takes its statistics.
@@ -124,6 +125,7 @@ class OutputWriter {
 
   SliceView<float> out_;
   const float* bias_;
+  Activation act_;
   float *padded_bias_, *shift_, *first_, *second_;  // the last three are of one tile
   double *mean_, *m2_;                              // this worker's mean and Σ(y − mean)²
   int64_t tile_pixels_ = 0, count_ = 0;

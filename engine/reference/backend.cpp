@@ -108,17 +108,20 @@ StepExec prepare(const Program& program, int index, const Add& add) {
   const std::string shape = text_of(a) + " + " + text_of(b);
   StepExec exec;
   exec.forward = one_launch("add_forward", shape, {bytes_of(a) + bytes_of(b) + bytes_of(out), 0},
-                            [=] { reference::add_forward(out, a, b); });
+                            [=, act = add.act] { reference::add_forward(out, a, b, act); });
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(add.out);
+  const auto sum = program.activated_gradient<T>(add);
   const auto sink_a = program.sink<T>(index, 0, add.a), sink_b = program.sink<T>(index, 1, add.b);
   const auto backward = [=] {
-    const std::vector<T> d = reference::load_gradient(dy);
+    std::vector<T> d = reference::load_gradient(dy);
+    reference::multiply_slopes(d, sum);
+    if (dy.dense()) std::ranges::copy(d, sum.dy);  // an operand may share this memory
     reference::store_gradient(sink_a, d, a);
     reference::store_gradient(sink_b, d, b);
   };
   exec.backward =
-      one_launch("add_backward", shape, add_backward_cost(dy, sink_a, a, sink_b, b), backward);
+      one_launch("add_backward", shape, add_backward_cost(dy, sum, sink_a, a, sink_b, b), backward);
   return exec;
 }
 

@@ -60,7 +60,7 @@ Value dense_block(Graph& g, Value v, int bottleneck, int growth) {
 }
 
 // Two bottlenecks of a ResNet: a shortcut of stride 2 with a norm of its own, then one that is the
-// sum before, whose ReLU each of its two readers takes.
+// sum before, which is stored behind its ReLU.
 Value bottlenecks(Graph& g, Value v) {
   for (const std::string name : {"one", "two"}) {
     const int stride = name == "one" ? 2 : 1;
@@ -72,7 +72,7 @@ Value bottlenecks(Graph& g, Value v) {
       shortcut = g.conv(v, name + ".shortcut", {.out = 16, .stride = 2});
       shortcut = g.batch_norm(shortcut, name + ".shortcut.norm");
     }
-    v = g.relu(g.add(g.batch_norm(y, name + ".norm3"), shortcut, name + ".add"));
+    v = g.add(g.batch_norm(y, name + ".norm3"), shortcut, name + ".add", Activation::relu);
   }
   return v;
 }
@@ -238,6 +238,30 @@ std::vector<StepCase> sums() {
          }
          return g.silu(v);
        }},
+      {"add behind relu, norm and plain",
+       [=](Graph& g, Value v) {
+         v = g.conv(v, "plain", {.out = v.channels});
+         return g.silu(g.add(g.batch_norm(branch(g, v), "after"), v, "step", Activation::relu));
+       },
+       false, true},
+      {"add behind relu6, plain and plain",
+       [=](Graph& g, Value v) { return g.silu(g.add(v, branch(g, v), "step", Activation::relu6)); },
+       false, true},
+      {"add behind relu, a value to itself",
+       [](Graph& g, Value v) { return g.silu(g.add(v, v, "step", Activation::relu)); }, false,
+       true},
+      {"add behind relu, sum with a norm and a plain reader",
+       [=](Graph& g, Value v) {
+         v = g.add(v, g.batch_norm(branch(g, v), "after"), "step", Activation::relu);
+         return g.silu(g.add(norm_silu(g, v, "sum"), v, "again"));
+       },
+       false, true},
+      {"add behind relu, stochastic depth",
+       [=](Graph& g, Value v) {
+         const Value y = g.batch_norm(branch(g, v), "after");
+         return g.silu(g.add(g.stochastic_depth(y, "drop", 0.4f), v, "step", Activation::relu));
+       },
+       false, true},
       {"add, stochastic depth",
        [=](Graph& g, Value v) {
          const Value y = g.batch_norm(branch(g, v), "after");

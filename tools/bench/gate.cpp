@@ -98,7 +98,7 @@ class StepGate {
   void backward(int i) {
     const Step& step = graph_.steps[i];
     const Plan& plan = host_.program().plan;
-    const bool add = std::holds_alternative<Add>(step);
+    const auto* add = std::get_if<Add>(&step);
     const std::vector<Operand> operands = operands_of(step);
     host_.copy_channels(device_);
     for (size_t k = 0; k < operands.size(); ++k) {
@@ -111,7 +111,9 @@ class StepGate {
     if (const Slice* out = output_of(step)) {
       host_.copy_gradient(device_, out->buffer);
       const Operand* gated = plan.gated_by[out->buffer];
-      if (graph_.buffers[out->buffer].normed || gated) host_.copy_data(device_, out->buffer);
+      const bool activated = add && add->act != Activation::none;
+      if (graph_.buffers[out->buffer].normed || gated || activated)
+        host_.copy_data(device_, out->buffer);
       if (gated) host_.copy_gate(device_, gated->gate);
     }
     for (int p : weights_of(step)) host_.copy_parameter_gradient(device_, p);
@@ -139,6 +141,8 @@ class StepGate {
       compare_gate(se->gate, {{"q", &GateView<float>::q}});
       compare_sums(se->in);
     }
+    if (const auto* add = std::get_if<Add>(&step); add && add->act != Activation::none)
+      compare("sum's gradient", device_.gradient(add->out), host_.gradient(add->out), allowed_);
     for (int p : weights_of(step)) {
       const int64_t count = elements(graph_.parameters[p].shape);
       compare(graph_.parameters[p].name,

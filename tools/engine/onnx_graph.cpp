@@ -246,7 +246,7 @@ class Exporter {
 
   void convert(const Add& s) {
     const std::string a = load(s.a), b = load(s.b);
-    produced(s.out, node("Add", {a, b}, s.name));
+    produced(s.out, activated(s.act, node("Add", {a, b}, s.name)));
   }
 
   void convert(const Loss&) {}
