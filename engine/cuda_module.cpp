@@ -12,10 +12,13 @@ namespace engine {
 
 namespace {
 
-// Code is loaded when the module is opened, not by the first launch: with several ranks in one
-// process a late load waits for a collective that waits for the loader.
+// The driver reads it when it is called first.
+void choose_loading(const char* loading) {
+  setenv("CUDA_MODULE_LOADING", loading, 0);
+}
+
 const cuda::Module* open_cuda() {
-  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  choose_loading("EAGER");  // unless something else was chosen
   const OpenedModule opened = open_module("libengine_cuda.so", cuda::kModuleEntry);
   require(opened.entry, Failure::usage, "--device cuda: {}", opened.why);
   return reinterpret_cast<cuda::ModuleEntry>(opened.entry)();
@@ -27,6 +30,10 @@ const cuda::Module& opened_module() {
 }
 
 }  // namespace
+
+void load_cuda_code_late() {
+  choose_loading("LAZY");
+}
 
 std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
   return std::unique_ptr<Backend>(opened_module().make_backend(options));

@@ -19,6 +19,11 @@ struct GpuInfo {
   std::string bus_id;        // on the PCI bus: "0000:1B:00.0"
 };
 
+// Libraries bring hundreds of megabytes of code. It is loaded when the module is opened, or, asked
+// for before that, when it is used first: a process of one rank then starts two seconds earlier. In
+// one of several ranks a late load could wait for a collective that waits for the loader.
+void load_cuda_code_late();
+
 // Both throw Error(usage), saying what is missing, where the module cannot be opened.
 std::vector<GpuInfo> cuda_devices();  // empty: no GPU, or no driver
 std::string cuda_versions();          // "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0, NCCL 2.28.9"

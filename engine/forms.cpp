@@ -310,8 +310,10 @@ Cost library_cost(const Layer& l, Direction direction) {
 bool takes_product(const Layer& l, Direction) {
   return l.conv.product();
 }
-bool takes_any_but_products(const Layer& l, Direction) {
-  return !l.conv.product();
+// It has been slower than these two forms everywhere, and takes long to find its algorithms.
+bool takes_cudnn(const Layer& l, Direction direction) {
+  const bool beaten = takes_banded_depthwise(l, direction) || takes_fused_stem(l, direction);
+  return !l.conv.product() && (!beaten || l.options.conv == ConvForm::library);
 }
 bool takes_dense(const Layer& l, Direction) {
   return l.conv.kind == Conv::Kind::dense;
@@ -362,8 +364,8 @@ constexpr Row kRows[] = {
      fused_dense_scratch, fused_dense_cost},
     {BackendKind::cuda, Form::fused_stem, "fused stem", ConvForm::fused, takes_fused_stem,
      fused_stem_scratch, fused_stem_cost},
-    {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library,
-     takes_any_but_products, library_scratch, library_cost},
+    {BackendKind::cuda, Form::library_convolution, "cuDNN", ConvForm::library, takes_cudnn,
+     library_scratch, library_cost},
     {BackendKind::cpu, Form::fused_depthwise, "fused depthwise", ConvForm::fused, takes_depthwise,
      no_scratch, fused_cost},
     {BackendKind::cpu, Form::matrix_product, "sgemm tiles", ConvForm::library, takes_product,

@@ -1,7 +1,12 @@
 #include "io/files/json.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 namespace engine {
 namespace {
@@ -9,6 +14,18 @@ namespace {
 template <class Json>
 std::string print(const Json& value, int indent) {
   return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+// Nothing where it is not whole or an int64_t does not hold it.
+template <class Json>
+std::optional<int64_t> whole(const Json& value) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kExact = int64_t{1} << 53;
+  if (value.is_number_unsigned() && value.template get<uint64_t>() > uint64_t{kMost})
+    return std::nullopt;
+  if (value.is_number_integer()) return value.template get<int64_t>();
+  const double number = value.is_number() ? value.template get<double>() : NAN;
+  if (!(std::abs(number) <= double(kExact)) || number != std::trunc(number)) return std::nullopt;
+  return static_cast<int64_t>(number);
 }
 
 // The parser asks each time whether to go on.
@@ -91,6 +108,19 @@ Json json_or_null(std::string_view text) {
   Json value = Json::parse(text, nullptr, false);
   return value.is_discarded() ? Json() : value;
 }
+
+template <class Int, class Json>
+Int whole_number(const Json& value, Failure kind, std::string_view what) {
+  const std::optional<int64_t> number = whole(value);
+  require(number && std::in_range<Int>(*number), kind, "{} {} is no whole number", what,
+          print_json(value));
+  return static_cast<Int>(*number);
+}
+
+template int whole_number(const nlohmann::json&, Failure, std::string_view);
+template int64_t whole_number(const nlohmann::json&, Failure, std::string_view);
+template int whole_number(const nlohmann::ordered_json&, Failure, std::string_view);
+template int64_t whole_number(const nlohmann::ordered_json&, Failure, std::string_view);
 
 template nlohmann::json parse_json(std::string_view, Failure, std::string_view);
 template nlohmann::ordered_json parse_json(std::string_view, Failure, std::string_view);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -27,6 +28,11 @@ Json parse_json(std::string_view text, Failure kind = Failure::internal,
 // The same, but null where parse_json() throws.
 template <class Json>
 Json json_or_null(std::string_view text);
+
+// A number that is whole and that an Int holds, 3 and 3.0 alike: nlohmann's own conversion cuts
+// others without a word. Int is int or int64_t. Throws Error(kind, "WHAT 1e+99 is no whole number").
+template <class Int, class Json>
+Int whole_number(const Json& value, Failure kind, std::string_view what);
 
 // Hears the tokens of a text in their order; what it throws ends the walk.
 struct JsonListener {

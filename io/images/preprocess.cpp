@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -87,13 +86,8 @@ void check(const Preprocess& p) {
     require(std::isfinite(mean), Failure::weights, "preprocessing metadata: mean {}", mean);
 }
 
-// A number that an int does not hold is not cut to one that it does.
 int whole_number(const nlohmann::json& object, const char* name) {
-  const nlohmann::json& value = object.at(name);
-  const double number = value.is_number() ? value.get<double>() : NAN;
-  require(std::abs(number) <= std::numeric_limits<int>::max() && number == std::trunc(number),
-          Failure::weights, "{} {} is no whole number", name, print_json(value));
-  return static_cast<int>(number);
+  return engine::whole_number<int>(object.at(name), Failure::weights, name);
 }
 
 }  // namespace

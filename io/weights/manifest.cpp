@@ -15,8 +15,12 @@ namespace {
 
 using nlohmann::json;
 
-ManifestEntry parse_entry(const json& file, const json& models) {
+ManifestEntry parse_entry(const json& file, const json& models, const std::string& path) {
   const json& model = models.at(file.at("model").get<std::string>());
+  const auto count = [&](const char* name) {
+    return whole_number<int64_t>(model.at(name), Failure::weights,
+                                 fmt::format("{}: {}", path, name));
+  };
   return {.names = file.at("names"),
           .model = file.at("model"),
           .licence = file.at("licence"),
@@ -25,9 +29,9 @@ ManifestEntry parse_entry(const json& file, const json& models) {
           .mib = file.value("mib", 0.),
           .top1 = file.value("top1", 0.),
           .preprocess = file.contains("preprocess") ? print_json(file.at("preprocess")) : "",
-          .tensors = model.at("tensors"),
-          .counters = model.at("counters"),
-          .parameters = model.at("parameters"),
+          .tensors = count("tensors"),
+          .counters = count("counters"),
+          .parameters = count("parameters"),
           .layout = model.at("layout")};
 }
 
@@ -64,7 +68,7 @@ std::vector<ManifestEntry> read_manifest(const std::filesystem::path& path) {
   std::vector<ManifestEntry> entries;
   try {
     for (const json& file : manifest.at("files"))
-      entries.push_back(parse_entry(file, manifest.at("models")));
+      entries.push_back(parse_entry(file, manifest.at("models"), path.string()));
   } catch (const json::exception& problem) {
     fail(Failure::weights, "{}: {}", path.string(), problem.what());
   }

@@ -119,6 +119,7 @@ void check_memory_use(MemoryUse memory, BackendKind kind) {
 }
 
 Ranks plan_ranks(const DeviceOptions& o, const Place& place) {
+  if (parse_gpus(o.gpus).size() == 1) load_cuda_code_late();
   Ranks ranks{.kind = choose_kind(o.device)};
   const bool cuda = ranks.kind == BackendKind::cuda;
   ranks.precision = o.precision != "auto" ? parse_precision(o.precision)

@@ -57,21 +57,27 @@ Json to_json(const TrainPosition& p) {
   return json;
 }
 
+template <class Int = int>
+Int whole(const Json& j, const char* name) {
+  return whole_number<Int>(j.at(name), Failure::weights, name);
+}
+
 TrainPosition position_from(const Json& j) {
   TrainPosition p;
-  p.epoch = j.at("epoch");
-  p.position = j.at("position");
-  p.step = j.at("step");
-  p.scheduled = j.at("scheduled");
-  p.validated = j.at("validated");
+  p.epoch = whole(j, "epoch");
+  p.position = whole<int64_t>(j, "position");
+  p.step = whole<int64_t>(j, "step");
+  p.scheduled = whole<int64_t>(j, "scheduled");
+  p.validated = whole<int64_t>(j, "validated");
   p.loss_sums = j.at("loss_sums").get<std::vector<double>>();
   p.weight = j.at("weight");
   const Json &schedule = j.at("schedule"), &early = j.at("early_stop"), &best = j.at("best");
   p.schedule.factor = schedule.at("factor");
   if (!schedule.at("best").is_null()) p.schedule.best = schedule.at("best");
-  p.schedule.bad_epochs = schedule.at("bad_epochs");
-  p.early_stop = {early.at("best"), early.at("size"), early.at("bad_epochs")};
-  p.best = {best.at("epoch"), best.at("step"), best.at("size"), best.at("top1"), best.at("loss")};
+  p.schedule.bad_epochs = whole(schedule, "bad_epochs");
+  p.early_stop = {early.at("best"), whole(early, "size"), whole(early, "bad_epochs")};
+  p.best = {whole(best, "epoch"), whole<int64_t>(best, "step"), whole(best, "size"),
+            best.at("top1"), best.at("loss")};
   if (!j.contains("watch")) return p;
   const Json& merit = best.at("merit");
   p.best.merit = merit.is_null() ? -std::numeric_limits<double>::infinity() : merit.get<double>();

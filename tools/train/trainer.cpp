@@ -184,7 +184,6 @@ void Trainer::run() {
   // Nobody steps before all are ready.
   if (communicator_.ranks() > 1)
     check_equal_weights(communicator_, session().graph(), session().state(), at_.step);
-  if (at_.step == 0) reporter_.show_examples(shared_.data.train, preprocess_);
   time_is_up_ = config_.max_minutes > 0 && at_.seconds >= 60 * config_.max_minutes;
   // An interruption may have come before the last validation, which is then made up for.
   if (at_.step > 0 && over() && at_.validated != at_.step) finish_epoch();
@@ -224,7 +223,11 @@ void Trainer::train_epoch() {
       steps_per_epoch(images - at_.position, config_.batch, share_of(communicator_));
   reporter_.begin_epoch(at_.epoch + 1, done + left, done, steps_after(left));
   loader.start(at_.epoch, at_.position);
-  while (!cut_short() && train_step(schedule_.rate(at_.scheduled))) {
+  while (!cut_short()) {
+    const int64_t before = at_.step;
+    if (!train_step(schedule_.rate(at_.scheduled))) break;
+    // The device is at work by then.
+    if (before == 0 && at_.step == 1) reporter_.show_examples(shared_.data.train, preprocess_);
     const Wish wish = this->wish();
     if (wish == Wish::explain) explain_divergence();
     time_is_up_ = wish == Wish::end;
