@@ -357,10 +357,7 @@ std::string what_fits(const Graph& graph, PlanOptions options, const UpdateMemor
   const size_t room = bytes > beside ? bytes - beside : 0;
   const auto largest = [&] { return largest_batch(graph, options, update, room); };
   std::string text = fmt::format("the largest batch that fits is {}", largest());
-  // On GPUs lean memory has not been compared with fast yet.
-  if (options.memory == MemoryUse::lean || !options.training ||
-      options.backend == BackendKind::cuda)
-    return text;
+  if (options.memory == MemoryUse::lean || !options.training) return text;
   options.memory = MemoryUse::lean;
   const size_t needed = make_plan(graph, options).totals(graph, update).sum();
   text +=

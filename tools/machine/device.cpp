@@ -112,12 +112,6 @@ Ranks choose_ranks(const DeviceOptions& o) {
   return lone_ranks(o);
 }
 
-void check_memory_use(MemoryUse memory, BackendKind kind) {
-  require(
-      memory == MemoryUse::fast || kind != BackendKind::cuda, Failure::usage,
-      "--memory lean is for CPUs: on GPUs its results have not been compared with those of fast");
-}
-
 Ranks plan_ranks(const DeviceOptions& o, const Place& place) {
   if (parse_gpus(o.gpus).size() == 1) load_cuda_code_late();
   Ranks ranks{.kind = choose_kind(o.device)};

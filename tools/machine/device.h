@@ -28,14 +28,10 @@ inline constexpr Choice<MemoryUse> kMemoryUses[] = {{name_of(MemoryUse::fast), M
 // Of the verbs that train.
 void visit_memory(auto& v, MemoryUse& memory) {
   v("--memory USE", memory,
-    "lean, on CPUs: the outputs of some convolutions are computed again instead of kept; it takes "
-    "less memory and longer steps, and leaves the same bits",
+    "lean: the outputs of some convolutions are computed again instead of kept; it takes less "
+    "memory and longer steps, and leaves the same bits",
     kMemoryUses, kMayChange);
 }
-
-// Error(usage) for a training in lean memory on a GPU, where what it leaves has not been compared
-// yet; its time may be measured.
-void check_memory_use(MemoryUse memory, BackendKind kind);
 
 // Whether the ranks of a command are threads of one process or processes of their own.
 enum class RankLaunch { thread, process };

@@ -9,6 +9,7 @@ import re
 from html import escape
 from typing import List, Sequence
 
+from matplotlib.backends.backend_svg import RendererSVG
 from PIL import Image
 
 from run_files import (BLUE, GREEN, GREY, GRID, INK, ORANGE, PAPER, PURPLE, RED, SKY, YELLOW,
@@ -127,7 +128,12 @@ def svg_of(figure) -> str:
     """The figure as SVG for the page: text as text, colours as the style sheet's variables."""
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
         out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        # savefig would find this too, but it would draw the figure once more for it.
+        figure.set_dpi(72)
+        used = figure.get_tightbbox(RendererSVG(*figure.bbox.size, io.StringIO())).padded(
+            plt.rcParams["savefig.pad_inches"])
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None},
+                       bbox_inches=used)
     plt.close(figure)
     text = out.getvalue()
     text = text[text.index("<svg"):]

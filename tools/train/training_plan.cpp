@@ -22,7 +22,6 @@ Graph training_graph(const TrainConfig& c, const TrainingData& data, int image_s
 }
 
 PlanOptions plan_options(const TrainConfig& c, BackendKind kind, int batch) {
-  check_memory_use(c.memory, kind);
   return {.batch = batch,
           .training = true,
           .memory = c.memory,

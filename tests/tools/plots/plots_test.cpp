@@ -84,9 +84,10 @@ TEST_CASE("every plot is made of both parts, with few classes and with many") {
   const std::string plots = ENGINE_SOURCE_DIR "/tools/plots/";
   const TemporaryFolder folder;
   const fs::path run = folder.path() / "run", log = folder.path() / "log";
-  const std::vector<std::string> of_run = {"curves", "machine"},
-                                 of_part = {"confusion", "roc", "reliability", "classes",
+  const std::vector<std::string> of_part = {"confusion", "roc", "reliability", "classes",
                                             "top_losses"};
+  std::vector<std::string> of_run_and_part = {"curves", "machine", "report"};
+  of_run_and_part.insert(of_run_and_part.end(), of_part.begin(), of_part.end());
   const auto draw = [&](const std::vector<std::string>& names, const std::string& flags) {
     std::string scripts;
     for (const std::string& name : names) scripts += fmt::format(" '{}{}.py'", plots, name);
@@ -102,16 +103,12 @@ TEST_CASE("every plot is made of both parts, with few classes and with many") {
     CAPTURE(many);
     fs::remove_all(run);
     make_run(run, many ? 23 : 4, many);
-    draw(of_run, "");
-    draw(of_part, "");
+    draw(of_run_and_part, "");
     draw(of_part, "--part test");
     for (const char* name : {"curves", "machine", "confusion_matrix", "roc", "reliability",
                              "classes", "top_losses", "test_confusion_matrix", "test_roc",
                              "test_reliability", "test_classes", "test_top_losses"})
       check_png(run / fmt::format("{}.png", name));
-    const int status = python(fmt::format("-W error '{}report.py' '{}'", plots, run.string()), log);
-    INFO(read(log));
-    REQUIRE(status == 0);
     const std::string html = read(run / "report.html");
     CHECK(html.find("class &lt;3&gt;") != std::string::npos);
     CHECK(html.find("&lt;images&gt; &amp; more") != std::string::npos);
