@@ -10,7 +10,7 @@ namespace {
 
 // The figures of a resample lie one after the other: the totals, then those of the macro averages,
 // of the micro averages, and of every label.
-enum OfAll : size_t { kLoss, kSubset, kHamming, kOfAll };
+enum OfAll : size_t { kLoss, kBrier, kSubset, kHamming, kOfAll };
 enum OfLabel : size_t {
   kAuc,
   kPrecisionRecall,
@@ -69,7 +69,7 @@ class RankedEntries {
 
 // What an image adds to the sums of every resample that it is in.
 struct ImageFigures {
-  double loss = 0;  // of all its entries
+  double loss = 0, squares = 0;  // of all its entries
   int64_t known = 0, wrong = 0;
 };
 
@@ -91,6 +91,7 @@ class LabelFigures {
         all.add(p[at], is, as, i);
         ++images_[i].known;
         images_[i].wrong += is != as;
+        images_[i].squares += (p[at] - is) * (p[at] - is);
         images_[i].loss += binary_cross_entropy(logits.subspan(at, 1), presence.subspan(at, 1));
       }
     for (Entries& entries : of) labels_.emplace_back(std::move(entries));
@@ -102,17 +103,19 @@ class LabelFigures {
 
   // Writes all figures of one resample.
   void measure(Counts counts, std::span<double> figures) const {
-    double loss = 0;
+    double loss = 0, squares = 0;
     int64_t known = 0, wrong = 0, images = 0, right = 0;
     for (size_t i = 0; i < images_.size(); ++i) {
       const int64_t times = counts[i];
       loss += static_cast<double>(times) * images_[i].loss;
+      squares += static_cast<double>(times) * images_[i].squares;
       known += times * images_[i].known;
       wrong += times * images_[i].wrong;
       images += images_[i].known > 0 ? times : 0;
       right += images_[i].known > 0 && images_[i].wrong == 0 ? times : 0;
     }
     figures[kLoss] = ratio_or_none(loss, static_cast<double>(known));
+    figures[kBrier] = ratio_or_none(squares, static_cast<double>(known));
     figures[kSubset] = share_or_none(right, images);
     figures[kHamming] = share_or_none(wrong, known);
     all_->measure(counts, figures.subspan(kMicro, kEach));
@@ -154,6 +157,7 @@ MultilabelIntervals bootstrap_label_intervals(std::span<const float> logits,
   MultilabelIntervals intervals{.units = resamples.units(),
                                 .grouped = !groups.empty(),
                                 .loss = resamples.interval(kLoss),
+                                .brier = resamples.interval(kBrier),
                                 .subset_accuracy = resamples.interval(kSubset),
                                 .hamming_loss = resamples.interval(kHamming),
                                 .macro = intervals_at(resamples, kMacro),

@@ -18,7 +18,7 @@ struct LabelIntervals {
 struct MultilabelIntervals {
   int64_t units = 0;  // that are drawn
   bool grouped = false;
-  FigureInterval loss, subset_accuracy, hamming_loss;
+  FigureInterval loss, brier, subset_accuracy, hamming_loss;
   std::vector<LabelIntervals> labels;
   LabelIntervals macro, micro;
 };

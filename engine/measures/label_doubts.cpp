@@ -61,4 +61,28 @@ std::vector<LabelDoubt> rank_label_doubts(std::span<const double> probabilities,
   return doubts;
 }
 
+std::vector<EntryDoubt> rank_entry_doubts(std::span<const double> probabilities,
+                                          std::span<const Presence> presence, int labels,
+                                          DoubtScore score) {
+  const auto count = static_cast<size_t>(labels);
+  std::vector<EntryDoubt> all;
+  for (size_t label = 0; label < count; ++label) {
+    std::vector<double> p;  // (known samples, absent and present)
+    std::vector<int32_t> given;
+    std::vector<int64_t> samples;
+    for (size_t at = label; at < presence.size(); at += count) {
+      if (presence[at] == Presence::missing) continue;
+      p.insert(p.end(), {1 - probabilities[at], probabilities[at]});
+      given.push_back(presence[at] == Presence::present);
+      samples.push_back(static_cast<int64_t>(at / count));
+    }
+    for (const LabelDoubt& doubt : rank_label_doubts(p, given, 2, score)) {
+      EntryDoubt& of = all.emplace_back(EntryDoubt{doubt, static_cast<int32_t>(label)});
+      of.sample = samples[static_cast<size_t>(doubt.sample)];
+    }
+  }
+  std::ranges::stable_sort(all, {}, &EntryDoubt::score);
+  return all;
+}
+
 }  // namespace engine

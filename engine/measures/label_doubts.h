@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/targets.h"
+
 namespace engine {
 
 // How samples are ranked, the most doubtful first.
@@ -38,6 +40,19 @@ std::vector<std::optional<double>> confident_thresholds(std::span<const double> 
 // probabilities (samples, classes) of two classes or more; Error(diverged) where one is not finite.
 std::vector<LabelDoubt> rank_label_doubts(std::span<const double> probabilities,
                                           std::span<const int32_t> labels, int classes,
+                                          DoubtScore score);
+
+// The same where images have several labels: each label is a problem of its own with the classes
+// absent (0) and present (1), as in multi-label confident learning (Thyagarajan et al. 2022,
+// arXiv:2211.13895).
+struct EntryDoubt : LabelDoubt {
+  int32_t label = 0;  // of which it is said whether the image has it; `suggested` is the other one
+};
+
+// Every entry (sample, label) that is known, the most doubtful first. Takes probabilities and
+// presence (samples, labels). Of two classes both scores rank alike.
+std::vector<EntryDoubt> rank_entry_doubts(std::span<const double> probabilities,
+                                          std::span<const Presence> presence, int labels,
                                           DoubtScore score);
 
 }  // namespace engine

@@ -18,6 +18,11 @@ double loss_of(double z, bool present) {
   return std::log1p(std::exp(-std::abs(z))) + std::max(present ? -z : z, 0.);
 }
 
+double square_of_error(double p, bool present) {
+  const double error = p - (present ? 1 : 0);
+  return error * error;
+}
+
 void add(Called& called, bool present, bool positive) {
   ++(present ? (positive ? called.true_positives : called.false_negatives)
              : (positive ? called.false_positives : called.true_negatives));
@@ -94,7 +99,7 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
   m.labels.resize(count);
   for (size_t c = 0; c < thresholds.size(); ++c) m.labels[c].threshold = thresholds[c];
   LabelCalls all;
-  std::vector<double> losses(count);
+  std::vector<double> losses(count), squares(count);
   int64_t with_label = 0, right = 0;  // images
   for (size_t at = 0; at < presence.size(); at += count) {
     bool known = false, wrong = false;
@@ -108,6 +113,7 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
       const bool positive = p[at + c] >= label.threshold;
       ++(present ? label.positives : label.negatives);
       losses[c] += loss_of(logits[at + c], present);
+      squares[c] += square_of_error(p[at + c], present);
       add(label.called, present, positive);
       add(all.called, present, positive);
       known = true;
@@ -116,19 +122,21 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
     with_label += known;
     right += known && !wrong;
   }
-  double loss = 0, entries = 0;
+  double loss = 0, square = 0, entries = 0;
   for (size_t c = 0; c < count; ++c) {
     LabelMetrics& label = m.labels[c];
     const double known = double(label.positives + label.negatives);
     label.loss = ratio_if_any(losses[c], known);
-    loss += losses[c], entries += known;
+    label.brier = ratio_if_any(squares[c], known);
+    loss += losses[c], square += squares[c], entries += known;
     m.missing += label.missing;
     const LabelScores of = scores_of(p, presence, labels, int(c));
     const std::vector<RankedStep> steps = rank_scores(of.scores, of.positive);
     label.auc = area_under_curve(steps);
     label.average_precision = average_precision(steps);
   }
-  m.loss = ratio_if_any(loss, entries).value_or(0);
+  m.loss = ratio_if_any(loss, entries);
+  m.brier = ratio_if_any(square, entries);
   m.subset_accuracy = ratio_if_any(double(right), double(with_label));
   m.hamming_loss =
       ratio_if_any(double(all.called.false_positives + all.called.false_negatives), entries);

@@ -22,9 +22,10 @@ struct LabelCalls {
 
 struct LabelMetrics : LabelCalls {
   int64_t positives = 0, negatives = 0, missing = 0;
-  double threshold = 0.5;      // probabilities at least as large count as present
-  std::optional<double> loss;  // mean binary cross entropy; nothing where all are missing
-  std::optional<double> auc;   // nothing where all or none have the label
+  double threshold = 0.5;  // probabilities at least as large count as present
+  // Means of the binary cross entropy and of (p − y)²; nothing where all are missing.
+  std::optional<double> loss, brier;
+  std::optional<double> auc;                // nothing where all or none have the label
   std::optional<double> average_precision;  // nothing where none has it
 };
 
@@ -35,7 +36,9 @@ struct LabelAverages {
 
 struct MultilabelMetrics {
   int64_t samples = 0, missing = 0;  // images; entries that are not known
-  double loss = 0;                   // mean binary cross entropy of the entries that are known
+  // Means over the entries that are known of the binary cross entropy and of (p − y)², which is
+  // Brier's score (Brier 1950) of one label, brier_score_loss; nothing where none is known.
+  std::optional<double> loss, brier;
   // The share of the images with a known label of which all known labels are right, and the share
   // of the known entries that are wrong: accuracy_score and hamming_loss where nothing is missing.
   std::optional<double> subset_accuracy, hamming_loss;

@@ -8,6 +8,7 @@
 #include "engine/error.h"
 #include "engine/rng.h"
 #include "io/data/groups.h"
+#include "io/data/label_split.h"
 
 namespace engine {
 namespace {
@@ -117,6 +118,7 @@ void require_enough(const Dataset& all, int folds, std::span<const uint32_t> uni
 
 std::vector<int> sample_folds(const Dataset& all, int folds, uint64_t seed,
                               std::span<const uint32_t> units) {
+  if (all.task == Task::labels) return label_folds(all, folds, seed, units);
   require_enough(all, folds, units);
   std::vector<size_t> labels;
   for (const Sample& sample : all.samples) labels.push_back(static_cast<size_t>(sample.label));

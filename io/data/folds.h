@@ -19,7 +19,7 @@ namespace engine {
 // class and of all images, grow least; then single units move as long as that sum falls. Images
 // that are alone in their unit fill what is left: without other units the counts of a class differ
 // by at most 1 between folds, and so do those of all images. Error(data) names a class that has
-// fewer units than there are folds.
+// fewer units than there are folds. Where images have several labels, label_folds() deals them out.
 std::vector<int> sample_folds(const Dataset& all, int folds, uint64_t seed,
                               std::span<const uint32_t> units = {});
 

@@ -1,24 +1,27 @@
 #include "io/data/label_split.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
+#include <set>
 #include <utility>
 
+#include "engine/error.h"
 #include "engine/rng.h"
 
 namespace engine {
 namespace {
 
-using Lacks = std::array<double, 3>;  // images that a part still should get
+using Lacks = std::vector<double>;  // (parts,) images that each still should get
 
 struct LabelUnit {
   std::vector<uint32_t> images;
   std::vector<int> labels;  // (labels,) how many of the images have each
 };
 
-Lacks lacks(double images, const Shares& shares) {
-  return {images * shares[0], images * shares[1], images * shares[2]};
+Lacks lacks(double images, std::span<const double> shares) {
+  Lacks of;
+  for (const double share : shares) of.push_back(images * share);
+  return of;
 }
 
 // Shuffled, the largest first.
@@ -43,7 +46,8 @@ std::vector<LabelUnit> make_units(const Dataset& all, uint64_t seed,
 
 class Dealer {
  public:
-  Dealer(const Dataset& all, const Shares& shares, uint64_t seed, std::span<const uint32_t> units)
+  Dealer(const Dataset& all, std::span<const double> shares, uint64_t seed,
+         std::span<const uint32_t> units)
       : shares_(shares),
         units_(make_units(all, seed, units)),
         dealt_(units_.size()),
@@ -54,7 +58,8 @@ class Dealer {
     for (const size_t count : left_) labels_.push_back(lacks(double(count), shares));
   }
 
-  std::vector<Part> run() {
+  // The part of each image, as a position among the shares.
+  std::vector<size_t> run() {
     for (size_t label = rarest(); label < left_.size(); label = rarest())
       for (size_t u = 0; u < units_.size(); ++u)
         if (!dealt_[u] && units_[u].labels[label] > 0) give(u, part_for(&labels_[label]));
@@ -94,24 +99,49 @@ class Dealer {
       left_[c] -= static_cast<size_t>(unit.labels[c]);
       labels_[c][part] -= unit.labels[c];
     }
-    for (const uint32_t image : unit.images) parts_[image] = static_cast<Part>(part);
+    for (const uint32_t image : unit.images) parts_[image] = part;
   }
 
-  const Shares& shares_;
+  std::span<const double> shares_;
   std::vector<LabelUnit> units_;
   std::vector<bool> dealt_;
   std::vector<size_t> left_;   // (labels,) images with each that are not dealt out
   std::vector<Lacks> labels_;  // (labels,)
   Lacks images_;
-  std::vector<Part> parts_;
+  std::vector<size_t> parts_;
   Rng rng_;
 };
+
+void require_two_units(const Dataset& all, int folds, std::span<const uint32_t> units) {
+  std::vector<std::set<uint32_t>> units_of(all.classes.size());
+  for (uint32_t i = 0; i < all.samples.size(); ++i)
+    for_each_class(all, all.samples[i],
+                   [&](size_t label) { units_of[label].insert(units.empty() ? i : units[i]); });
+  for (size_t c = 0; c < units_of.size(); ++c)
+    require(units_of[c].size() > 1, Failure::data,
+            "--folds {}: label \"{}\" has images of {} only that may be in different folds (copies "
+            "and groups stay together), and every fold needs some to train with",
+            folds, all.classes[c], units_of[c].size());
+}
 
 }  // namespace
 
 std::vector<Part> label_split(const Dataset& all, const Shares& shares, uint64_t seed,
                               std::span<const uint32_t> units) {
-  return Dealer(all, shares, seed, units).run();
+  std::vector<Part> parts;
+  for (const size_t part : Dealer(all, shares, seed, units).run())
+    parts.push_back(static_cast<Part>(part));
+  return parts;
+}
+
+std::vector<int> label_folds(const Dataset& all, int folds, uint64_t seed,
+                             std::span<const uint32_t> units) {
+  require_two_units(all, folds, units);
+  const std::vector<double> shares(static_cast<size_t>(folds), 1. / folds);
+  std::vector<int> chosen;
+  for (const size_t fold : Dealer(all, shares, seed, units).run())
+    chosen.push_back(static_cast<int>(fold) + 1);
+  return chosen;
 }
 
 }  // namespace engine

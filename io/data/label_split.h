@@ -1,4 +1,4 @@
-// A stratified split of images with several labels.
+// A stratified split of images with several labels, into parts or into folds.
 #pragma once
 
 #include <cstdint>
@@ -17,5 +17,11 @@ namespace engine {
 // come first.
 std::vector<Part> label_split(const Dataset& all, const Shares& shares, uint64_t seed,
                               std::span<const uint32_t> units = {});
+
+// The same where the parts are folds of equal shares, as sample_folds() gives them: the fold of
+// each image, from 1 to `folds`. Error(data) names a label that has images of fewer than two units:
+// one of the folds would have none to train with.
+std::vector<int> label_folds(const Dataset& all, int folds, uint64_t seed,
+                             std::span<const uint32_t> units = {});
 
 }  // namespace engine

@@ -40,6 +40,10 @@ def figures(y: np.ndarray, p: np.ndarray, positive: np.ndarray) -> dict:
     }
 
 
+def brier(y: np.ndarray, p: np.ndarray):
+    return float(sk.brier_score_loss(y, p, pos_label=1)) if len(y) else None
+
+
 def youden(y: np.ndarray, p: np.ndarray):
     if not 0 < y.sum() < len(y):
         return None
@@ -61,7 +65,8 @@ def case(name: str, logits: np.ndarray, labels: np.ndarray, thresholds: list[flo
     some = known.any(axis=1)
     right = ((positive == (labels == 1)) | ~known).all(axis=1)
     totals = {
-        "loss": float(losses[known].mean()) if known.any() else 0.0,
+        "loss": optional(losses[known].mean() if known.any() else None),
+        "brier": brier(labels[known], p[known]),
         "subset_accuracy": optional(right[some].mean() if some.any() else None),
         "hamming_loss": optional(
             (positive != (labels == 1))[known].mean() if known.any() else None),
@@ -88,6 +93,7 @@ def case(name: str, logits: np.ndarray, labels: np.ndarray, thresholds: list[flo
         "missing": (~known).sum(axis=0).tolist(),
         "loss_of": [optional(losses[k, c].mean() if k.any() else None)
                     for c, k in enumerate(columns)],
+        "brier_of": [brier(labels[k, c], p[k, c]) for c, k in enumerate(columns)],
         "totals": totals,
         "per_label": per_label,
         "macro": macro,

@@ -23,8 +23,6 @@ void check_image_sets(const ImageSetOptions& o) {
           o.fold.value_or(0));
   require(!o.fold || !o.folds || *o.fold <= *o.folds, Failure::usage,
           "--fold {}: there are folds 1 to {}", o.fold.value_or(0), o.folds.value_or(0));
-  require(!o.folded() || (!o.label_columns && !o.label_separator), Failure::usage,
-          "--folds is for images of one class each");
   const std::pair<const char*, bool> of_labels[] = {
       {"--path-column", o.path_column.has_value()},
       {"--label-column", o.label_column.has_value()},

@@ -244,6 +244,20 @@ FoldedData images_of_folds(const ImageSetOptions& o, const std::vector<std::stri
   return data;
 }
 
+// Of several labels a rare one may be in fewer images than there are folds.
+void tell_folds_without_label(FoldedData& data) {
+  if (data.all.task != Task::labels) return;
+  std::vector<std::set<int>> with(data.all.classes.size());
+  for (const Sample& sample : data.all.samples)
+    for_each_class(data.all, sample, [&](size_t label) { with[label].insert(sample.fold); });
+  for (size_t c = 0; c < with.size(); ++c)
+    if (std::cmp_less(with[c].size(), data.folds))
+      data.notes.lines.push_back(
+          fmt::format("label \"{}\" is in images of {} of the {} folds only: the others have no "
+                      "figure of it",
+                      data.all.classes[c], with[c].size(), data.folds));
+}
+
 FoldedData read_folds(const ImageSetOptions& o, const std::vector<std::string>& classes = {}) {
   FoldedData data =
       o.label_file().empty() ? images_of_folds(o, classes) : labelled_folds(o, classes);
@@ -253,6 +267,7 @@ FoldedData read_folds(const ImageSetOptions& o, const std::vector<std::string>& 
     const std::vector<int> folds = sample_folds(data.all, data.folds, o.split_seed, units);
     for (size_t i = 0; i < folds.size(); ++i) data.all.samples[i].fold = folds[i];
   }
+  tell_folds_without_label(data);
   require(o.fold.value_or(1) <= data.folds, Failure::usage, "--fold {}: there are folds 1 to {}",
           o.fold.value_or(0), data.folds);
   return data;

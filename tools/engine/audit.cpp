@@ -2,9 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/error.h"
 #include "engine/measures/label_doubts.h"
+#include "engine/measures/labels.h"
 #include "engine/measures/near_copies.h"
 #include "io/data/duplicates.h"
 #include "io/files/atomic_file.h"
@@ -46,7 +48,7 @@ struct AuditOptions : DeviceOptions {
     v("--out DIR", out, "where the files go (default: the first of RUNS)");
     v("--rank-by SCORE", score,
       "normalized-margin: p of the label less the largest of another class; self-confidence: p of "
-      "the label",
+      "the label; of several labels per image, each judged alone, both rank alike",
       kScores);
     v("--similarity X", near.similarity,
       "images with at least this cosine similarity of their features are near copies",
@@ -88,6 +90,38 @@ std::string audit_csv(std::span<const LabelDoubt> doubts, const Dataset& data) {
                         sample.fold > 0 ? std::to_string(sample.fold) : "");
   }
   return text;
+}
+
+std::string audit_csv(std::span<const EntryDoubt> doubts, const Dataset& data) {
+  std::string text = "path,label,given,p_given,score,rank,issue,fold\n";
+  for (size_t rank = 0; rank < doubts.size(); ++rank) {
+    const EntryDoubt& doubt = doubts[rank];
+    const Sample& sample = data.samples[static_cast<size_t>(doubt.sample)];
+    text += fmt::format("{},{},{},{:.9g},{:.9g},{},{:d},{}\n", csv_field(sample.path),
+                        csv_field(data.classes[static_cast<size_t>(doubt.label)]),
+                        1 - doubt.suggested, doubt.p_label, doubt.score, rank + 1, doubt.issue,
+                        sample.fold > 0 ? std::to_string(sample.fold) : "");
+  }
+  return text;
+}
+
+// What is said of an image, and what the models say: "cat" and "dog"; of a label "star" and "no
+// star".
+struct Sides {
+  std::string label, suggested;
+};
+
+Sides sides_of(const LabelDoubt& doubt, const Dataset& data) {
+  const int label = data.samples[static_cast<size_t>(doubt.sample)].label;
+  return {data.classes[static_cast<size_t>(label)],
+          data.classes[static_cast<size_t>(doubt.suggested)]};
+}
+
+Sides sides_of(const EntryDoubt& doubt, const Dataset& data) {
+  const std::string& name = data.classes[static_cast<size_t>(doubt.label)];
+  Sides sides{name, "no " + name};
+  if (doubt.suggested == 1) std::swap(sides.label, sides.suggested);
+  return sides;
 }
 
 // ---------------------------------------------------------------- near copies
@@ -143,8 +177,8 @@ std::string pairs_csv(std::span<const NearPair> pairs, const Dataset& data) {
   std::string text = "similarity,path,label,group,other_path,other_label,other_group\n";
   const auto fields = [&](int64_t sample) {
     const Sample& s = data.samples[static_cast<size_t>(sample)];
-    return fmt::format("{},{},{}", csv_field(s.path),
-                       csv_field(data.classes[static_cast<size_t>(s.label)]), csv_field(s.group));
+    return fmt::format("{},{},{}", csv_field(s.path), csv_field(label_text(data, s)),
+                       csv_field(s.group));
   };
   for (const NearPair& pair : pairs)
     text += fmt::format("{:.6f},{},{}\n", pair.similarity, fields(pair.first), fields(pair.second));
@@ -182,16 +216,17 @@ void write_sheet(const fs::path& file, std::span<const Image> pictures,
     write_image(file, contact_sheet(pictures, texts, shared_file("DejaVuSans.ttf"), columns));
 }
 
-void draw_doubts(const fs::path& file, std::span<const LabelDoubt> doubts, const Dataset& data) {
+template <class Doubt>
+void draw_doubts(const fs::path& file, std::span<const Doubt> doubts, const Dataset& data) {
   std::vector<Image> pictures;
   std::vector<std::string> texts;
-  for (const LabelDoubt& doubt : doubts) {
+  for (const Doubt& doubt : doubts) {
     const Sample& sample = data.samples[static_cast<size_t>(doubt.sample)];
+    const Sides sides = sides_of(doubt, data);
     pictures.push_back(thumbnail(sample.path));
-    texts.push_back(fmt::format("label {} {:.2f}\nlooks like {} {:.2f}\n{}",
-                                data.classes[static_cast<size_t>(sample.label)], doubt.p_label,
-                                data.classes[static_cast<size_t>(doubt.suggested)],
-                                doubt.p_suggested, fs::path(sample.path).filename().string()));
+    texts.push_back(fmt::format("label {} {:.2f}\nlooks like {} {:.2f}\n{}", sides.label,
+                                doubt.p_label, sides.suggested, doubt.p_suggested,
+                                fs::path(sample.path).filename().string()));
   }
   write_sheet(file, pictures, texts);
 }
@@ -204,8 +239,7 @@ void draw_pairs(const fs::path& file, std::span<const NearPair> pairs, const Dat
     for (const int64_t i : {pair.first, pair.second}) {
       const Sample& sample = data.samples[static_cast<size_t>(i)];
       pictures.push_back(thumbnail(sample.path));
-      texts.push_back(fmt::format("{:.4f} {}\n{}", pair.similarity,
-                                  data.classes[static_cast<size_t>(sample.label)],
+      texts.push_back(fmt::format("{:.4f} {}\n{}", pair.similarity, label_text(data, sample),
                                   fs::path(sample.path).filename().string()));
     }
   write_sheet(file, pictures, texts, kColumns);
@@ -213,23 +247,52 @@ void draw_pairs(const fs::path& file, std::span<const NearPair> pairs, const Dat
 
 // ---------------------------------------------------------------- what is said
 
-std::string doubts_table(std::span<const LabelDoubt> doubts, const Dataset& data) {
+template <class Doubt>
+std::string doubts_table(std::span<const Doubt> doubts, const Dataset& data) {
   constexpr size_t kMost = 10;
-  const auto issues = std::ranges::count_if(doubts, &LabelDoubt::issue);
+  const auto issues = std::ranges::count_if(doubts, &Doubt::issue);
   const auto agreed = std::ranges::count_if(
-      doubts, [](const LabelDoubt& doubt) { return doubt.p_label > doubt.p_suggested; });
+      doubts, [](const Doubt& doubt) { return doubt.p_label > doubt.p_suggested; });
   std::string text = fmt::format(
-      "{} images are judged, by models that agree with {:.0f}% of the labels; {} labels are in "
+      "{} {} are judged, by models that agree with {:.0f}% of the labels; {} labels are in "
       "doubt, first of all\n",
-      doubts.size(), 100. * double(agreed) / double(doubts.size()), issues);
-  for (const LabelDoubt& doubt : doubts.first(std::min(kMost, doubts.size()))) {
-    const Sample& sample = data.samples[static_cast<size_t>(doubt.sample)];
+      doubts.size(), data.task == Task::labels ? "labels of images" : "images",
+      100. * double(agreed) / double(doubts.size()), issues);
+  for (const Doubt& doubt : doubts.first(std::min(kMost, doubts.size()))) {
+    const Sides sides = sides_of(doubt, data);
     text += fmt::format("  {:+.3f}  {} {:.3f}, looks like {} {:.3f}: {}\n", doubt.score,
-                        data.classes[static_cast<size_t>(sample.label)], doubt.p_label,
-                        data.classes[static_cast<size_t>(doubt.suggested)], doubt.p_suggested,
-                        sample.path);
+                        sides.label, doubt.p_label, sides.suggested, doubt.p_suggested,
+                        data.samples[static_cast<size_t>(doubt.sample)].path);
   }
   return text;
+}
+
+// Writes audit.csv and audit.png. Returns what is said of them.
+template <class Doubt>
+std::string write_doubts(const std::vector<Doubt>& doubts, const Dataset& data, const fs::path& out,
+                         size_t shown) {
+  require(!doubts.empty(), Failure::data, "no label of the images is known");
+  const std::span<const Doubt> all(doubts);
+  write_file_atomically(out / "audit.csv", audit_csv(all, data));
+  draw_doubts(out / "audit.png", all.first(std::min(shown, all.size())), data);
+  return doubts_table(all, data);
+}
+
+std::string judge(const PooledRuns& pooled, DoubtScore score, const fs::path& out, size_t shown) {
+  const Dataset& data = pooled.data;
+  const int classes = static_cast<int>(data.classes.size());
+  if (data.task == Task::labels) {
+    std::vector<Presence> presence;
+    for (const Sample& sample : data.samples)
+      presence.insert(presence.end(), sample.labels.begin(), sample.labels.end());
+    return write_doubts(rank_entry_doubts(sigmoids(pooled.result.logits), presence, classes, score),
+                        data, out, shown);
+  }
+  std::vector<int32_t> labels;
+  for (const Sample& sample : data.samples) labels.push_back(sample.label);
+  return write_doubts(
+      rank_label_doubts(softmax_rows(pooled.result.logits, classes), labels, classes, score), data,
+      out, shown);
 }
 
 std::string pairs_line(std::span<const NearPair> pairs, const Dataset& data,
@@ -238,7 +301,7 @@ std::string pairs_line(std::span<const NearPair> pairs, const Dataset& data,
     return data.samples[static_cast<size_t>(i)];
   };
   const auto labels = std::ranges::count_if(pairs, [&](const NearPair& pair) {
-    return sample(pair.first).label != sample(pair.second).label;
+    return label_text(data, sample(pair.first)) != label_text(data, sample(pair.second));
   });
   const auto folds = std::ranges::count_if(pairs, [&](const NearPair& pair) {
     return sample(pair.first).fold != sample(pair.second).fold;
@@ -259,18 +322,10 @@ int audit(const Command& command) {
   PooledRuns pooled = read_runs(o);
   for (const std::string& remark : pooled.remarks) say(paint(remark, Colour::yellow, stderr));
   Dataset& data = pooled.data;
-  const int classes = static_cast<int>(data.classes.size());
-  std::vector<int32_t> labels;
-  for (const Sample& sample : data.samples) labels.push_back(sample.label);
   const fs::path out = o.out.empty() ? fs::path(o.runs[0]) : o.out;
   make_folder(out);
-
-  const std::vector<LabelDoubt> doubts =
-      rank_label_doubts(softmax_rows(pooled.result.logits, classes), labels, classes, o.score);
-  write_file_atomically(out / "audit.csv", audit_csv(doubts, data));
   const auto shown = static_cast<size_t>(o.shown);
-  draw_doubts(out / "audit.png", std::span(doubts).first(std::min(shown, doubts.size())), data);
-  std::string text = doubts_table(doubts, data);
+  const std::string text = judge(pooled, o.score, out, shown);
 
   std::vector<NearPair> pairs;
   if (o.no_near_copies) {

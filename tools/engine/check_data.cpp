@@ -83,7 +83,7 @@ Sets parts_in(TrainingData data) {
 Sets folds_in(FoldedData data) {
   Sets sets{.notes = std::move(data.notes), .folds = static_cast<size_t>(data.folds)};
   for (int fold = 1; fold <= data.folds; ++fold) {
-    Dataset set{.classes = data.all.classes};
+    Dataset set{.task = data.all.task, .classes = data.all.classes};
     for (const Sample& sample : data.all.samples)
       if (sample.fold == fold) set.samples.push_back(sample);
     sets.add(fmt::format("fold {}", fold), std::move(set));
@@ -224,7 +224,7 @@ std::vector<uint32_t> unreadable_in(const std::vector<Inspected>& findings, uint
 
 // What trains where the fold validates, as far as its classes can be read.
 void require_readable_without(const Sets& sets, const Findings& findings, size_t fold) {
-  Dataset train{.classes = sets.data[0].classes};
+  Dataset train{.task = sets.data[0].task, .classes = sets.data[0].classes};
   std::vector<uint32_t> unreadable;
   for (size_t s = 0; s < sets.folds; ++s) {
     if (s == fold) continue;

@@ -37,7 +37,8 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions, WeightsKeyOp
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});
     v("--workers N", workers, "threads that load images; 0: one per core", Within{0, 1024});
     v("--out DIR", out,
-      "write metrics.json, predictions.csv, confusion_matrix.csv, roc.csv and pr.csv there");
+      "write metrics.json, predictions.csv, roc.csv, pr.csv and, of classes, confusion_matrix.csv "
+      "there");
     v("--probabilities", score.probabilities,
       "a column for each class in predictions.csv also of more than 100");
     v("--by COLUMN,...", by, "a table for each of these columns of --labels: how its values fare");
@@ -101,9 +102,12 @@ int eval(const Command& command) {
   require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
           "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
-  require(!o.score.calibrated || file.temperature, Failure::usage,
-          "--calibrated: {} holds no temperature; a training finds it on its validation images",
-          o.weights.string());
+  require(!o.score.calibrated || file.temperature, Failure::usage, "--calibrated: {} holds no {}",
+          o.weights.string(),
+          file.task == Task::labels
+              ? "temperature: its outputs are labels, and a training chooses a threshold for each "
+                "of them instead"
+              : "temperature; a training finds it on its validation images");
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
   follow_task(o, file);
@@ -114,8 +118,6 @@ int eval(const Command& command) {
           "{}: {} classes, but the head of {} has {}",
           (o.data.empty() ? o.labels : o.data).string(), data.classes.size(), o.weights.string(),
           file.class_count);
-  require((!o.score.calibrated && o.by.empty()) || data.task == Task::classes, Failure::usage,
-          "--calibrated and --by are for images of one class each");
   ScoreOptions scoring = o.score;
   scoring.decisions = {file.temperature, file.thresholds, file.reject};
   scoring.by = read_columns(o, o.by, data);

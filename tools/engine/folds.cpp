@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <fstream>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -14,8 +13,11 @@
 #include "io/files/utf8.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
+#include "tools/score/decisions.h"
 #include "tools/score/fold_runs.h"
+#include "tools/score/label_score.h"
 #include "tools/score/score.h"
+#include "tools/score/text_table.h"
 
 namespace engine {
 namespace {
@@ -35,7 +37,8 @@ struct FoldsOptions {
       "in it",
       kRequired);
     v("--out DIR", out,
-      "write metrics.json, predictions.csv, confusion_matrix.csv and roc.csv there");
+      "write metrics.json, predictions.csv, roc.csv, pr.csv and, of classes, confusion_matrix.csv "
+      "there");
     v("--force", force, "pool also runs of other models, and fewer than K");
     v("--resamples N", score.resamples, "of the bootstrap for confidence intervals; 0: none",
       Within{0, 1000000});
@@ -47,31 +50,73 @@ struct FoldsOptions {
 // What is told of each fold, and of all by mean and standard deviation.
 struct Figure {
   const char *name, *title;
-  std::function<std::optional<double>(const Metrics&)> of;
+};
+constexpr Figure kOfClasses[] = {
+    {"loss", "loss"},         {"top1", "top-1"},          {"balanced_accuracy", "balanced"},
+    {"f1_macro", "macro F1"}, {"auc_macro", "macro AUC"}, {"calibration_error", "calibration"}};
+constexpr Figure kOfLabels[] = {{"loss", "loss"},
+                                {"subset_accuracy", "all right"},
+                                {"hamming_loss", "Hamming"},
+                                {"auc_macro", "macro AUC"},
+                                {"auc_micro", "micro AUC"},
+                                {"average_precision_macro", "macro AP"}};
+
+std::span<const Figure> figures_of(Task task) {
+  if (task == Task::labels) return kOfLabels;
+  return kOfClasses;
+}
+
+// Those of one fold, in the same order.
+struct FoldFigures {
+  int64_t samples = 0;
+  std::vector<std::optional<double>> values;
+  std::vector<LabelMetrics> labels = {};  // where images have several
 };
 
-const Figure kFigures[] = {
-    {"loss", "loss", [](const Metrics& m) { return m.loss; }},
-    {"top1", "top-1", [](const Metrics& m) { return m.top1; }},
-    {"balanced_accuracy", "balanced", [](const Metrics& m) { return m.balanced_accuracy; }},
-    {"f1_macro", "macro F1", [](const Metrics& m) { return m.macro.f1; }},
-    {"auc_macro", "macro AUC", [](const Metrics& m) { return m.auc_macro; }},
-    {"calibration_error", "calibration", [](const Metrics& m) { return m.calibration_error; }}};
+FoldFigures figures_of(const Metrics& m) {
+  return {m.samples,
+          {m.loss, m.top1, m.balanced_accuracy, m.macro.f1, m.auc_macro, m.calibration_error}};
+}
+
+FoldFigures figures_of(const MultilabelMetrics& m) {
+  return {m.samples,
+          {m.loss, m.subset_accuracy, m.hamming_loss, m.macro.auc, m.micro.auc,
+           m.macro.average_precision},
+          m.labels};
+}
 
 struct FoldSpread {
   std::optional<double> mean, deviation;  // the deviation of a sample: divided by n − 1
 };
 
-// Of the folds where the figure is defined.
-FoldSpread spread_of(const Figure& figure, std::span<const Metrics> folds) {
+// Of the folds where the figure is defined; of(fold) is the figure.
+FoldSpread spread_of(std::span<const FoldFigures> folds, const auto& of) {
   double sum = 0, squares = 0, count = 0;
-  for (const Metrics& m : folds)
-    if (const auto value = figure.of(m)) sum += *value, ++count;
+  for (const FoldFigures& fold : folds)
+    if (const std::optional<double> value = of(fold)) sum += *value, ++count;
   if (count == 0) return {};
-  for (const Metrics& m : folds)
-    if (const auto value = figure.of(m)) squares += std::pow(*value - sum / count, 2);
+  for (const FoldFigures& fold : folds)
+    if (const std::optional<double> value = of(fold)) squares += std::pow(*value - sum / count, 2);
   if (count < 2) return {sum / count, std::nullopt};
   return {sum / count, std::sqrt(squares / (count - 1))};
+}
+
+FoldSpread spread_of(size_t figure, std::span<const FoldFigures> folds) {
+  return spread_of(folds, [&](const FoldFigures& fold) { return fold.values[figure]; });
+}
+
+// What is told of each label: areas, which K models do not confound.
+struct LabelFigure {
+  const char *name, *title;
+  std::optional<double> LabelMetrics::*value;
+};
+constexpr LabelFigure kOfEachLabel[] = {
+    {"auc", "AUC", &LabelMetrics::auc},
+    {"average_precision", "AP", &LabelMetrics::average_precision}};
+
+FoldSpread spread_of(const LabelFigure& figure, size_t label, std::span<const FoldFigures> folds) {
+  return spread_of(folds,
+                   [&](const FoldFigures& fold) { return fold.labels[label].*figure.value; });
 }
 
 size_t groups_of(const Dataset& data) {
@@ -85,29 +130,60 @@ std::string text_of(const std::optional<double>& value) {
   return value ? fmt::format("{:.4f}", *value) : "-";
 }
 
-std::string fold_table(const PooledRuns& pooled, std::span<const Metrics> folds) {
+std::string fold_table(const PooledRuns& pooled, std::span<const FoldFigures> folds) {
+  const std::span<const Figure> figures = figures_of(pooled.data.task);
   std::string text = fmt::format("  {:<6} {:>7}", "fold", "images");
-  for (const Figure& figure : kFigures) text += fmt::format(" {:>11}", figure.title);
+  for (const Figure& figure : figures) text += fmt::format(" {:>11}", figure.title);
   text += '\n';
   const auto row = [&](const std::string& name, const std::string& images, const auto& value) {
     text += fmt::format("  {:<6} {:>7}", name, images);
-    for (const Figure& figure : kFigures) text += fmt::format(" {:>11}", text_of(value(figure)));
+    for (size_t f = 0; f < figures.size(); ++f) text += fmt::format(" {:>11}", text_of(value(f)));
     text += '\n';
   };
   for (size_t i = 0; i < folds.size(); ++i)
     row(std::to_string(pooled.runs[i].fold), std::to_string(folds[i].samples),
-        [&](const Figure& figure) { return figure.of(folds[i]); });
-  row("mean", "", [&](const Figure& figure) { return spread_of(figure, folds).mean; });
-  row("sd", "", [&](const Figure& figure) { return spread_of(figure, folds).deviation; });
+        [&](size_t figure) { return folds[i].values[figure]; });
+  row("mean", "", [&](size_t figure) { return spread_of(figure, folds).mean; });
+  row("sd", "", [&](size_t figure) { return spread_of(figure, folds).deviation; });
   return text;
+}
+
+// Mean and standard deviation of each label over the folds; empty where images have one class.
+std::string label_table(const PooledRuns& pooled, std::span<const FoldFigures> folds) {
+  if (pooled.data.task == Task::classes) return "";
+  std::vector<std::string> head = {"label, by fold"};
+  for (const LabelFigure& figure : kOfEachLabel)
+    head.insert(head.end(), {fmt::format("mean {}", figure.title), "sd"});
+  Table table(std::move(head));
+  for (size_t label = 0; label < pooled.data.classes.size(); ++label) {
+    std::vector<std::string> row = {pooled.data.classes[label]};
+    for (const LabelFigure& figure : kOfEachLabel) {
+      const FoldSpread spread = spread_of(figure, label, folds);
+      row.insert(row.end(), {text_of(spread.mean), text_of(spread.deviation)});
+    }
+    table.add(std::move(row));
+  }
+  return table.text();
 }
 
 Json number(const std::optional<double>& value) {
   return value ? Json(*value) : Json();
 }
 
+// A member for each label, with its figures.
+Json labels_json(const PooledRuns& pooled, const auto& value) {
+  Json json = Json::array();
+  for (size_t label = 0; label < pooled.data.classes.size(); ++label) {
+    Json one = {{"name", utf8_from_bytes(pooled.data.classes[label])}};
+    for (const LabelFigure& figure : kOfEachLabel) one[figure.name] = number(value(figure, label));
+    json.push_back(std::move(one));
+  }
+  return json;
+}
+
 // The members `runs`, `mean` and `sd`.
-void add_folds(Json& json, const PooledRuns& pooled, std::span<const Metrics> folds) {
+void add_folds(Json& json, const PooledRuns& pooled, std::span<const FoldFigures> folds) {
+  const std::span<const Figure> figures = figures_of(pooled.data.task);
   for (size_t i = 0; i < folds.size(); ++i) {
     const FoldRun& run = pooled.runs[i];
     Json one = {{"fold", run.fold},
@@ -115,20 +191,61 @@ void add_folds(Json& json, const PooledRuns& pooled, std::span<const Metrics> fo
                 {"images", run.images},
                 {"samples", folds[i].samples},
                 {"groups", groups_of(run.data)}};
-    for (const Figure& figure : kFigures) one[figure.name] = number(figure.of(folds[i]));
+    for (size_t f = 0; f < figures.size(); ++f) one[figures[f].name] = number(folds[i].values[f]);
+    if (!folds[i].labels.empty())
+      one["labels"] = labels_json(pooled, [&](const LabelFigure& figure, size_t label) {
+        return folds[i].labels[label].*figure.value;
+      });
     json["runs"].push_back(std::move(one));
   }
-  for (const Figure& figure : kFigures) {
-    const FoldSpread spread = spread_of(figure, folds);
-    json["mean"][figure.name] = number(spread.mean);
-    json["sd"][figure.name] = number(spread.deviation);
+  for (size_t f = 0; f < figures.size(); ++f) {
+    const FoldSpread spread = spread_of(f, folds);
+    json["mean"][figures[f].name] = number(spread.mean);
+    json["sd"][figures[f].name] = number(spread.deviation);
   }
+  if (pooled.data.task == Task::classes) return;
+  json["mean"]["labels"] = labels_json(pooled, [&](const LabelFigure& figure, size_t label) {
+    return spread_of(figure, label, folds).mean;
+  });
+  json["sd"]["labels"] = labels_json(pooled, [&](const LabelFigure& figure, size_t label) {
+    return spread_of(figure, label, folds).deviation;
+  });
 }
 
 void add_to_file(const fs::path& file, const Json& folds) {
   Json all = parse_json<Json>(as_text(read_file(file)), Failure::data, file.string());
   for (const auto& [name, value] : folds.items()) all["folds"][name] = value;
   write_file_atomically(file, print_json(all, 2) + '\n');
+}
+
+// What is said of all images together: text and JSON.
+struct PooledScore {
+  std::string table;
+  Json json;
+};
+
+// Of several labels a fold has the thresholds that its own images chose, as its run has, and all
+// images together have those that they choose.
+PooledScore score_pooled(const FoldsOptions& o, const PooledRuns& pooled,
+                         std::vector<FoldFigures>& each) {
+  const std::vector<std::string>& classes = pooled.data.classes;
+  ScoreOptions options = o.score;
+  if (pooled.data.task == Task::classes) {
+    for (const FoldRun& run : pooled.runs)
+      each.push_back(figures_of(score(run.result, run.data, {.resamples = 0}).metrics));
+    const Score scored = o.out.empty() ? score(pooled.result, pooled.data, options)
+                                       : write_score(o.out, pooled.result, pooled.data, options);
+    return {table(scored, classes), to_json(scored, classes)};
+  }
+  if (const std::string rule = pooled.runs[0].text_flag("threshold_rule"); !rule.empty())
+    options.rule = parse_threshold_rule(rule);
+  for (const FoldRun& run : pooled.runs)
+    each.push_back(figures_of(
+        score_labels(run.result, run.data, {}, {.resamples = 0, .rule = options.rule}).metrics));
+  const LabelScore scored = o.out.empty()
+                                ? score_labels(pooled.result, pooled.data, {}, options)
+                                : write_label_score(o.out, pooled.result, pooled.data, {}, options);
+  return {table(scored, classes), to_json(scored, classes)};
 }
 
 }  // namespace
@@ -144,29 +261,25 @@ int folds(const Command& command) {
   const PooledRuns pooled = pool_runs(std::move(runs), o.force);
   for (const std::string& remark : pooled.remarks) say(paint(remark, Colour::yellow, stderr));
 
-  std::vector<Metrics> each;
-  for (const FoldRun& run : pooled.runs)
-    each.push_back(score(run.result, run.data, {.resamples = 0}).metrics);
-  const Score scored = o.out.empty() ? score(pooled.result, pooled.data, o.score)
-                                     : write_score(o.out, pooled.result, pooled.data, o.score);
+  std::vector<FoldFigures> each;
+  PooledScore told = score_pooled(o, pooled, each);
   Json of_folds;
   add_folds(of_folds, pooled, each);
   if (!o.out.empty()) {
     add_to_file(o.out / "metrics.json", of_folds);
-    say(fmt::format("{}: metrics.json, predictions.csv, confusion_matrix.csv, roc.csv",
-                    o.out.string()));
+    say(fmt::format("{}: metrics.json, predictions.csv, roc.csv, pr.csv{}", o.out.string(),
+                    pooled.data.task == Task::classes ? ", confusion_matrix.csv" : ""));
   }
   if (o.json) {
-    Json json = to_json(scored, pooled.data.classes);
-    json.update(of_folds);
-    print_to_stdout(print_json(json) + '\n');
+    told.json.update(of_folds);
+    print_to_stdout(print_json(told.json) + '\n');
     return 0;
   }
   const size_t groups = groups_of(pooled.data);
-  print_to_stdout(fmt::format("{} folds of {}\n{}all folds together{}: {}", each.size(),
+  print_to_stdout(fmt::format("{} folds of {}\n{}{}all folds together{}: {}", each.size(),
                               pooled.runs[0].folds, fold_table(pooled, each),
-                              groups > 0 ? fmt::format(", {} groups", groups) : "",
-                              table(scored, pooled.data.classes)));
+                              label_table(pooled, each),
+                              groups > 0 ? fmt::format(", {} groups", groups) : "", told.table));
   return 0;
 }
 

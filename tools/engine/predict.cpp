@@ -75,7 +75,8 @@ struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
     v("--explain DIR", explain,
       "write class activation maps into this empty folder: a picture for each image, and sheets");
     v("--explain-class NAME", explain_class,
-      "the class of the maps, by name or number (default: of each image the predicted one)");
+      "the class of the maps, by name or number (default: of each image the predicted one; of "
+      "several labels the most probable)");
     visit_preprocess(v);
     visit_device(v);
     visit_ranks(v);
@@ -115,11 +116,17 @@ std::optional<std::vector<double>> thresholds_of(const ModelFile& file) {
   return threshold_values(file.thresholds.value_or(Thresholds{}), names);
 }
 
+// Why weights lack what is chosen for classes alone.
+std::string_view why_of_labels(const ModelFile& file) {
+  return file.task == Task::labels ? ": its outputs are labels, each of which has its own threshold"
+                                   : "";
+}
+
 // Below which probability of its best class an image is not answered.
 std::optional<double> reject_below(const PredictOptions& o, const ModelFile& file) {
   if (!o.reject) return std::nullopt;
-  require(file.reject.has_value(), Failure::weights, "--reject: {} tells no threshold",
-          o.weights.string());
+  require(file.reject.has_value(), Failure::weights, "--reject: {} tells no threshold{}",
+          o.weights.string(), why_of_labels(file));
   const auto threshold = file.reject->of(o.calibrated);
   require(threshold.has_value(), Failure::weights,
           "--reject: {}: at no probability were {} of the validation images right",
@@ -350,7 +357,7 @@ int predict(const Command& command) {
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
   require(!o.calibrated || file.temperature, Failure::weights,
-          "--calibrated: {} tells no temperature", o.weights.string());
+          "--calibrated: {} tells no temperature{}", o.weights.string(), why_of_labels(file));
   require(o.top == 1 || file.task == Task::classes, Failure::usage,
           "--top: of several labels those are named that reach their thresholds");
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);

@@ -119,7 +119,6 @@ void choose_loss(TrainConfig& c, const TrainOptions& o, const Dataset& train) {
   require(!c.balanced, Failure::usage,
           "--sampler balanced draws classes, and these images have several labels each");
   c.loss.class_weights = positive_weights(o.positive_weighting, train);
-  require(o.by.empty(), Failure::usage, "--by is for images of one class each");
   if (!c.early_stop.watch) c.early_stop.watch = "loss";
 }
 

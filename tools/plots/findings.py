@@ -146,16 +146,18 @@ def reject(run: Run) -> Iterator[Finding]:
 
 
 def by_column(run: Run) -> Iterator[Finding]:
+    several = run.score().get("task") == "multilabel"
+    figure, what = ("auc_macro", "Mean AUC") if several else ("top1", "Accuracy")
     for column, rows in (run.score().get("by") or {}).items():
-        known = [r for r in rows if (r.get("intervals") or {}).get("top1")]
+        known = [r for r in rows if (r.get("intervals") or {}).get(figure)]
         if len(known) < 2:
             continue
-        low, high = min(known, key=lambda r: r["top1"]), max(known, key=lambda r: r["top1"])
-        if low["intervals"]["top1"][1] < high["intervals"]["top1"][0]:
+        low, high = min(known, key=lambda r: r[figure]), max(known, key=lambda r: r[figure])
+        if low["intervals"][figure][1] < high["intervals"][figure][0]:
             def said(r):
                 return (f"{r['value']} "
-                        f"{with_interval(r['top1'], r['intervals']['top1'], r['samples'])}")
-            yield watch(column, f"Accuracy differs by {column} beyond its intervals: {said(low)}, "
+                        f"{with_interval(r[figure], r['intervals'][figure], r['samples'])}")
+            yield watch(column, f"{what} differs by {column} beyond its intervals: {said(low)}, "
                         f"{said(high)}.")
 
 
@@ -214,7 +216,8 @@ def findings(run: Run) -> List[Finding]:
     first of all is how often the model is right."""
     score, found = run.score(), []  # type: Dict, List[Finding]
     if score.get("task") == "multilabel":
-        found += label_findings(run)
+        for what in (label_findings, by_column):
+            found += what(run)
     elif score.get("classes") and score["samples"]:
         for what in (overall, class_findings, confusions, calibration, sure_errors, reject,
                      by_column, parts_differ):

@@ -149,17 +149,48 @@ def class_table(score: Dict) -> str:
     return f"<div class=dense>{page.table(head, rows, caption)}</div>"
 
 
+BY_CLASSES = (("top1", "top-1"), ("balanced_accuracy", "balanced accuracy"),
+              ("auc_macro", "macro AUC"))
+BY_LABELS = (("subset_accuracy", "all labels right"), ("auc_macro", "macro AUC"),
+             ("auc_micro", "micro AUC"), ("average_precision_macro", "macro average precision"),
+             ("brier", "Brier score"))  # fmt: skip
+MOST_LABELS_BY = 60  # lines of a table of labels by the values of a column
+
+
+def labels_by(column: str, values: List[Dict]) -> str:
+    """Each label of each value, where that is not too much to read."""
+    labels = values[0].get("labels") or []
+    if not 0 < len(labels) * len(values) <= MOST_LABELS_BY:
+        return ""
+    rows = []
+    for place, label in enumerate(labels):
+        for value in values:
+            of = value["labels"][place]
+            bounds, yes, no = of.get("intervals") or {}, of["positives"], of["negatives"]
+            rows.append([label["name"], str(value["value"]), f"{yes:,}", f"{no:,}",
+                         with_interval(of.get("auc"), bounds.get("auc"), min(yes, no)),
+                         *(with_interval(of.get(name), bounds.get(name), n) for name, n in (
+                             ("average_precision", yes), ("sensitivity", yes),
+                             ("specificity", no)))])  # fmt: skip
+    return page.table(["label", column, "positives", "negatives", "AUC", "average precision",
+                       "sensitivity", "specificity"], rows,
+                      "–: no such images, or for the AUC only such, so there is no figure.")
+
+
 def by_tables(score: Dict) -> str:
-    html = ""
+    html, several = "", score.get("task") == "multilabel"
+    measures = BY_LABELS if several else BY_CLASSES
     for column, values in (score.get("by") or {}).items():
         rows = []
         for v in values:
             bounds, n = v.get("intervals") or {}, v["samples"]
             rows.append([str(v["value"]), f"{n:,}", f"{v['groups']:,}" if v.get("groups") else "–",
                          *(with_interval(v.get(name), bounds.get(name), n)
-                           for name in ("top1", "balanced_accuracy", "auc_macro"))])
+                           for name, _ in measures)])
         html += f"<h3>By {escape(column)}</h3>" + page.table(
-            [column, "images", "groups", "top-1", "balanced accuracy", "macro AUC"], rows)
+            [column, "images", "groups", *(title for _, title in measures)], rows)
+        if several:
+            html += labels_by(column, values)
     return html
 
 

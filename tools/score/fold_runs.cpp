@@ -11,6 +11,7 @@
 #include <set>
 
 #include "engine/error.h"
+#include "io/data/presence.h"
 #include "io/files/bytes.h"
 #include "io/files/csv.h"
 #include "io/files/json.h"
@@ -46,19 +47,11 @@ std::map<std::string, std::string> flags_of(const fs::path& run) {
   return flags;
 }
 
-// A text among the flags; empty if it is not there.
-std::string text_flag(const std::map<std::string, std::string>& flags, const char* key) {
-  const auto at = flags.find(key);
-  if (at == flags.end()) return "";
-  const Json value = json_or_null<Json>(at->second);
-  return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>()) : "";
-}
-
 // Where relative paths of split.csv begin, as ImageSetOptions::root().
-fs::path root_of(const std::map<std::string, std::string>& flags) {
-  const std::string labels = text_flag(flags, "labels"), root = text_flag(flags, "image_root");
+fs::path root_of(const FoldRun& run) {
+  const std::string labels = run.text_flag("labels"), root = run.text_flag("image_root");
   if (!root.empty()) return root;
-  return labels.empty() ? fs::path(text_flag(flags, "data")) : fs::path(labels).parent_path();
+  return labels.empty() ? fs::path(run.text_flag("data")) : fs::path(labels).parent_path();
 }
 
 double probability(const std::string& text, const fs::path& file, int line) {
@@ -75,6 +68,34 @@ bool ends_in(const std::string& path, const std::string& end) {
          (path.size() == end.size() || path[path.size() - end.size() - 1] == '/');
 }
 
+// The column of each class, whose name stands behind the prefix.
+std::vector<size_t> columns_of(const Csv& csv, const std::string& prefix, const FoldRun& run,
+                               const fs::path& file) {
+  std::vector<size_t> columns;
+  for (const std::string& name : run.data.classes) {
+    const int at = csv.column(prefix + name);
+    require(
+        at >= 0, Failure::data, "{}: no column {}{}{}", file.string(), prefix, name,
+        run.data.task == Task::labels
+            ? ""
+            : "; engine eval --probabilities writes such columns for more than 100 classes, and "
+              "so does every training of fewer");
+    columns.push_back(static_cast<size_t>(at));
+  }
+  return columns;
+}
+
+// What a row says of each label.
+std::vector<Presence> read_presence(const Csv& csv, const CsvRow& row,
+                                    std::span<const size_t> columns, const fs::path& file) {
+  std::vector<Presence> labels;
+  for (const size_t column : columns)
+    labels.push_back(parse_presence(row.fields[column], [&] {
+      return fmt::format("{}, line {}, column {}", file.string(), row.line, csv.header[column]);
+    }));
+  return labels;
+}
+
 // A row of split.csv.
 struct Planned {
   std::string path, group;
@@ -86,8 +107,12 @@ std::vector<Planned> read_split(const fs::path& file, FoldRun& run) {
   const Csv csv = read_csv(file);
   const int path = csv.column("path"), label = csv.column("label"), split = csv.column("split"),
             fold = csv.column("fold"), group = csv.column("group");
-  require(path >= 0 && label >= 0 && split >= 0, Failure::data,
-          "{}, line 1: the header needs the columns path, label and split", file.string());
+  const bool of_labels = run.data.task == Task::labels;
+  require(path >= 0 && (label >= 0 || of_labels) && split >= 0, Failure::data,
+          "{}, line 1: the header needs the columns path, {}split", file.string(),
+          of_labels ? "" : "label, ");
+  const std::vector<size_t> presence =
+      of_labels ? columns_of(csv, kLabelColumn, run, file) : std::vector<size_t>();
   std::vector<Planned> planned;
   std::set<int> validating;
   for (const CsvRow& row : csv.rows) {
@@ -101,7 +126,10 @@ std::vector<Planned> read_split(const fs::path& file, FoldRun& run) {
               "{}, line {}: \"{}\" is no fold", file.string(), row.line, text);
     }
     run.folds = std::max(run.folds, number);
-    run.split[field(path)] = fmt::format("{}, fold {}", field(label), number);
+    const std::string shown =
+        of_labels ? label_text(run.data, {.labels = read_presence(csv, row, presence, file)})
+                  : field(label);
+    run.split[field(path)] = fmt::format("{}, fold {}", shown, number);
     if (field(split) != "val") continue;
     planned.push_back({field(path), field(group), number});
     validating.insert(number);
@@ -113,34 +141,43 @@ std::vector<Planned> read_split(const fs::path& file, FoldRun& run) {
   return planned;
 }
 
-// Adds a row of predictions.csv for each image.
+// The logit of a label: what the run's sigmoid was taken of.
+double logit(double p) {
+  constexpr double kLargest = 1 - std::numeric_limits<double>::epsilon() / 2;
+  p = std::clamp(p, std::numeric_limits<double>::min(), kLargest);
+  return std::log(p) - std::log1p(-p);
+}
+
+double log_of(double p) {
+  return std::log(std::max(p, std::numeric_limits<double>::min()));
+}
+
+// Adds a row of predictions.csv for each image. A column of the label is what images of one class
+// have.
 void read_predictions(const fs::path& file, FoldRun& run) {
   const Csv csv = read_csv(file);
   const int path = csv.column("path"), label = csv.column("label");
-  require(path >= 0 && label >= 0, Failure::data,
-          "{}, line 1: the header needs the columns path and label; what several labels per image "
-          "have is not read",
-          file.string());
-  std::vector<size_t> columns;
-  for (const std::string& name : run.data.classes) {
-    const int at = csv.column("p:" + name);
-    require(at >= 0, Failure::data,
-            "{}: no column p:{}; engine eval --probabilities writes such columns for more than 100 "
-            "classes, and so does every training of fewer",
-            file.string(), name);
-    columns.push_back(static_cast<size_t>(at));
-  }
+  const bool of_labels = label < 0;
+  require(path >= 0, Failure::data, "{}, line 1: the header needs the column path", file.string());
+  if (of_labels) run.data.task = Task::labels;
+  const std::vector<size_t> presence = of_labels ? columns_of(csv, kLabelColumn, run, file)
+                                                 : std::vector<size_t>(),
+                            columns = columns_of(csv, "p:", run, file);
   for (const CsvRow& row : csv.rows) {
-    const std::string& name = row.fields[static_cast<size_t>(label)];
-    const auto at = std::ranges::find(run.data.classes, name);
-    require(at != run.data.classes.end(), Failure::data, "{}, line {}: \"{}\" is no class of {}",
-            file.string(), row.line, name, (run.folder / "classes.txt").string());
-    run.data.samples.push_back(
-        {row.fields[static_cast<size_t>(path)], static_cast<int>(at - run.data.classes.begin())});
+    Sample sample{.path = row.fields[static_cast<size_t>(path)]};
+    if (of_labels) {
+      sample.labels = read_presence(csv, row, presence, file);
+    } else {
+      const std::string& name = row.fields[static_cast<size_t>(label)];
+      const auto at = std::ranges::find(run.data.classes, name);
+      require(at != run.data.classes.end(), Failure::data, "{}, line {}: \"{}\" is no class of {}",
+              file.string(), row.line, name, (run.folder / "classes.txt").string());
+      sample.label = static_cast<int>(at - run.data.classes.begin());
+    }
+    run.data.samples.push_back(std::move(sample));
     for (const size_t column : columns) {
       const double p = probability(row.fields[column], file, row.line);
-      run.result.logits.push_back(
-          static_cast<float>(std::log(std::max(p, std::numeric_limits<double>::min()))));
+      run.result.logits.push_back(static_cast<float>(of_labels ? logit(p) : log_of(p)));
     }
     run.result.counted.push_back(1);
   }
@@ -197,6 +234,10 @@ void compare_flags(const FoldRun& first, const FoldRun& run, std::vector<std::st
   }
 }
 
+const char* outputs_of(const FoldRun& run) {
+  return run.data.task == Task::labels ? "several labels" : "one class";
+}
+
 std::vector<int> lacking(std::span<const FoldRun> runs) {
   std::vector<int> folds;
   for (int fold = 1; fold <= runs[0].folds; ++fold)
@@ -205,6 +246,13 @@ std::vector<int> lacking(std::span<const FoldRun> runs) {
 }
 
 }  // namespace
+
+std::string FoldRun::text_flag(const char* key) const {
+  const auto at = flags.find(key);
+  if (at == flags.end()) return "";
+  const Json value = json_or_null<Json>(at->second);
+  return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>()) : "";
+}
 
 FoldRun read_fold_run(const fs::path& folder) {
   FoldRun run{.folder = folder};
@@ -219,7 +267,7 @@ FoldRun read_fold_run(const fs::path& folder) {
   if (!fs::exists(folder / "split.csv")) return run;
   const std::vector<Planned> planned = read_split(folder / "split.csv", run);
   run.images = planned.size();
-  join(planned, root_of(run.flags), run);
+  join(planned, root_of(run), run);
   return run;
 }
 
@@ -248,6 +296,8 @@ PooledRuns pool_runs(std::vector<FoldRun> runs, bool force) {
             "{}: no run of a fold: its split.csv has no column fold; engine train --folds K makes "
             "such runs",
             run.folder.string());
+    require(run.data.task == first.data.task, Failure::data, "{} has {} per image, {} has {}",
+            run.folder.string(), outputs_of(run), first.folder.string(), outputs_of(first));
     require(run.data.classes == first.data.classes, Failure::data,
             "{} has the classes {}, {} has {}", run.folder.string(),
             fmt::join(run.data.classes, " "), first.folder.string(),
@@ -256,8 +306,7 @@ PooledRuns pool_runs(std::vector<FoldRun> runs, bool force) {
     if (i > 0)
       require(run.fold != runs[i - 1].fold, Failure::data, "{} and {} are both fold {}",
               runs[i - 1].folder.string(), run.folder.string(), run.fold);
-    const std::string model = text_flag(run.flags, "model"),
-                      theirs = text_flag(first.flags, "model");
+    const std::string model = run.text_flag("model"), theirs = first.text_flag("model");
     require(force || model == theirs, Failure::data,
             "{} trains {}, {} trains {}; --force pools them all the same", run.folder.string(),
             model, first.folder.string(), theirs);
@@ -273,6 +322,7 @@ PooledRuns pool_runs(std::vector<FoldRun> runs, bool force) {
   if (!missing.empty())
     pooled.remarks.push_back(fmt::format("of {} folds {} are not in it: {}", first.folds,
                                          missing.size(), fmt::join(missing, ", ")));
+  pooled.data.task = first.data.task;
   pooled.data.classes = first.data.classes;
   for (const FoldRun& run : runs) {
     const auto add = [](auto& to, const auto& from) {

@@ -5,24 +5,20 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
 #include "engine/measures/precision_recall.h"
 #include "engine/measures/roc.h"
 #include "io/files/atomic_file.h"
 #include "io/files/csv.h"
-#include "io/files/json.h"
-#include "io/files/utf8.h"
 #include "tools/machine/cores.h"
-#include "tools/score/interval_json.h"
-#include "tools/score/number_or_null.h"
 #include "tools/score/score_files.h"
 
 namespace engine {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 constexpr double kUsualThreshold = 0.5;
 
@@ -54,50 +50,28 @@ Thresholds choose_thresholds(const CountedLabels& counted, std::span<const std::
   return thresholds;
 }
 
-std::string number_or_dash(const std::optional<double>& value) {
-  return value ? fmt::format("{:.4f}", *value) : "-";
+// Those at the positions.
+CountedLabels chosen(const CountedLabels& from, std::span<const size_t> samples, size_t labels) {
+  CountedLabels of;
+  for (const size_t i : samples) {
+    const auto add = [&](auto& to, const auto& all) {
+      const auto row = all.begin() + std::ptrdiff_t(i * labels);
+      to.insert(to.end(), row, row + std::ptrdiff_t(labels));
+    };
+    add(of.logits, from.logits);
+    add(of.presence, from.presence);
+  }
+  return of;
 }
 
-Json to_json(const LabelAverages& a) {
-  return {{"auc", number_or_null(a.auc)},
-          {"average_precision", number_or_null(a.average_precision)},
-          {"sensitivity", number_or_null(a.sensitivity)},
-          {"specificity", number_or_null(a.specificity)},
-          {"precision", number_or_null(a.precision)},
-          {"f1", number_or_null(a.f1)}};
-}
-
-Json to_json(const LabelIntervals& i) {
-  return {{"auc", to_json(i.auc)},
-          {"average_precision", to_json(i.average_precision)},
-          {"recall", to_json(i.sensitivity)},
-          {"sensitivity", to_json(i.sensitivity)},
-          {"specificity", to_json(i.specificity)},
-          {"precision", to_json(i.precision)},
-          {"f1", to_json(i.f1)}};
-}
-
-Json to_json(const MultilabelIntervals& i, const ScoreOptions& options) {
-  Json json = drawing_json(i.units, i.grouped, options);
-  json.update({{"loss", to_json(i.loss)},
-               {"subset_accuracy", to_json(i.subset_accuracy)},
-               {"hamming_loss", to_json(i.hamming_loss)},
-               {"auc_macro", to_json(i.macro.auc)},
-               {"auc_micro", to_json(i.micro.auc)},
-               {"average_precision_macro", to_json(i.macro.average_precision)},
-               {"f1_macro", to_json(i.macro.f1)},
-               {"macro", to_json(i.macro)},
-               {"micro", to_json(i.micro)}});
-  return json;
-}
-
-LabelAverages figures_of(const LabelMetrics& l) {
-  return {l.auc,
-          l.average_precision,
-          l.called.sensitivity(),
-          l.called.specificity(),
-          l.called.precision(),
-          l.f1()};
+// Sets the metrics and the intervals of a score or of a subgroup.
+void measure(const CountedLabels& of, std::span<const double> thresholds,
+             const BootstrapOptions& drawing, std::span<const uint32_t> groups, auto& scored) {
+  const int labels = static_cast<int>(thresholds.size());
+  scored.metrics = evaluate_labels(of.logits, of.presence, labels, thresholds);
+  if (drawing.resamples > 0 && scored.metrics.samples > 0)
+    scored.intervals =
+        bootstrap_label_intervals(of.logits, of.presence, labels, thresholds, drawing, groups);
 }
 
 std::string predictions(const EvaluationResult& result, const Dataset& data) {
@@ -115,7 +89,7 @@ std::string predictions(const EvaluationResult& result, const Dataset& data) {
     if (grouped) text += ',' + csv_field(sample.group);
     for (const Presence presence : sample.labels) text += fmt::format(",{}", text_of(presence));
     for (const double p : sigmoids(std::span(result.logits).subspan(i * labels, labels)))
-      text += fmt::format(",{:.9g}", p);
+      text += fmt::format(",{}", p);
     text += '\n';
   }
   return text;
@@ -166,20 +140,35 @@ std::vector<double> threshold_values(const Thresholds& thresholds,
   return values;
 }
 
+LabelAverages figures_of(const LabelMetrics& l) {
+  return {l.auc,
+          l.average_precision,
+          l.called.sensitivity(),
+          l.called.specificity(),
+          l.called.precision(),
+          l.f1()};
+}
+
 LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
                         const std::optional<Thresholds>& thresholds, const ScoreOptions& options) {
   const CountedLabels counted = counted_labels(result, data);
   LabelScore scored{.chosen_here = !thresholds, .options = options};
   scored.thresholds =
       thresholds ? *thresholds : choose_thresholds(counted, data.classes, options.rule);
-  const int labels = static_cast<int>(data.classes.size());
   const std::vector<double> values = threshold_values(scored.thresholds, data.classes);
-  scored.metrics = evaluate_labels(counted.logits, counted.presence, labels, values);
-  if (options.resamples > 0 && scored.metrics.samples > 0)
-    scored.intervals = bootstrap_label_intervals(
-        counted.logits, counted.presence, labels, values,
-        {.resamples = options.resamples, .seed = options.seed, .threads = available_cores()},
-        group_numbers(result, data));
+  const BootstrapOptions drawing{
+      .resamples = options.resamples, .seed = options.seed, .threads = available_cores()};
+  const std::vector<uint32_t> groups = group_numbers(result, data);
+  measure(counted, values, drawing, groups, scored);
+  for (const Column& column : options.by) {
+    LabelSubgroupTable table{.column = column.name};
+    for (const ValueSamples& of : samples_by_value(column, result, groups)) {
+      LabelSubgroup row{.value = of.value, .groups = of.group_count};
+      measure(chosen(counted, of.samples, values.size()), values, drawing, of.groups, row);
+      table.rows.push_back(std::move(row));
+    }
+    scored.by.push_back(std::move(table));
+  }
   return scored;
 }
 
@@ -189,96 +178,11 @@ Metrics epoch_metrics_of_labels(const EvaluationResult& result, const Dataset& d
       evaluate_labels(counted.logits, counted.presence, static_cast<int>(data.classes.size()));
   Metrics m;
   m.samples = of.samples;
-  m.loss = of.loss;
+  m.loss = of.loss.value_or(0);
   m.top1 = of.subset_accuracy.value_or(0);
   m.top5 = NAN;
   m.auc_macro = of.macro.auc;
   return m;
-}
-
-Json to_json(const LabelScore& score, std::span<const std::string> labels) {
-  const MultilabelMetrics& m = score.metrics;
-  Json json = {{"task", kMultilabel},
-               {"samples", m.samples},
-               {"missing", m.missing},
-               {"loss", m.loss},
-               {"subset_accuracy", number_or_null(m.subset_accuracy)},
-               {"hamming_loss", number_or_null(m.hamming_loss)},
-               {"auc_macro", number_or_null(m.macro.auc)},
-               {"auc_micro", number_or_null(m.micro.auc)},
-               {"average_precision_macro", number_or_null(m.macro.average_precision)},
-               {"macro", to_json(m.macro)},
-               {"micro", to_json(m.micro)},
-               {"thresholds", parse_json<Json>(to_json(score.thresholds))}};
-  if (score.intervals) json["intervals"] = to_json(*score.intervals, score.options);
-  json["thresholds"]["chosen_here"] = score.chosen_here;
-  for (size_t c = 0; c < labels.size(); ++c) {
-    const LabelMetrics& l = m.labels[c];
-    Json label = {{"name", utf8_from_bytes(labels[c])},
-                  {"positives", l.positives},
-                  {"negatives", l.negatives},
-                  {"missing", l.missing},
-                  {"loss", number_or_null(l.loss)},
-                  {"threshold", l.threshold},
-                  {"true_positives", l.called.true_positives},
-                  {"false_positives", l.called.false_positives},
-                  {"true_negatives", l.called.true_negatives},
-                  {"false_negatives", l.called.false_negatives}};
-    label.update(to_json(figures_of(l)));
-    if (score.intervals) label["intervals"] = to_json(score.intervals->labels[c]);
-    json["labels"].push_back(std::move(label));
-  }
-  return json;
-}
-
-std::string table(const LabelScore& score, std::span<const std::string> labels) {
-  const MultilabelMetrics& m = score.metrics;
-  std::string text =
-      fmt::format("{} images, {} labels, {} of {} entries missing; thresholds {} ({})\n", m.samples,
-                  labels.size(), m.missing, m.samples * int64_t(labels.size()),
-                  score.chosen_here ? "chosen on these images" : "of the validation images",
-                  score.thresholds.rule);
-  const MultilabelIntervals none, &i = score.intervals ? *score.intervals : none;
-  if (score.intervals)
-    text += fmt::format("{:.0f}% intervals in brackets{}\n", 100 * kLevel,
-                        i.grouped ? fmt::format(", by {} groups", i.units) : "");
-  const auto line = [&](std::string_view name, const std::optional<double>& value,
-                        const FigureInterval& bounds) {
-    text += fmt::format("  {:<20} {:>7}", name, number_or_dash(value));
-    if (bounds) text += fmt::format("  [{:.4f}, {:.4f}]", bounds->low, bounds->high);
-    text += '\n';
-  };
-  line("loss", m.loss, i.loss);
-  line("all labels right", m.subset_accuracy, i.subset_accuracy);
-  line("Hamming loss", m.hamming_loss, i.hamming_loss);
-  line("macro AUC", m.macro.auc, i.macro.auc);
-  line("macro AP", m.macro.average_precision, i.macro.average_precision);
-
-  size_t width = 16;
-  for (const std::string& name : labels) width = std::max(width, name.size());
-  text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>11} {:>11} {:>9} {:>7}\n",
-                      "label", width, "present", "absent", "missing", "AUC", "AP", "threshold",
-                      "sensitivity", "specificity", "precision", "F1");
-  const auto row = [&](std::string_view name, const std::string& counts,
-                       const std::string& threshold, const LabelAverages& a) {
-    text += fmt::format("  {:<{}} {} {:>7} {:>7} {:>9} {:>11} {:>11} {:>9} {:>7}\n", name, width,
-                        counts, number_or_dash(a.auc), number_or_dash(a.average_precision),
-                        threshold, number_or_dash(a.sensitivity), number_or_dash(a.specificity),
-                        number_or_dash(a.precision), number_or_dash(a.f1));
-  };
-  const auto counts = [](int64_t present, int64_t absent, int64_t missing) {
-    return fmt::format("{:>7} {:>7} {:>7}", present, absent, missing);
-  };
-  int64_t present = 0, absent = 0;
-  for (size_t c = 0; c < labels.size(); ++c) {
-    const LabelMetrics& l = m.labels[c];
-    row(labels[c], counts(l.positives, l.negatives, l.missing), fmt::format("{:.4f}", l.threshold),
-        figures_of(l));
-    present += l.positives, absent += l.negatives;
-  }
-  row("macro average", std::string(23, ' '), "", m.macro);
-  row("micro average", counts(present, absent, m.missing), "", m.micro);
-  return text;
 }
 
 LabelScore write_label_score(const fs::path& folder, const EvaluationResult& result,

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/measures/label_bootstrap.h"
 #include "engine/measures/labels.h"
@@ -17,12 +18,26 @@
 
 namespace engine {
 
+// The samples with one value of a column, at the thresholds of all.
+struct LabelSubgroup {
+  std::string value;
+  int64_t groups = 0;  // 0 where samples have none
+  MultilabelMetrics metrics;
+  std::optional<MultilabelIntervals> intervals;
+};
+
+struct LabelSubgroupTable {
+  std::string column;
+  std::vector<LabelSubgroup> rows;  // those with samples
+};
+
 struct LabelScore {
   MultilabelMetrics metrics;
   std::optional<MultilabelIntervals> intervals;
   Thresholds thresholds;     // that were applied; a label without one is called present from 0.5 on
   bool chosen_here = false;  // on these very images, so that figures at thresholds flatter
   ScoreOptions options;
+  std::vector<LabelSubgroupTable> by = {};  // of the options' columns
 };
 
 // Scores the samples that count, at the thresholds that validation images gave; without them they
@@ -31,13 +46,16 @@ LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
                         const std::optional<Thresholds>& thresholds,
                         const ScoreOptions& options = {});
 
-// Has the member task, "multilabel".
+// Has the member task, "multilabel". A figure that is not defined is null: of no known entry, or
+// an area where all or none have the label.
 nlohmann::ordered_json to_json(const LabelScore& score, std::span<const std::string> labels);
-// Totals, then a line per label.
+// Totals, a line per label, then for each column of the options its values, and each label of each
+// value. A figure that is not defined is "-".
 std::string table(const LabelScore& score, std::span<const std::string> labels);
 
 // Scores and writes as write_score(). predictions.csv has path, group where samples have groups,
-// then y:LABEL (0, 1 or nothing) for each label and p:LABEL for each. roc.csv and pr.csv have at
+// then y:LABEL (0, 1 or nothing) for each label and p:LABEL for each, with all digits that a double
+// has, so that the logits come back from them. roc.csv and pr.csv have at
 // most 200 points per label, and "(micro)": all known entries.
 LabelScore write_label_score(const std::filesystem::path& folder, const EvaluationResult& result,
                              const Dataset& data, const std::optional<Thresholds>& thresholds,
@@ -46,6 +64,9 @@ LabelScore write_label_score(const std::filesystem::path& folder, const Evaluati
 // What decides about epochs: loss, macro AUC and as top1 the share of images with every known label
 // on the right side of 0.5; there is no top5.
 Metrics epoch_metrics_of_labels(const EvaluationResult& result, const Dataset& data);
+
+// A label's or an average's figures under one set of names.
+LabelAverages figures_of(const LabelMetrics& label);
 
 // The same thresholds as numbers for evaluate_labels(), in the order of `labels`: 0.5 where there
 // is none.

@@ -1,8 +1,8 @@
 #include "tools/score/score.h"
 
 #include <algorithm>
-#include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "tools/machine/cores.h"
 
@@ -46,50 +46,33 @@ std::vector<std::optional<Called>> call(const Thresholds& thresholds,
   return called;
 }
 
-// The counted samples whose value it is.
-struct Chosen {
-  CountedSamples samples;
-  std::vector<uint32_t> groups;  // numbered anew
-};
-
-Subgroup subgroup(const std::string& value, const Chosen& chosen, int classes,
+Subgroup subgroup(const ValueSamples& of, const CountedSamples& counted, int classes,
                   const BootstrapOptions& options) {
-  const auto& [logits, labels] = chosen.samples;
+  std::vector<float> logits;
+  std::vector<int32_t> labels;
+  for (const size_t i : of.samples) {
+    const auto row = counted.logits.begin() + ptrdiff_t(i) * classes;
+    logits.insert(logits.end(), row, row + classes);
+    labels.push_back(counted.labels[i]);
+  }
   const Metrics m = evaluate_logits(logits, labels, classes);
-  Subgroup row{
-      .value = value,
-      .samples = m.samples,
-      .groups = static_cast<int64_t>(std::set(chosen.groups.begin(), chosen.groups.end()).size()),
-      .top1 = m.top1,
-      .balanced_accuracy = m.balanced_accuracy,
-      .auc_macro = m.auc_macro};
+  Subgroup row{.value = of.value,
+               .samples = m.samples,
+               .groups = of.group_count,
+               .top1 = m.top1,
+               .balanced_accuracy = m.balanced_accuracy,
+               .auc_macro = m.auc_macro};
   if (options.resamples > 0)
-    row.intervals = bootstrap_intervals(logits, labels, classes, options, chosen.groups);
+    row.intervals = bootstrap_intervals(logits, labels, classes, options, of.groups);
   return row;
 }
 
 SubgroupTable subgroups(const Column& column, const EvaluationResult& result,
                         const CountedSamples& counted, std::span<const uint32_t> groups,
                         int classes, const BootstrapOptions& options) {
-  std::vector<const std::string*> values;  // of the counted samples
-  for (size_t i = 0; i < column.values.size(); ++i)
-    if (result.counted[i]) values.push_back(&column.values[i]);
   SubgroupTable table{.column = column.name};
-  for (const std::string& value : column.order) {
-    Chosen chosen;
-    std::unordered_map<uint32_t, uint32_t> numbers;
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (*values[i] != value) continue;
-      const auto row = counted.logits.begin() + ptrdiff_t(i * classes);
-      chosen.samples.logits.insert(chosen.samples.logits.end(), row, row + classes);
-      chosen.samples.labels.push_back(counted.labels[i]);
-      if (!groups.empty())
-        chosen.groups.push_back(
-            numbers.emplace(groups[i], static_cast<uint32_t>(numbers.size())).first->second);
-    }
-    if (!chosen.samples.labels.empty())
-      table.rows.push_back(subgroup(value, chosen, classes, options));
-  }
+  for (const ValueSamples& of : samples_by_value(column, result, groups))
+    table.rows.push_back(subgroup(of, counted, classes, options));
   return table;
 }
 
@@ -113,6 +96,28 @@ std::vector<uint32_t> group_numbers(const EvaluationResult& result, const Datase
     numbers.push_back(at->second);
   }
   return numbers;
+}
+
+std::vector<ValueSamples> samples_by_value(const Column& column, const EvaluationResult& result,
+                                           std::span<const uint32_t> groups) {
+  std::vector<const std::string*> values;  // of the counted samples
+  for (size_t i = 0; i < column.values.size(); ++i)
+    if (result.counted[i]) values.push_back(&column.values[i]);
+  std::vector<ValueSamples> all;
+  for (const std::string& value : column.order) {
+    ValueSamples of{.value = value};
+    std::unordered_map<uint32_t, uint32_t> numbers;
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (*values[i] != value) continue;
+      of.samples.push_back(i);
+      if (!groups.empty())
+        of.groups.push_back(
+            numbers.emplace(groups[i], static_cast<uint32_t>(numbers.size())).first->second);
+    }
+    of.group_count = std::ssize(numbers);
+    if (!of.samples.empty()) all.push_back(std::move(of));
+  }
+  return all;
 }
 
 Score score(const EvaluationResult& result, const Dataset& data, const ScoreOptions& options) {

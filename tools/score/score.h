@@ -68,6 +68,18 @@ struct Score {
 // a group is one of its own. Empty where none has one.
 std::vector<uint32_t> group_numbers(const EvaluationResult& result, const Dataset& data);
 
+// The counted samples with one value of a column.
+struct ValueSamples {
+  std::string value;
+  std::vector<size_t> samples;   // positions among the counted ones
+  std::vector<uint32_t> groups;  // group_numbers() of these alone; empty where none has a group
+  int64_t group_count = 0;
+};
+
+// Those of each value that has some, in the order of the column. `groups` are group_numbers().
+std::vector<ValueSamples> samples_by_value(const Column& column, const EvaluationResult& result,
+                                           std::span<const uint32_t> groups);
+
 // Scores the samples that count. Intervals are drawn by groups where samples have some.
 Score score(const EvaluationResult& result, const Dataset& data, const ScoreOptions& options = {});
 

@@ -6,86 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "io/files/utf8.h"
 #include "tools/score/score.h"
+#include "tools/score/text_table.h"
 
 namespace engine {
 namespace {
 
-constexpr size_t kColumns = 80, kIndent = 2;
-constexpr size_t kNamesAtLeast = 10, kNamesAtMost = 28;
 constexpr size_t kClassesWithThresholds = 12;  // of more, metrics.json tells
-
-// As many digits as a share of so many images supports: its standard error is at most 0.5/√n.
-int digits_of(int64_t samples) {
-  return samples < 100 ? 2 : samples < 10'000 ? 3 : 4;
-}
-
-std::string number(const std::optional<double>& value, int64_t samples) {
-  return value && samples > 0 ? fmt::format("{:.{}f}", *value, digits_of(samples)) : "-";
-}
-
-std::string bounds(const FigureInterval& i, int64_t samples) {
-  return fmt::format("[{:.{}f}, {:.{}f}]", i->low, digits_of(samples), i->high, digits_of(samples));
-}
-
-// "0.41 0.27-0.56"
-std::string with_bounds(const std::optional<double>& value, const FigureInterval& i,
-                        int64_t samples) {
-  const std::string text = number(value, samples);
-  if (text == "-" || !i) return text;
-  return fmt::format("{} {:.{}f}-{:.{}f}", text, i->low, digits_of(samples), i->high,
-                     digits_of(samples));
-}
-
-std::optional<double> share(int64_t samples, double value) {
-  return samples > 0 ? std::optional(value) : std::nullopt;
-}
-
-size_t characters(std::string_view text) {
-  return decode_utf8(text).size();
-}
-
-// The text in so many characters: what is too long loses its end.
-std::string fitted(std::string_view text, size_t width) {
-  std::string result;
-  const size_t count = characters(text);
-  for (size_t done = 0, most = count > width ? width - 1 : count; done < most; ++done) {
-    const size_t bytes = std::max<size_t>(1, utf8_length(text));
-    result += text.substr(0, bytes);
-    text.remove_prefix(bytes);
-  }
-  if (count > width) return result + "…";
-  return result + std::string(width - count, ' ');
-}
-
-// A table whose first column holds names, on the left, and takes what the others leave.
-class Table {
- public:
-  explicit Table(std::vector<std::string> head) { add(std::move(head)); }
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-
-  std::string text() const {
-    std::vector<size_t> widths(rows_[0].size());
-    for (const auto& row : rows_)
-      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], characters(row[i]));
-    size_t others = kIndent;
-    for (size_t i = 1; i < widths.size(); ++i) others += widths[i] += 2;
-    const size_t room = others + kNamesAtLeast < kColumns ? kColumns - others : kNamesAtLeast;
-    widths[0] = std::clamp(widths[0], kNamesAtLeast, std::min(room, kNamesAtMost));
-    std::string text;
-    for (const auto& row : rows_) {
-      text += std::string(kIndent, ' ') + fitted(row[0], widths[0]);
-      for (size_t i = 1; i < row.size(); ++i)
-        text += std::string(widths[i] - characters(row[i]), ' ') + row[i];
-      text += '\n';
-    }
-    return text;
-  }
-
- private:
-  std::vector<std::vector<std::string>> rows_;
-};
 
 struct TotalLine {
   const char* title;
@@ -119,10 +46,10 @@ std::string totals(const Score& s) {
   std::string text;
   for (const auto& [title, total] : kTotalLines) {
     const std::optional<double> value = value_of(s.metrics, total);
-    text += fmt::format("  {:<20} {:>7}", title, number(value, samples));
+    text += fmt::format("  {:<20} {:>7}", title, number_text(value, samples));
     if (const FigureInterval interval = s.intervals ? (*s.intervals)[total] : std::nullopt;
         interval && value)
-      text += "  " + bounds(interval, samples);
+      text += "  " + bounds_text(interval, samples);
     text += '\n';
   }
   return text;
@@ -133,9 +60,10 @@ std::string calibration(const Score& s) {
   const int64_t n = s.metrics.samples;
   return fmt::format(
       "  temperature {:.3f}: calibration error {} to {},\n    loss {} to {}, Brier {} to {}\n",
-      *s.options.decisions.temperature, number(s.as_given->calibration.error, n),
-      number(s.calibrated->calibration.error, n), number(s.as_given->loss, n),
-      number(s.calibrated->loss, n), number(s.as_given->brier, n), number(s.calibrated->brier, n));
+      *s.options.decisions.temperature, number_text(s.as_given->calibration.error, n),
+      number_text(s.calibrated->calibration.error, n), number_text(s.as_given->loss, n),
+      number_text(s.calibrated->loss, n), number_text(s.as_given->brier, n),
+      number_text(s.calibrated->brier, n));
 }
 
 // Where the least confident answers are withheld.
@@ -147,7 +75,7 @@ std::string rejection(const Score& s) {
     if (at == s.reject.end()) continue;
     const char* const comma = shares.empty() ? "" : ", ";
     shares += fmt::format("{}{:.0f}%", comma, 100 * at->coverage);
-    figures += comma + number(at->accuracy, s.metrics.samples);
+    figures += comma + number_text(at->accuracy, s.metrics.samples);
   }
   std::string text =
       shares.empty() ? "" : fmt::format("  top-1 of the surest {}: {}\n", shares, figures);
@@ -158,7 +86,7 @@ std::string rejection(const Score& s) {
                     "  answers of at least {:.3f}, which is {} right in validation:\n"
                     "    {:.1f}% of the images, top-1 {}\n",
                     s.answered->threshold, chosen->accuracy, 100 * s.answered->coverage,
-                    number(share(answered, s.answered->accuracy), answered));
+                    number_text(share_if_any(answered, s.answered->accuracy), answered));
 }
 
 // The smaller of positives and negatives: what an area is known by.
@@ -177,16 +105,16 @@ std::string class_table(const Score& s, std::span<const std::string> classes) {
     for (size_t c = 0; c < classes.size(); ++c) {
       const ClassMetrics& k = m.classes[c];
       row(classes[c], k.support,
-          std::array{number(k.precision, k.predicted), number(k.recall, k.support),
-                     number(k.specificity, m.samples - k.support),
-                     number(k.f1, k.support + k.predicted), number(k.auc, rarer(m, k))});
+          std::array{number_text(k.precision, k.predicted), number_text(k.recall, k.support),
+                     number_text(k.specificity, m.samples - k.support),
+                     number_text(k.f1, k.support + k.predicted), number_text(k.auc, rarer(m, k))});
     }
     const auto average = [&](const char* name, const Averages& a,
                              const std::optional<double>& auc) {
-      const auto text = [&](double value) { return number(value, m.samples); };
+      const auto text = [&](double value) { return number_text(value, m.samples); };
       row(name, m.samples,
           std::array{text(a.precision), text(a.recall), text(a.specificity), text(a.f1),
-                     number(auc, m.samples)});
+                     number_text(auc, m.samples)});
     };
     average("macro average", m.macro, m.auc_macro);
     average("weighted average", m.weighted, std::nullopt);
@@ -197,8 +125,8 @@ std::string class_table(const Score& s, std::span<const std::string> classes) {
     const ClassMetrics& k = m.classes[c];
     const ClassIntervals& i = s.intervals->classes[c];
     table.add({classes[c], std::to_string(k.support),
-               with_bounds(share(k.support, k.recall), i.recall, k.support),
-               with_bounds(share(k.predicted, k.precision), i.precision, k.predicted),
+               with_bounds(share_if_any(k.support, k.recall), i.recall, k.support),
+               with_bounds(share_if_any(k.predicted, k.precision), i.precision, k.predicted),
                with_bounds(k.auc, i.auc, rarer(m, k))});
   }
   return table.text();
@@ -219,9 +147,9 @@ std::string thresholds(const Score& s, std::span<const std::string> classes) {
     const Called& k = *s.called[c];
     const int64_t positives = k.true_positives + k.false_negatives;
     table.add({classes[c], fmt::format("{:.3g}", *at->threshold),
-               number(k.sensitivity(), positives),
-               number(k.specificity(), s.metrics.samples - positives),
-               number(k.precision(), k.true_positives + k.false_positives)});
+               number_text(k.sensitivity(), positives),
+               number_text(k.specificity(), s.metrics.samples - positives),
+               number_text(k.precision(), k.true_positives + k.false_positives)});
   }
   return fmt::format("  thresholds of validation by {}, each class against the rest:\n{}",
                      chosen.rule, table.text());

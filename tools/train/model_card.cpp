@@ -70,10 +70,16 @@ std::string with_interval(const std::optional<double>& value, const Json& interv
 }
 
 constexpr std::pair<const char*, const char*> kMeasures[] = {
-    {"top1", "top-1 accuracy"},       {"balanced_accuracy", "balanced accuracy"},
-    {"auc_macro", "macro AUC"},       {"average_precision_macro", "macro average precision"},
-    {"cohen_kappa", "Cohen's kappa"}, {"loss", "loss (cross entropy, nats)"},
-    {"brier", "Brier score"},         {"calibration_error", "expected calibration error"}};
+    {"top1", "top-1 accuracy"},
+    {"balanced_accuracy", "balanced accuracy"},
+    {"subset_accuracy", "all known labels right"},
+    {"hamming_loss", "Hamming loss"},
+    {"auc_macro", "macro AUC"},
+    {"average_precision_macro", "macro average precision"},
+    {"cohen_kappa", "Cohen's kappa"},
+    {"loss", "loss (cross entropy, nats)"},
+    {"brier", "Brier score"},
+    {"calibration_error", "expected calibration error"}};
 
 constexpr const char* kRecipe[] = {"model",         "weights",      "epochs",
                                    "batch_size",    "optimizer",    "lr",
@@ -117,12 +123,14 @@ class Card {
   }
   void heading(std::string_view words) { line("\n## {}\n", words); }
   int64_t samples() const { return int64_t(number_of(score_, "samples").value_or(0)); }
+  bool of_labels() const { return text_of(score_, "task") == "multilabel"; }
   std::string what() const { return part_ == "val" ? "validation" : part_; }
 
   void details() {
     heading("Model details");
-    line("- Model: {}, an image classifier of {} classes", cell(text_of(f_.arguments, "model")),
-         f_.parts.empty() ? 0 : f_.parts[0]["classes"].size());
+    line("- Model: {}, an image classifier of {} {}", cell(text_of(f_.arguments, "model")),
+         f_.parts.empty() ? 0 : f_.parts[0]["classes"].size(),
+         of_labels() ? "labels, of which an image may have any number" : "classes");
     line("- Input: {}", cell(f_.preprocess));
     if (const std::string began = text_of(f_.environment, "started"); !began.empty())
       line("- Trained: {} on {}", began.substr(0, 10), cell(devices()));
@@ -147,11 +155,19 @@ class Card {
 
   void use() {
     heading("Intended use");
-    line("It tells which of these classes an image shows, among images like those it was trained");
-    line("on: {}.", class_list());
-    line("It always names one of them, also for an image that shows none, and its probabilities");
-    line("suppose that the classes are as frequent as in training. It is no medical device, and");
-    line("a decision about a person needs more than its output.");
+    if (of_labels()) {
+      line("It tells which of these labels an image has, among images like those it was trained");
+      line("on: {}.", class_list());
+      line("Its probabilities suppose that the labels are as frequent as in training, and so do");
+      line("the thresholds from which on they are called present.");
+    } else {
+      line(
+          "It tells which of these classes an image shows, among images like those it was trained");
+      line("on: {}.", class_list());
+      line("It always names one of them, also for an image that shows none, and its probabilities");
+      line("suppose that the classes are as frequent as in training.");
+    }
+    line("It is no medical device, and a decision about a person needs more than its output.");
   }
 
   std::string class_list() const {
@@ -165,17 +181,19 @@ class Card {
     heading("Factors");
     const Json by = member(score_, "by");
     if (!by.is_object() || by.empty()) {
-      line(
-          "Figures are by class. No column of the data (age, sex, site, camera) was evaluated by,");
+      line("Figures are by {}. No column of the data (age, sex, site, camera) was evaluated by,",
+           of_labels() ? "label" : "class");
       line("so differences between such groups of people or devices are not known.");
       return;
     }
+    const auto [figure, title] =
+        of_labels() ? std::pair("auc_macro", "macro AUC") : std::pair("top1", "top-1");
     for (const auto& [column, rows] : by.items()) {
-      line("| {} | images | top-1 |\n|---|---|---|", cell(column));
+      line("| {} | images | {} |\n|---|---|---|", cell(column), title);
       for (const Json& row : rows) {
         const auto n = int64_t(number_of(row, "samples").value_or(0));
         line("| {} | {} | {} |", cell(text_of(row, "value")), n,
-             with_interval(number_of(row, "top1"), member(member(row, "intervals"), "top1"), n));
+             with_interval(number_of(row, figure), member(member(row, "intervals"), figure), n));
       }
       line("");
     }
@@ -254,6 +272,7 @@ class Card {
         line("| {} | {} |", title, with_interval(value, member(intervals, name), samples()));
     if (const auto f1 = number_of(member(score_, "macro"), "f1"))
       line("| macro F1 | {} |", with_interval(f1, member(intervals, "f1_macro"), samples()));
+    label_table();
     const Json classes = member(score_, "classes");
     if (!classes.is_array()) return;
     line(
@@ -271,11 +290,28 @@ class Card {
     }
   }
 
+  void label_table() {
+    const Json labels = member(score_, "labels");
+    if (!labels.is_array()) return;
+    line("\n| label | present | absent | sensitivity | specificity | AUC | average precision |");
+    line("|---|---|---|---|---|---|---|");
+    for (const Json& l : labels) {
+      const auto present = int64_t(number_of(l, "positives").value_or(0)),
+                 absent = int64_t(number_of(l, "negatives").value_or(0));
+      const auto of = [&](const char* name, int64_t base) {
+        return with_interval(number_of(l, name), member(member(l, "intervals"), name), base);
+      };
+      line("| {} | {} | {} | {} | {} | {} | {} |", cell(text_of(l, "name")), present, absent,
+           of("sensitivity", present), of("specificity", absent),
+           of("auc", std::min(present, absent)), of("average_precision", present));
+    }
+  }
+
   void ethics() {
     heading("Ethical considerations");
     line("Whether the images were taken and may be used with consent is not known to the program");
     line("that wrote this card. Errors are not spread evenly: the table above says for which");
-    line("classes they are frequent.");
+    line("{} they are frequent.", of_labels() ? "labels" : "classes");
   }
 
   void caveats() {
@@ -295,12 +331,22 @@ class Card {
           "figures are too good.");
     const Json classes = member(score_, "classes");
     for (const Json& c : classes.is_array() ? classes : Json::array()) class_caveat(c);
+    const Json labels = member(score_, "labels");
+    for (const Json& l : labels.is_array() ? labels : Json::array()) label_caveat(l);
     if (const auto error = number_of(score_, "calibration_error");
         error && *error > kLargeCalibrationError)
       line(
           "- The probabilities are off by {} on average: calibrate them before they are read as "
           "such.",
           share(error, samples()));
+  }
+
+  void label_caveat(const Json& l) {
+    const auto n = int64_t(number_of(l, "positives").value_or(0));
+    const std::string name = cell(text_of(l, "name"));
+    if (n == 0) return line("- {}: no {} image has it, so nothing is known of it.", name, what());
+    if (n < kFewOfClass)
+      line("- {}: {} {} images with it only, too few for firm figures.", name, n, what());
   }
 
   void class_caveat(const Json& c) {

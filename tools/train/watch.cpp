@@ -58,9 +58,11 @@ std::string to_string(const Watch& watch) {
 void check_watch(const Watch& watch, const Dataset& validation) {
   const bool of_labels =
       watch.figure == Figure::top1 || watch.figure == Figure::loss || watch.figure == Figure::auc;
-  require(of_labels || validation.task == Task::classes, Failure::usage,
-          "--watch {}: of several labels per image it is loss, auc or top1 (all labels right)",
-          to_string(watch));
+  require(
+      of_labels || validation.task == Task::classes, Failure::usage,
+      "--watch {}: of several labels per image it is loss, auc or top1 (all labels right); what "
+      "needs thresholds is not known before the training is done",
+      to_string(watch));
   if (watch.figure != Figure::recall) return;
   const auto& classes = validation.classes;
   const auto at = std::ranges::find(classes, watch.class_name);

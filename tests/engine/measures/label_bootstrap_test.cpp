@@ -107,6 +107,8 @@ TEST_CASE("intervals of labels are percentiles of resamples that are written out
     expect_percentiles(
         i.loss, resamples, [](const auto& m) { return m.loss; }, "loss");
     expect_percentiles(
+        i.brier, resamples, [](const auto& m) { return m.brier; }, "Brier score");
+    expect_percentiles(
         i.subset_accuracy, resamples, [](const auto& m) { return m.subset_accuracy; }, "subset");
     expect_percentiles(
         i.hamming_loss, resamples, [](const auto& m) { return m.hamming_loss; }, "Hamming");

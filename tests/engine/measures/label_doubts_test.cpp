@@ -79,3 +79,42 @@ TEST_CASE("label doubts: planted wrong labels come first, by both scores") {
     CHECK(double(issues) >= 0.8 * double(all));
   }
 }
+
+TEST_CASE("doubts of several labels: each is a problem of its own, missing ones are left out") {
+  constexpr int kImages = 60, kLabels = 3;
+  Rng rng({.seed = 7, .purpose = purpose("entries")});
+  std::vector<double> p;
+  std::vector<Presence> presence;
+  for (int i = 0; i < kImages * kLabels; ++i) {
+    p.push_back(rng.uniform());
+    presence.push_back(rng.chance(0.2f)              ? Presence::missing
+                       : rng.chance(float(p.back())) ? Presence::present
+                                                     : Presence::absent);
+  }
+  const auto doubts = rank_entry_doubts(p, presence, kLabels, DoubtScore::normalized_margin);
+  int64_t known = 0;
+  for (const Presence of : presence) known += of != Presence::missing;
+  REQUIRE(std::ssize(doubts) == known);
+  for (size_t k = 0; k < doubts.size(); ++k) {
+    const EntryDoubt& doubt = doubts[k];
+    const auto at = size_t(doubt.sample) * kLabels + size_t(doubt.label);
+    REQUIRE(presence[at] != Presence::missing);
+    const bool present = presence[at] == Presence::present;
+    CHECK(doubt.suggested == (present ? 0 : 1));
+    CHECK(std::abs(doubt.p_label - (present ? p[at] : 1 - p[at])) < 1e-12);
+    CHECK(std::abs(doubt.score - (2 * doubt.p_label - 1)) < 1e-12);
+    if (k > 0) CHECK(doubts[k - 1].score <= doubt.score);
+    // The mean probability of "present" where it is said, and of "absent".
+    double sums[2] = {}, counts[2] = {};
+    for (size_t i = size_t(doubt.label); i < p.size(); i += kLabels) {
+      if (presence[i] == Presence::missing) continue;
+      const bool yes = presence[i] == Presence::present;
+      sums[yes] += yes ? p[i] : 1 - p[i];
+      ++counts[yes];
+    }
+    const bool absent_is_sure = 1 - p[at] >= sums[0] / counts[0],
+               present_is_sure = p[at] >= sums[1] / counts[1];
+    const bool says_present = present_is_sure && (!absent_is_sure || p[at] > 1 - p[at]);
+    CHECK(doubt.issue == ((absent_is_sure || present_is_sure) && says_present != present));
+  }
+}

@@ -61,6 +61,7 @@ TEST_CASE("measures of several labels are scikit-learn's") {
     const MultilabelMetrics m = evaluate_labels(c.logits, c.presence, c.labels, c.thresholds);
     CHECK(m.samples == int64_t(c.presence.size()) / c.labels);
     expect_recorded_labels(m.loss, e["totals"]["loss"], "loss");
+    expect_recorded_labels(m.brier, e["totals"]["brier"], "Brier score");
     expect_recorded_labels(m.subset_accuracy, e["totals"]["subset_accuracy"], "subset accuracy");
     expect_recorded_labels(m.hamming_loss, e["totals"]["hamming_loss"], "Hamming loss");
     int64_t missing = 0;
@@ -72,6 +73,7 @@ TEST_CASE("measures of several labels are scikit-learn's") {
       CHECK(l.missing == e["missing"][i]);
       missing += l.missing;
       expect_recorded_labels(l.loss, e["loss_of"][i], "loss");
+      expect_recorded_labels(l.brier, e["brier_of"][i], "Brier score");
       expect_recorded_labels(LabelAverages{l.auc, l.average_precision, l.called.sensitivity(),
                                            l.called.specificity(), l.called.precision(), l.f1()},
                              e["per_label"][i]);

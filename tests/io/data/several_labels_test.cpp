@@ -4,6 +4,7 @@
 #include <map>
 
 #include "engine/error.h"
+#include "io/data/folds.h"
 #include "io/data/label_split.h"
 #include "io/data/labels.h"
 #include "io/data/loader.h"
@@ -168,6 +169,44 @@ TEST_CASE(
     }
   // Nothing goes to a part without a share.
   for (const Part part : label_split(drawn(60, 4), {0.8, 0.2, 0}, 1)) CHECK(part != Part::test);
+}
+
+TEST_CASE("folds of several labels: every label is spread evenly, and groups stay together") {
+  constexpr int kFolds = 5;
+  for (const bool grouped : {false, true})
+    for (const uint64_t seed : {1u, 2u, 3u}) {
+      const Dataset data = drawn(1000, uint32_t(seed));
+      std::vector<uint32_t> units;
+      for (uint32_t i = 0; grouped && i < 1000; ++i) units.push_back(i / 3);
+      const std::vector<int> folds = sample_folds(data, kFolds, seed, units);
+      CHECK(folds == sample_folds(data, kFolds, seed, units));
+      CHECK(folds != sample_folds(data, kFolds, seed + 1, units));
+      const std::vector<size_t> all = images_by_class(data);
+      for (int fold = 1; fold <= kFolds; ++fold) {
+        double images = 0;
+        std::vector<double> with(all.size());
+        for (size_t i = 0; i < folds.size(); ++i) {
+          if (folds[i] != fold) continue;
+          ++images;
+          for (size_t c = 0; c < all.size(); ++c) with[c] += data.samples[i].labels[c] == Y;
+        }
+        CHECK(std::abs(images - 200) <= (grouped ? 15 : 6));
+        for (size_t c = 0; c < all.size(); ++c) {
+          CAPTURE(c);
+          CHECK(std::abs(with[c] - double(all[c]) / kFolds) <= (grouped ? 3 : 1.5));
+        }
+      }
+      for (size_t i = 1; i < units.size(); ++i)
+        if (units[i] == units[i - 1]) CHECK(folds[i] == folds[i - 1]);
+    }
+  // A label of one group alone would be missing where its fold validates.
+  Dataset data = drawn(12, 4);
+  for (size_t i = 0; i < 12; ++i)
+    data.samples[i].labels = {i % 2 ? Y : N, Y, i % 3 ? Y : N, i < 2 ? Y : N};
+  const std::vector<uint32_t> units = {0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  CHECK(mentions(message_of([&] { sample_folds(data, 3, 1, units); }),
+                 "--folds 3: label \"rare\" has images of 1 only that may be in different folds"));
+  CHECK(sample_folds(data, 3, 1).size() == 12);
 }
 
 TEST_CASE("batches carry the labels of their images, and the balanced sampler refuses them") {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -55,6 +56,21 @@ std::vector<double> losses(const fs::path& run) {
     for (const char* column : {"train/loss", "val/loss"})
       values.push_back(std::stod(row.fields[size_t(csv.column(column))]));
   return values;
+}
+
+// The part of the pairs of a positive and a negative in which the positive has the larger p, where
+// the label is known.
+double area(const Csv& predictions, const std::string& label) {
+  const auto y = size_t(predictions.column("y:" + label)),
+             p = size_t(predictions.column("p:" + label));
+  double pairs = 0, won = 0;
+  for (const CsvRow& one : predictions.rows)
+    for (const CsvRow& other : predictions.rows) {
+      if (one.fields[y] != "1" || other.fields[y] != "0") continue;
+      const double a = std::stod(one.fields[p]), b = std::stod(other.fields[p]);
+      ++pairs, won += a > b ? 1 : a == b ? 0.5 : 0;
+    }
+  return won / pairs;
 }
 
 }  // namespace
@@ -183,6 +199,133 @@ TEST_CASE("several labels: flags of the other task are refused in one line") {
   check_fails(engine_cli(of_classes + "--positive-weights auto"), 2,
               "--positive-weights is for several labels per image");
   check_fails(engine_cli(of_classes + "--label-columns a,b"), 2, "--label-columns is for --labels");
+}
+
+TEST_CASE("several labels: folds with groups are pooled, by column, audited and told why not") {
+  const Scenes scenes;
+  // Without the column split, with a patient of every two images, sex and age.
+  std::string text = "path,patient,sex,age,cross,ring,star,stripes,triangle\n";
+  const Csv drawn = read_csv(scenes.set / "labels.csv");
+  int known = 0;
+  for (size_t i = 0; i < drawn.rows.size(); ++i) {
+    const auto& fields = drawn.rows[i].fields;
+    text += fmt::format("{},p{},{},{},{}\n", fields[0], i / 2, i % 4 < 2 ? "f" : "m", i % 20,
+                        fmt::join(fields.begin() + 2, fields.end(), ","));
+    known += int(std::count_if(fields.begin() + 2, fields.end(), [](auto& f) { return f != ""; }));
+  }
+  write_text(scenes.set / "patients.csv", text);
+  const std::string labels =
+      fmt::format("--labels {}/patients.csv --label-columns {} ", scenes.set.string(), kColumns);
+  const std::string device = "--device cpu --threads 1 --batch-size 16 ";
+  const fs::path all = scenes.path("cv");
+  const Outcome trained = engine_cli(fmt::format(
+      "train {}--group-column patient --folds 3 --by sex,age --model mnist_cnn --image-size 16 "
+      "--cache none --epochs 2 --lr 0.01 {}--out {}",
+      labels, device, all.string()));
+  INFO(trained.err);
+  REQUIRE(trained.code == 0);
+  CHECK(mentions(trained.out, "3 folds of 3"));
+  CHECK(mentions(trained.out, "all folds together, 30 groups: 60 images, 5 labels"));
+
+  const Csv pooled = read_csv(all / "predictions.csv");
+  CHECK(pooled.rows.size() == 60);
+  std::map<std::string, std::set<std::string>> folds_of;  // of each patient
+  const Csv split = read_csv(all / "fold_2/split.csv");
+  REQUIRE(split.column("y:star") >= 0);
+  for (const CsvRow& row : split.rows)
+    folds_of[row.fields[size_t(split.column("group"))]].insert(
+        row.fields[size_t(split.column("fold"))]);
+  CHECK(folds_of.size() == 30);
+  for (const auto& [patient, folds] : folds_of) CHECK(folds.size() == 1);
+
+  const json folds = parse_json<json>(read(all / "metrics.json"))["folds"];
+  CHECK(folds["task"] == "multilabel");
+  CHECK(folds["samples"] == 60);
+  CHECK(folds["missing"] == 300 - known);
+  CHECK(folds["intervals"]["over"] == "groups");
+  CHECK(folds["intervals"]["groups"] == 30);
+  double mean = 0;
+  for (const json& label : folds["labels"]) {
+    CHECK(std::abs(label["auc"].get<double>() - area(pooled, label["name"])) < 1e-12);
+    CHECK(label["intervals"]["auc"].is_array());
+    mean += label["auc"].get<double>() / 5;
+  }
+  CHECK(folds["auc_macro"].get<double>() == doctest::Approx(mean).epsilon(1e-12));
+  mean = 0;
+  for (int fold = 1; fold <= 3; ++fold) {
+    const json val = parse_json<json>(read(all / fmt::format("fold_{}/metrics.json", fold)))["val"];
+    const json& run = folds["runs"][size_t(fold) - 1];
+    for (const char* figure :
+         {"loss", "subset_accuracy", "hamming_loss", "auc_macro", "auc_micro", "samples"})
+      CHECK(run[figure] == val[figure]);
+    mean += val["auc_macro"].get<double>() / 3;
+    int64_t images = 0;
+    for (const json& row : val["by"]["sex"]) images += row["samples"].get<int64_t>();
+    CHECK(images == val["samples"]);
+    CHECK(val["by"]["age"].size() == 4);  // at quartiles
+  }
+  CHECK(folds["mean"]["auc_macro"].get<double>() == doctest::Approx(mean).epsilon(1e-12));
+  CHECK(folds["sd"]["auc_macro"].is_number());
+  const Csv first = read_csv(all / "fold_1/predictions.csv");
+  for (size_t label = 0; label < 5; ++label) {
+    CAPTURE(label);
+    double sum = 0, count = 0;
+    for (const json& run : folds["runs"])
+      if (const json& auc = run["labels"][label]["auc"]; !auc.is_null())
+        sum += auc.get<double>(), ++count;
+    CHECK(folds["mean"]["labels"][label]["auc"].get<double>() ==
+          doctest::Approx(sum / count).epsilon(1e-12));
+    const json& of_fold = folds["runs"][0]["labels"][label];
+    CHECK(std::abs(of_fold["auc"].get<double>() - area(first, of_fold["name"])) < 1e-12);
+  }
+
+  // check-data counts the labels of the folds, as split.csv has them.
+  const json checked = parse_json<json>(
+      engine_cli(fmt::format("check-data --json {}--group-column patient --folds 3", labels)).out);
+  std::map<std::string, int> stars;
+  for (const CsvRow& row : split.rows)
+    stars["fold " + row.fields[size_t(split.column("fold"))]] +=
+        row.fields[size_t(split.column("y:star"))] == "1";
+  for (const auto& [fold, images] : stars) CHECK(checked["splits"][fold]["star"] == images);
+  CHECK(checked["missing_labels"].size() == 3);
+
+  // The audit judges every label that is known.
+  const Outcome audit =
+      engine_cli(fmt::format("audit {} --device cpu --shown 6 --no-near-copies", all.string()));
+  INFO(audit.err);
+  REQUIRE(audit.code == 0);
+  CHECK(mentions(audit.out, fmt::format("{} labels of images are judged", known)));
+  const Csv doubts = read_csv(all / "audit.csv");
+  CHECK(fmt::format("{}", fmt::join(doubts.header, ",")) ==
+        "path,label,given,p_given,score,rank,issue,fold");
+  CHECK(doubts.rows.size() == size_t(known));
+  CHECK(fs::exists(all / "audit.png"));
+
+  // eval by columns of the same file: the figures of the run.
+  const fs::path run = all / "fold_1", best = run / "weights/best.safetensors";
+  const std::string weights = fmt::format("{}--weights {} ", device, best.string());
+  const Outcome eval = engine_cli(fmt::format(
+      "eval {}{}--group-column patient --folds 3 --fold 1 --by sex --json", weights, labels));
+  INFO(eval.err);
+  REQUIRE(eval.code == 0);
+  const json val = parse_json<json>(read(run / "metrics.json"))["val"];
+  CHECK(parse_json<json>(eval.out)["by"]["sex"][1]["labels"] == val["by"]["sex"][1]["labels"]);
+
+  // What is chosen for classes alone is refused with the reason; views are averaged.
+  check_fails(
+      engine_cli(fmt::format("eval {}{}--calibrated", weights, labels)), 2,
+      "no temperature: its outputs are labels, and a training chooses a threshold for each");
+  const std::string image = drawn.rows[0].fields[0];
+  const std::string predict = fmt::format("predict {}{}/{} ", weights, scenes.set.string(), image);
+  for (const char* flag : {"--calibrated", "--reject"}) {
+    const Outcome refused = engine_cli(predict + flag);
+    CHECK(refused.code != 0);
+    CHECK(mentions(refused.err, "its outputs are labels, each of which has its own threshold"));
+  }
+  check_fails(engine_cli(scenes.flags() + "--watch f1 --epochs 1 --out " + scenes.path("f1")), 2,
+              "of several labels per image it is loss, auc or top1 (all labels right); what needs");
+  const Outcome views = engine_cli(predict + "--tta flips --csv");
+  CHECK(views.code == 0);
 }
 
 TEST_CASE("several labels: check-data counts them, and a stratified split is written and read") {

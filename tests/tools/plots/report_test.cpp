@@ -155,6 +155,9 @@ TEST_CASE("reports of evaluations, of pooled folds and of several labels") {
   CHECK(mentions(html, "400 test images with 5 labels each: mean AUC 0."));
   CHECK(mentions(html, "Labels that are not known of some images are left out"));
   CHECK(mentions(html, "Labels, test</h2>"));
+  CHECK(mentions(html, "By age</h3>"));
+  CHECK(mentions(html, "Mean AUC differs by age beyond its intervals: child 0.7"));
+  CHECK(mentions(html, "<td>condition 1, &lt;type A&gt;</td><td>child</td><td>0</td>"));
 }
 
 TEST_CASE("on paper a report has four pages at most") {

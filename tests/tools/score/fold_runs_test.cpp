@@ -9,6 +9,7 @@
 
 #include "engine/error.h"
 #include "tests/support.h"
+#include "tools/score/label_score.h"
 #include "tools/score/score.h"
 
 using namespace engine;
@@ -152,4 +153,73 @@ TEST_CASE("what is forced, what differs and what is missing is said") {
   CHECK(mentions(pooled.remarks[2], "model is \"resnet50\""));
   const PooledRuns half = pool_runs({read_fold_run(runs.path(2))}, true);
   CHECK(mentions(half.remarks[0], "of 2 folds 1 are not in it: 1"));
+}
+
+TEST_CASE("folds of several labels: labels, missing ones, groups and the run's own logits") {
+  const TemporaryFolder folder;
+  const float logits[] = {-20.5f, 3.25f, 0, -0.1f, 20.75f, 90, -700, 1e-7f};
+  const char* const present[] = {"1", "0", "", "1", "0", "1", "", "0"};
+  std::string split = "path,split,fold,group,y:ring,\"y:a,b\"\n";
+  const auto split_of = [&](int fold) {
+    std::string text = split;
+    for (int i = 0; i < 4; ++i)
+      text += fmt::format("{}.png,{},{},p{},{},{}\n", i, i / 2 + 1 == fold ? "val" : "train",
+                          i / 2 + 1, i, present[2 * i], present[2 * i + 1]);
+    return text;
+  };
+  const auto run = [&](int fold) { return folder.path() / fmt::format("fold_{}", fold); };
+  for (int fold = 1; fold <= 2; ++fold) {
+    write_text(run(fold) / "classes.txt", "ring\na,b\n");
+    write_text(run(fold) / "args.json",
+               "{\"labels\":\"/set/l.csv\",\"model\":\"m\","
+               "\"threshold_rule\":\"sensitivity@0.9\"}");
+    write_text(run(fold) / "split.csv", split_of(fold));
+    // As a run writes them.
+    Dataset data{.task = Task::labels, .classes = {"ring", "a,b"}};
+    EvaluationResult result;
+    for (int i = 2 * fold - 2; i < 2 * fold; ++i) {
+      Sample sample{.path = fmt::format("/set/{}.png", i), .group = fmt::format("p{}", i)};
+      for (int c = 0; c < 2; ++c) {
+        const std::string text = present[2 * i + c];
+        sample.labels.push_back(text.empty()  ? Presence::missing
+                                : text == "1" ? Presence::present
+                                              : Presence::absent);
+        result.logits.push_back(logits[2 * i + c]);
+      }
+      result.counted.push_back(1);
+      data.samples.push_back(sample);
+    }
+    write_label_score(run(fold), result, data, {}, {.resamples = 0});
+  }
+  const PooledRuns pooled = pool_runs({read_fold_run(run(2)), read_fold_run(run(1))}, false);
+  CHECK(pooled.data.task == Task::labels);
+  CHECK(pooled.runs[0].text_flag("threshold_rule") == "sensitivity@0.9");
+  REQUIRE(pooled.data.samples.size() == 4);
+  for (size_t i = 0; i < 8; ++i) {
+    CHECK(text_of(pooled.data.samples[i / 2].labels[i % 2]) == present[i]);
+    CAPTURE(i);
+    if (i == 5)  // its probability is 1
+      CHECK(pooled.result.logits[i] == doctest::Approx(36.7).epsilon(1e-2));
+    else if (i < 6)
+      CHECK(pooled.result.logits[i] == logits[i]);
+    else
+      CHECK(pooled.result.logits[i] == doctest::Approx(logits[i]).epsilon(1e-5));
+  }
+  CHECK(pooled.data.samples[1].path == "/set/1.png");
+  CHECK(pooled.data.samples[3].group == "p3");
+  CHECK(pooled.data.samples[3].fold == 2);
+
+  // Another label is another split, and classes are another task.
+  replace(run(2) / "split.csv", "0.png,train,1,p0,1,0", "0.png,train,1,p0,1,");
+  CHECK(mentions(message_of([&] {
+                   pool_runs({read_fold_run(run(1)), read_fold_run(run(2))}, false);
+                 }),
+                 "0.png is ring, fold 1 there, ring|a,b?, fold 1 here"));
+  const Runs classes;
+  CHECK(mentions(message_of([&] {
+                   pool_runs({read_fold_run(run(1)), read_fold_run(classes.path(2))}, false);
+                 }),
+                 "fold_2 has one class per image, "));
+  replace(run(2) / "predictions.csv", ",0,", ",2,");
+  CHECK(mentions(message_of([&] { read_fold_run(run(2)); }), "is neither 1 nor 0, nor nothing"));
 }

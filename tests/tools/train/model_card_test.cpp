@@ -117,3 +117,37 @@ TEST_CASE("a model card names its limits, and only those that there are") {
   CHECK(mentions(card, "No groups are known"));
   CHECK(mentions(model_card({}), "Nothing was evaluated."));
 }
+
+TEST_CASE("a model card of several labels tells of labels, and of columns by the macro AUC") {
+  CardFacts facts = some_facts();
+  facts.metrics["val"] = {
+      {"task", "multilabel"},
+      {"samples", 944},
+      {"subset_accuracy", 0.61},
+      {"auc_macro", 0.91},
+      {"by",
+       {{"sex",
+         {{{"value", "f"},
+           {"samples", 900},
+           {"auc_macro", 0.92},
+           {"intervals", {{"auc_macro", {0.9, 0.94}}}}},
+          {{"value", "m"}, {"samples", 44}, {"auc_macro", nullptr}}}}}},
+      {"labels",
+       {{{"name", "ring"},
+         {"positives", 40},
+         {"negatives", 900},
+         {"sensitivity", 0.8},
+         {"specificity", 0.9},
+         {"auc", 0.91},
+         {"average_precision", 0.7}},
+        {{"name", "star"}, {"positives", 0}, {"negatives", 944}, {"specificity", 1.0}}}}};
+  const std::string card = model_card(facts);
+  CHECK(mentions(card, "labels, of which an image may have any number"));
+  CHECK_FALSE(mentions(card, "It always names one of them"));
+  CHECK(mentions(card, "| all known labels right | 0.61 |"));
+  CHECK(mentions(card, "| sex | images | macro AUC |"));
+  CHECK(mentions(card, "| f | 900 | 0.92 [0.90–0.94] |\n| m | 44 | – |"));
+  CHECK(mentions(card, "| ring | 40 | 900 | 0.80 | 0.90 | 0.91 | 0.70 |"));
+  CHECK(mentions(card, "| star | 0 | 944 | – | 1.00 | – | – |"));
+  CHECK(mentions(card, "- star: no validation image has it, so nothing is known of it."));
+}
