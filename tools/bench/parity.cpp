@@ -30,17 +30,18 @@ Tensor rule_tensor(const std::string& name, const Shape& shape, uint64_t seed) {
   Tensor tensor(DType::f32, shape);
   const auto values = tensor.as<float>();
   const RandomKey key{.seed = seed, .purpose = purpose(name.c_str())};
-  const double bound = shape.size() > 1 ? std::sqrt(6. / (double(tensor.size()) / shape[0])) : 0;
+  Random4 draws{};
+  const bool input = name == "input",
+             centred = ends_with(name, "running_mean") || ends_with(name, "bias"),
+             within_bound = input || (!centred && shape.size() > 1);
+  const double bound = input          ? 2
+                       : within_bound ? std::sqrt(6. / (double(tensor.size()) / shape[0]))
+                                      : 0;
+  const double offset = centred ? -0.5 : 0.5;
   for (size_t i = 0; i < values.size(); ++i) {
-    const double u = uniform(philox(key, static_cast<uint32_t>(i / 4)).bits[i % 4]);
-    if (name == "input")
-      values[i] = static_cast<float>((2 * u - 1) * 2);
-    else if (ends_with(name, "running_mean") || ends_with(name, "bias"))
-      values[i] = static_cast<float>(u - 0.5);
-    else if (shape.size() == 1)
-      values[i] = static_cast<float>(0.5 + u);
-    else
-      values[i] = static_cast<float>((2 * u - 1) * bound);
+    if (i % 4 == 0) draws = philox(key, static_cast<uint32_t>(i / 4));
+    const double u = uniform(draws.bits[i % 4]);
+    values[i] = static_cast<float>(within_bound ? (2 * u - 1) * bound : u + offset);
   }
   return tensor;
 }
@@ -103,9 +104,12 @@ Distance digest_distance(const std::string& name, std::span<const double> ours,
                          std::span<const double> digest, double floor, uint64_t seed) {
   const RandomKey key{.seed = seed, .purpose = purpose(name.c_str()) ^ kSignsPurpose};
   double products[8] = {};
+  Random4 signs{};
   for (size_t i = 0; i < ours.size(); ++i) {
-    const uint32_t word = philox(key, static_cast<uint32_t>(i / 4)).bits[i % 4];
-    for (int j = 0; j < 8; ++j) products[j] += word >> j & 1 ? -ours[i] : ours[i];
+    if (i % 4 == 0) signs = philox(key, static_cast<uint32_t>(i / 4));
+    const uint32_t word = signs.bits[i % 4];
+    // No branch, which would be taken at random.
+    for (int j = 0; j < 8; ++j) products[j] += (1 - 2 * static_cast<int>(word >> j & 1)) * ours[i];
   }
   double square = 0, worst_sample = 0;
   for (int j = 0; j < 8; ++j)
