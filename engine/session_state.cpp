@@ -1,6 +1,10 @@
 // The state of a session, in and out, by the reference's names and in its layouts.
 #include <algorithm>
+#include <atomic>
 #include <cassert>
+#include <system_error>
+#include <thread>
+#include <utility>
 
 #include "engine/error.h"
 #include "engine/initialise.h"
@@ -71,9 +75,26 @@ void Session::initialise(uint64_t seed) {
 void Session::initialise(std::span<const std::string> names, uint64_t seed) {
   assert(!exchanged_);
   std::map<std::string, Tensor> values;
+  std::vector<std::pair<int, Tensor*>> wanted;
   for (int p = 0; p < static_cast<int>(graph_.parameters.size()); ++p)
-    if (std::find(names.begin(), names.end(), graph_.parameters[p].name) != names.end())
-      values[graph_.parameters[p].name] = initial_value(graph_, p, seed);
+    if (const std::string& name = graph_.parameters[p].name;
+        std::find(names.begin(), names.end(), name) != names.end())
+      wanted.emplace_back(p, &values[name]);
+  // Each is drawn from a stream of its own, so some threads take half a second less than one.
+  std::atomic<size_t> next = 0;
+  const auto draw = [&] {
+    for (size_t i; (i = next++) < wanted.size();)
+      *wanted[i].second = initial_value(graph_, wanted[i].first, seed);
+  };
+  {
+    std::vector<std::jthread> helpers;
+    try {
+      for (unsigned i = 1; i < std::min(8u, std::thread::hardware_concurrency()); ++i)
+        helpers.emplace_back(draw);
+    } catch (const std::system_error&) {  // no more threads are allowed: fewer do it
+    }
+    draw();
+  }
   write_model(values);
 }
 

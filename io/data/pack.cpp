@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <mutex>
@@ -163,10 +164,11 @@ std::optional<std::string> mismatch(const Pack& pack, std::span<const PackSource
   return changed == 1 ? first : fmt::format("{}, and {} more differ", first, changed - 1);
 }
 
-uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec, size_t probes) {
+uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec,
+                       const ParallelOptions& parallel, size_t probes) {
   const size_t count = std::min(probes, sources.size());
-  uint64_t bytes = 0, read = 0;
-  for (size_t i = 0; i < count; ++i) {
+  std::atomic<uint64_t> bytes = 0, read = 0;
+  parallel_for(count, parallel, [&](size_t i) {
     const PackSource& source = sources[i * sources.size() / count];
     try {
       bytes +=
@@ -175,7 +177,7 @@ uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec
     } catch (const Error& error) {
       if (error.kind != Failure::data) throw;
     }
-  }
+  });
   constexpr uint64_t kIndexEntry = 256;  // bytes: more than a record and a common path take
   return read == 0 ? 0 : (bytes / read + kIndexEntry) * sources.size();
 }

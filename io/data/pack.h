@@ -135,7 +135,7 @@ std::optional<std::string> mismatch(const Pack& pack, std::span<const PackSource
 // An estimate of the bytes that such a pack takes. Up to `probes` pictures, spread over the
 // sources, are decoded for it.
 uint64_t estimate_pack(std::span<const PackSource> sources, const PackSpec& spec,
-                       size_t probes = 256);
+                       const ParallelOptions& parallel, size_t probes = 256);
 
 // The samples whose picture could not be read when the pack was made; none without a pack.
 std::vector<uint32_t> unreadable_in_pack(const Dataset& data);

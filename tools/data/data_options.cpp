@@ -220,8 +220,9 @@ Cache open_cache(std::span<Dataset* const> sets, const DataOptions& options,
   const fs::path file = cache_file(options, cache.spec);
   const bool sized = options.cache != CacheKind::none &&
                      (limits.reused || before || options.cache != CacheKind::automatic);
-  cache.kind = choose(options, limits, sized ? estimate_pack(sources, cache.spec) : 0, file,
-                      !sets[0]->images.empty(), before, cache.reason);
+  const ParallelOptions estimating{.threads = limits.threads, .stop = limits.stop};
+  cache.kind = choose(options, limits, sized ? estimate_pack(sources, cache.spec, estimating) : 0,
+                      file, !sets[0]->images.empty(), before, cache.reason);
   if (before && options.cache != CacheKind::automatic && options.cache != *before)
     cache.reason += fmt::format("; the run used {} until now", to_string(*before));
   say(fmt::format("cache {}: {}", to_string(cache.kind), cache.reason));

@@ -215,7 +215,9 @@ TEST_CASE("pictures that cannot be read end the making, or stay without pixels")
   options.allow_unreadable = true;
   const auto pack = open_or_build_pack(pictures.pack(), pictures.sources, kSpec, options);
   for (size_t i = 0; i < pack->size(); ++i) CHECK(pack->image(i).has_value() == (i != 3 && i != 5));
-  CHECK(estimate_pack(pictures.sources, kSpec) > 0);
+  const uint64_t estimate = estimate_pack(pictures.sources, kSpec, {.threads = 1});
+  CHECK(estimate > 0);
+  CHECK(estimate_pack(pictures.sources, kSpec, {.threads = 3}) == estimate);
 }
 
 TEST_CASE("the making of a pack can be stopped and leaves nothing behind") {
