@@ -29,8 +29,8 @@ Json parse_json(std::string_view text, Failure kind = Failure::internal,
 template <class Json>
 Json json_or_null(std::string_view text);
 
-// A number that is whole and that an Int holds, 3 and 3.0 alike: nlohmann's own conversion cuts
-// others without a word. Int is int or int64_t. Throws Error(kind, "WHAT 1e+99 is no whole number").
+// A number that is whole and that an Int, int or int64_t, holds, 3 and 3.0 alike: nlohmann's own
+// conversion cuts others without a word. Throws Error(kind, "WHAT 1e+99 is no whole number").
 template <class Int, class Json>
 Int whole_number(const Json& value, Failure kind, std::string_view what);
 
