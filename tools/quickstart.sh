@@ -50,10 +50,14 @@ SECONDS=0
 configure release
 targets=(engine)
 if has_cuda; then targets+=(engine_cuda); else explain_gpu; fi
-# About 7 s of a core for a file of C++, 60 s for one of CUDA; less where ccache knows them.
-steps=$(ninja -C build/release -n "${targets[@]}")
-say "building takes about" "$(duration $((($(grep -c 'Building CXX' <<< "$steps") * 7 +
-  $(grep -c 'Building CUDA' <<< "$steps") * 60) / cores)))" "on $cores cores"
+# Files that are not there yet: about 12 s of a core for one of C++, which has several sources, and
+# 30 s for one of CUDA; less where ccache knows them.
+missing() {
+  ninja -C build/release -t commands "${targets[@]}" | sed -nE "s/.* -o ([^ ]+\.$1\.o)( .*)?$/\1/p" |
+    while read -r object; do [[ -e build/release/$object ]] || echo "$object"; done | wc -l
+}
+say "building takes about" "$(duration $((($(missing 'c(pp|xx)') * 12 + $(missing cu) * 30) /
+  cores)))" "on $cores cores"
 cmake --build --preset release --target "${targets[@]}"
 building=$SECONDS
 engine=build/release/bin/engine
