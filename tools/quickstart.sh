@@ -50,14 +50,14 @@ SECONDS=0
 configure release
 targets=(engine)
 if has_cuda; then targets+=(engine_cuda); else explain_gpu; fi
-# Files that are not there yet: about 12 s of a core for one of C++, which has several sources, and
+# Files that are not there yet: about 20 s of a core for one of C++, which has several sources, and
 # 30 s for one of CUDA; less where ccache knows them.
 missing() {
   ninja -C build/release -t commands "${targets[@]}" |
     sed -nE "s/.* -o ([^ ]+\.$1\.o)( .*)?$/\1/p" |
     while read -r object; do [[ -e build/release/$object ]] || echo "$object"; done | wc -l
 }
-say "building takes about" "$(duration $((($(missing 'c(pp|xx)') * 12 + $(missing cu) * 30) /
+say "building takes about" "$(duration $((($(missing 'c(pp|xx)') * 20 + $(missing cu) * 30) /
   cores)))" "on $cores cores"
 cmake --build --preset release --target "${targets[@]}"
 building=$SECONDS
