@@ -1,13 +1,13 @@
 #include "io/files/atomic_file.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <optional>
-#include <system_error>
 
 #include "engine/error.h"
 #include "io/files/descriptor.h"
@@ -173,7 +173,21 @@ void write_file_atomically(const fs::path& path, std::string_view text) {
 void make_folder(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) fail(Failure::usage, "{}: cannot make the folder: {}", path.string(), error.message());
+  if (error)
+    fail(Failure::usage, "{}: cannot make the folder: {}", path.string(),
+         why_no_folder(path, error));
+}
+
+std::string why_no_folder(const fs::path& path, const std::error_code& error) {
+  fs::path above;
+  for (const fs::path& name : path) {
+    above /= name;
+    std::error_code none;
+    if (!fs::is_symlink(above, none)) continue;
+    if (const fs::path target = fs::read_symlink(above, none); !fs::exists(above, none))
+      return fmt::format("{} is a link to {}, where nothing is", above.string(), target.string());
+  }
+  return error.message();
 }
 
 void write_new_file(const fs::path& path, std::span<const std::byte> bytes) {

@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
+#include <system_error>
 
 namespace engine {
 
@@ -40,8 +42,11 @@ class AtomicFile {
   std::unique_ptr<State> state_;
 };
 
-// Makes the folder of outputs, and those above it. Error(usage) with the system's reason.
+// Makes the folder of outputs, and those above it. Error(usage) with what is in the way.
 void make_folder(const std::filesystem::path& path);
+// What is in the way of a folder that could not be made: a link of the path that leads nowhere, for
+// which the system says that the file exists, or else the system's reason.
+std::string why_no_folder(const std::filesystem::path& path, const std::error_code& error);
 
 // One of many files in a folder that is made anew: it must not be there, and is not synced.
 // Error(data) with the system's reason.

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "io/files/atomic_file.h"
 #include "io/files/json.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
@@ -133,6 +134,8 @@ int eval(const Command& command) {
     const NamedSet parts[] = {{"train", &*evaluated.train}, {part, &data}};
     report_leaks(parts, o, {.threads = threads}, o.out);
   }
+
+  if (!o.out.empty()) make_folder(o.out);  // before the work, not after it
 
   Inference inference(file, data, preprocess, o, o.batch, o.on_bad_image);
   Loader& loader = inference.loader();

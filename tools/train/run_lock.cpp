@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "io/files/atomic_file.h"
 #include "tools/cli/terminal.h"
 #include "tools/machine/environment.h"
 
@@ -34,7 +35,7 @@ std::string text_about_us() {
 }
 
 [[noreturn]] void refuse(const fs::path& out, const std::error_code& error) {
-  fail(Failure::usage, "--out {}: {}", out.string(), error.message());
+  fail(Failure::usage, "--out {}: {}", out.string(), why_no_folder(out, error));
 }
 
 // What is in the folder beside a lock.

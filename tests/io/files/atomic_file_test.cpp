@@ -52,6 +52,22 @@ TEST_CASE("a link to itself and a folder are no place for a file") {
   CHECK(fs::is_symlink(folder.path() / "loop"));
 }
 
+TEST_CASE("a folder that cannot be made says what is in the way") {
+  const TemporaryFolder folder;
+  write_file_atomically(folder.path() / "file", "x");
+  fs::create_symlink("gone", folder.path() / "link");
+  fs::create_directory(folder.path() / "there");
+  fs::create_symlink("there", folder.path() / "good");
+  const auto refusal = [&](const char* name) {
+    return message_of([&] { make_folder(folder.path() / name); }, Failure::usage);
+  };
+  CHECK(mentions(refusal("link"), "link is a link to gone, where nothing is"));
+  CHECK(mentions(refusal("good/../link/deep"), "link is a link to gone, where nothing is"));
+  CHECK(mentions(refusal("file/deep"), "Not a directory"));
+  make_folder(folder.path() / "good" / "deep" / "deeper");
+  CHECK(fs::is_directory(folder.path() / "there" / "deep" / "deeper"));
+}
+
 TEST_CASE("what is written to a pipe arrives at its reader, and the pipe stays") {
   const TemporaryFolder folder;
   const fs::path pipe = folder.path() / "pipe", link = folder.path() / "link";

@@ -92,6 +92,9 @@ TEST_CASE("no place for a run: a file, below a file, a link to nowhere, a name t
                                   std::string("loop"), std::string(300, 'x')})
     for (const bool resume : {false, true})
       CHECK(mentions(refusal(folder.path() / name, resume), "--out " + folder.path().string()));
+  for (const char* name : {"link", "link/deep/run"})
+    CHECK(mentions(refusal(folder.path() / name, false),
+                   "link is a link to nowhere, where nothing is"));
 }
 
 TEST_CASE("without --out the name is made of model, date and time, and is new") {
