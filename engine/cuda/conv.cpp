@@ -23,14 +23,20 @@ std::optional<Launches> prepare_form(Cuda& gpu, const Layer<T>& l, Form form, Di
   return std::nullopt;
 }
 
+// All on which the time of a direction depends: a plain operand wants no sweep before a library,
+// and a gradient that is added to is read as well.
 template <class T>
 std::string form_key(const Layer<T>& l, Direction direction) {
-  const Window& w = l.conv.window;
-  return fmt::format("form {} {} {}x{}x{}x{} to {} kernel {}x{} stride {} padding {} groups {} {}",
-                     name_of(direction), name_of(l.program.precision()), l.in.batch, l.in.height,
-                     l.in.width, l.in.channels, l.out.channels, w.kernel_h, w.kernel_w, w.stride,
-                     w.padding, l.conv.depthwise() ? l.in.channels : 1,
-                     l.program.training() ? "training" : "evaluation");
+  std::string key = fmt::format("form {} {} {} to {} {} groups {} {}", name_of(direction),
+                                name_of(l.program.precision()), text_of(l.in), text_of(l.out),
+                                text_of(l.conv.window), l.conv.depthwise() ? l.in.channels : 1,
+                                l.program.training() ? "training" : "evaluation");
+  if (direction == Direction::backward)
+    key += fmt::format(" dy {} dx {}", text_of(l.gradient),
+                       !l.sink.grad               ? "none"
+                       : l.sink.how == Write::add ? "+="
+                                                  : "=");
+  return key;
 }
 
 // Those candidates that can be prepared, from the first one on; only the first, or the one that was
