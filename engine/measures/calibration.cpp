@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "engine/measures/ranking.h"
 
@@ -135,17 +136,20 @@ std::optional<RejectPoint> choose_reject(std::span<const double> confidences,
   return *first;
 }
 
-RejectPoint answered_from(double threshold, std::span<const double> confidences,
+RejectPoint answered_from(std::span<const double> thresholds, std::span<const double> confidences,
                           std::span<const uint8_t> right) {
   int64_t answered = 0, hits = 0;
   for (size_t i = 0; i < confidences.size(); ++i)
-    if (confidences[i] >= threshold) {
+    if (confidences[i] >= thresholds[i]) {
       ++answered;
       hits += right[i];
     }
   const auto share = [](int64_t part, int64_t all) {
     return all > 0 ? static_cast<double>(part) / static_cast<double>(all) : 0;
   };
+  const bool alike =
+      std::ranges::adjacent_find(thresholds, std::not_equal_to()) == thresholds.end();
+  const double threshold = alike && !thresholds.empty() ? thresholds[0] : NAN;
   return {threshold, share(answered, std::ssize(confidences)), share(hits, answered)};
 }
 

@@ -61,8 +61,9 @@ std::vector<RejectPoint> reject_curve(std::span<const double> confidences,
 std::optional<RejectPoint> choose_reject(std::span<const double> confidences,
                                          std::span<const uint8_t> right, double accuracy);
 
-// What is left of samples where answers below `threshold` are withheld; the accuracy of none is 0.
-RejectPoint answered_from(double threshold, std::span<const double> confidences,
+// What is left where answers below their thresholds are withheld, of which there is one for each;
+// the accuracy of none is 0. The point's threshold is NaN where they differ.
+RejectPoint answered_from(std::span<const double> thresholds, std::span<const double> confidences,
                           std::span<const uint8_t> right);
 
 }  // namespace engine

@@ -86,7 +86,7 @@ class LabelFigures {
         const size_t at = i * labels + c;
         if (presence[at] == Presence::missing) continue;
         const bool is = presence[at] == Presence::present;
-        const bool as = p[at] >= (thresholds.empty() ? 0.5 : thresholds[c]);
+        const bool as = p[at] >= threshold_of(thresholds, at);
         of[c].add(p[at], is, as, i);
         all.add(p[at], is, as, i);
         ++images_[i].known;

@@ -23,8 +23,8 @@ struct MultilabelIntervals {
   LabelIntervals macro, micro;
 };
 
-// Of logits and presence (samples, labels); `thresholds` and `groups` may be empty, as those of
-// evaluate_labels() and of Resamples. In each resample the figures are those of
+// Of logits and presence (samples, labels), of thresholds as threshold_of() takes them and groups
+// as Resamples does; both may be empty. In each resample the figures are those of
 // MultilabelMetrics: macro means are taken over the labels that have the figure there. A label's
 // sensitivity, specificity and precision have ShareCount::interval(); all else is bootstrapped,
 // micro averages too, for the entries of an image are not independent. There must be at least one

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/measures/precision_recall.h"
 #include "engine/measures/roc.h"
@@ -59,6 +60,12 @@ std::optional<double> LabelCalls::f1() const {
   return ratio_if_any(found, found + double(called.false_positives + called.false_negatives));
 }
 
+double logit_of(double p) {
+  constexpr double kLargest = 1 - std::numeric_limits<double>::epsilon() / 2;
+  p = std::clamp(p, std::numeric_limits<double>::min(), kLargest);
+  return std::log(p) - std::log1p(-p);
+}
+
 std::vector<double> sigmoids(std::span<const float> logits) {
   std::vector<double> probabilities;
   probabilities.reserve(logits.size());
@@ -97,7 +104,6 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
   const std::vector<double> p = sigmoids(logits);
   MultilabelMetrics m{.samples = int64_t(presence.size() / count)};
   m.labels.resize(count);
-  for (size_t c = 0; c < thresholds.size(); ++c) m.labels[c].threshold = thresholds[c];
   LabelCalls all;
   std::vector<double> losses(count), squares(count);
   int64_t with_label = 0, right = 0;  // images
@@ -110,7 +116,7 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
         continue;
       }
       const bool present = presence[at + c] == Presence::present;
-      const bool positive = p[at + c] >= label.threshold;
+      const bool positive = p[at + c] >= threshold_of(thresholds, at + c);
       ++(present ? label.positives : label.negatives);
       losses[c] += loss_of(logits[at + c], present);
       squares[c] += square_of_error(p[at + c], present);
@@ -143,6 +149,58 @@ MultilabelMetrics evaluate_labels(std::span<const float> logits, std::span<const
   m.macro = macro_of(m.labels);
   m.micro = micro_of(all, all_scores(p, presence));
   return m;
+}
+
+std::optional<double> mean_label_sensitivity_at(std::span<const float> logits,
+                                                std::span<const Presence> presence, int labels,
+                                                double specificity) {
+  const std::vector<double> p = sigmoids(logits);
+  double sum = 0, counted = 0;
+  for (int c = 0; c < labels; ++c) {
+    const LabelScores of = scores_of(p, presence, labels, c);
+    const auto point = sensitivity_at_specificity(rank_scores(of.scores, of.positive), specificity);
+    if (point) sum += point->sensitivity, ++counted;
+  }
+  return ratio_if_any(sum, counted);
+}
+
+std::optional<double> fit_label_temperature(std::span<const float> logits,
+                                            std::span<const Presence> presence) {
+  std::vector<float> pairs;  // (known entries, 2): absent, present
+  std::vector<int32_t> present;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (presence[i] == Presence::missing) continue;
+    pairs.insert(pairs.end(), {0.f, logits[i]});
+    present.push_back(presence[i] == Presence::present);
+  }
+  return fit_temperature(pairs, present, 2);
+}
+
+double divided_threshold(double threshold, double temperature) {
+  const float logits[] = {static_cast<float>(logit_of(threshold))};
+  return sigmoids(divided_by(logits, temperature))[0];
+}
+
+double decision_confidence(double p, double threshold) {
+  const double present = p * (1 - threshold), absent = threshold * (1 - p);
+  return present + absent > 0 ? std::max(present, absent) / (present + absent) : 0.5;
+}
+
+Answers label_answers(std::span<const double> probabilities, std::span<const Presence> presence,
+                      std::span<const double> thresholds, int labels, int label) {
+  Answers answers;
+  for (size_t i = size_t(label); i < presence.size(); i += size_t(labels)) {
+    if (presence[i] == Presence::missing) continue;
+    const double p = probabilities[i], threshold = threshold_of(thresholds, i);
+    answers.confidences.push_back(decision_confidence(p, threshold));
+    answers.right.push_back((p >= threshold) == (presence[i] == Presence::present));
+  }
+  return answers;
+}
+
+Answers all_label_answers(std::span<const double> probabilities, std::span<const Presence> presence,
+                          std::span<const double> thresholds) {
+  return label_answers(probabilities, presence, thresholds, 1, 0);
 }
 
 std::vector<std::optional<OperatingPoint>> choose_label_thresholds(

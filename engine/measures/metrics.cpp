@@ -99,6 +99,16 @@ void rank_classes(Metrics& m, std::span<const double> probabilities,
   m.auc_micro = area_under_curve(probabilities, positive);
 }
 
+Answers answers_of(std::span<const double> probabilities, std::span<const int32_t> predictions,
+                   std::span<const int32_t> labels, int classes) {
+  Answers answers;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    answers.confidences.push_back(probabilities[i * classes + predictions[i]]);
+    answers.right.push_back(predictions[i] == labels[i]);
+  }
+  return answers;
+}
+
 }  // namespace
 
 void require_finite(std::span<const float> logits, int classes) {
@@ -132,14 +142,9 @@ std::vector<int32_t> predicted_classes(std::span<const float> logits, int classe
   return predictions;
 }
 
-Answers answers_of(std::span<const double> probabilities, std::span<const int32_t> predictions,
-                   std::span<const int32_t> labels, int classes) {
-  Answers answers;
-  for (size_t i = 0; i < labels.size(); ++i) {
-    answers.confidences.push_back(probabilities[i * classes + predictions[i]]);
-    answers.right.push_back(predictions[i] == labels[i]);
-  }
-  return answers;
+Answers answers_of(std::span<const float> logits, std::span<const int32_t> labels, int classes) {
+  return answers_of(softmax_rows(logits, classes), predicted_classes(logits, classes), labels,
+                    classes);
 }
 
 Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> labels,

@@ -105,13 +105,13 @@ double cross_entropy(std::span<const float> logits, int label,
 // The softmax of every row, (samples, classes).
 std::vector<double> softmax_rows(std::span<const float> logits, int classes);
 
-// Of each row the probability of its predicted class, and whether that is the label.
+// Of each answer its confidence and whether it is right. Of logits (samples, classes) an answer is
+// the predicted class of a sample, and its confidence the probability of that class.
 struct Answers {
   std::vector<double> confidences;
   std::vector<uint8_t> right;
 };
-Answers answers_of(std::span<const double> probabilities, std::span<const int32_t> predictions,
-                   std::span<const int32_t> labels, int classes);
+Answers answers_of(std::span<const float> logits, std::span<const int32_t> labels, int classes);
 
 // The class of each row's largest logit; the logits must be finite.
 std::vector<int32_t> predicted_classes(std::span<const float> logits, int classes);

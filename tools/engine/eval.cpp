@@ -81,12 +81,11 @@ struct Told {
   nlohmann::ordered_json json;
 };
 
-Told tell(const EvalOptions& o, const ScoreOptions& scoring, const ModelFile& file,
-          const EvaluationResult& result, const Dataset& data) {
+Told tell(const EvalOptions& o, const ScoreOptions& scoring, const EvaluationResult& result,
+          const Dataset& data) {
   if (data.task == Task::labels) {
-    const LabelScore scored =
-        o.out.empty() ? score_labels(result, data, file.thresholds, scoring)
-                      : write_label_score(o.out, result, data, file.thresholds, scoring);
+    const LabelScore scored = o.out.empty() ? score_labels(result, data, scoring)
+                                            : write_label_score(o.out, result, data, scoring);
     return {table(scored, data.classes), to_json(scored, data.classes)};
   }
   const Score scored =
@@ -103,12 +102,9 @@ int eval(const Command& command) {
   require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
           "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
-  require(!o.score.calibrated || file.temperature, Failure::usage, "--calibrated: {} holds no {}",
-          o.weights.string(),
-          file.task == Task::labels
-              ? "temperature: its outputs are labels, and a training chooses a threshold for each "
-                "of them instead"
-              : "temperature; a training finds it on its validation images");
+  require(!o.score.calibrated || file.temperature, Failure::usage,
+          "--calibrated: {} holds no temperature; a training finds it on its validation images",
+          o.weights.string());
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
   say(describe(preprocess));
   follow_task(o, file);
@@ -148,7 +144,7 @@ int eval(const Command& command) {
   const std::vector<BadImage> bad_images = loader.bad_images();
   say_skipped(part, bad_images, data.samples.size());
   if (const std::string damage = damage_of(data); !damage.empty()) say(damage);
-  Told told = tell(o, scoring, file, result, data);
+  Told told = tell(o, scoring, result, data);
   if (!o.json) {
     print_to_stdout(told.table);
   } else {

@@ -28,6 +28,8 @@ using Json = nlohmann::ordered_json;
 struct FoldsOptions {
   std::vector<std::string> runs;
   fs::path out;
+  fs::path labels;
+  std::string by;
   ScoreOptions score{.part = "folds"};
   bool force = false, json = false;
 
@@ -39,6 +41,9 @@ struct FoldsOptions {
     v("--out DIR", out,
       "write metrics.json, predictions.csv, roc.csv, pr.csv and, of classes, confusion_matrix.csv "
       "there");
+    v("--by COLUMN,...", by,
+      "a table for each of these columns of --labels: how its values fare, over all folds");
+    v("--labels FILE", labels, "CSV with the columns of --by and path (default: that of the runs)");
     v("--force", force, "pool also runs of other models, and fewer than K");
     v("--resamples N", score.resamples, "of the bootstrap for confidence intervals; 0: none",
       Within{0, 1000000});
@@ -224,27 +229,45 @@ struct PooledScore {
   Json json;
 };
 
-// Of several labels a fold has the thresholds that its own images chose, as its run has, and all
-// images together have those that they choose.
+// The columns of --by, of the file that the runs were trained with unless another one is given.
+std::vector<Column> columns_of(const FoldsOptions& o, const PooledRuns& pooled) {
+  if (o.by.empty()) return {};
+  const FoldRun& run = pooled.runs[0];
+  ImageSetOptions of_runs;
+  const auto text = [&](const char* flag) {
+    const std::string value = run.text_flag(flag);
+    return value.empty() ? std::optional<std::string>() : value;
+  };
+  of_runs.labels = o.labels.empty() ? fs::path(run.text_flag("labels")) : o.labels;
+  require(!of_runs.labels.empty(), Failure::usage,
+          "--by {}: {} was not trained with --labels; name a CSV with --labels", o.by,
+          run.folder.string());
+  of_runs.image_root = run.root();
+  of_runs.path_column = text("path_column");
+  of_runs.image_suffix = text("image_suffix");
+  return read_columns(of_runs, o.by, pooled.data);
+}
+
+// Each image is scored by what the images of the other folds decide, in its fold and among all.
 PooledScore score_pooled(const FoldsOptions& o, const PooledRuns& pooled,
                          std::vector<FoldFigures>& each) {
   const std::vector<std::string>& classes = pooled.data.classes;
   ScoreOptions options = o.score;
+  options.by = columns_of(o, pooled);
+  options.cross_fitted = cross_fit(pooled.result, pooled.data, rules_of(pooled.runs[0]));
+  const ScoreOptions of_fold{.resamples = 0, .cross_fitted = options.cross_fitted};
   if (pooled.data.task == Task::classes) {
     for (const FoldRun& run : pooled.runs)
-      each.push_back(figures_of(score(run.result, run.data, {.resamples = 0}).metrics));
+      each.push_back(figures_of(score(run.result, run.data, of_fold).metrics));
     const Score scored = o.out.empty() ? score(pooled.result, pooled.data, options)
                                        : write_score(o.out, pooled.result, pooled.data, options);
     return {table(scored, classes), to_json(scored, classes)};
   }
-  if (const std::string rule = pooled.runs[0].text_flag("threshold_rule"); !rule.empty())
-    options.rule = parse_threshold_rule(rule);
   for (const FoldRun& run : pooled.runs)
-    each.push_back(figures_of(
-        score_labels(run.result, run.data, {}, {.resamples = 0, .rule = options.rule}).metrics));
+    each.push_back(figures_of(score_labels(run.result, run.data, of_fold).metrics));
   const LabelScore scored = o.out.empty()
-                                ? score_labels(pooled.result, pooled.data, {}, options)
-                                : write_label_score(o.out, pooled.result, pooled.data, {}, options);
+                                ? score_labels(pooled.result, pooled.data, options)
+                                : write_label_score(o.out, pooled.result, pooled.data, options);
   return {table(scored, classes), to_json(scored, classes)};
 }
 

@@ -28,8 +28,8 @@
 #include "tools/predict/inputs.h"
 #include "tools/predict/prediction_text.h"
 #include "tools/predict/views.h"
+#include "tools/score/decisions.h"
 #include "tools/score/evaluation.h"
-#include "tools/score/label_score.h"
 #include "tools/score/model_file.h"
 
 namespace engine {
@@ -62,7 +62,8 @@ struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
       "divide the logits by the temperature that training stored with the weights");
     v("--reject", reject,
       "mark images as not answered whose best class is less probable than the threshold that "
-      "training stored with the weights");
+      "training stored with the weights; of several labels each label is marked by itself that is "
+      "too near to its decision threshold");
     v.group("Output");
     v("--json", json, "one JSON object per image, with the logits");
     v("--csv", csv, "a table: path, class, class_index, probability");
@@ -109,28 +110,24 @@ int find_class(const std::string& text, const ModelFile& file) {
 }
 
 // From which probability on an image has a label; nothing where it has one class.
-std::optional<std::vector<double>> thresholds_of(const ModelFile& file) {
+std::optional<std::vector<double>> thresholds_of(const PredictOptions& o, const ModelFile& file) {
   if (file.task != Task::labels) return {};
   std::vector<std::string> names;
   for (int c = 0; c < file.class_count; ++c) names.push_back(class_name(file.classes, c));
-  return threshold_values(file.thresholds.value_or(Thresholds{}), names);
+  return label_thresholds({.thresholds = file.thresholds}, names,
+                          o.calibrated ? file.temperature : std::nullopt);
 }
 
-// Why weights lack what is chosen for classes alone.
-std::string_view why_of_labels(const ModelFile& file) {
-  return file.task == Task::labels ? ": its outputs are labels, each of which has its own threshold"
-                                   : "";
-}
-
-// Below which probability of its best class an image is not answered.
+// Below which probability of its best class an image is not answered, or below which confidence a
+// label of it.
 std::optional<double> reject_below(const PredictOptions& o, const ModelFile& file) {
   if (!o.reject) return std::nullopt;
-  require(file.reject.has_value(), Failure::weights, "--reject: {} tells no threshold{}",
-          o.weights.string(), why_of_labels(file));
+  require(file.reject.has_value(), Failure::weights, "--reject: {} tells no threshold",
+          o.weights.string());
   const auto threshold = file.reject->of(o.calibrated);
   require(threshold.has_value(), Failure::weights,
-          "--reject: {}: at no probability were {} of the validation images right",
-          o.weights.string(), file.reject->accuracy);
+          "--reject: {}: at no probability were {} of the validation {} right", o.weights.string(),
+          file.reject->accuracy, file.task == Task::labels ? "labels" : "images");
   return threshold;
 }
 
@@ -159,7 +156,7 @@ struct Outputs {
     std::string lines;
     for (Predicted& p : images) {
       lines += text.line(p.prediction);
-      withheld += !text.answers(p.prediction);
+      withheld += text.withheld(p.prediction);
       if (features) features->append(p.prediction.path, p.features);
       if (explanation) explanation->append(std::move(*p.explanation), p.prediction);
     }
@@ -357,7 +354,7 @@ int predict(const Command& command) {
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
   require(!o.calibrated || file.temperature, Failure::weights,
-          "--calibrated: {} tells no temperature{}", o.weights.string(), why_of_labels(file));
+          "--calibrated: {} tells no temperature", o.weights.string());
   require(o.top == 1 || file.task == Task::classes, Failure::usage,
           "--top: of several labels those are named that reach their thresholds");
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
@@ -378,9 +375,9 @@ int predict(const Command& command) {
   const auto below = reject_below(o, file);
 
   catch_stop_signals();
-  Outputs outputs{.text =
-                      PredictionText(file.classes, file.class_count,
-                                     {form, o.top, o.probabilities, below}, thresholds_of(file))};
+  Outputs outputs{.text = PredictionText(file.classes, file.class_count,
+                                         {form, o.top, o.probabilities, below},
+                                         thresholds_of(o, file))};
   if (!o.out.empty()) outputs.file.emplace(o.out);
   if (!o.embeddings.empty()) outputs.features.emplace(o.embeddings, head.linear->in.at.channels());
   if (!o.explain.empty()) {
@@ -409,7 +406,10 @@ int predict(const Command& command) {
   outputs.commit();
   if (costs.progress) costs.progress->clear();
   say_costs(costs, o, ranks);
-  if (below)
+  if (below && file.task == Task::labels)
+    say(fmt::format("{} of {} labels of {} images not answered: their confidence is below {:.3f}",
+                    outputs.withheld, costs.images * file.class_count, costs.images, *below));
+  else if (below)
     say(fmt::format("{} of {} images not answered: their probability is below {:.3f}",
                     outputs.withheld, costs.images, *below));
   for (const auto& [index, reason] : costs.bad) say_error(reason);

@@ -80,7 +80,9 @@ int train_folds(const Command& command, const TrainOptions& o) {
     }
     lock.keep();
   }
-  return folds({"folds", "", {out.string(), "--out", out.string()}});
+  std::vector<std::string> words = {out.string(), "--out", out.string()};
+  if (!o.by.empty()) words.insert(words.end(), {"--by", o.by});
+  return folds({"folds", "", std::move(words)});
 }
 
 }  // namespace engine

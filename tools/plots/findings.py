@@ -7,7 +7,7 @@ import confusion
 import training_findings
 from run_files import Run
 from training_findings import Finding, bad, fact, good, watch
-from wording import count, interval, listed, percent, share, with_interval
+from wording import chosen, count, interval, listed, percent, share, with_interval
 
 FEW = 30  # images of a class below which its figures say little
 WEAK = 0.5  # recall below which a class is named
@@ -81,10 +81,11 @@ def confusions(run: Run) -> Iterator[Finding]:
 
 
 def sureness(bins: List[Dict]) -> float:
-    """Mean confidence less accuracy."""
+    """Mean confidence less accuracy; of labels mean probability less the share that is present."""
     samples = sum(b["samples"] for b in bins)
     used = (b for b in bins if b["samples"])  # of the others there is no mean
-    return sum(b["samples"] * (b["confidence"] - b["accuracy"]) for b in used) / max(1, samples)
+    return sum(b["samples"] * (b["probability"] - b["present"] if "present" in b else
+                               b["confidence"] - b["accuracy"]) for b in used) / max(1, samples)
 
 
 def calibration(run: Run) -> Iterator[Finding]:
@@ -93,7 +94,13 @@ def calibration(run: Run) -> Iterator[Finding]:
     if error is None or not bins:
         return
     gap = sureness(bins)
-    if error < 0.03:
+    if error >= 0.03 and score.get("task") == "multilabel":
+        how = ("too high" if gap > error / 2 else "too low" if gap < -error / 2 else
+               "too high in some ranges and too low in others")
+        yield (bad if error > 0.1 else watch)(
+            "calibration", f"The calibration error is {share(error, n)}: the probabilities of the "
+            f"labels are {how}.")
+    elif error < 0.03:
         yield good("calibration", f"The calibration error is {share(error, n)}: the probabilities "
                    "can be read as such.")
     else:
@@ -109,7 +116,7 @@ def calibration(run: Run) -> Iterator[Finding]:
     if after and after.get("calibration_error") is not None:
         better = after["calibration_error"] < error
         yield (good if better else watch)(
-            "calibration", f"Temperature scaling with T = {after['temperature']:.3g} makes it "
+            "calibration", f"Temperature scaling with T = {chosen(score, 'temperature')} makes it "
             f"{share(after['calibration_error'], n)}"
             + (": use the calibrated probabilities." if better else ", which is no better."))
 
@@ -126,12 +133,18 @@ def sure_errors(run: Run) -> Iterator[Finding]:
 
 
 def reject(run: Run) -> Iterator[Finding]:
-    chosen = run.score().get("reject_threshold")
-    if chosen and chosen["accuracy"] is not None:
-        yield fact("referral", f"With a confidence of {chosen['threshold']:.3g} or more, at which "
-                   f"{percent(chosen['validation_accuracy'])} of the answers were right in "
-                   f"validation, {percent(chosen['coverage'])} of these images are answered, and "
-                   f"{percent(chosen['accuracy'])} of the answers are right.")
+    score = run.score()
+    several = score.get("task") == "multilabel"
+    answers, of = ("decisions", "labels") if several else ("answers", "images")
+    answered = score.get("reject_threshold")
+    if answered and answered["accuracy"] is not None:
+        where = "on the other folds" if score.get("cross_fitted") else "in validation"
+        yield fact("referral", f"With a confidence of {chosen(score, 'reject_threshold')} or more, "
+                   f"at which {percent(answered['validation_accuracy'])} of the {answers} were "
+                   f"right {where}, {percent(answered['coverage'])} of these {of} are answered, "
+                   f"and {percent(answered['accuracy'])} of the {answers} are right.")
+        return
+    if several:
         return
     points = run.score().get("reject") or []
     enough = [p for p in points if p["coverage"] >= 0.8 and p.get("accuracy") is not None]
@@ -216,7 +229,7 @@ def findings(run: Run) -> List[Finding]:
     first of all is how often the model is right."""
     score, found = run.score(), []  # type: Dict, List[Finding]
     if score.get("task") == "multilabel":
-        for what in (label_findings, by_column):
+        for what in (label_findings, calibration, reject, by_column):
             found += what(run)
     elif score.get("classes") and score["samples"]:
         for what in (overall, class_findings, confusions, calibration, sure_errors, reject,

@@ -2,6 +2,7 @@
 """What is gained by leaving the least sure images to a human: accuracy over coverage."""
 
 from run_files import BLUE, GREY, Run, main, plt
+from wording import chosen
 
 
 def draw(run: Run):
@@ -15,14 +16,15 @@ def draw(run: Run):
               color=BLUE, drawstyle="steps-pre")
     if shown:
         axes.axhline(100 * shown[-1]["accuracy"], color=GREY, linestyle=":", linewidth=1)
-    chosen = run.score().get("reject_threshold") or {}
-    if chosen.get("accuracy") is not None:
-        axes.plot(100 * chosen["coverage"], 100 * chosen["accuracy"], "o", color=BLUE)
-        axes.annotate(f"{chosen['threshold']:.3g} and above", textcoords="offset points",
-                      xy=(100 * chosen["coverage"], 100 * chosen["accuracy"]), xytext=(4, 6),
-                      fontsize=8)
+    answered = run.score().get("reject_threshold") or {}
+    if answered.get("accuracy") is not None:
+        axes.plot(100 * answered["coverage"], 100 * answered["accuracy"], "o", color=BLUE)
+        axes.annotate(f"{chosen(run.score(), 'reject_threshold')} and above", fontsize=8,
+                      xy=(100 * answered["coverage"], 100 * answered["accuracy"]), xytext=(4, 6),
+                      textcoords="offset points")
     low = min((p["accuracy"] for p in shown), default=0)
-    axes.set(xlabel="% of the images that the model answers, the surest first",
+    what = "labels" if run.score().get("task") == "multilabel" else "images"
+    axes.set(xlabel=f"% of the {what} that the model answers, the surest first",
              ylabel="% of these that are right", xlim=(0, 101), ylim=(max(0, 100 * low - 5), 101),
              title=f"leaving the unsure ones out, {run.title()}")
     return figure

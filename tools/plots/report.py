@@ -21,7 +21,7 @@ try:
     import top_losses
     import training_findings
     from run_files import Run, grid_of, write_output
-    from wording import count, listed, percent, share, with_interval
+    from wording import chosen, count, listed, percent, share, with_interval
 except ImportError as error:
     if error.name not in ("matplotlib", "PIL", "numpy"):
         raise
@@ -108,7 +108,9 @@ def class_table(score: Dict) -> str:
         ("recall (sensitivity)", "recall"), ("precision", "precision"),
         ("specificity", "specificity"), ("F1", "f1"), ("AUC", "auc"),
         ("average precision", "average_precision")) if known(name)]  # fmt: skip
-    chosen = (score.get("thresholds") or {}).get("classes", {})
+    thresholds = score.get("thresholds") or {}
+    by_name = thresholds.get("classes", {})
+    shown = bool(by_name or score.get("cross_fitted"))
     fixed = [(point["specificity"]) for c in described
              for point in c.get("sensitivity_at_specificity") or []]
     points = sorted(set(fixed))[:2]
@@ -127,25 +129,28 @@ def class_table(score: Dict) -> str:
             found = next((p for p in c.get("sensitivity_at_specificity") or []
                           if p["specificity"] == specificity), None)
             cells.append(share(found and found["sensitivity"], n))
-        if chosen:
-            rule = chosen.get(c["name"], {})
-            cells.append("–" if rule.get("threshold") is None else
-                         f"{share(rule['threshold'], 1000)}: {share(rule.get('sensitivity'), n)}, "
-                         f"{share(rule.get('specificity'), n)}")
+        if shown:
+            rule = by_name.get(c["name"], {})
+            at = chosen(score, "thresholds", c["name"])
+            cells.append(at if at == "–" else
+                         f"{at}: {share(rule.get('sensitivity', c.get('sensitivity')), n)}, "
+                         f"{share(rule.get('specificity', c.get('specificity')), n)}")
         if several:
             cells += [f"{c['negatives']:,}", f"{c.get('missing', 0):,}"]
         rows.append(cells)
     head = ["label", "positives"] if several else ["class", "images", "found"]
     head += [title for title, _ in measures]
     head += [f"sensitivity at specificity {point:g}" for point in points]
-    if chosen:
+    if shown:
         head.append("threshold: sensitivity, specificity")
     if several:
         head += ["negatives", "not known"]
-    rule = (score.get("thresholds") or {}).get("rule")
+    rule = thresholds.get("rule")
     caption = "–: there are no images, so there is no figure."
     if rule:
-        caption += f" Thresholds were chosen on validation images: {rule}."
+        where = ("for each fold on the images of the others" if score.get("cross_fitted") else
+                 "on validation images")
+        caption += f" Thresholds were chosen {where}: {rule}."
     return f"<div class=dense>{page.table(head, rows, caption)}</div>"
 
 

@@ -1,7 +1,7 @@
 """Numbers as people read them: as many digits as the sample supports, intervals, counts, times."""
 
 import math
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 MOST_DIGITS = 4
 
@@ -73,3 +73,23 @@ def energy(joules: float) -> str:
 
 def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
+
+
+def chosen(score: Dict, name: str, label: Optional[str] = None) -> str:
+    """A number that validation chose: "1.23"; of folds, each of which has its own: "1.1 to 1.3".
+    With a label its threshold. "–" where there is none."""
+    def of(member):
+        return member.get(label) if label is not None and isinstance(member, dict) else member
+
+    if score.get("cross_fitted"):
+        numbers = [of(fold.get(name)) for fold in score["cross_fitted"]]
+    else:
+        member = score.get(name)
+        if label is not None:
+            member = ((member or {}).get("classes") or {}).get(label)
+        numbers = [member.get("threshold") if isinstance(member, dict) else member]
+    numbers = [number for number in numbers if number is not None]
+    if not numbers:
+        return "–"
+    low, high = f"{min(numbers):.3g}", f"{max(numbers):.3g}"
+    return low if low == high else f"{low} to {high}"

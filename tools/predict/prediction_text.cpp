@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "engine/measures/labels.h"
 #include "io/files/csv.h"
 #include "io/files/json.h"
 #include "io/files/utf8.h"
@@ -34,27 +35,36 @@ std::string PredictionText::head() const {
   std::string head = thresholds_ ? "path,labels" : "path,class,class_index,probability";
   for (int i = 2; !thresholds_ && i <= options_.top; ++i)
     head += fmt::format(",class_{0},class_index_{0},probability_{0}", i);
-  if (options_.reject_below) head += ",answered";
+  if (options_.reject_below) head += thresholds_ ? ",not_answered" : ",answered";
   for (int c = 0; (thresholds_ || options_.probabilities) && c < count_; ++c)
     head += ',' + csv_field("p:" + name(c));
   return head + '\n';
 }
 
 std::string PredictionText::line(const Prediction& p) const {
-  const std::vector<int> labels = present(p);
   switch (options_.form) {
-    case PredictionForm::csv: return (thresholds_ ? labels_csv(p, labels) : csv(p)) + '\n';
-    case PredictionForm::json: return (thresholds_ ? labels_json(p, labels) : json(p)) + '\n';
+    case PredictionForm::csv: return (thresholds_ ? labels_csv(p) : csv(p)) + '\n';
+    case PredictionForm::json: return (thresholds_ ? labels_json(p) : json(p)) + '\n';
     case PredictionForm::text: break;
   }
-  return (thresholds_ ? labels_text(p, labels) : text(p)) + '\n';
+  return (thresholds_ ? labels_text(p) : text(p)) + '\n';
 }
 
-std::vector<int> PredictionText::present(const Prediction& p) const {
-  std::vector<int> labels;
-  for (int c = 0; thresholds_ && c < count_; ++c)
-    if (p.probabilities[size_t(c)] >= (*thresholds_)[size_t(c)]) labels.push_back(c);
-  return labels;
+bool PredictionText::present(const Prediction& p, int label) const {
+  return p.probabilities[size_t(label)] >= (*thresholds_)[size_t(label)];
+}
+
+bool PredictionText::answers(const Prediction& p, int label) const {
+  return !options_.reject_below ||
+         decision_confidence(p.probabilities[size_t(label)], (*thresholds_)[size_t(label)]) >=
+             *options_.reject_below;
+}
+
+int64_t PredictionText::withheld(const Prediction& p) const {
+  if (!thresholds_) return answers(p) ? 0 : 1;
+  int64_t count = 0;
+  for (int c = 0; c < count_; ++c) count += !answers(p, c);
+  return count;
 }
 
 std::string PredictionText::text(const Prediction& p) const {
@@ -92,32 +102,54 @@ std::string PredictionText::json(const Prediction& p) const {
   return print_json(json);
 }
 
-std::string PredictionText::labels_text(const Prediction& p, std::span<const int> present) const {
+std::string PredictionText::names(std::span<const int> labels) const {
+  std::string text;
+  for (const int c : labels) text += (text.empty() ? "" : "|") + name(c);
+  return text;
+}
+
+// Labels that are not answered stand by themselves, whether they would be called present or not.
+std::string PredictionText::labels_text(const Prediction& p) const {
   const auto with_share = [&](int c) {
     return fmt::format("{} ({:.1f}%)", name(c), 100 * p.probabilities[size_t(c)]);
   };
-  if (present.empty())
-    return fmt::format("{}: no label; the most likely is {}", p.path, with_share(p.best()));
-  std::string line = p.path + ':';
-  for (const int c : present) line += (c == present.front() ? " " : ", ") + with_share(c);
-  return line;
+  std::string found, open;
+  for (int c = 0; c < count_; ++c) {
+    const bool answered = answers(p, c);
+    if (answered && !present(p, c)) continue;
+    std::string& list = answered ? found : open;
+    list += (list.empty() ? "" : ", ") + with_share(c);
+  }
+  if (found.empty())
+    found = open.empty() ? "no label; the most likely is " + with_share(p.best()) : "no label";
+  return fmt::format("{}: {}{}{}", p.path, found, open.empty() ? "" : "; not answered: ", open);
 }
 
-std::string PredictionText::labels_csv(const Prediction& p, std::span<const int> present) const {
-  std::string names;
-  for (const int c : present) names += (c == present.front() ? "" : "|") + name(c);
-  std::string line = csv_field(p.path) + ',' + csv_field(names);
+std::string PredictionText::labels_csv(const Prediction& p) const {
+  std::vector<int> called, open;
+  for (int c = 0; c < count_; ++c) {
+    if (present(p, c)) called.push_back(c);
+    if (!answers(p, c)) open.push_back(c);
+  }
+  std::string line = csv_field(p.path) + ',' + csv_field(names(called));
+  if (options_.reject_below) line += ',' + csv_field(names(open));
   for (const double probability : p.probabilities) line += fmt::format(",{:.6f}", probability);
   return line;
 }
 
-std::string PredictionText::labels_json(const Prediction& p, std::span<const int> present) const {
+std::string PredictionText::labels_json(const Prediction& p) const {
   nlohmann::ordered_json json = {{"path", utf8_from_bytes(p.path)},
                                  {"labels", nlohmann::ordered_json::array()}};
-  for (const int c : present)
-    json["labels"].push_back({{"name", utf8_from_bytes(name(c))},
-                              {"probability", p.probabilities[size_t(c)]},
-                              {"threshold", (*thresholds_)[size_t(c)]}});
+  if (options_.reject_below) json["not_answered"] = nlohmann::ordered_json::array();
+  for (int c = 0; c < count_; ++c) {
+    if (!answers(p, c)) json["not_answered"].push_back(utf8_from_bytes(name(c)));
+    if (!present(p, c)) continue;
+    nlohmann::ordered_json label = {{"name", utf8_from_bytes(name(c))},
+                                    {"probability", p.probabilities[size_t(c)]},
+                                    {"threshold", (*thresholds_)[size_t(c)]}};
+    if (options_.reject_below) label["answered"] = answers(p, c);
+    json["labels"].push_back(std::move(label));
+  }
   for (int c = 0; c < count_; ++c)
     json["probabilities"][utf8_from_bytes(name(c))] = p.probabilities[size_t(c)];
   json["logits"] = p.logits;

@@ -16,7 +16,8 @@ struct PredictionTextOptions {
   PredictionForm form = PredictionForm::text;
   int top = 1;                 // the classes named of each image
   bool probabilities = false;  // of all classes; not in text
-  // Images whose best class is less probable are marked as not answered; nothing: none is.
+  // Images whose best class is less probable, or labels of which decision_confidence() is less, are
+  // marked as not answered; nothing: none is.
   std::optional<double> reject_below = {};
 };
 
@@ -30,16 +31,21 @@ class PredictionText {
 
   std::string head() const;  // the first line, with its end; empty where there is none
   std::string line(const Prediction& prediction) const;
-  bool answers(const Prediction& prediction) const;
+  // How many answers are marked: the image's, or those of its labels.
+  int64_t withheld(const Prediction& prediction) const;
 
  private:
   std::string text(const Prediction& p) const;
   std::string csv(const Prediction& p) const;
   std::string json(const Prediction& p) const;
-  std::string labels_text(const Prediction& p, std::span<const int> present) const;
-  std::string labels_csv(const Prediction& p, std::span<const int> present) const;
-  std::string labels_json(const Prediction& p, std::span<const int> present) const;
-  std::vector<int> present(const Prediction& p) const;
+  std::string labels_text(const Prediction& p) const;
+  std::string labels_csv(const Prediction& p) const;
+  std::string labels_json(const Prediction& p) const;
+  // Whether the image has an answer, and whether the question for one of its labels has.
+  bool answers(const Prediction& p) const;
+  bool answers(const Prediction& p, int label) const;
+  bool present(const Prediction& p, int label) const;
+  std::string names(std::span<const int> labels) const;  // with | between them
   std::span<const int> named(const Prediction& p) const;
   std::string name(int index) const { return class_name(classes_, index); }
 

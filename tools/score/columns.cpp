@@ -131,10 +131,14 @@ std::vector<Column> read_columns(const ImageSetOptions& o, const std::string& na
   for (const std::string& name : wanted) {
     const size_t at = place(name);
     Column column{.name = name};
+    bool any = data.samples.empty();
     for (const Sample& sample : data.samples) {
       const auto row = rows.find(fs::path(sample.path).lexically_normal().string());
       column.values.push_back(row == rows.end() ? "" : trimmed(row->second->fields[at]));
+      any = any || row != rows.end();
     }
+    require(any, Failure::data, "--by {}: {} names none of the {} images, as {}", names,
+            o.labels.string(), data.samples.size(), data.samples.front().path);
     arrange(column);
     columns.push_back(std::move(column));
   }

@@ -198,6 +198,15 @@ CountedSamples counted_samples(const EvaluationResult& result, const Dataset& da
   return counted;
 }
 
+CountedLabels counted_labels(const EvaluationResult& result, const Dataset& data) {
+  CountedLabels counted{.logits = counted_samples(result, data).logits};
+  for (size_t i = 0; i < data.samples.size(); ++i)
+    if (result.counted[i])
+      counted.presence.insert(counted.presence.end(), data.samples[i].labels.begin(),
+                              data.samples[i].labels.end());
+  return counted;
+}
+
 Metrics metrics_of(const EvaluationResult& result, const Dataset& data) {
   if (data.task == Task::labels) return epoch_metrics_of_labels(result, data);
   const CountedSamples counted = counted_samples(result, data);

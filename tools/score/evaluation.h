@@ -112,6 +112,13 @@ struct CountedSamples {
 };
 CountedSamples counted_samples(const EvaluationResult& result, const Dataset& data);
 
+// The same of several labels.
+struct CountedLabels {
+  std::vector<float> logits;       // (samples, labels)
+  std::vector<Presence> presence;  // (samples, labels)
+};
+CountedLabels counted_labels(const EvaluationResult& result, const Dataset& data);
+
 // The metrics of the samples that count; of several labels epoch_metrics_of_labels().
 Metrics metrics_of(const EvaluationResult& result, const Dataset& data);
 

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "engine/error.h"
+#include "engine/measures/labels.h"
 #include "io/data/presence.h"
 #include "io/files/bytes.h"
 #include "io/files/csv.h"
@@ -45,13 +46,6 @@ std::map<std::string, std::string> flags_of(const fs::path& run) {
   require(json.is_object(), Failure::data, "{}: no JSON object", file.string());
   for (const auto& [key, value] : json.items()) flags[key] = print_json(value);
   return flags;
-}
-
-// Where relative paths of split.csv begin, as ImageSetOptions::root().
-fs::path root_of(const FoldRun& run) {
-  const std::string labels = run.text_flag("labels"), root = run.text_flag("image_root");
-  if (!root.empty()) return root;
-  return labels.empty() ? fs::path(run.text_flag("data")) : fs::path(labels).parent_path();
 }
 
 double probability(const std::string& text, const fs::path& file, int line) {
@@ -141,13 +135,6 @@ std::vector<Planned> read_split(const fs::path& file, FoldRun& run) {
   return planned;
 }
 
-// The logit of a label: what the run's sigmoid was taken of.
-double logit(double p) {
-  constexpr double kLargest = 1 - std::numeric_limits<double>::epsilon() / 2;
-  p = std::clamp(p, std::numeric_limits<double>::min(), kLargest);
-  return std::log(p) - std::log1p(-p);
-}
-
 double log_of(double p) {
   return std::log(std::max(p, std::numeric_limits<double>::min()));
 }
@@ -177,7 +164,7 @@ void read_predictions(const fs::path& file, FoldRun& run) {
     run.data.samples.push_back(std::move(sample));
     for (const size_t column : columns) {
       const double p = probability(row.fields[column], file, row.line);
-      run.result.logits.push_back(static_cast<float>(of_labels ? logit(p) : log_of(p)));
+      run.result.logits.push_back(static_cast<float>(of_labels ? logit_of(p) : log_of(p)));
     }
     run.result.counted.push_back(1);
   }
@@ -254,6 +241,22 @@ std::string FoldRun::text_flag(const char* key) const {
   return value.is_string() ? bytes_from_utf8(value.get_ref<const std::string&>()) : "";
 }
 
+fs::path FoldRun::root() const {
+  const std::string labels = text_flag("labels"), image_root = text_flag("image_root");
+  if (!image_root.empty()) return image_root;
+  return labels.empty() ? fs::path(text_flag("data")) : fs::path(labels).parent_path();
+}
+
+DecisionRules rules_of(const FoldRun& run) {
+  DecisionRules rules;
+  if (const std::string rule = run.text_flag("threshold_rule"); !rule.empty())
+    rules.thresholds = parse_threshold_rule(rule);
+  if (const auto at = run.flags.find("reject_accuracy"); at != run.flags.end())
+    if (const Json accuracy = json_or_null<Json>(at->second); accuracy.is_number())
+      rules.reject_accuracy = accuracy.get<double>();
+  return rules;
+}
+
 FoldRun read_fold_run(const fs::path& folder) {
   FoldRun run{.folder = folder};
   require(fs::is_directory(folder), Failure::usage, "{}: no such folder of a run", folder.string());
@@ -267,7 +270,7 @@ FoldRun read_fold_run(const fs::path& folder) {
   if (!fs::exists(folder / "split.csv")) return run;
   const std::vector<Planned> planned = read_split(folder / "split.csv", run);
   run.images = planned.size();
-  join(planned, root_of(run), run);
+  join(planned, run.root(), run);
   return run;
 }
 

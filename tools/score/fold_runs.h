@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "io/data/dataset.h"
+#include "tools/score/decisions.h"
 #include "tools/score/evaluation.h"
 
 namespace engine {
@@ -30,7 +31,12 @@ struct FoldRun {
 
   // A flag that is a text; empty if it is not there.
   std::string text_flag(const char* key) const;
+  // Where relative paths of split.csv begin, as ImageSetOptions::root().
+  std::filesystem::path root() const;
 };
+
+// How the run decided: its flags --threshold-rule and --reject-accuracy, or their defaults.
+DecisionRules rules_of(const FoldRun& run);
 
 // Reads predictions.csv with its columns p:CLASS and, of several labels, y:LABEL, then classes.txt,
 // split.csv where there is one, and the flags. Error(data) names what the folder lacks: a run that

@@ -12,7 +12,6 @@
 #include "engine/measures/roc.h"
 #include "io/files/atomic_file.h"
 #include "io/files/csv.h"
-#include "tools/machine/cores.h"
 #include "tools/score/score_files.h"
 
 namespace engine {
@@ -20,58 +19,67 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kUsualThreshold = 0.5;
-
-struct CountedLabels {
-  std::vector<float> logits;       // (samples, labels)
-  std::vector<Presence> presence;  // (samples, labels)
+// What is scored of the samples that count.
+struct Entries {
+  CountedLabels counted;
+  std::vector<double> thresholds;  // (samples, labels)
 };
 
-CountedLabels counted_labels(const EvaluationResult& result, const Dataset& data) {
-  CountedLabels counted;
-  counted.logits = counted_samples(result, data).logits;
-  for (size_t i = 0; i < data.samples.size(); ++i)
-    if (result.counted[i])
-      counted.presence.insert(counted.presence.end(), data.samples[i].labels.begin(),
-                              data.samples[i].labels.end());
-  return counted;
-}
-
-Thresholds choose_thresholds(const CountedLabels& counted, std::span<const std::string> labels,
-                             const ThresholdRule& rule) {
-  Thresholds thresholds{.rule = to_string(rule)};
-  const auto chosen = choose_label_thresholds(counted.logits, counted.presence,
-                                              static_cast<int>(labels.size()), rule);
-  for (size_t c = 0; c < labels.size(); ++c)
-    thresholds.classes.push_back(chosen[c] ? ClassThreshold{labels[c], chosen[c]->threshold,
-                                                            chosen[c]->sensitivity,
-                                                            chosen[c]->specificity}
-                                           : ClassThreshold{.name = labels[c]});
-  return thresholds;
-}
-
 // Those at the positions.
-CountedLabels chosen(const CountedLabels& from, std::span<const size_t> samples, size_t labels) {
-  CountedLabels of;
+Entries chosen(const Entries& from, std::span<const size_t> samples, size_t labels) {
+  Entries of;
   for (const size_t i : samples) {
     const auto add = [&](auto& to, const auto& all) {
       const auto row = all.begin() + std::ptrdiff_t(i * labels);
       to.insert(to.end(), row, row + std::ptrdiff_t(labels));
     };
-    add(of.logits, from.logits);
-    add(of.presence, from.presence);
+    add(of.counted.logits, from.counted.logits);
+    add(of.counted.presence, from.counted.presence);
+    add(of.thresholds, from.thresholds);
   }
   return of;
 }
 
 // Sets the metrics and the intervals of a score or of a subgroup.
-void measure(const CountedLabels& of, std::span<const double> thresholds,
-             const BootstrapOptions& drawing, std::span<const uint32_t> groups, auto& scored) {
-  const int labels = static_cast<int>(thresholds.size());
-  scored.metrics = evaluate_labels(of.logits, of.presence, labels, thresholds);
+void measure(const Entries& of, int labels, const BootstrapOptions& drawing,
+             std::span<const uint32_t> groups, auto& scored) {
+  const auto& [logits, presence] = of.counted;
+  scored.metrics = evaluate_labels(logits, presence, labels, of.thresholds);
   if (drawing.resamples > 0 && scored.metrics.samples > 0)
     scored.intervals =
-        bootstrap_label_intervals(of.logits, of.presence, labels, thresholds, drawing, groups);
+        bootstrap_label_intervals(logits, presence, labels, of.thresholds, drawing, groups);
+}
+
+// How often labels are present that are so probable.
+Calibration calibration_of(const CountedLabels& of) {
+  const LabelScores all = all_scores(sigmoids(of.logits), of.presence);
+  return calibrate(all.scores, all.positive);
+}
+
+std::optional<Confidence> confidence_of(const CountedLabels& of, int labels) {
+  const MultilabelMetrics m = evaluate_labels(of.logits, of.presence, labels);
+  if (!m.loss) return std::nullopt;
+  return Confidence{*m.loss, *m.brier, calibration_of(of)};
+}
+
+// Sets what is left where the least sure decisions are withheld.
+void withhold(const Entries& of, size_t labels, const std::optional<std::vector<double>>& least,
+              LabelScore& scored) {
+  const std::vector<double> p = sigmoids(of.counted.logits);
+  const std::vector<Presence>& presence = of.counted.presence;
+  scored.reject = reject_points(all_label_answers(p, presence, of.thresholds));
+  if (!least) return;
+  // The decisions of every labels-th entry, from `first` on.
+  const auto answered = [&](const Answers& answers, size_t first, size_t stride) {
+    std::vector<double> from;
+    for (size_t at = first; at < presence.size(); at += stride)
+      if (presence[at] != Presence::missing) from.push_back((*least)[at / labels]);
+    return answered_from(from, answers.confidences, answers.right);
+  };
+  scored.answered = answered(all_label_answers(p, presence, of.thresholds), 0, 1);
+  for (size_t c = 0; c < labels; ++c)
+    scored.answered_labels.push_back(
+        answered(label_answers(p, presence, of.thresholds, int(labels), int(c)), c, labels));
 }
 
 std::string predictions(const EvaluationResult& result, const Dataset& data) {
@@ -129,17 +137,6 @@ std::vector<std::string> pr_lines(std::span<const RankedStep> steps) {
 
 }  // namespace
 
-std::vector<double> threshold_values(const Thresholds& thresholds,
-                                     std::span<const std::string> labels) {
-  std::vector<double> values;
-  for (const std::string& name : labels) {
-    const auto at = std::ranges::find(thresholds.classes, name, &ClassThreshold::name);
-    values.push_back(at == thresholds.classes.end() ? kUsualThreshold
-                                                    : at->threshold.value_or(kUsualThreshold));
-  }
-  return values;
-}
-
 LabelAverages figures_of(const LabelMetrics& l) {
   return {l.auc,
           l.average_precision,
@@ -150,21 +147,34 @@ LabelAverages figures_of(const LabelMetrics& l) {
 }
 
 LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
-                        const std::optional<Thresholds>& thresholds, const ScoreOptions& options) {
-  const CountedLabels counted = counted_labels(result, data);
-  LabelScore scored{.chosen_here = !thresholds, .options = options};
-  scored.thresholds =
-      thresholds ? *thresholds : choose_thresholds(counted, data.classes, options.rule);
-  const std::vector<double> values = threshold_values(scored.thresholds, data.classes);
-  const BootstrapOptions drawing{
-      .resamples = options.resamples, .seed = options.seed, .threads = available_cores()};
+                        const ScoreOptions& options) {
+  LabelScore scored;
+  scored.options = options;
+  Decisions& own = scored.options.decisions;
+  Entries of{.counted = counted_labels(result, data)};
+  if (options.cross_fitted.empty() && !own.thresholds) {
+    scored.options.decided_here = true;
+    own.thresholds = decide(of.counted, data.classes, {.thresholds = options.rule}).thresholds;
+  }
+  const SampleDecisions decisions(scored.options, result, data);
+  const size_t labels = data.classes.size();
+  of.thresholds = decisions.entry_thresholds(data.classes, options.calibrated);
+  if (auto divided = decisions.divided(of.counted.logits)) {
+    CountedLabels calibrated{std::move(*divided), of.counted.presence};
+    scored.as_given = confidence_of(of.counted, int(labels));
+    scored.calibrated = confidence_of(calibrated, int(labels));
+    if (options.calibrated) of.counted = std::move(calibrated);
+  }
+  scored.calibration = calibration_of(of.counted);
+  withhold(of, labels, decisions.reject(options.calibrated), scored);
+  const BootstrapOptions drawing = drawing_of(options);
   const std::vector<uint32_t> groups = group_numbers(result, data);
-  measure(counted, values, drawing, groups, scored);
+  measure(of, int(labels), drawing, groups, scored);
   for (const Column& column : options.by) {
     LabelSubgroupTable table{.column = column.name};
-    for (const ValueSamples& of : samples_by_value(column, result, groups)) {
-      LabelSubgroup row{.value = of.value, .groups = of.group_count};
-      measure(chosen(counted, of.samples, values.size()), values, drawing, of.groups, row);
+    for (const ValueSamples& in : samples_by_value(column, result, groups)) {
+      LabelSubgroup row{.value = in.value, .groups = in.group_count};
+      measure(chosen(of, in.samples, labels), int(labels), drawing, in.groups, row);
       table.rows.push_back(std::move(row));
     }
     scored.by.push_back(std::move(table));
@@ -182,19 +192,22 @@ Metrics epoch_metrics_of_labels(const EvaluationResult& result, const Dataset& d
   m.top1 = of.subset_accuracy.value_or(0);
   m.top5 = NAN;
   m.auc_macro = of.macro.auc;
+  m.average_precision_macro = of.macro.average_precision;
   return m;
 }
 
 LabelScore write_label_score(const fs::path& folder, const EvaluationResult& result,
-                             const Dataset& data, const std::optional<Thresholds>& thresholds,
-                             const ScoreOptions& options) {
-  const LabelScore scored = score_labels(result, data, thresholds, options);
+                             const Dataset& data, const ScoreOptions& options) {
+  const LabelScore scored = score_labels(result, data, options);
   write_metrics(folder, options.part, to_json(scored, data.classes));
   const auto write = [&](const char* name, std::string_view text) {
     write_file_atomically(folder / (options.prefix + name), text);
   };
-  const CountedLabels counted = counted_labels(result, data);
-  write("predictions.csv", predictions(result, data));
+  EvaluationResult shown = result;
+  if (options.calibrated && options.decisions.temperature)
+    shown.logits = divided_by(result.logits, *options.decisions.temperature);
+  const CountedLabels counted = counted_labels(shown, data);
+  write("predictions.csv", predictions(shown, data));
   write("roc.csv", curves(counted, data.classes,
                           "class,threshold,false_positive_rate,true_positive_rate\n", roc_lines));
   write("pr.csv", curves(counted, data.classes, "class,threshold,precision,recall\n", pr_lines));

@@ -12,8 +12,8 @@
 #include "engine/measures/label_bootstrap.h"
 #include "engine/measures/labels.h"
 #include "engine/measures/metrics.h"
+#include "tools/score/decided.h"
 #include "tools/score/evaluation.h"
-#include "tools/score/metadata.h"
 #include "tools/score/score.h"
 
 namespace engine {
@@ -31,19 +31,21 @@ struct LabelSubgroupTable {
   std::vector<LabelSubgroup> rows;  // those with samples
 };
 
-struct LabelScore {
+// An answer, of which Decided tells, is whether a known label is present in an image.
+struct LabelScore : Decided {
   MultilabelMetrics metrics;
   std::optional<MultilabelIntervals> intervals;
-  Thresholds thresholds;     // that were applied; a label without one is called present from 0.5 on
-  bool chosen_here = false;  // on these very images, so that figures at thresholds flatter
-  ScoreOptions options;
+  ScoreOptions options;     // with the thresholds that were chosen here, if none were given
+  Calibration calibration;  // of the probabilities that are scored
+  // Of each label the share of its decisions that are given; empty where all are.
+  std::vector<RejectPoint> answered_labels = {};
   std::vector<LabelSubgroupTable> by = {};  // of the options' columns
 };
 
-// Scores the samples that count, at the thresholds that validation images gave; without them they
-// are chosen here, by the options' rule. Intervals are drawn by groups where samples have some.
+// Scores the samples that count, at the thresholds of the options' decisions; without them they are
+// chosen here, by the options' rule. A label without one is called present from 0.5 on. Intervals
+// are drawn by groups where samples have some.
 LabelScore score_labels(const EvaluationResult& result, const Dataset& data,
-                        const std::optional<Thresholds>& thresholds,
                         const ScoreOptions& options = {});
 
 // Has the member task, "multilabel". A figure that is not defined is null: of no known entry, or
@@ -58,19 +60,13 @@ std::string table(const LabelScore& score, std::span<const std::string> labels);
 // has, so that the logits come back from them. roc.csv and pr.csv have at
 // most 200 points per label, and "(micro)": all known entries.
 LabelScore write_label_score(const std::filesystem::path& folder, const EvaluationResult& result,
-                             const Dataset& data, const std::optional<Thresholds>& thresholds,
-                             const ScoreOptions& options = {});
+                             const Dataset& data, const ScoreOptions& options = {});
 
-// What decides about epochs: loss, macro AUC and as top1 the share of images with every known label
-// on the right side of 0.5; there is no top5.
+// What decides about epochs: loss, macro AUC and average precision, and as top1 the share of images
+// with every known label on the right side of 0.5; there is no top5.
 Metrics epoch_metrics_of_labels(const EvaluationResult& result, const Dataset& data);
 
 // A label's or an average's figures under one set of names.
 LabelAverages figures_of(const LabelMetrics& label);
-
-// The same thresholds as numbers for evaluate_labels(), in the order of `labels`: 0.5 where there
-// is none.
-std::vector<double> threshold_values(const Thresholds& thresholds,
-                                     std::span<const std::string> labels);
 
 }  // namespace engine

@@ -46,8 +46,9 @@ Json to_json(const MultilabelIntervals& i, const ScoreOptions& options) {
   return json;
 }
 
+// `thresholds` are those of all samples, or nothing where these differ.
 Json labels_json(const MultilabelMetrics& m, const std::optional<MultilabelIntervals>& intervals,
-                 std::span<const std::string> labels) {
+                 std::span<const std::string> labels, std::span<const double> thresholds) {
   Json json = Json::array();
   for (size_t c = 0; c < labels.size(); ++c) {
     const LabelMetrics& l = m.labels[c];
@@ -57,7 +58,7 @@ Json labels_json(const MultilabelMetrics& m, const std::optional<MultilabelInter
                   {"missing", l.missing},
                   {"loss", number_or_null(l.loss)},
                   {"brier", number_or_null(l.brier)},
-                  {"threshold", l.threshold},
+                  {"threshold", thresholds.empty() ? Json() : Json(thresholds[c])},
                   {"true_positives", l.called.true_positives},
                   {"false_positives", l.called.false_positives},
                   {"true_negatives", l.called.true_negatives},
@@ -85,14 +86,14 @@ Json totals_json(const MultilabelMetrics& m) {
 }
 
 Json to_json(const LabelSubgroupTable& table, const ScoreOptions& options,
-             std::span<const std::string> labels) {
+             std::span<const std::string> labels, std::span<const double> thresholds) {
   Json rows = Json::array();
   for (const LabelSubgroup& s : table.rows) {
     Json row = {{"value", utf8_from_bytes(s.value)},
                 {"groups", s.groups > 0 ? Json(s.groups) : Json()}};
     row.update(totals_json(s.metrics));
     if (s.intervals) row["intervals"] = to_json(*s.intervals, options);
-    row["labels"] = labels_json(s.metrics, s.intervals, labels);
+    row["labels"] = labels_json(s.metrics, s.intervals, labels, thresholds);
     rows.push_back(std::move(row));
   }
   return rows;
@@ -103,12 +104,30 @@ Json to_json(const LabelSubgroupTable& table, const ScoreOptions& options,
 Json to_json(const LabelScore& score, std::span<const std::string> labels) {
   Json json = {{"task", kMultilabel}};
   json.update(totals_json(score.metrics));
-  json["thresholds"] = parse_json<Json>(to_json(score.thresholds));
-  json["thresholds"]["chosen_here"] = score.chosen_here;
+  json["calibration_error"] =
+      number_or_null(score.metrics.loss ? std::optional(score.calibration.error) : std::nullopt);
   if (score.intervals) json["intervals"] = to_json(*score.intervals, score.options);
+  json["calibration"] = to_json(score.calibration.bins, Task::labels);
+  add_decided(json, score, score.options, Task::labels);
+  const ScoreOptions& options = score.options;
+  const bool folds = !options.cross_fitted.empty();
+  json["thresholds"] = parse_json<Json>(
+      to_json(folds ? Thresholds{rule_of(options), {}} : *options.decisions.thresholds));
+  json["thresholds"]["chosen_here"] = options.decided_here;
+  const auto& temperature = options.decisions.temperature;
+  std::vector<double> applied;
+  if (!folds)
+    applied = label_thresholds(options.decisions, labels,
+                               options.calibrated ? temperature : std::nullopt);
   for (const LabelSubgroupTable& table : score.by)
-    json["by"][utf8_from_bytes(table.column)] = to_json(table, score.options, labels);
-  json["labels"] = labels_json(score.metrics, score.intervals, labels);
+    json["by"][utf8_from_bytes(table.column)] = to_json(table, options, labels, applied);
+  json["labels"] = labels_json(score.metrics, score.intervals, labels, applied);
+  for (size_t c = 0; c < score.answered_labels.size(); ++c) {
+    const RejectPoint& answered = score.answered_labels[c];
+    json["labels"][c]["answered"] = {
+        {"coverage", answered.coverage},
+        {"accuracy", answered.coverage > 0 ? Json(answered.accuracy) : Json()}};
+  }
   return json;
 }
 

@@ -55,8 +55,10 @@ std::string table(const LabelScore& score, std::span<const std::string> labels) 
   std::string text =
       fmt::format("{} images, {} labels, {} of {} entries missing; thresholds {} ({})\n", m.samples,
                   labels.size(), m.missing, m.samples * int64_t(labels.size()),
-                  score.chosen_here ? "chosen on these images" : "of the validation images",
-                  score.thresholds.rule);
+                  score.options.decided_here           ? "chosen on these images"
+                  : score.options.cross_fitted.empty() ? "of the validation images"
+                                                       : "of the other folds",
+                  rule_of(score.options));
   const MultilabelIntervals none, &i = score.intervals ? *score.intervals : none;
   if (score.intervals)
     text += fmt::format("{:.0f}% intervals in brackets{}\n", 100 * kLevel,
@@ -73,15 +75,19 @@ std::string table(const LabelScore& score, std::span<const std::string> labels) 
   line("Brier score", m.brier, i.brier);
   line("macro AUC", m.macro.auc, i.macro.auc);
   line("macro AP", m.macro.average_precision, i.macro.average_precision);
+  const int64_t known = m.samples * int64_t(labels.size()) - m.missing;
+  if (m.loss) line("calibration error", score.calibration.error, {});
+  text += calibration_lines(score, score.options, known);
+  text += rejection_lines(score, score.options, known, Task::labels);
 
   size_t width = 16;
   for (const std::string& name : labels) width = std::max(width, name.size());
-  text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>11} {:>11} {:>9} {:>7}\n",
+  text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>7} {:>7} {:>11} {:>11} {:>11} {:>9} {:>7}\n",
                       "label", width, "present", "absent", "missing", "AUC", "AP", "threshold",
                       "sensitivity", "specificity", "precision", "F1");
   const auto row = [&](std::string_view name, const std::string& counts,
                        const std::string& threshold, const LabelAverages& a) {
-    text += fmt::format("  {:<{}} {} {:>7} {:>7} {:>9} {:>11} {:>11} {:>9} {:>7}\n", name, width,
+    text += fmt::format("  {:<{}} {} {:>7} {:>7} {:>11} {:>11} {:>11} {:>9} {:>7}\n", name, width,
                         counts, number_or_dash(a.auc), number_or_dash(a.average_precision),
                         threshold, number_or_dash(a.sensitivity), number_or_dash(a.specificity),
                         number_or_dash(a.precision), number_or_dash(a.f1));
@@ -89,11 +95,16 @@ std::string table(const LabelScore& score, std::span<const std::string> labels) 
   const auto counts = [](int64_t present, int64_t absent, int64_t missing) {
     return fmt::format("{:>7} {:>7} {:>7}", present, absent, missing);
   };
+  const auto threshold = [&](size_t c) {
+    return number_of_sets(score.options, [&](const Decisions& d) {
+      return label_thresholds(d, labels,
+                              score.options.calibrated ? d.temperature : std::nullopt)[c];
+    });
+  };
   int64_t present = 0, absent = 0;
   for (size_t c = 0; c < labels.size(); ++c) {
     const LabelMetrics& l = m.labels[c];
-    row(labels[c], counts(l.positives, l.negatives, l.missing), fmt::format("{:.4f}", l.threshold),
-        figures_of(l));
+    row(labels[c], counts(l.positives, l.negatives, l.missing), threshold(c), figures_of(l));
     present += l.positives, absent += l.negatives;
   }
   row("macro average", std::string(23, ' '), "", m.macro);

@@ -41,8 +41,9 @@ std::string to_json(const Thresholds& thresholds);
 Thresholds thresholds_from_json(const std::string& json, const std::filesystem::path& path);
 
 // From which probability of its first class on an image is answered: validation images whose
-// probability is that high are right with at least the share `accuracy`. Nothing where no
-// probability fulfils that.
+// probability is that high are right with at least the share `accuracy`. Of several labels each
+// label of an image is answered by itself, and decision_confidence() stands in place of the
+// probability. Nothing where no such number fulfils that.
 struct RejectThreshold {
   double accuracy = 0;
   std::optional<double> as_given;    // of probabilities as the network gives them
@@ -56,8 +57,9 @@ struct RejectThreshold {
 std::string to_json(const RejectThreshold& reject);
 RejectThreshold reject_from_json(const std::string& json, const std::filesystem::path& path);
 
-// The temperature that a file's metadata names, if any: probabilities are the softmax of the logits
-// divided by it (Guo et al., ICML 2017). Error(weights) if it is no finite number above 0.
+// The temperature that a file's metadata names, if any: probabilities are the softmax, of several
+// labels the sigmoid, of the logits divided by it (Guo et al., ICML 2017). Error(weights) if it is
+// no finite number above 0.
 inline constexpr char kTemperature[] = "temperature", kThresholds[] = "thresholds",
                       kReject[] = "reject";
 std::optional<double> temperature_of(const std::map<std::string, std::string>& metadata,

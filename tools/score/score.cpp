@@ -4,12 +4,8 @@
 #include <unordered_map>
 #include <utility>
 
-#include "tools/machine/cores.h"
-
 namespace engine {
 namespace {
-
-constexpr size_t kRejectPoints = 100;  // more than a plot shows
 
 Confidence confidence_of(std::span<const float> logits, std::span<const int32_t> labels,
                          int classes) {
@@ -21,27 +17,26 @@ Confidence confidence_of(std::span<const float> logits, std::span<const int32_t>
   }
   c.loss /= static_cast<double>(labels.size());
   c.brier /= static_cast<double>(labels.size());
-  const Answers answers = answers_of(p, predicted_classes(logits, classes), labels, classes);
+  const Answers answers = answers_of(logits, labels, classes);
   c.calibration = calibrate(answers.confidences, answers.right);
   return c;
 }
 
-std::vector<std::optional<Called>> call(const Thresholds& thresholds,
-                                        std::span<const std::string> classes,
+std::vector<std::optional<Called>> call(const SampleDecisions& decisions, size_t count,
                                         const CountedSamples& counted) {
-  const size_t count = classes.size();
   const std::vector<double> p = softmax_rows(counted.logits, static_cast<int>(count));
   std::vector<double> scores(counted.labels.size());
   std::vector<uint8_t> positive(counted.labels.size());
   std::vector<std::optional<Called>> called(count);
   for (size_t c = 0; c < count; ++c) {
-    const auto at = std::ranges::find(thresholds.classes, classes[c], &ClassThreshold::name);
-    if (at == thresholds.classes.end() || !at->threshold) continue;
-    for (size_t i = 0; i < scores.size(); ++i) {
-      scores[i] = p[i * count + c];
+    bool known = true;
+    for (size_t i = 0; i < scores.size() && known; ++i) {
+      const std::optional<double>& threshold = decisions.threshold(i, c);
+      known = threshold.has_value();
+      scores[i] = p[i * count + c] - threshold.value_or(0);  // no rounding changes its sign
       positive[i] = size_t(counted.labels[i]) == c;
     }
-    called[c] = call_at(scores, positive, *at->threshold);
+    if (known) called[c] = call_at(scores, positive, 0);
   }
   return called;
 }
@@ -123,28 +118,23 @@ std::vector<ValueSamples> samples_by_value(const Column& column, const Evaluatio
 Score score(const EvaluationResult& result, const Dataset& data, const ScoreOptions& options) {
   CountedSamples counted = counted_samples(result, data);
   const int classes = static_cast<int>(data.classes.size());
-  const Decisions& decisions = options.decisions;
-  Score scored{.options = options};
-  if (!counted.labels.empty() && decisions.thresholds)
-    scored.called = call(*decisions.thresholds, data.classes, counted);
-  if (!counted.labels.empty() && decisions.temperature) {
-    std::vector<float> divided = divided_by(counted.logits, *decisions.temperature);
+  const SampleDecisions decisions(options, result, data);
+  Score scored;
+  scored.options = options;
+  if (decisions.have_thresholds()) scored.called = call(decisions, data.classes.size(), counted);
+  if (auto divided = decisions.divided(counted.logits)) {
     scored.as_given = confidence_of(counted.logits, counted.labels, classes);
-    scored.calibrated = confidence_of(divided, counted.labels, classes);
-    if (options.calibrated) counted.logits = std::move(divided);
+    scored.calibrated = confidence_of(*divided, counted.labels, classes);
+    if (options.calibrated) counted.logits = std::move(*divided);
   }
   scored.metrics = evaluate_logits(counted.logits, counted.labels, classes);
   if (counted.labels.empty()) return scored;
-  const Answers answers =
-      answers_of(softmax_rows(counted.logits, classes), predicted_classes(counted.logits, classes),
-                 counted.labels, classes);
-  scored.reject = reject_curve(answers.confidences, answers.right, kRejectPoints);
-  if (decisions.reject && decisions.reject->of(options.calibrated))
-    scored.answered = answered_from(*decisions.reject->of(options.calibrated), answers.confidences,
-                                    answers.right);
+  const Answers answers = answers_of(counted.logits, counted.labels, classes);
+  scored.reject = reject_points(answers);
+  if (const auto least = decisions.reject(options.calibrated))
+    scored.answered = answered_from(*least, answers.confidences, answers.right);
   const std::vector<uint32_t> groups = group_numbers(result, data);
-  const BootstrapOptions drawing{
-      .resamples = options.resamples, .seed = options.seed, .threads = available_cores()};
+  const BootstrapOptions drawing = drawing_of(options);
   if (options.resamples > 0)
     scored.intervals =
         bootstrap_intervals(counted.logits, counted.labels, classes, drawing, groups);

@@ -10,31 +10,13 @@
 #include <vector>
 
 #include "engine/measures/bootstrap.h"
-#include "engine/measures/calibration.h"
 #include "engine/measures/metrics.h"
 #include "tools/score/columns.h"
-#include "tools/score/decisions.h"
+#include "tools/score/decided.h"
 #include "tools/score/evaluation.h"
+#include "tools/score/score_options.h"
 
 namespace engine {
-
-struct ScoreOptions {
-  std::string part = "val";     // the member of metrics.json
-  std::string prefix;           // of the other files' names, for instance "test_"
-  int resamples = 1000;         // of the bootstrap; 0: no intervals
-  uint64_t seed = 0;            // of its draws
-  bool probabilities = false;   // predictions.csv has them also of more than 100 classes
-  Decisions decisions = {};     // of the weights
-  bool calibrated = false;      // all figures are of logits divided by the temperature
-  std::vector<Column> by = {};  // of the data set
-  ThresholdRule rule = {};      // of several labels, where no thresholds are given
-};
-
-// How well probabilities mean what they say.
-struct Confidence {
-  double loss = 0, brier = 0;
-  Calibration calibration;
-};
 
 // The samples with one value of a column.
 struct Subgroup {
@@ -50,15 +32,10 @@ struct SubgroupTable {
   std::vector<Subgroup> rows;  // those with samples
 };
 
-struct Score {
+struct Score : Decided {
   Metrics metrics;
   std::optional<ConfidenceIntervals> intervals;
   ScoreOptions options;
-  // With a temperature: as the network gives them, and divided by it.
-  std::optional<Confidence> as_given = {}, calibrated = {};
-  std::vector<RejectPoint> reject = {};
-  // At the threshold that validation chose, of the probabilities that are scored.
-  std::optional<RejectPoint> answered = {};
   // With thresholds, for each class: what they make of the samples; nothing where there is none.
   std::vector<std::optional<Called>> called = {};
   std::vector<SubgroupTable> by = {};

@@ -25,25 +25,6 @@ Json to_json(const Averages& a) {
           {"specificity", a.specificity}};
 }
 
-Json to_json(const std::array<CalibrationBin, kCalibrationBins>& bins) {
-  Json json = Json::array();
-  for (int i = 0; i < kCalibrationBins; ++i)
-    json.push_back({{"from", double(i) / kCalibrationBins},
-                    {"to", double(i + 1) / kCalibrationBins},
-                    {"samples", bins[i].samples},
-                    {"confidence", share_of(bins[i].samples, bins[i].confidence)},
-                    {"accuracy", share_of(bins[i].samples, bins[i].accuracy)}});
-  return json;
-}
-
-Json to_json(const Confidence& c, double temperature) {
-  return {{"temperature", temperature},
-          {"loss", c.loss},
-          {"brier", c.brier},
-          {"calibration_error", c.calibration.error},
-          {"calibration", to_json(c.calibration.bins)}};
-}
-
 Json to_json(const ConfidenceIntervals& i, const ScoreOptions& options) {
   Json json = drawing_json(i.units, i.grouped, options);
   for (size_t t = 0; t < kTotalNames.size(); ++t)
@@ -100,9 +81,9 @@ Json of_class(const Score& score, std::span<const std::string> classes, size_t c
   return json;
 }
 
-// Of the images that are scored, at the thresholds that validation chose.
+// Of the images that are scored, at the thresholds that validation or the other folds chose.
 Json thresholds_json(const Score& score, std::span<const std::string> classes) {
-  Json json = {{"rule", score.options.decisions.thresholds->rule}, {"classes", Json::object()}};
+  Json json = {{"rule", rule_of(score.options)}, {"classes", Json::object()}};
   for (size_t c = 0; c < classes.size(); ++c) {
     const ClassThreshold* chosen = threshold_of(score, classes[c]);
     const Called called = c < score.called.size() ? score.called[c].value_or(Called{}) : Called{};
@@ -135,7 +116,6 @@ Json to_json(const SubgroupTable& table, const ScoreOptions& options) {
 
 Json to_json(const Score& score, std::span<const std::string> classes) {
   const Metrics& m = score.metrics;
-  const Decisions& decisions = score.options.decisions;
   Json json = {{"samples", m.samples},
                {"loss", share_of(m.samples, m.loss)},
                {"top1", share_of(m.samples, m.top1)},
@@ -152,22 +132,9 @@ Json to_json(const Score& score, std::span<const std::string> classes) {
                {"brier", share_of(m.samples, m.brier)},
                {"calibration_error", share_of(m.samples, m.calibration_error)}};
   if (score.intervals) json["intervals"] = to_json(*score.intervals, score.options);
-  json["calibration"] = to_json(m.calibration);
-  if (decisions.temperature) json["temperature"] = *decisions.temperature;
-  if (score.calibrated) json["calibrated"] = to_json(*score.calibrated, *decisions.temperature);
-  if (score.as_given && score.options.calibrated)
-    json["uncalibrated"] = to_json(*score.as_given, 1);
-  for (const RejectPoint& point : score.reject)
-    json["reject"].push_back({{"threshold", point.threshold},
-                              {"coverage", point.coverage},
-                              {"accuracy", point.accuracy}});
-  if (score.answered)
-    json["reject_threshold"] = {
-        {"validation_accuracy", decisions.reject->accuracy},
-        {"threshold", score.answered->threshold},
-        {"coverage", score.answered->coverage},
-        {"accuracy", score.answered->coverage > 0 ? Json(score.answered->accuracy) : Json()}};
-  if (decisions.thresholds) json["thresholds"] = thresholds_json(score, classes);
+  json["calibration"] = to_json(m.calibration, Task::classes);
+  add_decided(json, score, score.options, Task::classes);
+  if (!rule_of(score.options).empty()) json["thresholds"] = thresholds_json(score, classes);
   for (const SubgroupTable& table : score.by)
     json["by"][utf8_from_bytes(table.column)] = to_json(table, score.options);
   for (size_t c = 0; c < classes.size(); ++c)

@@ -55,40 +55,6 @@ std::string totals(const Score& s) {
   return text;
 }
 
-std::string calibration(const Score& s) {
-  if (!s.calibrated) return "";
-  const int64_t n = s.metrics.samples;
-  return fmt::format(
-      "  temperature {:.3f}: calibration error {} to {},\n    loss {} to {}, Brier {} to {}\n",
-      *s.options.decisions.temperature, number_text(s.as_given->calibration.error, n),
-      number_text(s.calibrated->calibration.error, n), number_text(s.as_given->loss, n),
-      number_text(s.calibrated->loss, n), number_text(s.as_given->brier, n),
-      number_text(s.calibrated->brier, n));
-}
-
-// Where the least confident answers are withheld.
-std::string rejection(const Score& s) {
-  std::string shares, figures;
-  for (const double coverage : {0.9, 0.8, 0.5}) {
-    const auto at = std::ranges::find_if(
-        s.reject, [&](const RejectPoint& p) { return p.coverage <= coverage; });
-    if (at == s.reject.end()) continue;
-    const char* const comma = shares.empty() ? "" : ", ";
-    shares += fmt::format("{}{:.0f}%", comma, 100 * at->coverage);
-    figures += comma + number_text(at->accuracy, s.metrics.samples);
-  }
-  std::string text =
-      shares.empty() ? "" : fmt::format("  top-1 of the surest {}: {}\n", shares, figures);
-  const auto& chosen = s.options.decisions.reject;
-  if (!s.answered || !chosen) return text;
-  const int64_t answered = std::llround(s.answered->coverage * double(s.metrics.samples));
-  return text + fmt::format(
-                    "  answers of at least {:.3f}, which is {} right in validation:\n"
-                    "    {:.1f}% of the images, top-1 {}\n",
-                    s.answered->threshold, chosen->accuracy, 100 * s.answered->coverage,
-                    number_text(share_if_any(answered, s.answered->accuracy), answered));
-}
-
 // The smaller of positives and negatives: what an area is known by.
 int64_t rarer(const Metrics& m, const ClassMetrics& k) {
   return std::min(k.support, m.samples - k.support);
@@ -134,25 +100,28 @@ std::string class_table(const Score& s, std::span<const std::string> classes) {
 
 std::string thresholds(const Score& s, std::span<const std::string> classes) {
   if (s.called.empty()) return "";
-  const Thresholds& chosen = *s.options.decisions.thresholds;
+  const std::string rule = rule_of(s.options);
+  const char* const where = s.options.cross_fitted.empty() ? "validation" : "the other folds";
   if (classes.size() > kClassesWithThresholds)
-    return fmt::format("  thresholds of validation by {}: see metrics.json\n", chosen.rule);
+    return fmt::format("  thresholds of {} by {}: see metrics.json\n", where, rule);
   Table table({"at thresholds", "p at least", "sensitivity", "specificity", "precision"});
   for (size_t c = 0; c < classes.size(); ++c) {
-    const auto at = std::ranges::find(chosen.classes, classes[c], &ClassThreshold::name);
     if (!s.called[c]) {
       table.add({classes[c], "-", "-", "-", "-"});
       continue;
     }
     const Called& k = *s.called[c];
     const int64_t positives = k.true_positives + k.false_negatives;
-    table.add({classes[c], fmt::format("{:.3g}", *at->threshold),
-               number_text(k.sensitivity(), positives),
-               number_text(k.specificity(), s.metrics.samples - positives),
-               number_text(k.precision(), k.true_positives + k.false_positives)});
+    table.add(
+        {classes[c],
+         number_of_sets(s.options,
+                        [&](const Decisions& d) { return thresholds_by_name(d, classes)[c]; }),
+         number_text(k.sensitivity(), positives),
+         number_text(k.specificity(), s.metrics.samples - positives),
+         number_text(k.precision(), k.true_positives + k.false_positives)});
   }
-  return fmt::format("  thresholds of validation by {}, each class against the rest:\n{}",
-                     chosen.rule, table.text());
+  return fmt::format("  thresholds of {} by {}, each class against the rest:\n{}", where, rule,
+                     table.text());
 }
 
 std::string subgroups(const SubgroupTable& of) {
@@ -171,7 +140,9 @@ std::string subgroups(const SubgroupTable& of) {
 }  // namespace
 
 std::string table(const Score& score, std::span<const std::string> classes) {
-  std::string text = head(score) + totals(score) + calibration(score) + rejection(score) +
+  std::string text = head(score) + totals(score) +
+                     calibration_lines(score, score.options, score.metrics.samples) +
+                     rejection_lines(score, score.options, score.metrics.samples, Task::classes) +
                      class_table(score, classes) + thresholds(score, classes);
   for (const SubgroupTable& of : score.by) text += subgroups(of);
   return text;

@@ -78,9 +78,11 @@ void visit_early_stop(auto& v, EarlyStopConfig& c) {
   v.group("Best epoch");
   v("--watch NAME", c.watch,
     "what of the validation decides which weights are the best, when plateau lowers the rate and "
-    "when training stops early: top1, loss, auc, f1, balanced, sensitivity@SPECIFICITY (of two "
-    "classes for the second, else the macro mean) or CLASS:recall (default: top1, by plateau loss)",
-    Suggest{{"top1", "loss", "auc", "f1", "balanced", "sensitivity@0.9", "sensitivity@0.95"}});
+    "when training stops early: top1, loss, auc, ap (average precision), f1, balanced (mean "
+    "recall), sensitivity@SPECIFICITY (of two classes for the second, else the macro mean) or "
+    "CLASS:recall (default: top1, by plateau and of several labels loss)",
+    Suggest{
+        {"top1", "loss", "auc", "ap", "f1", "balanced", "sensitivity@0.9", "sensitivity@0.95"}});
   v("--early-stop, --early-stopping N", c.patience,
     "end after N epochs without improvement (0: never); the best weights are what is kept",
     Within{0, 100000});

@@ -127,10 +127,8 @@ void Reporter::write_algorithms(const std::map<std::string, std::string>& algori
 void Reporter::decide() {
   if (!shared_) return;
   const Dataset& data = shared_->data.validation;
-  if (data.task == Task::labels) return;  // score_labels() does
-  const CountedSamples counted = counted_samples(shared_->evaluation, data);
   decisions_ = engine::decide(
-      counted.logits, counted.labels, data.classes,
+      shared_->evaluation, data,
       {parse_threshold_rule(shared_->config.threshold_rule), shared_->config.reject_accuracy});
   store_decisions(shared_->run.weights("best"), decisions_);
 }
@@ -142,11 +140,15 @@ void Reporter::score(std::string_view part, std::string_view prefix, const Datas
       .prefix = std::string(prefix),
       .seed = shared_->config.seed,
       .decisions = decisions_,
-      .by = &data == &shared_->data.validation ? shared_->by_validation : shared_->by_test,
-      .rule = parse_threshold_rule(shared_->config.threshold_rule)};
-  if (data.task == Task::labels) return score_labels(data, options);
-  const Score scored = write_score(shared_->run.path(), shared_->evaluation, data, options);
-  say(fmt::format("best weights, {}:\n{}", part, table(scored, data.classes)));
+      .decided_here = &data == &shared_->data.validation,
+      .by = &data == &shared_->data.validation ? shared_->by_validation : shared_->by_test};
+  const std::filesystem::path& folder = shared_->run.path();
+  const EvaluationResult& evaluation = shared_->evaluation;
+  const std::string said =
+      data.task == Task::labels
+          ? table(write_label_score(folder, evaluation, data, options), data.classes)
+          : table(write_score(folder, evaluation, data, options), data.classes);
+  say(fmt::format("best weights, {}:\n{}", part, said));
 }
 
 constexpr size_t kExamples = 16;
@@ -172,18 +174,6 @@ void Reporter::show_worst(std::string_view part, int64_t step, const Dataset& da
   if (shared_)
     show(step, fmt::format("largest_losses/{}", part), data,
          worst_examples(shared_->evaluation, data, kExamples), preprocess);
-}
-
-// The thresholds of the part that is scored first, the validation images, are those of all parts,
-// and stay with the weights.
-void Reporter::score_labels(const Dataset& data, const ScoreOptions& options) {
-  const LabelScore scored = write_label_score(shared_->run.path(), shared_->evaluation, data,
-                                              decisions_.thresholds, options);
-  if (!decisions_.thresholds) {
-    decisions_.thresholds = scored.thresholds;
-    store_decisions(shared_->run.weights("best"), decisions_);
-  }
-  say(fmt::format("best weights, {}:\n{}", options.part, table(scored, data.classes)));
 }
 
 void Reporter::write_lr_find(const LrFind& found) {

@@ -54,8 +54,8 @@ class Reporter {
   // Notes that the run goes on from here; what was logged beyond goes.
   void log_resume(const TrainPosition& at);
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
-  // Chooses temperature and thresholds by shared.evaluation, which holds the logits of the
-  // validation images, and stores them with the best weights.
+  // Chooses temperature and thresholds, whatever the task, by shared.evaluation, which holds the
+  // logits of the validation images, and stores them with the best weights.
   void decide();
   // Scores shared.evaluation, which holds the logits of `data`, with what decide() chose, and
   // writes the files of write_score() or write_label_score().
@@ -70,7 +70,6 @@ class Reporter {
  private:
   void show(int64_t step, const std::string& tag, const Dataset& data,
             std::span<const Example> examples, const Preprocess& preprocess);
-  void score_labels(const Dataset& data, const ScoreOptions& options);
 
   TrainShared* shared_;  // null: silent
   std::optional<Progress> progress_;

@@ -82,8 +82,8 @@ struct TrainOptions : DataOptions,
       "done: youden, sensitivity@S or specificity@S",
       Suggest{{"youden", "sensitivity@0.9", "specificity@0.9"}}, kMayChange);
     v("--reject-accuracy X", config.reject_accuracy,
-      "which share of validation images must be right for their probability to be answered: "
-      "predict --reject withholds what lies below",
+      "which share of validation images, or of their labels where they have several, must be right "
+      "for their probability to be answered: predict --reject withholds what lies below",
       Within{0, 1}, kMayChange);
     v("--by COLUMN,...", by, "score the best weights by these columns of --labels, too",
       kMayChange);

@@ -121,11 +121,9 @@ Trainer::Validation Trainer::validate() {
   exchange_averages();
   Validation v;
   if (leads()) {
-    const CountedSamples counted = counted_samples(shared_.evaluation, shared_.data.validation);
-    const auto& classes = shared_.data.validation.classes;
-    v.metrics = metrics_of(shared_.evaluation, shared_.data.validation);
-    if (!counted.labels.empty())
-      v.watched = watched_figure(watch_, v.metrics, counted.logits, counted.labels, classes);
+    const Dataset& data = shared_.data.validation;
+    v.metrics = metrics_of(shared_.evaluation, data);
+    v.watched = watched_figure(watch_, v.metrics, shared_.evaluation, data);
   }
   double figures[] = {v.metrics.loss, v.metrics.top1, v.watched.value_or(NAN)};
   communicator_.group->broadcast(communicator_.rank, std::as_writable_bytes(std::span(figures)));

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "engine/error.h"
+#include "engine/measures/labels.h"
 
 namespace engine {
 namespace {
@@ -19,11 +20,9 @@ struct NamedFigure {
   std::string_view name;
   Figure figure;
 };
-constexpr NamedFigure kFigures[] = {{"top1", Figure::top1},
-                                    {"loss", Figure::loss},
-                                    {"auc", Figure::auc},
-                                    {"f1", Figure::f1},
-                                    {"balanced", Figure::balanced}};
+constexpr NamedFigure kFigures[] = {{"top1", Figure::top1}, {"loss", Figure::loss},
+                                    {"auc", Figure::auc},   {"ap", Figure::ap},
+                                    {"f1", Figure::f1},     {"balanced", Figure::balanced}};
 constexpr std::string_view kSensitivity = "sensitivity@", kRecall = ":recall";
 
 }  // namespace
@@ -34,10 +33,10 @@ Watch parse_watch(const std::string& text) {
     return {.figure = named->figure};
   if (text.ends_with(kRecall) && text.size() > kRecall.size())
     return {.figure = Figure::recall, .class_name = text.substr(0, text.size() - kRecall.size())};
-  require(
-      text.starts_with(kSensitivity), Failure::usage,
-      "--watch {}: it is top1, loss, auc, f1, balanced, sensitivity@SPECIFICITY or CLASS:recall",
-      text);
+  require(text.starts_with(kSensitivity), Failure::usage,
+          "--watch {}: it is top1, loss, auc, ap, f1, balanced, sensitivity@SPECIFICITY or "
+          "CLASS:recall",
+          text);
   Watch watch{.figure = Figure::sensitivity};
   const char* const end = text.data() + text.size();
   const auto [stop, error] =
@@ -56,45 +55,74 @@ std::string to_string(const Watch& watch) {
 }
 
 void check_watch(const Watch& watch, const Dataset& validation) {
-  const bool of_labels =
-      watch.figure == Figure::top1 || watch.figure == Figure::loss || watch.figure == Figure::auc;
-  require(
-      of_labels || validation.task == Task::classes, Failure::usage,
-      "--watch {}: of several labels per image it is loss, auc or top1 (all labels right); what "
-      "needs thresholds is not known before the training is done",
-      to_string(watch));
   if (watch.figure != Figure::recall) return;
+  const bool labels = validation.task == Task::labels;
+  const char* const what = labels ? "label" : "class";
   const auto& classes = validation.classes;
   const auto at = std::ranges::find(classes, watch.class_name);
-  require(at != classes.end(), Failure::usage, "--watch {}: no class \"{}\"; there are {}",
-          to_string(watch), watch.class_name, fmt::join(classes, ", "));
-  const auto label = static_cast<int>(at - classes.begin());
-  require(std::ranges::find(validation.samples, label, &Sample::label) != validation.samples.end(),
-          Failure::usage, "--watch {}: no validation image is of class \"{}\"", to_string(watch),
-          watch.class_name);
+  require(at != classes.end(), Failure::usage, "--watch {}: no {} \"{}\"; there are {}",
+          to_string(watch), what, watch.class_name, fmt::join(classes, ", "));
+  const auto watched = static_cast<size_t>(at - classes.begin());
+  const auto has = [&](const Sample& sample) {
+    return labels ? sample.labels[watched] == Presence::present
+                  : sample.label == static_cast<int>(watched);
+  };
+  require(std::ranges::any_of(validation.samples, has), Failure::usage,
+          "--watch {}: no validation image {} {} \"{}\"", to_string(watch),
+          labels ? "has the" : "is of", what, watch.class_name);
 }
 
+namespace {
+
+std::optional<double> of_classes(const Watch& watch, const Metrics& m,
+                                 const EvaluationResult& result, const Dataset& data) {
+  const int count = static_cast<int>(data.classes.size());
+  if (watch.figure == Figure::f1) return m.macro.f1;
+  if (watch.figure == Figure::balanced) return m.balanced_accuracy;
+  if (watch.figure == Figure::sensitivity) {
+    const CountedSamples counted = counted_samples(result, data);
+    return mean_sensitivity_at(softmax_rows(counted.logits, count), counted.labels, count,
+                               watch.specificity);
+  }
+  const ClassMetrics& c =
+      m.classes[std::ranges::find(data.classes, watch.class_name) - data.classes.begin()];
+  if (c.support == 0) return std::nullopt;
+  return c.recall;
+}
+
+std::optional<double> of_labels(const Watch& watch, const EvaluationResult& result,
+                                const Dataset& data) {
+  const int count = static_cast<int>(data.classes.size());
+  const auto [logits, presence] = counted_labels(result, data);
+  if (watch.figure == Figure::sensitivity)
+    return mean_label_sensitivity_at(logits, presence, count, watch.specificity);
+  const MultilabelMetrics m = evaluate_labels(logits, presence, count);
+  if (watch.figure == Figure::f1) return m.macro.f1;
+  if (watch.figure == Figure::recall)
+    return m.labels[std::ranges::find(data.classes, watch.class_name) - data.classes.begin()]
+        .called.sensitivity();
+  double sum = 0, labels = 0;
+  for (const LabelMetrics& label : m.labels) {
+    const auto present = label.called.sensitivity(), absent = label.called.specificity();
+    if (present && absent) sum += (*present + *absent) / 2, ++labels;
+  }
+  return labels > 0 ? std::optional(sum / labels) : std::nullopt;
+}
+
+}  // namespace
+
 std::optional<double> watched_figure(const Watch& watch, const Metrics& m,
-                                     std::span<const float> logits, std::span<const int32_t> labels,
-                                     std::span<const std::string> classes) {
+                                     const EvaluationResult& result, const Dataset& validation) {
+  if (std::ranges::count(result.counted, 0) == std::ssize(result.counted)) return std::nullopt;
   switch (watch.figure) {
     case Figure::top1: return m.top1;
     case Figure::loss: return m.loss;
     case Figure::auc: return m.auc_macro;
-    case Figure::f1: return m.macro.f1;
-    case Figure::balanced: return m.balanced_accuracy;
-    case Figure::sensitivity: {
-      const int count = static_cast<int>(classes.size());
-      return mean_sensitivity_at(softmax_rows(logits, count), labels, count, watch.specificity);
-    }
-    case Figure::recall: {
-      const ClassMetrics& c =
-          m.classes[std::ranges::find(classes, watch.class_name) - classes.begin()];
-      if (c.support == 0) return std::nullopt;
-      return c.recall;
-    }
+    case Figure::ap: return m.average_precision_macro;
+    default: break;
   }
-  return std::nullopt;
+  return validation.task == Task::labels ? of_labels(watch, result, validation)
+                                         : of_classes(watch, m, result, validation);
 }
 
 std::string watched_text(const Watch& watch, double merit) {

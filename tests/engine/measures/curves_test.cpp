@@ -169,8 +169,7 @@ TEST_CASE("there is no best temperature where all is right, nothing is known or 
 
 TEST_CASE("answers are withheld from the least confident on") {
   for (const RecordedMeasures& c : recorded_measures()) {
-    const Answers answers = answers_of(softmax_rows(c.logits, c.classes),
-                                       predicted_classes(c.logits, c.classes), c.labels, c.classes);
+    const Answers answers = answers_of(c.logits, c.labels, c.classes);
     const auto points =
         reject_curve(answers.confidences, answers.right, std::numeric_limits<size_t>::max());
     const json& expected = c.expected["reject"];
@@ -178,6 +177,10 @@ TEST_CASE("answers are withheld from the least confident on") {
     for (size_t i = 0; i < points.size(); ++i)
       expect_same({points[i].threshold, points[i].coverage, points[i].accuracy}, expected[i],
                   "point");
+    const auto from = [&](double threshold) {
+      const std::vector<double> thresholds(answers.confidences.size(), threshold);
+      return answered_from(thresholds, answers.confidences, answers.right);
+    };
     for (const double accuracy : {0., 0.5, 0.8, 0.95, 1.}) {
       const auto chosen = choose_reject(answers.confidences, answers.right, accuracy);
       const auto first = std::ranges::find_if(
@@ -185,11 +188,23 @@ TEST_CASE("answers are withheld from the least confident on") {
       REQUIRE(chosen.has_value() == (first != points.end()));
       if (!chosen) continue;
       CHECK(chosen->threshold == first->threshold);
-      const RejectPoint left = answered_from(chosen->threshold, answers.confidences, answers.right);
+      const RejectPoint left = from(chosen->threshold);
+      CHECK(left.threshold == chosen->threshold);
       CHECK(left.coverage == chosen->coverage);
       CHECK(left.accuracy == chosen->accuracy);
     }
-    CHECK(answered_from(2, answers.confidences, answers.right).coverage == 0);
+    CHECK(from(2).coverage == 0);
+    // Thresholds of their own: half of the answers are all given, the others never.
+    std::vector<double> each(answers.confidences.size(), 0.);
+    for (size_t i = 0; i < each.size() / 2; ++i) each[i] = 2;
+    const RejectPoint half = answered_from(each, answers.confidences, answers.right);
+    CHECK(std::isnan(half.threshold));
+    const auto rest = static_cast<ptrdiff_t>(each.size() / 2);
+    const auto given = static_cast<double>(each.size()) - double(rest);
+    CHECK(half.coverage == doctest::Approx(given / double(each.size())));
+    CHECK(half.accuracy ==
+          doctest::Approx(double(std::count(answers.right.begin() + rest, answers.right.end(), 1)) /
+                          given));
     const auto thin = reject_curve(answers.confidences, answers.right, 12);
     CHECK(thin.size() <= 12);
     CHECK(thin.front().coverage == 1);

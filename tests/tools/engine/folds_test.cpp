@@ -77,6 +77,56 @@ TEST_CASE("--folds without --fold: a run for each fold, pooled; stopped, it goes
     CHECK(paths.insert(row.fields[0]).second);
   CHECK(paths.size() == 60);
 
+  // Decisions of the other folds: thresholds, and how often these images are called right.
+  REQUIRE(pooled["cross_fitted"].size() == 3);
+  for (const json& c : pooled["classes"]) {
+    const std::string name = c["name"];
+    double found = 0, images = 0;
+    bool known = true;
+    for (int fold = 1; fold <= 3; ++fold) {
+      const Csv said = read_csv(all / fmt::format("fold_{}/predictions.csv", fold));
+      const json& threshold = pooled["cross_fitted"][size_t(fold) - 1]["thresholds"][name];
+      known = known && threshold.is_number();
+      for (const CsvRow& row : said.rows) {
+        if (row.fields[1] != name || !known) continue;
+        ++images;
+        found += std::stod(row.fields[size_t(said.column("p:" + name))]) >=
+                 threshold.get<double>() - 1e-7;
+      }
+    }
+    const json& sensitivity = pooled["thresholds"]["classes"][name]["sensitivity"];
+    REQUIRE(sensitivity.is_number() == known);
+    if (known) CHECK(sensitivity.get<double>() == doctest::Approx(found / images));
+  }
+
+  // By a column of any CSV that names the images.
+  std::string text = "path,odd\n";
+  std::map<std::string, double> hits, count;
+  int row_number = 0;
+  for (int fold = 1; fold <= 3; ++fold)
+    for (const CsvRow& row : read_csv(all / fmt::format("fold_{}/predictions.csv", fold)).rows) {
+      const std::string odd = ++row_number % 2 ? "yes" : "no";
+      text += fmt::format("{},{}\n", row.fields[0], odd);
+      ++count[odd];
+      hits[odd] += row.fields[1] == row.fields[2];
+    }
+  write_text(drawn.path("odd.csv"), text);
+  const std::string folds = fmt::format("folds {} --json --by odd ", all.string());
+  const Outcome by_odd = engine_cli(folds + "--labels " + drawn.path("odd.csv"));
+  INFO(by_odd.err);
+  REQUIRE(by_odd.code == 0);
+  const json by = parse_json<json>(by_odd.out)["by"]["odd"];
+  REQUIRE(by.size() == 2);
+  for (const json& row : by) {
+    const std::string value = row["value"];
+    CHECK(row["samples"] == count[value]);
+    CHECK(row["top1"].get<double>() == doctest::Approx(hits[value] / count[value]).epsilon(1e-12));
+  }
+  check_fails(engine_cli(folds), 2, "was not trained with --labels; name a CSV with --labels");
+  write_text(drawn.path("odd.csv"), "path,odd\nelsewhere.png,yes\n");
+  check_fails(engine_cli(folds + "--labels " + drawn.path("odd.csv")), 3,
+              "names none of the 60 images");
+
   // Another fold is another run.
   check_fails(engine_cli(fmt::format("train --resume {} --fold 3", one.string())), 2,
               "--fold 3: the run to resume has 2");

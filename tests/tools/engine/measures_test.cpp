@@ -123,5 +123,5 @@ TEST_CASE("what validation decides is stored with the weights and applied to the
   const std::string other = fmt::format("{} --out {} --watch ", train, drawn.path("other"));
   check_fails(engine_cli(other + "hexagon:recall"), 2, "no class \"hexagon\"; there are ");
   check_fails(engine_cli(other + "sensitivity@1"), 2, "no specificity above 0 and below 1");
-  check_fails(engine_cli(other + "accuracy"), 2, "it is top1, loss, auc, f1, balanced");
+  check_fails(engine_cli(other + "accuracy"), 2, "it is top1, loss, auc, ap, f1, balanced");
 }

@@ -77,7 +77,11 @@ double area(const Csv& predictions, const std::string& label) {
 
 TEST_CASE("a run with several labels leaves what eval, predict and export read") {
   const Scenes scenes;
-  scenes.train("run", "--batch-size 8 --epochs 2 --positive-weights auto --label-smoothing 0.05");
+  scenes.train("run",
+               "--batch-size 8 --epochs 2 --positive-weights auto --label-smoothing 0.05 "
+               "--reject-accuracy 0.8 --watch star:recall");
+  for (const json& epoch : events(scenes.path("run"), "epoch"))
+    CHECK(epoch["watch"] == "star:recall");
   const fs::path run = scenes.path("run"), best = run / "weights/best.safetensors";
   CHECK(read(run / "classes.txt") == "cross\nring\nstar\nstripes\ntriangle\n");
   CHECK_FALSE(fs::exists(run / "confusion_matrix.csv"));
@@ -136,6 +140,56 @@ TEST_CASE("a run with several labels leaves what eval, predict and export read")
       parse_json<json>(engine_cli(fmt::format("predict --json {} {}", weights, image)).out);
   CHECK(line["probabilities"].size() == 5);
   CHECK(line["logits"].size() == 5);
+
+  // The temperature and what is sure enough stand with the weights, and serve eval and predict.
+  REQUIRE(metadata.contains("temperature"));
+  CHECK(val["temperature"] == std::stod(metadata.at("temperature")));
+  CHECK(val["calibrated"]["loss"].get<double>() <= val["loss"].get<double>());
+  const json reject = parse_json<json>(metadata.at("reject"));
+  CHECK(reject["accuracy"] == 0.8);
+  REQUIRE(reject["threshold"].is_number());
+  CHECK(val["reject_threshold"]["threshold"] == reject["threshold"]);
+  CHECK(val["reject_threshold"]["accuracy"].get<double>() >= 0.8);
+  CHECK(val["thresholds"]["chosen_here"] == true);
+  for (const char* member : {"calibrated", "reject", "reject_threshold"})
+    CHECK(figures[member] == val[member]);
+  const json calibrated =
+      parse_json<json>(engine_cli(fmt::format("eval {} --labels {}/labels.csv --json --calibrated",
+                                              weights, scenes.set.string()))
+                           .out);
+  CHECK(calibrated["loss"] == val["calibrated"]["loss"]);
+  CHECK(calibrated["hamming_loss"] == val["hamming_loss"]);
+  const Outcome marked = engine_cli(fmt::format("predict --csv --reject {} {}", weights, image));
+  INFO(marked.err);
+  REQUIRE(marked.code == 0);
+  const Csv open = parse_csv(marked.out, "predict");
+  CHECK(open.header[2] == "not_answered");
+  CHECK(open.rows[0].fields[1] == expected);
+  std::string unsure;
+  int withheld = 0;
+  for (size_t c = 0; c < 5; ++c) {
+    const double p = std::stod(predictions.rows[3].fields[6 + c]);
+    const std::string name = predictions.header[1 + c].substr(2);
+    const json& threshold = thresholds[name]["threshold"];
+    const double t = threshold.is_null() ? 0.5 : threshold.get<double>();
+    const double odds = std::abs(std::log(p / (1 - p)) - std::log(t / (1 - t)));
+    if (1 / (1 + std::exp(-odds)) >= reject["threshold"].get<double>()) continue;
+    unsure += (unsure.empty() ? "" : "|") + name;
+    ++withheld;
+  }
+  CHECK(open.rows[0].fields[2] == unsure);
+  CHECK(mentions(marked.err, fmt::format("{} of 5 labels of 1 images not answered", withheld)));
+  const double temperature = std::stod(metadata.at("temperature"));
+  const Outcome cooled =
+      engine_cli(fmt::format("predict --json --calibrated {} {}", weights, image));
+  const json at_t = parse_json<json>(cooled.out);
+  std::string same;
+  for (const json& label : at_t["labels"])
+    same += (same.empty() ? "" : "|") + label["name"].get<std::string>();
+  CHECK(same == expected);
+  CHECK(at_t["probabilities"]["star"].get<double>() ==
+        doctest::Approx(1 / (1 + std::exp(-at_t["logits"][2].get<double>() / temperature)))
+            .epsilon(1e-6));
 
   const Outcome onnx =
       engine_cli(fmt::format("export {} --onnx {}", best.string(), scenes.path("model.onnx")));
@@ -255,8 +309,7 @@ TEST_CASE("several labels: folds with groups are pooled, by column, audited and 
   for (int fold = 1; fold <= 3; ++fold) {
     const json val = parse_json<json>(read(all / fmt::format("fold_{}/metrics.json", fold)))["val"];
     const json& run = folds["runs"][size_t(fold) - 1];
-    for (const char* figure :
-         {"loss", "subset_accuracy", "hamming_loss", "auc_macro", "auc_micro", "samples"})
+    for (const char* figure : {"loss", "auc_macro", "auc_micro", "samples"})
       CHECK(run[figure] == val[figure]);
     mean += val["auc_macro"].get<double>() / 3;
     int64_t images = 0;
@@ -266,6 +319,42 @@ TEST_CASE("several labels: folds with groups are pooled, by column, audited and 
   }
   CHECK(folds["mean"]["auc_macro"].get<double>() == doctest::Approx(mean).epsilon(1e-12));
   CHECK(folds["sd"]["auc_macro"].is_number());
+
+  // By columns of the labels, as the runs count them; each fold by thresholds of the others.
+  for (const char* sex : {"f", "m"}) {
+    double images = 0;
+    for (int fold = 1; fold <= 3; ++fold) {
+      const json of = parse_json<json>(read(all / fmt::format("fold_{}/metrics.json", fold)));
+      for (const json& row : of["val"]["by"]["sex"])
+        if (row["value"] == sex) images += row["samples"].get<double>();
+    }
+    CHECK(folds["by"]["sex"][sex == std::string("m")]["samples"] == images);
+  }
+  CHECK(folds["by"]["age"].size() == 4);
+  CHECK(folds["by"]["sex"][0]["intervals"]["over"] == "groups");
+  REQUIRE(folds["cross_fitted"].size() == 3);
+  double wrong = 0, answers = 0;
+  for (int fold = 1; fold <= 3; ++fold) {
+    const Csv said = read_csv(all / fmt::format("fold_{}/predictions.csv", fold));
+    const json& decided = folds["cross_fitted"][size_t(fold) - 1];
+    CHECK(decided["fold"] == fold);
+    double here = 0, known_here = 0;
+    for (const CsvRow& row : said.rows)
+      for (const auto& [name, threshold] : decided["thresholds"].items()) {
+        const std::string y = row.fields[size_t(said.column("y:" + name))];
+        if (y.empty()) continue;
+        const double p = std::stod(row.fields[size_t(said.column("p:" + name))]);
+        ++known_here;
+        here += (p >= (threshold.is_null() ? 0.5 : threshold.get<double>())) != (y == "1");
+      }
+    CHECK(folds["runs"][size_t(fold) - 1]["hamming_loss"].get<double>() ==
+          doctest::Approx(here / known_here).epsilon(1e-12));
+    wrong += here, answers += known_here;
+  }
+  CHECK(folds["hamming_loss"].get<double>() == doctest::Approx(wrong / answers).epsilon(1e-12));
+  CHECK(mentions(trained.out, "thresholds of the other folds (youden)"));
+  check_fails(engine_cli(fmt::format("folds {} --by site", all.string())), 2, "no column site");
+
   const Csv first = read_csv(all / "fold_1/predictions.csv");
   for (size_t label = 0; label < 5; ++label) {
     CAPTURE(label);
@@ -311,19 +400,12 @@ TEST_CASE("several labels: folds with groups are pooled, by column, audited and 
   const json val = parse_json<json>(read(run / "metrics.json"))["val"];
   CHECK(parse_json<json>(eval.out)["by"]["sex"][1]["labels"] == val["by"]["sex"][1]["labels"]);
 
-  // What is chosen for classes alone is refused with the reason; views are averaged.
-  check_fails(
-      engine_cli(fmt::format("eval {}{}--calibrated", weights, labels)), 2,
-      "no temperature: its outputs are labels, and a training chooses a threshold for each");
+  // Views are averaged; a label that is not there cannot be watched.
   const std::string image = drawn.rows[0].fields[0];
   const std::string predict = fmt::format("predict {}{}/{} ", weights, scenes.set.string(), image);
-  for (const char* flag : {"--calibrated", "--reject"}) {
-    const Outcome refused = engine_cli(predict + flag);
-    CHECK(refused.code != 0);
-    CHECK(mentions(refused.err, "its outputs are labels, each of which has its own threshold"));
-  }
-  check_fails(engine_cli(scenes.flags() + "--watch f1 --epochs 1 --out " + scenes.path("f1")), 2,
-              "of several labels per image it is loss, auc or top1 (all labels right); what needs");
+  check_fails(
+      engine_cli(scenes.flags() + "--watch dot:recall --epochs 1 --out " + scenes.path("dot")), 2,
+      "--watch dot:recall: no label \"dot\"; there are cross, ring, star, ");
   const Outcome views = engine_cli(predict + "--tta flips --csv");
   CHECK(views.code == 0);
 }

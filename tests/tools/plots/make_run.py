@@ -171,8 +171,53 @@ def label_score(names, known, p):
                    "auc_macro": 0.7, "auc_micro": 0.7, "average_precision_macro": 0.5,
                    "brier": 0.2, "intervals": {"auc_macro": [0.6, 0.8]},
                    "labels": [none, *labels[1:]]}]}
+    has = known.ravel() >= 0
+    said, truth = p.ravel()[has], known.ravel()[has] == 1
+    bins, error = label_calibration(said, truth)
+    after, error_after = label_calibration(1 / (1 + (1 / said - 1) ** 0.7), truth)
+    order = np.argsort(-np.maximum(said, 1 - said))
+    right = np.cumsum(((said >= 0.5) == truth)[order]) / np.arange(1, len(said) + 1)
+    reject = [{"threshold": float(max(said[order[i]], 1 - said[order[i]])),
+               "coverage": (i + 1) / len(said), "accuracy": float(right[i])}
+              for i in range(0, len(said), max(1, len(said) // 60))]
     return {"task": "multilabel", "samples": len(known), "loss": 0.31, "labels": labels,
-            "auc_macro": means["auc"], "macro": means, "micro": means, "by": by}, rows
+            "auc_macro": means["auc"], "macro": means, "micro": means, "by": by,
+            "calibration_error": error, "calibration": bins, "temperature": 1.4,
+            "calibrated": {"temperature": 1.4, "loss": 0.3, "brier": 0.1,
+                           "calibration_error": error_after, "calibration": after},
+            "reject": reject, "thresholds": {"rule": "youden", "chosen_here": False, "classes": {
+                name: {"threshold": 0.5, "sensitivity": 0.8, "specificity": 0.9}
+                for name in names}},
+            "reject_threshold": {"validation_accuracy": 0.95, "threshold": 0.87,
+                                 "coverage": 0.8, "accuracy": 0.94}}, rows
+
+
+def label_calibration(p, truth):
+    bins, error = [], 0.0
+    for i in range(15):
+        inside = (p > i / 15) & (p <= (i + 1) / 15)
+        n = int(inside.sum())
+        mean, share = (float(p[inside].mean()), float(truth[inside].mean())) if n else (None, None)
+        bins.append({"from": i / 15, "to": (i + 1) / 15, "samples": n, "probability": mean,
+                     "present": share})
+        error += n / len(p) * abs(mean - share) if n else 0
+    return bins, error
+
+
+def cross_fitted(scored, names):
+    """Each of three folds by what the others decide, in place of one number for all."""
+    scored["cross_fitted"] = [{"fold": fold, "temperature": 1.3 + 0.1 * fold,
+                               "reject_threshold": 0.8 + 0.03 * fold,
+                               "thresholds": {name: 0.3 + 0.05 * fold for name in names}}
+                              for fold in (1, 2, 3)]
+    scored.pop("temperature")
+    scored["calibrated"]["temperature"] = None
+    scored["reject_threshold"] = {"validation_accuracy": 0.95, "threshold": None,
+                                  "coverage": 0.8, "accuracy": 0.94}
+    if scored.get("task") == "multilabel":
+        scored["thresholds"]["classes"] = {}
+    for of_class in scored["thresholds"]["classes"].values():
+        of_class["threshold"] = None
 
 
 def pictures(folder, count, given):
@@ -257,6 +302,8 @@ def main():
               ["class", "threshold", "false_positive_rate", "true_positive_rate"], rows["roc"])
     write_csv(o.folder / f"{prefix}pr.csv", ["class", "threshold", "precision", "recall"],
               rows["pr"])
+    if o.part == "folds":
+        cross_fitted(scored, names)
     (o.folder / "metrics.json").write_text(json.dumps({o.part: scored}))
     if o.part in ("eval", "folds"):
         return

@@ -148,7 +148,16 @@ TEST_CASE("reports of evaluations, of pooled folds and of several labels") {
     check_self_contained(html);
     CHECK(mentions(html, part == "eval" ? "200 evaluation images" : "200 out-of-fold images"));
     CHECK(html.find("Training</h2>") == std::string::npos);
+    CHECK(mentions(html, part == "eval" ? "scaling with T = 2.2 makes" : "T = 1.4 to 1.6 makes"));
+    CHECK(mentions(html, part == "eval" ? "chosen on validation images: the largest"
+                                        : "chosen for each fold on the images of the others"));
   }
+  Imagined pooled("--classes 3 --labels --samples 200 --part folds");
+  const std::string folds = pooled.report();
+  CHECK(mentions(folds,
+                 "With a confidence of 0.83 to 0.89 or more, at which 95% of the decisions "
+                 "were right on the other folds, 80% of these labels are answered"));
+  CHECK(mentions(folds, "<td>0.35 to 0.45: "));
   Imagined labels("--classes 5 --labels --samples 400");
   const std::string html = labels.report();
   check_self_contained(html);
@@ -156,6 +165,9 @@ TEST_CASE("reports of evaluations, of pooled folds and of several labels") {
   CHECK(mentions(html, "Labels that are not known of some images are left out"));
   CHECK(mentions(html, "Labels, test</h2>"));
   CHECK(mentions(html, "By age</h3>"));
+  CHECK(mentions(html, "Can the probabilities be trusted? Test</h2>"));
+  CHECK(mentions(html, "scaling with T = 1.4 makes it"));
+  CHECK(mentions(html, "at which 95% of the decisions were right in validation"));
   CHECK(mentions(html, "Mean AUC differs by age beyond its intervals: child 0.7"));
   CHECK(mentions(html, "<td>condition 1, &lt;type A&gt;</td><td>child</td><td>0</td>"));
 }

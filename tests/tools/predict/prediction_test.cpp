@@ -121,7 +121,7 @@ TEST_CASE("lines: text, a table that CSV readers read, JSON") {
   for (const double below : {0.66, 0.67}) {
     const auto marked = [&](PredictionForm form) {
       const PredictionText text(classes, 3, {.form = form, .reject_below = below});
-      CHECK(text.answers(p) == (below == 0.66));
+      CHECK(text.withheld(p) == (below == 0.66 ? 0 : 1));
       return text.head() + text.line(p);
     };
     const bool answered = below == 0.66;
@@ -135,6 +135,43 @@ TEST_CASE("lines: text, a table that CSV readers read, JSON") {
   }
   const PredictionText unnamed({}, 3, {});
   CHECK(unnamed.line(p) == "a,\"b.png: 1 (66.5%)\n");
+}
+
+TEST_CASE("lines of several labels mark those that are too near to their thresholds") {
+  Prediction p{.path = "a.png",
+               .logits = {2, 0.5f, -3, -0.4f},
+               .probabilities = {0.9, 0.6, 0.05, 0.4},
+               .ranked = {0, 1, 3}};
+  const std::vector<std::string> names = {"star", "ring, big", "cross", "moon"};
+  const std::vector<double> thresholds = {0.5, 0.5, 0.1, 0.5};
+  const auto text_of = [&](PredictionForm form, std::optional<double> below) {
+    const PredictionText text(names, 4, {.form = form, .reject_below = below}, thresholds);
+    return text.head() + text.line(p);
+  };
+  // Confidences: 0.9, 0.6, (1/9) / (1/9 + 1/19) = 0.679, 0.6.
+  CHECK(text_of(PredictionForm::text, {}) == "a.png: star (90.0%), ring, big (60.0%)\n");
+  CHECK(text_of(PredictionForm::text, 0.65) ==
+        "a.png: star (90.0%); not answered: ring, big (60.0%), moon (40.0%)\n");
+  CHECK(text_of(PredictionForm::text, 0.95) ==
+        "a.png: no label; not answered: star (90.0%), ring, big (60.0%), cross (5.0%), "
+        "moon (40.0%)\n");
+  CHECK(text_of(PredictionForm::csv, 0.68) ==
+        "path,labels,not_answered,p:star,\"p:ring, big\",p:cross,p:moon\n"
+        "a.png,\"star|ring, big\",\"ring, big|cross|moon\",0.900000,0.600000,0.050000,0.400000\n");
+  const auto json = parse_json<nlohmann::json>(text_of(PredictionForm::json, 0.65));
+  CHECK(json["not_answered"] == nlohmann::json{"ring, big", "moon"});
+  REQUIRE(json["labels"].size() == 2);
+  CHECK(json["labels"][0]["answered"] == true);
+  CHECK(json["labels"][1]["answered"] == false);
+  const auto all = parse_json<nlohmann::json>(text_of(PredictionForm::json, {}));
+  CHECK_FALSE(all.contains("not_answered"));
+  CHECK_FALSE(all["labels"][0].contains("answered"));
+  const auto withheld = [&](double below) {
+    return PredictionText(names, 4, {.reject_below = below}, thresholds).withheld(p);
+  };
+  CHECK(withheld(0.6) == 0);
+  CHECK(withheld(0.65) == 2);
+  CHECK(withheld(0.68) == 3);
 }
 
 TEST_CASE("several ranks: in the order of the images, and never far ahead") {

@@ -73,6 +73,47 @@ TEST_CASE("decisions go into a weight file, which stays sealed, and replace form
   CHECK_FALSE(unsure.reject->as_given.has_value());
 }
 
+TEST_CASE("of several labels each known one is an answer, and the decisions go with the weights") {
+  using P = Presence;
+  // Of "a" the logits 2 and 1 are present, 0 and −0.5 absent, one is not known; of "b" all are
+  // present. The second absent one of "c" is above its present one.
+  const CountedLabels counted{
+      {2, 3, 0, 1, 1.75f, 1, 0, 1, 2, -0.5f, 1.5f, -3, 9, 1, 9},
+      {P::present, P::present, P::present, P::present, P::present, P::absent, P::absent, P::present,
+       P::present, P::absent, P::present, P::absent, P::missing, P::present, P::missing}};
+  const std::vector<std::string> names = {"a", "b", "c"};
+  const Decisions decisions = decide(counted, names, {.reject_accuracy = 1});
+  const auto sigma = [](double z) { return 1 / (1 + std::exp(-z)); };
+  REQUIRE(decisions.thresholds->classes.size() == 3);
+  CHECK(*decisions.thresholds->classes[0].threshold == doctest::Approx(sigma(1)).epsilon(1e-12));
+  CHECK(decisions.thresholds->classes[0].sensitivity == 1);
+  CHECK_FALSE(decisions.thresholds->classes[1].threshold.has_value());  // all have it
+  CHECK(*decisions.thresholds->classes[2].threshold == doctest::Approx(sigma(2)).epsilon(1e-12));
+  CHECK(label_thresholds(decisions, names)[1] == 0.5);
+  // At these thresholds one is wrong: the logit 0 of "c", which is 2 from its threshold. The surer
+  // ones, by 3 and 5, are right.
+  CHECK(*decisions.reject->as_given == doctest::Approx(sigma(3)).epsilon(1e-12));
+  CHECK(*decisions.reject->calibrated ==
+        doctest::Approx(sigma(3 / *decisions.temperature)).epsilon(1e-6));
+  CHECK(decide(counted, names, {.reject_accuracy = 0.9}).reject->as_given == 0.5);
+
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "w.safetensors";
+  TensorFile file;
+  file.tensors["w"] = Tensor(DType::f32, {2});
+  write_sealed(path, file);
+  store_decisions(path, decisions);
+  const auto metadata = read_safetensors(path).metadata;
+  CHECK(temperature_of(metadata, path) == decisions.temperature);
+  CHECK(thresholds_of(metadata, path) == decisions.thresholds);
+  CHECK(reject_of(metadata, path) == decisions.reject);
+
+  const Decisions none = decide(CountedLabels{}, names, {});
+  CHECK_FALSE(none.temperature.has_value());
+  CHECK_FALSE(none.reject->as_given.has_value());
+  CHECK(label_thresholds(none, names) == std::vector<double>{0.5, 0.5, 0.5});
+}
+
 TEST_CASE("columns of labels: order of values, intervals of many numbers, and mistakes") {
   const TemporaryFolder folder;
   const auto file = folder.path() / "labels.csv";
@@ -112,6 +153,9 @@ TEST_CASE("columns of labels: order of values, intervals of many numbers, and mi
   CHECK(mentions(mistake("id"), "--by id: the column has 60 different values, more than 50"));
   CHECK(mentions(mistake("sex,sex"), "each once"));
   CHECK(mentions(mistake("sex,"), "each once"));
+  options.image_suffix = ".png";
+  CHECK(mentions(message_of([&] { read_columns(options, "sex", data); }, Failure::data),
+                 "names none of the 61 images, as "));
   options.labels.clear();
   CHECK(mentions(mistake("sex"), "columns are read from --labels"));
 }

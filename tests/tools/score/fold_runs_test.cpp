@@ -172,7 +172,7 @@ TEST_CASE("folds of several labels: labels, missing ones, groups and the run's o
     write_text(run(fold) / "classes.txt", "ring\na,b\n");
     write_text(run(fold) / "args.json",
                "{\"labels\":\"/set/l.csv\",\"model\":\"m\","
-               "\"threshold_rule\":\"sensitivity@0.9\"}");
+               "\"threshold_rule\":\"sensitivity@0.9\",\"reject_accuracy\":0.8}");
     write_text(run(fold) / "split.csv", split_of(fold));
     // As a run writes them.
     Dataset data{.task = Task::labels, .classes = {"ring", "a,b"}};
@@ -189,11 +189,14 @@ TEST_CASE("folds of several labels: labels, missing ones, groups and the run's o
       result.counted.push_back(1);
       data.samples.push_back(sample);
     }
-    write_label_score(run(fold), result, data, {}, {.resamples = 0});
+    write_label_score(run(fold), result, data, {.resamples = 0});
   }
   const PooledRuns pooled = pool_runs({read_fold_run(run(2)), read_fold_run(run(1))}, false);
   CHECK(pooled.data.task == Task::labels);
-  CHECK(pooled.runs[0].text_flag("threshold_rule") == "sensitivity@0.9");
+  CHECK(to_string(rules_of(pooled.runs[0]).thresholds) == "sensitivity@0.9");
+  CHECK(rules_of(pooled.runs[0]).reject_accuracy == 0.8);
+  CHECK(pooled.runs[0].root() == "/set");
+  CHECK(rules_of(Runs().pool().runs[0]).reject_accuracy == 0.95);
   REQUIRE(pooled.data.samples.size() == 4);
   for (size_t i = 0; i < 8; ++i) {
     CHECK(text_of(pooled.data.samples[i / 2].labels[i % 2]) == present[i]);

@@ -1,8 +1,10 @@
 #include "tools/score/score.h"
 
+#include <cmath>
 #include <fstream>
 #include <sstream>
 
+#include "engine/rng.h"
 #include "tests/json.h"
 #include "tests/support.h"
 
@@ -181,7 +183,7 @@ TEST_CASE_FIXTURE(ScoreFixture,
                                                   {"precision", 1.},
                                                   {"negative_predictive_value", 1.}});
   CHECK(m["thresholds"]["classes"][data.classes[1]]["sensitivity"].is_null());
-  CHECK(mentions(table(given, data.classes), "temperature 2.000: calibration error "));
+  CHECK(mentions(table(given, data.classes), "temperature 2: calibration error "));
   CHECK(mentions(table(given, data.classes), "thresholds of validation by youden"));
 
   // All figures of logits divided by it; thresholds stay those of what the network gives.
@@ -194,6 +196,67 @@ TEST_CASE_FIXTURE(ScoreFixture,
   CHECK(d["thresholds"] == m["thresholds"]);
   CHECK(read(folder.path() / "predictions.csv").find("a.jpg,cat,cat,0.731058579,") !=
         std::string::npos);
+}
+
+TEST_CASE("folds of one class: each is scored by what the images of the others decide") {
+  constexpr size_t kSamples = 90, kClasses = 3;
+  Rng rng({.seed = 5, .purpose = purpose("folds")});
+  Dataset folds{.classes = {"a", "b", "c"}};
+  EvaluationResult said;
+  for (size_t i = 0; i < kSamples; ++i) {
+    Sample sample{.path = std::to_string(i), .label = int(rng.below(kClasses))};
+    sample.fold = 1 + int(i % 3);
+    for (size_t c = 0; c < kClasses; ++c)
+      said.logits.push_back(3 * rng.uniform() + (int(c) == sample.label ? 1.2f : 0.f));
+    said.counted.push_back(i != 4);
+    folds.samples.push_back(sample);
+  }
+  const DecisionRules rules{.reject_accuracy = 0.7};
+  const std::vector<FoldDecisions> crossed = cross_fit(said, folds, rules);
+  REQUIRE(crossed.size() == 3);
+  for (const FoldDecisions& fold : crossed) {
+    EvaluationResult others = said;
+    for (size_t i = 0; i < kSamples; ++i)
+      if (folds.samples[i].fold == fold.fold) others.counted[i] = 0;
+    CHECK(fold.decisions.thresholds == decide(others, folds, rules).thresholds);
+    REQUIRE(fold.decisions.temperature.has_value());
+    REQUIRE(fold.decisions.reject->as_given.has_value());
+  }
+  const json m =
+      to_json(score(said, folds, {.resamples = 0, .cross_fitted = crossed}), folds.classes);
+  double loss = 0, counted = 0, answered = 0, right = 0;
+  std::vector<double> found(kClasses), all(kClasses);
+  for (size_t i = 0; i < kSamples; ++i) {
+    if (!said.counted[i]) continue;
+    const Decisions& d = crossed[size_t(folds.samples[i].fold) - 1].decisions;
+    const int label = folds.samples[i].label;
+    const auto softmax = [&](double temperature, int c) {
+      double sum = 0;
+      for (size_t k = 0; k < kClasses; ++k)
+        sum += std::exp(said.logits[i * kClasses + k] / temperature);
+      return std::exp(said.logits[i * kClasses + size_t(c)] / temperature) / sum;
+    };
+    ++counted;
+    loss -= std::log(softmax(*d.temperature, label));
+    double most = 0;
+    int best = 0;
+    for (int c = 0; c < int(kClasses); ++c)
+      if (softmax(1, c) > most) most = softmax(1, c), best = c;
+    if (most >= *d.reject->as_given - 1e-12) ++answered, right += best == label;
+    ++all[size_t(label)];
+    found[size_t(label)] +=
+        softmax(1, label) >= *d.thresholds->classes[size_t(label)].threshold - 1e-12;
+  }
+  CHECK(m["calibrated"]["loss"].get<double>() == doctest::Approx(loss / counted).epsilon(1e-6));
+  CHECK(std::abs(m["reject_threshold"]["coverage"].get<double>() - answered / counted) <= 1e-9);
+  CHECK(std::abs(m["reject_threshold"]["accuracy"].get<double>() - right / answered) <= 1e-9);
+  for (size_t c = 0; c < kClasses; ++c) {
+    const json& of = m["thresholds"]["classes"][folds.classes[c]];
+    CHECK(std::abs(of["sensitivity"].get<double>() - found[c] / all[c]) <= 1e-9);
+    CHECK(of["threshold"].is_null());
+  }
+  CHECK(m["cross_fitted"][2]["temperature"] == *crossed[2].decisions.temperature);
+  CHECK_FALSE(m.contains("temperature"));
 }
 
 TEST_CASE_FIXTURE(ScoreFixture, "tables by the values of a column have the images of each") {
