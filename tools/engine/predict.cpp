@@ -114,8 +114,8 @@ std::optional<std::vector<double>> thresholds_of(const PredictOptions& o, const 
   if (file.task != Task::labels) return {};
   std::vector<std::string> names;
   for (int c = 0; c < file.class_count; ++c) names.push_back(class_name(file.classes, c));
-  return label_thresholds({.thresholds = file.thresholds}, names,
-                          o.calibrated ? file.temperature : std::nullopt);
+  return label_thresholds({.temperature = file.temperature, .thresholds = file.thresholds}, names,
+                          o.calibrated);
 }
 
 // Below which probability of its best class an image is not answered, or below which confidence a

@@ -53,8 +53,7 @@ bool SampleDecisions::have_thresholds() const {
 std::vector<double> SampleDecisions::entry_thresholds(std::span<const std::string> labels,
                                                       bool calibrated) const {
   std::vector<std::vector<double>> of_set;
-  for (const Decisions* set : sets_)
-    of_set.push_back(label_thresholds(*set, labels, calibrated ? set->temperature : std::nullopt));
+  for (const Decisions* set : sets_) of_set.push_back(label_thresholds(*set, labels, calibrated));
   std::vector<double> values;
   values.reserve(set_of_.size() * labels.size());
   for (const size_t set : set_of_)

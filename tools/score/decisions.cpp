@@ -101,7 +101,8 @@ Decisions decide(const CountedLabels& counted, std::span<const std::string> labe
   decisions.reject =
       reject_threshold(decisions, rules.reject_accuracy, [&](const std::optional<double>& t) {
         const std::vector<double> p = sigmoids(t ? divided_by(counted.logits, *t) : counted.logits);
-        return all_label_answers(p, counted.presence, label_thresholds(decisions, labels, t));
+        return all_label_answers(p, counted.presence,
+                                 label_thresholds(decisions, labels, t.has_value()));
       });
   return decisions;
 }
@@ -139,11 +140,12 @@ std::vector<std::optional<double>> thresholds_by_name(const Decisions& decisions
 }
 
 std::vector<double> label_thresholds(const Decisions& decisions, std::span<const std::string> names,
-                                     const std::optional<double>& temperature) {
+                                     bool calibrated) {
+  const auto& temperature = decisions.temperature;
   std::vector<double> values;
   for (const std::optional<double>& threshold : thresholds_by_name(decisions, names)) {
     const double value = threshold.value_or(kUsualThreshold);
-    values.push_back(temperature ? divided_threshold(value, *temperature) : value);
+    values.push_back(calibrated && temperature ? divided_threshold(value, *temperature) : value);
   }
   return values;
 }

@@ -54,10 +54,11 @@ std::vector<FoldDecisions> cross_fit(const EvaluationResult& result, const Datas
 // The thresholds in the order of `names`; nothing where there is none.
 std::vector<std::optional<double>> thresholds_by_name(const Decisions& decisions,
                                                       std::span<const std::string> names);
-// From which probability on each label is called present: 0.5 where there is no threshold. With a
-// temperature they are of the probabilities that it makes, and call the same entries present.
+// From which probability on each label is called present: 0.5 where there is no threshold.
+// `calibrated`: of the probabilities that the temperature makes, if there is one; the same entries
+// are called present.
 std::vector<double> label_thresholds(const Decisions& decisions, std::span<const std::string> names,
-                                     const std::optional<double>& temperature = std::nullopt);
+                                     bool calibrated = false);
 
 // Writes them into the metadata of a safetensors file, in place of what stands there.
 void store_decisions(const std::filesystem::path& weights, const Decisions& decisions);

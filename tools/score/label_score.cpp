@@ -67,7 +67,8 @@ void withhold(const Entries& of, size_t labels, const std::optional<std::vector<
               LabelScore& scored) {
   const std::vector<double> p = sigmoids(of.counted.logits);
   const std::vector<Presence>& presence = of.counted.presence;
-  scored.reject = reject_points(all_label_answers(p, presence, of.thresholds));
+  const Answers all = all_label_answers(p, presence, of.thresholds);
+  scored.reject = reject_points(all);
   if (!least) return;
   // The decisions of every labels-th entry, from `first` on.
   const auto answered = [&](const Answers& answers, size_t first, size_t stride) {
@@ -76,7 +77,7 @@ void withhold(const Entries& of, size_t labels, const std::optional<std::vector<
       if (presence[at] != Presence::missing) from.push_back((*least)[at / labels]);
     return answered_from(from, answers.confidences, answers.right);
   };
-  scored.answered = answered(all_label_answers(p, presence, of.thresholds), 0, 1);
+  scored.answered = answered(all, 0, 1);
   for (size_t c = 0; c < labels; ++c)
     scored.answered_labels.push_back(
         answered(label_answers(p, presence, of.thresholds, int(labels), int(c)), c, labels));
@@ -203,9 +204,7 @@ LabelScore write_label_score(const fs::path& folder, const EvaluationResult& res
   const auto write = [&](const char* name, std::string_view text) {
     write_file_atomically(folder / (options.prefix + name), text);
   };
-  EvaluationResult shown = result;
-  if (options.calibrated && options.decisions.temperature)
-    shown.logits = divided_by(result.logits, *options.decisions.temperature);
+  const EvaluationResult shown = as_scored(result, options);
   const CountedLabels counted = counted_labels(shown, data);
   write("predictions.csv", predictions(shown, data));
   write("roc.csv", curves(counted, data.classes,

@@ -114,11 +114,8 @@ Json to_json(const LabelScore& score, std::span<const std::string> labels) {
   json["thresholds"] = parse_json<Json>(
       to_json(folds ? Thresholds{rule_of(options), {}} : *options.decisions.thresholds));
   json["thresholds"]["chosen_here"] = options.decided_here;
-  const auto& temperature = options.decisions.temperature;
   std::vector<double> applied;
-  if (!folds)
-    applied = label_thresholds(options.decisions, labels,
-                               options.calibrated ? temperature : std::nullopt);
+  if (!folds) applied = label_thresholds(options.decisions, labels, options.calibrated);
   for (const LabelSubgroupTable& table : score.by)
     json["by"][utf8_from_bytes(table.column)] = to_json(table, options, labels, applied);
   json["labels"] = labels_json(score.metrics, score.intervals, labels, applied);

@@ -97,8 +97,7 @@ std::string table(const LabelScore& score, std::span<const std::string> labels) 
   };
   const auto threshold = [&](size_t c) {
     return number_of_sets(score.options, [&](const Decisions& d) {
-      return label_thresholds(d, labels,
-                              score.options.calibrated ? d.temperature : std::nullopt)[c];
+      return label_thresholds(d, labels, score.options.calibrated)[c];
     });
   };
   int64_t present = 0, absent = 0;

@@ -66,6 +66,9 @@ nlohmann::ordered_json to_json(const Score& score, std::span<const std::string> 
 // A figure without samples is "-".
 std::string table(const Score& score, std::span<const std::string> classes);
 
+// The result with the logits that are scored: with `calibrated` divided by the temperature.
+EvaluationResult as_scored(const EvaluationResult& result, const ScoreOptions& options);
+
 // Sets the member `part` of metrics.json in `folder`, which is made if it is not there; others
 // stay.
 void write_metrics(const std::filesystem::path& folder, const std::string& part,

@@ -113,13 +113,18 @@ void write_metrics(const fs::path& folder, const std::string& part, const Json& 
   write_file_atomically(folder / kMetricsFile, print_json(all, 2) + '\n');
 }
 
+EvaluationResult as_scored(const EvaluationResult& result, const ScoreOptions& options) {
+  EvaluationResult scored = result;
+  if (options.calibrated && options.decisions.temperature)
+    scored.logits = divided_by(result.logits, *options.decisions.temperature);
+  return scored;
+}
+
 Score write_score(const fs::path& folder, const EvaluationResult& result, const Dataset& data,
                   const ScoreOptions& options) {
   const Score scored = score(result, data, options);
   write_metrics(folder, options.part, to_json(scored, data.classes));
-  EvaluationResult shown = result;
-  if (options.calibrated && options.decisions.temperature)
-    shown.logits = divided_by(result.logits, *options.decisions.temperature);
+  const EvaluationResult shown = as_scored(result, options);
   const auto write = [&](const char* name, std::string_view text) {
     write_file_atomically(folder / (options.prefix + name), text);
   };
