@@ -299,6 +299,20 @@ struct GradientWriter {
           reads_x(sink, in));
   }
 
+  // The same where x and G before, if it is added to, have been read; t is df, and overwritten.
+  __device__ __forceinline__ void store(const GradientSink<T>& sink, const OperandView<T>& in,
+                                        const OperandReader<T, V>& reader, float (&t)[V],
+                                        const Vector<T, V>& x, const Vector<T, V>& before, int p) {
+    if (!sink.gated()) reader.apply_gate(t, in, p);
+    if (reads_x(sink, in)) {
+      Loaded<float> loaded[V];
+      reader.load(loaded, x, in);
+      take(t, loaded, reader.norm);
+    }
+    if (sink.how == Write::add) add(t, before);
+    store_vector(sink.grad + int64_t{p} * sink.pitch + reader.c, vector_of<T>(t));
+  }
+
   // All threads of the block call it.
   __device__ void leave(float* partials, int c, int channels, float* buffer) {
     leave_sum(sum_t, 0, partials, c, channels, buffer);

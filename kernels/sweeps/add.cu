@@ -105,15 +105,7 @@ __global__ void __launch_bounds__(kSweepThreads, kAddBackward.blocks)
 #pragma unroll
             for (int k = 0; k < V; ++k) t[k] *= activate(sum.act, h[k]).slope;
             store_vector(sum.dy + int64_t{p} * in.channels + c, vector_of<T>(t));
-            if (!sink.grad) return;
-            reader.apply_gate(t, in, p);
-            if (reads_x) {
-              Loaded<float> x[V];
-              reader.load(x, raw.x, in);
-              writer.take(t, x, reader.norm);
-            }
-            if (adds) writer.add(t, raw.before);
-            store_vector(sink.grad + int64_t{p} * sink.pitch + c, vector_of<T>(t));
+            if (sink.grad) writer.store(sink, in, reader, t, raw.x, raw.before, p);
           };
         });
   }

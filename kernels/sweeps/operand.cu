@@ -118,14 +118,7 @@ __global__ void __launch_bounds__(kSweepThreads, kStoreGradient.blocks)
           return [&, reader = OperandReader<T, V>(in, c)](int p, const Raw& raw) {
             float t[V];
             to_floats(t, raw.df);
-            if (!sink.gated()) reader.apply_gate(t, in, p);
-            if (reads_x) {
-              Loaded<float> x[V];
-              reader.load(x, raw.x, in);
-              writer.take(t, x, reader.norm);
-            }
-            if (adds) writer.add(t, raw.before);
-            store_vector(sink.grad + int64_t{p} * sink.pitch + c, vector_of<T>(t));
+            writer.store(sink, in, reader, t, raw.x, raw.before, p);
           };
         });
   }

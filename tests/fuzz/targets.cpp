@@ -131,9 +131,9 @@ void run_metadata(Bytes bytes) {
   }
   expecting_errors([&] { names_from_json(metadata["classes"], "file"); });
   expecting_errors([&] { preprocess_from_json(metadata["preprocess"]); });
-  expecting_errors([&] { temperature_of(metadata, "file"); });
-  expecting_errors([&] { thresholds_of(metadata, "file"); });
-  expecting_errors([&] { reject_of({{kReject, metadata["thresholds"]}}, "file"); });
+  expecting_errors([&] { decisions_of({{kTemperature, metadata["temperature"]}}, "file"); });
+  expecting_errors([&] { decisions_of({{kThresholds, metadata["thresholds"]}}, "file"); });
+  expecting_errors([&] { decisions_of({{kReject, metadata["thresholds"]}}, "file"); });
   expecting_errors([&] { task_of({{kTask, metadata["thresholds"]}}, "file"); });
   expecting_errors([&] { run_identity_from(metadata, "file"); });
 }

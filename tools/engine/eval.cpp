@@ -102,7 +102,7 @@ int eval(const Command& command) {
   require(o.out.empty() || !std::filesystem::exists(o.out / "results.csv"), Failure::usage,
           "--out {}: the folder of a training run, whose scores would be lost", o.out.string());
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
-  require(!o.score.calibrated || file.temperature, Failure::usage,
+  require(!o.score.calibrated || file.decisions.temperature, Failure::usage,
           "--calibrated: {} holds no temperature; a training finds it on its validation images",
           o.weights.string());
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, o, 0);
@@ -116,7 +116,7 @@ int eval(const Command& command) {
           (o.data.empty() ? o.labels : o.data).string(), data.classes.size(), o.weights.string(),
           file.class_count);
   ScoreOptions scoring = o.score;
-  scoring.decisions = {file.temperature, file.thresholds, file.reject};
+  scoring.decisions = file.decisions;
   scoring.by = read_columns(o, o.by, data);
   const std::string part(evaluated.part ? to_string(*evaluated.part) : "all");
   say(fmt::format("{} images of {} classes ({})", data.samples.size(), data.classes.size(), part));

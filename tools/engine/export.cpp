@@ -45,9 +45,9 @@ int export_model(const Command& command) {
   model.producer_version = std::string(kBuild.version);
   model.metadata = {{"model", file.model}, {"preprocess", to_json(preprocess)}};
   if (!file.classes.empty()) model.metadata["classes"] = to_json(file.classes);
+  put_decisions(model.metadata, file.decisions);
   if (file.task == Task::labels) {
     model.metadata[kTask] = kMultilabel;
-    if (file.thresholds) model.metadata[kThresholds] = to_json(*file.thresholds);
     say("the outputs are logits of labels: a sigmoid makes the probability of each");
   }
   write_onnx(o.onnx, model);

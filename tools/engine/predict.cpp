@@ -114,20 +114,20 @@ std::optional<std::vector<double>> thresholds_of(const PredictOptions& o, const 
   if (file.task != Task::labels) return {};
   std::vector<std::string> names;
   for (int c = 0; c < file.class_count; ++c) names.push_back(class_name(file.classes, c));
-  return label_thresholds({.temperature = file.temperature, .thresholds = file.thresholds}, names,
-                          o.calibrated);
+  return label_thresholds(file.decisions, names, o.calibrated);
 }
 
 // Below which probability of its best class an image is not answered, or below which confidence a
 // label of it.
 std::optional<double> reject_below(const PredictOptions& o, const ModelFile& file) {
   if (!o.reject) return std::nullopt;
-  require(file.reject.has_value(), Failure::weights, "--reject: {} tells no threshold",
+  const auto& reject = file.decisions.reject;
+  require(reject.has_value(), Failure::weights, "--reject: {} tells no threshold",
           o.weights.string());
-  const auto threshold = file.reject->of(o.calibrated);
+  const auto threshold = reject->of(o.calibrated);
   require(threshold.has_value(), Failure::weights,
           "--reject: {}: at no probability were {} of the validation {} right", o.weights.string(),
-          file.reject->accuracy, file.task == Task::labels ? "labels" : "images");
+          reject->accuracy, file.task == Task::labels ? "labels" : "images");
   return threshold;
 }
 
@@ -261,9 +261,9 @@ class Predictor {
             finite && std::ranges::all_of(logits.back(), [](float z) { return std::isfinite(z); });
       }
       if (!finite) continue;
-      Predicted& made = images.emplace_back(
-          predict_image(logits, std::max(job_.options.top, kNamedInSheets),
-                        job_.options.calibrated ? *job_.file.temperature : 1, job_.file.task));
+      Predicted& made = images.emplace_back(predict_image(
+          logits, std::max(job_.options.top, kNamedInSheets),
+          job_.options.calibrated ? *job_.file.decisions.temperature : 1, job_.file.task));
       made.prediction.position = batch.first + i;
       made.prediction.path = job_.data.samples[size_t(batch.first + i)].path;
       made.features = part(features, i, batch.count);
@@ -353,7 +353,7 @@ int predict(const Command& command) {
   const PredictionForm form = form_of(o);
   const ModelFile file = read_model_file(o.weights, o.model, o.weights_key);
   require(file.class_count > 0, Failure::weights, "{} has no head", o.weights.string());
-  require(!o.calibrated || file.temperature, Failure::weights,
+  require(!o.calibrated || file.decisions.temperature, Failure::weights,
           "--calibrated: {} tells no temperature", o.weights.string());
   require(o.top == 1 || file.task == Task::classes, Failure::usage,
           "--top: of several labels those are named that reach their thresholds");

@@ -153,13 +153,7 @@ std::vector<double> label_thresholds(const Decisions& decisions, std::span<const
 void store_decisions(const std::filesystem::path& weights, const Decisions& decisions) {
   TensorFile file = read_safetensors(weights);
   check_seal(file, weights);
-  file.metadata.erase(kTemperature);
-  file.metadata.erase(kThresholds);
-  file.metadata.erase(kReject);
-  if (decisions.temperature)
-    file.metadata[kTemperature] = fmt::format("{}", *decisions.temperature);
-  if (decisions.thresholds) file.metadata[kThresholds] = to_json(*decisions.thresholds);
-  if (decisions.reject) file.metadata[kReject] = to_json(*decisions.reject);
+  put_decisions(file.metadata, decisions);
   write_sealed(weights, std::move(file));
 }
 

@@ -20,12 +20,6 @@ namespace engine {
 ThresholdRule parse_threshold_rule(const std::string& text);
 std::string to_string(const ThresholdRule& rule);
 
-struct Decisions {
-  std::optional<double> temperature;  // fit_temperature(), of labels fit_label_temperature()
-  std::optional<Thresholds> thresholds;
-  std::optional<RejectThreshold> reject;
-};
-
 struct DecisionRules {
   ThresholdRule thresholds;
   double reject_accuracy = 0.95;  // of the answers that are given

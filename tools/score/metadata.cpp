@@ -1,5 +1,7 @@
 #include "tools/score/metadata.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -37,33 +39,6 @@ std::optional<double> share_in(const Json& object, const char* member, const fs:
   return at->get<double>();
 }
 
-}  // namespace
-
-std::string to_json(const std::vector<std::string>& names) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const std::string& name : names) list.push_back(utf8_from_bytes(name));
-  return print_json(list);
-}
-
-std::vector<std::string> names_from_json(const std::string& text, const fs::path& path) {
-  const auto json = json_or_null<nlohmann::json>(text);
-  const auto is_string = [](const nlohmann::json& j) { return j.is_string(); };
-  require(json.is_array() && std::all_of(json.begin(), json.end(), is_string), Failure::weights,
-          "{}: the class names in its metadata are no JSON array of strings", path.string());
-  std::vector<std::string> names;
-  for (const auto& name : json) names.push_back(bytes_from_utf8(name.get<std::string>()));
-  return names;
-}
-
-std::string to_json(const Thresholds& thresholds) {
-  Json json = {{"rule", thresholds.rule}, {"classes", Json::object()}};
-  for (const ClassThreshold& c : thresholds.classes)
-    json["classes"][utf8_from_bytes(c.name)] = {{"threshold", number_or_null(c.threshold)},
-                                                {"sensitivity", number_or_null(c.sensitivity)},
-                                                {"specificity", number_or_null(c.specificity)}};
-  return print_json(json);
-}
-
 Thresholds thresholds_from_json(const std::string& text, const fs::path& path) {
   const Json json = json_or_null<Json>(text);
   const auto member = [&](const char* name) {
@@ -99,28 +74,53 @@ RejectThreshold reject_from_json(const std::string& text, const fs::path& path) 
   return {*accuracy, share_in(json, "threshold", path), share_in(json, "calibrated", path)};
 }
 
-std::optional<double> temperature_of(const std::map<std::string, std::string>& metadata,
-                                     const fs::path& path) {
-  const auto found = metadata.find(kTemperature);
-  if (found == metadata.end()) return std::nullopt;
-  const double value = number_of(found->second, "temperature", path);
-  require(std::isfinite(value) && value > 0, Failure::weights,
-          "{}: '{}' in its metadata is no temperature", path.string(), found->second);
-  return value;
+}  // namespace
+
+std::string to_json(const std::vector<std::string>& names) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const std::string& name : names) list.push_back(utf8_from_bytes(name));
+  return print_json(list);
 }
 
-std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>& metadata,
-                                        const fs::path& path) {
-  const auto found = metadata.find(kThresholds);
-  if (found == metadata.end()) return std::nullopt;
-  return thresholds_from_json(found->second, path);
+std::vector<std::string> names_from_json(const std::string& text, const fs::path& path) {
+  const auto json = json_or_null<nlohmann::json>(text);
+  const auto is_string = [](const nlohmann::json& j) { return j.is_string(); };
+  require(json.is_array() && std::all_of(json.begin(), json.end(), is_string), Failure::weights,
+          "{}: the class names in its metadata are no JSON array of strings", path.string());
+  std::vector<std::string> names;
+  for (const auto& name : json) names.push_back(bytes_from_utf8(name.get<std::string>()));
+  return names;
 }
 
-std::optional<RejectThreshold> reject_of(const std::map<std::string, std::string>& metadata,
-                                         const fs::path& path) {
-  const auto found = metadata.find(kReject);
-  if (found == metadata.end()) return std::nullopt;
-  return reject_from_json(found->second, path);
+std::string to_json(const Thresholds& thresholds) {
+  Json json = {{"rule", thresholds.rule}, {"classes", Json::object()}};
+  for (const ClassThreshold& c : thresholds.classes)
+    json["classes"][utf8_from_bytes(c.name)] = {{"threshold", number_or_null(c.threshold)},
+                                                {"sensitivity", number_or_null(c.sensitivity)},
+                                                {"specificity", number_or_null(c.specificity)}};
+  return print_json(json);
+}
+
+Decisions decisions_of(const std::map<std::string, std::string>& metadata, const fs::path& path) {
+  Decisions d;
+  const auto end = metadata.end();
+  if (const auto at = metadata.find(kTemperature); at != end) {
+    d.temperature = number_of(at->second, "temperature", path);
+    require(std::isfinite(*d.temperature) && *d.temperature > 0, Failure::weights,
+            "{}: '{}' in its metadata is no temperature", path.string(), at->second);
+  }
+  if (const auto at = metadata.find(kThresholds); at != end)
+    d.thresholds = thresholds_from_json(at->second, path);
+  if (const auto at = metadata.find(kReject); at != end)
+    d.reject = reject_from_json(at->second, path);
+  return d;
+}
+
+void put_decisions(std::map<std::string, std::string>& metadata, const Decisions& decisions) {
+  for (const char* name : {kTemperature, kThresholds, kReject}) metadata.erase(name);
+  if (decisions.temperature) metadata[kTemperature] = fmt::format("{}", *decisions.temperature);
+  if (decisions.thresholds) metadata[kThresholds] = to_json(*decisions.thresholds);
+  if (decisions.reject) metadata[kReject] = to_json(*decisions.reject);
 }
 
 Task task_of(const std::map<std::string, std::string>& metadata, const fs::path& path) {

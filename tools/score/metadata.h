@@ -35,11 +35,6 @@ struct Thresholds {
   bool operator==(const Thresholds&) const = default;
 };
 
-// {"rule": …, "classes": {NAME: {"threshold": …, "sensitivity": …, "specificity": …}}}, and back;
-// Error(weights) if it is none.
-std::string to_json(const Thresholds& thresholds);
-Thresholds thresholds_from_json(const std::string& json, const std::filesystem::path& path);
-
 // From which probability of its first class on an image is answered: validation images whose
 // probability is that high are right with at least the share `accuracy`. Of several labels each
 // label of an image is answered by itself, and decision_confidence() stands in place of the
@@ -53,21 +48,29 @@ struct RejectThreshold {
   bool operator==(const RejectThreshold&) const = default;
 };
 
-// {"accuracy": …, "threshold": …, "calibrated": …}, and back; Error(weights) if it is none.
-std::string to_json(const RejectThreshold& reject);
-RejectThreshold reject_from_json(const std::string& json, const std::filesystem::path& path);
+// {"rule": …, "classes": {NAME: {"threshold": …, "sensitivity": …, "specificity": …}}}.
+std::string to_json(const Thresholds& thresholds);
 
-// The temperature that a file's metadata names, if any: probabilities are the softmax, of several
-// labels the sigmoid, of the logits divided by it (Guo et al., ICML 2017). Error(weights) if it is
-// no finite number above 0.
+// What a training chose on its validation images, as far as there is any.
+struct Decisions {
+  // Probabilities are the softmax, of several labels the sigmoid, of the logits divided by it (Guo
+  // et al., ICML 2017): fit_temperature(), of labels fit_label_temperature().
+  std::optional<double> temperature = {};
+  std::optional<Thresholds> thresholds = {};
+  std::optional<RejectThreshold> reject = {};
+
+  bool operator==(const Decisions&) const = default;
+};
+
+// A number; to_json() of thresholds; {"accuracy": …, "threshold": …, "calibrated": …}.
 inline constexpr char kTemperature[] = "temperature", kThresholds[] = "thresholds",
                       kReject[] = "reject";
-std::optional<double> temperature_of(const std::map<std::string, std::string>& metadata,
-                                     const std::filesystem::path& path);
-std::optional<Thresholds> thresholds_of(const std::map<std::string, std::string>& metadata,
-                                        const std::filesystem::path& path);
-std::optional<RejectThreshold> reject_of(const std::map<std::string, std::string>& metadata,
-                                         const std::filesystem::path& path);
+// What a file's metadata name; Error(weights) if it is none, or a temperature that is no finite
+// number above 0.
+Decisions decisions_of(const std::map<std::string, std::string>& metadata,
+                       const std::filesystem::path& path);
+// Writes them into the metadata, in place of what stands there.
+void put_decisions(std::map<std::string, std::string>& metadata, const Decisions& decisions);
 
 // "multilabel" where the classes are labels, of which an image may have several; else the metadata
 // name no task, or "multiclass". Error(weights) for any other text.

@@ -101,9 +101,7 @@ ModelFile read_model_file(const fs::path& weights, const std::string& wanted_mod
     m.preprocess = published_preprocess(path);
   m.norm_epsilon = norm_epsilon_of(metadata, path);
   m.task = task_of(metadata, path);
-  m.temperature = temperature_of(metadata, path);
-  m.thresholds = thresholds_of(metadata, path);
-  m.reject = reject_of(metadata, path);
+  m.decisions = decisions_of(metadata, path);
   const Preprocess usual = default_preprocess(m.model);
   const Graph graph = make_model(m.model, {.height = usual.crop, .width = usual.crop});
   const auto head = m.file.tensors.find(head_weight(graph).name);

@@ -31,11 +31,7 @@ struct ModelFile {
   std::optional<Preprocess> preprocess;
   std::optional<double> norm_epsilon;  // of its batch norms, where the file tells
   int class_count = 0;                 // rows of its head; 0: it has none
-  // What a training found on its validation images, where the file tells: what --calibrated divides
-  // logits by, and from which probability on a class is called present, or an image is answered.
-  std::optional<double> temperature = {};
-  std::optional<Thresholds> thresholds = {};
-  std::optional<RejectThreshold> reject = {};
+  Decisions decisions;                 // of the training that it is from
 };
 
 // The flag of every verb that reads weights of others.

@@ -208,6 +208,36 @@ class Card {
            100 * intervals["level"].get<double>(), over.empty() ? "images" : over);
     }
     line("The last digit is the first that is finer than the standard error.");
+    decisions();
+  }
+
+  // What the weight file holds beside the weights, and what it does to the images of the part.
+  void decisions() {
+    if (const std::string rule = text_of(member(score_, "thresholds"), "rule"); !rule.empty())
+      line(
+          "\nFrom which probability on a {} is called present was chosen on validation images, by "
+          "the rule {}.",
+          of_labels() ? "label" : "class", cell(rule));
+    if (const auto temperature = number_of(score_, "temperature"))
+      line(
+          "\nTemperature scaling (`--calibrated`) with T = {:.3g} takes the expected calibration "
+          "error from {} to {}.",
+          *temperature, share(number_of(score_, "calibration_error"), samples()),
+          share(number_of(member(score_, "calibrated"), "calibration_error"), samples()));
+    const Json reject = member(score_, "reject_threshold");
+    const auto wanted = number_of(reject, "validation_accuracy");
+    const char* const asked = of_labels() ? "known labels" : "images";
+    if (!wanted) return;
+    if (const auto accuracy = number_of(reject, "accuracy"))
+      line(
+          "\nWith the least sure answers withheld (`--reject`) {} of the {} are answered, and {} "
+          "of "
+          "these answers are right; on validation images it was to be {:.4g}.",
+          share(number_of(reject, "coverage"), samples()), asked, share(accuracy, samples()),
+          *wanted);
+    else
+      line("\nWith the least sure answers withheld (`--reject`) none of the {} are answered.",
+           asked);
   }
 
   void evaluation_data() {

@@ -195,7 +195,8 @@ TEST_CASE("a run with several labels leaves what eval, predict and export read")
       engine_cli(fmt::format("export {} --onnx {}", best.string(), scenes.path("model.onnx")));
   CHECK(onnx.code == 0);
   CHECK(mentions(onnx.err, "a sigmoid makes the probability of each"));
-  CHECK(mentions(read(scenes.path("model.onnx")), "multilabel"));
+  for (const char* member : {"multilabel", "temperature", "thresholds", "reject"})
+    CHECK(mentions(read(scenes.path("model.onnx")), member));
 
   // Weights of labels tell nothing of classes.
   const Drawn classes(1, 1);

@@ -49,14 +49,11 @@ TEST_CASE("decisions go into a weight file, which stays sealed, and replace form
     TensorFile read = read_safetensors(path);
     check_seal(read, path);
     CHECK(read.metadata.at("model") == "m");
-    CHECK(temperature_of(read.metadata, path) == decisions.temperature);
-    CHECK(thresholds_of(read.metadata, path) == decisions.thresholds);
-    CHECK(reject_of(read.metadata, path) == decisions.reject);
+    CHECK(decisions_of(read.metadata, path) == decisions);
   }
   store_decisions(path, {});
   const auto without = read_safetensors(path).metadata;
-  CHECK_FALSE(temperature_of(without, path).has_value());
-  CHECK_FALSE(reject_of(without, path).has_value());
+  CHECK(decisions_of(without, path) == Decisions{});
 
   // A class without a validation image has no threshold.
   const std::vector<float> three = {4, 0, 1, 0, 4, 1};
@@ -104,9 +101,7 @@ TEST_CASE("of several labels each known one is an answer, and the decisions go w
   write_sealed(path, file);
   store_decisions(path, decisions);
   const auto metadata = read_safetensors(path).metadata;
-  CHECK(temperature_of(metadata, path) == decisions.temperature);
-  CHECK(thresholds_of(metadata, path) == decisions.thresholds);
-  CHECK(reject_of(metadata, path) == decisions.reject);
+  CHECK(decisions_of(metadata, path) == decisions);
 
   const Decisions none = decide(CountedLabels{}, names, {});
   CHECK_FALSE(none.temperature.has_value());

@@ -12,27 +12,24 @@ using namespace engine::test;
 TEST_CASE("thresholds come back from a weight file, with names of any bytes and without a value") {
   const Thresholds written{.rule = "sensitivity@0.9",
                            .classes = {{"z, \"big\"", 0.25, 0.9, 1. / 3}, {"a\xff", {}, {}, {}}}};
-  const std::map<std::string, std::string> metadata = {{kThresholds, to_json(written)},
-                                                       {kTemperature, "1.25"}};
-  CHECK(thresholds_of(metadata, "w") == written);
-  CHECK(temperature_of(metadata, "w") == 1.25);
-  for (const RejectThreshold& reject : {RejectThreshold{0.95, 0.875, 0.7},
-                                        RejectThreshold{1, 0.9, {}}, RejectThreshold{0.5, {}, {}}})
-    CHECK(reject_of({{kReject, to_json(reject)}}, "w") == reject);
-  CHECK_FALSE(reject_of({}, "w").has_value());
-  CHECK_FALSE(thresholds_of({}, "w").has_value());
-  CHECK_FALSE(temperature_of({}, "w").has_value());
+  std::map<std::string, std::string> metadata = {{"model", "m"}};
+  for (const RejectThreshold& reject :
+       {RejectThreshold{0.95, 0.875, 0.7}, RejectThreshold{1, 0.9, {}},
+        RejectThreshold{0.5, {}, {}}}) {
+    const Decisions decisions{1.25, written, reject};
+    put_decisions(metadata, decisions);
+    CHECK(decisions_of(metadata, "w") == decisions);
+  }
+  put_decisions(metadata, {.temperature = 0.1 + 0.2});
+  CHECK(decisions_of(metadata, "w") == Decisions{.temperature = 0.1 + 0.2});
+  put_decisions(metadata, {});
+  CHECK(metadata == std::map<std::string, std::string>{{"model", "m"}});
+  CHECK(decisions_of(metadata, "w") == Decisions{});
 }
 
 TEST_CASE("metadata that is no calibration is refused by name") {
   const auto refused = [](const char* name, const char* text) {
-    return message_of(
-        [&] {
-          temperature_of({{name, text}}, "w.safetensors");
-          thresholds_of({{name, text}}, "w.safetensors");
-          reject_of({{name, text}}, "w.safetensors");
-        },
-        Failure::weights);
+    return message_of([&] { decisions_of({{name, text}}, "w.safetensors"); }, Failure::weights);
   };
   for (const char* text : {"", "0", "-1", "nan", "inf", "1e999", "1.5x"})
     CHECK(mentions(refused(kTemperature, text),

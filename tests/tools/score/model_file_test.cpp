@@ -162,8 +162,8 @@ TEST_CASE("weight files of several labels say so, and thresholds are added") {
   store_decisions(path, {.thresholds = Thresholds{.rule = "youden", .classes = {{"a", 0.25}}}});
   const ModelFile read = read_model_file(path, "");
   CHECK(read.task == Task::labels);
-  REQUIRE(read.thresholds);
-  CHECK(read.thresholds->classes[0].threshold == 0.25);
+  REQUIRE(read.decisions.thresholds);
+  CHECK(read.decisions.thresholds->classes[0].threshold == 0.25);
   CHECK(read.file.tensors.at("fc2.bias").bytes == source.session.state().at("fc2.bias").bytes);
   CHECK_THROWS_WITH_AS(task_of({{"task", "regression"}}, "f"), doctest::Contains("is no task"),
                        Error);

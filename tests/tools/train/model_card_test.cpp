@@ -118,6 +118,29 @@ TEST_CASE("a model card names its limits, and only those that there are") {
   CHECK(mentions(model_card({}), "Nothing was evaluated."));
 }
 
+TEST_CASE("a model card tells what was chosen on validation images, where anything was") {
+  CardFacts facts = some_facts();
+  for (const char* words : {"called present", "Temperature scaling", "withheld"})
+    CHECK_FALSE(mentions(model_card(facts), words));
+  Json& score = facts.metrics["val"];
+  score["thresholds"] = {{"rule", "sensitivity@0.9"}};
+  score["temperature"] = 1.4321;
+  score["calibrated"] = {{"calibration_error", 0.034}};
+  score["reject_threshold"] = {
+      {"validation_accuracy", 0.95}, {"threshold", 0.8}, {"coverage", 0.75}, {"accuracy", 0.966}};
+  const std::string card = model_card(facts);
+  CHECK(mentions(card,
+                 "From which probability on a class is called present was chosen on validation "
+                 "images, by the rule sensitivity@0.9."));
+  CHECK(mentions(card, "with T = 1.43 takes the expected calibration error from 0.11 to 0.03."));
+  CHECK(mentions(card,
+                 "0.75 of the images are answered, and 0.97 of these answers are right; on "
+                 "validation images it was to be 0.95."));
+  score["reject_threshold"]["coverage"] = 0;
+  score["reject_threshold"]["accuracy"] = nullptr;
+  CHECK(mentions(model_card(facts), "withheld (`--reject`) none of the images are answered."));
+}
+
 TEST_CASE("a model card of several labels tells of labels, and of columns by the macro AUC") {
   CardFacts facts = some_facts();
   facts.metrics["val"] = {
