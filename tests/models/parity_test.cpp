@@ -88,4 +88,12 @@ TEST_CASE("a wrong step is noticed and its first layer named") {
   const std::string earlier =
       first_difference(run_parity(file, *backend, {.precision = Precision::fp64}), limits);
   CHECK(earlier.starts_with("logits: "));
+  file.tensors.at("logits").as<double>()[0] -= 1e-6;
+  ParityReport report = run_parity(file, *backend, {.precision = Precision::fp64});
+  report.loss *= 1 + 1e-8;
+  CHECK(first_difference(report, limits).starts_with("loss: "));
+  CHECK(first_difference(report, parity_limits(Precision::bf16)).empty());
+  report.loss *= 1 + 1e-4;
+  CHECK(test::mentions(first_difference(report, parity_limits(Precision::bf16)),
+                       "that of its logits"));
 }

@@ -32,6 +32,7 @@ struct ParityReport {
   std::string model, precision, reference_precision;
   int batch = 0;
   double reference_loss = 0, loss = 0;
+  double loss_of_logits = 0;  // in double, of the logits that the step made
   ParityRow logits;
   std::vector<ParityRow> gradients;  // in backward order
   std::vector<ParityRow> running;    // in forward order
@@ -51,7 +52,8 @@ ParityReport run_parity(const TensorFile& reference, Backend& backend,
 // What the report must keep; the defaults follow from the precision.
 struct ParityLimits {
   double logits = 0, loss = 0, gradients = 0, running = 0;
-  double own_factor = 2;  // a tensor may also be this much further away than PyTorch's own
+  double loss_of_logits = 0;  // relative, as the loss
+  double own_factor = 2;      // a tensor may also be this much further away than PyTorch's own
   double cosine_factor =
       0;  // 16-bit: median and 90th percentile of 1 − cosine against PyTorch's own; 0: not asked
 };
