@@ -1,13 +1,12 @@
 // The state of a session, in and out, by the reference's names and in its layouts.
 #include <algorithm>
-#include <atomic>
 #include <cassert>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "engine/error.h"
 #include "engine/initialise.h"
+#include "engine/parallel.h"
 #include "engine/session.h"
 
 namespace engine {
@@ -81,20 +80,9 @@ void Session::initialise(std::span<const std::string> names, uint64_t seed) {
         std::find(names.begin(), names.end(), name) != names.end())
       wanted.emplace_back(p, &values[name]);
   // Each is drawn from a stream of its own, so some threads take half a second less than one.
-  std::atomic<size_t> next = 0;
-  const auto draw = [&] {
-    for (size_t i; (i = next++) < wanted.size();)
-      *wanted[i].second = initial_value(graph_, wanted[i].first, seed);
-  };
-  {
-    std::vector<std::jthread> helpers;
-    try {
-      for (unsigned i = 1; i < std::min(8u, std::thread::hardware_concurrency()); ++i)
-        helpers.emplace_back(draw);
-    } catch (const std::system_error&) {  // no more threads are allowed: fewer do it
-    }
-    draw();
-  }
+  const auto threads = static_cast<int>(std::min(8u, std::thread::hardware_concurrency()));
+  parallel_for(wanted.size(), {.threads = threads},
+               [&](size_t i) { *wanted[i].second = initial_value(graph_, wanted[i].first, seed); });
   write_model(values);
 }
 

@@ -110,8 +110,8 @@ const char* const kText = "fmt/.*|nlohmann/.*|unistd\\.h|fcntl\\.h|sys/.*";
 // The first that matches counts.
 const Rule kRules[] = {
     // What io shares with the engine stands below both.
-    {"engine/(error|tensor|rng)\\..*", "engine/(error|tensor|rng)\\.h|kernels/random\\.h",
-     "fmt/.*"},
+    {"engine/(error|parallel|tensor|rng)\\..*",
+     "engine/(error|parallel|tensor|rng)\\.h|kernels/random\\.h", "fmt/.*"},
     {"engine/open_module\\..*", "engine/open_module\\.h", "fmt/.*|dlfcn\\.h"},
     // What the module shows of itself is free of CUDA.
     {"engine/cuda/(module|bench|trace)\\.h", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
@@ -129,8 +129,8 @@ const Rule kRules[] = {
     {"engine/cuda_module\\..*", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h", "fmt/.*"},
     {"engine/reference/.*", "(engine|kernels)/[^/]*", "fmt/.*"},
     // Pure functions of logits and labels.
-    {"engine/measures/.*", "engine/measures/[^/]*|engine/(error|rng)\\.h|kernels/targets\\.h",
-     "fmt/.*"},
+    {"engine/measures/.*",
+     "engine/measures/[^/]*|engine/(error|parallel|rng)\\.h|kernels/targets\\.h", "fmt/.*"},
     {"engine/watchdog\\..*", "engine/[^/]*|engine/wire/lifeline\\.h", "fmt/.*"},
     {"engine/[^/]*", "(engine|kernels)/[^/]*", "fmt/.*"},
     {"kernels/sweeps/.*", "kernels/(sweeps/)?[^/]*", kDevice},
@@ -150,10 +150,11 @@ const Rule kRules[] = {
      "fmt/.*|opencv2/.*|jpeglib\\.h|jerror\\.h|png\\.h|stb/.*|gif_lib\\.h|tiffio\\.h|webp/"
      ".*|ft2build\\.h|freetype/.*|nlohmann/.*|"
      "immintrin\\.h"},
-    {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|tensor)\\.h",
+    {"io/weights/.*", "io/(files|weights)/[^/]*|engine/(error|parallel|tensor)\\.h",
      "fmt/.*|zlib\\.h|nlohmann/.*|unistd\\.h"},
     {"io/data/.*",
-     "io/(files|images|data)/[^/]*|engine/(error|rng)\\.h|kernels/(image|random|targets)\\.h",
+     "io/(files|images|data)/[^/]*|engine/(error|parallel|rng)\\.h|"
+     "kernels/(image|random|targets)\\.h",
      "fmt/.*|opencv2/.*|zlib\\.h|unistd\\.h|fcntl\\.h|sys/.*"},
     // The floors of tools, from below.
     {"tools/cli/yaml\\..*", "tools/cli/yaml\\.h|engine/error\\.h|io/files/(utf8|json)\\.h",

@@ -1,10 +1,9 @@
 #include "engine/measures/resampling.h"
 
 #include <algorithm>
-#include <atomic>
 #include <numeric>
-#include <thread>
 
+#include "engine/parallel.h"
 #include "engine/rng.h"
 
 namespace engine {
@@ -28,13 +27,7 @@ Resamples::Resamples(size_t samples, std::span<const uint32_t> groups, size_t fi
     measure(groups.empty() ? drawn : of_samples,
             std::span(values_).subspan(r * figures_, figures_));
   };
-  std::atomic<size_t> next = 0;
-  const auto work = [&] {
-    for (size_t r; (r = next++) < static_cast<size_t>(options.resamples);) draw(r);
-  };
-  std::vector<std::jthread> helpers;
-  for (int i = 1; i < options.threads; ++i) helpers.emplace_back(work);
-  work();
+  parallel_for(static_cast<size_t>(options.resamples), {.threads = options.threads}, draw);
 }
 
 FigureInterval Resamples::interval(size_t figure) const {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/parallel.h"
 #include "io/data/dataset.h"
-#include "io/files/parallel.h"
 
 namespace engine {
 

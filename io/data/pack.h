@@ -15,8 +15,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/parallel.h"
 #include "io/data/dataset.h"
-#include "io/files/parallel.h"
 #include "io/images/image.h"
 #include "io/images/preprocess.h"
 

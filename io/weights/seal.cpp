@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/parallel.h"
 #include "io/files/bytes.h"
-#include "io/files/checksum.h"
-#include "io/files/parallel.h"
 #include "io/weights/safetensors.h"
 
 namespace engine {
@@ -19,18 +18,10 @@ namespace {
 constexpr char kSeal[] = "contents_sha256";
 
 std::string digest_of(const TensorFile& file) {
-  std::vector<const std::pair<const std::string, Tensor>*> tensors;
-  for (const auto& named : file.tensors) tensors.push_back(&named);
-  std::vector<std::string> parts(tensors.size());
-  const auto threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 16u));
-  parallel_for(tensors.size(), {.threads = threads},
-               [&](size_t i) { parts[i] = sha256(tensors[i]->second.bytes); });
+  std::vector<NamedTensor> tensors;
+  for (const auto& [name, tensor] : file.tensors) tensors.push_back({name, &tensor});
   Sha256 hash;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto& [name, tensor] = *tensors[i];
-    hash.update(as_bytes(fmt::format("{} {} {} {}\n", name, name_of(tensor.dtype),
-                                     to_string(tensor.shape), parts[i])));
-  }
+  hash_tensors(hash, tensors);
   for (const auto& [name, text] : file.metadata)
     if (name != kSeal && name != "format")  // write_safetensors() adds "format"
       hash.update(as_bytes(fmt::format("{} {} {}{}\n", name.size(), text.size(), name, text)));
@@ -38,6 +29,18 @@ std::string digest_of(const TensorFile& file) {
 }
 
 }  // namespace
+
+void hash_tensors(Sha256& hash, std::span<const NamedTensor> tensors) {
+  std::vector<std::string> digests(tensors.size());
+  const auto threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 16u));
+  parallel_for(tensors.size(), {.threads = threads},
+               [&](size_t i) { digests[i] = sha256(tensors[i].tensor->bytes); });
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& t = *tensors[i].tensor;
+    hash.update(as_bytes(fmt::format("{} {} {} {}\n", tensors[i].name, name_of(t.dtype),
+                                     to_string(t.shape), digests[i])));
+  }
+}
 
 void write_sealed(const std::filesystem::path& path, TensorFile file) {
   file.metadata[kSeal] = digest_of(file);

@@ -3,10 +3,22 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
+#include <string>
 
 #include "engine/tensor.h"
+#include "io/files/checksum.h"
 
 namespace engine {
+
+struct NamedTensor {
+  std::string name;
+  const Tensor* tensor;
+};
+
+// Adds a line for each tensor, of its name, type, shape and the SHA-256 of its bytes. Up to 16
+// threads do it: hashing must not hold up training.
+void hash_tensors(Sha256& hash, std::span<const NamedTensor> tensors);
 
 // Writes a safetensors file whose metadata has the digest of all tensors, with names, types and
 // shapes, and of the other metadata.

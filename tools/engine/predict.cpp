@@ -11,7 +11,7 @@
 #include "engine/error.h"
 #include "engine/features.h"
 #include "engine/measures/metrics.h"
-#include "io/files/parallel.h"
+#include "engine/parallel.h"
 #include "tools/bench/step.h"
 #include "tools/cli/clock.h"
 #include "tools/cli/progress.h"

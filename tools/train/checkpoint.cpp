@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
@@ -15,6 +13,7 @@
 #include "io/files/utf8.h"
 #include "io/weights/faults.h"
 #include "io/weights/safetensors.h"
+#include "io/weights/seal.h"
 
 namespace engine {
 
@@ -86,11 +85,6 @@ TrainPosition position_from(const Json& j) {
   return p;
 }
 
-struct NamedTensor {
-  std::string name;
-  const Tensor* tensor;
-};
-
 std::vector<NamedTensor> tensors_of(const Checkpoint& c) {
   std::vector<NamedTensor> all;
   const auto add = [&](std::string_view group, const std::map<std::string, Tensor>& tensors) {
@@ -101,22 +95,6 @@ std::vector<NamedTensor> tensors_of(const Checkpoint& c) {
   add("optimizer", c.optimizer);
   add("ema", c.ema);
   return all;
-}
-
-// One digest per tensor, by all cores: hashing must not hold up training.
-std::vector<std::string> digests(const std::vector<NamedTensor>& tensors) {
-  std::vector<std::string> result(tensors.size());
-  std::atomic<size_t> next = 0;
-  const auto work = [&] {
-    for (size_t i; (i = next++) < tensors.size();) result[i] = sha256(tensors[i].tensor->bytes);
-  };
-  {
-    std::vector<std::jthread> helpers;
-    const unsigned most = std::min(16u, std::thread::hardware_concurrency());
-    for (unsigned i = 1; i < most; ++i) helpers.emplace_back(work);
-    work();
-  }
-  return result;
 }
 
 std::string facts_digest(const std::map<std::string, std::string>& metadata) {
@@ -140,14 +118,8 @@ std::string_view take_group(std::string_view& name) {
 }  // namespace
 
 std::string state_digest(const Checkpoint& c) {
-  const std::vector<NamedTensor> tensors = tensors_of(c);
-  const std::vector<std::string> parts = digests(tensors);
   Sha256 hash;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const Tensor& t = *tensors[i].tensor;
-    hash.update(as_bytes(fmt::format("{} {} {} {}\n", tensors[i].name, name_of(t.dtype),
-                                     to_string(t.shape), parts[i])));
-  }
+  hash_tensors(hash, tensors_of(c));
   hash.update(as_bytes(print_json(to_json(c.at))));
   return hash.finish();
 }

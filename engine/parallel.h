@@ -7,8 +7,8 @@
 namespace engine {
 
 struct ParallelOptions {
-  int threads = 1;
-  std::function<bool()> stop;                             // polled before each item; may be empty
+  int threads = 1;             // at most: where the system allows fewer, fewer do it
+  std::function<bool()> stop;  // polled before each item; may be empty
   std::function<void(size_t done, size_t all)> progress;  // one call at a time; may be empty
 };
 

@@ -1,9 +1,10 @@
-#include "io/files/parallel.h"
+#include "engine/parallel.h"
 
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -38,8 +39,11 @@ void parallel_for(size_t count, const ParallelOptions& options,
   };
   {
     std::vector<std::jthread> threads;
-    const size_t others = std::min<size_t>(std::max(options.threads, 1), count);
-    for (size_t i = 1; i < others; ++i) threads.emplace_back(work);
+    const size_t most = std::min<size_t>(std::max(options.threads, 1), count);
+    try {
+      while (threads.size() + 1 < most) threads.emplace_back(work);
+    } catch (const std::system_error&) {  // no more are allowed: fewer do it
+    }
     work();
   }
   if (failure) std::rethrow_exception(failure);
