@@ -69,6 +69,21 @@ Host this_host() {
           .memory_gib = static_cast<double>(memory.totalram) * memory.mem_unit / 0x1p30};
 }
 
+std::string counted(std::span<const std::string> names) {
+  std::vector<std::pair<std::string, int>> counts;
+  for (const std::string& name : names) {
+    const auto at = std::ranges::find(counts, name, &std::pair<std::string, int>::first);
+    if (at == counts.end())
+      counts.emplace_back(name, 1);
+    else
+      ++at->second;
+  }
+  std::string text;
+  for (const auto& [name, count] : counts)
+    text += (text.empty() ? "" : ", ") + (count > 1 ? fmt::format("{} x {}", count, name) : name);
+  return text;
+}
+
 std::vector<std::pair<std::string, std::string>> library_versions() {
   constexpr int jpeg = LIBJPEG_TURBO_VERSION_NUMBER;  // 2001005 is 2.1.5
   const int webp = WebPGetDecoderVersion();           // 0x010204 is 1.2.4

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,9 @@ struct Host {
   double memory_gib = 0;
 };
 Host this_host();
+
+// "2 x NVIDIA H200, NVIDIA A100": names of devices, in order, equal ones counted.
+std::string counted(std::span<const std::string> names);
 
 // Name and version of each library the program was built with.
 std::vector<std::pair<std::string, std::string>> library_versions();

@@ -75,7 +75,7 @@ def confusions(run: Run) -> Iterator[Finding]:
     pairs = confusion.largest(run, 3)
     if not pairs or pairs[0].images < 3:
         return
-    said = [f"{c.label} for {c.prediction} ({c.images} of {c.support}, "
+    said = [f"{c.label} for {c.prediction} ({c.images:,} of {c.support:,}, "
             f"{percent(c.images / c.support)})" for c in pairs]
     yield fact("confusions", f"Most often taken for another: {'; '.join(said)}.")
 
@@ -128,7 +128,7 @@ def sure_errors(run: Run) -> Iterator[Finding]:
             wrong += 1
             sure += float(row["p_prediction"]) >= SURE
     if sure and wrong:
-        yield watch("errors", f"{sure} of {count(wrong, 'error')} are made with a confidence of "
+        yield watch("errors", f"{sure:,} of {count(wrong, 'error')} are made with a confidence of "
                     f"{SURE} or more: look at these images for wrong labels.")
 
 

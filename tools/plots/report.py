@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import Dict, List, Optional
@@ -21,7 +22,7 @@ try:
     import top_losses
     import training_findings
     from run_files import Run, grid_of, write_output
-    from wording import chosen, count, listed, percent, share, with_interval
+    from wording import chosen, count, percent, share, with_interval
 except ImportError as error:
     if error.name not in ("matplotlib", "PIL", "numpy"):
         raise
@@ -108,50 +109,61 @@ def class_table(score: Dict) -> str:
         ("recall (sensitivity)", "recall"), ("precision", "precision"),
         ("specificity", "specificity"), ("F1", "f1"), ("AUC", "auc"),
         ("average precision", "average_precision")) if known(name)]  # fmt: skip
-    thresholds = score.get("thresholds") or {}
-    by_name = thresholds.get("classes", {})
-    shown = bool(by_name or score.get("cross_fitted"))
-    fixed = [(point["specificity"]) for c in described
-             for point in c.get("sensitivity_at_specificity") or []]
-    points = sorted(set(fixed))[:2]
     for c in described:
         n, bounds = c["support"], c.get("intervals") or {}
         base = {"precision": c.get("predicted", n), "specificity": score["samples"] - n}
         cells = [c["name"], f"{n:,}"]
         if not several:
             cells.append("–" if not n or c.get("recall") is None
-                         else f"{round(c['recall'] * n)} of {n}")  # fmt: skip
+                         else f"{round(c['recall'] * n):,} of {n:,}")  # fmt: skip
         for _, name in measures:
             nothing = not n or (name == "precision" and c.get("predicted") == 0)
             cells.append("–" if nothing else with_interval(
                 c.get(name), bounds.get(name), base.get(name, n)))
-        for specificity in points:
-            found = next((p for p in c.get("sensitivity_at_specificity") or []
-                          if p["specificity"] == specificity), None)
-            cells.append(share(found and found["sensitivity"], n))
-        if shown:
-            rule = by_name.get(c["name"], {})
-            at = chosen(score, "thresholds", c["name"])
-            cells.append(at if at == "–" else
-                         f"{at}: {share(rule.get('sensitivity', c.get('sensitivity')), n)}, "
-                         f"{share(rule.get('specificity', c.get('specificity')), n)}")
         if several:
             cells += [f"{c['negatives']:,}", f"{c.get('missing', 0):,}"]
         rows.append(cells)
     head = ["label", "positives"] if several else ["class", "images", "found"]
     head += [title for title, _ in measures]
-    head += [f"sensitivity at specificity {point:g}" for point in points]
-    if shown:
-        head.append("threshold: sensitivity, specificity")
     if several:
         head += ["negatives", "not known"]
-    rule = thresholds.get("rule")
-    caption = "–: there are no images, so there is no figure."
-    if rule:
+    return page.table(head, rows, "–: there are no images, so there is no figure.", kind="dense")
+
+
+MOST_ON_PAPER = 12  # classes whose operating points are printed; those of more take a page
+
+
+def operating_points(score: Dict) -> str:
+    """How sensitive the scores of each class are where they are specific, and at its threshold."""
+    described = classes.rows_of(score)
+    thresholds = score.get("thresholds") or {}
+    by_name = thresholds.get("classes", {})
+    shown = bool(by_name or score.get("cross_fitted"))
+    points = sorted({point["specificity"] for c in described
+                     for point in c.get("sensitivity_at_specificity") or []})[:2]
+    if not points and not shown:
+        return ""
+    rows = []
+    for c in described:
+        n, absent = c["support"], score["samples"] - c["support"]
+        at = {p["specificity"]: p["sensitivity"] for p in c.get("sensitivity_at_specificity") or []}
+        cells = [c["name"], *(share(at.get(point), n) for point in points)]
+        if shown:
+            rule = by_name.get(c["name"], {})
+            cells += [chosen(score, "thresholds", c["name"]),
+                      share(rule.get("sensitivity", c.get("sensitivity")), n),
+                      share(rule.get("specificity", c.get("specificity")), absent)]
+        rows.append(cells)
+    head = ["label" if score.get("task") == "multilabel" else "class"]
+    head += [f"sensitivity at specificity {point:g}" for point in points]
+    caption = ""
+    if shown:
+        head += ["threshold", "sensitivity there", "specificity there"]
         where = ("for each fold on the images of the others" if score.get("cross_fitted") else
                  "on validation images")
-        caption += f" Thresholds were chosen {where}: {rule}."
-    return f"<div class=dense>{page.table(head, rows, caption)}</div>"
+        caption = f"Thresholds were chosen {where}: {thresholds.get('rule', '–')}."
+    table = page.table(head, rows, caption, kind="dense")
+    return table if len(rows) <= MOST_ON_PAPER else f"<div class=screen>{table}</div>"
 
 
 BY_CLASSES = (("top1", "top-1"), ("balanced_accuracy", "balanced accuracy"),
@@ -204,7 +216,8 @@ def class_section(run: Run) -> str:
     bars = [page.plot(grid_of([panel], width=4.8, height=height), "bars of the classes")
             for panel in classes.panels(run)]
     what = "Labels" if run.score().get("task") == "multilabel" else "Classes"
-    return f"<h2>{what}, {run.title()}</h2>" + class_table(run.score()) + page.row(bars)
+    return (f"<h2>{what}, {run.title()}</h2>" + class_table(run.score()) + page.row(bars)
+            + operating_points(run.score()))
 
 
 def confusion_section(run: Run) -> str:
@@ -334,9 +347,9 @@ def header(run: Run, title: str) -> str:
                            "labels" if several else "classes"))  # fmt: skip
     if arguments.get("data"):
         facts.append(f"data {arguments['data']}")
-    devices = environment.get("devices")
+    devices = Counter(device["name"] for device in environment.get("devices") or [])
     if devices:
-        facts.append(listed(list(dict.fromkeys(map(str, devices))), 2))
+        facts.append(", ".join(name if n == 1 else f"{n} x {name}" for name, n in devices.items()))
     if environment.get("started"):
         facts.append(environment["started"][:10])
     if environment.get("git"):

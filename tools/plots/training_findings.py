@@ -63,7 +63,7 @@ def leaks(run: Run) -> Iterator[Finding]:
     if parts(run) and not images and not groups:
         yield good("leak", "No image and no known group is in several parts.")
     for event in run.events("bad_images"):
-        yield watch("images", f"{event['unreadable']} of {count(event['images'], 'image')} of "
+        yield watch("images", f"{event['unreadable']:,} of {count(event['images'], 'image')} of "
                     f"{event['part']} could not be read and are left out.")
 
 

@@ -20,16 +20,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Equal ones are counted: "2 x NVIDIA H200".
-std::string counted(const std::vector<std::string>& names) {
-  std::map<std::string, int> counts;
-  for (const std::string& name : names) ++counts[name];
-  std::vector<std::string> parts;
-  for (const auto& [name, count] : counts)
-    parts.push_back(count == 1 ? name : fmt::format("{} x {}", count, name));
-  return fmt::format("{}", fmt::join(parts, ", "));
-}
-
 std::string versions(const Study& study, const std::string& driver) {
   std::string text = fmt::format("engine {} ({}), {}", kBuild.version, kBuild.git, kBuild.compiler);
   if (study.device == Device::cuda)

@@ -14,6 +14,7 @@
 #include "io/files/json.h"
 #include "io/files/utf8.h"
 #include "tools/data/leaks.h"
+#include "tools/machine/environment.h"
 
 namespace engine {
 namespace {
@@ -149,8 +150,9 @@ class Card {
   std::string devices() const {
     const Json all = member(f_.environment, "devices");
     if (!all.is_array() || all.empty()) return text_of(f_.environment, "cpu");
-    std::string first = all[0].is_string() ? all[0].get<std::string>() : print_json(all[0]);
-    return all.size() == 1 ? first : fmt::format("{} x {}", all.size(), first);
+    std::vector<std::string> names;
+    for (const Json& device : all) names.push_back(text_of(device, "name"));
+    return counted(names);
   }
 
   void use() {
@@ -225,19 +227,20 @@ class Card {
           *temperature, share(number_of(score_, "calibration_error"), samples()),
           share(number_of(member(score_, "calibrated"), "calibration_error"), samples()));
     const Json reject = member(score_, "reject_threshold");
-    const auto wanted = number_of(reject, "validation_accuracy");
-    const char* const asked = of_labels() ? "known labels" : "images";
+    const auto wanted = number_of(reject, "validation_accuracy"),
+               accuracy = number_of(reject, "accuracy");
     if (!wanted) return;
-    if (const auto accuracy = number_of(reject, "accuracy"))
-      line(
-          "\nWith the least sure answers withheld (`--reject`) {} of the {} are answered, and {} "
-          "of "
-          "these answers are right; on validation images it was to be {:.4g}.",
-          share(number_of(reject, "coverage"), samples()), asked, share(accuracy, samples()),
-          *wanted);
+    const char* const asked = of_labels() ? "known labels" : "images";
+    line(
+        "\nAnswers are withheld (`--reject`) so that of those that are given {:.4g} are right on "
+        "validation images.",
+        *wanted);
+    if (accuracy)
+      line("So {} of these {} {} are answered, {} of them right.",
+           share(number_of(reject, "coverage"), samples()), what(), asked,
+           share(accuracy, samples()));
     else
-      line("\nWith the least sure answers withheld (`--reject`) none of the {} are answered.",
-           asked);
+      line("So none of these {} {} are answered.", what(), asked);
   }
 
   void evaluation_data() {
@@ -267,7 +270,7 @@ class Card {
     const std::string data = text_of(f_.arguments, "data"),
                       labels = text_of(f_.arguments, "labels");
     line("`{}`", data.empty() ? labels : data);
-    line("\n| images |{} \n|---|{}", joined([](const Json& p) { return p["name"]; }),
+    line("\n| images |{}\n|---|{}", joined([](const Json& p) { return p["name"]; }),
          joined([](const Json&) { return Json("---"); }));
     if (f_.parts.empty()) return;
     for (const auto& [name, count] : f_.parts[0]["classes"].items())

@@ -312,7 +312,8 @@ def main():
         {"model": "efficientnet_b3", "data": str(o.folder), "schedule": "plateau", "lr": 1e-3,
          "epochs": 14, "watch": "top1", "seed": 1, "group_pattern": None}))
     (o.folder / "env.json").write_text(json.dumps(
-        {"engine": "0.1.0", "git": "0123456789ab", "devices": ["NVIDIA H200"], "host": "ward"}))
+        {"engine": "0.1.0", "git": "0123456789ab", "host": "ward", "devices": [
+            {"name": "NVIDIA H200", "bus_id": "0000:00:07.0", "memory_gib": 139.8}]}))
     (o.folder / "command.txt").write_text(f"cd '{o.folder}'\nengine train --data . --out here\n")
     (o.folder / "metrics.jsonl").write_text(json.dumps(
         {"event": "data", "parts": [{"name": name, "images": 3 * n, "groups": n,

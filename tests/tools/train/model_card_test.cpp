@@ -47,10 +47,11 @@ CardFacts some_facts() {
   facts.name = "run_1";
   facts.parts = describe_parts(small_data());
   facts.arguments = {{"model", "resnet18"}, {"data", "/images"}, {"lr", 0.001}, {"weights", ""}};
-  facts.environment = {{"engine", "0.1.0"},
-                       {"git", "abc123"},
-                       {"devices", {"GPU A", "GPU A"}},
-                       {"started", "2025-03-01T12:00:00.000Z"}};
+  facts.environment = {
+      {"engine", "0.1.0"},
+      {"git", "abc123"},
+      {"devices", {{{"name", "GPU A"}, {"memory_gib", 80.5}}, {{"name", "GPU A"}}}},
+      {"started", "2025-03-01T12:00:00.000Z"}};
   facts.metrics["val"] = {{"samples", 944},
                           {"top1", 0.9612},
                           {"calibration_error", 0.11},
@@ -133,12 +134,11 @@ TEST_CASE("a model card tells what was chosen on validation images, where anythi
                  "From which probability on a class is called present was chosen on validation "
                  "images, by the rule sensitivity@0.9."));
   CHECK(mentions(card, "with T = 1.43 takes the expected calibration error from 0.11 to 0.03."));
-  CHECK(mentions(card,
-                 "0.75 of the images are answered, and 0.97 of these answers are right; on "
-                 "validation images it was to be 0.95."));
+  CHECK(mentions(card, "of those that are given 0.95 are right on validation images."));
+  CHECK(mentions(card, "So 0.75 of these validation images are answered, 0.97 of them right."));
   score["reject_threshold"]["coverage"] = 0;
   score["reject_threshold"]["accuracy"] = nullptr;
-  CHECK(mentions(model_card(facts), "withheld (`--reject`) none of the images are answered."));
+  CHECK(mentions(model_card(facts), "So none of these validation images are answered."));
 }
 
 TEST_CASE("a model card of several labels tells of labels, and of columns by the macro AUC") {
