@@ -90,7 +90,7 @@ details { margin: 1em 0; } summary { cursor: pointer; font-weight: 600; font-siz
   .row { display: flex; gap: .3em 1em; } .row > * { flex: 1 1 0; max-width: 50%; }
   .row.three > * { max-width: 33%; } .row > .big { flex: 1.5 1 0; max-width: 66%; }
   p { max-width: none; } .row { break-inside: avoid; } .row > * { break-inside: avoid; }
-  .row svg { max-height: 100mm; } .row.curves svg { max-height: 56mm; }
+  .row svg { max-height: 80mm; } .row.curves svg { max-height: 56mm; }
   .row.three svg { max-height: 46mm; } .matrix svg { max-height: 84mm; }
   .dense td:first-child { min-width: 9em; }
   .dense td:first-child, .dense td { white-space: nowrap; }

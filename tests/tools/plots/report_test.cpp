@@ -157,7 +157,7 @@ TEST_CASE("reports of evaluations, of pooled folds and of several labels") {
   CHECK(mentions(folds,
                  "With a confidence of 0.83 to 0.89 or more, at which 95% of the decisions "
                  "were right on the other folds, 80% of these labels are answered"));
-  CHECK(mentions(folds, "<td>0.35 to 0.45: "));
+  CHECK(mentions(folds, "<td>0.35 to 0.45</td>"));
   Imagined labels("--classes 5 --labels --samples 400");
   const std::string html = labels.report();
   check_self_contained(html);
