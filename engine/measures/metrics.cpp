@@ -109,6 +109,16 @@ Answers answers_of(std::span<const double> probabilities, std::span<const int32_
   return answers;
 }
 
+template <class Z>
+double cross_entropy_of(std::span<const Z> logits, int label, std::span<double> probabilities) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (Z z : logits) sum += std::exp(z - top);
+  for (size_t c = 0; c < probabilities.size(); ++c)
+    probabilities[c] = std::exp(logits[c] - top) / sum;
+  return top + std::log(sum) - logits[label];
+}
+
 }  // namespace
 
 void require_finite(std::span<const float> logits, int classes) {
@@ -118,12 +128,10 @@ void require_finite(std::span<const float> logits, int classes) {
 }
 
 double cross_entropy(std::span<const float> logits, int label, std::span<double> probabilities) {
-  const double top = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (float z : logits) sum += std::exp(z - top);
-  for (size_t c = 0; c < probabilities.size(); ++c)
-    probabilities[c] = std::exp(logits[c] - top) / sum;
-  return top + std::log(sum) - logits[label];
+  return cross_entropy_of(logits, label, probabilities);
+}
+double cross_entropy(std::span<const double> logits, int label, std::span<double> probabilities) {
+  return cross_entropy_of(logits, label, probabilities);
 }
 
 std::vector<double> softmax_rows(std::span<const float> logits, int classes) {

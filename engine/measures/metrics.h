@@ -101,6 +101,8 @@ Metrics evaluate_logits(std::span<const float> logits, std::span<const int32_t> 
 // All are NaN where a logit is.
 double cross_entropy(std::span<const float> logits, int label,
                      std::span<double> probabilities = {});
+double cross_entropy(std::span<const double> logits, int label,
+                     std::span<double> probabilities = {});
 
 // The softmax of every row, (samples, classes).
 std::vector<double> softmax_rows(std::span<const float> logits, int classes);

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "engine/error.h"
+#include "engine/measures/metrics.h"
 #include "kernels/random.h"
 #include "models/models.h"
 #include "tools/bench/reference_file.h"
@@ -161,17 +162,12 @@ class Comparison {
 
 namespace {
 
-// The mean over images of logits (images, classes).
+// Of logits (images, classes).
 double mean_cross_entropy(std::span<const double> logits, std::span<const int32_t> labels) {
   const size_t classes = logits.size() / labels.size();
   double total = 0;
-  for (size_t i = 0; i < labels.size(); ++i) {
-    const auto row = logits.subspan(i * classes, classes);
-    const double largest = *std::max_element(row.begin(), row.end());
-    double sum = 0;
-    for (const double logit : row) sum += std::exp(logit - largest);
-    total += std::log(sum) + largest - row[size_t(labels[i])];
-  }
+  for (size_t i = 0; i < labels.size(); ++i)
+    total += cross_entropy(logits.subspan(i * classes, classes), labels[i]);
   return total / double(labels.size());
 }
 

@@ -159,9 +159,10 @@ def operating_points(score: Dict) -> str:
     caption = ""
     if shown:
         head += ["threshold", "sensitivity there", "specificity there"]
+    if thresholds.get("rule"):
         where = ("for each fold on the images of the others" if score.get("cross_fitted") else
                  "on validation images")
-        caption = f"Thresholds were chosen {where}: {thresholds.get('rule', '–')}."
+        caption = f"Thresholds were chosen {where}: {thresholds['rule']}."
     table = page.table(head, rows, caption, kind="dense")
     return table if len(rows) <= MOST_ON_PAPER else f"<div class=screen>{table}</div>"
 
