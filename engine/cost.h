@@ -45,11 +45,15 @@ double bytes_of(const GradientView<T>& v) {
          (v.gated() ? 2 * kReal * v.batch * v.channels : 0);
 }
 
-// The operand's gradient is written, and read where it is accumulated; so are the vectors of sums.
+// The operand's gradient, if it is wanted, is written, and read where it is accumulated; so are the
+// vectors of sums.
 template <class T>
 double bytes_of(const GradientSink<T>& sink, const OperandView<T>& in) {
   const double sums = sink.gated() ? 3. * in.batch : sink.k0 ? 8 : 0;
-  return elements_of(in) * sizeof(T) * (sink.how == Write::add ? 2 : 1) +
+  return elements_of(in) * sizeof(T) *
+             (!sink.grad               ? 0
+              : sink.how == Write::add ? 2
+                                       : 1) +
          sizeof(Real<T>) * sums * in.channels;
 }
 
@@ -84,8 +88,8 @@ Cost add_backward_cost(const GradientView<T>& dy, const ActivatedGradient<T>& su
                        const GradientSink<T>& sink_b, const OperandView<T>& b) {
   Cost cost{bytes_of(dy), 0};
   if (sum.activated()) cost.bytes += 2 * elements_of(dy) * sizeof(T);  // reads h, leaves dy
-  if (sink_a.grad) cost += store_gradient_cost(sink_a, a);
-  if (sink_b.grad) cost += store_gradient_cost(sink_b, b);
+  if (sink_a.wanted()) cost += store_gradient_cost(sink_a, a);
+  if (sink_b.wanted()) cost += store_gradient_cost(sink_b, b);
   return cost;
 }
 

@@ -109,18 +109,12 @@ Scratch banded_depthwise_scratch(const Layer& l, Direction direction) {
 
 // ---------------------------------------------------------------- fused pointwise
 
-// The slice lies in memory in whole packs of eight channels.
-bool in_packs(const Layer& l, const Slice& s) {
-  constexpr int kPack = 8;
-  return s.c0 % kPack == 0 && s.channels() % kPack == 0 &&
-         l.sizes.graph.buffers[s.buffer].channels % kPack == 0;
-}
-
 // The kernels multiply 16-bit values, add no bias, and take a learned gate on the operand alone.
 bool takes_pointwise(const Layer& l) {
   const Operand& in = l.conv.in;
   return l.conv.kind == Conv::Kind::pointwise && l.conv.bias == kNone &&
-         storage_size(l.options.precision) == 2 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
+         storage_size(l.options.precision) == 2 && l.sizes.in_packs(in.at) &&
+         l.sizes.in_packs(l.conv.out) &&
          (in.gate == kNone || l.sizes.graph.gates[in.gate].learned) &&
          !l.sizes.gated(l.conv.out.buffer);
 }
@@ -173,6 +167,7 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
 // The kernel makes both gradients of an operand without a gate, from few channels of the output.
 bool takes_joined_pointwise(const Layer& l, Direction direction) {
   return direction == Direction::backward && takes_pointwise(l) && l.conv.in.gate == kNone &&
+         !l.sizes.scaled(l.conv.out) &&
          joined_fits(l.sizes.pixels(l.conv.out), l.conv.in.at.channels(), l.conv.out.channels(),
                      l.options.limits);
 }
@@ -212,15 +207,16 @@ Cost mixed_pointwise_cost(const Layer& l, Direction) {
 
 // The kernels multiply 16-bit values of an operand without a gate, behind ReLU or nothing, and add
 // no bias.
-bool takes_fused_dense(const Layer& l, Direction) {
+bool takes_fused_dense(const Layer& l, Direction direction) {
   constexpr int kDepth = 16;  // channels that the matrix unit takes at a time
   const Operand& in = l.conv.in;
   const Buffer& b = l.sizes.graph.buffers[in.at.buffer];
   return l.conv.kind == Conv::Kind::dense && l.conv.window == Window{3, 3, 1, 1} &&
          l.conv.bias == kNone && storage_size(l.options.precision) == 2 && in.gate == kNone &&
          (in.act == Activation::relu || in.act == Activation::none) &&
-         in.at.channels() % kDepth == 0 && in_packs(l, in.at) && in_packs(l, l.conv.out) &&
-         !l.sizes.gated(l.conv.out.buffer) &&
+         in.at.channels() % kDepth == 0 && l.sizes.in_packs(in.at) &&
+         l.sizes.in_packs(l.conv.out) && !l.sizes.gated(l.conv.out.buffer) &&
+         !(direction == Direction::backward && l.sizes.scaled(l.conv.out)) &&
          dense_fits(l.options.batch, b.height, b.width, in.at.channels(), l.conv.out.channels(),
                     l.options.limits);
 }
@@ -251,12 +247,13 @@ bool takes_fused_stem(const Layer& l, Direction direction) {
   const Operand& in = l.conv.in;
   const Window& w = l.conv.window;
   const Buffer& b = l.sizes.graph.buffers[in.at.buffer];
-  if (direction == Direction::backward && l.options.input_gradient) return false;
+  if (direction == Direction::backward && (l.options.input_gradient || l.sizes.scaled(l.conv.out)))
+    return false;
   return l.conv.kind == Conv::Kind::dense && in.at.buffer == l.sizes.graph.image.buffer &&
          in.at.channels() == kStemChannels && in.plain() && l.conv.bias == kNone &&
          storage_size(l.options.precision) == 2 &&
          w == Window{w.kernel_h, w.kernel_h, kStemStride, w.kernel_h / 2} &&
-         in_packs(l, l.conv.out) && !l.sizes.gated(l.conv.out.buffer) &&
+         l.sizes.in_packs(l.conv.out) && !l.sizes.gated(l.conv.out.buffer) &&
          stem_fits(l.options.batch, b.height, b.width, w.kernel_h, l.conv.out.channels(),
                    l.options.limits);
 }

@@ -34,6 +34,49 @@ const Slice* output_of(const Step& step) {
       step);
 }
 
+const Operand* scaled_operand(const Graph& graph, int buffer) {
+  const Add* sum = nullptr;
+  const Operand *found = nullptr, *other = nullptr;
+  for (const Step& step : graph.steps) {
+    const auto* add = std::get_if<Add>(&step);
+    if (!add || (add->a.at.buffer != buffer && add->b.at.buffer != buffer)) continue;
+    sum = add;
+    found = add->a.at.buffer == buffer ? &add->a : &add->b;
+    other = found == &add->a ? &add->b : &add->a;
+  }
+  const auto whole = [&](const Slice& s) {
+    return s.channels() == graph.buffers[s.buffer].channels;
+  };
+  if (!sum || found->norm == kNone || found->act != Activation::none || found->gate != kNone ||
+      other->at.buffer == buffer || !whole(found->at) || !whole(sum->out) ||
+      graph.buffers[sum->out.buffer].normed)
+    return nullptr;
+  // A plain operand's gradient may be the sum's memory, to which its other readers add: they and
+  // its producer must come before the buffer's.
+  const auto touches = [](const Step& step, const std::vector<Operand>& operands, int of) {
+    const Slice* out = output_of(step);
+    return (out && out->buffer == of) ||
+           std::ranges::any_of(operands, [&](const Operand& o) { return o.at.buffer == of; });
+  };
+  bool produced = false, summed = false;
+  for (const Step& step : graph.steps) {
+    const std::vector<Operand> operands = operands_of(step);
+    const auto* conv = std::get_if<Conv>(&step);
+    const bool produces = conv && conv->out.buffer == buffer && whole(conv->out);
+    summed = summed || std::get_if<Add>(&step) == sum;
+    if (produces && conv->depthwise()) return nullptr;
+    if (!produces && std::get_if<Add>(&step) != sum && touches(step, operands, buffer))
+      return nullptr;
+    produced = produced || produces;
+    if (produced && !summed && other->plain() && touches(step, operands, other->at.buffer))
+      return nullptr;
+    for (const Operand& o : operands)
+      if (o.at.buffer == sum->out.buffer && o.gate != kNone && graph.gates[o.gate].learned)
+        return nullptr;
+  }
+  return produced ? found : nullptr;
+}
+
 // ---------------------------------------------------------------- values and places
 
 Value Graph::value_of(Slice at) const {

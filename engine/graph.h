@@ -140,6 +140,13 @@ std::vector<Operand> operands_of(const Step& step);
 // The slice that a step writes; null for SqueezeExcite and Loss.
 const Slice* output_of(const Step& step);
 
+class Graph;
+
+// The operand of a sum through which alone `buffer` is read, behind a norm and nothing else, if the
+// sum's gradient is still there when the buffer's producer, a convolution, wants its own: that is
+// the sum's times gamma·inv_std, so that nobody need write it. Null: it has one of its own.
+const Operand* scaled_operand(const Graph& graph, int buffer);
+
 // ---------------------------------------------------------------- the builder
 
 struct ConvOptions {

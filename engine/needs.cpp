@@ -35,10 +35,21 @@ StepNeeds needs_of(const LayerNeeds& l, const Pool& pool) {
   return {.forward = {.partials = partials}, .backward = {.partials = partials}};
 }
 
+// The slopes of a sum behind ReLU are kept as bits where its operands are a norm at most, and a
+// thread takes 16-bit values by whole packs, of each a byte.
+bool keeps_slopes(const LayerNeeds& l, const Add& add) {
+  const auto fits = [&](const Operand& o) {
+    return o.act == Activation::none && o.gate == kNone && l.sizes.in_packs(o.at);
+  };
+  return add.act != Activation::none && storage_size(l.sizes.precision) == 2 &&
+         l.sizes.in_packs(add.out) && fits(add.a) && fits(add.b);
+}
+
 StepNeeds needs_of(const LayerNeeds& l, const Add& add) {
   const size_t partials = l.sizes.partials(add.out);
   StepNeeds n{.forward = {.partials = partials}, .backward = {.partials = partials}};
   if (l.sizes.gradient_in_parts(add.out)) n.backward.output = l.sizes.dense(add.out);
+  if (keeps_slopes(l, add)) n.kept = slope_bytes(l.sizes.pixels(add.out), add.out.channels());
   return n;
 }
 

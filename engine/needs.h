@@ -9,6 +9,7 @@ namespace engine {
 
 struct StepNeeds {
   Scratch forward, backward;
+  size_t kept = 0;  // bytes that a training forward leaves for the backward
 };
 
 // A convolution needs, part by part, the largest that any of its candidates wants. A batch of no

@@ -88,6 +88,8 @@ class Planner {
     plan_.data.resize(graph.buffers.size());
     plan_.grad.resize(graph.buffers.size());
     plan_.gated_by.resize(graph.buffers.size(), nullptr);
+    for (int b = 0; b < static_cast<int>(graph.buffers.size()); ++b)
+      plan_.scaled.push_back(scaled_operand(graph, b));
     plan_.gate.resize(graph.gates.size());
     plan_.steps.resize(graph.steps.size());
     shared_gradient_.resize(graph.buffers.size());
@@ -154,9 +156,11 @@ class Planner {
         const bool same = std::holds_alternative<Add>(step) && o.plain() && count == 0 &&
                           !same_taken && !graph_.buffers[out->buffer].normed &&
                           o.at.channels() == graph_.buffers[o.at.buffer].channels;
-        if (same) shared_gradient_[o.at.buffer] = shared_gradient_[out->buffer];
+        const bool scaled = plan_.scaled[o.at.buffer] != nullptr;
+        if (same || scaled) shared_gradient_[o.at.buffer] = shared_gradient_[out->buffer];
         same_taken = same_taken || same;
         plan_.steps[i].write[k] = same         ? GradientWrite::same
+                                  : scaled     ? GradientWrite::scaled
                                   : count == 0 ? GradientWrite::assign
                                                : GradientWrite::add;
         std::fill(first, last, true);
@@ -256,6 +260,8 @@ class Planner {
       forward_scratch_.push_back(live(step.forward, n.forward, clock_.forward(i)));
       const Scratch backward = training() ? n.backward : Scratch{};
       backward_scratch_.push_back(live(step.backward, backward, clock_.backward(i)));
+      step.kept.bytes = training() ? n.kept : 0;
+      kept_.push_back({&step.kept, {clock_.forward(i), clock_.backward(i)}, {}});
     }
   }
 
@@ -293,6 +299,7 @@ class Planner {
     }
     all.insert(all.end(), grad_.begin(), grad_.end());
     all.insert(all.end(), gates_.begin(), gates_.end());
+    all.insert(all.end(), kept_.begin(), kept_.end());
     for (int i = 0; i < steps_; ++i) {
       all.insert(all.end(), forward_scratch_[i].begin(), forward_scratch_[i].end());
       all.insert(all.end(), backward_scratch_[i].begin(), backward_scratch_[i].end());
@@ -308,7 +315,7 @@ class Planner {
   std::vector<int> shared_gradient_;  // per buffer: the buffer whose gradient memory it uses
   std::vector<int> first_producer_;   // per buffer: -1 for the image
   std::vector<Tenant> data_, grad_;   // per buffer
-  std::vector<Tenant> gates_;
+  std::vector<Tenant> gates_, kept_;
   std::vector<StepScratch> forward_scratch_, backward_scratch_;  // per step
 };
 

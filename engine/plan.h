@@ -21,6 +21,7 @@ enum class GradientWrite {
   assign,  // G = …: the last consumer in forward order; it writes the whole slice
   add,     // G += …
   same,    // the plain operand of an Add: its gradient is the sum's memory; nothing to do
+  scaled,  // scaled_operand(): the sum's memory too; sums are taken, and whoever reads it scales
 };
 
 struct ScratchPlan {
@@ -30,6 +31,7 @@ struct ScratchPlan {
 struct StepPlan {
   std::array<GradientWrite, 2> write{};  // per operand
   ScratchPlan forward, backward;
+  Range kept;  // what the forward leaves for the backward beside its output
 };
 
 // A byte range of the flat gradients that is complete after the backward of `after_step`.
@@ -91,6 +93,7 @@ struct Plan {
   std::vector<Range> data, grad;         // per buffer, in the activation arena
   std::vector<Range> gate;               // per gate; learned ones only
   std::vector<const Operand*> gated_by;  // per buffer: its learned-gated operand, or null
+  std::vector<const Operand*> scaled;    // per buffer: its scaled_operand(), or null
   std::vector<StepPlan> steps;
   std::vector<Recomputation> recomputed;  // in the order in which they run; lean memory only
   std::vector<Bucket> buckets;            // in the order in which they become ready

@@ -70,7 +70,9 @@ class Program {
   template <class T>
   GradientView<T> gradient(const Slice& s) const;
   template <class T>
-  ActivatedGradient<T> activated_gradient(const Add& add) const;
+  ActivatedGradient<T> activated_gradient(int step, const Add& add) const;
+  // The slopes that the sum's forward keeps for its backward; null: none.
+  uint8_t* slopes(int step) const { return scratch<uint8_t>(plan.steps[step].kept); }
   // Where operand `which` of step `step` takes its gradient. A learned-gated operand has no sums of
   // the norm here: the squeeze-excite adds them, through sums().
   template <class T>
@@ -215,6 +217,12 @@ GradientView<T> Program::gradient(const Slice& s) const {
     view.k0 = channel<R>(k0, s);
     view.k1 = channel<R>(k1, s);
   }
+  if (const Operand* scaled = plan.scaled[s.buffer]) {
+    view.norm = operand<T>(*scaled).norm;
+    view.scaled = true;
+    view.k0 = channel<R>(k0, s);  // zero where nothing adds to them
+    view.k1 = channel<R>(k1, s);
+  }
   if (const Operand* gated = plan.gated_by[s.buffer]) {
     const GateView<R> memory = gate<R>(gated->gate);
     view.gate = memory.gate;
@@ -228,8 +236,11 @@ GradientView<T> Program::gradient(const Slice& s) const {
 }
 
 template <class T>
-ActivatedGradient<T> Program::activated_gradient(const Add& add) const {
-  return {.dy = at<T>(plan.grad, add.out), .h = at<T>(plan.data, add.out), .act = add.act};
+ActivatedGradient<T> Program::activated_gradient(int step, const Add& add) const {
+  return {.dy = at<T>(plan.grad, add.out),
+          .h = at<T>(plan.data, add.out),
+          .slopes = slopes(step),
+          .act = add.act};
 }
 
 template <class T>
@@ -237,6 +248,7 @@ GradientSink<T> Program::sink(int step, int which, const Operand& o) const {
   using R = Real<T>;
   const GradientWrite write = plan.steps[step].write[which];
   if (write == GradientWrite::none || write == GradientWrite::same) return {};
+  if (write == GradientWrite::scaled) return sums<T>(o);
   GradientSink<T> sink{.grad = at<T>(plan.grad, o.at),
                        .pitch = graph.buffers[o.at.buffer].channels,
                        .how = write == GradientWrite::add ? Write::add : Write::assign};

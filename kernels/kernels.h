@@ -56,7 +56,8 @@ struct Sweeps {
   static void load_gradient(T* dy, const GradientView<T>& gradient, cudaStream_t stream);
 
   // The epilogue of every backward: from df, dense (pixels, channels), to sink.grad, dgamma, dbeta,
-  // k0 and k1. A gated sink gets dz = df and its (N, C) sums. df may be sink.grad itself.
+  // k0 and k1. A gated sink gets dz = df and its (N, C) sums. df may be sink.grad itself. Without a
+  // sink.grad the sums alone are taken.
   static void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
                              const Partials& partials, cudaStream_t stream);
 
@@ -68,15 +69,26 @@ struct Sweeps {
 // ---------------------------------------------------------------- sweeps/add.cu
 
 template <class T>
-struct Addition {
-  // out = act(a + b), and the channel statistics of what was stored if out.mean is set.
-  static void forward(const SliceView<T>& out, const OperandView<T>& a, const OperandView<T>& b,
-                      Activation act, const Partials& partials, cudaStream_t stream);
+struct SummedOperand {
+  GradientSink<T> sink;
+  OperandView<T> in;
+};
 
-  // Of a sum that is stored activated: sum.dy *= act', and from that Sweeps::store_gradient() to
-  // `sink`, which may have no grad. sink.grad is not sum.dy.
-  static void backward(const ActivatedGradient<T>& sum, const GradientSink<T>& sink,
-                       const OperandView<T>& in, const Partials& partials, cudaStream_t stream);
+template <class T>
+struct Addition {
+  // out = act(a + b), and the channel statistics of what was stored if out.mean is set. slopes, as
+  // in ActivatedGradient, are left unless null: of 16-bit types in whole packs of eight channels,
+  // of operands that are a norm at most.
+  static void forward(const SliceView<T>& out, uint8_t* slopes, const OperandView<T>& a,
+                      const OperandView<T>& b, Activation act, const Partials& partials,
+                      cudaStream_t stream);
+
+  // Of a sum that is stored activated: sum.dy *= act', and from that Sweeps::store_gradient() of
+  // `first`, whose sink may want nothing and whose grad is not sum.dy. Of two operands the sums
+  // alone are wanted, and they are a norm each.
+  static void backward(const ActivatedGradient<T>& sum, const SummedOperand<T>& first,
+                       const SummedOperand<T>& second, const Partials& partials,
+                       cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- depthwise/

@@ -140,13 +140,12 @@ __device__ void finish_statistics(float* mean, float* var, const Partials& parti
   finish_statistics(mean, var, partials, sweep.pixels, count_of, channels, buffer);
 }
 
-// The totals of the first N sums of each channel, one or two, as finish(channel, first, second), in
-// one block of each group. All threads call it.
+// The totals of sums number which[0] and, if N is 2, which[1] of each channel, as finish(channel,
+// first, second). All threads of a block that comes last call it.
 template <int N, int V, int Threads, class Finish>
-__device__ void finish_sums(const Partials& partials, int channels, SumBuffer<V, Threads>& buffer,
-                            Finish finish) {
+__device__ __forceinline__ void merge_sums(const float* from, const int (&which)[N], int channels,
+                                           SumBuffer<V, Threads>& buffer, Finish finish) {
   constexpr int M = kMergeVector<V>;
-  if (!comes_last(partials.done)) return;
   struct Row {
     Vector<float, M> sums[N];
   };
@@ -155,7 +154,7 @@ __device__ void finish_sums(const Partials& partials, int channels, SumBuffer<V,
       [&](int tile, int c) {
         Row row;
 #pragma unroll
-        for (int i = 0; i < N; ++i) row.sums[i] = row_sums<M>(partials.rows, tile, i, c, channels);
+        for (int i = 0; i < N; ++i) row.sums[i] = row_sums<M>(from, tile, which[i], c, channels);
         return row;
       },
       [&](const Row& row, int, double(&first)[M], double(&second)[M]) {
@@ -166,6 +165,17 @@ __device__ void finish_sums(const Partials& partials, int channels, SumBuffer<V,
         }
       },
       finish);
+}
+
+// The same of the first N sums, one or two, in one block of each group. All threads call it.
+template <int N, int V, int Threads, class Finish>
+__device__ void finish_sums(const Partials& partials, int channels, SumBuffer<V, Threads>& buffer,
+                            Finish finish) {
+  if (!comes_last(partials.done)) return;
+  int which[N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) which[i] = i;
+  merge_sums<N>(partials.rows, which, channels, buffer, finish);
 }
 
 // dgamma, dbeta, k0 and k1 += from the rows that GradientWriter::leave left. All threads call it.

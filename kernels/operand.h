@@ -246,7 +246,9 @@ struct GradientView {
   const T* grad = nullptr;  // (N, H, W, pitch): G, or dz of a gated buffer
   const T* x = nullptr;     // (N, H, W, pitch): the slice itself; read if normed() or gated()
   int batch = 0, height = 0, width = 0, channels = 0, pitch = 0;
-  NormView<Real<T>> norm;  // mean, var, eps if any norm reads the buffer; gamma, beta only if gated
+  // mean, var, eps if any norm reads the buffer; gamma, beta only if gated or scaled
+  NormView<Real<T>> norm;
+  bool scaled = false;                         // grad is a sum's gradient: G = gamma·inv_std·grad
   const Real<T>*k0 = nullptr, *k1 = nullptr;   // (channels,); with a norm or a gate
   const Real<T>*gate = nullptr, *q = nullptr;  // (N, channels); of a gated buffer
   Activation act = Activation::none;           // of the gated operand
@@ -270,12 +272,13 @@ ENGINE_HOST_DEVICE R complete(R g, R xhat, R k0, R k1) {
   return g - k0 - k1 * xhat;
 }
 
-// dy at one element from x and G, or dz if the buffer is `gated`. gate and q are of this image and
-// channel; they are unused unless `gated`.
+// dy at one element from x and G, from dz if the buffer is `gated`, or from a sum's gradient if it
+// is `scaled`. gate and q are of this image and channel; they are unused unless `gated`.
 template <class R, bool Fast = false>
-ENGINE_HOST_DEVICE R load_gradient(R g, R x, const ChannelNorm<R>& norm, R k0, R k1, bool gated,
-                                   Activation act, R gate, R q) {
+ENGINE_HOST_DEVICE R load_gradient(R g, R x, const ChannelNorm<R>& norm, R k0, R k1, bool scaled,
+                                   bool gated, Activation act, R gate, R q) {
   const Loaded<R> loaded = load_operand<R, Fast>(x, norm, gated ? act : Activation::none);
+  if (scaled) g *= norm.scale();
   if (gated) g = ungate(g, gate, q, norm.scale(), loaded.slope);
   return complete(g, loaded.xhat, k0, k1);
 }
@@ -285,7 +288,8 @@ enum class Write : uint8_t { assign, add };  // G = …, or G += …
 // Where a consumer leaves the gradient of its operand, and the sums it takes in the same sweep.
 template <class T>
 struct GradientSink {
-  T* grad = nullptr;  // (N, H, W, pitch) at the operand's first channel; null: nobody wants it
+  // (N, H, W, pitch) at the operand's first channel; null: nobody wants it, or the sums alone.
+  T* grad = nullptr;
   int pitch = 0;
   Write how = Write::assign;
   // (channels,), all +=; null: no norm.
@@ -295,18 +299,31 @@ struct GradientSink {
   Real<T>*dz_h = nullptr, *dz_slope = nullptr, *dz_slope_xhat = nullptr;
 
   ENGINE_HOST_DEVICE bool gated() const { return dz_h != nullptr; }
+  ENGINE_HOST_DEVICE bool wanted() const { return grad || dgamma || dbeta || k0 || k1; }
 };
 
 // The dense gradient of a sum that is stored as h = act(u), a relu or relu6, whose slope is the
 // same at h as at u: the backward of the sum makes dy = dh·act'(h) of it, in place.
 template <class T>
 struct ActivatedGradient {
-  T* dy = nullptr;       // (pixels, channels)
-  const T* h = nullptr;  // (pixels, channels)
+  T* dy = nullptr;                  // (pixels, channels)
+  const T* h = nullptr;             // (pixels, channels)
+  const uint8_t* slopes = nullptr;  // whether act'(h) is 1, as bits; null: h says so
   Activation act = Activation::none;
 
   ENGINE_HOST_DEVICE bool activated() const { return act != Activation::none; }
 };
+
+// The slopes of a sum as bits: a byte has eight channels of a pixel, from the lowest bit on. Bytes
+// lie in planes of 64 channels, so that blocks of that many read memory in runs.
+constexpr int kSlopesOfByte = 8, kSlopePlane = 64;
+ENGINE_HOST_DEVICE int64_t slope_byte(int64_t pixels, int64_t pixel, int channel) {
+  return (channel / kSlopePlane * pixels + pixel) * (kSlopePlane / kSlopesOfByte) +
+         channel % kSlopePlane / kSlopesOfByte;
+}
+ENGINE_HOST_DEVICE int64_t slope_bytes(int64_t pixels, int channels) {
+  return (channels + kSlopePlane - 1) / kSlopePlane * pixels * (kSlopePlane / kSlopesOfByte);
+}
 
 // ---------------------------------------------------------------- learned gates
 

@@ -83,7 +83,7 @@ inline int product_slot(const ProductWork& w) {
 
 inline int product_shared(const ProductShape& shape, const ProductWork& w, int columns) {
   const int depth = product_blocks(w.depth, kProductBlock) * kProductBlock;
-  const int floats = 2 * depth + (w.constants + w.sums * shape.warps) * columns + shape.warps;
+  const int floats = 3 * depth + (w.constants + w.sums * shape.warps) * columns + shape.warps;
   return 2 * depth * columns + shape.warps * kProductStages * product_slot(w) +
          floats * static_cast<int>(sizeof(float));
 }

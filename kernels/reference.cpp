@@ -79,9 +79,10 @@ std::vector<T> load_gradient(const GradientView<T>& g) {
   for_each(g, [&](int n, int, int c, int64_t dense, int64_t at) {
     const bool reads_x = g.normed() || g.gated();
     const int64_t nc = int64_t{n} * g.channels + c;
-    dy[dense] = engine::load_gradient<Real<T>>(
-        g.grad[at], reads_x ? g.x[at] : T(0), g.norm.channel(c), g.k0 ? g.k0[c] : 0,
-        g.k1 ? g.k1[c] : 0, g.gated(), g.act, g.gated() ? g.gate[nc] : 0, g.gated() ? g.q[nc] : 0);
+    dy[dense] =
+        engine::load_gradient<Real<T>>(g.grad[at], reads_x ? g.x[at] : T(0), g.norm.channel(c),
+                                       g.k0 ? g.k0[c] : 0, g.k1 ? g.k1[c] : 0, g.scaled, g.gated(),
+                                       g.act, g.gated() ? g.gate[nc] : 0, g.gated() ? g.q[nc] : 0);
   });
   return dy;
 }
@@ -102,7 +103,7 @@ void add_sums(const GradientSink<T>& sink, const std::vector<Real<T>>& sum_t,
 template <class T>
 void store_gradient(const GradientSink<T>& sink, const std::vector<T>& df,
                     const OperandView<T>& in) {
-  if (!sink.grad) return;
+  if (!sink.wanted()) return;
   using R = Real<T>;
   std::vector<R> sum_t(in.channels), sum_t_xhat(in.channels);
   if (sink.gated())
@@ -113,7 +114,8 @@ void store_gradient(const GradientSink<T>& sink, const std::vector<T>& df,
     const ChannelNorm<R> norm = in.norm.channel(c);
     const bool reads_x = in.norm.present() || in.act != Activation::none || sink.gated();
     const Loaded<R> x = engine::load_operand<R>(reads_x ? in.x[at] : T(0), norm, in.act);
-    T& stored = sink.grad[(int64_t{n} * pixels + hw) * sink.pitch + c];
+    T unwanted{};
+    T& stored = sink.grad ? sink.grad[(int64_t{n} * pixels + hw) * sink.pitch + c] : unwanted;
     if (sink.gated()) {
       const int64_t nc = int64_t{n} * in.channels + c;
       sink.dz_h[nc] += df[dense] * x.h;

@@ -148,8 +148,9 @@ struct OperandReader {
 };
 
 // What a thread needs to read a gradient: dy = G − k0 − k1·xhat, with G made from dz if the buffer
-// is gated. `Folded` multiplies the constants of a channel and of an image out once, for a block
-// that stays in an image: dy = (dz·gate' + q')·act'(scale·x + shift) − (k1'·x + k0').
+// is gated, and from a sum's gradient if it is scaled. `Folded` multiplies the constants of a
+// channel and of an image out once, for a block that stays in an image:
+// dy = (dz·gate' + q')·act'(scale·x + shift) − (k1'·x + k0').
 template <class T, int V, bool Folded = false>
 struct GradientReader {
   FoldedNorm norm[V];  // folded: the mean is 0, and xhat is x
@@ -208,6 +209,10 @@ struct GradientReader {
     if (!in.normed() && !in.gated()) return;
     float x[V];
     to_floats(x, raw.x);
+    if (in.scaled) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) dy[k] *= norm[k].scale();
+    }
     if (in.gated()) {
       Loaded<float> of_gate[V];
       load_values<kFast<T>>(of_gate, x, norm, in.act);
@@ -300,6 +305,7 @@ struct GradientWriter {
   }
 
   // The same where x and G before, if it is added to, have been read; t is df, and overwritten.
+  // Without a sink.grad sums are taken and nothing is stored.
   __device__ __forceinline__ void store(const GradientSink<T>& sink, const OperandView<T>& in,
                                         const OperandReader<T, V>& reader, float (&t)[V],
                                         const Vector<T, V>& x, const Vector<T, V>& before, int p) {
@@ -309,6 +315,7 @@ struct GradientWriter {
       reader.load(loaded, x, in);
       take(t, loaded, reader.norm);
     }
+    if (!sink.grad) return;
     if (sink.how == Write::add) add(t, before);
     store_vector(sink.grad + int64_t{p} * sink.pitch + reader.c, vector_of<T>(t));
   }

@@ -139,10 +139,10 @@ StepExec prepare(const Threads& threads, const Program& program, int index, cons
                  runner<AddForward>(threads, Workspace(program, add.name), a, b, out, add.act));
   if (!program.training()) return exec;
   const auto dy = program.gradient<float>(add.out);
-  const auto sum = program.activated_gradient<float>(add);
+  const auto sum = program.activated_gradient<float>(index, add);
   const auto sink_a = program.sink<float>(index, 0, add.a),
              sink_b = program.sink<float>(index, 1, add.b);
-  if (!sink_a.grad && !sink_b.grad && !sum.activated()) return exec;
+  if (!sink_a.wanted() && !sink_b.wanted() && !sum.activated()) return exec;
   exec.backward = one_launch(
       "add_backward", shape, add_backward_cost(dy, sum, sink_a, a, sink_b, b),
       runner<AddBackward>(threads, Workspace(program, add.name), dy, sum, a, sink_a, b, sink_b));

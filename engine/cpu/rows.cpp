@@ -191,6 +191,7 @@ void load_gradient(float* dy, int64_t dy_pitch, const GradientRows& g, int64_t p
         for (int64_t p = p0; p < p0 + group; ++p) {
           const Lanes centred = load(g.x + p * g.pitch + c, count) - mean;
           Lanes d = load(g.grad + p * g.pitch + c, count);
+          if (g.scaled) d *= scale;
           if (g.gate)
             d = scale * (d * gate + q) *
                 activate_with_slope<decltype(constant)::act>(centred * scale + beta).slope;
@@ -230,7 +231,7 @@ template <Activation act, bool gated>
           const Lanes t = d * factor * a.slope, g = scale * t;
           s0 += t;
           s1 += t * xhat;
-          store(grad, sink.add ? load(grad, count) + g : g, count);
+          if (sink.grad) store(grad, sink.add ? load(grad, count) + g : g, count);
         }
       }
       if (!sink.sums[0]) return;

@@ -37,6 +37,7 @@ struct GradientRows {
   int channels;
   NormRow norm;
   const float *k0, *k1;   // (padded,)
+  bool scaled;            // grad is a sum's, to be scaled
   const float *gate, *q;  // (padded,), null: not gated
   Activation act;
 };

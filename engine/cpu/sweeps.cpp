@@ -103,6 +103,7 @@ void GradientReader::load(float* dy, int64_t dy_pitch, int64_t first, int64_t la
                       .norm = norm_.row(),
                       .k0 = k0_,
                       .k1 = k1_,
+                      .scaled = view_.scaled,
                       .gate = nullptr,
                       .q = nullptr,
                       .act = view_.act};
@@ -137,7 +138,8 @@ void GradientWriter::store(const float* df, int64_t df_pitch, float* f, int64_t 
   in_.for_pieces(first, last, [&](const OperandRows& rows, int64_t pixels, int64_t offset) {
     const bool sums = takes_sums();
     if (sums) begin_piece((first + offset) / per_image);
-    const SinkRows sink{.grad = sink_.grad + (first + offset) * sink_.pitch,
+    float* grad = sink_.grad ? sink_.grad + (first + offset) * sink_.pitch : nullptr;
+    const SinkRows sink{.grad = grad,
                         .pitch = sink_.pitch,
                         .add = sink_.how == Write::add,
                         .gated = sink_.gated(),

@@ -76,7 +76,7 @@ class GradientWriter {
   GradientWriter(const GradientSink<float>& sink, const OperandView<float>& in,
                  Workspace& workspace);
   void renew();
-  bool wanted() const { return sink_.grad != nullptr; }
+  bool wanted() const { return sink_.wanted(); }
   // df may be stored as it is.
   bool direct() const { return in_.view().plain() && !sink_.dgamma; }
   const GradientSink<float>& sink() const { return sink_; }

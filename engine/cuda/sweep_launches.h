@@ -51,7 +51,8 @@ Launch store_gradient(const Cuda& gpu, const GradientSink<T>& sink, const T* df,
                       const OperandView<T>& in, float* partials) {
   Cost cost = store_gradient_cost(sink, in);
   if (sink.gated() && df == sink.grad) cost.bytes -= elements_of(in) * sizeof(T);  // dz lies there
-  return {"store_gradient", text_of(in) + (sink.how == Write::add ? " +=" : " ="), cost,
+  const char* how = !sink.grad ? " sums" : sink.how == Write::add ? " +=" : " =";
+  return {"store_gradient", text_of(in) + how, cost,
           [=, sums = sweep_partials(gpu, partials), stream = gpu.stream.get()] {
             kernels::Sweeps<T>::store_gradient(sink, df, in, sums, stream);
           }};

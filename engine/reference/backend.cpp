@@ -111,7 +111,7 @@ StepExec prepare(const Program& program, int index, const Add& add) {
                             [=, act = add.act] { reference::add_forward(out, a, b, act); });
   if (!program.training()) return exec;
   const auto dy = program.gradient<T>(add.out);
-  const auto sum = program.activated_gradient<T>(add);
+  const auto sum = program.activated_gradient<T>(index, add);
   const auto sink_a = program.sink<T>(index, 0, add.a), sink_b = program.sink<T>(index, 1, add.b);
   const auto backward = [=] {
     std::vector<T> d = reference::load_gradient(dy);

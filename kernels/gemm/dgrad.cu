@@ -78,7 +78,7 @@ template <class T>
 bool run_kept(const GradientSource<T>& source, const SinkEpilogue<T>& epilogue, const T* weight,
               Inputs inputs, cudaStream_t stream) {
   const OperandView<T>& in = epilogue.in;
-  const bool able = in.act == Activation::relu || in.act == Activation::silu;
+  const bool able = (in.act == Activation::relu || in.act == Activation::silu) && !source.dy.scaled;
   if (!able || !keeps_channels(source.depth(), in.channels)) return false;
   const KeptCut cut = kept_cut(in.pixels(), in.channels, source.streams(), device_limits());
   launch_kept(source, epilogue, weight, inputs, cut, stream);

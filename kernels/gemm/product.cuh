@@ -186,7 +186,8 @@ struct ProductMemory {
         rings(weights + cut.depth_blocks * (cut.columns / kProductBlock) * kBlockPacks),
         scale(reinterpret_cast<float*>(rings + kWarps * ring_packs(cut))),
         shift(scale + cut.depth_blocks * kProductBlock),
-        constants(shift + cut.depth_blocks * kProductBlock),
+        factor(shift + cut.depth_blocks * kProductBlock),
+        constants(factor + cut.depth_blocks * kProductBlock),
         sums{constants + Epilogue::kConstants * cut.columns,
              constants + (Epilogue::kConstants + Epilogue::kSums * kWarps) * cut.columns, kWarps,
              cut.columns} {}
@@ -196,7 +197,7 @@ struct ProductMemory {
   }
 
   Pack<T>*weights, *rings;
-  float *scale, *shift, *constants;
+  float *scale, *shift, *factor, *constants;
   ProductSums sums;
 
  private:
@@ -229,6 +230,7 @@ __device__ __forceinline__ void stage_constants(const ProductMemory<Shape, T, Ep
     const Folded folded = c < source.depth() ? source.constants(c) : Folded{0, 0};
     memory.scale[c] = folded.scale;
     memory.shift[c] = folded.shift;
+    memory.factor[c] = folded.factor;
   }
   for (int i = threadIdx.x; i < cut.columns; i += kThreads)
     epilogue.stage(memory.constants, cut.columns, i, c0 + i);
@@ -264,7 +266,8 @@ __global__ void __launch_bounds__(Shape::shape.warps* kWarp, Shape::shape.blocks
   // The next block of the source, transformed; zero beyond its channels.
   const auto take = [&](Pack<T>(&a)[kTileRows], const Tile& tile, int block, bool leaves) {
     const int c = block * kProductBlock + me.channel;
-    source.load(a, feed.wait(), tile, me.row, c, memory.scale + c, memory.shift + c, leaves);
+    source.load(a, feed.wait(), tile, me.row, c, memory.scale + c, memory.shift + c,
+                memory.factor + c, leaves);
     feed.fetch(me);
     if (c < source.depth()) return;
 #pragma unroll

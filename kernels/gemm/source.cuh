@@ -63,7 +63,7 @@ __device__ __forceinline__ Activated<float> silu_with_slope_of_half(float v) {
 }
 
 struct Folded {
-  float scale, shift;
+  float scale, shift, factor = 1;  // factor: of a gradient that is a sum's
 };
 __device__ __forceinline__ Folded fold_norm(const ChannelNorm<float>& norm, Activation act) {
   const float half = act == Activation::silu ? 0.5f : 1.f, scale = half * norm.scale();
@@ -112,6 +112,19 @@ __device__ __forceinline__ Pack<T> complete_pack(const Pack<T>& grad, const Pack
   for (int k = 0; k < kPack; ++k) v[k] += fmaf(scale[k], u[k], shift[k]);
   return vector_of<T>(v);
 }
+// The same with G = factor·grad.
+template <class T>
+__device__ __forceinline__ Pack<T> complete_pack(const Pack<T>& grad, const Pack<T>& x,
+                                                 const float (&scale)[kPack],
+                                                 const float (&shift)[kPack],
+                                                 const float (&factor)[kPack]) {
+  float v[kPack], u[kPack];
+  to_floats(v, grad);
+  to_floats(u, x);
+#pragma unroll
+  for (int k = 0; k < kPack; ++k) v[k] = fmaf(factor[k], v[k], fmaf(scale[k], u[k], shift[k]));
+  return vector_of<T>(v);
+}
 
 // f = gate·act(norm(x)), with a learned gate if any.
 template <class T>
@@ -131,10 +144,10 @@ struct OperandSource {
       copy_async(slot + i * kWarp, row_at(in.x + c, pixel, in.pitch));
     });
   }
-  // f, rounded, at channels [c, c + kPack), whose constants `scale` and `shift` are.
+  // f, rounded, at channels [c, c + kPack), whose constants begin there.
   __device__ __forceinline__ void load(Pack<T> (&f)[kTileRows], const Pack<T>* slot,
                                        const Tile& tile, int, int c, const float* scale,
-                                       const float* shift, bool) const {
+                                       const float* shift, const float*, bool) const {
     if (in.plain()) {
 #pragma unroll
       for (int i = 0; i < kTileRows; ++i) f[i] = slot[i * kWarp];
@@ -153,8 +166,8 @@ struct OperandSource {
   }
 };
 
-// dy = G − k0 − k1·xhat, or G itself; without a gate. It is left in `dense` (pixels, channels) for
-// whoever needs it again, unless that is null.
+// dy = G − k0 − k1·xhat, or G itself; without a gate. G may be a sum's gradient, to be scaled. dy
+// is left in `dense` (pixels, channels) for whoever needs it again, unless that is null.
 template <class T>
 struct GradientSource {
   static constexpr bool kBackward = true;  // the weight is (depth, channels)
@@ -164,12 +177,12 @@ struct GradientSource {
   __host__ __device__ int depth() const { return dy.channels; }
   int streams() const { return dy.normed() ? 2 : 1; }
 
-  // dy = G + scale·x + shift.
+  // dy = factor·grad + scale·x + shift.
   __device__ __forceinline__ Folded constants(int c) const {
     if (!dy.normed()) return {0, 0};
     const ChannelNorm<float> norm = dy.norm.channel(c);
     const float slope = dy.k1[c] * norm.inv_std;
-    return {-slope, fmaf(slope, norm.mean, -dy.k0[c])};
+    return {-slope, fmaf(slope, norm.mean, -dy.k0[c]), dy.scaled ? norm.scale() : 1.f};
   }
   __device__ __forceinline__ void fetch(Pack<T>* slot, const Tile& tile, int row, int c) const {
     if (c >= dy.channels) return;
@@ -182,18 +195,19 @@ struct GradientSource {
   // `leaves`: nobody else stores these channels of the tile.
   __device__ __forceinline__ void load(Pack<T> (&value)[kTileRows], const Pack<T>* slot,
                                        const Tile& tile, int row, int c, const float* scale,
-                                       const float* shift, bool leaves) const {
+                                       const float* shift, const float* factor, bool leaves) const {
     if (!dy.normed()) {
 #pragma unroll
       for (int i = 0; i < kTileRows; ++i) value[i] = slot[i * kWarp];
       return;
     }
-    float a[kPack], b[kPack];
+    float a[kPack], b[kPack], g[kPack];
     load_floats(a, scale);
     load_floats(b, shift);
+    load_floats(g, factor);
 #pragma unroll
     for (int i = 0; i < kTileRows; ++i)
-      value[i] = complete_pack(slot[i * kWarp], slot[(kTileRows + i) * kWarp], a, b);
+      value[i] = complete_pack(slot[i * kWarp], slot[(kTileRows + i) * kWarp], a, b, g);
     if (!dense || !leaves || c >= dy.channels) return;
     for_rows(tile, row, [&](int i, int pixel) {
       store_vector(row_at(dense + c, pixel, dy.channels), value[i]);

@@ -84,7 +84,7 @@ class WgradLoader {
     if (of_dy_) {
       if (y_)
         each([&](const Pack<T>* raw, int) {
-          return complete_pack(raw[0], raw[side_.threads()], scale_, shift_);
+          return complete_pack(raw[0], raw[side_.threads()], scale_, shift_, factor_);
         });
       else
         each(as_it_is);
@@ -94,7 +94,7 @@ class WgradLoader {
       visit_activation(in_.act, [&](auto activation) {
         each([&](const Pack<T>* raw, int r) {
           if (in_.gate) meet(pixel + r);
-          return activate_pack(*raw, scale_, shift_, gate_, in_.gate != nullptr, activation);
+          return activate_pack(*raw, scale_, shift_, factor_, in_.gate != nullptr, activation);
         });
       });
     }
@@ -122,6 +122,7 @@ class WgradLoader {
       const Folded folded = source.constants(c_ + k);
       scale_[k] = folded.scale;
       shift_[k] = folded.shift;
+      factor_[k] = folded.factor;
     }
   }
   // Copies pixel r of the step that is next.
@@ -145,7 +146,7 @@ class WgradLoader {
       ++image_;
       image_end_ += in_.height * in_.width;
     } while (pixel >= image_end_);
-    load_floats(gate_, in_.gate + int64_t{image_} * in_.channels + c_);
+    load_floats(factor_, in_.gate + int64_t{image_} * in_.channels + c_);
   }
 
   const GradientView<T>& dy_;
@@ -155,8 +156,8 @@ class WgradLoader {
   int row_, c_;          // its first pixel of a step, its channel
   Pack<T>*to_, *raw_;    // its places in pixel 0 of the first tile, and in the first slot
   const T *x_{}, *y_{};  // its pack in pixel 0 of the step that is copied next; y or null
-  float scale_[kPack], shift_[kPack], gate_[kPack] = {};  // the gate of image_
-  int image_ = 0, image_end_ = 0;                         // the pixel at which it ends
+  float scale_[kPack], shift_[kPack], factor_[kPack];  // factor_: of dy, or the gate of image_
+  int image_ = 0, image_end_ = 0;                      // the pixel at which it ends
 };
 
 // Where a warp's rectangle lies in its block, and the products of a thread: row g or g + 8 of 16,

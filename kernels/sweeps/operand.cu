@@ -206,7 +206,7 @@ void Sweeps<T>::load_gradient(T* dy, const GradientView<T>& gradient, cudaStream
 template <class T>
 void Sweeps<T>::store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
                                const Partials& partials, cudaStream_t stream) {
-  if (!sink.grad) return;
+  if (!sink.wanted()) return;
   const bool in_place = df == sink.grad && sink.how == Write::assign;
   if (!in_place || !(in.plain() || sink.gated())) {
     constexpr int V = kSweepVector<T>;

@@ -29,6 +29,20 @@ struct Life {
 };
 
 // Walks a step as session and backends do and notes what each instant touches.
+// The buffer whose gradient memory `buffer` uses: that of the sum, where it was given `same` or
+// `scaled`.
+int root(const Graph& graph, const Plan& plan, int buffer) {
+  for (size_t i = 0; i < graph.steps.size(); ++i)
+    if (const auto* add = std::get_if<Add>(&graph.steps[i]))
+      for (int k : {0, 1}) {
+        const GradientWrite write = plan.steps[i].write[k];
+        if ((write == GradientWrite::same || write == GradientWrite::scaled) &&
+            (k ? add->b : add->a).at.buffer == buffer)
+          return root(graph, plan, add->out.buffer);
+      }
+  return buffer;
+}
+
 class Lifetimes {
  public:
   Lifetimes(const Graph& graph, const Plan& plan)
@@ -91,7 +105,7 @@ class Lifetimes {
   // Gradients that share memory on purpose are one tenant.
   void touch_grad(int buffer, int time) {
     REQUIRE(plan_.grad[buffer].bytes > 0);
-    touch("grad " + std::to_string(root(buffer)), plan_.grad[buffer], time);
+    touch("grad " + std::to_string(root(graph_, plan_, buffer)), plan_.grad[buffer], time);
   }
   void touch_gate(int gate, int time) {
     if (gate != kNone && graph_.gates[gate].learned)
@@ -100,17 +114,6 @@ class Lifetimes {
   void touch_scratch(const ScratchPlan& s, int time) {
     const Range* ranges[] = {&s.operand, &s.output, &s.weight, &s.partials};
     for (int k = 0; k < 4; ++k) touch(fmt::format("scratch {} at {}", k, time), *ranges[k], time);
-  }
-
-  // The buffer whose gradient memory `buffer` uses: that of the sum, where it was given `same`.
-  int root(int buffer) const {
-    for (int i = 0; i < steps_; ++i)
-      if (const auto* add = std::get_if<Add>(&graph_.steps[i]))
-        for (int k : {0, 1})
-          if (plan_.steps[i].write[k] == GradientWrite::same &&
-              (k ? add->b : add->a).at.buffer == buffer)
-            return root(add->out.buffer);
-    return buffer;
   }
 
   void forward(int i, int time) {
@@ -123,6 +126,7 @@ class Lifetimes {
     }
     if (const Slice* out = output_of(step)) touch_data(out->buffer, time);
     if (const auto* se = std::get_if<SqueezeExcite>(&step)) touch_gate(se->gate, time);
+    touch("kept " + std::to_string(i), plan_.steps[i].kept, time);
     touch_scratch(plan_.steps[i].forward, time);
   }
 
@@ -146,6 +150,7 @@ class Lifetimes {
       touch_gate(o.gate, time);
       if (plan_.steps[i].write[k] != GradientWrite::none) touch_grad(o.at.buffer, time);
     }
+    touch("kept " + std::to_string(i), plan_.steps[i].kept, time);
     touch_scratch(plan_.steps[i].backward, time);
   }
 
@@ -185,8 +190,11 @@ void check_memory(const Graph& graph, const Plan& plan, const std::string& what)
 // ---------------------------------------------------------------- gradients
 
 // In backward order the first writer of a channel assigns (or shares), every later one adds; a
-// step's backward finds its output's gradient written; a slice is wholly one or the other.
+// step's backward finds its output's gradient written; a slice is wholly one or the other; and
+// nobody writes to a sum's gradient before an operand's producer has read it scaled.
 void check_writes(const Graph& graph, const Plan& plan, const std::string& what) {
+  std::map<int, int> writes;  // to a gradient's memory, by its root
+  std::map<int, int> wanted;  // by buffer that is read scaled: the writes to it by then
   std::vector<std::vector<bool>> written;
   for (const Buffer& b : graph.buffers) written.emplace_back(b.channels);
   for (int i = static_cast<int>(graph.steps.size()) - 1; i >= 0; --i) {
@@ -197,6 +205,13 @@ void check_writes(const Graph& graph, const Plan& plan, const std::string& what)
       for (int c = out->c0; c < out->c1; ++c)
         CHECK_MESSAGE(written[out->buffer][c],
                       what << ": " << name_of(step) << " reads no gradient");
+    if (out && wanted.contains(out->buffer)) {
+      REQUIRE(std::holds_alternative<Conv>(step));
+      CHECK_MESSAGE(writes[root(graph, plan, out->buffer)] == wanted[out->buffer],
+                    what << ": " << name_of(step) << " reads a gradient that has changed");
+    }
+    const auto* add = std::get_if<Add>(&step);
+    if (add && add->act != Activation::none) ++writes[root(graph, plan, out->buffer)];
     const auto operands = operands_of(step);
     int shared = 0;
     for (size_t k = 0; k < operands.size(); ++k) {
@@ -212,10 +227,18 @@ void check_writes(const Graph& graph, const Plan& plan, const std::string& what)
         written[o.at.buffer][c] = true;
       }
       CHECK(write != GradientWrite::none);
-      if (write != GradientWrite::same) continue;
-      ++shared;
-      REQUIRE(std::holds_alternative<Add>(step));
-      CHECK(o.plain());
+      if (write == GradientWrite::assign || write == GradientWrite::add) {
+        ++writes[root(graph, plan, o.at.buffer)];
+        continue;
+      }
+      REQUIRE(add);
+      if (write == GradientWrite::scaled) {
+        wanted[o.at.buffer] = writes[root(graph, plan, out->buffer)];
+        CHECK((o.norm != kNone && o.act == Activation::none && o.gate == kNone));
+      } else {
+        ++shared;
+        CHECK(o.plain());
+      }
       CHECK_FALSE(graph.buffers[out->buffer].normed);
       CHECK(o.at.channels() == graph.buffers[o.at.buffer].channels);
       CHECK(plan.grad[o.at.buffer].offset == plan.grad[out->buffer].offset);
@@ -391,6 +414,28 @@ TEST_CASE("a plain operand shares the gradient of its sum") {
   CHECK(offset(x) == offset(two));
   CHECK(offset(one) == offset(two));
   CHECK(offset(y) != offset(two));
+}
+
+TEST_CASE("nobody writes the gradient of a norm that a sum alone reads") {
+  Graph g("test", 1e-5, 0.1);
+  const Value x = g.conv(g.input(4, 4, 3), "x", {.out = 4});                   // step 0
+  const Value y = g.conv(g.relu(g.batch_norm(x, "x.norm")), "y", {.out = 4});  // step 1
+  const Value z = g.conv(x, "z", {.out = 4});                                  // step 2
+  const Value sum =
+      g.add(g.batch_norm(y, "y.norm"), g.batch_norm(z, "z.norm"), "sum", Activation::relu);  // 3
+  const Value narrow = g.conv(sum, "narrow", {.out = 2});                // step 4
+  const Value wide = g.conv(narrow, "wide", {.out = 4});                 // step 5
+  const Value two = g.add(g.batch_norm(wide, "wide.norm"), sum, "two");  // step 6
+  const Value three = g.add(g.batch_norm(g.conv(two, "direct", {.out = 4}), "n"), two, "three");
+  g.cross_entropy(g.linear(three, "fc", 2));
+  const Plan plan = make_plan(g, {.batch = 2});
+  using enum GradientWrite;
+  CHECK(plan.steps[3].write == std::array{scaled, scaled});
+  CHECK(plan.steps[6].write == std::array{scaled, same});
+  CHECK(plan.steps[8].write == std::array{assign, same});  // "direct" adds to what it would read
+  const auto offset = [&](const Value& v) { return plan.grad[v.at.buffer].offset; };
+  for (const Value& v : {y, z, sum, wide, two}) CHECK(offset(v) == offset(three));
+  CHECK(offset(narrow) != offset(three));
 }
 
 TEST_CASE("a sum that a norm reads shares nothing") {

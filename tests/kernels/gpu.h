@@ -241,6 +241,7 @@ class OperandCase {
 struct GradientOptions {
   bool normed = true, gated = false;
   Activation act = Activation::silu;
+  bool scaled = false;  // a sum's gradient; normed
 };
 
 // The gradient of a slice as its producer reads it.
@@ -286,7 +287,8 @@ class GradientCase {
                       .pitch = extent.pitch};
     if (options.normed) {
       v.norm = n;
-      if (!options.gated) v.norm.gamma = v.norm.beta = nullptr;
+      if (!options.gated && !options.scaled) v.norm.gamma = v.norm.beta = nullptr;
+      v.scaled = options.scaled;
       v.k0 = k_0;
       v.k1 = k_1;
     }
@@ -367,6 +369,12 @@ class SinkCase {
             gates_[0]->host(),
             gates_[1]->host(),
             gates_[2]->host()};
+  }
+  // A view of the sums alone.
+  template <class D>
+  static GradientSink<D> sums_only(GradientSink<D> view) {
+    view.grad = nullptr;
+    return view;
   }
   // The sums that the device has taken.
   std::vector<float> sums() const {

@@ -149,12 +149,16 @@ TEST_CASE("k0 and k1 are the two terms of a batch norm's backward") {
   }
 }
 
-TEST_CASE("a gated gradient is gamma·inv_std·(dz·s + q)·act' less its two terms") {
+TEST_CASE(
+    "a gated gradient is gamma·inv_std·(dz·s + q)·act' less its two terms, a scaled one "
+    "gamma·inv_std times a sum's") {
   const ChannelNorm<double> norm{0.3, 1.7, 0.8, -0.2};
   const double x = 1.1, dz = 0.6, gate = 0.4, q = -0.3, k0 = 0.05, k1 = 0.02;
   const double xhat = (x - 0.3) * 1.7, slope = activate(Activation::silu, 0.8 * xhat - 0.2).slope;
-  CHECK(load_gradient(dz, x, norm, k0, k1, true, Activation::silu, gate, q) ==
+  CHECK(load_gradient(dz, x, norm, k0, k1, false, true, Activation::silu, gate, q) ==
         doctest::Approx(0.8 * 1.7 * (dz * gate + q) * slope - k0 - k1 * xhat).epsilon(1e-14));
-  CHECK(load_gradient(dz, x, norm, k0, k1, false, Activation::none, gate, q) ==
+  CHECK(load_gradient(dz, x, norm, k0, k1, false, false, Activation::none, gate, q) ==
         doctest::Approx(dz - k0 - k1 * xhat).epsilon(1e-14));
+  CHECK(load_gradient(dz, x, norm, k0, k1, true, false, Activation::none, gate, q) ==
+        doctest::Approx(0.8 * 1.7 * dz - k0 - k1 * xhat).epsilon(1e-14));
 }

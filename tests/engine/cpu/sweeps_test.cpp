@@ -70,6 +70,7 @@ TEST_CASE("row loops load and store what operand.h says, in every instruction se
       for (Activation act :
            {Activation::none, Activation::relu, Activation::relu6, Activation::silu})
         for (bool gated : {false, true}) {
+          const bool scaled = !gated && act != Activation::none;  // a load ignores act then
           CAPTURE(rows->name);
           CAPTURE(channels);
           const int pitch = channels + 5;
@@ -104,6 +105,7 @@ TEST_CASE("row loops load and store what operand.h says, in every instruction se
                                .norm = k.row(),
                                .k0 = k.k0.data(),
                                .k1 = k.k1.data(),
+                               .scaled = scaled,
                                .gate = gated ? k.gate.data() : nullptr,
                                .q = k.q.data(),
                                .act = act},
@@ -118,7 +120,7 @@ TEST_CASE("row loops load and store what operand.h says, in every instruction se
               const Loaded<double> l = load_operand<double>(x[at], k.norm(c), act);
               want_f.push_back(l.h * g);
               want_dy.push_back(load_gradient<double>(old[at], x[at], k.norm(c), k.k0[c], k.k1[c],
-                                                      gated, act, g, k.q[c]));
+                                                      scaled, gated, act, g, k.q[c]));
               const double t = d * l.slope;
               const double terms[3] = {gated ? d * l.h : t, gated ? t : t * l.xhat,
                                        gated ? t * l.xhat : 0};

@@ -84,8 +84,12 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
     bool normed;
     Write how;
     bool leaves;  // dy and f
+    bool scaled = false;
   };
   const std::vector<Options> options = {
+      {{true, Activation::relu, GateKind::none}, true, Write::assign, true, true},
+      {{true, Activation::relu6, GateKind::none}, true, Write::assign, false, true},
+      {{true, Activation::silu, GateKind::learned}, true, Write::assign, false, true},
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, true},
       {{true, Activation::silu, GateKind::learned}, true, Write::assign, false},
       {{true, Activation::relu, GateKind::none}, true, Write::add, true},
@@ -98,7 +102,7 @@ TEST_CASE_TEMPLATE("pointwise_dgrad", T, __half, __nv_bfloat16) {
   for (const PointwiseLayer& l : pointwise_layers())
     for (const Options& o : options) {
       OperandCase<T> in(l.in, o.in, 1);
-      GradientCase<T> dy(l.out, {o.normed, false}, 30);
+      GradientCase<T> dy(l.out, {o.normed, false, Activation::none, o.scaled}, 30);
       SinkCase<T> sink(in, o.how), again(in, o.how);
       Mirror<T> weight(weights(l));
       const DeviceArray<float> partials = partials_for(l.in);
@@ -148,9 +152,11 @@ TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
   struct Options {
     OperandOptions in;
-    bool normed;
+    bool normed, scaled = false;
   };
   const std::vector<Options> options = {{{true, Activation::silu, GateKind::learned}, true},
+                                        {{true, Activation::silu, GateKind::learned}, true, true},
+                                        {{true, Activation::relu, GateKind::none}, true, true},
                                         {{true, Activation::relu, GateKind::none}, true},
                                         {{true, Activation::relu6, GateKind::none}, false},
                                         {{true, Activation::none, GateKind::none}, true},
@@ -159,7 +165,7 @@ TEST_CASE_TEMPLATE("pointwise_wgrad", T, __half, __nv_bfloat16) {
   for (const PointwiseLayer& l : wgrad_layers())
     for (const Options& o : options) {
       OperandCase<T> in(l.in, o.in, 1);
-      GradientCase<T> dy(l.out, {o.normed, false}, 30);
+      GradientCase<T> dy(l.out, {o.normed, false, Activation::none, o.scaled}, 30);
       const size_t elements = size_t(l.in.channels) * l.out.channels;
       Mirror<float> dweight(elements, 9.f), again(elements, 9.f);  // overwritten
       const DeviceArray<float> partials(wgrad_partials(

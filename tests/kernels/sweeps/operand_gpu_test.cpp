@@ -63,6 +63,7 @@ TEST_CASE_TEMPLATE("load_gradient", T, float, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
   const std::vector<GradientOptions> options = {{false, false},
                                                 {true, false},
+                                                {true, false, Activation::none, true},
                                                 {true, true, Activation::silu},
                                                 {false, true, Activation::relu}};
   for (const Extent& e : extents())
@@ -92,6 +93,20 @@ TEST_CASE_TEMPLATE("store_gradient", T, float, __half, __nv_bfloat16) {
         reference::store_gradient(sink.host_view(), df.values(), in.host_view());
         sink.check("G", 3);  // gamma·inv_std reaches 3
       }
+}
+
+TEST_CASE_TEMPLATE("store_gradient of sums alone", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const Extent& e : extents()) {
+    OperandCase<T> in(e, {true, Activation::none, GateKind::none}, 1);
+    SinkCase<T> sink(in, Write::assign);
+    Mirror<T> df(normal(e.pixels() * e.channels, 6));
+    const SweepScratch partials(e);
+    kernels::Sweeps<T>::store_gradient(sink.sums_only(sink.device_view()), df.device(),
+                                       in.device_view(), partials.view(), nullptr);
+    reference::store_gradient(sink.sums_only(sink.host_view()), df.values(), in.host_view());
+    sink.check("sums", 3);
+  }
 }
 
 // Several groups of channels, the last one narrower, and many tiles: what the last blocks merge.
