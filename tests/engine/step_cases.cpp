@@ -59,17 +59,17 @@ Value dense_block(Graph& g, Value v, int bottleneck, int growth) {
   return norm_relu(g, g.placed(dense), "after");
 }
 
-// Two bottlenecks of a ResNet: a shortcut of stride 2 with a norm of its own, then one that is the
-// sum before, which is stored behind its ReLU.
-Value bottlenecks(Graph& g, Value v) {
-  for (const std::string name : {"one", "two"}) {
-    const int stride = name == "one" ? 2 : 1;
+// Bottlenecks of a ResNet: a shortcut of stride 2 with a norm of its own, then shortcuts that are
+// the sum before, which is stored behind its ReLU.
+Value bottlenecks(Graph& g, Value v, int wide, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    const int stride = name == names.front() ? 2 : 1;
     Value y = norm_relu(g, g.conv(v, name + ".conv1", {.out = 8}), name + ".norm1");
     y = g.conv(y, name + ".conv2", {.out = 8, .kernel = 3, .stride = stride});
-    y = g.conv(norm_relu(g, y, name + ".norm2"), name + ".conv3", {.out = 16});
+    y = g.conv(norm_relu(g, y, name + ".norm2"), name + ".conv3", {.out = wide});
     Value shortcut = v;
     if (stride == 2) {
-      shortcut = g.conv(v, name + ".shortcut", {.out = 16, .stride = 2});
+      shortcut = g.conv(v, name + ".shortcut", {.out = wide, .stride = 2});
       shortcut = g.batch_norm(shortcut, name + ".shortcut.norm");
     }
     v = g.add(g.batch_norm(y, name + ".norm3"), shortcut, name + ".add", Activation::relu);
@@ -284,7 +284,16 @@ std::vector<StepCase> sums() {
          const Value x = g.conv(v, "shortcut", {.out = 64, .stride = 2});
          return g.silu(g.add(g.batch_norm(y, "after"), g.batch_norm(x, "shortcut.norm"), "step"));
        }},
-      {"add, two bottlenecks", bottlenecks, false, true},
+      {"add, two bottlenecks",
+       [](Graph& g, Value v) {
+         return bottlenecks(g, v, 16, {"one", "two"});
+       },
+       false, true},
+      {"add, three bottlenecks whose sums are wide",
+       [](Graph& g, Value v) {
+         return bottlenecks(g, v, 64, {"one", "two", "three"});
+       },
+       false, true},
       {"composition of readers", composition, true, true},
   };
 }

@@ -7,6 +7,8 @@
 #include <span>
 #include <utility>
 
+#include "kernels/reference.h"
+
 namespace engine {
 namespace {
 
@@ -130,8 +132,10 @@ class StepGate {
       const GradientWrite write = host_.program().plan.steps[i].write[k];
       if (write == GradientWrite::assign || write == GradientWrite::add) {
         compare("operand's gradient", device_.gradient(o.at), host_.gradient(o.at), allowed_);
-        if (!learned(graph_, o)) compare_sums(o);
+        if (!learned(graph_, o)) compare_sums(o, host_.gradient(o.at));
       }
+      if (write == GradientWrite::scaled)
+        compare_sums(o, reference::load_gradient(host_.program().gradient<float>(o.at)));
       if (learned(graph_, o))
         compare_gate(o.gate, {{"dz·h", &GateView<float>::dz_h},
                               {"dz·h'", &GateView<float>::dz_slope},
@@ -139,7 +143,7 @@ class StepGate {
     }
     if (const auto* se = std::get_if<SqueezeExcite>(&step)) {
       compare_gate(se->gate, {{"q", &GateView<float>::q}});
-      compare_sums(se->in);
+      compare_sums(se->in, host_.gradient(se->in.at));
     }
     if (const auto* add = std::get_if<Add>(&step); add && add->act != Activation::none)
       compare("sum's gradient", device_.gradient(add->out), host_.gradient(add->out), allowed_);
@@ -164,10 +168,9 @@ class StepGate {
   }
 
   // k0 and k1 may cancel to nothing: their error is judged by the gradient they are taken from.
-  void compare_sums(const Operand& o) {
+  void compare_sums(const Operand& o, const std::vector<float>& gradient) {
     if (o.norm == kNone) return;
     const auto ours = device_.program().sums<float>(o), theirs = host_.program().sums<float>(o);
-    const std::vector<float> gradient = host_.gradient(o.at);
     const double rms = norm(gradient) / std::sqrt(double(gradient.size()) / o.at.channels());
     compare("k0", device_.vector(ours.k0, o.at.channels()),
             host_.vector(theirs.k0, o.at.channels()), allowed_, rms);
