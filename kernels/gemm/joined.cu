@@ -331,6 +331,9 @@ struct JoinedKernel {
         buffer ^= 1;
         adds_dw = true;
       }
+      // Those with nothing to do meet as many barriers as the others: racecheck tells what lies
+      // between two barriers by how many a thread has met.
+      for (int row = 0; !works && row < kJoinedTile; row += stride) sync_warpgroup(warpgroup);
       if (works)
         wait_copies<1>();
       else
