@@ -98,6 +98,11 @@ def totals(folder: Path, parts: List[str]) -> str:
                       text_from=1 + len(parts), kind="measures")
 
 
+def without(score: Dict, described: Dict) -> int:
+    """Samples that are known not to have the class or label."""
+    return described.get("negatives", score["samples"] - described["support"])
+
+
 def class_table(score: Dict) -> str:
     rows, several = [], score.get("task") == "multilabel"
     described = classes.rows_of(score)
@@ -111,7 +116,7 @@ def class_table(score: Dict) -> str:
         ("average precision", "average_precision")) if known(name)]  # fmt: skip
     for c in described:
         n, bounds = c["support"], c.get("intervals") or {}
-        base = {"precision": c.get("predicted", n), "specificity": score["samples"] - n}
+        base = {"precision": c.get("predicted", n), "specificity": without(score, c)}
         cells = [c["name"], f"{n:,}"]
         if not several:
             cells.append("–" if not n or c.get("recall") is None
@@ -145,14 +150,14 @@ def operating_points(score: Dict) -> str:
         return ""
     rows = []
     for c in described:
-        n, absent = c["support"], score["samples"] - c["support"]
+        n = c["support"]
         at = {p["specificity"]: p["sensitivity"] for p in c.get("sensitivity_at_specificity") or []}
         cells = [c["name"], *(share(at.get(point), n) for point in points)]
         if shown:
             rule = by_name.get(c["name"], {})
             cells += [chosen(score, "thresholds", c["name"]),
                       share(rule.get("sensitivity", c.get("sensitivity")), n),
-                      share(rule.get("specificity", c.get("specificity")), absent)]
+                      share(rule.get("specificity", c.get("specificity")), without(score, c))]
         rows.append(cells)
     head = ["label" if score.get("task") == "multilabel" else "class"]
     head += [f"sensitivity at specificity {point:g}" for point in points]
