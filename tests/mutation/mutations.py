@@ -137,6 +137,22 @@ BUGS = [
         "*plans*",
     ),
     Bug(
+        "a sum's gradient is read scaled after others have added to it",
+        "engine/graph.cpp",
+        "if (produced && !summed && other->plain() &&",
+        "if (false && other->plain() &&",
+        "test_engine",
+        "*random graphs*",
+    ),
+    Bug(
+        "a sum's gradient is read without the scale",
+        "kernels/operand.h",
+        "if (scaled) g *= norm.scale();",
+        "",
+        "test_steps",
+        "*finite differences*",
+    ),
+    Bug(
         "a map is enlarged between the middles of its corners",
         "tools/predict/activation_map.cpp",
         "(at + 0.5) * from / to - 0.5",
