@@ -13,7 +13,7 @@ namespace {
 
 class RandomGraph {
  public:
-  explicit RandomGraph(uint64_t seed) : rng_({.seed = seed}) {}
+  RandomGraph(uint64_t seed, bool residuals) : residuals_(residuals), rng_({.seed = seed}) {}
 
   Graph make() {
     values_ = {g_.conv(g_.input(6 + below(8), 6 + below(8), 3), "stem", {.out = 1 + below(9)})};
@@ -49,7 +49,7 @@ class RandomGraph {
     const Value v = values_[below(static_cast<int>(values_.size()))];
     const Value in = annotated(v, name);
     const int small = std::min(v.height, v.width);
-    switch (below(7)) {
+    switch (below(residuals_ ? 8 : 7)) {
       case 0: return keep(g_.conv(in, name, {.out = 1 + below(9), .kernel = 1 + 2 * below(2)}));
       case 1:
         return keep(g_.conv(
@@ -58,6 +58,7 @@ class RandomGraph {
       case 3: return small < 2 ? void() : keep(g_.average_pool(in, name, 2));
       case 4: return add_sum(in, name);
       case 5: return add_gated(in, name);
+      case 7: return add_residual(v, name);
       default: return add_block(in, name);
     }
   }
@@ -69,6 +70,20 @@ class RandomGraph {
         alike.push_back(other);
     const Value other = alike[below(static_cast<int>(alike.size()))];
     keep(g_.add(in, annotated(other, name + ".other"), name));
+  }
+
+  // A norm that the sum alone reads; what it is added to may have readers in between.
+  void add_residual(const Value& v, const std::string& name) {
+    Value y = v;
+    if (below(2))
+      y = annotated(g_.conv(v, name + ".narrow", {.out = 1 + below(9)}), name + ".inner");
+    y = g_.conv(y, name + ".wide", {.out = v.channels, .kernel = 1 + 2 * below(2)});
+    if (below(3) == 0) keep(g_.conv(v, name + ".between", {.out = 1 + below(9)}));
+    Value shortcut = v;
+    if (below(3) == 0)
+      shortcut = g_.batch_norm(g_.conv(v, name + ".shortcut", {.out = v.channels}), name + ".n");
+    keep(g_.add(g_.batch_norm(y, name + ".sum"), shortcut, name,
+                below(2) ? Activation::relu : Activation::none));
   }
 
   void add_gated(const Value& in, const std::string& name) {
@@ -92,6 +107,7 @@ class RandomGraph {
 
   void keep(const Value& v) { values_.push_back(v); }
 
+  bool residuals_;
   Rng rng_;
   Graph g_{"random", 1e-5, 0.1};
   std::vector<Value> values_;
@@ -99,8 +115,8 @@ class RandomGraph {
 
 }  // namespace
 
-Graph random_graph(uint64_t seed) {
-  return RandomGraph(seed).make();
+Graph random_graph(uint64_t seed, bool residuals) {
+  return RandomGraph(seed, residuals).make();
 }
 
 }  // namespace engine::test

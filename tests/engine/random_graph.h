@@ -8,7 +8,8 @@
 namespace engine::test {
 
 // A few layers of any kind over a growing set of values; what nobody has read in the end is pooled
-// and summed into the logits, so that every gradient is wanted. The same seed gives the same graph.
-Graph random_graph(uint64_t seed);
+// and summed into the logits, so that every gradient is wanted. `residuals` are norms that a sum
+// alone reads, some of them behind ReLU. The same arguments give the same graph.
+Graph random_graph(uint64_t seed, bool residuals);
 
 }  // namespace engine::test

@@ -148,7 +148,7 @@ BUGS = [
         "a sum's gradient is read without the scale",
         "kernels/operand.h",
         "if (scaled) g *= norm.scale();",
-        "",
+        "if (scaled) g *= R(1);",
         "test_steps",
         "*finite differences*",
     ),
