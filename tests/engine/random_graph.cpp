@@ -72,13 +72,15 @@ class RandomGraph {
     keep(g_.add(in, annotated(other, name + ".other"), name));
   }
 
-  // A norm that the sum alone reads; what it is added to may have readers in between.
-  void add_residual(const Value& v, const std::string& name) {
+  // A norm that the sum alone reads; what it is added to may have readers in between, and has none
+  // later.
+  void add_residual(const Value v, const std::string& name) {
     Value y = v;
     if (below(2))
       y = annotated(g_.conv(v, name + ".narrow", {.out = 1 + below(9)}), name + ".inner");
     y = g_.conv(y, name + ".wide", {.out = v.channels, .kernel = 1 + 2 * below(2)});
     if (below(3) == 0) keep(g_.conv(v, name + ".between", {.out = 1 + below(9)}));
+    std::erase_if(values_, [&](const Value& value) { return value.at == v.at; });
     Value shortcut = v;
     if (below(3) == 0)
       shortcut = g_.batch_norm(g_.conv(v, name + ".shortcut", {.out = v.channels}), name + ".n");
