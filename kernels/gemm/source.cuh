@@ -100,29 +100,23 @@ __device__ __forceinline__ Pack<T> activate_pack(const Pack<T>& x, const float (
   return vector_of<T>(v);
 }
 
-// dy = G + scale·x + shift.
-template <class T>
-__device__ __forceinline__ Pack<T> complete_pack(const Pack<T>& grad, const Pack<T>& x,
-                                                 const float (&scale)[kPack],
-                                                 const float (&shift)[kPack]) {
-  float v[kPack], u[kPack];
-  to_floats(v, grad);
-  to_floats(u, x);
-#pragma unroll
-  for (int k = 0; k < kPack; ++k) v[k] += fmaf(scale[k], u[k], shift[k]);
-  return vector_of<T>(v);
-}
-// The same with G = factor·grad.
-template <class T>
+// dy = G + scale·x + shift, with G = grad or, if there is a factor, factor·grad.
+template <class T, class... Factor>
 __device__ __forceinline__ Pack<T> complete_pack(const Pack<T>& grad, const Pack<T>& x,
                                                  const float (&scale)[kPack],
                                                  const float (&shift)[kPack],
-                                                 const float (&factor)[kPack]) {
+                                                 const Factor&... factor) {
   float v[kPack], u[kPack];
   to_floats(v, grad);
   to_floats(u, x);
 #pragma unroll
-  for (int k = 0; k < kPack; ++k) v[k] = fmaf(factor[k], v[k], fmaf(scale[k], u[k], shift[k]));
+  for (int k = 0; k < kPack; ++k) {
+    const float terms = fmaf(scale[k], u[k], shift[k]);
+    if constexpr (sizeof...(Factor) == 0)
+      v[k] += terms;
+    else
+      v[k] = fmaf(factor[k]..., v[k], terms);
+  }
   return vector_of<T>(v);
 }
 
