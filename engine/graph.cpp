@@ -34,6 +34,15 @@ const Slice* output_of(const Step& step) {
       step);
 }
 
+bool gated(const Graph& graph, int buffer) {
+  const auto learned = [&](const Operand& o) {
+    return o.at.buffer == buffer && o.gate != kNone && graph.gates[o.gate].learned;
+  };
+  return std::ranges::any_of(graph.steps, [&](const Step& step) {
+    return std::ranges::any_of(operands_of(step), learned);
+  });
+}
+
 const Operand* scaled_operand(const Graph& graph, int buffer) {
   const Add* sum = nullptr;
   const Operand *found = nullptr, *other = nullptr;
@@ -49,7 +58,7 @@ const Operand* scaled_operand(const Graph& graph, int buffer) {
   };
   if (!sum || found->norm == kNone || found->act != Activation::none || found->gate != kNone ||
       other->at.buffer == buffer || !whole(found->at) || !whole(sum->out) ||
-      graph.buffers[sum->out.buffer].normed)
+      graph.buffers[sum->out.buffer].normed || gated(graph, sum->out.buffer))
     return nullptr;
   // A plain operand's gradient may be the sum's memory, to which its other readers add: they and
   // its producer must come before the buffer's.
@@ -70,9 +79,6 @@ const Operand* scaled_operand(const Graph& graph, int buffer) {
     produced = produced || produces;
     if (produced && !summed && other->plain() && touches(step, operands, other->at.buffer))
       return nullptr;
-    for (const Operand& o : operands)
-      if (o.at.buffer == sum->out.buffer && o.gate != kNone && graph.gates[o.gate].learned)
-        return nullptr;
   }
   return produced ? found : nullptr;
 }

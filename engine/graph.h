@@ -142,6 +142,9 @@ const Slice* output_of(const Step& step);
 
 class Graph;
 
+// An operand reads the buffer through a learned gate.
+bool gated(const Graph& graph, int buffer);
+
 // The operand of a sum through which alone `buffer` is read, behind a norm and nothing else, if the
 // sum's gradient is still there when the buffer's producer, a convolution, wants its own: that is
 // the sum's times gamma·inv_std, so that nobody need write it. Null: it has one of its own.

@@ -212,16 +212,11 @@ GradientView<T> Program::gradient(const Slice& s) const {
                        .width = b.width,
                        .channels = s.channels(),
                        .pitch = b.channels};
-  if (b.normed && batch_statistics()) {
+  if (b.normed && batch_statistics())
     view.norm = {.mean = channel<R>(mean, s), .var = channel<R>(var, s), .eps = R(b.eps)};
-    view.k0 = channel<R>(k0, s);
-    view.k1 = channel<R>(k1, s);
-  }
   if (const Operand* scaled = plan.scaled[s.buffer]) {
     view.norm = operand<T>(*scaled).norm;
     view.scaled = true;
-    view.k0 = channel<R>(k0, s);  // zero where nothing adds to them
-    view.k1 = channel<R>(k1, s);
   }
   if (const Operand* gated = plan.gated_by[s.buffer]) {
     const GateView<R> memory = gate<R>(gated->gate);
@@ -229,6 +224,8 @@ GradientView<T> Program::gradient(const Slice& s) const {
     view.q = memory.q;
     view.act = gated->act;
     if (gated->norm != kNone) view.norm = operand<T>(*gated).norm;
+  }
+  if (view.normed() || view.gated()) {
     view.k0 = channel<R>(k0, s);  // zero where nothing adds to them
     view.k1 = channel<R>(k1, s);
   }

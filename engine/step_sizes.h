@@ -1,8 +1,6 @@
 // Sizes in one graph and batch that forms and needs ask for, in elements or bytes.
 #pragma once
 
-#include <algorithm>
-
 #include "engine/graph.h"
 #include "engine/precision.h"
 #include "kernels/tiles.h"
@@ -40,15 +38,7 @@ struct StepSizes {
   bool scaled(const Slice& s) const { return scaled_operand(graph, s.buffer) != nullptr; }
   // It must be made dense before a library reads it.
   bool gradient_in_parts(const Slice& s) const { return completed_on_load(s) || !whole(s); }
-  bool gated(int buffer) const {
-    const auto learned = [&](const Operand& o) {
-      return o.at.buffer == buffer && o.gate != kNone && graph.gates[o.gate].learned;
-    };
-    return std::any_of(graph.steps.begin(), graph.steps.end(), [&](const Step& step) {
-      const std::vector<Operand> operands = operands_of(step);
-      return std::any_of(operands.begin(), operands.end(), learned);
-    });
-  }
+  bool gated(int buffer) const { return engine::gated(graph, buffer); }
 };
 
 }  // namespace engine

@@ -299,7 +299,8 @@ struct GradientSink {
   Real<T>*dz_h = nullptr, *dz_slope = nullptr, *dz_slope_xhat = nullptr;
 
   ENGINE_HOST_DEVICE bool gated() const { return dz_h != nullptr; }
-  ENGINE_HOST_DEVICE bool wanted() const { return grad || dgamma || dbeta || k0 || k1; }
+  ENGINE_HOST_DEVICE bool summed() const { return dgamma || dbeta || k0 || k1; }  // of a norm
+  ENGINE_HOST_DEVICE bool wanted() const { return grad || summed(); }
 };
 
 // The dense gradient of a sum that is stored as h = act(u), a relu or relu6, whose slope is the

@@ -125,7 +125,7 @@ __host__ __device__ NormSums norm_sums(const GradientSink<T>& sink, const Operan
 }
 template <class T>
 __host__ __device__ bool takes_sums(const GradientSink<T>& sink) {
-  return !sink.gated() && (sink.dgamma || sink.dbeta || sink.k0 || sink.k1);
+  return !sink.gated() && sink.summed();
 }
 
 void merge_norm_sums(const NormSums& sums, const float* partials, int tiles, int channels,

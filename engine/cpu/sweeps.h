@@ -88,7 +88,7 @@ class GradientWriter {
   static void merge(Workers& workers, Member member = {});
 
  private:
-  bool takes_sums() const { return sink_.gated() || sink_.dgamma || sink_.k0; }
+  bool takes_sums() const { return sink_.gated() || sink_.summed(); }
   void begin_piece(int64_t image);
   void merge_tile();
 
