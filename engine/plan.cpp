@@ -343,14 +343,16 @@ Plan make_plan(const Graph& graph, const PlanOptions& options) {
   return Planner(graph, options).make();
 }
 
-int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
-                  size_t bytes) {
-  // cuDNN and oneDNN index a tensor by 32 bits.
+int indexed_batch(const Graph& graph) {
   int64_t largest = 1;
   for (const Buffer& b : graph.buffers)
     largest = std::max(largest, int64_t{b.height} * b.width * b.channels);
-  const int64_t indexed = std::numeric_limits<int32_t>::max() / largest;
-  int fits = 0, too_large = static_cast<int>(std::min<int64_t>(options.batch, indexed + 1));
+  return static_cast<int>(std::numeric_limits<int32_t>::max() / largest);
+}
+
+int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
+                  size_t bytes) {
+  int fits = 0, too_large = std::min(options.batch, indexed_batch(graph) + 1);
   while (too_large - fits > 1) {
     options.batch = fits + (too_large - fits) / 2;
     const bool fit = make_plan(graph, options).totals(graph, update).sum() <= bytes;

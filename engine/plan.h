@@ -115,7 +115,11 @@ struct Plan {
 // only partly written.
 Plan make_plan(const Graph& graph, const PlanOptions& options);
 
-// The largest batch below options.batch whose totals fit into `bytes`; 0: none does.
+// The largest batch whose tensors 32 bits can index, as cuDNN and oneDNN do.
+int indexed_batch(const Graph& graph);
+
+// The largest batch below options.batch, and at most indexed_batch(), whose totals fit into
+// `bytes`; 0: none does.
 int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
                   size_t bytes);
 
