@@ -352,7 +352,9 @@ int indexed_batch(const Graph& graph) {
 
 int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
                   size_t bytes) {
-  int fits = 0, too_large = std::min(options.batch, indexed_batch(graph) + 1);
+  int fits = 0;
+  int too_large =
+      static_cast<int>(std::min<int64_t>(options.batch, int64_t{indexed_batch(graph)} + 1));
   while (too_large - fits > 1) {
     options.batch = fits + (too_large - fits) / 2;
     const bool fit = make_plan(graph, options).totals(graph, update).sum() <= bytes;

@@ -514,3 +514,23 @@ TEST_CASE("a step of batch 128 at 224 px in fp16 takes at most half of PyTorch's
     CHECK(totals.sum() <= limit);
   }
 }
+
+TEST_CASE("the largest batch is what fits, what is asked for or what 32 bits index") {
+  const Graph graph = make_model("efficientnet_b3", {.classes = 35});
+  const PlanOptions options{
+      .batch = 4096, .precision = Precision::fp16, .backend = BackendKind::cuda};
+  const auto needed = [&](int batch) {
+    PlanOptions of_batch = options;
+    of_batch.batch = batch;
+    return make_plan(graph, of_batch).totals(graph, {}).sum();
+  };
+  CHECK(indexed_batch(graph) == 2147483647 / (112 * 112 * 144));
+  CHECK(largest_batch(graph, options, {}, SIZE_MAX) == indexed_batch(graph));
+  PlanOptions few = options;
+  few.batch = 65;
+  CHECK(largest_batch(graph, few, {}, SIZE_MAX) == 64);
+  const size_t room = needed(100);
+  CHECK(largest_batch(graph, options, {}, room) == 100);
+  CHECK(largest_batch(graph, options, {}, room - 1) == 99);
+  CHECK(largest_batch(graph, options, {}, 1) == 0);
+}
