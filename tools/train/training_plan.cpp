@@ -52,10 +52,11 @@ int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks&
   require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
           static_cast<double>(free) / 1048576);
   const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
-  const std::string limit = batch == images ? "a rank has no more training images"
-                            : batch == indexed_batch(graph)
-                                ? "tensors of more are beyond what 32 bits can index"
-                                : "more do not fit";
+  const std::string_view limit = batch == indexed_batch(graph)
+                                     ? "tensors of more are beyond what 32 bits can index"
+                                 : batch < most    ? "more do not fit"
+                                 : batch == images ? "a rank has no more training images"
+                                                   : "a batch has no more images";
   say(fmt::format("batch size {}: {} images fit in {:.0f} MiB, {}", chosen, batch,
                   static_cast<double>(free) / 1048576, limit));
   return chosen;
