@@ -350,6 +350,17 @@ int indexed_batch(const Graph& graph) {
   return static_cast<int>(std::numeric_limits<int32_t>::max() / largest);
 }
 
+bool indexes(const Graph& graph, const PlanOptions& options) {
+  return options.backend == BackendKind::reference || options.batch <= indexed_batch(graph);
+}
+
+void check_indexed(const Graph& graph, const PlanOptions& options) {
+  const Buffer& image = graph.buffers[graph.image.buffer];
+  require(indexes(graph, options), Failure::memory,
+          "a batch of {} images of {} by {} pixels: 32 bits can index the tensors of {} at most",
+          options.batch, image.width, image.height, indexed_batch(graph));
+}
+
 int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,
                   size_t bytes) {
   int fits = 0;
@@ -373,8 +384,9 @@ std::string what_fits(const Graph& graph, PlanOptions options, const UpdateMemor
   const size_t needed = make_plan(graph, options).totals(graph, update).sum();
   text +=
       fmt::format("; with --memory lean it needs {:.0f} MiB, ", double(needed + beside) / 1048576);
-  return text + (needed <= room ? "which fits"
-                                : fmt::format("and the largest batch that fits is {}", largest()));
+  return text + (needed <= room && indexes(graph, options)
+                     ? "which fits"
+                     : fmt::format("and the largest batch that fits is {}", largest()));
 }
 
 Plan::Totals Plan::totals(const Graph& graph, const UpdateMemory& update) const {

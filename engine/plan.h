@@ -118,6 +118,12 @@ Plan make_plan(const Graph& graph, const PlanOptions& options);
 // The largest batch whose tensors 32 bits can index, as cuDNN and oneDNN do.
 int indexed_batch(const Graph& graph);
 
+// Whether a backend can index the tensors of such a batch; the reference can index any.
+bool indexes(const Graph& graph, const PlanOptions& options);
+
+// Throws Error(memory) where it cannot.
+void check_indexed(const Graph& graph, const PlanOptions& options);
+
 // The largest batch below options.batch, and at most indexed_batch(), whose totals fit into
 // `bytes`; 0: none does.
 int largest_batch(const Graph& graph, PlanOptions options, const UpdateMemory& update,

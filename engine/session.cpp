@@ -23,6 +23,7 @@ Session::Session(Graph graph, Backend& backend, const SessionOptions& options)
     auto running = std::make_unique<Running>();
     running->spec = spec;
     running->plan = make_plan(graph_, plan_options(spec));
+    check_indexed(graph_, running->plan.options);
     const Plan::Totals t = running->plan.totals(graph_, update_memory());
     if (spec.mode != Mode::evaluate || programs_.empty()) largest = t;
     activations_ = std::max(activations_, t.activations);

@@ -534,3 +534,20 @@ TEST_CASE("the largest batch is what fits, what is asked for or what 32 bits ind
   CHECK(largest_batch(graph, options, {}, room - 1) == 99);
   CHECK(largest_batch(graph, options, {}, 1) == 0);
 }
+
+TEST_CASE("a batch whose tensors 32 bits cannot index is told, but on the reference") {
+  const Graph graph = make_model("efficientnet_b3", {.classes = 35});
+  PlanOptions options{.batch = 1188, .backend = BackendKind::cpu};
+  CHECK_NOTHROW(check_indexed(graph, options));
+  options.batch = 1189;
+  CHECK_THROWS_WITH_AS(check_indexed(graph, options),
+                       "a batch of 1189 images of 224 by 224 pixels: 32 bits can index the tensors "
+                       "of 1188 at most",
+                       Error);
+  CHECK(mentions(what_fits(graph, options, {}, SIZE_MAX),
+                 "the largest batch that fits is 1188; with --memory lean it needs"));
+  CHECK(
+      mentions(what_fits(graph, options, {}, SIZE_MAX), "and the largest batch that fits is 1188"));
+  options.backend = BackendKind::reference;
+  CHECK_NOTHROW(check_indexed(graph, options));
+}

@@ -113,6 +113,9 @@ int summary(const Command& command) {
     const Plan::Totals t = plan.totals(g, {.moments = OptimizerConfig{}.moments()});
     text += fmt::format("training with batch {} in {}:\n", o.batch, o.precision);
     text += memory_table(t);
+    if (!indexes(g, plan.options))
+      text += fmt::format("no device trains it: 32 bits can index the tensors of {} at most\n",
+                          indexed_batch(g));
     if (o.memory == MemoryUse::lean) {
       double moved = 0;
       for (const Recomputation& again : plan.recomputed) moved += again.moved;

@@ -165,22 +165,27 @@ RunRow StudyRunner::planned(const Configuration& c, int repeat) const {
   return row;
 }
 
-size_t StudyRunner::needed_bytes(const Configuration& c) const {
+PlanOptions StudyRunner::plan_options(const Configuration& c) const {
   const StepBench bench = bench_of(c);
-  const Graph graph = graph_of(bench);
-  return make_plan(graph, {.batch = c.batch,
-                           .memory = bench.memory,
-                           .precision = parse_precision(c.precision),
-                           .backend = joined_.kind,
-                           .conv = bench.conv,
-                           .limits = limits_,
-                           .workspace = bench.workspace})
+  return {.batch = c.batch,
+          .memory = bench.memory,
+          .precision = parse_precision(c.precision),
+          .backend = joined_.kind,
+          .conv = bench.conv,
+          .limits = limits_,
+          .workspace = bench.workspace};
+}
+
+size_t StudyRunner::needed_bytes(const Configuration& c) const {
+  const Graph graph = graph_of(bench_of(c));
+  return make_plan(graph, plan_options(c))
       .totals(graph, {.moments = OptimizerConfig{}.moments()})
       .sum();
 }
 
 // Ranks in host memory share it.
 bool StudyRunner::fits(const Configuration& c, size_t bytes) const {
+  if (!indexes(graph_of(bench_of(c)), plan_options(c))) return false;
   const std::span<const Standing> where = where_runs(c);
   const size_t sharing = joined_.kind == BackendKind::cuda ? 1 : local_ranks(c);
   return bytes <= least_free_bytes(where, joined_.kind) / sharing;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/needs.h"
+#include "engine/plan.h"
 #include "io/data/dataset.h"
 #include "tools/bench/step.h"
 #include "tools/machine/device.h"
@@ -46,7 +47,8 @@ class StudyRunner {
   // Whether ranks of all processes run it together; else it is process 0's.
   bool together(const Configuration& configuration) const;
   std::span<const Standing> where_runs(const Configuration& configuration) const;
-  int local_ranks(const Configuration& configuration) const;      // in each process that runs it
+  int local_ranks(const Configuration& configuration) const;  // in each process that runs it
+  PlanOptions plan_options(const Configuration& configuration) const;
   size_t needed_bytes(const Configuration& configuration) const;  // of the rank that needs most
   bool fits(const Configuration& configuration, size_t bytes) const;
   StepTimes measure(const Configuration& configuration);

@@ -103,7 +103,7 @@ void check_memory(const TrainConfig& c, const TrainingData& data, const Ranks& r
   const PlanOptions options = plan_options(c, ranks.kind, c.batch);
   const size_t needed = make_plan(graph, options).totals(graph, update_memory(c)).sum(),
                memory = memory_of_rank(ranks);
-  if (needed <= memory) return;
+  if (needed <= memory) return check_indexed(graph, options);
   fail(Failure::memory,
        "batch {} at {} pixels needs {:.0f} MiB for each rank, which has {:.0f} MiB; {}", c.batch,
        c.preprocess.crop, double(needed) / 1048576, double(memory) / 1048576,
