@@ -165,30 +165,22 @@ RunRow StudyRunner::planned(const Configuration& c, int repeat) const {
   return row;
 }
 
-PlanOptions StudyRunner::plan_options(const Configuration& c) const {
-  const StepBench bench = bench_of(c);
-  return {.batch = c.batch,
-          .memory = bench.memory,
-          .precision = parse_precision(c.precision),
-          .backend = joined_.kind,
-          .conv = bench.conv,
-          .limits = limits_,
-          .workspace = bench.workspace};
-}
-
-size_t StudyRunner::needed_bytes(const Configuration& c) const {
-  const Graph graph = graph_of(bench_of(c));
-  return make_plan(graph, plan_options(c))
-      .totals(graph, {.moments = OptimizerConfig{}.moments()})
-      .sum();
-}
-
 // Ranks in host memory share it.
-bool StudyRunner::fits(const Configuration& c, size_t bytes) const {
-  if (!indexes(graph_of(bench_of(c)), plan_options(c))) return false;
-  const std::span<const Standing> where = where_runs(c);
+bool StudyRunner::fits(const Configuration& c, RunRow& row) const {
+  const StepBench bench = bench_of(c);
+  const Graph graph = graph_of(bench);
+  const Plan plan = make_plan(graph, {.batch = c.batch,
+                                      .memory = bench.memory,
+                                      .precision = parse_precision(c.precision),
+                                      .backend = joined_.kind,
+                                      .conv = bench.conv,
+                                      .limits = limits_,
+                                      .workspace = bench.workspace});
+  const size_t bytes = plan.totals(graph, {.moments = OptimizerConfig{}.moments()}).sum();
+  row.memory_mib_per_rank = double(bytes) / 0x1p20;
   const size_t sharing = joined_.kind == BackendKind::cuda ? 1 : local_ranks(c);
-  return bytes <= least_free_bytes(where, joined_.kind) / sharing;
+  return indexes(graph, plan.options) &&
+         bytes <= least_free_bytes(where_runs(c), joined_.kind) / sharing;
 }
 
 Ranks StudyRunner::ranks_of(const Configuration& c) const {
@@ -253,9 +245,7 @@ RunRow StudyRunner::run(const Configuration& c, int repeat) {
 
 RunRow StudyRunner::run_together(const Configuration& c, int repeat) {
   RunRow row = planned(c, repeat);
-  const size_t bytes = needed_bytes(c);
-  row.memory_mib_per_rank = double(bytes) / 0x1p20;
-  row.status = from_process_0(joined_, fits(c, bytes) ? "ok" : "does_not_fit");
+  row.status = from_process_0(joined_, fits(c, row) ? "ok" : "does_not_fit");
   if (row.ok()) fill_in(row, measure(c), study_.synthetic());
   return row;
 }
@@ -264,9 +254,7 @@ RunRow StudyRunner::attempt(const Configuration& c, int repeat) {
   RunRow row = planned(c, repeat);
   const auto does_not_fit = [&row] { row.status = "does_not_fit"; };
   try {
-    const size_t bytes = needed_bytes(c);
-    row.memory_mib_per_rank = double(bytes) / 0x1p20;
-    if (!fits(c, bytes)) return does_not_fit(), row;
+    if (!fits(c, row)) return does_not_fit(), row;
     fill_in(row, measure(c), study_.synthetic());
   } catch (const Error& error) {
     if (error.kind == Failure::memory)

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "engine/needs.h"
-#include "engine/plan.h"
 #include "io/data/dataset.h"
 #include "tools/bench/step.h"
 #include "tools/machine/device.h"
@@ -48,9 +47,8 @@ class StudyRunner {
   bool together(const Configuration& configuration) const;
   std::span<const Standing> where_runs(const Configuration& configuration) const;
   int local_ranks(const Configuration& configuration) const;  // in each process that runs it
-  PlanOptions plan_options(const Configuration& configuration) const;
-  size_t needed_bytes(const Configuration& configuration) const;  // of the rank that needs most
-  bool fits(const Configuration& configuration, size_t bytes) const;
+  // Whether it does; row.memory_mib_per_rank is what the rank that needs most takes.
+  bool fits(const Configuration& configuration, RunRow& row) const;
   StepTimes measure(const Configuration& configuration);
   void add_processes(StepTimes& times, const Configuration& configuration) const;
   RunRow attempt(const Configuration& configuration, int repeat);
