@@ -7,6 +7,7 @@
 #include "kernels/banded_tiles.h"
 #include "kernels/dense_tiles.h"
 #include "kernels/joined_tiles.h"
+#include "kernels/narrow_tiles.h"
 #include "kernels/product.h"
 #include "kernels/stem_tiles.h"
 
@@ -160,6 +161,33 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
   const double gradient = l.gradient_in_place() ? out : 2 * out;
   const double operand = l.conv.in.plain() ? 0 : in;
   return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
+}
+
+// ---------------------------------------------------------------- narrow pointwise
+
+// The kernel makes both gradients of an operand without a gate that is narrower than the output,
+// whose norm needs nothing of the output but what the operand says.
+bool takes_narrow_pointwise(const Layer& l, Direction direction) {
+  const Slice& out = l.conv.out;
+  return direction == Direction::backward && takes_pointwise(l) && l.conv.in.gate == kNone &&
+         l.sizes.graph.buffers[out.buffer].normed &&
+         narrow_fits(l.sizes.pixels(out), l.conv.in.at.channels(), out.channels(),
+                     l.options.limits);
+}
+
+Scratch narrow_pointwise_scratch(const Layer& l, Direction) {
+  const int channels = l.conv.in.at.channels(), outs = l.conv.out.channels();
+  const NarrowCut cut = narrow_cut(l.sizes.pixels(l.conv.out), channels, outs, l.options.limits);
+  return {.weight = narrow_scratch(cut, channels, outs).total() * sizeof(float),
+          .partials = l.partials()};
+}
+
+// Its rows of sums are written and read, and the operand is multiplied by itself.
+Cost narrow_pointwise_cost(const Layer& l, Direction direction) {
+  const double in = l.in(), channels = l.conv.in.at.channels();
+  const double rows = 2. * narrow_pointwise_scratch(l, direction).weight;
+  const double squares = l.sizes.pixels(l.conv.out) * channels * channels;
+  return {l.out() + in + in + 2. * l.weight() + rows, 4 * l.multiply_adds() + 6 * squares};
 }
 
 // ---------------------------------------------------------------- joined pointwise
@@ -345,6 +373,8 @@ constexpr Row kRows[] = {
      takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::narrow_pointwise, "narrow pointwise", ConvForm::fused,
+     takes_narrow_pointwise, narrow_pointwise_scratch, narrow_pointwise_cost},
     {BackendKind::cuda, Form::joined_pointwise, "joined pointwise", ConvForm::fused,
      takes_joined_pointwise, joined_pointwise_scratch, joined_pointwise_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,

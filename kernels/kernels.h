@@ -172,6 +172,18 @@ struct PointwiseJoined {
                   cudaStream_t stream);
 };
 
+template <class T>
+struct PointwiseNarrow {
+  // Both of them, of a layer whose output y has a norm, from the gradient and the operand alone:
+  // y = weight · f(in), and dy.x is not read. The operand has no gate; narrow_fits() says whether
+  // the channels do; on a GPU of sm_90. dweight (C', C) is overwritten; `scratch` is
+  // narrow_scratch() floats, counted with device_limits(). Without sink.grad, nothing but dweight
+  // and the sums are made.
+  static Enqueue prepare(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
+                         const OperandView<T>& in, const T* weight, float* scratch,
+                         const Partials& partials);
+};
+
 // ---------------------------------------------------------------- dense/
 
 // Dense convolutions of 16-bit types with a window of 3 × 3, stride 1 and padding 1. The operand

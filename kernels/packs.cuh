@@ -29,6 +29,15 @@ __device__ __forceinline__ void store_columns(Pack<T>* to, int plane, const Pack
     *reinterpret_cast<uint4*>(to + j * plane) = make_uint4(
         word_of(packs[0], j), word_of(packs[1], j), word_of(packs[2], j), word_of(packs[3], j));
 }
+// Of 16 channels, of which a thread makes four: column 2t of plane j is channel 4t + 2j.
+template <class T>
+__device__ __forceinline__ void store_columns(Pack<T>* to, int plane, const Pack<T> (&packs)[2]) {
+#pragma unroll
+  for (int j = 0; j < 2; ++j)
+    *reinterpret_cast<uint4*>(to + j * plane) =
+        make_uint4(word_of(packs[0], j), word_of(packs[0], 2 + j), word_of(packs[1], j),
+                   word_of(packs[1], 2 + j));
+}
 
 // Copies a pack, past L1. Whoever waits for the thread's groups may read it.
 template <class T>

@@ -37,6 +37,19 @@ __device__ __forceinline__ uint64_t planes_descriptor(uint32_t from, int plane) 
   return static_cast<uint64_t>((from & 0x3ffffu) >> 4) | leading << 16 | stride << 32;
 }
 
+// The descriptor of an operand whose positions are rows of 64 or 128 bytes of channels, as the copy
+// engine leaves them: eight rows are an atom, in which the packs of a row have changed places by its
+// number (CU_TENSOR_MAP_SWIZZLE_64B, _128B), and atoms follow one another. Atoms begin at multiples
+// of 1024 bytes. Adding n to it moves it by n packs: along channels, whose packs are two to a
+// product; or by whole atoms along positions. sm_90a.
+template <int RowBytes>
+__device__ __forceinline__ uint64_t rows_descriptor(uint32_t from) {
+  static_assert(RowBytes == 64 || RowBytes == 128);
+  constexpr uint64_t kSwizzle = RowBytes == 128 ? 1 : 2, kAtom = 8 * RowBytes / kPackBytes;
+  return static_cast<uint64_t>((from & 0x3ffffu) >> 4) | uint64_t{1} << 16 | kAtom << 32 |
+         kSwizzle << 62;
+}
+
 // An operand n packs further, by one addition: addresses do not leave the lower word.
 __device__ __forceinline__ uint64_t moved(uint64_t operand, int n) {
   return (operand & 0xffffffff00000000ull) | static_cast<uint32_t>(static_cast<int>(operand) + n);

@@ -1,6 +1,6 @@
 // The asynchronous product of a warpgroup: c (64, 8 · Tiles) of floats and a (64, 16) · b (16, 8 ·
 // Tiles) of 16-bit values (PTX ISA, wgmma.mma_async). sm_90a. An instruction names every register
-// of its result, so there is one for each number of columns, 32, 48 and 64, written once for both
+// of its result, so there is one for each number of columns, 16 to 64, written once for both
 // types.
 #pragma once
 
@@ -17,11 +17,12 @@ enum class Inner { channels, positions };
 
 // Eight columns of a thread's result, and all of them.
 #define ENGINE_TILE(c) "+f"((c)[0]), "+f"((c)[1]), "+f"((c)[2]), "+f"((c)[3])
-#define ENGINE_TILES_4(c) \
-  ENGINE_TILE((c)[0]), ENGINE_TILE((c)[1]), ENGINE_TILE((c)[2]), ENGINE_TILE((c)[3])
+#define ENGINE_TILES_2(c) ENGINE_TILE((c)[0]), ENGINE_TILE((c)[1])
+#define ENGINE_TILES_4(c) ENGINE_TILES_2(c), ENGINE_TILE((c)[2]), ENGINE_TILE((c)[3])
 #define ENGINE_TILES_6(c) ENGINE_TILES_4(c), ENGINE_TILE((c)[4]), ENGINE_TILE((c)[5])
 #define ENGINE_TILES_8(c) ENGINE_TILES_6(c), ENGINE_TILE((c)[6]), ENGINE_TILE((c)[7])
-#define ENGINE_RESULT_4 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define ENGINE_RESULT_2 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define ENGINE_RESULT_4 ENGINE_RESULT_2 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define ENGINE_RESULT_6 ENGINE_RESULT_4 ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define ENGINE_RESULT_8 ENGINE_RESULT_6 ", %24, %25, %26, %27, %28, %29, %30, %31"
 // The instruction: its columns, the type of its operands, the registers of the result, the other
@@ -54,6 +55,13 @@ enum class Inner { channels, positions };
         : ENGINE_TILES_##tiles(c)                                                              \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kB))
 
+template <class T, Inner A, Inner B>
+__device__ __forceinline__ void multiply_async(float (&c)[2][4], uint64_t a, uint64_t b,
+                                               bool adds) {
+  constexpr int kA = A == Inner::positions, kB = B == Inner::positions;
+  const int add = adds;
+  ENGINE_MULTIPLY(2, "16", "%8, %9, p, 1, 1, %11, %12", "setp.ne.b32 p, %10, 0;");
+}
 template <class T, Inner A, Inner B>
 __device__ __forceinline__ void multiply_async(float (&c)[4][4], uint64_t a, uint64_t b,
                                                bool adds) {
@@ -101,9 +109,11 @@ __device__ __forceinline__ void multiply_async(float (&c)[8][4], const uint32_t 
 #undef ENGINE_RESULT_8
 #undef ENGINE_RESULT_6
 #undef ENGINE_RESULT_4
+#undef ENGINE_RESULT_2
 #undef ENGINE_TILES_8
 #undef ENGINE_TILES_6
 #undef ENGINE_TILES_4
+#undef ENGINE_TILES_2
 #undef ENGINE_TILE
 
 }  // namespace engine::kernels

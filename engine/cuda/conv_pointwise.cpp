@@ -3,6 +3,7 @@
 // that the operand's gradient then leaves.
 #include "engine/cuda/conv.h"
 #include "kernels/joined_tiles.h"
+#include "kernels/narrow_tiles.h"
 #include "kernels/product.h"
 
 namespace engine::cuda {
@@ -85,6 +86,28 @@ Launch pointwise_joined(const Cuda& gpu, const Layer<T>& l) {
           }};
 }
 
+// Both gradients without the output; the rows of sums are written and read.
+template <class T>
+std::optional<Launches> pointwise_narrow(const Cuda& gpu, const Layer<T>& l) {
+  const NarrowScratch sizes = narrow_scratch(
+      narrow_cut(l.out.pixels(), l.in.channels, l.out.channels, kernels::device_limits()),
+      l.in.channels, l.out.channels);
+  float* floats =
+      scratch<float>(l.program, l.plan().backward.weight, sizes.total(), "folded weights and sums");
+  const double x = l.in.plain() ? bytes_of(l.in) : epilogue_bytes(l.in);
+  const double squares = double(l.in.channels) * l.in.channels * l.out.pixels();
+  const double moved = (elements_of(l.out) + 2 * weights(l)) * sizeof(T) + x +
+                       (2. * sizes.total() + weights(l)) * sizeof(float) +
+                       (l.sink.grad ? bytes_of(l.sink, l.in) : 0);
+  kernels::Enqueue enqueue =
+      kernels::PointwiseNarrow<T>::prepare(l.sink, l.dweight, l.gradient, l.in, l.weight, floats,
+                                           sweep_partials(gpu, l.backward_partials));
+  if (!enqueue) return std::nullopt;
+  return one_launch("pointwise_narrow", shape(l) + (l.sink.how == Write::add ? " +=" : " ="),
+                    {moved, 2 * flops(l) + 6 * squares},
+                    [enqueue = std::move(enqueue), stream = gpu.stream.get()] { enqueue(stream); });
+}
+
 // Both read the same, so the second need not wait for the first.
 template <class T>
 Launches fused_backward(const Cuda& gpu, const Layer<T>& l) {
@@ -127,6 +150,14 @@ std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direc
 }
 
 template <class T>
+std::optional<Launches> narrow_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
+  if constexpr (sizeof(T) == 2) {
+    if (direction == Direction::backward) return pointwise_narrow(gpu, l);
+  }
+  return std::nullopt;
+}
+
+template <class T>
 std::optional<Launches> joined_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   if constexpr (sizeof(T) == 2) {
     if (direction == Direction::forward) return std::nullopt;
@@ -141,6 +172,10 @@ template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<float>&
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
                                                       Direction);
+template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<float>&, Direction);
+template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<__half>&, Direction);
+template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
+                                                       Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,

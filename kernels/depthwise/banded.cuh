@@ -22,7 +22,7 @@
 #pragma once
 
 #include "kernels/banded_tiles.h"
-#include "kernels/depthwise/copies.cuh"
+#include "kernels/copies.cuh"
 #include "kernels/device.cuh"
 #include "kernels/launch.cuh"
 #include "kernels/matrix.cuh"

@@ -160,7 +160,7 @@ __device__ __forceinline__ void run_backward(const BackwardArguments<T>& a,
   const auto fetch = [&](int n) {
     fetch_tiles<Tile>(maps, base, place, place.left + Tile::kRawX, place.top + Tile::kRawY, n);
   };
-  if (threadIdx.x == 0) barrier_init(base + Tile::kBarrier);
+  if (threadIdx.x == 0) barrier_init(base + Tile::kBarrier, 1);
   clear_tiles<Tile>(shared);
   prepare_bands<T, Tile>(shared, a.weight, place.channel, a.in.channels, quad, part);
   follow();

@@ -166,7 +166,7 @@ __device__ __forceinline__ void run_backward(const BackwardArguments<T>& a,
     fetch_tiles<Tile>(maps, base, place, place.left / 2 + Tile::kRawAt,
                       place.top / 2 + Tile::kRawAt, n);
   };
-  if (threadIdx.x == 0) barrier_init(base + Tile::kBarrier);
+  if (threadIdx.x == 0) barrier_init(base + Tile::kBarrier, 1);
   clear_tiles<Tile>(shared);
   prepare_bands<T, Tile>(shared, a.weight, place.channel, a.in.channels, quad, team);
   follow();

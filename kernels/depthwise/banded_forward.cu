@@ -247,7 +247,7 @@ __device__ __forceinline__ void run_forward(const ForwardArguments<T>& a, const 
       *reinterpret_cast<uint4*>(shared + Tile::kIn + i) = uint4{};
   };
 
-  if (threadIdx.x == 0) barrier_init(barrier);
+  if (threadIdx.x == 0) barrier_init(barrier, 1);
   clear();
   uint32_t* const bands = reinterpret_cast<uint32_t*>(shared + Tile::kBand);
   prepare_bands<T, Tile>(bands, reinterpret_cast<uint16_t*>(shared + Tile::kWeights), a.weight,

@@ -1,7 +1,8 @@
-// Pointwise convolutions as fused products, alone and joined, against the reference: every shape of
-// the kernel, ragged tiles, channel counts that are multiples of 8 alone, slices, every operand and
-// gradient that they take; the same bits in every run; and the cuts.
+// Pointwise convolutions as fused products, alone, joined and of narrow operands, against the
+// reference: every shape of the kernel, ragged tiles, channel counts that are multiples of 8 alone,
+// slices, every operand and gradient that they take; the same bits in every run; and the cuts.
 #include "kernels/joined_tiles.h"
+#include "kernels/narrow_tiles.h"
 #include "kernels/product.h"
 #include "tests/kernels/gpu.h"
 
@@ -201,14 +202,79 @@ std::vector<PointwiseLayer> joined_layers() {
   return all;
 }
 
+namespace {
+
+// What both gradients at once are made from.
+struct JoinedOptions {
+  OperandOptions in;
+  bool normed;
+  Write how;
+  bool scaled = false;
+  bool rounded = true;  // dy, before it is multiplied
+};
+
+// CHECKs what run(sink, dweight, dy, in, weight) makes, twice, where y is W · f, rounded, and its
+// norm is of its own statistics.
+template <class T, class Run>
+void check_both_gradients(const PointwiseLayer& l, const JoinedOptions& o, Run run) {
+  OperandCase<T> in(l.in, o.in, 1);
+  GradientCase<T> dy(l.out, {o.normed, false, Activation::none, o.scaled}, 30);
+  SinkCase<T> sink(in, o.how), again(in, o.how);
+  Mirror<T> weight(weights(l));
+  OutputCase<T> out(l.out, true);
+  reference::store_output(
+      out.host_view(),
+      reference::convolve(reference::load_operand(in.host_view()), weight.host(), in.host_view(),
+                          out.host_view(), kPoint, false),
+      static_cast<double*>(nullptr));
+  const auto floats = [](const std::vector<double>& values) {
+    return std::vector<float>(values.begin(), values.end());
+  };
+  Mirror<T> y(floats(out.y.values()));
+  std::vector<float> spread = floats(out.var.values());
+  for (float& v : spread) v = std::max(v, 0.1f);  // one pixel has none
+  Mirror<float> mean(floats(out.mean.values())), var(spread);
+  GradientView<T> view = dy.device_view();
+  GradientView<double> host = dy.host_view();
+  view.x = y.device() + l.out.c0;
+  host.x = y.host() + l.out.c0;
+  if (o.normed) {
+    view.norm.mean = mean.device(), view.norm.var = var.device();
+    host.norm.mean = mean.host(), host.norm.var = var.host();
+  }
+
+  const size_t elements = size_t(l.in.channels) * l.out.channels;
+  Mirror<float> dweight(elements, 9.f), dweight_again(elements, 9.f);  // overwritten
+  run(sink.device_view(), dweight.device(), view, in.device_view(), weight.device());
+  run(again.device_view(), dweight_again.device(), view, in.device_view(), weight.device());
+  std::vector<double> gradient = reference::load_gradient(host);
+  if (o.rounded) gradient = as_multiplied<T>(gradient);
+  reference::store_gradient(
+      sink.host_view(),
+      reference::convolve_transposed(gradient, weight.host(), in.host_view(), host, kPoint, false),
+      in.host_view());
+  reference::convolve_weight(dweight.host(), gradient,
+                             as_multiplied<T>(reference::load_operand(in.host_view())),
+                             in.host_view(), host, kPoint, false);
+  CAPTURE(l.in.channels);
+  CAPTURE(l.out.channels);
+  const double df = std::sqrt(double(l.out.channels) / l.in.channels);
+  const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
+  const double sums = std::sqrt(double(l.in.pixels()));
+  sink.check("G", 4 + 4 * df, 8 * ulp * df * sums);
+  Tolerance allowed = sum_tolerance(double(l.in.pixels()));
+  allowed.absolute += 8 * ulp * sums;
+  dweight.check(allowed, "dweight");
+  CHECK(same_bits(sink.grad.download(), again.grad.download()));
+  CHECK(same_bits(sink.sums(), again.sums()));
+  CHECK(same_bits(dweight.download(), dweight_again.download()));
+}
+
+}  // namespace
+
 TEST_CASE_TEMPLATE("pointwise_joined", T, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
-  struct Options {
-    OperandOptions in;
-    bool normed;
-    Write how;
-  };
-  const std::vector<Options> options = {
+  const std::vector<JoinedOptions> options = {
       {{true, Activation::relu, GateKind::none}, true, Write::add},
       {{true, Activation::silu, GateKind::none}, true, Write::assign},
       {{true, Activation::relu6, GateKind::none}, false, Write::add},
@@ -216,47 +282,90 @@ TEST_CASE_TEMPLATE("pointwise_joined", T, __half, __nv_bfloat16) {
       {{false, Activation::none, GateKind::none}, false, Write::assign},
       {{false, Activation::none, GateKind::none}, true, Write::add}};
   for (const PointwiseLayer& l : joined_layers())
-    for (const Options& o : options) {
-      OperandCase<T> in(l.in, o.in, 1);
-      GradientCase<T> dy(l.out, {o.normed, false}, 30);
-      SinkCase<T> sink(in, o.how), again(in, o.how);
-      Mirror<T> weight(weights(l));
-      const size_t elements = size_t(l.in.channels) * l.out.channels;
-      Mirror<float> dweight(elements, 9.f), dweight_again(elements, 9.f);  // overwritten
+    for (const JoinedOptions& o : options) {
       const SweepScratch scratch(l.in);
       const DeviceArray<float> rows(joined_rows(
           joined_cut(l.in.pixels(), l.in.channels, l.out.channels, kernels::device_limits()),
           l.in.channels, l.out.channels));
-      const auto run = [&](SinkCase<T>& to, Mirror<float>& to_weight) {
-        kernels::PointwiseJoined<T>::run(to.device_view(), to_weight.device(), dy.device_view(),
-                                         in.device_view(), weight.device(), rows.data(),
-                                         scratch.view(), nullptr);
-      };
-      run(sink, dweight);
-      run(again, dweight_again);
-      const std::vector<double> gradient =
-          as_multiplied<T>(reference::load_gradient(dy.host_view()));
-      reference::store_gradient(
-          sink.host_view(),
-          reference::convolve_transposed(gradient, weight.host(), in.host_view(), dy.host_view(),
-                                         kPoint, false),
-          in.host_view());
-      reference::convolve_weight(dweight.host(), gradient,
-                                 as_multiplied<T>(reference::load_operand(in.host_view())),
-                                 in.host_view(), dy.host_view(), kPoint, false);
-      CAPTURE(l.in.channels);
-      CAPTURE(l.out.channels);
-      const double df = std::sqrt(double(l.out.channels) / l.in.channels);
-      const double ulp = std::is_same_v<T, __half> ? 1. / 2048 : 1. / 256;
-      const double sums = std::sqrt(double(l.in.pixels()));
-      sink.check("G", 4 + 4 * df, 8 * ulp * df * sums);
-      Tolerance allowed = sum_tolerance(double(l.in.pixels()));
-      allowed.absolute += 8 * ulp * sums;
-      dweight.check(allowed, "dweight");
-      CHECK(same_bits(sink.grad.download(), again.grad.download()));
-      CHECK(same_bits(sink.sums(), again.sums()));
-      CHECK(same_bits(dweight.download(), dweight_again.download()));
+      check_both_gradients<T>(
+          l, o, [&](auto sink, float* dweight, auto dy, auto in, const T* weight) {
+            kernels::PointwiseJoined<T>::run(sink, dweight, dy, in, weight, rows.data(),
+                                             scratch.view(), nullptr);
+          });
     }
+}
+
+// Operands of both widths, whole and ragged, in slices; outputs of one to four warpgroups, ragged
+// ones; several tiles of a unit.
+TEST_CASE_TEMPLATE("pointwise_narrow", T, __half, __nv_bfloat16) {
+  int major = 0;
+  if (!has_gpu() ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess ||
+      major != 9)
+    return note_skipped("no GPU of sm_90");
+  const auto of = [](int batch, int height, int width, Extent in, int out, int pitch, int c0) {
+    return layer(batch, height, width, in, {1, 1, 1, out, pitch, c0});
+  };
+  const std::vector<PointwiseLayer> layers = {of(1, 1, 1, {1, 1, 1, 8, 8, 0}, 16, 16, 0),
+                                              of(2, 5, 7, {1, 1, 1, 24, 24, 0}, 40, 40, 0),
+                                              of(3, 7, 7, {1, 1, 1, 16, 48, 8}, 96, 112, 16),
+                                              of(3, 21, 19, {1, 1, 1, 24, 24, 0}, 144, 144, 0),
+                                              of(2, 9, 13, {1, 1, 1, 32, 32, 0}, 192, 192, 0),
+                                              of(1, 17, 19, {1, 1, 1, 40, 40, 0}, 232, 240, 8),
+                                              of(2, 33, 31, {1, 1, 1, 64, 160, 96}, 128, 128, 0),
+                                              of(5, 4, 8, {1, 1, 1, 64, 64, 0}, 256, 256, 0),
+                                              of(8, 65, 67, {1, 1, 1, 64, 64, 0}, 256, 256, 0),
+                                              of(8, 105, 107, {1, 1, 1, 24, 24, 0}, 72, 72, 0)};
+  const std::vector<JoinedOptions> options = {
+      {{true, Activation::relu, GateKind::none}, true, Write::assign, true},
+      {{true, Activation::relu, GateKind::none}, true, Write::add},
+      {{true, Activation::silu, GateKind::none}, true, Write::assign},
+      {{true, Activation::relu6, GateKind::none}, true, Write::add, true},
+      {{true, Activation::none, GateKind::none}, true, Write::assign},
+      {{false, Activation::none, GateKind::none}, true, Write::assign},
+      {{false, Activation::none, GateKind::none}, true, Write::add}};
+  for (const PointwiseLayer& l : layers) {
+    const int channels = l.in.channels, outs = l.out.channels;
+    REQUIRE(narrow_fits(l.in.pixels(), channels, outs, kernels::device_limits()));
+    for (JoinedOptions o : options) {
+      if (l.in.pixels() > 10000 && o.in.act != Activation::relu) continue;  // it takes seconds
+      o.rounded = false;
+      const SweepScratch partials(l.in);
+      const DeviceArray<float> scratch(
+          narrow_scratch(narrow_cut(l.in.pixels(), channels, outs, kernels::device_limits()),
+                         channels, outs)
+              .total());
+      check_both_gradients<T>(
+          l, o, [&](auto sink, float* dweight, auto dy, auto in, const T* weight) {
+            const kernels::Enqueue enqueue = kernels::PointwiseNarrow<T>::prepare(
+                sink, dweight, dy, in, weight, scratch.data(), partials.view());
+            REQUIRE(enqueue);
+            enqueue(nullptr);
+          });
+    }
+  }
+}
+
+// Every tile lies in one unit, and the shared memory that is taken is there.
+TEST_CASE("the cut of products of a narrow operand") {
+  const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
+  int cuts = 0;
+  for (const DeviceLimits& l : {limits, a100})
+    for (const int64_t pixels : {1, 33, 6272, 100352, 401408, 1605632})
+      for (const int outs : {16, 96, 144, 192, 256})
+        for (const int channels : {8, 24, 32, 64}) {
+          if (!narrow_fits(pixels, channels, outs, l)) continue;
+          ++cuts;
+          const NarrowCut c = narrow_cut(pixels, channels, outs, l);
+          CHECK(int64_t{c.tiles} * kNarrowTile >= pixels);
+          CHECK(c.units * c.per >= c.tiles);
+          CHECK((c.units - 1) * c.per < c.tiles);
+          CHECK(c.units <= l.multiprocessors);
+          CHECK(c.columns >= channels);
+          CHECK(c.stages <= kNarrowMostStages);
+          CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
+        }
+  CHECK(cuts > 150);
 }
 
 // Every tile lies in one unit, every set of channels in one group, and the shared memory that is

@@ -1,10 +1,10 @@
 // Describes tensors to the copy engine. The driver's function is asked for by name: nothing here
 // links the driver.
-#include "kernels/depthwise/copies.cuh"
+#include "kernels/copies.cuh"
 
 #include <type_traits>
 
-namespace engine::kernels::banded {
+namespace engine::kernels {
 namespace {
 
 using Encode = std::add_pointer_t<decltype(cuTensorMapEncodeTiled)>;
@@ -31,9 +31,9 @@ bool describe(CUtensorMap& map, const BoxedTensor& tensor) {
     if (i > 0) strides[i - 1] = tensor.strides[i];
   }
   return encode(&map, tensor.type, tensor.dimensions, const_cast<void*>(tensor.data), sizes,
-                strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+                strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, tensor.swizzle,
                 CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-}  // namespace engine::kernels::banded
+}  // namespace engine::kernels
