@@ -10,6 +10,7 @@
 #include "kernels/narrow_tiles.h"
 #include "kernels/product.h"
 #include "kernels/stem_tiles.h"
+#include "kernels/streamed_tiles.h"
 
 namespace engine {
 
@@ -161,6 +162,22 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
   const double gradient = l.gradient_in_place() ? out : 2 * out;
   const double operand = l.conv.in.plain() ? 0 : in;
   return {gradient + weight + operand + in + gradient + in + weight, 2 * flops};
+}
+
+// ---------------------------------------------------------------- streamed pointwise
+
+// The kernel keeps the weights of a few channels in shared memory.
+bool takes_streamed_pointwise(const Layer& l, Direction direction) {
+  const Buffer& b = l.sizes.graph.buffers[l.conv.out.buffer];
+  const int64_t pixels = l.sizes.pixels(l.conv.out),
+                area = l.conv.in.gate == kNone ? pixels : int64_t{b.height} * b.width;
+  return direction == Direction::forward && takes_pointwise(l) &&
+         streamed_fits(pixels, area, l.conv.in.at.channels(), l.conv.out.channels(),
+                       l.options.limits);
+}
+
+Scratch partials_alone(const Layer& l, Direction) {
+  return {.partials = l.partials()};
 }
 
 // ---------------------------------------------------------------- narrow pointwise
@@ -373,6 +390,8 @@ constexpr Row kRows[] = {
      takes_banded_depthwise, banded_depthwise_scratch, fused_cost},
     {BackendKind::cuda, Form::fused_depthwise, "fused depthwise", ConvForm::fused,
      takes_fused_depthwise, fused_depthwise_scratch, fused_cost},
+    {BackendKind::cuda, Form::streamed_pointwise, "streamed pointwise", ConvForm::fused,
+     takes_streamed_pointwise, partials_alone, fused_pointwise_cost},
     {BackendKind::cuda, Form::narrow_pointwise, "narrow pointwise", ConvForm::fused,
      takes_narrow_pointwise, narrow_pointwise_scratch, narrow_pointwise_cost},
     {BackendKind::cuda, Form::joined_pointwise, "joined pointwise", ConvForm::fused,

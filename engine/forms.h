@@ -40,6 +40,7 @@ enum class Form : uint8_t {
   banded_depthwise,     // our kernels on the matrix units, 16 bits
   fused_depthwise,      // our kernels (CUDA), a ring of rows (CPU)
   fused_pointwise,      // our products
+  streamed_pointwise,   // our forward by the copy engine
   narrow_pointwise,     // both gradients by one of our kernels, without the output
   joined_pointwise,     // both gradients by one of our kernels
   mixed_pointwise,      // the operand's gradient by ours, the weight's by a library

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cuda.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/barrier.cuh"
 
@@ -28,6 +30,20 @@ struct BoxedTensor {
 // False where there is no copy engine, or the tensor does not lie as it wants: 16 bytes divide the
 // address, the strides and the row of a box.
 bool describe(CUtensorMap& map, const BoxedTensor& tensor);
+
+// Boxes of `rows` pixels and 32 or 64 channels of (pixels, pitch) 16-bit values, whose rows of 64
+// or 128 bytes lie as rows_descriptor() wants them.
+template <class T>
+BoxedTensor boxed_rows(const T* data, int pixels, int channels, int pitch, int columns, int rows) {
+  return {data,
+          std::is_same_v<T, __half> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                    : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+          2,
+          {channels, pixels},
+          {sizeof(T), int64_t{pitch} * int64_t{sizeof(T)}},
+          {columns, rows},
+          columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B};
+}
 
 // The box of an (N, H, W, C) tensor at (n, y, x, c), and of an (N, C) one at (n, c).
 __device__ __forceinline__ void load_box(uint32_t to, const CUtensorMap* map, int c, int x, int y,

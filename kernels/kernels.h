@@ -146,6 +146,13 @@ struct PointwiseForward {
 };
 
 template <class T>
+struct PointwiseStreamed {
+  // The same by the copy engine, on a GPU of sm_90; streamed_fits() says whether the layer does.
+  static Enqueue prepare(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
+                         const Partials& partials);
+};
+
+template <class T>
 struct PointwiseDgrad {
   // The operand's gradient to the sink. The depth is the channels of dy. Where they are set,
   // dense_dy (pixels, C') = dy if a norm completes it, and f (pixels, C) = f(in) unless plain.

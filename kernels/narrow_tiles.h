@@ -36,8 +36,8 @@ struct NarrowCut {
   ENGINE_HOST_DEVICE static constexpr int block() { return kNarrowTile * kNarrowOuts * 2; }
   ENGINE_HOST_DEVICE constexpr int operand() const { return kNarrowTile * columns * 2; }
   ENGINE_HOST_DEVICE constexpr int stage() const { return blocks() * block() + operand(); }
-  // The packs of the folded weights of eight channels: of G, then twice of f, whose weights are sums
-  // of two.
+  // The packs of the folded weights of eight channels: of G, then twice of f, whose weights are
+  // sums of two.
   ENGINE_HOST_DEVICE constexpr int weight_plane() const { return depth + 2 * columns + 1; }
   // The floats that its warps leave at the end: two sums of a norm from each warp's rows, and Σ f.
   ENGINE_HOST_DEVICE constexpr int ends() const { return 2 * (kNarrowTile / 16) * columns + 1024; }

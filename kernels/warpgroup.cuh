@@ -12,6 +12,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_runtime.h>
 
 #include <type_traits>
 
@@ -38,10 +39,10 @@ __device__ __forceinline__ uint64_t planes_descriptor(uint32_t from, int plane) 
 }
 
 // The descriptor of an operand whose positions are rows of 64 or 128 bytes of channels, as the copy
-// engine leaves them: eight rows are an atom, in which the packs of a row have changed places by its
-// number (CU_TENSOR_MAP_SWIZZLE_64B, _128B), and atoms follow one another. Atoms begin at multiples
-// of 1024 bytes. Adding n to it moves it by n packs: along channels, whose packs are two to a
-// product; or by whole atoms along positions. sm_90a.
+// engine leaves them: eight rows are an atom, in which the packs of a row have changed places by
+// its number (CU_TENSOR_MAP_SWIZZLE_64B, _128B), and atoms follow one another. Atoms begin at
+// multiples of 1024 bytes. Adding n to it moves it by n packs: along channels, whose packs are two
+// to a product; or by whole atoms along positions. sm_90a.
 template <int RowBytes>
 __device__ __forceinline__ uint64_t rows_descriptor(uint32_t from) {
   static_assert(RowBytes == 64 || RowBytes == 128);
@@ -61,6 +62,19 @@ constexpr bool kWarpgroups = true;
 #else
 constexpr bool kWarpgroups = false;
 #endif
+
+// Whether a kernel that uses them without asking kWarpgroups can run here, with so much shared
+// memory.
+template <class Kernel>
+bool multiplies_here(Kernel* kernel, int shared_bytes) {
+  cudaFuncAttributes attributes{};
+  const bool able =
+      cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.binaryVersion == 90 &&
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes) ==
+          cudaSuccess;
+  cudaGetLastError();  // what failed here fails nothing else
+  return able;
+}
 
 // What the thread wrote to shared memory is visible to products after the barrier that follows.
 __device__ __forceinline__ void show_to_products() {

@@ -30,6 +30,7 @@ ConvWork prepare_form(Form form, const Threads& threads, const Workspace& worksp
     case Form::library_convolution: return prepare_library(threads, workspace, training, c);
     case Form::banded_depthwise:
     case Form::fused_pointwise:
+    case Form::streamed_pointwise:
     case Form::narrow_pointwise:
     case Form::joined_pointwise:
     case Form::mixed_pointwise:

@@ -108,6 +108,8 @@ std::optional<Launches> fused_depthwise_form(Cuda& gpu, const Layer<T>& l, Direc
 template <class T>
 std::optional<Launches> fused_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
+std::optional<Launches> streamed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
 std::optional<Launches> narrow_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> joined_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);

@@ -26,14 +26,26 @@ std::string shape(const Layer<T>& l) {
 }
 
 template <class T>
+Cost forward_cost(const Layer<T>& l) {
+  return {bytes_of(l.in) + weights(l) * sizeof(T) + bytes_of(l.out), flops(l)};
+}
+
+template <class T>
 Launch pointwise_forward(const Cuda& gpu, const Layer<T>& l) {
-  return {"pointwise_forward",
-          shape(l),
-          {bytes_of(l.in) + weights(l) * sizeof(T) + bytes_of(l.out), flops(l)},
+  return {"pointwise_forward", shape(l), forward_cost(l),
           [out = l.out, in = l.in, weight = l.weight, partials = l.forward_partials,
            stream = gpu.stream.get()] {
             kernels::PointwiseForward<T>::run(out, in, weight, partials, stream);
           }};
+}
+
+template <class T>
+std::optional<Launches> pointwise_streamed(const Cuda& gpu, const Layer<T>& l) {
+  kernels::Enqueue enqueue = kernels::PointwiseStreamed<T>::prepare(
+      l.out, l.in, l.weight, sweep_partials(gpu, l.forward_partials));
+  if (!enqueue) return std::nullopt;
+  return one_launch("pointwise_streamed", shape(l), forward_cost(l),
+                    [enqueue = std::move(enqueue), stream = gpu.stream.get()] { enqueue(stream); });
 }
 
 // Leaves dy and f where their scratch is wanted.
@@ -150,6 +162,14 @@ std::optional<Launches> mixed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direc
 }
 
 template <class T>
+std::optional<Launches> streamed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
+  if constexpr (sizeof(T) == 2) {
+    if (direction == Direction::forward) return pointwise_streamed(gpu, l);
+  }
+  return std::nullopt;
+}
+
+template <class T>
 std::optional<Launches> narrow_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   if constexpr (sizeof(T) == 2) {
     if (direction == Direction::backward) return pointwise_narrow(gpu, l);
@@ -172,6 +192,10 @@ template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<float>&
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> fused_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
                                                       Direction);
+template std::optional<Launches> streamed_pointwise_form(Cuda&, const Layer<float>&, Direction);
+template std::optional<Launches> streamed_pointwise_form(Cuda&, const Layer<__half>&, Direction);
+template std::optional<Launches> streamed_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
+                                                         Direction);
 template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,

@@ -61,6 +61,18 @@ struct ProductSums {
     to[0] += two[0];
     to[1] += two[1];
   }
+  // Of half a pack, by the threads of a warp as it is made of a block of any shape: those of a row
+  // g end with sum g / 4 of one channel.
+  __device__ __forceinline__ void fold_two(int g, int warp, int column,
+                                           const float (&sum0)[kHalfPack],
+                                           const float (&sum1)[kHalfPack]) const {
+    float four[4], two[2];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) four[k] = exchange(g & 4, sum0[k], sum1[k], 16);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) two[k] = exchange(g & 2, four[k], four[k + 2], 8);
+    of(g / 4, warp, column + g % 4) += exchange(g & 1, two[0], two[1], 4);
+  }
 
  private:
   // Of two threads `distance` lanes apart, the one with `second` set gets the sum of both threads'

@@ -1,19 +1,16 @@
 // Pointwise convolution, both gradients at once from (G_y, f), where the operand is narrower than
-// the output. y = W · f, so the terms of y's norm need not read y: with dy = φ·G − p·y + q, for
-// each channel φ = 1 (gamma·inv_std of a sum's gradient), p = k1·inv_std and q = p·mean − k0,
-//   df = (φ·W)ᵀ · G − (Wᵀ · p · W) · f + Wᵀ · q
-//   dW = φ · (G · fᵀ) − p · W · (f · fᵀ) + q · (Σ f)ᵀ.
-// A small kernel folds the weights, the next one makes df, which goes through the operand's
-// activation and norm, and G · fᵀ, f · fᵀ and Σ f of a run of pixels, and a last one makes dW.
+// the output, whose norm needs nothing of the output itself (kernels/gemm/folded.cuh).
 //
-// One warpgroup fills stages: it asks the copy engine for G, which goes to the matrix unit as it is,
-// and for x, of which it makes f in place, and holds f · fᵀ and Σ f. Each of the four others makes df of 64 pixels of a
-// tile for a set of channels, and holds G · fᵀ of 64 channels of the output.
+// One warpgroup fills stages: it asks the copy engine for G, which goes to the matrix unit as it
+// is, and for x, of which it makes f in place, and holds f · fᵀ and Σ f. Each of the four others
+// makes df of 64 pixels of a tile for a set of channels, and holds G · fᵀ of 64 channels of the
+// output.
 // For each pixel it moves, in values of T, C' (G_y), C for each of x and G, and C more for an old
 // G. The rows of sums are 4 bytes for each of (C' + C)·C and unit, written and read.
 #include "kernels/barrier.cuh"
 #include "kernels/copies.cuh"
 #include "kernels/gemm/epilogue.cuh"
+#include "kernels/gemm/folded.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
@@ -25,122 +22,10 @@
 namespace engine::kernels {
 namespace {
 
-constexpr int kFoldThreads = 256, kFinishThreads = 256;
-
-// What the kernels hand on: folded weights (C' + 2 C, C) and their vectors (C,), sums and their
-// rows.
-template <class T>
-struct NarrowMemory {
-  T* folded;
-  // df = unit·(offset + ratio·(what f makes) + (what G makes)).
-  float *ratio, *offset, *unit;
-  float *sums, *rows;
-
-  NarrowMemory(float* at, const NarrowScratch& scratch, int channels)
-      : folded(reinterpret_cast<T*>(at)),
-        ratio(at + scratch.folded),
-        offset(ratio + channels),
-        unit(offset + channels),
-        sums(unit + channels),
-        rows(scratch.rows ? sums + scratch.sums : sums) {}
-};
-
 // G (pixels, C'), 64 channels at a time, and x (pixels, C).
 struct NarrowMaps {
   CUtensorMap g, x;
 };
-
-// φ, p and q of a channel of the output.
-struct NarrowTerms {
-  float factor, slope, shift;
-
-  template <class T>
-  __device__ __forceinline__ NarrowTerms(const GradientView<T>& dy, int o) {
-    const ChannelNorm<float> norm = dy.norm.channel(o);
-    factor = dy.scaled ? norm.scale() : 1.f;
-    slope = dy.k1[o] * norm.inv_std;
-    shift = fmaf(slope, norm.mean, -dy.k0[o]);
-  }
-};
-
-// A power of two of about the size of `most`, by which a 16-bit type holds what is divided.
-__device__ __forceinline__ float unit_of(float most) {
-  return most > 0 ? exp2f(static_cast<float>(ilogbf(most))) : 1.f;
-}
-
-// A block folds the weights of one channel c of the operand.
-template <class T>
-__global__ void __launch_bounds__(kFoldThreads)
-    fold_kernel(const __grid_constant__ GradientView<T> dy, const T* __restrict__ weight,
-                const __grid_constant__ NarrowMemory<T> to, int channels) {
-  constexpr int kOuts = kNarrowOuts * kNarrowWarpgroups;
-  __shared__ Pack<T> weights[kOuts * kNarrowColumns / kPack];  // (C', C)
-  __shared__ float of_g[kOuts], of_y[kOuts], products[kFoldThreads], most[2];
-  const int c = blockIdx.x, me = threadIdx.x;
-  for (int i = me; i < dy.channels * channels / kPack; i += kFoldThreads)
-    weights[i] = load_vector<kPack>(weight + i * kPack);
-  const auto weight_of = [&](int o, int of) {
-    return static_cast<float>(weights[(o * channels + of) / kPack].at[of % kPack]);
-  };
-  __syncthreads();
-  follow();
-  float offset = 0;
-  for (int o = me; o < kOuts; o += kFoldThreads) {
-    of_g[o] = of_y[o] = 0;
-    if (o >= dy.channels) continue;
-    const NarrowTerms terms(dy, o);
-    const float w = weight_of(o, c);
-    of_g[o] = terms.factor * w;
-    of_y[o] = terms.slope * w;
-    offset = fmaf(terms.shift, w, offset);
-  }
-  __syncthreads();
-  // Channel k of Wᵀ · p · W, which every `shares`-th thread shares.
-  const int k = me % channels, share = me / channels, shares = kFoldThreads / channels;
-  float product = 0;
-  if (share < shares)
-    for (int o = share; o < dy.channels; o += shares)
-      product = fmaf(of_y[o], weight_of(o, k), product);
-  products[me] = product;
-  __syncthreads();
-  if (me < channels) {
-    for (int i = 1; i < shares; ++i) product += products[i * channels + me];
-    products[me] = product;
-  }
-  __syncthreads();
-  if (me < kWarp) {
-    float g = 0, y = 0;
-    for (int o = me; o < dy.channels; o += kWarp) g = fmaxf(g, fabsf(of_g[o]));
-    for (int i = me; i < channels; i += kWarp) y = fmaxf(y, fabsf(products[i]));
-#pragma unroll
-    for (int far = kWarp / 2; far > 0; far /= 2) {
-      g = fmaxf(g, __shfl_xor_sync(0xffffffff, g, far));
-      y = fmaxf(y, __shfl_xor_sync(0xffffffff, y, far));
-    }
-    if (me == 0) most[0] = unit_of(g), most[1] = unit_of(y);
-  }
-  __syncthreads();
-  const float unit = most[0], unit_of_f = most[1];
-  for (int o = me; o < dy.channels; o += kFoldThreads)
-    to.folded[int64_t{o} * channels + c] = T(of_g[o] / unit);
-  // In two parts, for what is rounded off here is rounded off alike at every pixel.
-  if (me < channels) {
-    const float value = -products[me] / unit_of_f;
-    const T high = T(value);
-    T* const rows = to.folded + int64_t{dy.channels + me} * channels + c;
-    rows[0] = high;
-    rows[channels * channels] = T(value - static_cast<float>(high));
-  }
-  __shared__ float offsets[kFoldThreads / kWarp];
-  offset = warp_sum(offset);
-  if (me % kWarp == 0) offsets[me / kWarp] = offset;
-  __syncthreads();
-  if (me > 0) return;
-  for (int i = 1; i < kFoldThreads / kWarp; ++i) offset += offsets[i];
-  to.ratio[c] = unit_of_f / unit;
-  to.offset[c] = offset / unit;
-  to.unit[c] = unit;
-}
 
 // A set of the operand's channels is 8 · Tiles.
 template <class T, int Tiles>
@@ -162,8 +47,8 @@ struct NarrowKernel {
   int warp = index / kWarp % (kWarpgroup / kWarp);  // of the warpgroup
   // The same for all of its threads, which the compiler does not see from their indices.
   int warpgroup = __shfl_sync(0xffffffff, index / kWarpgroup, 0);
-  // The shared memory: the stages, each of blocks of G, and of f; folded weights; constants; what is
-  // left at the end; whether stages are loaded, full, and empty.
+  // The shared memory: the stages, each of blocks of G, and of f; folded weights; constants; what
+  // is left at the end; whether stages are loaded, full, and empty.
   unsigned char* stages =
       dynamic_shared + (-banded::shared_address(dynamic_shared) & (kNarrowAlignment - 1));
   Pack<T>* weights = reinterpret_cast<Pack<T>*>(stages + cut.stages * cut.stage());
@@ -426,20 +311,8 @@ struct NarrowKernel {
       const Vector<T, kHalfPack> rounded = vector_of<T>(value);
       grad[half].part[part] = reinterpret_cast<const uint2&>(rounded);
     }
-    // Of the eight threads with these channels, one gets one sum of one channel.
-    const int g = lane / 4;
-    float four[kHalfPack], two[2];
-#pragma unroll
-    for (int k = 0; k < kHalfPack; ++k) four[k] = exchange(g & 4, sums.t[k], sums.t_centred[k], 16);
-#pragma unroll
-    for (int k = 0; k < 2; ++k) two[k] = exchange(g & 2, four[k], four[k + 2], 8);
-    norm_ends[(g / 4 * kShares + row_of_thread() / 16) * kColumns + c + (g & 2) + (g & 1)] +=
-        exchange(g & 1, two[0], two[1], 4);
-  }
-  // Of two threads `distance` lanes apart, the one with `second` set gets the sum of both threads'
-  // `b`, the other that of their `a`.
-  __device__ __forceinline__ static float exchange(bool second, float a, float b, int distance) {
-    return (second ? b : a) + __shfl_xor_sync(0xffffffff, second ? a : b, distance);
+    ProductSums{norm_ends, nullptr, kShares, kColumns}.fold_two(lane / 4, row_of_thread() / 16, c,
+                                                                sums.t, sums.t_centred);
   }
 
   // Multiplies all tiles of the block.
@@ -555,56 +428,6 @@ __global__ void __launch_bounds__(kNarrowThreads, 1)
 #endif
 }
 
-// dW from the sums of all pixels: a block makes some rows, a thread one channel of the operand.
-template <class T>
-__global__ void __launch_bounds__(kFinishThreads)
-    finish_kernel(float* __restrict__ dweight, const __grid_constant__ GradientView<T> dy,
-                  const T* __restrict__ weight, const float* __restrict__ sums, int channels) {
-  __shared__ double squares[kNarrowColumns * kNarrowColumns], weights[kFinishThreads];
-  const int rows = kFinishThreads / channels, r = threadIdx.x / channels,
-            c = threadIdx.x - r * channels, o = blockIdx.x * rows + r;
-  const bool mine = r < rows && o < dy.channels;
-  const int64_t at = int64_t{o} * channels + c;
-  if (mine) weights[threadIdx.x] = double{static_cast<float>(weight[at])};
-  follow();
-  const float* const of_f = sums + int64_t{dy.channels} * channels;
-  for (int i = threadIdx.x; i < channels * channels; i += kFinishThreads)
-    squares[i] = double{of_f[i]};
-  __syncthreads();
-  if (!mine) return;
-  const NarrowTerms terms(dy, o);
-  double of_y = 0;
-#pragma unroll 8
-  for (int k = 0; k < channels; ++k) of_y += weights[r * channels + k] * squares[k * channels + c];
-  dweight[at] = static_cast<float>(terms.factor * double{sums[at]} - terms.slope * of_y +
-                                   double{terms.shift} * of_f[channels * channels + c]);
-}
-
-// Boxes of `columns` channels of a tile's pixels, their rows in the places that products want.
-template <class T>
-BoxedTensor boxed(const T* data, int pixels, int channels, int pitch, int columns) {
-  return {data,
-          std::is_same_v<T, __half> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                    : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-          2,
-          {channels, pixels},
-          {sizeof(T), int64_t{pitch} * int64_t{sizeof(T)}},
-          {columns, kNarrowTile},
-          columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B};
-}
-
-// Whether the kernel can run here with so much shared memory: its code is of sm_90a.
-template <class Kernel>
-bool runs(Kernel* kernel, int shared_bytes) {
-  cudaFuncAttributes attributes{};
-  const bool able =
-      cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.binaryVersion == 90 &&
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes) ==
-          cudaSuccess;
-  cudaGetLastError();  // what failed here fails nothing else
-  return able;
-}
-
 }  // namespace
 
 template <class T>
@@ -616,20 +439,20 @@ Enqueue PointwiseNarrow<T>::prepare(const GradientSink<T>& sink, float* dweight,
   const NarrowMemory<T> memory(scratch, sizes, in.channels);
   auto* const kernel = cut.columns <= 32 ? narrow_kernel<T, 2> : narrow_kernel<T, 4>;
   NarrowMaps maps;
-  if (!runs(kernel, cut.shared) ||
-      !describe(maps.g, boxed(dy.grad, cut.pixels, dy.channels, dy.pitch, kNarrowOuts)) ||
-      !describe(maps.x, boxed(in.x, cut.pixels, in.channels, in.pitch, cut.columns)))
+  if (!multiplies_here(kernel, cut.shared) ||
+      !describe(maps.g,
+                boxed_rows(dy.grad, cut.pixels, dy.channels, dy.pitch, kNarrowOuts, kNarrowTile)) ||
+      !describe(maps.x,
+                boxed_rows(in.x, cut.pixels, in.channels, in.pitch, cut.columns, kNarrowTile)))
     return {};
   return [=](cudaStream_t stream) {
-    const int channels = in.channels, outs = dy.channels;
-    launch(fold_kernel<T>, channels, kFoldThreads, 0, stream, dy, weight, memory, channels);
+    const int channels = in.channels;
+    fold_weights(memory, dy, weight, channels, stream);
     const int lanes = cut.columns / 4;
     launch(kernel, dim3(1, cut.units), dim3(lanes, kNarrowThreads / lanes), cut.shared, stream,
            sink, dy, in, memory, partials, cut, maps);
     if (cut.units > 1) merge_rows(memory.sums, memory.rows, cut.units, sizes.sums, stream);
-    const int rows = kFinishThreads / channels;
-    launch(finish_kernel<T>, (outs + rows - 1) / rows, kFinishThreads, 0, stream, dweight, dy,
-           weight, memory.sums, channels);
+    finish_weight(dweight, memory, dy, weight, channels, stream);
   };
 }
 

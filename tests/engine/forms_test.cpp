@@ -140,7 +140,7 @@ TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias
   };
   for (Direction direction : {Direction::forward, Direction::backward}) {
     const bool forward = direction == Direction::forward;
-    const std::string first = forward ? "" : "joined pointwise | ",
+    const std::string first = forward ? "streamed pointwise | " : "joined pointwise | ",
                       fused = forward ? "fused pointwise" : "fused pointwise | mixed pointwise";
     CHECK(names("large", direction, half) == first + fused + " | cuBLASLt");
     CHECK(names("small", direction, half) == first + "cuBLASLt | " + fused);
@@ -149,9 +149,32 @@ TEST_CASE("the fused pointwise form wants 16 bits, packs of channels and no bias
     for (const char* name : {"biased", "odd", "random gate"})
       CHECK(names(name, direction, half) == "cuBLASLt");
   }
-  CHECK(names("deep", Direction::forward, half) == "fused pointwise | cuBLASLt");
+  CHECK(names("deep", Direction::forward, half) ==
+        "streamed pointwise | fused pointwise | cuBLASLt");
   CHECK(names("deep", Direction::backward, half) == "cuBLASLt");
   CHECK(names("wide", Direction::backward, half) == "cuBLASLt | fused pointwise | mixed pointwise");
+}
+
+TEST_CASE("the narrow form wants a norm behind the layer, and fewer channels ahead of it") {
+  FormOptions half = kCuda;
+  half.precision = Precision::fp16;
+  Graph g("expansions", 1e-5, 0.1);
+  const Value image = g.conv(g.input(32, 32, 8), "stem", {.out = 64});
+  const auto normed = [&](const std::string& name, Value from, int outs) {
+    return g.batch_norm(g.conv(from, name, {.out = outs}), name + ".norm");
+  };
+  const Value wide = normed("expands", image, 256);
+  normed("widest", image, 264);
+  normed("keeps", image, 64);
+  normed("reduces", wide, 64);
+  g.conv(image, "bare", {.out = 256});
+  const auto first = [&](const std::string& name, const FormOptions& options) {
+    return candidates(g, conv_of(g, name), Direction::backward, options).front().form;
+  };
+  CHECK(first("expands", half) == Form::narrow_pointwise);
+  CHECK(first("expands", kCuda) != Form::narrow_pointwise);
+  for (const char* name : {"widest", "keeps", "reduces", "bare"})
+    CHECK(first(name, half) != Form::narrow_pointwise);
 }
 
 TEST_CASE("the fused dense form wants 16 bits, ReLU or nothing, and a window that keeps the size") {
