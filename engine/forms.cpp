@@ -6,6 +6,7 @@
 #include "engine/step_sizes.h"
 #include "kernels/banded_tiles.h"
 #include "kernels/dense_tiles.h"
+#include "kernels/folded_tiles.h"
 #include "kernels/joined_tiles.h"
 #include "kernels/narrow_tiles.h"
 #include "kernels/product.h"
@@ -207,6 +208,35 @@ Cost narrow_pointwise_cost(const Layer& l, Direction direction) {
   return {l.out() + in + in + 2. * l.weight() + rows, 4 * l.multiply_adds() + 6 * squares};
 }
 
+// ---------------------------------------------------------------- folded pointwise
+
+// The kernel makes the operand's gradient like that, and leaves f(x) for the products of the weight
+// gradient with the output's gradient, which stays as it is.
+bool takes_folded_pointwise(const Layer& l, Direction direction) {
+  const Slice& out = l.conv.out;
+  return direction == Direction::backward && takes_pointwise(l) && l.conv.in.gate == kNone &&
+         l.sizes.graph.buffers[out.buffer].normed && !takes_narrow_pointwise(l, direction) &&
+         folded_fits(l.sizes.pixels(out), l.conv.in.at.channels(), out.channels(),
+                     l.options.limits);
+}
+
+Scratch folded_pointwise_scratch(const Layer& l, Direction) {
+  const int channels = l.conv.in.at.channels(), outs = l.conv.out.channels();
+  const FoldedCut cut = folded_cut(l.sizes.pixels(l.conv.out), channels, outs, l.options.limits);
+  return {.operand = l.operand_in_place() ? 0 : l.in(),
+          .weight = folded_scratch(cut, channels, outs).total() * sizeof(float),
+          .partials = l.partials()};
+}
+
+// The products of the weight gradient read the output's gradient, and f(x) twice.
+Cost folded_pointwise_cost(const Layer& l, Direction) {
+  const double in = l.in(), channels = l.conv.in.at.channels();
+  const double operand = l.operand_in_place() ? in : 2 * in;
+  const double squares = l.sizes.pixels(l.conv.out) * channels * channels;
+  return {2. * l.out() + operand + in + 3 * in + 3. * l.weight(),
+          4 * l.multiply_adds() + 6 * squares};
+}
+
 // ---------------------------------------------------------------- joined pointwise
 
 // The kernel makes both gradients of an operand without a gate, from few channels of the output.
@@ -394,6 +424,8 @@ constexpr Row kRows[] = {
      takes_streamed_pointwise, partials_alone, fused_pointwise_cost},
     {BackendKind::cuda, Form::narrow_pointwise, "narrow pointwise", ConvForm::fused,
      takes_narrow_pointwise, narrow_pointwise_scratch, narrow_pointwise_cost},
+    {BackendKind::cuda, Form::folded_pointwise, "folded pointwise", ConvForm::fused,
+     takes_folded_pointwise, folded_pointwise_scratch, folded_pointwise_cost},
     {BackendKind::cuda, Form::joined_pointwise, "joined pointwise", ConvForm::fused,
      takes_joined_pointwise, joined_pointwise_scratch, joined_pointwise_cost},
     {BackendKind::cuda, Form::fused_pointwise, "fused pointwise", ConvForm::fused,

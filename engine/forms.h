@@ -42,6 +42,7 @@ enum class Form : uint8_t {
   fused_pointwise,      // our products
   streamed_pointwise,   // our forward by the copy engine
   narrow_pointwise,     // both gradients by one of our kernels, without the output
+  folded_pointwise,     // the operand's gradient by ours, the weight's by a library, without it
   joined_pointwise,     // both gradients by one of our kernels
   mixed_pointwise,      // the operand's gradient by ours, the weight's by a library
   fused_dense,          // our 3 × 3 convolutions, 16 bits

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "kernels/folded_tiles.h"
 #include "kernels/image.h"
 #include "kernels/loss.h"
 #include "kernels/operand.h"
@@ -177,6 +178,21 @@ struct PointwiseJoined {
   static void run(const GradientSink<T>& sink, float* dweight, const GradientView<T>& dy,
                   const OperandView<T>& in, const T* weight, float* rows, const Partials& partials,
                   cudaStream_t stream);
+};
+
+template <class T>
+struct PointwiseFolded {
+  // The operand's gradient of a layer whose output y has a norm, from the gradient and the operand
+  // alone: y = weight · f(in), and dy.x is not read. The operand has no gate; folded_fits() says
+  // whether the channels do; on a GPU of sm_90. `f` (pixels, C), where it is set, gets f(in);
+  // `scratch` is folded_scratch() floats, counted with device_limits(), whose sums of f it makes.
+  static Enqueue prepare(const GradientSink<T>& sink, T* f, const GradientView<T>& dy,
+                         const OperandView<T>& in, const T* weight, float* scratch,
+                         const Partials& partials);
+  // dweight (C', C), overwritten, once dy.gradᵀ · f (C', C) and fᵀ · f (C, C) lie at the begin of
+  // the scratch's sums.
+  static void finish(float* dweight, const GradientView<T>& dy, const T* weight, int channels,
+                     const FoldedScratch& sizes, float* scratch, cudaStream_t stream);
 };
 
 template <class T>

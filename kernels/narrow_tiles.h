@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/folded_tiles.h"
 #include "kernels/tiles.h"
 
 namespace engine {
@@ -63,18 +64,8 @@ inline NarrowCut narrow_cut(int64_t pixels, int channels, int outs, const Device
   return c;
 }
 
-// The floats of what the gradients are made from. Folded weights, ((C' + 2 C), C) of a 16-bit type;
-// three vectors (C,); sums over pixels, ((C' + C + 1), C), and a row of them for each unit.
-struct NarrowScratch {
-  int64_t folded, vectors, sums, rows;
-
-  constexpr int64_t total() const { return folded + vectors + sums + rows; }
-};
-inline NarrowScratch narrow_scratch(const NarrowCut& cut, int channels, int outs) {
-  constexpr int64_t kVectors = 3;
-  const int64_t folded = int64_t{outs} + 2 * channels, sums = int64_t{outs} + channels + 1;
-  return {folded * channels / 2, kVectors * channels, sums * channels,
-          cut.units > 1 ? cut.units * sums * channels : 0};
+inline FoldedScratch narrow_scratch(const NarrowCut& cut, int channels, int outs) {
+  return folded_scratch(channels, outs, cut.units, (int64_t{outs} + channels + 1) * channels);
 }
 
 inline bool narrow_fits(int64_t pixels, int channels, int outs, const DeviceLimits& limits) {

@@ -32,6 +32,7 @@ ConvWork prepare_form(Form form, const Threads& threads, const Workspace& worksp
     case Form::fused_pointwise:
     case Form::streamed_pointwise:
     case Form::narrow_pointwise:
+    case Form::folded_pointwise:
     case Form::joined_pointwise:
     case Form::mixed_pointwise:
     case Form::fused_dense:

@@ -14,6 +14,7 @@ std::optional<Launches> prepare_form(Cuda& gpu, const Layer<T>& l, Form form, Di
     case Form::fused_pointwise: return fused_pointwise_form(gpu, l, direction);
     case Form::streamed_pointwise: return streamed_pointwise_form(gpu, l, direction);
     case Form::narrow_pointwise: return narrow_pointwise_form(gpu, l, direction);
+    case Form::folded_pointwise: return folded_pointwise_form(gpu, l, direction);
     case Form::joined_pointwise: return joined_pointwise_form(gpu, l, direction);
     case Form::mixed_pointwise: return mixed_pointwise_form(gpu, l, direction);
     case Form::fused_dense: return fused_dense_form(gpu, l, direction);

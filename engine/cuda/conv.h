@@ -91,9 +91,12 @@ Launches library_backward(const Cuda& gpu, const Layer<T>& l, const Source<T>& d
   return launches;
 }
 
-// dweight = dyᵀ · f by cuBLASLt.
+// to = dyᵀ · f (C', C) by cuBLASLt, and fᵀ · f (C, C).
 template <class T>
-Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Source<T>& dy);
+Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Source<T>& dy,
+                    float* to);
+template <class T>
+Launch matrix_squares(Cuda& gpu, const Layer<T>& l, const Source<T>& f, float* to);
 
 // One direction in one form; nothing where it has none: where a library has no algorithm, or where
 // nobody wants the gradient that a fused form is built around.
@@ -111,6 +114,8 @@ template <class T>
 std::optional<Launches> streamed_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> narrow_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
+template <class T>
+std::optional<Launches> folded_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>
 std::optional<Launches> joined_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction);
 template <class T>

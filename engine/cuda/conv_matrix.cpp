@@ -45,8 +45,16 @@ struct MatrixForm {
             matrix(df, k, rows, row_pitch(pixel_pitch)), add ? 1.f : 0.f, precision};
   }
   // dWᵀ (k, outs) = fᵀ · dy, in float whatever the storage type
-  Product dweight(const Layer<T>& l, const Source<T>& f, const Source<T>& dy) const {
-    return {this->f(f), this->dy(dy, true), {l.dweight, CUDA_R_32F, k, outs, k}, 0, precision};
+  Product dweight(const Source<T>& f, const Source<T>& dy, float* to) const {
+    return {this->f(f), this->dy(dy, true), {to, CUDA_R_32F, k, outs, k}, 0, precision};
+  }
+  // fᵀ · f (k, k), likewise
+  Product squares(const Source<T>& f, float* to) const {
+    return {this->f(f),
+            matrix(f.data, k, rows, row_pitch(f.pitch), true),
+            {to, CUDA_R_32F, k, k, k},
+            0,
+            precision};
   }
 };
 
@@ -88,15 +96,22 @@ Launches matrix_backward(Cuda& gpu, const Layer<T>& l) {
   Launches dgrad = matrix_dgrad(gpu, l, dy);
   const auto f = operand_source(l, form.in_place(l.in), l.plan().backward.operand);
   Launches wgrad;
-  wgrad.push_back(matrix_wgrad(gpu, l, f, dy));
+  wgrad.push_back(matrix_wgrad(gpu, l, f, dy, l.dweight));
   return library_backward(gpu, l, dy, f, std::move(dgrad), std::move(wgrad));
 }
 
 }  // namespace
 
 template <class T>
-Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Source<T>& dy) {
-  return plan_product(gpu, "cuBLASLt wgrad", MatrixForm<T>(l).dweight(l, f, dy),
+Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Source<T>& dy,
+                    float* to) {
+  return plan_product(gpu, "cuBLASLt wgrad", MatrixForm<T>(l).dweight(f, dy, to),
+                      workspace(l.program));
+}
+
+template <class T>
+Launch matrix_squares(Cuda& gpu, const Layer<T>& l, const Source<T>& f, float* to) {
+  return plan_product(gpu, "cuBLASLt squares", MatrixForm<T>(l).squares(f, to),
                       workspace(l.program));
 }
 
@@ -106,9 +121,12 @@ std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction dire
 }
 
 template Launch matrix_wgrad(Cuda&, const Layer<__half>&, const Source<__half>&,
-                             const Source<__half>&);
+                             const Source<__half>&, float*);
 template Launch matrix_wgrad(Cuda&, const Layer<__nv_bfloat16>&, const Source<__nv_bfloat16>&,
-                             const Source<__nv_bfloat16>&);
+                             const Source<__nv_bfloat16>&, float*);
+template Launch matrix_squares(Cuda&, const Layer<__half>&, const Source<__half>&, float*);
+template Launch matrix_squares(Cuda&, const Layer<__nv_bfloat16>&, const Source<__nv_bfloat16>&,
+                               float*);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__nv_bfloat16>&, Direction);

@@ -2,6 +2,7 @@
 // product too, made with the operand's gradient or by itself, or cuBLASLt's, from the dy and f(x)
 // that the operand's gradient then leaves.
 #include "engine/cuda/conv.h"
+#include "kernels/folded_tiles.h"
 #include "kernels/joined_tiles.h"
 #include "kernels/narrow_tiles.h"
 #include "kernels/product.h"
@@ -101,7 +102,7 @@ Launch pointwise_joined(const Cuda& gpu, const Layer<T>& l) {
 // Both gradients without the output; the rows of sums are written and read.
 template <class T>
 std::optional<Launches> pointwise_narrow(const Cuda& gpu, const Layer<T>& l) {
-  const NarrowScratch sizes = narrow_scratch(
+  const FoldedScratch sizes = narrow_scratch(
       narrow_cut(l.out.pixels(), l.in.channels, l.out.channels, kernels::device_limits()),
       l.in.channels, l.out.channels);
   float* floats =
@@ -120,6 +121,42 @@ std::optional<Launches> pointwise_narrow(const Cuda& gpu, const Layer<T>& l) {
                     [enqueue = std::move(enqueue), stream = gpu.stream.get()] { enqueue(stream); });
 }
 
+// The operand's gradient without the output, with what the weight's is made from.
+template <class T>
+std::optional<Launches> folded_backward(Cuda& gpu, const Layer<T>& l) {
+  const int channels = l.in.channels, outs = l.out.channels;
+  const FoldedScratch sizes = folded_scratch(
+      folded_cut(l.out.pixels(), channels, outs, kernels::device_limits()), channels, outs);
+  float* floats =
+      scratch<float>(l.program, l.plan().backward.weight, sizes.total(), "folded weights and sums");
+  float* const sums = floats + sizes.folded + sizes.vectors;
+  const auto f = operand_source(l, l.in.plain(), l.plan().backward.operand);
+  const Source<T> g{l.gradient.grad, l.gradient.pitch, nullptr};
+  kernels::Enqueue enqueue =
+      kernels::PointwiseFolded<T>::prepare(l.sink, f.scratch, l.gradient, l.in, l.weight, floats,
+                                           sweep_partials(gpu, l.backward_partials));
+  if (!enqueue) return std::nullopt;
+  const double squares = double(channels) * channels * l.out.pixels();
+  const double left = f.scratch ? elements_of(l.in) : 0;
+  const double moved = (elements_of(l.out) + 3 * weights(l) + left) * sizeof(T) + bytes_of(l.in) +
+                       2. * sizes.rows * sizeof(float) + bytes_of(l.sink, l.in);
+  Launches launches =
+      one_launch("pointwise_folded", shape(l) + (l.sink.how == Write::add ? " +=" : " ="),
+                 {moved, flops(l) + 4 * squares},
+                 [enqueue = std::move(enqueue), stream = gpu.stream.get()] { enqueue(stream); });
+  launches.push_back(matrix_wgrad(gpu, l, f, g, sums));
+  launches.push_back(matrix_squares(gpu, l, f, sums + int64_t{outs} * channels));
+  launches.push_back({"finish_weight",
+                      fmt::format("{}x{}", outs, channels),
+                      {weights(l) * (sizeof(T) + 2 * sizeof(float)), 2 * weights(l) * channels},
+                      [dweight = l.dweight, dy = l.gradient, weight = l.weight, channels, sizes,
+                       floats, stream = gpu.stream.get()] {
+                        kernels::PointwiseFolded<T>::finish(dweight, dy, weight, channels, sizes,
+                                                            floats, stream);
+                      }});
+  return launches;
+}
+
 // Both read the same, so the second need not wait for the first.
 template <class T>
 Launches fused_backward(const Cuda& gpu, const Layer<T>& l) {
@@ -136,7 +173,7 @@ Launches mixed_backward(Cuda& gpu, const Layer<T>& l) {
   const auto f = operand_source(l, l.in.plain(), l.plan().backward.operand);
   Launches launches;
   launches.push_back(pointwise_dgrad(gpu, l, dy.scratch, f.scratch, kernels::Inputs::fresh));
-  launches.push_back(matrix_wgrad(gpu, l, f, dy));
+  launches.push_back(matrix_wgrad(gpu, l, f, dy, l.dweight));
   return launches;
 }
 
@@ -178,6 +215,14 @@ std::optional<Launches> narrow_pointwise_form(Cuda& gpu, const Layer<T>& l, Dire
 }
 
 template <class T>
+std::optional<Launches> folded_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
+  if constexpr (sizeof(T) == 2) {
+    if (direction == Direction::backward && l.sink.grad) return folded_backward(gpu, l);
+  }
+  return std::nullopt;
+}
+
+template <class T>
 std::optional<Launches> joined_pointwise_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   if constexpr (sizeof(T) == 2) {
     if (direction == Direction::forward) return std::nullopt;
@@ -199,6 +244,10 @@ template std::optional<Launches> streamed_pointwise_form(Cuda&, const Layer<__nv
 template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> narrow_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
+                                                       Direction);
+template std::optional<Launches> folded_pointwise_form(Cuda&, const Layer<float>&, Direction);
+template std::optional<Launches> folded_pointwise_form(Cuda&, const Layer<__half>&, Direction);
+template std::optional<Launches> folded_pointwise_form(Cuda&, const Layer<__nv_bfloat16>&,
                                                        Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> joined_pointwise_form(Cuda&, const Layer<__half>&, Direction);

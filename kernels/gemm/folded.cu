@@ -1,5 +1,7 @@
 #include "kernels/gemm/folded.cuh"
 
+#include <algorithm>
+
 #include "kernels/device.cuh"
 #include "kernels/launch.cuh"
 #include "kernels/packs.cuh"
@@ -7,14 +9,14 @@
 namespace engine::kernels {
 namespace {
 
-constexpr int kFoldThreads = 256, kFinishThreads = 256;
+constexpr int kFoldThreads = 256, kFinishThreads = 256, kFinishRows = 4;
 
 // φ, p and q of a channel of the output.
-struct NarrowTerms {
+struct FoldedTerms {
   float factor, slope, shift;
 
   template <class T>
-  __device__ __forceinline__ NarrowTerms(const GradientView<T>& dy, int o) {
+  __device__ __forceinline__ FoldedTerms(const GradientView<T>& dy, int o) {
     const ChannelNorm<float> norm = dy.norm.channel(o);
     factor = dy.scaled ? norm.scale() : 1.f;
     slope = dy.k1[o] * norm.inv_std;
@@ -31,40 +33,41 @@ __device__ __forceinline__ float unit_of(float most) {
 template <class T>
 __global__ void __launch_bounds__(kFoldThreads)
     fold_kernel(const __grid_constant__ GradientView<T> dy, const T* __restrict__ weight,
-                const __grid_constant__ NarrowMemory<T> to, int channels) {
-  constexpr int kOuts = kNarrowOuts * kNarrowWarpgroups;
-  __shared__ Pack<T> weights[kOuts * kNarrowColumns / kPack];  // (C', C)
-  __shared__ float of_g[kOuts], of_y[kOuts], products[kFoldThreads], most[2];
+                const __grid_constant__ FoldedMemory<T> to, int channels) {
+  __shared__ float of_g[kFoldedMostOuts], of_y[kFoldedMostOuts], most[2];
+  __shared__ float products[kFoldThreads * kPack];  // (shares, C)
   const int c = blockIdx.x, me = threadIdx.x;
-  for (int i = me; i < dy.channels * channels / kPack; i += kFoldThreads)
-    weights[i] = load_vector<kPack>(weight + i * kPack);
-  const auto weight_of = [&](int o, int of) {
-    return static_cast<float>(weights[(o * channels + of) / kPack].at[of % kPack]);
-  };
-  __syncthreads();
+  for (int o = me; o < dy.channels; o += kFoldThreads)
+    of_g[o] = static_cast<float>(weight[int64_t{o} * channels + c]);
   follow();
   float offset = 0;
-  for (int o = me; o < kOuts; o += kFoldThreads) {
-    of_g[o] = of_y[o] = 0;
-    if (o >= dy.channels) continue;
-    const NarrowTerms terms(dy, o);
-    const float w = weight_of(o, c);
+  for (int o = me; o < dy.channels; o += kFoldThreads) {
+    const FoldedTerms terms(dy, o);
+    const float w = of_g[o];
     of_g[o] = terms.factor * w;
     of_y[o] = terms.slope * w;
     offset = fmaf(terms.shift, w, offset);
   }
   __syncthreads();
-  // Channel k of Wᵀ · p · W, which every `shares`-th thread shares.
-  const int k = me % channels, share = me / channels, shares = kFoldThreads / channels;
-  float product = 0;
-  if (share < shares)
-    for (int o = share; o < dy.channels; o += shares)
-      product = fmaf(of_y[o], weight_of(o, k), product);
-  products[me] = product;
+  // A pack of channels of Wᵀ · p · W, which every `shares`-th thread shares.
+  const int packs = channels / kPack, shares = min(kFoldThreads / packs, dy.channels);
+  const int pack = me % packs, share = me / packs;
+  if (share < shares) {
+    float sum[kPack] = {}, w[kPack];
+#pragma unroll 4
+    for (int o = share; o < dy.channels; o += shares) {
+      to_floats(w, load_vector<kPack>(weight + int64_t{o} * channels + pack * kPack));
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) sum[k] = fmaf(of_y[o], w[k], sum[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) products[share * channels + pack * kPack + k] = sum[k];
+  }
   __syncthreads();
-  if (me < channels) {
-    for (int i = 1; i < shares; ++i) product += products[i * channels + me];
-    products[me] = product;
+  for (int k = me; k < channels; k += kFoldThreads) {
+    float product = 0;
+    for (int i = 0; i < shares; ++i) product += products[i * channels + k];
+    products[k] = product;
   }
   __syncthreads();
   if (me < kWarp) {
@@ -83,10 +86,10 @@ __global__ void __launch_bounds__(kFoldThreads)
   for (int o = me; o < dy.channels; o += kFoldThreads)
     to.folded[int64_t{o} * channels + c] = T(of_g[o] / unit);
   // In two parts, for what is rounded off here is rounded off alike at every pixel.
-  if (me < channels) {
-    const float value = -products[me] / unit_of_f;
+  for (int k = me; k < channels; k += kFoldThreads) {
+    const float value = -products[k] / unit_of_f;
     const T high = T(value);
-    T* const rows = to.folded + int64_t{dy.channels + me} * channels + c;
+    T* const rows = to.folded + int64_t{dy.channels + k} * channels + c;
     rows[0] = high;
     rows[channels * channels] = T(value - static_cast<float>(high));
   }
@@ -101,54 +104,75 @@ __global__ void __launch_bounds__(kFoldThreads)
   to.unit[c] = unit;
 }
 
-// dW from the sums of all pixels: a block makes some rows, a thread one channel of the operand.
+// dW from the sums of all pixels: a thread makes some rows of one channel of the operand.
 template <class T>
 __global__ void __launch_bounds__(kFinishThreads)
     finish_kernel(float* __restrict__ dweight, const __grid_constant__ GradientView<T> dy,
                   const T* __restrict__ weight, const float* __restrict__ sums, int channels) {
-  __shared__ double squares[kNarrowColumns * kNarrowColumns], weights[kFinishThreads];
-  const int rows = kFinishThreads / channels, r = threadIdx.x / channels,
-            c = threadIdx.x - r * channels, o = blockIdx.x * rows + r;
-  const bool mine = r < rows && o < dy.channels;
-  const int64_t at = int64_t{o} * channels + c;
-  if (mine) weights[threadIdx.x] = double{static_cast<float>(weight[at])};
-  follow();
+  __shared__ double weights[kFinishRows * kFinishThreads];
+  const int width = min(channels, kFinishThreads), sets = kFinishThreads / width;
+  const int c = blockIdx.y * width + threadIdx.x % width, set = threadIdx.x / width;
+  const int first = blockIdx.x * sets * kFinishRows;  // row of the block
   const float* const of_f = sums + int64_t{dy.channels} * channels;
-  for (int i = threadIdx.x; i < channels * channels; i += kFinishThreads)
-    squares[i] = double{of_f[i]};
-  __syncthreads();
-  if (!mine) return;
-  const NarrowTerms terms(dy, o);
-  double of_y = 0;
+  double of_y[kFinishRows] = {};
+  const int own = set * kFinishRows;
+  // A run of the operand's channels at a time, whose weights the block shares.
+  for (int from = 0; from < channels; from += width) {
+    const int run = min(width, channels - from);
+    __syncthreads();
+    for (int i = threadIdx.x; i < sets * kFinishRows * run; i += kFinishThreads) {
+      const int o = first + i / run;
+      weights[i / run * width + i % run] =
+          o < dy.channels
+              ? double{static_cast<float>(weight[int64_t{o} * channels + from + i % run])}
+              : 0.;
+    }
+    if (from == 0) follow();
+    __syncthreads();
+    if (set >= sets || c >= channels) continue;
 #pragma unroll 8
-  for (int k = 0; k < channels; ++k) of_y += weights[r * channels + k] * squares[k * channels + c];
-  dweight[at] = static_cast<float>(terms.factor * double{sums[at]} - terms.slope * of_y +
-                                   double{terms.shift} * of_f[channels * channels + c]);
+    for (int k = 0; k < run; ++k) {
+      const double f = double{of_f[(from + k) * channels + c]};
+#pragma unroll
+      for (int r = 0; r < kFinishRows; ++r) of_y[r] += weights[(own + r) * width + k] * f;
+    }
+  }
+  if (set >= sets || c >= channels) return;
+#pragma unroll
+  for (int r = 0; r < kFinishRows; ++r) {
+    const int o = first + own + r;
+    if (o >= dy.channels) return;
+    const FoldedTerms terms(dy, o);
+    const int64_t at = int64_t{o} * channels + c;
+    dweight[at] = static_cast<float>(terms.factor * double{sums[at]} - terms.slope * of_y[r] +
+                                     double{terms.shift} * of_f[channels * channels + c]);
+  }
 }
 
 }  // namespace
 
 template <class T>
-void fold_weights(const NarrowMemory<T>& to, const GradientView<T>& dy, const T* weight,
+void fold_weights(const FoldedMemory<T>& to, const GradientView<T>& dy, const T* weight,
                   int channels, cudaStream_t stream) {
   launch(fold_kernel<T>, channels, kFoldThreads, 0, stream, dy, weight, to, channels);
 }
 
 template <class T>
-void finish_weight(float* dweight, const NarrowMemory<T>& from, const GradientView<T>& dy,
+void finish_weight(float* dweight, const FoldedMemory<T>& from, const GradientView<T>& dy,
                    const T* weight, int channels, cudaStream_t stream) {
-  const int rows = kFinishThreads / channels, blocks = (dy.channels + rows - 1) / rows;
-  launch(finish_kernel<T>, blocks, kFinishThreads, 0, stream, dweight, dy, weight, from.sums,
-         channels);
+  const int width = std::min(channels, kFinishThreads), rows = kFinishThreads / width * kFinishRows;
+  const auto up = [](int n, int each) { return (n + each - 1) / each; };
+  launch(finish_kernel<T>, dim3(up(dy.channels, rows), up(channels, width)), kFinishThreads, 0,
+         stream, dweight, dy, weight, from.sums, channels);
 }
 
-template void fold_weights(const NarrowMemory<__half>&, const GradientView<__half>&, const __half*,
+template void fold_weights(const FoldedMemory<__half>&, const GradientView<__half>&, const __half*,
                            int, cudaStream_t);
-template void finish_weight(float*, const NarrowMemory<__half>&, const GradientView<__half>&,
+template void finish_weight(float*, const FoldedMemory<__half>&, const GradientView<__half>&,
                             const __half*, int, cudaStream_t);
-template void fold_weights(const NarrowMemory<__nv_bfloat16>&, const GradientView<__nv_bfloat16>&,
+template void fold_weights(const FoldedMemory<__nv_bfloat16>&, const GradientView<__nv_bfloat16>&,
                            const __nv_bfloat16*, int, cudaStream_t);
-template void finish_weight(float*, const NarrowMemory<__nv_bfloat16>&,
+template void finish_weight(float*, const FoldedMemory<__nv_bfloat16>&,
                             const GradientView<__nv_bfloat16>&, const __nv_bfloat16*, int,
                             cudaStream_t);
 

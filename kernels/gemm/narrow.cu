@@ -7,16 +7,17 @@
 // output.
 // For each pixel it moves, in values of T, C' (G_y), C for each of x and G, and C more for an old
 // G. The rows of sums are 4 bytes for each of (C' + C)·C and unit, written and read.
-#include "kernels/barrier.cuh"
 #include "kernels/copies.cuh"
 #include "kernels/gemm/epilogue.cuh"
 #include "kernels/gemm/folded.cuh"
+#include "kernels/gemm/folded_sink.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
 #include "kernels/merge_rows.cuh"
 #include "kernels/narrow_tiles.h"
 #include "kernels/packs.cuh"
+#include "kernels/ring.cuh"
 #include "kernels/warpgroup.cuh"
 
 namespace engine::kernels {
@@ -34,14 +35,13 @@ struct NarrowKernel {
   static constexpr int kRowBytes = 2 * kColumns;          // of f
   static constexpr int kGradientBytes = 2 * kNarrowOuts;  // a row of a block of G
   static constexpr int kOperandPacks = kColumns / kPack;
-  static constexpr int kOfThread = 2 * Tiles;  // channels of a thread, in two rows of df
-  static constexpr int kHalves = kOfThread / kHalfPack;
+  static constexpr int kOfThread = 2 * Tiles;       // channels of a thread, in two rows of df
   static constexpr int kShares = kNarrowTile / 16;  // warps of a set
 
   const GradientSink<T>& sink;
   const GradientView<T>& dy;
   const OperandView<T>& in;
-  const NarrowMemory<T>& from;
+  const FoldedMemory<T>& from;
   const NarrowCut& cut;
   int index = threadIdx.y * blockDim.x + threadIdx.x, lane = index % kWarp;
   int warp = index / kWarp % (kWarpgroup / kWarp);  // of the warpgroup
@@ -56,67 +56,35 @@ struct NarrowKernel {
   float* of_df = of_in + 3 * kColumns;  // ratio, offset, unit
   float* norm_ends = of_df + 3 * kColumns;
   float* f_ends = norm_ends + 2 * kShares * kColumns;
-  uint32_t barriers = banded::shared_address(f_ends + kWarpgroup * kPack);
+  Ring ring{banded::shared_address(f_ends + kWarpgroup * kPack), cut.stages};
 
   __device__ __forceinline__ bool fills() const { return warpgroup == kNarrowWarpgroups; }
+  __device__ __forceinline__ bool asks() const { return index == kNarrowWarpgroups * kWarpgroup; }
   __device__ __forceinline__ unsigned char* f_of(int which) const {
     return stages + which * cut.stage() + cut.blocks() * NarrowCut::block();
   }
   __device__ __forceinline__ uint32_t g_of(int which) const {
     return banded::shared_address(stages) + which * cut.stage();
   }
-  // Where copies of a stage arrive; and then its f, and then those who have done with it.
-  __device__ __forceinline__ uint32_t loaded(int which) const { return barriers + 8 * which; }
-  __device__ __forceinline__ uint32_t full(int which) const {
-    return loaded(kNarrowMostStages + which);
-  }
-  __device__ __forceinline__ uint32_t empty(int which) const {
-    return loaded(2 * kNarrowMostStages + which);
-  }
-
-  // weights (packs of channels, rows) = the folded ones, zero beyond the ends; and the rest that
-  // does not change.
-  __device__ __forceinline__ void prepare() const {
-    const int rows = cut.depth + 2 * kColumns;
-    for (int i = index; i < kNarrowSets * rows; i += kNarrowThreads) {
-      const int r = i / kNarrowSets, s = i % kNarrowSets, of_f = r - cut.depth;
-      const int k = of_f < 0 ? r : of_f % kColumns, end = of_f < 0 ? dy.channels : in.channels;
-      const int o = of_f < 0 ? r : dy.channels + of_f / kColumns * in.channels + k;
-      Pack<T> packs_of[Tiles];
-#pragma unroll
-      for (int p = 0; p < Tiles; ++p) {
-        const int c = s * kSet + p * kPack;
-        const bool has = k < end && c < in.channels;
-        packs_of[p] = load_if(has, from.folded + (has ? int64_t{o} * in.channels + c : 0));
-      }
-      store_columns(weights + s * Tiles * cut.weight_plane() + r, cut.weight_plane(), packs_of);
-    }
-    for (int k = index; k < kColumns; k += kNarrowThreads) {
-      stage_operand(of_in, kColumns, k, in, k);
-      of_df[k] = k < in.channels ? from.ratio[k] : 0;
-      of_df[kColumns + k] = k < in.channels ? from.offset[k] : 0;
-      of_df[2 * kColumns + k] = k < in.channels ? from.unit[k] : 0;
-    }
-    for (int i = index; i < 2 * kShares * kColumns; i += kNarrowThreads) norm_ends[i] = 0;
-  }
-  __device__ __forceinline__ void prepare_barriers() const {
-    for (int i = 0; i < cut.stages; ++i) {
-      barrier_init(loaded(i), 1);
-      barrier_init(full(i), kWarpgroup);
-      barrier_init(empty(i), kNarrowWarpgroups * kWarpgroup / kWarp);
-    }
+  __device__ __forceinline__ FoldedSink<T, Tiles> rest() const {
+    return {sink, in, of_in, of_df, norm_ends, 0, kColumns, kShares};
   }
 
   // ---- the warpgroup that fills
 
   // Asks for G and x of a tile.
   __device__ __forceinline__ void request(int tile, int which, const NarrowMaps& maps) const {
-    barrier_expect(loaded(which), cut.stage());
+    barrier_expect(ring.loaded(which), cut.stage());
     for (int b = 0; b < cut.blocks(); ++b)
       load_box(g_of(which) + b * NarrowCut::block(), &maps.g, b * kNarrowOuts, tile * kNarrowTile,
-               loaded(which));
+               ring.loaded(which));
     load_box(g_of(which) + cut.blocks() * NarrowCut::block(), &maps.x, 0, tile * kNarrowTile,
-             loaded(which));
+             ring.loaded(which));
+  }
+  // The block has `tiles` from `begin` on.
+  __device__ __forceinline__ void ask(RingRequests& requests, int needed, int begin, int tiles,
+                                      const NarrowMaps& maps) const {
+    requests.ask(ring, needed, tiles, [&](int n, int which) { request(begin + n, which, maps); });
   }
   // x becomes f, zero beyond the ends, and is added to its sum: a thread has one pack of every
   // `apart`-th pixel, which lie in the same place of their rows.
@@ -158,28 +126,24 @@ struct NarrowKernel {
     wait_products<0>();
   }
 
-  // Fills the stages with all tiles of the block, of which those of all but one were asked for.
+  // Fills the stages with all tiles of the block.
   template <class Act>
-  __device__ __forceinline__ void fill(int begin, int end, const NarrowMaps& maps,
-                                       Act activation) const {
+  __device__ __forceinline__ void fill(RingRequests& requests, int begin, int tiles,
+                                       const NarrowMaps& maps, Act activation) const {
     float squares[2 * Tiles][4], sum[kPack] = {};
-    int which = 0, parity = 0, before = cut.stages - 1, parity_before = 0;
-    for (int tile = begin; tile < end; ++tile) {
-      barrier_wait(loaded(which), parity);
-      make_operand(tile, which, sum, activation);
-      show_to_products();
-      barrier_arrive(full(which));
-      barrier_wait(full(which), parity);
-      multiply_operand(squares, which, tile > begin);
-      const int next = tile + cut.stages - 1;
-      if (index % kWarpgroup == 0 && next < end) {
-        if (tile > begin) barrier_wait(empty(before), parity_before);
-        request(next, before, maps);
-      }
+    RingPlace place;
+#pragma unroll 1
+    for (int n = 0; n < tiles; ++n) {
+      if (asks()) ask(requests, n, begin, tiles, maps);
       __syncwarp();
-      before = which;
-      parity_before = parity;
-      if (++which == cut.stages) which = 0, parity ^= 1;
+      barrier_wait(ring.loaded(place.stage), place.parity);
+      make_operand(begin + n, place.stage, sum, activation);
+      show_to_products();
+      barrier_arrive(ring.full(place.stage));
+      barrier_wait(ring.full(place.stage), place.parity);
+      multiply_operand(squares, place.stage, n > 0);
+      if (lane == 0) barrier_arrive(ring.empty(place.stage));
+      place.advance(ring);
     }
     wait_products<0>();
     leave_products(squares, row_of_sums() + int64_t{dy.channels} * in.channels, 0, in.channels);
@@ -188,30 +152,6 @@ struct NarrowKernel {
   }
 
   // ---- the warpgroups that multiply
-
-  // A thread's channels of one row in registers, four in each: their elements would take one each.
-  struct Channels {
-    uint2 part[kHalves];
-  };
-  __device__ __forceinline__ static void load(Channels& channels, const T* at) {
-    if constexpr (kHalves == 2) {
-      const uint4 words = *reinterpret_cast<const uint4*>(at);
-      channels = {make_uint2(words.x, words.y), make_uint2(words.z, words.w)};
-    } else {
-      channels.part[0] = *reinterpret_cast<const uint2*>(at);
-    }
-  }
-  __device__ __forceinline__ static void store(T* at, const Channels& channels) {
-    const uint2 first = channels.part[0], last = channels.part[kHalves - 1];
-    if constexpr (kHalves == 2)
-      *reinterpret_cast<uint4*>(at) = make_uint4(first.x, first.y, last.x, last.y);
-    else
-      *reinterpret_cast<uint2*>(at) = first;
-  }
-  template <class To>
-  __device__ __forceinline__ static void to_half(To& out, const uint2& half) {
-    to_floats(out, reinterpret_cast<const Vector<T, kHalfPack>&>(half));
-  }
 
   // The thread's place: a set of channels, rows of df from `row` on, of which it has the two from
   // this one on, eight apart, and its first channel.
@@ -245,20 +185,7 @@ struct NarrowKernel {
             part > 0 || i > 0);
     commit_products();
     wait_products<0>();
-#pragma unroll
-    for (int part = 0; part < kHalves; ++part) {
-      float ratio[kHalfPack], offset[kHalfPack];
-      load_floats(ratio, of_df + column() + part * kHalfPack);
-      load_floats(offset, of_df + kColumns + column() + part * kHalfPack);
-#pragma unroll
-      for (int k = 0; k < kHalfPack; ++k)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int of_thread = part * kHalfPack + k;
-          float& value = df[of_thread / 2][2 * half + of_thread % 2];
-          value = fmaf(ratio[k], value, offset[k]);
-        }
-    }
+    rest().scale(df, column());
     constexpr int kOfBlock = kNarrowOuts / kWarpgroupDepth;  // products
     const uint64_t of_g = rows_descriptor<kGradientBytes>(g_of(which) + row() * kGradientBytes);
     open_products();
@@ -285,68 +212,24 @@ struct NarrowKernel {
     commit_products();
   }
 
-  // Four of the thread's channels, of both of its rows: back through activation and norm, added to
-  // what was there. The norm's sums of the warp's rows are added to what it has in shared memory,
-  // for in registers they would push the products out.
-  template <class Act>
-  __device__ __forceinline__ void finish(const float (&all)[Tiles][4], int part,
-                                         const bool (&has)[2], const Channels (&x)[2],
-                                         Channels (&grad)[2], Act activation) const {
-    const int c = column() + part * kHalfPack;
-    const OperandConstants<kHalfPack> of(of_in, kColumns, c);
-    float unit[kHalfPack];
-    load_floats(unit, of_df + 2 * kColumns + c);
-    SinkSums<kHalfPack> sums;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float df[kHalfPack], at_x[kHalfPack], old[kHalfPack], value[kHalfPack], h[kHalfPack];
-      to_half(at_x, x[half].part[part]);
-      to_half(old, grad[half].part[part]);
-#pragma unroll
-      for (int k = 0; k < kHalfPack; ++k) {
-        const int of_thread = part * kHalfPack + k;
-        df[k] = has[half] ? unit[k] * all[of_thread / 2][2 * half + of_thread % 2] : 0.f;
-      }
-      sums.take(value, h, df, at_x, old, of, activation);
-      const Vector<T, kHalfPack> rounded = vector_of<T>(value);
-      grad[half].part[part] = reinterpret_cast<const uint2&>(rounded);
-    }
-    ProductSums{norm_ends, nullptr, kShares, kColumns}.fold_two(lane / 4, row_of_thread() / 16, c,
-                                                                sums.t, sums.t_centred);
-  }
-
   // Multiplies all tiles of the block.
   template <class Act>
-  __device__ __forceinline__ void multiply_all(int begin, int end, Act activation) const {
+  __device__ __forceinline__ void multiply_all(int begin, int tiles, Act activation) const {
     float dw[2 * Tiles][4];
-    const bool mine = column() < in.channels, reads_x = mine && !in.plain(),
-               adds = mine && sink.grad && sink.how == Write::add;
-    int which = 0, parity = 0;
+    const FoldedSink<T, Tiles> rest = this->rest();
+    RingPlace place;
 #pragma unroll 1
-    for (int tile = begin; tile < end; ++tile) {
-      barrier_wait(full(which), parity);
+    for (int n = 0; n < tiles; ++n) {
+      barrier_wait(ring.full(place.stage), place.parity);
       float df[Tiles][4];
-      multiply_gradient(df, which);
-      const int pixel = tile * kNarrowTile + row_of_thread();
-      const bool has[2] = {pixel < cut.pixels, pixel + 8 < cut.pixels};
-      Channels x[2] = {}, grad[2] = {};
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        if (!has[half]) continue;
-        if (reads_x) load(x[half], row_at(in.x + column(), pixel + 8 * half, in.pitch));
-        if (adds) load(grad[half], row_at(sink.grad + column(), pixel + 8 * half, sink.pitch));
-      }
+      multiply_gradient(df, place.stage);
+      auto pair = rest.read(column(), (begin + n) * kNarrowTile + row_of_thread(), cut.pixels);
       wait_products<0>();
-      multiply_weight(dw, which, tile > begin);
-#pragma unroll
-      for (int part = 0; part < kHalves; ++part) finish(df, part, has, x, grad, activation);
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        if (has[half] && mine && sink.grad)
-          store(row_at(sink.grad + column(), pixel + 8 * half, sink.pitch), grad[half]);
+      multiply_weight(dw, place.stage, n > 0);
+      rest.finish(df, pair, column(), row_of_thread() / 16, lane, activation);
       wait_products<0>();
-      if (lane == 0) barrier_arrive(empty(which));
-      if (++which == cut.stages) which = 0, parity ^= 1;
+      if (lane == 0) barrier_arrive(ring.empty(place.stage));
+      place.advance(ring);
     }
     leave_products(dw, row_of_sums(), warpgroup * kNarrowOuts, dy.channels);
   }
@@ -355,7 +238,8 @@ struct NarrowKernel {
 
   // Its row of sums, (C' + C + 1, C).
   __device__ __forceinline__ float* row_of_sums() const {
-    return from.rows + blockIdx.y * (int64_t{dy.channels} + in.channels + 1) * in.channels;
+    const int64_t row = (int64_t{dy.channels} + in.channels + 1) * in.channels;
+    return from.rows ? from.rows + blockIdx.y * row : from.sums;
   }
   // 64 rows of products, from `first` on, of `rows`.
   __device__ __forceinline__ void leave_products(const float (&products)[2 * Tiles][4], float* to,
@@ -381,25 +265,27 @@ struct NarrowKernel {
 
 template <class T, int Tiles>
 __device__ __forceinline__ void run_narrow(const GradientSink<T>& sink, const GradientView<T>& dy,
-                                           const OperandView<T>& in, const NarrowMemory<T>& memory,
+                                           const OperandView<T>& in, const FoldedMemory<T>& memory,
                                            const Partials& partials, const NarrowCut& cut,
                                            const NarrowMaps& maps) {
   const NarrowKernel<T, Tiles> k{sink, dy, in, memory, cut};
-  const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles);
-  if (k.fills() && k.index % kWarpgroup == 0) {
-    k.prepare_barriers();
+  const int begin = blockIdx.y * cut.per, tiles = min(cut.per, cut.tiles - begin);
+  RingRequests requests;
+  if (k.asks()) {
+    k.ring.prepare(kWarpgroup, (kNarrowWarpgroups + 1) * kWarpgroup / kWarp);
     // The launch ahead folds weights: G and x are older.
-    for (int i = 0; i + 1 < cut.stages && begin + i < end; ++i) k.request(begin + i, i, maps);
+    k.ask(requests, 0, begin, tiles, maps);
   }
   follow();
-  k.prepare();
+  k.rest().stage(k.weights, cut.weight_plane(), cut.depth, k.kColumns, memory, dy.channels, k.index,
+                 kNarrowThreads);
   show_to_products();
   __syncthreads();
   const auto run = [&](auto activation) {
     if (k.fills())
-      k.fill(begin, end, maps, activation);
+      k.fill(requests, begin, tiles, maps, activation);
     else
-      k.multiply_all(begin, end, activation);
+      k.multiply_all(begin, tiles, activation);
   };
   if (in.act == Activation::silu)
     run(Through<Activation::silu>{});
@@ -421,7 +307,7 @@ __global__ void __launch_bounds__(kNarrowThreads, 1)
     narrow_kernel(const __grid_constant__ GradientSink<T> sink,
                   const __grid_constant__ GradientView<T> dy,
                   const __grid_constant__ OperandView<T> in,
-                  const __grid_constant__ NarrowMemory<T> memory, Partials partials,
+                  const __grid_constant__ FoldedMemory<T> memory, Partials partials,
                   const __grid_constant__ NarrowCut cut, const __grid_constant__ NarrowMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   run_narrow<T, Tiles>(sink, dy, in, memory, partials, cut, maps);
@@ -435,8 +321,8 @@ Enqueue PointwiseNarrow<T>::prepare(const GradientSink<T>& sink, float* dweight,
                                     const GradientView<T>& dy, const OperandView<T>& in,
                                     const T* weight, float* scratch, const Partials& partials) {
   const NarrowCut cut = narrow_cut(in.pixels(), in.channels, dy.channels, device_limits());
-  const NarrowScratch sizes = narrow_scratch(cut, in.channels, dy.channels);
-  const NarrowMemory<T> memory(scratch, sizes, in.channels);
+  const FoldedScratch sizes = narrow_scratch(cut, in.channels, dy.channels);
+  const FoldedMemory<T> memory(scratch, sizes, in.channels);
   auto* const kernel = cut.columns <= 32 ? narrow_kernel<T, 2> : narrow_kernel<T, 4>;
   NarrowMaps maps;
   if (!multiplies_here(kernel, cut.shared) ||

@@ -7,13 +7,13 @@
 // multiply nothing make f of them in place, unless the operand is plain. Each of four warpgroups
 // multiplies 64 pixels by half of the group's channels, stores them and takes their statistics,
 // while the next chunks arrive.
-#include "kernels/barrier.cuh"
 #include "kernels/copies.cuh"
 #include "kernels/gemm/epilogue.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
 #include "kernels/packs.cuh"
+#include "kernels/ring.cuh"
 #include "kernels/streamed_tiles.h"
 #include "kernels/warpgroup.cuh"
 
@@ -64,30 +64,16 @@ struct StreamedKernel {
   float* statistics = shift + cut.chunks * kStreamedChunk;
   ProductSums sums{statistics, statistics + 3 * kStreamedShares* kColumns, kStreamedShares,
                    kColumns};
-  uint32_t barriers = banded::shared_address(sums.met + kStreamedShares);
+  Ring ring{banded::shared_address(sums.met + kStreamedShares), cut.stages};
 
+  __device__ __forceinline__ bool asks() const {
+    return index == kStreamedMultiplying;
+  }
   __device__ __forceinline__ bool multiplies() const {
     return warpgroup < kStreamedMultiplying / kWarpgroup;
   }
   __device__ __forceinline__ unsigned char* stage(int which) const {
     return stages + which * StreamedCut::stage();
-  }
-  __device__ __forceinline__ uint32_t loaded(int which) const {
-    return barriers + 8 * which;
-  }
-  __device__ __forceinline__ uint32_t full(int which) const {
-    return loaded(kStreamedMostStages + which);
-  }
-  __device__ __forceinline__ uint32_t empty(int which) const {
-    return loaded(2 * kStreamedMostStages + which);
-  }
-
-  __device__ __forceinline__ void prepare_barriers() const {
-    for (int i = 0; i < cut.stages; ++i) {
-      barrier_init(loaded(i), 1);
-      barrier_init(full(i), kWarpgroup);
-      barrier_init(empty(i), kStreamedMultiplying / kWarp);
-    }
   }
   // The weights, in the rows of each chunk, zero beyond the ends: column 2t + e of tile j of a set
   // of 32 is channel 8t + 2j + e, so that a thread makes eight neighbouring ones.
@@ -114,14 +100,21 @@ struct StreamedKernel {
 
   // ---- those who fill
 
+  // Asks for chunk n of the block, which begins with tile `begin`.
   __device__ __forceinline__ void request(int begin, int n, int which,
                                           const CUtensorMap& map) const {
-    barrier_expect(loaded(which), StreamedCut::stage());
+    barrier_expect(ring.loaded(which), StreamedCut::stage());
     load_box(banded::shared_address(stage(which)), &map, n % cut.chunks * kStreamedChunk,
-             (begin + n / cut.chunks) * kStreamedTile, loaded(which));
+             (begin + n / cut.chunks) * kStreamedTile, ring.loaded(which));
   }
-  // x becomes f: a thread has one pack of every sixteenth pixel, which lie in the same place of
-  // their rows. `Gated`: times the gate of its image.
+  __device__ __forceinline__ void ask(RingRequests& requests, int needed, int begin, int chunks,
+                                      const CUtensorMap& map) const {
+    requests.ask(ring, needed, chunks, [&](int n, int which) { request(begin, n, which, map); });
+  }
+
+  // x becomes f: a warpgroup that fills takes its share of the pixels, a thread one pack of every
+  // sixteenth of those, which lie in the same place of their rows. `Gated`: times the gate of its
+  // image.
   template <bool Gated, class Act>
   __device__ __forceinline__ void make_operand(int tile, int chunk, int which,
                                                Act activation) const {
@@ -148,68 +141,39 @@ struct StreamedKernel {
         store_vector(&here.at[0], vector_of<T>(v));
       }
     };
-    constexpr int kRows = kStreamedTile / kApart;
+    constexpr int kRows = kStreamedTile / kApart / kFilling;
+    const int begin = (warpgroup - kStreamedMultiplying / kWarpgroup) * kRows, end = begin + kRows;
     if constexpr (!Gated) {
-      make(0, kRows, nullptr);
+      make(begin, end, nullptr);
     } else {
       // A tile meets two images at most.
       const int area = in.height * in.width, image = tile * kStreamedTile / area,
                 next = (image + 1) * area - tile * kStreamedTile,
-                of_next = min(max((next - row + kApart - 1) / kApart, 0), kRows);
-      make(0, of_next, in.gate + int64_t{image} * in.channels);
-      if (image + 1 < in.batch) make(of_next, kRows, in.gate + int64_t{image + 1} * in.channels);
+                of_next = min(max((next - row + kApart - 1) / kApart, begin), end);
+      make(begin, of_next, in.gate + int64_t{image} * in.channels);
+      if (image + 1 < in.batch) make(of_next, end, in.gate + int64_t{image + 1} * in.channels);
     }
   }
 
-  // A place in the ring of stages, and the parity of its phase.
-  struct Place {
-    int which, parity = 0;
-    __device__ __forceinline__ void advance(int by, int stages) {
-      which += by;
-      if (which >= stages) which -= stages, parity ^= 1;
-    }
-  };
-
-  // Makes f of every kFilling-th of the block's chunks. A stage is asked for again once the chunk
-  // before has been multiplied: that of this one may take a while.
+  // Fills the stages with all chunks of the block.
   template <class Act>
-  __device__ __forceinline__ void fill(int begin, int chunks, const CUtensorMap& map,
-                                       Act activation) const {
-    const int mine = warpgroup - kStreamedMultiplying / kWarpgroup;
-    Place place{mine}, before{};
-    for (int n = mine; n < chunks + kFilling; n += kFilling) {
-      if (n < chunks) {
-        barrier_wait(loaded(place.which), place.parity);
-        const int tile = begin + n / cut.chunks, chunk = n % cut.chunks;
-        if (in.gate)
-          make_operand<true>(tile, chunk, place.which, activation);
-        else
-          make_operand<false>(tile, chunk, place.which, activation);
-        show_to_products();
-        barrier_arrive(full(place.which));
-      }
-      if (n >= kFilling) ask_again(begin, n - kFilling, chunks, before, map);
-      before = place;
-      place.advance(kFilling, cut.stages);
-    }
-  }
-  // Of a plain operand, one thread asks for all.
-  __device__ __forceinline__ void bring(int begin, int chunks, const CUtensorMap& map) const {
-    if (warpgroup != kStreamedMultiplying / kWarpgroup) return;
-    Place place{0};
+  __device__ __forceinline__ void fill(RingRequests& requests, int begin, int chunks,
+                                       const CUtensorMap& map, Act activation) const {
+    RingPlace place;
+#pragma unroll 1
     for (int n = 0; n < chunks; ++n) {
-      ask_again(begin, n, chunks, place, map);
-      place.advance(1, cut.stages);
+      if (asks()) ask(requests, n, begin, chunks, map);
+      __syncwarp();
+      barrier_wait(ring.loaded(place.stage), place.parity);
+      const int tile = begin + n / cut.chunks, chunk = n % cut.chunks;
+      if (in.gate)
+        make_operand<true>(tile, chunk, place.stage, activation);
+      else
+        make_operand<false>(tile, chunk, place.stage, activation);
+      show_to_products();
+      barrier_arrive(ring.full(place.stage));
+      place.advance(ring);
     }
-  }
-  // Asks for the chunk that follows chunk n in its stage, once that is empty.
-  __device__ __forceinline__ void ask_again(int begin, int n, int chunks, const Place& place,
-                                            const CUtensorMap& map) const {
-    if (index % kWarpgroup == 0 && n + cut.stages < chunks) {
-      barrier_wait(empty(place.which), place.parity);
-      request(begin, n + cut.stages, place.which, map);
-    }
-    __syncwarp();
   }
 
   // ---- those who multiply
@@ -297,18 +261,18 @@ struct StreamedKernel {
   // Multiplies all tiles of the block.
   __device__ __forceinline__ void multiply_all(int begin, int end) const {
     const bool plain = in.plain();
-    Place place{0};
+    RingPlace place;
     int met = 0;
 #pragma unroll 1
     for (int tile = begin; tile < end; ++tile) {
       Results results;
 #pragma unroll 1
       for (int chunk = 0; chunk < cut.chunks; ++chunk) {
-        barrier_wait(plain ? loaded(place.which) : full(place.which), place.parity);
-        multiply_chunk(results, chunk, place.which);
+        barrier_wait(plain ? ring.loaded(place.stage) : ring.full(place.stage), place.parity);
+        multiply_chunk(results, chunk, place.stage);
         wait_products<0>();
-        if (lane == 0) barrier_arrive(empty(place.which));
-        place.advance(1, cut.stages);
+        if (lane == 0) barrier_arrive(ring.empty(place.stage));
+        place.advance(ring);
       }
       finish(results, tile, tile == begin);
       met += min(max(cut.pixels - tile * kStreamedTile - row() - warp * 16, 0), 16);
@@ -325,25 +289,26 @@ __device__ __forceinline__ void run_streamed(const SliceView<T>& out, const Oper
   const Kernel k{out, in, cut};
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles),
             chunks = (end - begin) * cut.chunks;
-  const bool asks = k.index == kStreamedMultiplying;
-  if (asks) k.prepare_barriers();
+  RingRequests requests;
+  if (k.asks()) k.ring.prepare(k.kFilling * kWarpgroup, kStreamedMultiplying / kWarp);
   k.stage_weights(weight);
   follow();
-  if (asks)
-    for (int n = 0; n < min(cut.stages, chunks); ++n) k.request(begin, n, n, map);
+  if (k.asks()) k.ask(requests, 0, begin, chunks, map);
   k.stage_constants();
   show_to_products();
   __syncthreads();
-  if (k.multiplies())
+  const auto fill = [&](auto activation) { k.fill(requests, begin, chunks, map, activation); };
+  if (k.multiplies()) {
     k.multiply_all(begin, end);
-  else if (in.plain())
-    k.bring(begin, chunks, map);
-  else if (in.act == Activation::silu)
-    k.fill(begin, chunks, map, Through<Activation::silu>{});
-  else if (in.act == Activation::relu)
-    k.fill(begin, chunks, map, Through<Activation::relu>{});
-  else
-    k.fill(begin, chunks, map, ThroughAny{in.act});
+  } else if (in.plain()) {
+    if (k.asks()) k.ask(requests, chunks, begin, chunks, map);
+  } else if (in.act == Activation::silu) {
+    fill(Through<Activation::silu>{});
+  } else if (in.act == Activation::relu) {
+    fill(Through<Activation::relu>{});
+  } else {
+    fill(ThroughAny{in.act});
+  }
   if (!out.mean) return;
   __syncthreads();
   const OutputEpilogue<T> epilogue{out, partials.rows};

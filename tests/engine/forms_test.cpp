@@ -175,6 +175,12 @@ TEST_CASE("the narrow form wants a norm behind the layer, and fewer channels ahe
   CHECK(first("expands", kCuda) != Form::narrow_pointwise);
   for (const char* name : {"widest", "keeps", "reduces", "bare"})
     CHECK(first(name, half) != Form::narrow_pointwise);
+  // Where weights beside those of the operand leave room for what is staged, they are folded.
+  CHECK(first("widest", half) == Form::folded_pointwise);
+  CHECK(first("widest", kCuda) != Form::folded_pointwise);
+  normed("far too wide", wide, 1024);
+  for (const char* name : {"expands", "keeps", "reduces", "bare", "far too wide"})
+    CHECK(first(name, half) != Form::folded_pointwise);
 }
 
 TEST_CASE("the fused dense form wants 16 bits, ReLU or nothing, and a window that keeps the size") {

@@ -1,6 +1,7 @@
-// Both gradients of pointwise convolutions at once against the reference, joined and of narrow
-// operands: ragged tiles, channel counts that are multiples of 8 alone, slices, every operand and
-// gradient that they take; the same bits in every run; and the cuts.
+// Both gradients of pointwise convolutions against the reference: joined, of narrow operands and by
+// folded weights; ragged tiles, channel counts that are multiples of 8 alone, slices, every operand
+// and gradient that they take; the same bits in every run; and the cuts.
+#include "kernels/folded_tiles.h"
 #include "kernels/joined_tiles.h"
 #include "kernels/narrow_tiles.h"
 #include "tests/kernels/gemm/pointwise_layers.h"
@@ -158,6 +159,113 @@ TEST_CASE_TEMPLATE("pointwise_narrow", T, __half, __nv_bfloat16) {
           });
     }
   }
+}
+
+namespace {
+
+// The values of a view on the device, (pixels, channels).
+template <class T>
+std::vector<float> values_of(const T* device, int64_t pixels, int channels, int pitch) {
+  std::vector<T> rows((pixels - 1) * pitch + channels);
+  REQUIRE(cudaMemcpy(rows.data(), device, rows.size() * sizeof(T), cudaMemcpyDeviceToHost) ==
+          cudaSuccess);
+  std::vector<float> values;
+  for (int64_t p = 0; p < pixels; ++p)
+    for (int c = 0; c < channels; ++c) values.push_back(plain(rows[p * pitch + c]));
+  return values;
+}
+
+// aᵀ · b of (pixels, rows) and (pixels, columns), as a library leaves it at `to`.
+void multiply_pixels(float* to, const std::vector<float>& a, int rows, const std::vector<float>& b,
+                     int columns) {
+  std::vector<double> sums(size_t(rows) * columns);
+  for (size_t p = 0; p < a.size() / rows; ++p)
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < columns; ++c)
+        sums[size_t(r) * columns + c] += double(a[p * rows + r]) * b[p * columns + c];
+  const std::vector<float> left(sums.begin(), sums.end());
+  REQUIRE(cudaMemcpy(to, left.data(), left.size() * sizeof(float), cudaMemcpyHostToDevice) ==
+          cudaSuccess);
+}
+
+}  // namespace
+
+// One group of channels, several, ragged ones, of operands and outputs of one chunk and several, in
+// slices; several tiles of a unit; f that is left, and an operand that lies there as it is.
+TEST_CASE_TEMPLATE("pointwise_folded", T, __half, __nv_bfloat16) {
+  if (!has_sm90()) return note_skipped("no GPU of sm_90");
+  const auto of = [](int batch, int height, int width, Extent in, int out, int pitch, int c0) {
+    return layer(batch, height, width, in, {1, 1, 1, out, pitch, c0});
+  };
+  const std::vector<PointwiseLayer> layers = {of(1, 1, 1, {1, 1, 1, 8, 8, 0}, 16, 16, 0),
+                                              of(3, 7, 7, {1, 1, 1, 16, 48, 8}, 96, 112, 16),
+                                              of(3, 11, 9, {1, 1, 1, 48, 48, 0}, 288, 288, 0),
+                                              of(2, 9, 13, {1, 1, 1, 96, 96, 0}, 576, 576, 0),
+                                              of(1, 17, 19, {1, 1, 1, 136, 152, 16}, 232, 240, 8),
+                                              of(2, 33, 31, {1, 1, 1, 128, 128, 0}, 512, 512, 0),
+                                              of(5, 61, 59, {1, 1, 1, 72, 72, 0}, 144, 144, 0)};
+  const std::vector<JoinedOptions> options = {
+      {{true, Activation::relu, GateKind::none}, true, Write::assign, true},
+      {{true, Activation::relu, GateKind::none}, true, Write::add},
+      {{true, Activation::silu, GateKind::none}, true, Write::assign},
+      {{true, Activation::relu6, GateKind::none}, true, Write::add, true},
+      {{false, Activation::none, GateKind::none}, true, Write::add}};
+  for (const PointwiseLayer& l : layers) {
+    const int channels = l.in.channels, outs = l.out.channels;
+    const int64_t pixels = l.in.pixels();
+    REQUIRE(folded_fits(pixels, channels, outs, kernels::device_limits()));
+    for (JoinedOptions o : options) {
+      if (pixels > 2000 && o.in.act != Activation::relu) continue;  // it takes seconds
+      o.rounded = false;
+      const SweepScratch partials(l.in);
+      const FoldedScratch sizes = folded_scratch(
+          folded_cut(pixels, channels, outs, kernels::device_limits()), channels, outs);
+      const DeviceArray<float> scratch(sizes.total());
+      const DeviceArray<T> f(pixels * channels);
+      float* const sums = scratch.data() + sizes.folded + sizes.vectors;
+      check_both_gradients<T>(
+          l, o, [&](auto sink, float* dweight, auto dy, auto in, const T* weight) {
+            const bool plain = in.plain();
+            const kernels::Enqueue enqueue = kernels::PointwiseFolded<T>::prepare(
+                sink, plain ? nullptr : f.data(), dy, in, weight, scratch.data(), partials.view());
+            REQUIRE(enqueue);
+            enqueue(nullptr);
+            const auto g = values_of(dy.grad, pixels, outs, dy.pitch),
+                       operand = plain ? values_of(in.x, pixels, channels, in.pitch)
+                                       : values_of(f.data(), pixels, channels, channels);
+            multiply_pixels(sums, g, outs, operand, channels);
+            multiply_pixels(sums + int64_t{outs} * channels, operand, channels, operand, channels);
+            kernels::PointwiseFolded<T>::finish(dweight, dy, weight, channels, sizes,
+                                                scratch.data(), nullptr);
+          });
+    }
+  }
+}
+
+// Every tile lies in one unit, every channel in one group, and the shared memory that is taken is
+// there.
+TEST_CASE("the cut of products of folded weights") {
+  const DeviceLimits limits, a100{108, 164 << 10, 1 << 10, 40 << 20};
+  int cuts = 0;
+  for (const DeviceLimits& l : {limits, a100})
+    for (const int64_t pixels : {1, 33, 6272, 25088, 100352, 401408})
+      for (const int outs : {16, 144, 288, 512, 576, 816, 1024})
+        for (const int channels : {8, 48, 64, 96, 128, 136, 256}) {
+          if (!folded_fits(pixels, channels, outs, l)) continue;
+          ++cuts;
+          const FoldedCut c = folded_cut(pixels, channels, outs, l);
+          CHECK(int64_t{c.tiles} * kFoldedTile >= pixels);
+          CHECK(c.units * c.per >= c.tiles);
+          CHECK((c.units - 1) * c.per < c.tiles);
+          CHECK(c.groups * c.units <= l.multiprocessors);
+          CHECK(c.groups * kFoldedColumns >= channels);
+          CHECK((c.groups - 1) * kFoldedColumns < channels);
+          CHECK(c.operands() >= channels);
+          CHECK(c.depth() >= outs);
+          CHECK(c.stages <= kFoldedMostStages);
+          CHECK(c.shared <= l.shared_bytes - l.reserved_bytes);
+        }
+  CHECK(cuts > 200);
 }
 
 // Every tile lies in one unit, and the shared memory that is taken is there.
