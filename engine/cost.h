@@ -70,15 +70,22 @@ Cost store_gradient_cost(const GradientSink<T>& sink, const OperandView<T>& in) 
   return {elements_of(in) * sizeof(T) + epilogue_bytes(in) + bytes_of(sink, in), 0};
 }
 
+// Where winners are kept, of so many elements of an output.
 template <class T>
-Cost pool_cost(const SliceView<T>& out, const OperandView<T>& in) {
-  return {bytes_of(in) + bytes_of(out), 0};
+double bytes_of(const KeptMaxima<T>& kept, double elements) {
+  return kept.taps ? elements * double(KeptMaxima<T>::bytes(1)) : 0;
 }
 
-// A maximum is found again, so its operand is read.
+template <class T>
+Cost pool_cost(const SliceView<T>& out, const OperandView<T>& in, const KeptMaxima<T>& kept = {}) {
+  return {bytes_of(in) + bytes_of(out) + bytes_of(kept, elements_of(out)), 0};
+}
+
+// A maximum that was not kept is found again, so its operand is read.
 template <class T>
 Cost pool_backward_cost(const GradientSink<T>& sink, const GradientView<T>& dy,
-                        const OperandView<T>& in, bool maximal) {
+                        const OperandView<T>& in, bool maximal, const KeptMaxima<T>& kept = {}) {
+  if (kept.taps) return {bytes_of(dy) + bytes_of(kept, elements_of(dy)) + bytes_of(sink, in), 0};
   return {bytes_of(dy) + (maximal ? bytes_of(in) : epilogue_bytes(in)) + bytes_of(sink, in), 0};
 }
 

@@ -30,9 +30,21 @@ StepNeeds needs_of(const LayerNeeds& l, const SqueezeExcite& squeeze) {
   return {.forward = {.partials = partials}, .backward = {.partials = partials}};
 }
 
+// The winners of the maximum behind a stem are kept.
+bool keeps_winners(const LayerNeeds& l, const Pool& pool) {
+  return pool.maximal && pool.window == Window{3, 3, 2, 1} && pool.in.act == Activation::relu &&
+         pool.in.gate == kNone && l.sizes.in_packs(pool.in.at) && l.sizes.in_packs(pool.out);
+}
+
 StepNeeds needs_of(const LayerNeeds& l, const Pool& pool) {
   const size_t partials = std::max(l.sizes.partials(pool.in.at), l.sizes.partials(pool.out));
-  return {.forward = {.partials = partials}, .backward = {.partials = partials}};
+  StepNeeds n{.forward = {.partials = partials}, .backward = {.partials = partials}};
+  if (keeps_winners(l, pool)) {
+    const int64_t elements = l.sizes.pixels(pool.out) * pool.out.channels();
+    n.kept = storage_size(l.sizes.precision) == 2 ? KeptMaxima<uint16_t>::bytes(elements)
+                                                  : KeptMaxima<float>::bytes(elements);
+  }
+  return n;
 }
 
 // The slopes of a sum behind ReLU are kept as bits where its operands are a norm at most, and a

@@ -71,8 +71,9 @@ class Program {
   GradientView<T> gradient(const Slice& s) const;
   template <class T>
   ActivatedGradient<T> activated_gradient(int step, const Add& add) const;
-  // The slopes that the sum's forward keeps for its backward; null: none.
-  uint8_t* slopes(int step) const { return scratch<uint8_t>(plan.steps[step].kept); }
+  // What the step's forward keeps for its backward: a sum the bytes of its slopes, a maximum what
+  // KeptMaxima says; null: nothing.
+  uint8_t* kept(int step) const { return scratch<uint8_t>(plan.steps[step].kept); }
   // Where operand `which` of step `step` takes its gradient. A learned-gated operand has no sums of
   // the norm here: the squeeze-excite adds them, through sums().
   template <class T>
@@ -236,7 +237,7 @@ template <class T>
 ActivatedGradient<T> Program::activated_gradient(int step, const Add& add) const {
   return {.dy = at<T>(plan.grad, add.out),
           .h = at<T>(plan.data, add.out),
-          .slopes = slopes(step),
+          .slopes = kept(step),
           .act = add.act};
 }
 

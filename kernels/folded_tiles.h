@@ -1,6 +1,6 @@
 // How the kernel that makes the operand's gradient of a pointwise convolution without its output
-// (kernels/gemm/folded_dgrad.cu) cuts its work, and the memory that gradients through folded weights
-// (kernels/gemm/folded.cuh) take. No CUDA: the planner asks whether a layer fits.
+// (kernels/gemm/folded_dgrad.cu) cuts its work, and the memory that gradients through folded
+// weights (kernels/gemm/folded.cuh) take. No CUDA: the planner asks whether a layer fits.
 #pragma once
 
 #include <algorithm>

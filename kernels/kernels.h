@@ -262,13 +262,17 @@ struct StemWgrad {
 template <class T>
 struct Pooling {
   // A maximum or an average over each window, and the channel statistics of what was stored if
-  // out.mean is set. As in PyTorch, an average counts the padding and a NaN is the maximum.
+  // out.mean is set. As in PyTorch, an average counts the padding and a NaN is the maximum. Where
+  // `kept` is set, winners are kept: of windows of 3 × 3, stride 2, padding 1, of an operand behind
+  // ReLU, without a gate, in whole packs of eight channels.
   static void forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
-                      bool maximal, const Partials& partials, cudaStream_t stream);
-  // dy is the gradient of the pooled slice. A maximum is found again: the first in scan order.
+                      bool maximal, const KeptMaxima<T>& kept, const Partials& partials,
+                      cudaStream_t stream);
+  // dy is the gradient of the pooled slice. A maximum that was not kept is found again: the first
+  // in scan order.
   static void backward(const GradientSink<T>& sink, const GradientView<T>& dy,
                        const OperandView<T>& in, Window window, bool maximal,
-                       const Partials& partials, cudaStream_t stream);
+                       const KeptMaxima<T>& kept, const Partials& partials, cudaStream_t stream);
 };
 
 // ---------------------------------------------------------------- sweeps/squeeze_excite.cu

@@ -326,6 +326,22 @@ ENGINE_HOST_DEVICE int64_t slope_bytes(int64_t pixels, int channels) {
   return (channels + kSlopePlane - 1) / kSlopePlane * pixels * (kSlopePlane / kSlopesOfByte);
 }
 
+// What a maximum over windows of 3 × 3 keeps of each window for its backward: the tap that won,
+// 3·row + column, or kNoTap where act' is 0 there; and x there. The extent is the output's, dense.
+template <class T>
+struct KeptMaxima {
+  uint8_t* taps = nullptr;  // null: nothing is kept
+  T* x = nullptr;
+
+  KeptMaxima() = default;
+  // In memory of `bytes(elements)`; null: none.
+  KeptMaxima(void* memory, int64_t elements)
+      : taps(memory ? static_cast<uint8_t*>(memory) + elements * sizeof(T) : nullptr),
+        x(static_cast<T*>(memory)) {}
+  static constexpr int64_t bytes(int64_t elements) { return elements * (1 + sizeof(T)); }
+};
+constexpr int kNoTap = 15;
+
 // ---------------------------------------------------------------- learned gates
 
 // The vectors of a squeeze-excite's gate: eight of (N, C), two of (N, S).

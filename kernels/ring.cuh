@@ -1,6 +1,7 @@
 // A ring of stages in shared memory, which the copy engine loads, one group of threads fills (makes
 // of what was loaded what is wanted), and another one empties. Each of them meets the items of a
-// run in their order and leaves none out, so that the parity of a phase says which one it is. sm_90.
+// run in their order and leaves none out, so that the parity of a phase says which one it is.
+// sm_90.
 #pragma once
 
 #include <cstdint>

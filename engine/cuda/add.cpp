@@ -80,7 +80,7 @@ StepExec prepare_typed(Cuda& gpu, const Program& program, int index, const Add& 
   const auto out = program.output<T>(add.out);
   const kernels::Partials partials =
       sweep_partials(gpu, program.scratch<float>(program.plan.steps[index].forward.partials));
-  uint8_t* slopes = program.slopes(index);
+  uint8_t* slopes = program.kept(index);
   const double kept = slopes ? slope_bytes(out.pixels(), out.channels) : 0;
   StepExec exec;
   exec.forward =

@@ -33,8 +33,9 @@ struct FoldedSink {
     Channels x[2], grad[2];
   };
 
-  // weights (packs of columns, rows, `plane` apart) = the folded ones, zero beyond the ends: `depth`
-  // rows of G, and twice `operands` rows of f, whose weights are sums of two. Then the constants.
+  // weights (packs of columns, rows, `plane` apart) = the folded ones, zero beyond the ends:
+  // `depth` rows of G, and twice `operands` rows of f, whose weights are sums of two. Then the
+  // constants.
   __device__ __forceinline__ void stage(Pack<T>* weights, int plane, int depth, int operands,
                                         const FoldedMemory<T>& from, int outs, int index,
                                         int threads) const {

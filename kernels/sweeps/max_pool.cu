@@ -1,26 +1,29 @@
-// The maximum pool of the networks' stems, both directions. A thread owns two channels of a strip
-// of the image, a few windows wide, and walks down its rows. Each row is loaded once but for the
-// strip's edges, its elements are transformed once, and its maxima over three columns serve both of
-// the windows that meet it.
-// Bytes: forward T for each element of x and of the output; backward 2 T for each element of x and
-// 2 T for each of dy, T without a norm.
+// The maximum pool of the networks' stems, both directions. Forward, a thread owns two channels of
+// a strip of the image, a few windows wide, and walks down its rows: each row is loaded once but
+// for the strip's edges, and the largest of three of its columns serves both of the windows that
+// meet it. u rises with x, or falls, so x is compared, and u is made of the winners alone. What is
+// kept of them spares the backward x: there a thread owns four channels of two columns, and walks
+// down the windows that touch them.
+// Bytes: forward T for each element of x and of the output, and T + 1 for the latter if winners are
+// kept; backward T for each element of x, and for each of dy 2 T + 1, T more with a norm.
 #include "kernels/sweeps/max_pool.cuh"
 
-#include <climits>
+#include <type_traits>
 
 #include "kernels/launch.cuh"
 #include "kernels/merge.cuh"
+#include "kernels/sweeps/ordered.cuh"
 #include "kernels/transform.cuh"
 
 namespace engine::kernels {
 namespace {
 
-constexpr int kPair = 2;  // channels of a thread
 constexpr Window kWindow{3, 3, 2, 1};
 
 // Windows of a strip: as many as a thread has registers for.
 template <class T>
 constexpr int kStrip = sizeof(T) == 2 ? 3 : 2;
+constexpr int kQuad = 4;  // channels of a thread, backward
 
 // How a (height, width) grid of windows is cut, for each image: into bands of rows and strips of
 // columns. A walk is a strip of a band; a block has `per_tile` of them, one after the other in each
@@ -60,16 +63,15 @@ struct Place {
 
 // The walks that take the fewest rows, one after the other, if a walk reads `start` rows of windows
 // more than it has.
-template <class T>
-Walks make_walks(const Sweep& sweep, int blocks, int most_tiles, int batch, int height, int width,
-                 int start) {
+inline Walks make_walks(const Sweep& sweep, int blocks, int most_tiles, int batch, int height,
+                        int width, int strip, int start) {
   const auto up = [](int a, int b) { return (a + b - 1) / b; };
   const int at_once = std::max(1, device_limits().multiprocessors * blocks / sweep.groups);
   const int walkers = std::min(at_once, most_tiles) * sweep.rows;
   Walks best{};
   int64_t least = INT64_MAX;
   for (int bands = 1; bands <= height; ++bands) {
-    Walks w{height, width, up(height, bands), 0, kStrip<T>, up(width, kStrip<T>), 0, 0, 0};
+    Walks w{height, width, up(height, bands), 0, strip, up(width, strip), 0, 0, 0};
     w.bands = up(height, w.band);
     w.items = batch * w.bands * w.across;
     const int turns = up(w.items, walkers);
@@ -97,9 +99,6 @@ struct Columns {
   __device__ __forceinline__ int offset(int i) const { return min(i * pitch, last); }
 };
 
-constexpr int kNothing = INT_MIN;
-constexpr int kInfinity = 0x7f800000;  // NaN is larger
-
 // The columns of a strip of `Windows` windows: the last one of the strip before, then its own.
 // Columns and rows outside of the image hold its nearest pixels.
 template <class T, int Windows>
@@ -115,17 +114,9 @@ struct Row {
 #pragma unroll
     for (int i = 1; i < kColumns; ++i) at[i] = load_vector<kPair>(x + columns.offset(i));
   }
-
-  // What maxima are taken of: the bits of column i, which relu leaves in the order of the values,
-  // NaN being the largest; `kNothing` outside of the image, which −0 equals.
-  __device__ __forceinline__ void key(int (&key)[kPair], int i, int left, const OperandView<T>& in,
-                                      const OperandReader<T, kPair>& reader) const {
-    Loaded<float> loaded[kPair];
-    reader.load(loaded, at[i], in);
-    // The middle column of a window lies in the image if there is such a window.
-    const bool outside = i == 0 ? left < 0 : i % 2 == 0 && left + i >= in.width;
-#pragma unroll
-    for (int k = 0; k < kPair; ++k) key[k] = outside ? kNothing : __float_as_int(loaded[k].h);
+  // The middle column of a window lies in the image if there is such a window.
+  __device__ __forceinline__ static bool outside(int i, int left, int width) {
+    return i == 0 ? left < 0 : i % 2 == 0 && left + i >= width;
   }
 };
 
@@ -140,44 +131,62 @@ __device__ __forceinline__ void narrow(OperandView<T>& in) {
 // ---------------------------------------------------------------- forward
 
 // Blocks of a multiprocessor: what the registers are cut for.
-constexpr int kForwardBlocks = 3;
-template <class T>
-constexpr int kBackwardBlocks = sizeof(T) == 2 ? 2 : 1;
+constexpr int kForwardBlocks = 2;
 
-// The maxima over three columns of a row, by window.
-template <int Windows>
+// The largest over three columns of a row, by window; those of a window's rows meet. `Keeps`: with
+// the taps that have them, 3·row + column of the window.
+template <class T, int Windows, bool Keeps>
 struct Maxima {
-  int key[Windows][kPair];
+  Words<T> best[Windows];
+  Words<T> taps[Keeps ? Windows : 1];
 
-  template <class T>
-  __device__ __forceinline__ void make(const Row<T, Windows>& row, int left,
-                                       const OperandView<T>& in,
-                                       const OperandReader<T, kPair>& reader) {
-    int last[kPair], middle[kPair], next[kPair];
-    row.key(last, 0, left, in, reader);
+  __device__ __forceinline__ void make(const Row<T, Windows>& row, int left, int width,
+                                       const Order<T>& order) {
+    const auto column = [&](int i) {
+      return Row<T, Windows>::outside(i, left, width) ? Words<T>::lowest() : order.of(row.at[i]);
+    };
+    Words<T> last = column(0);
 #pragma unroll
     for (int j = 0; j < Windows; ++j) {
-      row.key(middle, 2 * j + 1, left, in, reader);
-      row.key(next, 2 * j + 2, left, in, reader);
-#pragma unroll
-      for (int k = 0; k < kPair; ++k) {
-        key[j][k] = max(max(last[k], middle[k]), next[k]);
-        last[k] = next[k];
-      }
+      best[j] = last;
+      if constexpr (Keeps) taps[j] = Words<T>::tap(0);
+      meet(j, column(2 * j + 1), Words<T>::tap(1));
+      last = column(2 * j + 2);
+      meet(j, last, Words<T>::tap(2));
     }
   }
-  __device__ __forceinline__ void join(const Maxima& other) {
+  // Meets those of row `row` of the windows.
+  __device__ __forceinline__ void meet(const Maxima& other, int row) {
 #pragma unroll
-    for (int j = 0; j < Windows; ++j)
+    for (int j = 0; j < Windows; ++j) {
+      Words<T> tap = other.taps[Keeps ? j : 0];
+      const Words<T> below = Words<T>::tap(3 * row);
 #pragma unroll
-      for (int k = 0; k < kPair; ++k) key[j][k] = max(key[j][k], other.key[j][k]);
+      for (int i = 0; i < Words<T>::kCount; ++i) tap.at[i] += below.at[i];
+      meet(j, other.best[j], tap);
+    }
+  }
+  // Nothing was met.
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int j = 0; j < Windows; ++j) {
+      best[j] = Words<T>::lowest();
+      if constexpr (Keeps) taps[j] = Words<T>::tap(0);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void meet(int j, const Words<T>& other, const Words<T>& tap) {
+    if constexpr (Keeps) taps[j] = selected(wins(other, best[j]), tap, taps[j]);
+    best[j] = larger(best[j], other);
   }
 };
 
 // out = the maxima.
-template <class T>
+template <class T, bool Keeps>
 __global__ void __launch_bounds__(kSweepThreads, kForwardBlocks)
-    stem_forward_kernel(SliceView<T> out, OperandView<T> in, Walks walks, Partials partials) {
+    stem_forward_kernel(SliceView<T> out, OperandView<T> in, KeptMaxima<T> kept, Walks walks,
+                        Partials partials) {
   constexpr int kWindows = kStrip<T>;
   __shared__ SumBuffer<kPair> buffer;
   follow();
@@ -185,6 +194,7 @@ __global__ void __launch_bounds__(kSweepThreads, kForwardBlocks)
   const int c = first_channel<kPair>();
   OutputWriter<T, kPair> writer;
   const OperandReader<T, kPair> reader(in, c);
+  const Order<T> order(reader.norm);
   const int end = min(walks.items, static_cast<int>(blockIdx.y + 1) * walks.per_tile);
   for (int item = blockIdx.y * walks.per_tile + threadIdx.y; item < end && c < out.channels;
        item += blockDim.y) {
@@ -192,30 +202,47 @@ __global__ void __launch_bounds__(kSweepThreads, kForwardBlocks)
     const int left = 2 * place.left - 1;
     const T* x = in.x + int64_t{place.image} * in.height * in.width * in.pitch + c;
     Row<T, kWindows> first, second;
-    Maxima<kWindows> above, maxima, below;
+    Maxima<T, kWindows, Keeps> above, best, row;
     second.load(x, in, 2 * place.top - 1, left);
-    above.make(second, left, in, reader);
+    above.make(second, left, in.width, order);
     first.load(x, in, 2 * place.top, left);
     second.load(x, in, 2 * place.top + 1, left);
 #pragma unroll 1
     for (int y = place.top; y < place.bottom; ++y) {
-      maxima.make(first, left, in, reader);
-      below.make(second, left, in, reader);
+      best = above;
+      if (y == 0) best.clear();
+      row.make(first, left, in.width, order);
+      best.meet(row, 1);
+      above.make(second, left, in.width, order);
+      if (2 * y + 1 < in.height) best.meet(above, 2);
       if (y + 1 < place.bottom) {
         first.load(x, in, 2 * y + 2, left);
         second.load(x, in, 2 * y + 3, left);
       }
-      if (y > 0) maxima.join(above);
-      if (2 * y + 1 < in.height) maxima.join(below);
-      T* to = out.y + (int64_t{place.image * out.height + y} * out.width + place.left) * out.pitch;
+      const int64_t window = (int64_t{place.image} * out.height + y) * out.width + place.left;
 #pragma unroll
       for (int j = 0; j < kWindows; ++j) {
         if (place.left + j >= out.width) continue;
-        const float result[kPair] = {__int_as_float(maxima.key[j][0]),
-                                     __int_as_float(maxima.key[j][1])};
-        writer.store(to + int64_t{j} * out.pitch + c, result, out.mean != nullptr);
+        Vector<T, kPair> won = order.back(best.best[j]);
+        Loaded<float> loaded[kPair];
+        reader.load(loaded, won, in);
+        const float result[kPair] = {loaded[0].h, loaded[1].h};
+        writer.store(out.y + (window + j) * out.pitch + c, result, out.mean != nullptr);
+        if constexpr (Keeps) {
+          Vector<uint8_t, kPair> taps;
+#pragma unroll
+          for (int k = 0; k < kPair; ++k) {
+            const int tap = best.taps[j].of(k);
+            if (order.flat && reader.norm[k].scale() == 0) {  // the first pixel of the window
+              const int top = max(2 * y - 1, 0), column = max(left + 2 * j, 0);
+              won.at[k] = x[int64_t{top * in.width + column} * in.pitch + k];
+            }
+            taps.at[k] = loaded[k].slope != 0 ? tap : kNoTap;
+          }
+          store_vector(kept.taps + (window + j) * out.channels + c, taps);
+          store_vector(kept.x + (window + j) * out.channels + c, won);
+        }
       }
-      above = below;
     }
   }
   if (!out.mean) return;
@@ -227,179 +254,110 @@ __global__ void __launch_bounds__(kSweepThreads, kForwardBlocks)
 
 // ---------------------------------------------------------------- backward
 
-// The maxima of a window, and the taps that have them: bit 3·row + column of the window, the second
-// channel's 16 bits higher.
-struct Winner {
-  int key[kPair];
-  uint32_t taps;
+constexpr int kBackwardBlocks = 2;
 
-  // The first of equals wins, but of NaN the last, as in PyTorch.
-  __device__ __forceinline__ void meet(const int (&other)[kPair], uint32_t of) {
-#pragma unroll
-    for (int k = 0; k < kPair; ++k) {
-      const uint32_t replaced = __byte_perm(taps, of, k == 0 ? 0x3254 : 0x7610);  // one half of it
-      taps = other[k] > min(key[k], kInfinity) ? replaced : taps;
-      key[k] = max(key[k], other[k]);
-    }
-  }
-};
-
-// A tap of both channels.
-__device__ constexpr uint32_t both(int tap) {
-  return 0x10001u << tap;
-}
-
-// The winners by window: of one row of the operand as if it were the windows' first, or of all.
-template <int Windows>
-struct Winners {
-  Winner at[Windows];
-
-  template <class T>
-  __device__ __forceinline__ void make(const Row<T, Windows>& row, int left,
-                                       const OperandView<T>& in,
-                                       const OperandReader<T, kPair>& reader) {
-    int last[kPair], middle[kPair];
-    row.key(last, 0, left, in, reader);
-#pragma unroll
-    for (int j = 0; j < Windows; ++j) {
-      at[j] = {{last[0], last[1]}, both(0)};
-      row.key(middle, 2 * j + 1, left, in, reader);
-      at[j].meet(middle, both(1));
-      row.key(last, 2 * j + 2, left, in, reader);
-      at[j].meet(last, both(2));
-    }
-  }
-  // Meets the winners of row `row` of the windows.
-  __device__ __forceinline__ void meet(const Winners& other, int row) {
-#pragma unroll
-    for (int j = 0; j < Windows; ++j) at[j].meet(other.at[j].key, other.at[j].taps << 3 * row);
-  }
-  // Nothing was met.
-  __device__ __forceinline__ void clear() {
-#pragma unroll
-    for (int j = 0; j < Windows; ++j) at[j] = {{kNothing, kNothing}, 0};
-  }
-};
-
-// What the windows of a row give to their winners.
-template <int Windows>
-struct Given {
-  float d[Windows][kPair];
-  uint32_t taps[Windows];
-
-  // dy of row `y` of windows, zero outside.
-  template <class T>
-  __device__ __forceinline__ void load(const GradientView<T>& dy,
-                                       const GradientReader<T, kPair, true>& reader, int image,
-                                       int y, int left) {
-    typename GradientReader<T, kPair, true>::Raw raw[Windows];
-    const Columns columns(left, dy.width, dy.pitch);
-    const int first = (image * dy.height + min(y, dy.height - 1)) * dy.width + left;
-    const int64_t at = int64_t{first} * dy.pitch + reader.c;
-#pragma unroll
-    for (int j = 0; j < Windows; ++j)
-      raw[j].grad = load_vector<kPair>(dy.grad + at + columns.offset(j));
-    if (dy.normed()) {
-#pragma unroll
-      for (int j = 0; j < Windows; ++j)
-        raw[j].x = load_vector<kPair>(dy.x + at + columns.offset(j));
-    }
-#pragma unroll
-    for (int j = 0; j < Windows; ++j) {
-      reader.value(d[j], raw[j], dy, image);
-      const bool exists = y < dy.height && left + j < dy.width;
-#pragma unroll
-      for (int k = 0; k < kPair; ++k) d[j][k] = exists ? d[j][k] : 0.f;
-    }
-  }
-  __device__ __forceinline__ void name(const Winners<Windows>& winners) {
-#pragma unroll
-    for (int j = 0; j < Windows; ++j) taps[j] = winners.at[j].taps;
-  }
-  // df += what the windows give to column `column` of the strip, in row `row` of the windows.
-  __device__ __forceinline__ void give(float (&df)[kPair], int column, int row) const {
-    const auto add = [&](int j, int tap) {
-#pragma unroll
-      for (int k = 0; k < kPair; ++k)
-        if (taps[j] & 1u << (16 * k + tap)) df[k] += d[j][k];
-    };
-    add(column / 2, 3 * row + 1 + column % 2);
-    if (column % 2 == 1) add(column / 2 + 1, 3 * row);
-  }
-};
-
-// G of one row of the strip, from `to` on: df of a column is what `gather` makes of zero. `columns`
-// of them lie in the image; the others get nothing.
-template <class T, int Windows, class Gather>
-__device__ __forceinline__ void store_row(GradientWriter<T, kPair>& writer, T* to, int pitch,
-                                          const OperandView<T>& in,
-                                          const OperandReader<T, kPair>& reader,
-                                          const Row<T, Windows>& row, int columns, Gather gather) {
-#pragma unroll
-  for (int i = 0; i < 2 * (Windows - 1); ++i) {
-    float t[kPair] = {};
-    gather(t, i);
-    Loaded<float> loaded[kPair];
-    reader.load(loaded, row.at[i + 1], in);
-    writer.take(t, loaded, reader.norm);
-    if (i < columns) store_vector(to, vector_of<T>(t));
-    to += pitch;
-  }
-}
-
-// G =, and its sums. In step y a walk meets rows 2y and 2y + 1 of the operand, which ends the
-// windows of row y; so rows 2y − 1 and 2y get their gradients. It begins two steps early.
+// What a thread reads of a window, and what the window gives, to which tap.
 template <class T>
-__global__ void __launch_bounds__(kSweepThreads, kBackwardBlocks<T>)
-    stem_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in, Walks walks,
-                         Partials partials) {
-  constexpr int kWindows = kStrip<T> + 1;  // that touch the strip
-  __shared__ SumBuffer<kPair> buffer;
+struct Read {
+  typename GradientReader<T, kQuad, true>::Raw dy;
+  Vector<uint8_t, kQuad> taps;
+  Vector<T, kQuad> x;
+};
+struct Given {
+  float g[kQuad];
+  int taps[kQuad];
+
+  __device__ __forceinline__ void give(float (&to)[kQuad], int tap) const {
+#pragma unroll
+    for (int k = 0; k < kQuad; ++k)
+      if (taps[k] == tap) to[k] += g[k];
+  }
+};
+
+// G =, and its sums. A cell is the two by two pixels of the operand whose first one is in the
+// middle of a window, and which at most three more windows touch: to the right and below. A walk
+// goes down the cells of a column of windows, and takes the sums of those.
+template <class T>
+__global__ void __launch_bounds__(kSweepThreads, kBackwardBlocks)
+    stem_backward_kernel(GradientSink<T> sink, GradientView<T> dy, OperandView<T> in,
+                         KeptMaxima<T> kept, Walks walks, Partials partials) {
+  __shared__ SumBuffer<kQuad> buffer;
   follow();
-  narrow(in);
   dy.gate = nullptr;
-  const int c = first_channel<kPair>();
-  GradientWriter<T, kPair> writer;
-  const OperandReader<T, kPair> reader(in, c);
-  const GradientReader<T, kPair, true> gradient(dy, c);
+  const int c = first_channel<kQuad>();
+  GradientWriter<T, kQuad> writer;
+  FoldedNorm norm[kQuad];
+  load_norm(norm, in.norm, c, in.channels);
+  const GradientReader<T, kQuad, true> gradient(dy, c);
   const int end = min(walks.items, static_cast<int>(blockIdx.y + 1) * walks.per_tile);
   for (int item = blockIdx.y * walks.per_tile + threadIdx.y; item < end && c < in.channels;
        item += blockDim.y) {
     const Place place(walks, item);
-    const int left = 2 * place.left, columns = in.width - left;
-    const int64_t pixel = int64_t{place.image} * in.height * in.width;
-    const T* x = in.x + pixel * in.pitch + c;
-    T* grad = sink.grad + (pixel + left) * sink.pitch + c;
-    const auto row_of = [&](int y) { return grad + int64_t{y * in.width} * sink.pitch; };
-    Row<T, kWindows> row_above;
-    Winners<kWindows> above;  // of row 2y − 1
-    Given<kWindows> before = {};
-    above.clear();
+    const bool has_right = place.left + 1 < dy.width;
+    Read<T> ahead[2];
+    // Asks for the windows of row y, on the walk's column and to the right of it.
+    const auto read = [&](int y) {
+      const int64_t first =
+          (int64_t{place.image} * dy.height + min(y, dy.height - 1)) * dy.width + place.left;
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int64_t pixel = first + (j == 1 && has_right), at = pixel * dy.channels + c;
+        ahead[j].dy = gradient.read(dy, pixel);
+        ahead[j].taps = load_vector<kQuad>(kept.taps + at);
+        if (j == 0) ahead[j].x = load_vector<kQuad>(kept.x + at);
+      }
+    };
+    // Makes of them what they give.
+    const auto make = [&](Given(&given)[2], int y) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        Given& to = given[j];
+        const bool exists = y < dy.height && (j == 0 || has_right);
+        gradient.value(to.g, ahead[j].dy, dy, place.image);
+        float x[kQuad];
+        if (j == 0) to_floats(x, ahead[j].x);
+#pragma unroll
+        for (int k = 0; k < kQuad; ++k) {
+          to.taps[k] = exists ? ahead[j].taps.at[k] : kNoTap;
+          if (to.taps[k] == kNoTap) to.g[k] = 0.f;
+          if (j == 0 && y < place.bottom) {
+            writer.sum_t[k] += to.g[k];
+            const float xhat = (x[k] - norm[k].mean) * norm[k].inv_std;
+            writer.sum_t_xhat[k] = fmaf(to.g[k], xhat, writer.sum_t_xhat[k]);
+          }
+          to.g[k] *= norm[k].scale();
+        }
+      }
+    };
+    Given above[2], below[2];
+    read(place.top);
+    make(above, place.top);
+    read(place.top + 1);
 #pragma unroll 1
-    for (int y = max(0, place.top - 2); y < place.bottom; ++y) {
-      Row<T, kWindows> first, second;
-      first.load(x, in, 2 * y, left - 1);
-      second.load(x, in, 2 * y + 1, left - 1);
-      Given<kWindows> given;
-      given.load(dy, gradient, place.image, y, place.left);
-      Winners<kWindows> row;
-      row.make(first, left - 1, in, reader);
-      above.meet(row, 1);
-      row.make(second, left - 1, in, reader);
-      if (2 * y + 1 < in.height) above.meet(row, 2);
-      given.name(above);
-      if (y > 0 && y >= place.top && 2 * y - 1 < in.height)
-        store_row(writer, row_of(2 * y - 1), sink.pitch, in, reader, row_above, columns,
-                  [&](float(&df)[kPair], int i) {
-                    before.give(df, i, 2);
-                    given.give(df, i, 0);
-                  });
-      if (y >= place.top && 2 * y < in.height)
-        store_row(writer, row_of(2 * y), sink.pitch, in, reader, first, columns,
-                  [&](float(&df)[kPair], int i) { given.give(df, i, 1); });
-      before = given;
-      row_above = second;
-      above = row;
+    for (int y = place.top; y < place.bottom; ++y) {
+      make(below, y + 1);
+      if (y + 1 < place.bottom) read(y + 2);
+      float df[2][2][kQuad] = {};
+      above[0].give(df[0][0], 4);
+      above[0].give(df[0][1], 5);
+      above[1].give(df[0][1], 3);
+      above[0].give(df[1][0], 7);
+      below[0].give(df[1][0], 1);
+      above[0].give(df[1][1], 8);
+      above[1].give(df[1][1], 6);
+      below[0].give(df[1][1], 2);
+      below[1].give(df[1][1], 0);
+      const int row = 2 * y, column = 2 * place.left;
+      T* const to = sink.grad +
+                    ((int64_t{place.image} * in.height + row) * in.width + column) * sink.pitch + c;
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+          if (row + i < in.height && column + j < in.width)
+            store_vector(to + (int64_t{i} * in.width + j) * sink.pitch, vector_of<T>(df[i][j]));
+#pragma unroll
+      for (int j = 0; j < 2; ++j) above[j] = below[j];
     }
   }
   if (!takes_sums(sink)) return;
@@ -417,33 +375,40 @@ bool serves(const OperandView<T>& in, const Window& window) {
 
 template <class T>
 bool StemPool<T>::forward(const SliceView<T>& out, const OperandView<T>& in, const Window& window,
-                          const Partials& partials, cudaStream_t stream) {
+                          const KeptMaxima<T>& kept, const Partials& partials,
+                          cudaStream_t stream) {
   if (!serves(in, window) || !vectors_fit<kPair>(out.y, out.channels, out.pitch)) return false;
-  const Sweep sweep =
-      make_sweep(out.pixels(), out.channels, kPair, {1, kSummedGroup, kForwardBlocks});
-  const Walks walks = make_walks<T>(sweep, kForwardBlocks, partial_rows(out.pixels(), out.channels),
-                                    in.batch, out.height, out.width, 1);
-  launch(stem_forward_kernel<T>, dim3(sweep.groups, walks.tiles), sweep.block(), 0, stream, out, in,
-         walks, partials);
+  const auto run = [&](auto kernel) {
+    const Sweep sweep =
+        make_sweep(out.pixels(), out.channels, kPair, {1, kSummedGroup, kForwardBlocks});
+    const Walks walks = make_walks(sweep, kForwardBlocks, partial_rows(out.pixels(), out.channels),
+                                   in.batch, out.height, out.width, kStrip<T>, 1);
+    launch(kernel, dim3(sweep.groups, walks.tiles), sweep.block(), 0, stream, out, in, kept, walks,
+           partials);
+  };
+  if (kept.taps)
+    run(stem_forward_kernel<T, true>);
+  else
+    run(stem_forward_kernel<T, false>);
   return true;
 }
 
 template <class T>
 bool StemPool<T>::backward(const GradientSink<T>& sink, const GradientView<T>& dy,
-                           const OperandView<T>& in, const Window& window, const Partials& partials,
+                           const OperandView<T>& in, const Window& window,
+                           const KeptMaxima<T>& kept, const Partials& partials,
                            cudaStream_t stream) {
-  if (!serves(in, window) || dy.gated() || sink.gated() || sink.how != Write::assign ||
-      !vectors_fit<kPair>(sink.grad, in.channels, sink.pitch) ||
-      !vectors_fit<kPair>(dy.grad, dy.channels, dy.pitch) ||
-      !vectors_fit<kPair>(dy.x, dy.channels, dy.pitch))
+  if (!kept.taps || !serves(in, window) || dy.gated() || sink.gated() ||
+      sink.how != Write::assign || !vectors_fit<kQuad>(sink.grad, in.channels, sink.pitch) ||
+      !vectors_fit<kQuad>(dy.grad, dy.channels, dy.pitch) ||
+      !vectors_fit<kQuad>(dy.x, dy.channels, dy.pitch))
     return false;
   const Sweep sweep =
-      make_sweep(in.pixels(), in.channels, kPair, {1, kSummedGroup, kBackwardBlocks<T>});
-  const Walks walks =
-      make_walks<T>(sweep, kBackwardBlocks<T>, partial_rows(in.pixels(), in.channels), in.batch,
-                    in.height / 2 + 1, (in.width + 1) / 2, 1);
+      make_sweep(dy.pixels(), in.channels, kQuad, {1, kSummedGroup, kBackwardBlocks});
+  const Walks walks = make_walks(sweep, kBackwardBlocks, partial_rows(dy.pixels(), in.channels),
+                                 in.batch, dy.height, dy.width, 1, 1);
   launch(stem_backward_kernel<T>, dim3(sweep.groups, walks.tiles), sweep.block(), 0, stream, sink,
-         dy, in, walks, partials);
+         dy, in, kept, walks, partials);
   return true;
 }
 

@@ -10,11 +10,11 @@ namespace engine::kernels {
 template <class T>
 struct StemPool {
   static bool forward(const SliceView<T>& out, const OperandView<T>& in, const Window& window,
-                      const Partials& partials, cudaStream_t stream);
-  // dy may be normed but not gated.
+                      const KeptMaxima<T>& kept, const Partials& partials, cudaStream_t stream);
+  // Where the forward has kept its winners. dy may be normed but not gated.
   static bool backward(const GradientSink<T>& sink, const GradientView<T>& dy,
-                       const OperandView<T>& in, const Window& window, const Partials& partials,
-                       cudaStream_t stream);
+                       const OperandView<T>& in, const Window& window, const KeptMaxima<T>& kept,
+                       const Partials& partials, cudaStream_t stream);
 };
 
 }  // namespace engine::kernels

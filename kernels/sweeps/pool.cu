@@ -344,9 +344,10 @@ MaxTiles max_tiles(const OperandView<T>& in, const Window& window, int lanes, in
 
 template <class T>
 void Pooling<T>::forward(const SliceView<T>& out, const OperandView<T>& in, Window window,
-                         bool maximal, const Partials& partials, cudaStream_t stream) {
+                         bool maximal, const KeptMaxima<T>& kept, const Partials& partials,
+                         cudaStream_t stream) {
   constexpr int V = kSweepVector<T>;
-  if (maximal && StemPool<T>::forward(out, in, window, partials, stream)) return;
+  if (maximal && StemPool<T>::forward(out, in, window, kept, partials, stream)) return;
   const auto run = [&]<int Vector, int K>() {
     const Sweep sweep = make_sweep(out.pixels(), out.channels, Vector, kPoolForward<Vector>);
     launch(pool_forward_kernel<T, Vector, K>, sweep.grid(), sweep.block(), 0, stream, out, in,
@@ -421,9 +422,10 @@ void max_backward(const GradientSink<T>& sink, const GradientView<T>& dy, const 
 template <class T>
 void Pooling<T>::backward(const GradientSink<T>& sink, const GradientView<T>& dy,
                           const OperandView<T>& in, Window window, bool maximal,
-                          const Partials& partials, cudaStream_t stream) {
+                          const KeptMaxima<T>& kept, const Partials& partials,
+                          cudaStream_t stream) {
   if (!sink.grad) return;
-  if (maximal && StemPool<T>::backward(sink, dy, in, window, partials, stream)) return;
+  if (maximal && StemPool<T>::backward(sink, dy, in, window, kept, partials, stream)) return;
   if (maximal)
     max_backward(sink, dy, in, window, partials, stream);
   else
