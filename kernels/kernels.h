@@ -62,6 +62,11 @@ struct Sweeps {
   static void store_gradient(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
                              const Partials& partials, cudaStream_t stream);
 
+  // sink.grad(n, stride·y, stride·x) += df(n, y, x) of a plain operand; df is dense (N, height,
+  // width, channels), of whatever lies within the operand.
+  static void add_strided(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
+                          int height, int width, int stride, cudaStream_t stream);
+
   // dbias += Σ dy over the pixels; dy is dense (pixels, channels).
   static void bias_gradient(float* dbias, const T* dy, int64_t pixels, int channels,
                             const Partials& partials, cudaStream_t stream);

@@ -61,26 +61,31 @@ __device__ __forceinline__ int first_channel() {
 }
 
 // With use = prepare(), calls use(pixel, load(pixel)) for this thread's pixels of the tile. Several
-// loads are under way at a time; the first of them leave before what prepare() loads.
-template <int InFlight, class Load, class Prepare>
+// loads are under way at a time; the first of them leave before what prepare() loads. `Rolls`: each
+// of the others as soon as its registers are used, instead of all together.
+template <int InFlight, bool Rolls = false, class Load, class Prepare>
 __device__ __forceinline__ void for_pixels(const Sweep& sweep, Load load, Prepare prepare) {
   const int step = blockDim.y, begin = blockIdx.y * sweep.per_tile;
   const int end = min(sweep.pixels, begin + sweep.per_tile);
   decltype(load(0)) loaded[InFlight];
+  const auto load_one = [&](int p, int i) {
+    if (p + i * step < end) loaded[i] = load(p + i * step);
+  };
   const auto load_some = [&](int p) {
 #pragma unroll
-    for (int i = 0; i < InFlight; ++i)
-      if (p + i * step < end) loaded[i] = load(p + i * step);
+    for (int i = 0; i < InFlight; ++i) load_one(p, i);
   };
   int p = begin + static_cast<int>(threadIdx.y);
   load_some(p);
   const auto use = prepare();
   while (p < end) {
 #pragma unroll
-    for (int i = 0; i < InFlight; ++i)
+    for (int i = 0; i < InFlight; ++i) {
       if (p + i * step < end) use(p + i * step, loaded[i]);
+      if constexpr (Rolls) load_one(p + InFlight * step, i);
+    }
     p += InFlight * step;
-    load_some(p);
+    if constexpr (!Rolls) load_some(p);
   }
 }
 

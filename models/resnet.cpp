@@ -48,13 +48,15 @@ Value branch(Graph& g, Value v, const std::string& name, bool bottleneck, int wi
   return v;
 }
 
+// The shortcut comes first, so that its gradient, of one pixel of four, is added to the branch's.
 Value block(Graph& g, Value x, const std::string& name, bool bottleneck, int width, int stride) {
-  const Value y = branch(g, x, name, bottleneck, width, stride);
+  const int out = bottleneck ? kExpansion * width : width;
   Value shortcut = x;
-  if (stride != 1 || x.channels != y.channels) {
-    shortcut = g.conv(x, name + ".downsample.0", {.out = y.channels, .stride = stride});
+  if (stride != 1 || x.channels != out) {
+    shortcut = g.conv(x, name + ".downsample.0", {.out = out, .stride = stride});
     shortcut = g.batch_norm(shortcut, name + ".downsample.1");
   }
+  const Value y = branch(g, x, name, bottleneck, width, stride);
   return g.add(y, shortcut, name + ".add", Activation::relu);
 }
 

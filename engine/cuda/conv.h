@@ -97,6 +97,10 @@ Launch matrix_wgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& f, const Sour
                     float* to);
 template <class T>
 Launch matrix_squares(Cuda& gpu, const Layer<T>& l, const Source<T>& f, float* to);
+// The gradient of the pixels that a convolution of one pixel reaches, dense (pixels of the output,
+// channels), at `df`.
+template <class T>
+Launch pixels_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& dy, T* df);
 
 // One direction in one form; nothing where it has none: where a library has no algorithm, or where
 // nobody wants the gradient that a fused form is built around.

@@ -39,9 +39,27 @@ std::optional<Launches> library_forward(Cuda& gpu, const Layer<T>& l) {
   return launches;
 }
 
+// A pointwise convolution with a stride reaches one pixel of several: a product makes their
+// gradients, which are added to those that are there.
+template <class T>
+bool reaches_some(const Layer<T>& l) {
+  const Window& w = l.conv.window;
+  return !l.conv.depthwise() && w == Window{1, 1, w.stride, 0} && w.stride > 1 && l.in.plain() &&
+         l.sink.how == Write::add;
+}
+template <class T>
+Launches strided_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& dy) {
+  T* const df = scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");
+  Launches launches;
+  launches.push_back(pixels_dgrad(gpu, l, dy, df));
+  launches.push_back(add_strided(gpu, l.sink, df, l.in, l.out, l.conv.window.stride));
+  return launches;
+}
+
 template <class T>
 std::optional<Launches> library_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& dy) {
   if (!l.sink.grad) return Launches{};
+  if (reaches_some(l)) return strided_dgrad(gpu, l, dy);
   const bool direct = l.in.dense() && l.sink.how == Write::assign;
   T* df = direct ? l.sink.grad
                  : scratch<T>(l.program, l.plan().backward.operand, l.in_elements(), "df");

@@ -12,13 +12,14 @@ template <class T>
 struct MatrixForm {
   explicit MatrixForm(const Layer<T>& l)
       : rows(l.out.pixels()),
-        k(l.in_elements() / rows),
         outs(l.out.channels),
-        by_pixel(l.conv.kind == Conv::Kind::pointwise),
+        by_pixel(l.conv.kind != Conv::Kind::linear),
+        k(by_pixel ? l.in.channels : l.in_elements() / rows),
         precision(l.program.precision()) {}
 
-  int64_t rows, k, outs;
+  int64_t rows, outs;
   bool by_pixel;  // else a row spans pixels, which must then be dense
+  int64_t k;
   Precision precision;
 
   int64_t row_pitch(int pixel_pitch) const { return by_pixel ? pixel_pitch : k; }
@@ -116,6 +117,12 @@ Launch matrix_squares(Cuda& gpu, const Layer<T>& l, const Source<T>& f, float* t
 }
 
 template <class T>
+Launch pixels_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& dy, T* df) {
+  return plan_product(gpu, "cuBLASLt dgrad",
+                      MatrixForm<T>(l).df(l, dy, df, l.in.channels, false), workspace(l.program));
+}
+
+template <class T>
 std::optional<Launches> matrix_form(Cuda& gpu, const Layer<T>& l, Direction direction) {
   return direction == Direction::forward ? matrix_forward(gpu, l) : matrix_backward(gpu, l);
 }
@@ -127,6 +134,10 @@ template Launch matrix_wgrad(Cuda&, const Layer<__nv_bfloat16>&, const Source<__
 template Launch matrix_squares(Cuda&, const Layer<__half>&, const Source<__half>&, float*);
 template Launch matrix_squares(Cuda&, const Layer<__nv_bfloat16>&, const Source<__nv_bfloat16>&,
                                float*);
+template Launch pixels_dgrad(Cuda&, const Layer<float>&, const Source<float>&, float*);
+template Launch pixels_dgrad(Cuda&, const Layer<__half>&, const Source<__half>&, __half*);
+template Launch pixels_dgrad(Cuda&, const Layer<__nv_bfloat16>&, const Source<__nv_bfloat16>&,
+                             __nv_bfloat16*);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<float>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__half>&, Direction);
 template std::optional<Launches> matrix_form(Cuda&, const Layer<__nv_bfloat16>&, Direction);

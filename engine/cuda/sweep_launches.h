@@ -58,6 +58,19 @@ Launch store_gradient(const Cuda& gpu, const GradientSink<T>& sink, const T* df,
           }};
 }
 
+// df: dense (pixels, channels) at every stride-th pixel of the operand, as `out` has them.
+template <class T>
+Launch add_strided(const Cuda& gpu, const GradientSink<T>& sink, const T* df,
+                   const OperandView<T>& in, const SliceView<T>& out, int stride) {
+  const double count = double(out.pixels()) * in.channels;
+  return {"add_strided",
+          fmt::format("{} every {}", text_of(in), stride),
+          {3 * count * sizeof(T), 0},
+          [=, height = out.height, width = out.width, stream = gpu.stream.get()] {
+            kernels::Sweeps<T>::add_strided(sink, df, in, height, width, stride, stream);
+          }};
+}
+
 // dy: dense (pixels, channels) of `out`.
 template <class T>
 Launch bias_gradient(const Cuda& gpu, float* dbias, const T* dy, const SliceView<T>& out,

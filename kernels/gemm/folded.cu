@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kFoldThreads)
   const int pack = me % packs, share = me / packs;
   if (share < shares) {
     float sum[kPack] = {}, w[kPack];
-#pragma unroll 4
+#pragma unroll 8
     for (int o = share; o < dy.channels; o += shares) {
       to_floats(w, load_vector<kPack>(weight + int64_t{o} * channels + pack * kPack));
 #pragma unroll
@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(kFoldThreads)
   __syncthreads();
   for (int k = me; k < channels; k += kFoldThreads) {
     float product = 0;
+#pragma unroll 8
     for (int i = 0; i < shares; ++i) product += products[i * channels + k];
     products[k] = product;
   }
@@ -130,7 +131,7 @@ __global__ void __launch_bounds__(kFinishThreads)
     if (from == 0) follow();
     __syncthreads();
     if (set >= sets || c >= channels) continue;
-#pragma unroll 8
+#pragma unroll 32  // loads under way
     for (int k = 0; k < run; ++k) {
       const double f = double{of_f[(from + k) * channels + c]};
 #pragma unroll

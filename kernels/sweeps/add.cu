@@ -45,7 +45,7 @@ template <class T, int V>
 constexpr bool kReadsPlain<PlainReader<T, V>> = true;
 constexpr SweepKernel kAddBackward{2, kSummedGroup, 2};
 template <int Operands>
-constexpr SweepKernel kAddSums{5 - Operands, kSummedGroup, 2};
+constexpr SweepKernel kAddSums{3 - Operands, 128, 3};
 
 // The bytes of ActivatedGradient::slopes.
 template <class T>
@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(kSweepThreads, kAdd<kReadsPlain<ReaderB>, Summ
     struct Raw {
       Vector<T, V> a, b;
     };
-    for_pixels<kAdd<kReadsPlain<ReaderB>, Summed>.in_flight>(
+    constexpr bool kPlain = kReadsPlain<ReaderB>;
+    for_pixels<kAdd<kPlain, Summed>.in_flight, kPlain && !Summed>(
         sweep,
         [&](int p) {
           return Raw{load_vector<V>(a.x + int64_t{p} * a.pitch + c),

@@ -17,6 +17,7 @@ constexpr SweepKernel kLoadOperand{4, kWideGroup, 3};
 constexpr SweepKernel kStoreOutput{6, kSummedGroup, 2};
 constexpr SweepKernel kLoadGradient{3, kWideGroup, 2};
 constexpr SweepKernel kStoreGradient{2, kSummedGroup, 2};
+constexpr SweepKernel kAddStrided{4, kWideGroup, 2};
 constexpr SweepKernel kBiasGradient{6, kSummedGroup, 2};
 
 template <class T, int V>
@@ -127,6 +128,42 @@ __global__ void __launch_bounds__(kSweepThreads, kStoreGradient.blocks)
   finish_norm_sums(sink, in, partials, buffer);
 }
 
+// The pixels of `sweep` are those of df.
+template <class T, int V>
+__global__ void __launch_bounds__(kSweepThreads, kAddStrided.blocks)
+    add_strided_kernel(GradientSink<T> sink, const T* df, OperandView<T> in, int height, int width,
+                       int stride, Sweep sweep) {
+  follow();
+  const int c = first_channel<V>();
+  if (c >= in.channels) return;
+  struct Raw {
+    T* to;
+    Vector<T, V> before, df;
+  };
+  for_pixels<kAddStrided.in_flight>(
+      sweep,
+      [&](int p) {
+        const int row = p / width, image = row / height;
+        const int64_t at = (int64_t{image} * in.height + (row - image * height) * stride) * in.width +
+                           (p - row * width) * stride;
+        Raw raw;
+        raw.to = sink.grad + at * sink.pitch + c;
+        raw.before = load_vector<V>(raw.to);
+        raw.df = load_vector<V>(df + int64_t{p} * in.channels + c);
+        return raw;
+      },
+      [] {
+        return [](int, const Raw& raw) {
+          float sum[V], added[V];
+          to_floats(sum, raw.before);
+          to_floats(added, raw.df);
+#pragma unroll
+          for (int k = 0; k < V; ++k) sum[k] += added[k];
+          store_vector(raw.to, vector_of<T>(sum));
+        };
+      });
+}
+
 template <class T, int V>
 __global__ void __launch_bounds__(kSweepThreads, kBiasGradient.blocks)
     bias_gradient_kernel(float* dbias, const T* dy, int channels, Sweep sweep, Partials partials) {
@@ -221,6 +258,23 @@ void Sweeps<T>::store_gradient(const GradientSink<T>& sink, const T* df, const O
       run(store_gradient_kernel<T, 1>, 1);
   }
   if (sink.gated()) ImageSums<T>::take(sink, in, stream);
+}
+
+template <class T>
+void Sweeps<T>::add_strided(const GradientSink<T>& sink, const T* df, const OperandView<T>& in,
+                            int height, int width, int stride, cudaStream_t stream) {
+  constexpr int V = kSweepVector<T>;
+  const auto run = [&](auto kernel, int vector) {
+    const Sweep sweep =
+        make_sweep(int64_t{in.batch} * height * width, in.channels, vector, kAddStrided);
+    launch(kernel, sweep.grid(), sweep.block(), 0, stream, sink, df, in, height, width, stride,
+           sweep);
+  };
+  if (vectors_fit<V>(sink.grad, in.channels, sink.pitch) &&
+      vectors_fit<V>(df, in.channels, in.channels))
+    run(add_strided_kernel<T, V>, V);
+  else
+    run(add_strided_kernel<T, 1>, 1);
 }
 
 template <class T>

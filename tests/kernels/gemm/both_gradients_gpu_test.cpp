@@ -29,11 +29,11 @@ struct JoinedOptions {
   bool normed;
   Write how;
   bool scaled = false;
-  bool rounded = true;  // dy, before it is multiplied
+  bool rounded = true;  // y as it is stored, and dy before it is multiplied; else neither
 };
 
-// CHECKs what run(sink, dweight, dy, in, weight) makes, twice, where y is W · f, rounded, and its
-// norm is of its own statistics.
+// CHECKs what run(sink, dweight, dy, in, weight) makes, twice, where y is W · f, and its norm is of
+// its own statistics.
 template <class T, class Run>
 void check_both_gradients(const PointwiseLayer& l, const JoinedOptions& o, Run run) {
   OperandCase<T> in(l.in, o.in, 1);
@@ -41,10 +41,10 @@ void check_both_gradients(const PointwiseLayer& l, const JoinedOptions& o, Run r
   SinkCase<T> sink(in, o.how), again(in, o.how);
   Mirror<T> weight(weights(l));
   OutputCase<T> out(l.out, true);
+  const std::vector<double> f = as_multiplied<T>(reference::load_operand(in.host_view()));
   reference::store_output(
       out.host_view(),
-      reference::convolve(reference::load_operand(in.host_view()), weight.host(), in.host_view(),
-                          out.host_view(), kPoint, false),
+      reference::convolve(f, weight.host(), in.host_view(), out.host_view(), kPoint, false),
       static_cast<double*>(nullptr));
   const auto floats = [](const std::vector<double>& values) {
     return std::vector<float>(values.begin(), values.end());
@@ -56,7 +56,7 @@ void check_both_gradients(const PointwiseLayer& l, const JoinedOptions& o, Run r
   GradientView<T> view = dy.device_view();
   GradientView<double> host = dy.host_view();
   view.x = y.device() + l.out.c0;
-  host.x = y.host() + l.out.c0;
+  host.x = (o.rounded ? y : out.y).host() + l.out.c0;
   if (o.normed) {
     view.norm.mean = mean.device(), view.norm.var = var.device();
     host.norm.mean = mean.host(), host.norm.var = var.host();
@@ -72,9 +72,7 @@ void check_both_gradients(const PointwiseLayer& l, const JoinedOptions& o, Run r
       sink.host_view(),
       reference::convolve_transposed(gradient, weight.host(), in.host_view(), host, kPoint, false),
       in.host_view());
-  reference::convolve_weight(dweight.host(), gradient,
-                             as_multiplied<T>(reference::load_operand(in.host_view())),
-                             in.host_view(), host, kPoint, false);
+  reference::convolve_weight(dweight.host(), gradient, f, in.host_view(), host, kPoint, false);
   CAPTURE(l.in.channels);
   CAPTURE(l.out.channels);
   const double df = std::sqrt(double(l.out.channels) / l.in.channels);

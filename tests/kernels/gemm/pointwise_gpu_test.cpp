@@ -13,10 +13,11 @@ namespace {
 template <class T>
 void check_forward(OutputCase<T>& out, OperandCase<T>& in, Mirror<T>& weight) {
   const SliceView<double> y = out.host_view();
-  reference::store_output(y,
-                          reference::convolve(reference::load_operand(in.host_view()),
-                                              weight.host(), in.host_view(), y, kPoint, false),
-                          static_cast<double*>(nullptr));
+  reference::store_output(
+      y,
+      reference::convolve(as_multiplied<T>(reference::load_operand(in.host_view())), weight.host(),
+                          in.host_view(), y, kPoint, false),
+      static_cast<double*>(nullptr));
   CAPTURE(in.extent.channels);
   CAPTURE(out.extent.channels);
   out.check("y");

@@ -77,6 +77,30 @@ TEST_CASE_TEMPLATE("load_gradient", T, float, __half, __nv_bfloat16) {
     }
 }
 
+// Images whose last row and column lie on the stride, and beside it; strides of two and three.
+TEST_CASE_TEMPLATE("add_strided", T, float, __half, __nv_bfloat16) {
+  if (!has_gpu()) return note_skipped("no GPU");
+  for (const Extent& e : extents())
+    for (const int stride : {2, 3}) {
+      OperandCase<T> in(e, {false, Activation::none, GateKind::none}, 1);
+      SinkCase<T> sink(in, Write::add);
+      const int height = (e.height - 1) / stride + 1, width = (e.width - 1) / stride + 1;
+      Mirror<T> df(normal(size_t(e.batch) * height * width * e.channels, 3));
+      kernels::Sweeps<T>::add_strided(sink.device_view(), df.device(), in.device_view(), height,
+                                      width, stride, nullptr);
+      size_t from = 0;
+      for (int n = 0; n < e.batch; ++n)
+        for (int y = 0; y < height; ++y)
+          for (int x = 0; x < width; ++x)
+            for (int c = 0; c < e.channels; ++c) {
+              const size_t pixel =
+                  (size_t(n) * e.height + size_t(y) * stride) * e.width + size_t(x) * stride;
+              sink.grad.host()[pixel * e.pitch + e.c0 + c] += df.values()[from++];
+            }
+      sink.check("G");
+    }
+}
+
 TEST_CASE_TEMPLATE("store_gradient", T, float, __half, __nv_bfloat16) {
   if (!has_gpu()) return note_skipped("no GPU");
   for (const Extent& e : extents())
