@@ -1,5 +1,5 @@
-// Boxes of tensors that the copy engine (TMA) brings to shared memory while a block computes. They
-// arrive at a barrier. sm_90.
+// Boxes of tensors that the copy engine (TMA) brings to shared memory while a block computes, where
+// they arrive at a barrier, or takes from there. sm_90.
 #pragma once
 
 #include <cuda.h>
@@ -61,6 +61,26 @@ __device__ __forceinline__ void load_box(uint32_t to, const CUtensorMap* map, in
       "[%1, {%2, %3}], [%4];" ::"r"(to),
       "l"(map), "r"(c), "r"(n), "r"(barrier)
       : "memory");
+}
+
+// Begins to store a box of an (N, C) tensor from shared memory, by one thread, once all who wrote it
+// have shown it to the copy engine; what lies outside the tensor is dropped. The thread waits before
+// the box is written again, and before it ends.
+__device__ __forceinline__ void store_box(uint32_t from, const CUtensorMap* map, int c, int n) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+      "r"(c), "r"(n), "r"(from)
+      : "memory");
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// Until all boxes but `Pending` that the thread has begun to store have been read; and until they
+// are stored.
+template <int Pending>
+__device__ __forceinline__ void wait_boxes_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
+}
+__device__ __forceinline__ void wait_boxes() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 }  // namespace engine::kernels

@@ -47,6 +47,12 @@ __device__ __forceinline__ void store_matrices(uint32_t to, const uint32_t (&r)[
                "r"(r[1])
                : "memory");
 }
+// The same of their transposes.
+__device__ __forceinline__ void store_transposed(uint32_t to, const uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(to),
+               "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
 
 // c (16, 8) += a (16, 16) b (16, 8). Of a: [0] rows 0–7, k 0–7; [1] rows 8–15; [2], [3] the same
 // of k 8–15.

@@ -10,20 +10,36 @@
 
 namespace engine {
 
-constexpr int kStreamedTile = 128;         // pixels that are multiplied together
-constexpr int kStreamedChunk = 64;         // channels of the operand that are staged together
-constexpr int kStreamedMostSets = 4;       // of 64 channels of the output, in a group
-constexpr int kStreamedMultiplying = 512;  // threads, in four warpgroups
-constexpr int kStreamedShares = kStreamedTile / 16;  // warps with the same channels
-constexpr int kStreamedLeastStages = 4, kStreamedMostStages = 8;
+constexpr int kStreamedTile = 128;    // pixels that are multiplied together
+constexpr int kStreamedChunk = 64;    // channels of the operand that are staged together
+constexpr int kStreamedSet = 64;      // channels of the output, the rows of a product
+constexpr int kStreamedMostSets = 4;  // in a group
+constexpr int kStreamedLeastStages = 3, kStreamedMostStages = 8;
+constexpr int kStreamedBarriers = 3 * kStreamedMostStages + 2;  // even: what follows is aligned
 constexpr int kStreamedAlignment = 1024;  // bytes: of what the copy engine swizzles
 
-// Warpgroups that fill stages: two where four others have the registers for it.
+// Warpgroups that multiply, the parts of a tile that those of one set have, and warpgroups that fill
+// stages: two where the others leave them the registers.
+ENGINE_HOST_DEVICE constexpr int streamed_multiplying(int sets) {
+  return sets == 3 ? 3 : 4;
+}
+ENGINE_HOST_DEVICE constexpr int streamed_parts(int sets) {
+  return streamed_multiplying(sets) / sets;
+}
 constexpr int streamed_filling(int sets) {
-  return sets <= 2 ? 2 : 1;
+  return sets == 4 ? 1 : 2;
 }
 constexpr int streamed_threads(int sets) {
-  return kStreamedMultiplying + 128 * streamed_filling(sets);
+  return 128 * (streamed_multiplying(sets) + streamed_filling(sets));
+}
+
+// Pixels of a part that are stored together. A warpgroup has two boxes of them, of which one is read
+// while the other is written.
+constexpr int kStreamedBoxes = 2;
+ENGINE_HOST_DEVICE constexpr int streamed_box(int sets) {
+  constexpr int kMost = 32;
+  const int half = kStreamedTile / streamed_parts(sets) / kStreamedBoxes;
+  return half < kMost ? half : kMost;
 }
 
 // The grid is (groups, units): a group is some sets of channels, a unit a run of tiles.
@@ -34,35 +50,41 @@ struct StreamedCut {
   int stages;  // chunks that are staged
   int shared;  // bytes
 
-  ENGINE_HOST_DEVICE constexpr int columns() const { return sets * 64; }
-  // The bytes of a stage, and of the weights of a chunk.
+  ENGINE_HOST_DEVICE constexpr int columns() const { return sets * kStreamedSet; }
+  // The bytes of a stage, of the weights of a chunk, and of all boxes of results.
   ENGINE_HOST_DEVICE static constexpr int stage() { return kStreamedTile * kStreamedChunk * 2; }
   ENGINE_HOST_DEVICE constexpr int weights() const { return columns() * kStreamedChunk * 2; }
+  ENGINE_HOST_DEVICE constexpr int results() const {
+    return streamed_multiplying(sets) * kStreamedBoxes * streamed_box(sets) * kStreamedSet * 2;
+  }
 };
 
+// Groups of as many sets as leave room for some stages.
 inline StreamedCut streamed_cut(int64_t pixels, int channels, int outs,
                                 const DeviceLimits& limits) {
-  constexpr int kSlack = 256, kSums = 3, kBarriers = 3, kBarrier = 8;
+  constexpr int kSlack = 256, kSums = 3, kBarrier = 8;
   const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
   StreamedCut c{};
   c.pixels = static_cast<int>(pixels);
   c.depth = channels;
   c.chunks = up(channels, kStreamedChunk);
-  const int sets = up(outs, 64);
-  c.groups = up(sets, kStreamedMostSets);
-  c.sets = up(sets, c.groups);
-  c.groups = up(sets, c.sets);
   c.tiles = up(pixels, kStreamedTile);
+  const int sets = up(outs, kStreamedSet);
+  for (int most = kStreamedMostSets; most > 0 && c.stages < kStreamedLeastStages; --most) {
+    c.groups = up(sets, most);
+    c.sets = up(sets, c.groups);
+    c.groups = up(sets, c.sets);
+    const int parts = streamed_parts(c.sets);
+    const int floats = 2 * c.chunks * kStreamedChunk + parts * (kSums * c.columns() + 1);
+    const int fixed = kStreamedAlignment + c.chunks * c.weights() + c.results() +
+                      floats * int{sizeof(float)} + kStreamedBarriers * kBarrier;
+    const int room = limits.shared_bytes - limits.reserved_bytes - kSlack - fixed;
+    c.stages = std::clamp(room / StreamedCut::stage(), 0, kStreamedMostStages);
+    c.shared = fixed + c.stages * StreamedCut::stage();
+  }
   const int most = std::min(limits.multiprocessors / c.groups, partial_rows(pixels, outs));
   c.per = up(c.tiles, std::max(1, most));
   c.units = up(c.tiles, c.per);
-  const int floats =
-      2 * c.chunks * kStreamedChunk + kSums * kStreamedShares * c.columns() + kStreamedShares;
-  const int fixed = kStreamedAlignment + c.chunks * c.weights() + floats * int{sizeof(float)} +
-                    kBarriers * kStreamedMostStages * kBarrier;
-  const int room = limits.shared_bytes - limits.reserved_bytes - kSlack - fixed;
-  c.stages = std::clamp(room / StreamedCut::stage(), 0, kStreamedMostStages);
-  c.shared = fixed + c.stages * StreamedCut::stage();
   return c;
 }
 

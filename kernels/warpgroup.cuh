@@ -64,16 +64,22 @@ constexpr bool kWarpgroups = false;
 #endif
 
 // Whether a kernel that uses them without asking kWarpgroups can run here, with so much shared
-// memory.
+// memory; what was asked for it before stays allowed.
 template <class Kernel>
 bool multiplies_here(Kernel* kernel, int shared_bytes) {
   cudaFuncAttributes attributes{};
   const bool able =
       cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.binaryVersion == 90 &&
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes) ==
-          cudaSuccess;
+      (shared_bytes <= attributes.maxDynamicSharedSizeBytes ||
+       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes) ==
+           cudaSuccess);
   cudaGetLastError();  // what failed here fails nothing else
   return able;
+}
+
+// Waits for the threads of a warpgroup of the block.
+__device__ __forceinline__ void sync_warpgroup(int warpgroup) {
+  asm volatile("bar.sync %0, %1;" ::"r"(warpgroup + 1), "n"(kWarpgroup) : "memory");
 }
 
 // What the thread wrote to shared memory is visible to products after the barrier that follows.

@@ -1,6 +1,7 @@
 // Which algorithm each library call uses: chosen before, or timed once per key within a budget.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -35,13 +36,14 @@ class Algorithms {
 
  private:
   using Clock = std::chrono::steady_clock;
+  static constexpr size_t kTimes = 3;  // that a candidate is measured
 
   bool in_budget() const;
   bool works(size_t candidate, const std::function<bool(size_t)>& run) const;
   float milliseconds(size_t candidate, const std::function<bool(size_t)>& run) const;
 
   cudaStream_t stream_;
-  Event start_, stop_;
+  std::array<Event, kTimes + 1> marks_;  // around measurements
   std::map<std::string, std::string> chosen_, known_;
   std::set<std::string> loaded_;  // keys whose choice has run in this process
   bool timed_ = true;

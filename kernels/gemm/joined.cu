@@ -22,11 +22,6 @@ constexpr int kSetPacks = kJoinedSet / kPack;  // each of them is one of four th
 constexpr int kTiles = kJoinedSet / 8;         // results of the matrix unit for a set
 constexpr int kWarpsOfGroup = kWarpgroup / kWarp;
 
-// Waits for the threads of a warpgroup.
-__device__ __forceinline__ void sync_warpgroup(int warpgroup) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(warpgroup + 1), "n"(kWarpgroup) : "memory");
-}
-
 // dW is held for `Halves` times 64 channels of the output.
 template <class T, int Halves>
 struct JoinedKernel {

@@ -220,10 +220,10 @@ struct NarrowKernel {
     RingPlace place;
 #pragma unroll 1
     for (int n = 0; n < tiles; ++n) {
+      auto pair = rest.read(column(), (begin + n) * kNarrowTile + row_of_thread(), cut.pixels);
       barrier_wait(ring.full(place.stage), place.parity);
       float df[Tiles][4];
       multiply_gradient(df, place.stage);
-      auto pair = rest.read(column(), (begin + n) * kNarrowTile + row_of_thread(), cut.pixels);
       wait_products<0>();
       multiply_weight(dw, place.stage, n > 0);
       rest.finish(df, pair, column(), row_of_thread() / 16, lane, activation);

@@ -4,9 +4,10 @@
 //
 // The weights of a group of channels stay in shared memory. Chunks of 64 channels of 128 pixels
 // come into a ring of stages, in rows of 128 bytes as the matrix unit wants them; warpgroups that
-// multiply nothing make f of them in place, unless the operand is plain. Each of four warpgroups
-// multiplies 64 pixels by half of the group's channels, stores them and takes their statistics,
-// while the next chunks arrive.
+// multiply nothing make f of them in place, unless the operand is plain. Others multiply 64
+// channels of the output by a tile or a part of it: channels are the rows of a product, so that a
+// thread meets many pixels of two of them and holds their statistics from tile to tile. Results
+// turn in shared memory, from where the copy engine stores them while the next tile is multiplied.
 #include "kernels/copies.cuh"
 #include "kernels/gemm/epilogue.cuh"
 #include "kernels/kernels.h"
@@ -20,30 +21,28 @@
 namespace engine::kernels {
 namespace {
 
+// The operand (pixels, C), the weights (C', C), and the output (pixels, C').
+struct StreamedMaps {
+  CUtensorMap in, weight, out;
+};
+
 template <class T, int Sets>
 struct StreamedKernel {
-  static constexpr int kFilling = streamed_filling(Sets), kThreads = streamed_threads(Sets);
-  static constexpr int kColumns = 64 * Sets, kOfWarpgroup = 32 * Sets;  // channels
+  static constexpr int kMultiplying = streamed_multiplying(Sets), kFilling = streamed_filling(Sets);
+  static constexpr int kThreads = streamed_threads(Sets), kParts = streamed_parts(Sets);
+  static constexpr int kPixels = kStreamedTile / kParts;  // of a warpgroup, of a tile
+  static constexpr int kBoxPixels = streamed_box(Sets);   // that are stored together
+  static constexpr int kColumns = kStreamedSet * Sets;    // channels of the group
   static constexpr int kRowBytes = 2 * kStreamedChunk;
   static constexpr int kPacks = kStreamedChunk / kPack;
 
-  // Results of 64 pixels and the warpgroup's channels: of 64, and of 32 that are left.
-  struct Results {
-    float wide[Sets / 2 > 0 ? Sets / 2 : 1][8][4];
-    float last[4][4];
+  // The channels of a warpgroup by its pixels.
+  using Results = float[kPixels / 8][4];
 
-    // Four neighbouring channels of a thread, in part `part` of set `set` of 32, and one of its two
-    // rows.
-    __device__ __forceinline__ void quad(float (&value)[kHalfPack], int set, int part,
-                                         int half) const {
-#pragma unroll
-      for (int k = 0; k < kHalfPack; ++k) {
-        const int tile = part * 2 + k / 2, at = 2 * half + k % 2;
-        value[k] = set < Sets / 2 * 2
-                       ? wide[set / 2 % (Sets / 2 > 0 ? Sets / 2 : 1)][set % 2 * 4 + tile][at]
-                       : last[tile][at];
-      }
-    }
+  // Σd and Σd² of a thread's two channels, with d = y − origin.
+  struct Statistics {
+    float origin[2] = {}, one[2] = {}, two[2] = {};
+    int met = 0;
   };
 
   const SliceView<T>& out;
@@ -54,39 +53,31 @@ struct StreamedKernel {
   // The same for all of its threads, which the compiler does not see from their indices.
   int warpgroup = __shfl_sync(0xffffffff, index / kWarpgroup, 0);
   int first = blockIdx.x * kColumns;  // channel of the group
-  // The shared memory: stages, weights of the chunks, constants of the operand, statistics, the
-  // pixels that each warp met; whether stages are loaded, full, and empty.
+  // The shared memory: stages, weights of the chunks, results of the warpgroups; whether the weights
+  // are loaded, and whether stages are loaded, full, and empty; constants of the operand,
+  // statistics, and the pixels that each part met.
   unsigned char* stages =
       dynamic_shared + (-banded::shared_address(dynamic_shared) & (kStreamedAlignment - 1));
   unsigned char* weights = stages + cut.stages * StreamedCut::stage();
-  float* scale = reinterpret_cast<float*>(weights + cut.chunks * cut.weights());
+  unsigned char* results = weights + cut.chunks * cut.weights();
+  uint32_t weights_loaded = banded::shared_address(results) + cut.results();
+  Ring ring{weights_loaded + 8, cut.stages};
+  float* scale = reinterpret_cast<float*>(results + cut.results() + kStreamedBarriers * 8);
   float* shift = scale + cut.chunks * kStreamedChunk;
   float* statistics = shift + cut.chunks * kStreamedChunk;
-  ProductSums sums{statistics, statistics + 3 * kStreamedShares* kColumns, kStreamedShares,
-                   kColumns};
-  Ring ring{banded::shared_address(sums.met + kStreamedShares), cut.stages};
+  ProductSums sums{statistics, statistics + 3 * kParts* kColumns, kParts, kColumns};
 
-  __device__ __forceinline__ bool asks() const {
-    return index == kStreamedMultiplying;
-  }
-  __device__ __forceinline__ bool multiplies() const {
-    return warpgroup < kStreamedMultiplying / kWarpgroup;
-  }
+  __device__ __forceinline__ bool asks() const { return index == kMultiplying * kWarpgroup; }
+  __device__ __forceinline__ bool multiplies() const { return warpgroup < kMultiplying; }
   __device__ __forceinline__ unsigned char* stage(int which) const {
     return stages + which * StreamedCut::stage();
   }
-  // The weights, in the rows of each chunk, zero beyond the ends: column 2t + e of tile j of a set
-  // of 32 is channel 8t + 2j + e, so that a thread makes eight neighbouring ones.
-  __device__ __forceinline__ void stage_weights(const T* __restrict__ weight) const {
-    for (int i = index; i < cut.chunks * kColumns * kPacks; i += kThreads) {
-      const int pack = i % kPacks, r = i / kPacks % kColumns, chunk = i / (kPacks * kColumns);
-      const int o = first + r / 32 * 32 + r % 8 / 2 * 8 + r % 32 / 8 * 2 + r % 2,
-                c = chunk * kStreamedChunk + pack * kPack;
-      const bool has = o < out.channels && c < in.channels;
-      const Pack<T> value = load_if(has, weight + (has ? int64_t{o} * in.channels + c : 0));
-      unsigned char* const row = weights + chunk * cut.weights() + r * kRowBytes;
-      store_vector(&reinterpret_cast<Pack<T>*>(row)[pack ^ r % 8].at[0], value);
-    }
+  // Asks for the weights of the group.
+  __device__ __forceinline__ void request_weights(const CUtensorMap& map) const {
+    barrier_expect(weights_loaded, cut.chunks * cut.weights());
+    for (int chunk = 0; chunk < cut.chunks; ++chunk)
+      load_box(banded::shared_address(weights) + chunk * cut.weights(), &map,
+               chunk * kStreamedChunk, first, weights_loaded);
   }
   __device__ __forceinline__ void stage_constants() const {
     for (int c = index; c < cut.chunks * kStreamedChunk; c += kThreads) {
@@ -95,7 +86,6 @@ struct StreamedKernel {
       scale[c] = folded.scale;
       shift[c] = folded.shift;
     }
-    for (int i = index; i < 3 * kStreamedShares * kColumns; i += kThreads) statistics[i] = 0;
   }
 
   // ---- those who fill
@@ -142,7 +132,7 @@ struct StreamedKernel {
       }
     };
     constexpr int kRows = kStreamedTile / kApart / kFilling;
-    const int begin = (warpgroup - kStreamedMultiplying / kWarpgroup) * kRows, end = begin + kRows;
+    const int begin = (warpgroup - kMultiplying) * kRows, end = begin + kRows;
     if constexpr (!Gated) {
       make(begin, end, nullptr);
     } else {
@@ -178,130 +168,172 @@ struct StreamedKernel {
 
   // ---- those who multiply
 
-  __device__ __forceinline__ int row() const {
-    return warpgroup / 2 * 64;
+  // The warpgroup's set of channels, and its part of each tile.
+  __device__ __forceinline__ int set() const {
+    return warpgroup % Sets;
   }
-  __device__ __forceinline__ int share() const {
-    return warpgroup / 2 * 4 + warp;
+  __device__ __forceinline__ int part() const {
+    return warpgroup / Sets;
   }
-  // The thread's first channel in set `set` of 32, in the group.
-  __device__ __forceinline__ int column(int set) const {
-    return warpgroup % 2 * kOfWarpgroup + set * 32 + lane % 4 * kPack;
+  // Boxes of results take turns: a row of 128 bytes for each pixel.
+  __device__ __forceinline__ uint32_t box(int which) const {
+    return banded::shared_address(results) +
+           (warpgroup * kStreamedBoxes + which % kStreamedBoxes) * kBoxPixels * kRowBytes;
   }
 
-  __device__ __forceinline__ void multiply_chunk(Results& results, int chunk, int which) const {
-    const uint64_t a =
-        rows_descriptor<kRowBytes>(banded::shared_address(stage(which)) + row() * kRowBytes);
-    const uint64_t b =
-        rows_descriptor<kRowBytes>(banded::shared_address(weights) + chunk * cut.weights() +
-                                   warpgroup % 2 * kOfWarpgroup * kRowBytes);
+  __device__ __forceinline__ void multiply_chunk(Results& products, int chunk, int which) const {
+    const uint64_t a = rows_descriptor<kRowBytes>(
+        banded::shared_address(weights) + chunk * cut.weights() + set() * kStreamedSet * kRowBytes);
+    const uint64_t b = rows_descriptor<kRowBytes>(banded::shared_address(stage(which)) +
+                                                  part() * kPixels * kRowBytes);
     open_products();
 #pragma unroll
-    for (int i = 0; i < kStreamedChunk / kWarpgroupDepth; ++i) {
-#pragma unroll
-      for (int s = 0; s < Sets / 2; ++s)
-        multiply_async<T, Inner::channels, Inner::channels>(
-            results.wide[s], a + 2 * i, b + s * 64 * kRowBytes / 16 + 2 * i, chunk > 0 || i > 0);
-      if constexpr (Sets % 2 == 1)
-        multiply_async<T, Inner::channels, Inner::channels>(
-            results.last, a + 2 * i, b + Sets / 2 * 64 * kRowBytes / 16 + 2 * i,
-            chunk > 0 || i > 0);
-    }
+    for (int i = 0; i < kStreamedChunk / kWarpgroupDepth; ++i)
+      multiply_async<T, Inner::channels, Inner::channels>(products, a + 2 * i, b + 2 * i,
+                                                          chunk > 0 || i > 0);
     commit_products();
   }
 
-  // Stores the thread's two rows of a tile, and adds their statistics, shifted by what the warp
-  // stored first.
-  __device__ __forceinline__ void finish(const Results& results, int tile, bool begins) const {
-    const int pixel = tile * kStreamedTile + row() + warp * 16 + lane / 4;
-    const bool has[2] = {pixel < cut.pixels, pixel + 8 < cut.pixels};
+  // Two neighbouring pixels of one of the thread's channels, as they are stored.
+  __device__ __forceinline__ static uint32_t rounded(const Results& products, int j, int high) {
+    const float pair[2] = {products[j][2 * high], products[j][2 * high + 1]};
+    const Vector<T, 2> stored = vector_of<T>(pair);
+    return reinterpret_cast<const uint32_t&>(stored);
+  }
+  __device__ __forceinline__ static void unpack(float (&y)[2], uint32_t word) {
+    to_floats(y, reinterpret_cast<const Vector<T, 2>&>(word));
+  }
+
+  // Adds two times two blocks of eight pixels, of which the part has `left` from the first one on.
+  template <bool Whole>
+  __device__ __forceinline__ void count(Statistics& of, const uint32_t (&words)[4],
+                                        int left) const {
 #pragma unroll
-    for (int set = 0; set < Sets; ++set) {
-      uint2 words[2][2];
+    for (int i = 0; i < 4; ++i) {
+      float y[2];
+      unpack(y, words[i]);
 #pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        const int c = column(set) + part * kHalfPack;
-        float y[2][kHalfPack];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          results.quad(y[half], set, part, half);
-          const Vector<T, kHalfPack> stored = vector_of<T>(y[half]);
-          to_floats(y[half], stored);
-          words[half][part] = reinterpret_cast<const uint2&>(stored);
-        }
-        if (!out.mean) continue;
-        float* const shifts = &sums.of(2, share(), c);
-        if (begins) {
-          if (lane < 4)
-            *reinterpret_cast<float4*>(shifts) = make_float4(y[0][0], y[0][1], y[0][2], y[0][3]);
-          __syncwarp();
-        }
-        float origin[kHalfPack], one[kHalfPack] = {}, two[kHalfPack] = {};
-        load_floats(origin, shifts);
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-#pragma unroll
-          for (int k = 0; k < kHalfPack; ++k) {
-            const float d = has[half] ? y[half][k] - origin[k] : 0.f;
-            one[k] += d;
-            two[k] = fmaf(d, d, two[k]);
-          }
-        sums.fold_two(lane / 4, share(), c, one, two);
+      for (int k = 0; k < 2; ++k) {
+        float d = y[k] - of.origin[i % 2];
+        if constexpr (!Whole) d = i / 2 * 8 + lane % 4 * 2 + k < left ? d : 0.f;
+        of.one[i % 2] += d;
+        of.two[i % 2] = fmaf(d, d, of.two[i % 2]);
       }
-      if (first + column(set) >= out.channels) continue;
+    }
+  }
+  // Rounds results of a box, turns them into it and adds those of the first `left` pixels to the
+  // statistics.
+  __device__ __forceinline__ void turn(const Results& products, Statistics& of, int which,
+                                       int left) const {
+    // The transposes of two blocks of eight channels for each of two blocks of eight pixels: a
+    // thread's address is that of one pixel of one of them.
+    const int block = lane / 8, of_block = lane % 8, pack = warp * 2 + block % 2;
+    const uint32_t to =
+        box(which) + (block / 2 * 8 + of_block) * kRowBytes + (pack ^ of_block) * kPackBytes;
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
-        if (has[half])
-          *reinterpret_cast<uint4*>(
-              row_at(out.y + first + column(set), pixel + 8 * half, out.pitch)) =
-              make_uint4(words[half][0].x, words[half][0].y, words[half][1].x, words[half][1].y);
+    for (int i = 0; i < kBoxPixels / 8; i += 2) {
+      const int j = which * (kBoxPixels / 8) + i, here = left - i * 8;
+      const uint32_t words[4] = {rounded(products, j, 0), rounded(products, j, 1),
+                                 rounded(products, j + 1, 0), rounded(products, j + 1, 1)};
+      banded::store_transposed(to + i * 8 * kRowBytes, words);
+      if (here >= 16)
+        count<true>(of, words, here);
+      else
+        count<false>(of, words, here);
     }
   }
 
+  // Begins to store the results of a tile, box by box; one that is written again has been read.
+  __device__ __forceinline__ void finish(const Results& products, Statistics& of, int tile,
+                                         const CUtensorMap& map) const {
+    const int begin = tile * kStreamedTile + part() * kPixels;
+    const int channel = first + set() * kStreamedSet;
+    const bool leads = index % kWarpgroup == 0;
+    if (of.met == 0)
+#pragma unroll
+      for (int high = 0; high < 2; ++high) {
+        float y[2];
+        unpack(y, rounded(products, 0, high));
+        of.origin[high] = __shfl_sync(0xffffffff, y[0], 0, 4);  // the part's first pixel
+      }
+#pragma unroll
+    for (int b = 0; b < kPixels / kBoxPixels; ++b) {
+      const int pixel = begin + b * kBoxPixels, left = min(max(cut.pixels - pixel, 0), kBoxPixels);
+      of.met += left;
+      if (leads) wait_boxes_read<kStreamedBoxes - 1>();
+      sync_warpgroup(warpgroup);
+      turn(products, of, b, left);
+      show_to_products();
+      sync_warpgroup(warpgroup);
+      if (leads && left > 0 && channel < out.channels) store_box(box(b), &map, channel, pixel);
+    }
+  }
+
+  // The statistics of the thread's channels, of which four threads have a share each.
+  __device__ __forceinline__ void leave(Statistics& of) const {
+#pragma unroll
+    for (int high = 0; high < 2; ++high) {
+#pragma unroll
+      for (int far = 1; far < 4; far *= 2) {
+        of.one[high] += __shfl_xor_sync(0xffffffff, of.one[high], far);
+        of.two[high] += __shfl_xor_sync(0xffffffff, of.two[high], far);
+      }
+      if (lane % 4 > 0) continue;
+      const int column = set() * kStreamedSet + warp * 16 + high * 8 + lane / 4;
+      sums.of(0, part(), column) = of.one[high];
+      sums.of(1, part(), column) = of.two[high];
+      sums.of(2, part(), column) = of.origin[high];
+    }
+    if (set() == 0 && index % kWarpgroup == 0) sums.met[part()] = static_cast<float>(of.met);
+  }
+
   // Multiplies all tiles of the block.
-  __device__ __forceinline__ void multiply_all(int begin, int end) const {
+  __device__ __forceinline__ void multiply_all(int begin, int end, const CUtensorMap& map) const {
     const bool plain = in.plain();
+    Statistics of;
     RingPlace place;
-    int met = 0;
+    barrier_wait(weights_loaded, 0);
 #pragma unroll 1
     for (int tile = begin; tile < end; ++tile) {
-      Results results;
+      Results products;
 #pragma unroll 1
       for (int chunk = 0; chunk < cut.chunks; ++chunk) {
         barrier_wait(plain ? ring.loaded(place.stage) : ring.full(place.stage), place.parity);
-        multiply_chunk(results, chunk, place.stage);
+        multiply_chunk(products, chunk, place.stage);
         wait_products<0>();
         if (lane == 0) barrier_arrive(ring.empty(place.stage));
         place.advance(ring);
       }
-      finish(results, tile, tile == begin);
-      met += min(max(cut.pixels - tile * kStreamedTile - row() - warp * 16, 0), 16);
+      finish(products, of, tile, map);
     }
-    if (warpgroup % 2 == 0 && lane == 0) sums.met[share()] = static_cast<float>(met);
+    if (index % kWarpgroup == 0) wait_boxes();
+    if (out.mean) leave(of);
   }
 };
 
 template <class T, int Sets>
 __device__ __forceinline__ void run_streamed(const SliceView<T>& out, const OperandView<T>& in,
-                                             const T* weight, const Partials& partials,
-                                             const StreamedCut& cut, const CUtensorMap& map) {
+                                             const Partials& partials, const StreamedCut& cut,
+                                             const StreamedMaps& maps) {
   using Kernel = StreamedKernel<T, Sets>;
   const Kernel k{out, in, cut};
   const int begin = blockIdx.y * cut.per, end = min(begin + cut.per, cut.tiles),
             chunks = (end - begin) * cut.chunks;
   RingRequests requests;
-  if (k.asks()) k.ring.prepare(k.kFilling * kWarpgroup, kStreamedMultiplying / kWarp);
-  k.stage_weights(weight);
+  if (k.asks()) {
+    barrier_init(k.weights_loaded, 1);
+    k.ring.prepare(k.kFilling * kWarpgroup, k.kMultiplying * (kWarpgroup / kWarp));
+    k.request_weights(maps.weight);
+  }
   follow();
-  if (k.asks()) k.ask(requests, 0, begin, chunks, map);
+  if (k.asks()) k.ask(requests, 0, begin, chunks, maps.in);
   k.stage_constants();
-  show_to_products();
   __syncthreads();
-  const auto fill = [&](auto activation) { k.fill(requests, begin, chunks, map, activation); };
+  const auto fill = [&](auto activation) { k.fill(requests, begin, chunks, maps.in, activation); };
   if (k.multiplies()) {
-    k.multiply_all(begin, end);
+    k.multiply_all(begin, end, maps.out);
   } else if (in.plain()) {
-    if (k.asks()) k.ask(requests, chunks, begin, chunks, map);
+    if (k.asks()) k.ask(requests, chunks, begin, chunks, maps.in);
   } else if (in.act == Activation::silu) {
     fill(Through<Activation::silu>{});
   } else if (in.act == Activation::relu) {
@@ -326,11 +358,11 @@ __device__ __forceinline__ void run_streamed(const SliceView<T>& out, const Oper
 template <class T, int Sets>
 __global__ void __launch_bounds__(streamed_threads(Sets), 1)
     streamed_kernel(const __grid_constant__ SliceView<T> out,
-                    const __grid_constant__ OperandView<T> in, const T* __restrict__ weight,
-                    Partials partials, const __grid_constant__ StreamedCut cut,
-                    const __grid_constant__ CUtensorMap map) {
+                    const __grid_constant__ OperandView<T> in, Partials partials,
+                    const __grid_constant__ StreamedCut cut,
+                    const __grid_constant__ StreamedMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  run_streamed<T, Sets>(out, in, weight, partials, cut, map);
+  run_streamed<T, Sets>(out, in, partials, cut, maps);
 #endif
 }
 
@@ -338,15 +370,19 @@ template <class T, int Sets>
 Enqueue prepare_streamed(const SliceView<T>& out, const OperandView<T>& in, const T* weight,
                          const Partials& partials, const StreamedCut& cut) {
   auto* const kernel = streamed_kernel<T, Sets>;
-  CUtensorMap map;
+  StreamedMaps maps;
   if (!multiplies_here(kernel, cut.shared) ||
-      !describe(map,
-                boxed_rows(in.x, cut.pixels, in.channels, in.pitch, kStreamedChunk, kStreamedTile)))
+      !describe(maps.in, boxed_rows(in.x, cut.pixels, in.channels, in.pitch, kStreamedChunk,
+                                    kStreamedTile)) ||
+      !describe(maps.weight, boxed_rows(weight, out.channels, in.channels, in.channels,
+                                        kStreamedChunk, cut.columns())) ||
+      !describe(maps.out, boxed_rows(static_cast<const T*>(out.y), cut.pixels, out.channels,
+                                     out.pitch, kStreamedSet, streamed_box(Sets))))
     return {};
   const int lanes = Sets == 3 ? 64 : 16 * Sets;
   return [=](cudaStream_t stream) {
     launch(kernel, dim3(cut.groups, cut.units), dim3(lanes, streamed_threads(Sets) / lanes),
-           cut.shared, stream, out, in, weight, partials, cut, map);
+           cut.shared, stream, out, in, partials, cut, maps);
   };
 }
 
