@@ -63,9 +63,9 @@ __device__ __forceinline__ void load_box(uint32_t to, const CUtensorMap* map, in
       : "memory");
 }
 
-// Begins to store a box of an (N, C) tensor from shared memory, by one thread, once all who wrote it
-// have shown it to the copy engine; what lies outside the tensor is dropped. The thread waits before
-// the box is written again, and before it ends.
+// Begins to store a box of an (N, C) tensor from shared memory, by one thread, once all who wrote
+// it have shown it to the copy engine; what lies outside the tensor is dropped. The thread waits
+// before the box is written again, and before it ends.
 __device__ __forceinline__ void store_box(uint32_t from, const CUtensorMap* map, int c, int n) {
   asm volatile(
       "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),

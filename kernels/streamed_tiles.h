@@ -18,8 +18,8 @@ constexpr int kStreamedLeastStages = 3, kStreamedMostStages = 8;
 constexpr int kStreamedBarriers = 3 * kStreamedMostStages + 2;  // even: what follows is aligned
 constexpr int kStreamedAlignment = 1024;  // bytes: of what the copy engine swizzles
 
-// Warpgroups that multiply, the parts of a tile that those of one set have, and warpgroups that fill
-// stages: two where the others leave them the registers.
+// Warpgroups that multiply, the parts of a tile that those of one set have, and warpgroups that
+// fill stages: two where the others leave them the registers.
 ENGINE_HOST_DEVICE constexpr int streamed_multiplying(int sets) {
   return sets == 3 ? 3 : 4;
 }
@@ -33,8 +33,8 @@ constexpr int streamed_threads(int sets) {
   return 128 * (streamed_multiplying(sets) + streamed_filling(sets));
 }
 
-// Pixels of a part that are stored together. A warpgroup has two boxes of them, of which one is read
-// while the other is written.
+// Pixels of a part that are stored together. A warpgroup has two boxes of them, of which one is
+// read while the other is written.
 constexpr int kStreamedBoxes = 2;
 ENGINE_HOST_DEVICE constexpr int streamed_box(int sets) {
   constexpr int kMost = 32;

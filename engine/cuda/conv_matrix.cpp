@@ -118,8 +118,8 @@ Launch matrix_squares(Cuda& gpu, const Layer<T>& l, const Source<T>& f, float* t
 
 template <class T>
 Launch pixels_dgrad(Cuda& gpu, const Layer<T>& l, const Source<T>& dy, T* df) {
-  return plan_product(gpu, "cuBLASLt dgrad",
-                      MatrixForm<T>(l).df(l, dy, df, l.in.channels, false), workspace(l.program));
+  return plan_product(gpu, "cuBLASLt dgrad", MatrixForm<T>(l).df(l, dy, df, l.in.channels, false),
+                      workspace(l.program));
 }
 
 template <class T>

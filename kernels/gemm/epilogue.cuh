@@ -217,6 +217,17 @@ struct ThroughAny {
   __device__ __forceinline__ Activated<float> operator()(float u) const { return activate(act, u); }
 };
 
+// use(activation), with a type of its own for those that are frequent.
+template <class Use>
+__device__ __forceinline__ void visit_through(Activation act, Use use) {
+  if (act == Activation::silu)
+    use(Through<Activation::silu>{});
+  else if (act == Activation::relu)
+    use(Through<Activation::relu>{});
+  else
+    use(ThroughAny{act});
+}
+
 // Σt and Σt·(x − mean) of V channels, over the pixels of a thread.
 template <int V>
 struct SinkSums {
@@ -273,12 +284,10 @@ struct SinkEpilogue {
                                         const float* constants, const ProductSums& sums) const {
     if (!reads_x())
       store_plain(df, me, tile, at, slot);
-    else if (in.act == Activation::silu)
-      store_through(df, me, tile, at, slot, constants, sums, Through<Activation::silu>{});
-    else if (in.act == Activation::relu)
-      store_through(df, me, tile, at, slot, constants, sums, Through<Activation::relu>{});
     else
-      store_through(df, me, tile, at, slot, constants, sums, ThroughAny{in.act});
+      visit_through(in.act, [&](auto activation) {
+        store_through(df, me, tile, at, slot, constants, sums, activation);
+      });
   }
 
   __device__ __forceinline__ void leave(const ProductSums& sums, int column, int c, int) const {

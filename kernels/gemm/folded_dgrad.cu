@@ -275,18 +275,12 @@ __device__ __forceinline__ void run_folded(const GradientSink<T>& sink, T* f,
   k.stage_constants();
   show_to_products();
   __syncthreads();
-  const auto run = [&](auto activation) {
+  visit_through(in.act, [&](auto activation) {
     if (k.multiplies())
       k.multiply_all(begin, end, activation);
     else
       k.fill(requests, begin, chunks, maps, activation);
-  };
-  if (in.act == Activation::silu)
-    run(Through<Activation::silu>{});
-  else if (in.act == Activation::relu)
-    run(Through<Activation::relu>{});
-  else
-    run(ThroughAny{in.act});
+  });
   __syncthreads();
   k.leave_operand();
   if (!takes_sums(sink)) return;

@@ -281,18 +281,12 @@ __device__ __forceinline__ void run_narrow(const GradientSink<T>& sink, const Gr
                  kNarrowThreads);
   show_to_products();
   __syncthreads();
-  const auto run = [&](auto activation) {
+  visit_through(in.act, [&](auto activation) {
     if (k.fills())
       k.fill(requests, begin, tiles, maps, activation);
     else
       k.multiply_all(begin, tiles, activation);
-  };
-  if (in.act == Activation::silu)
-    run(Through<Activation::silu>{});
-  else if (in.act == Activation::relu)
-    run(Through<Activation::relu>{});
-  else
-    run(ThroughAny{in.act});
+  });
   __syncthreads();
   k.leave_operand();
   if (!takes_sums(sink)) return;

@@ -53,8 +53,8 @@ struct StreamedKernel {
   // The same for all of its threads, which the compiler does not see from their indices.
   int warpgroup = __shfl_sync(0xffffffff, index / kWarpgroup, 0);
   int first = blockIdx.x * kColumns;  // channel of the group
-  // The shared memory: stages, weights of the chunks, results of the warpgroups; whether the weights
-  // are loaded, and whether stages are loaded, full, and empty; constants of the operand,
+  // The shared memory: stages, weights of the chunks, results of the warpgroups; whether the
+  // weights are loaded, and whether stages are loaded, full, and empty; constants of the operand,
   // statistics, and the pixels that each part met.
   unsigned char* stages =
       dynamic_shared + (-banded::shared_address(dynamic_shared) & (kStreamedAlignment - 1));
@@ -329,17 +329,13 @@ __device__ __forceinline__ void run_streamed(const SliceView<T>& out, const Oper
   if (k.asks()) k.ask(requests, 0, begin, chunks, maps.in);
   k.stage_constants();
   __syncthreads();
-  const auto fill = [&](auto activation) { k.fill(requests, begin, chunks, maps.in, activation); };
   if (k.multiplies()) {
     k.multiply_all(begin, end, maps.out);
   } else if (in.plain()) {
     if (k.asks()) k.ask(requests, chunks, begin, chunks, maps.in);
-  } else if (in.act == Activation::silu) {
-    fill(Through<Activation::silu>{});
-  } else if (in.act == Activation::relu) {
-    fill(Through<Activation::relu>{});
   } else {
-    fill(ThroughAny{in.act});
+    visit_through(in.act,
+                  [&](auto activation) { k.fill(requests, begin, chunks, maps.in, activation); });
   }
   if (!out.mean) return;
   __syncthreads();

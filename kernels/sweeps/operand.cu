@@ -144,8 +144,8 @@ __global__ void __launch_bounds__(kSweepThreads, kAddStrided.blocks)
       sweep,
       [&](int p) {
         const int row = p / width, image = row / height;
-        const int64_t at = (int64_t{image} * in.height + (row - image * height) * stride) * in.width +
-                           (p - row * width) * stride;
+        const int y = (row - image * height) * stride, x = (p - row * width) * stride;
+        const int64_t at = (int64_t{image} * in.height + y) * in.width + x;
         Raw raw;
         raw.to = sink.grad + at * sink.pitch + c;
         raw.before = load_vector<V>(raw.to);

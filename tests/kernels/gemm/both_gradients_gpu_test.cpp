@@ -112,13 +112,28 @@ TEST_CASE_TEMPLATE("pointwise_joined", T, __half, __nv_bfloat16) {
     }
 }
 
+namespace {
+
+PointwiseLayer of(int batch, int height, int width, const Extent& in, int out, int pitch, int c0) {
+  return layer(batch, height, width, in, {1, 1, 1, out, pitch, c0});
+}
+
+// Of kernels that read no output.
+const std::vector<JoinedOptions> kFoldedOptions = {
+    {{true, Activation::relu, GateKind::none}, true, Write::assign, true, false},
+    {{true, Activation::relu, GateKind::none}, true, Write::add, false, false},
+    {{true, Activation::silu, GateKind::none}, true, Write::assign, false, false},
+    {{true, Activation::relu6, GateKind::none}, true, Write::add, true, false},
+    {{true, Activation::none, GateKind::none}, true, Write::assign, false, false},
+    {{false, Activation::none, GateKind::none}, true, Write::assign, false, false},
+    {{false, Activation::none, GateKind::none}, true, Write::add, false, false}};
+
+}  // namespace
+
 // Operands of both widths, whole and ragged, in slices; outputs of one to four warpgroups, ragged
 // ones; several tiles of a unit.
 TEST_CASE_TEMPLATE("pointwise_narrow", T, __half, __nv_bfloat16) {
   if (!has_sm90()) return note_skipped("no GPU of sm_90");
-  const auto of = [](int batch, int height, int width, Extent in, int out, int pitch, int c0) {
-    return layer(batch, height, width, in, {1, 1, 1, out, pitch, c0});
-  };
   const std::vector<PointwiseLayer> layers = {of(1, 1, 1, {1, 1, 1, 8, 8, 0}, 16, 16, 0),
                                               of(2, 5, 7, {1, 1, 1, 24, 24, 0}, 40, 40, 0),
                                               of(3, 7, 7, {1, 1, 1, 16, 48, 8}, 96, 112, 16),
@@ -129,20 +144,11 @@ TEST_CASE_TEMPLATE("pointwise_narrow", T, __half, __nv_bfloat16) {
                                               of(5, 4, 8, {1, 1, 1, 64, 64, 0}, 256, 256, 0),
                                               of(8, 65, 67, {1, 1, 1, 64, 64, 0}, 256, 256, 0),
                                               of(8, 105, 107, {1, 1, 1, 24, 24, 0}, 72, 72, 0)};
-  const std::vector<JoinedOptions> options = {
-      {{true, Activation::relu, GateKind::none}, true, Write::assign, true},
-      {{true, Activation::relu, GateKind::none}, true, Write::add},
-      {{true, Activation::silu, GateKind::none}, true, Write::assign},
-      {{true, Activation::relu6, GateKind::none}, true, Write::add, true},
-      {{true, Activation::none, GateKind::none}, true, Write::assign},
-      {{false, Activation::none, GateKind::none}, true, Write::assign},
-      {{false, Activation::none, GateKind::none}, true, Write::add}};
   for (const PointwiseLayer& l : layers) {
     const int channels = l.in.channels, outs = l.out.channels;
     REQUIRE(narrow_fits(l.in.pixels(), channels, outs, kernels::device_limits()));
-    for (JoinedOptions o : options) {
+    for (const JoinedOptions& o : kFoldedOptions) {
       if (l.in.pixels() > 10000 && o.in.act != Activation::relu) continue;  // it takes seconds
-      o.rounded = false;
       const SweepScratch partials(l.in);
       const DeviceArray<float> scratch(
           narrow_scratch(narrow_cut(l.in.pixels(), channels, outs, kernels::device_limits()),
@@ -192,9 +198,6 @@ void multiply_pixels(float* to, const std::vector<float>& a, int rows, const std
 // slices; several tiles of a unit; f that is left, and an operand that lies there as it is.
 TEST_CASE_TEMPLATE("pointwise_folded", T, __half, __nv_bfloat16) {
   if (!has_sm90()) return note_skipped("no GPU of sm_90");
-  const auto of = [](int batch, int height, int width, Extent in, int out, int pitch, int c0) {
-    return layer(batch, height, width, in, {1, 1, 1, out, pitch, c0});
-  };
   const std::vector<PointwiseLayer> layers = {of(1, 1, 1, {1, 1, 1, 8, 8, 0}, 16, 16, 0),
                                               of(3, 7, 7, {1, 1, 1, 16, 48, 8}, 96, 112, 16),
                                               of(3, 11, 9, {1, 1, 1, 48, 48, 0}, 288, 288, 0),
@@ -202,19 +205,12 @@ TEST_CASE_TEMPLATE("pointwise_folded", T, __half, __nv_bfloat16) {
                                               of(1, 17, 19, {1, 1, 1, 136, 152, 16}, 232, 240, 8),
                                               of(2, 33, 31, {1, 1, 1, 128, 128, 0}, 512, 512, 0),
                                               of(5, 61, 59, {1, 1, 1, 72, 72, 0}, 144, 144, 0)};
-  const std::vector<JoinedOptions> options = {
-      {{true, Activation::relu, GateKind::none}, true, Write::assign, true},
-      {{true, Activation::relu, GateKind::none}, true, Write::add},
-      {{true, Activation::silu, GateKind::none}, true, Write::assign},
-      {{true, Activation::relu6, GateKind::none}, true, Write::add, true},
-      {{false, Activation::none, GateKind::none}, true, Write::add}};
   for (const PointwiseLayer& l : layers) {
     const int channels = l.in.channels, outs = l.out.channels;
     const int64_t pixels = l.in.pixels();
     REQUIRE(folded_fits(pixels, channels, outs, kernels::device_limits()));
-    for (JoinedOptions o : options) {
+    for (const JoinedOptions& o : kFoldedOptions) {
       if (pixels > 2000 && o.in.act != Activation::relu) continue;  // it takes seconds
-      o.rounded = false;
       const SweepScratch partials(l.in);
       const FoldedScratch sizes = folded_scratch(
           folded_cut(pixels, channels, outs, kernels::device_limits()), channels, outs);
