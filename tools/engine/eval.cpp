@@ -32,7 +32,7 @@ struct EvalOptions : DataOptions, DeviceOptions, PreprocessOptions, WeightsKeyOp
   bool json = false;
 
   void visit(auto& v) {
-    v("--weights FILE", weights, "safetensors or .pth", kRequired);
+    v("--weights FILE", weights, "safetensors or .pth, or a run", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
     visit_weights_key(v);
     v("-b, --batch-size N", batch, "images per step", Within{1, 65536});

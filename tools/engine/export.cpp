@@ -19,7 +19,7 @@ struct ExportOptions : PreprocessOptions, WeightsKeyOption {
   OnnxOptions how;
 
   void visit(auto& v) {
-    v("WEIGHTS", weights, "safetensors or .pth", kRequired);
+    v("WEIGHTS", weights, "safetensors or .pth, or a run", kRequired);
     v("--onnx FILE", onnx, "the model to write; opset 13, any batch size", kRequired);
     v("--model NAME", model, "needed where the weight file does not name it", known_models());
     visit_weights_key(v);

@@ -50,7 +50,7 @@ struct PredictOptions : DeviceOptions, PreprocessOptions, WeightsKeyOption {
       "images, folders of them, patterns in quotes (\"DIR/*.jpg\"), or - for a list of paths on "
       "standard input, by lines or NUL bytes",
       kRequired);
-    v("--weights FILE", weights, "safetensors or .pth", kRequired);
+    v("--weights FILE", weights, "safetensors or .pth, or a run", kRequired);
     v("--model NAME", model, "needed where the file does not name it", known_models());
     visit_weights_key(v);
     v("-b, --batch-size N", batch, "images per rank and step", Within{1, 65536});

@@ -44,9 +44,9 @@ struct WeightsKeyOption {
   }
 };
 
-// `weights` is a file or a published name (find_weights()). `model` is used where the metadata
-// names none; a contradiction is an Error(usage). `weights_key` is as in ReadOptions; what is
-// chosen and what is passed over is said.
+// `weights` is a file, a run or a published name (find_weights()). `model` is used where the
+// metadata names none; a contradiction is an Error(usage). `weights_key` is as in ReadOptions; what
+// is chosen and what is passed over is said.
 ModelFile read_model_file(const std::filesystem::path& weights, const std::string& model,
                           const std::string& weights_key = "");
 

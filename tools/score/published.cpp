@@ -64,12 +64,18 @@ std::optional<Preprocess> published_preprocess(const fs::path& file) {
 }
 
 NamedWeights find_weights(const fs::path& weights, const std::string& model) {
-  if (is_path(weights)) return {weights, model};
+  std::error_code error;
+  const fs::path best = weights / "weights" / "best.safetensors";
+  if (fs::exists(best, error)) return {best, model};
+  const bool folder = fs::is_directory(weights, error);  // perhaps of images, beside a name
+  if (!folder && is_path(weights)) return {weights, model};
   const auto manifest = read_manifest(shared_file("manifest.json"));
   const std::string name = weights.string();
   require(name != "imagenet" || !model.empty(), Failure::usage,
           "--weights imagenet: of which model? Give --model");
   const ManifestEntry* entry = find_entry(manifest, name, model);
+  require(entry || !folder, Failure::weights,
+          "{}: a folder, and no run's: weights/best.safetensors is not there", name);
   require(entry, Failure::usage,
           "--weights {}: there is no such file, and no such name in engine weights list{}", name,
           name == "imagenet" ? fmt::format(" for {}", model) : "");

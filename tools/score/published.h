@@ -26,8 +26,10 @@ struct NamedWeights {
   std::string model;  // of the entry; as given where a file was given
 };
 
-// What follows --weights: a file, or a name as of find_entry(), whose file is fetched. Error(usage)
-// if it is neither, or if the name is of another model than `model`, which may be empty.
+// What follows --weights: the folder of a run, of which the best weights are taken, a file, or a
+// name as of find_entry(), whose file is fetched. Error(usage) if it is none of them, or if the
+// name is of another model than `model`, which may be empty; Error(weights) if a folder is no
+// run's.
 NamedWeights find_weights(const std::filesystem::path& weights, const std::string& model);
 
 }  // namespace engine

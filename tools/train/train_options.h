@@ -38,8 +38,8 @@ struct TrainOptions : DataOptions,
     v.group("Model");
     v("--model NAME", model, "what to train", known_models());
     v("--weights FILE|NAME", weights,
-      "to start from: safetensors, .pth, imagenet or a name of engine weights list, which is "
-      "fetched; a head of another size or other classes starts anew",
+      "to start from: safetensors, .pth, a run, imagenet or a name of engine weights list, which "
+      "is fetched; a head of another size or other classes starts anew",
       kMayChange);
     visit_weights_key(v);
     v("--head-init NAME", config.published_head,

@@ -135,6 +135,19 @@ TEST_CASE("a published file brings its own preprocessing, any other the model's"
   CHECK(resize_of("resnet152-f82ba261.pth") == 300);
 }
 
+TEST_CASE("the weights of a run are its best; a folder that is no run's is said to be none") {
+  const TemporaryFolder folder;
+  const std::filesystem::path run = folder.path() / "first";
+  CHECK_THROWS_WITH_AS(find_weights(folder.path(), "resnet18"),
+                       doctest::Contains("a folder, and no run's"), Error);
+  std::filesystem::create_directories(run / "weights");
+  CHECK_THROWS_WITH_AS(find_weights(run, ""), doctest::Contains("weights/best.safetensors"), Error);
+  write_safetensors(run / "weights" / "best.safetensors", {});
+  CHECK(find_weights(run, "").file == run / "weights" / "best.safetensors");
+  CHECK(find_weights(run / "weights" / "best.safetensors", "").file ==
+        run / "weights" / "best.safetensors");
+}
+
 TEST_CASE("a head of another task starts anew, one of labels follows their names") {
   ModelFile file = file_of({"ring", "star"});
   Network labels(2, Task::labels);
