@@ -132,10 +132,13 @@ bool takes_fused_pointwise(const Layer& l, Direction direction) {
 
 // Large images are bound by memory, where a fused form moves less; small ones are so by the matrix
 // unit, which a library feeds better.
-bool takes_fused_pointwise_first(const Layer& l, Direction direction) {
+bool large_images(const Layer& l) {
   constexpr int kLarge = 28 * 28;
   const Buffer& b = l.sizes.graph.buffers[l.conv.out.buffer];
-  return b.height * b.width >= kLarge && takes_fused_pointwise(l, direction);
+  return b.height * b.width >= kLarge;
+}
+bool takes_fused_pointwise_first(const Layer& l, Direction direction) {
+  return large_images(l) && takes_fused_pointwise(l, direction);
 }
 bool takes_fused_pointwise_last(const Layer& l, Direction direction) {
   return takes_fused_pointwise(l, direction) && !takes_fused_pointwise_first(l, direction);
@@ -167,14 +170,16 @@ Cost fused_pointwise_cost(const Layer& l, Direction direction) {
 
 // ---------------------------------------------------------------- streamed pointwise
 
-// The kernel keeps the weights of a few channels in shared memory.
+// The kernel keeps the weights of a few channels in shared memory. Small images are for expansions
+// alone, whose statistics a library leaves to a sweep.
 bool takes_streamed_pointwise(const Layer& l, Direction direction) {
   const Buffer& b = l.sizes.graph.buffers[l.conv.out.buffer];
+  const int channels = l.conv.in.at.channels(), outs = l.conv.out.channels();
   const int64_t pixels = l.sizes.pixels(l.conv.out),
                 area = l.conv.in.gate == kNone ? pixels : int64_t{b.height} * b.width;
   return direction == Direction::forward && takes_pointwise(l) &&
-         streamed_fits(pixels, area, l.conv.in.at.channels(), l.conv.out.channels(),
-                       l.options.limits);
+         (large_images(l) || outs > channels) &&
+         streamed_fits(pixels, area, channels, outs, l.options.limits);
 }
 
 Scratch partials_alone(const Layer& l, Direction) {
@@ -214,8 +219,9 @@ Cost narrow_pointwise_cost(const Layer& l, Direction direction) {
 // gradient with the output's gradient, which stays as it is.
 bool takes_folded_pointwise(const Layer& l, Direction direction) {
   const Slice& out = l.conv.out;
-  return direction == Direction::backward && takes_pointwise(l) && l.conv.in.gate == kNone &&
-         l.sizes.graph.buffers[out.buffer].normed && !takes_narrow_pointwise(l, direction) &&
+  return direction == Direction::backward && large_images(l) && takes_pointwise(l) &&
+         l.conv.in.gate == kNone && l.sizes.graph.buffers[out.buffer].normed &&
+         !takes_narrow_pointwise(l, direction) &&
          folded_fits(l.sizes.pixels(out), l.conv.in.at.channels(), out.channels(),
                      l.options.limits);
 }
