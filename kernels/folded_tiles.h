@@ -17,7 +17,8 @@ constexpr int kFoldedMostOuts = 1024;  // channels of the output
 struct FoldedScratch {
   int64_t folded, vectors, sums, rows;
 
-  constexpr int64_t total() const { return folded + vectors + sums + rows; }
+  constexpr int64_t before_sums() const { return folded + vectors; }
+  constexpr int64_t total() const { return before_sums() + sums + rows; }
 };
 // `row`: the floats of a unit's sums, which go to their place where there is one unit.
 inline FoldedScratch folded_scratch(int channels, int outs, int units, int64_t row) {
@@ -55,8 +56,7 @@ struct FoldedCut {
 };
 
 inline FoldedCut folded_cut(int64_t pixels, int channels, int outs, const DeviceLimits& limits) {
-  constexpr int kPackBytes = 16, kSlack = 256, kVectors = 6, kBarriers = 3, kBarrier = 8,
-                kFillingPacks = 128 * 8;
+  constexpr int kPackBytes = 16, kSlack = 256, kVectors = 6, kFillingPacks = 128 * 8;
   const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
   FoldedCut c{};
   c.pixels = static_cast<int>(pixels);
@@ -71,7 +71,7 @@ inline FoldedCut folded_cut(int64_t pixels, int channels, int outs, const Device
   const int floats = kVectors * kFoldedColumns + 2 * c.operands() +
                      2 * kFoldedShares * kFoldedColumns + c.of_f * kFillingPacks;
   const int fixed = kFoldedAlignment + kFoldedColumns / 8 * c.weight_plane() * kPackBytes +
-                    floats * int{sizeof(float)} + kBarriers * kFoldedMostStages * kBarrier;
+                    floats * int{sizeof(float)} + ring_bytes(kFoldedMostStages);
   const int room = limits.shared_bytes - limits.reserved_bytes - kSlack - fixed;
   c.stages = std::clamp(room / FoldedCut::stage(), 0, kFoldedMostStages);
   c.shared = fixed + c.stages * FoldedCut::stage();

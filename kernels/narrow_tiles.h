@@ -45,8 +45,7 @@ struct NarrowCut {
 };
 
 inline NarrowCut narrow_cut(int64_t pixels, int channels, int outs, const DeviceLimits& limits) {
-  constexpr int kDepth = 16, kPackBytes = 16, kSlack = 256, kVectors = 6, kBarriers = 3,
-                kBarrier = 8;
+  constexpr int kDepth = 16, kPackBytes = 16, kSlack = 256, kVectors = 6;
   const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
   NarrowCut c{};
   c.pixels = static_cast<int>(pixels);
@@ -57,7 +56,7 @@ inline NarrowCut narrow_cut(int64_t pixels, int channels, int outs, const Device
   c.units = up(c.tiles, c.per);
   const int floats = kVectors * c.columns + c.ends();
   const int fixed = kNarrowAlignment + c.columns / 8 * c.weight_plane() * kPackBytes +
-                    floats * int{sizeof(float)} + kBarriers * kNarrowMostStages * kBarrier;
+                    floats * int{sizeof(float)} + ring_bytes(kNarrowMostStages);
   const int room = limits.shared_bytes - limits.reserved_bytes - kSlack - fixed;
   c.stages = std::clamp(room / c.stage(), 0, kNarrowMostStages);
   c.shared = fixed + c.stages * c.stage();

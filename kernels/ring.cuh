@@ -11,7 +11,7 @@
 namespace engine::kernels {
 
 struct Ring {
-  uint32_t barriers;  // address of what ring_bytes() counts
+  uint32_t barriers;  // address of ring_bytes(stages)
   int stages;
 
   __device__ __forceinline__ uint32_t loaded(int stage) const { return barriers + 8 * stage; }

@@ -15,7 +15,8 @@ constexpr int kStreamedChunk = 64;    // channels of the operand that are staged
 constexpr int kStreamedSet = 64;      // channels of the output, the rows of a product
 constexpr int kStreamedMostSets = 4;  // in a group
 constexpr int kStreamedLeastStages = 3, kStreamedMostStages = 8;
-constexpr int kStreamedBarriers = 3 * kStreamedMostStages + 2;  // even: what follows is aligned
+// The ring's, and that of the weights; what follows them is aligned.
+constexpr int kStreamedBarrierBytes = ring_bytes(kStreamedMostStages) + 16;
 constexpr int kStreamedAlignment = 1024;  // bytes: of what the copy engine swizzles
 
 // Warpgroups that multiply, the parts of a tile that those of one set have, and warpgroups that
@@ -62,7 +63,7 @@ struct StreamedCut {
 // Groups of as many sets as leave room for some stages.
 inline StreamedCut streamed_cut(int64_t pixels, int channels, int outs,
                                 const DeviceLimits& limits) {
-  constexpr int kSlack = 256, kSums = 3, kBarrier = 8;
+  constexpr int kSlack = 256, kSums = 3;
   const auto up = [](int64_t n, int64_t each) { return static_cast<int>((n + each - 1) / each); };
   StreamedCut c{};
   c.pixels = static_cast<int>(pixels);
@@ -77,7 +78,7 @@ inline StreamedCut streamed_cut(int64_t pixels, int channels, int outs,
     const int parts = streamed_parts(c.sets);
     const int floats = 2 * c.chunks * kStreamedChunk + parts * (kSums * c.columns() + 1);
     const int fixed = kStreamedAlignment + c.chunks * c.weights() + c.results() +
-                      floats * int{sizeof(float)} + kStreamedBarriers * kBarrier;
+                      floats * int{sizeof(float)} + kStreamedBarrierBytes;
     const int room = limits.shared_bytes - limits.reserved_bytes - kSlack - fixed;
     c.stages = std::clamp(room / StreamedCut::stage(), 0, kStreamedMostStages);
     c.shared = fixed + c.stages * StreamedCut::stage();

@@ -38,6 +38,12 @@ inline int partial_rows(int64_t pixels, int channels) {
   return std::max(64, sweep_tiles(pixels, channels));
 }
 
+// The bytes of the barriers of a ring of stages in shared memory (kernels/ring.cuh): whether each
+// is loaded, full, and empty.
+constexpr int ring_bytes(int stages) {
+  return 3 * 8 * stages;
+}
+
 // A row of partials is two sums and, for statistics, the shift: (channels,) each.
 constexpr int kPartialsPerChannel = 3;
 

@@ -129,7 +129,7 @@ std::optional<Launches> folded_backward(Cuda& gpu, const Layer<T>& l) {
       folded_cut(l.out.pixels(), channels, outs, kernels::device_limits()), channels, outs);
   float* floats =
       scratch<float>(l.program, l.plan().backward.weight, sizes.total(), "folded weights and sums");
-  float* const sums = floats + sizes.folded + sizes.vectors;
+  float* const sums = floats + sizes.before_sums();
   const auto f = operand_source(l, l.in.plain(), l.plan().backward.operand);
   const Source<T> g{l.gradient.grad, l.gradient.pitch, nullptr};
   kernels::Enqueue enqueue =

@@ -62,7 +62,7 @@ struct StreamedKernel {
   unsigned char* results = weights + cut.chunks * cut.weights();
   uint32_t weights_loaded = banded::shared_address(results) + cut.results();
   Ring ring{weights_loaded + 8, cut.stages};
-  float* scale = reinterpret_cast<float*>(results + cut.results() + kStreamedBarriers * 8);
+  float* scale = reinterpret_cast<float*>(results + cut.results() + kStreamedBarrierBytes);
   float* shift = scale + cut.chunks * kStreamedChunk;
   float* statistics = shift + cut.chunks * kStreamedChunk;
   ProductSums sums{statistics, statistics + 3 * kParts* kColumns, kParts, kColumns};

@@ -216,7 +216,7 @@ TEST_CASE_TEMPLATE("pointwise_folded", T, __half, __nv_bfloat16) {
           folded_cut(pixels, channels, outs, kernels::device_limits()), channels, outs);
       const DeviceArray<float> scratch(sizes.total());
       const DeviceArray<T> f(pixels * channels);
-      float* const sums = scratch.data() + sizes.folded + sizes.vectors;
+      float* const sums = scratch.data() + sizes.before_sums();
       check_both_gradients<T>(
           l, o, [&](auto sink, float* dweight, auto dy, auto in, const T* weight) {
             const bool plain = in.plain();
