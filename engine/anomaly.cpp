@@ -30,7 +30,9 @@ double unsigned_nan(double value) {
 }  // namespace
 
 std::string to_string(const Anomaly& a) {
-  return fmt::format("{}: {} holds {}", a.layer, a.what, a.value);
+  const bool too_large = std::isinf(a.value) && a.dtype == DType::f16;
+  return fmt::format("{}: {} holds {}{}", a.layer, a.what, a.value,
+                     too_large ? ", beyond fp16's 65504 (--precision bf16 has fp32's range)" : "");
 }
 
 DType AnomalySearch::real() const {
@@ -116,7 +118,7 @@ void AnomalySearch::look_at_reals(const std::string& layer, const std::string& w
 
 void AnomalySearch::note(const std::string& layer, const std::string& what, const Tensor& values,
                          int64_t at, bool backward) {
-  if (at >= 0) first_ = {layer, what, unsigned_nan(value_at(values, at)), backward};
+  if (at >= 0) first_ = {layer, what, unsigned_nan(value_at(values, at)), backward, values.dtype};
 }
 
 }  // namespace engine

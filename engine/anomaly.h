@@ -12,13 +12,14 @@
 namespace engine {
 
 struct Anomaly {
-  std::string layer;      // a step of the graph
-  std::string what;       // "its output", "the gradient of features.0.0.weight"
-  double value = 0;       // the first that is NaN or infinite
-  bool backward = false;  // it is a gradient
+  std::string layer;         // a step of the graph
+  std::string what;          // "its output", "the gradient of features.0.0.weight"
+  double value = 0;          // the first that is NaN or infinite
+  bool backward = false;     // it is a gradient
+  DType dtype = DType::f32;  // in which it is stored
 };
 
-// "features.0.0: its output holds nan"
+// "features.0.0: its output holds nan"; where that is fp16's end, also what has another.
 std::string to_string(const Anomaly& anomaly);
 
 class AnomalySearch {

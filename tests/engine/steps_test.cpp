@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/anomaly.h"
 #include "engine/rng.h"
 #include "tests/engine/nan_cases.h"
 #include "tests/engine/step_cases.h"
@@ -129,4 +130,15 @@ TEST_CASE("what is not finite goes on and is found on the reference") {
   const auto backend = make_reference_backend({});
   check_nan_propagates(*backend, {});
   check_inspection(*backend, {});
+}
+
+TEST_CASE("what ends at fp16's range is told so") {
+  Anomaly anomaly{"features.0", "its output", INFINITY, false, DType::f16};
+  CHECK(to_string(anomaly) ==
+        "features.0: its output holds inf, beyond fp16's 65504 (--precision bf16 has fp32's "
+        "range)");
+  anomaly.dtype = DType::bf16;
+  CHECK(to_string(anomaly) == "features.0: its output holds inf");
+  anomaly = {"features.0", "its output", NAN, false, DType::f16};
+  CHECK(to_string(anomaly) == "features.0: its output holds nan");
 }

@@ -97,3 +97,33 @@ TEST_CASE("a wrong step is noticed and its first layer named") {
   CHECK(test::mentions(first_difference(report, parity_limits(Precision::bf16)),
                        "that of its logits"));
 }
+
+TEST_CASE("behind kinks gradients are held to PyTorch's as a whole, else each by itself") {
+  const auto backend = make_reference_backend({.precision = Precision::fp64});
+  for (const auto& [model, kinks] : {std::pair{"mnist_cnn", true}, {"efficientnet_b0", false}}) {
+    const TensorFile file = read_safetensors(fs::path(ENGINE_SOURCE_DIR "/tests/golden/parity") /
+                                             (std::string(model) + ".safetensors"));
+    CHECK(run_parity(file, *backend, {.precision = Precision::fp64}).kinks == kinks);
+  }
+
+  ParityReport report{.kinks = true};
+  const auto row = [](double ours, double own) {
+    return ParityRow{"w", {.relative = ours}, Distance{.relative = own}};
+  };
+  for (int i = 0; i < 20; ++i) report.gradients.push_back(row(3e-3, 2e-3));
+  report.gradients.push_back(row(5e-3, 1e-7));  // a flip, where PyTorch had none
+  report.gradients.push_back(row(1e-7, 5e-3));  // and one where ours has none
+  const ParityLimits limits = parity_limits(Precision::fp32);
+  CHECK(first_difference(report, limits).empty());
+  report.kinks = false;
+  CHECK(first_difference(report, limits) ==
+        "w: 5.00e-03 from the reference, at most 1.0e-04 (PyTorch's own: 1.00e-07)");
+  report.kinks = true;
+  report.gradients[20].ours.relative = 1.1e-2;  // more than twice the worst
+  CHECK(first_difference(report, limits) ==
+        "w: 1.10e-02 from the reference, at most 1.0e-02 (PyTorch's own: 1.00e-07)");
+  report.gradients[20].ours.relative = 5e-3;
+  for (int i = 0; i < 20; ++i) report.gradients[i].ours.relative = 5e-3;  // everywhere
+  CHECK(first_difference(report, limits) ==
+        "gradients: error at the 50th percentile 5.00e-03, PyTorch's own 2.00e-03");
+}

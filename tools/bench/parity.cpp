@@ -171,6 +171,16 @@ double mean_cross_entropy(std::span<const double> logits, std::span<const int32_
   return total / double(labels.size());
 }
 
+bool has_kinks(const Graph& graph) {
+  const auto kink = [](Activation act) {
+    return act == Activation::relu || act == Activation::relu6;
+  };
+  return std::ranges::any_of(graph.steps, [&](const Step& step) {
+    const auto* add = std::get_if<Add>(&step);
+    return (add && kink(add->act)) || std::ranges::any_of(operands_of(step), kink, &Operand::act);
+  });
+}
+
 // The logits of all ranks' images.
 std::vector<double> all_logits(const Communicator& ranks, const std::vector<double>& own) {
   std::vector<double> all;
@@ -232,6 +242,7 @@ ParityReport run_parity(const TensorFile& file, Backend& backend, const ParityOp
                       .loss = loss};
   const std::vector<double> logits = all_logits(ranks, session.logits(own));
   report.loss_of_logits = mean_cross_entropy(logits, labels);
+  report.kinks = has_kinks(graph);
   report.logits = {"logits", whole_distance(logits, r.values("logits"), 0), std::nullopt};
   if (r.find("own/logits")) {
     const std::vector<double> own = r.values("own/logits");
@@ -278,20 +289,29 @@ double percentile(std::vector<double> values, double p) {
   return values[static_cast<size_t>(p * double(values.size() - 1) + 0.5)];
 }
 
-std::string compare_cosines(const ParityReport& report, double factor) {
+// The median and the 90th percentile of a distance of the gradients, beside PyTorch's own.
+std::string compare_percentiles(const ParityReport& report, const char* name,
+                                double Distance::*distance, double factor) {
   std::vector<double> ours, own;
   for (const ParityRow& row : report.gradients) {
     if (!row.own) continue;
-    ours.push_back(row.ours.cosine);
-    own.push_back(row.own->cosine);
+    ours.push_back(row.ours.*distance);
+    own.push_back((*row.own).*distance);
   }
   if (ours.empty()) return "";
   for (double p : {0.5, 0.9})
     if (!(percentile(ours, p) <= factor * percentile(own, p)))
-      return fmt::format(
-          "gradients: 1 - cosine at the {:.0f}th percentile {:.2e}, PyTorch's own {:.2e}", 100 * p,
-          percentile(ours, p), percentile(own, p));
+      return fmt::format("gradients: {} at the {:.0f}th percentile {:.2e}, PyTorch's own {:.2e}",
+                         name, 100 * p, percentile(ours, p), percentile(own, p));
   return "";
+}
+
+// PyTorch's worst gradient; 0: none is known.
+double worst_own(const ParityReport& report) {
+  double worst = 0;
+  for (const ParityRow& row : report.gradients)
+    if (row.own) worst = std::max(worst, row.own->relative);
+  return worst;
 }
 
 }  // namespace
@@ -318,9 +338,17 @@ std::string first_difference(const ParityReport& report, const ParityLimits& lim
   if (!near(report.reference_loss, limits.loss))
     return fmt::format("loss: {:.6f}, the reference's is {:.6f}", report.loss,
                        report.reference_loss);
+  const double flips = report.kinks ? limits.own_factor * worst_own(report) : 0;
+  const double limit = std::max(limits.gradients, flips);
   for (const ParityRow& row : report.gradients)
-    if (beyond(row, limits.gradients)) return describe(row, limits.gradients);
-  return limits.cosine_factor > 0 ? compare_cosines(report, limits.cosine_factor) : "";
+    if (beyond(row, limit)) return describe(row, limit);
+  if (flips > limits.gradients) {
+    const std::string difference =
+        compare_percentiles(report, "error", &Distance::relative, limits.own_factor);
+    if (!difference.empty()) return difference;
+  }
+  if (limits.cosine_factor <= 0) return "";
+  return compare_percentiles(report, "1 - cosine", &Distance::cosine, limits.cosine_factor);
 }
 
 }  // namespace engine

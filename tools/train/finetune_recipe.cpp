@@ -98,22 +98,24 @@ class RecipeChoice {
 
   double epoch_seconds(int side) const { return double(images_) / facts_.speed(side); }
 
-  // The model's, or that of images that are smaller, which would only be enlarged.
+  // The model's, to which images of two thirds of it or more are enlarged; else about their own.
   int usual_side() const {
     constexpr int kLeast = 64, kMultiple = 32;
-    const int own = (facts_.image_side + kMultiple - 1) / kMultiple * kMultiple;
-    return facts_.image_side > 0 ? std::min(facts_.model_side, std::max(own, kLeast))
-                                 : facts_.model_side;
+    const int images = facts_.image_side, model = facts_.model_side;
+    if (images <= 0 || 3 * images >= 2 * model) return model;
+    const int own = (images + kMultiple - 1) / kMultiple * kMultiple;
+    return std::min(model, std::max(own, kLeast));
   }
 
   void side() {
     side_ = facts_.side.value_or(usual_side());
     if (facts_.side) return;
-    std::string why =
-        side_ < facts_.model_side
-            ? fmt::format("the images have {} pixels, the model's {} would only enlarge them",
-                          facts_.image_side, facts_.model_side)
-            : "what the model was published for";
+    std::string why = "what the model was published for";
+    if (side_ < facts_.model_side)
+      why = fmt::format("the images have {} pixels, too few for the model's {}", facts_.image_side,
+                        facts_.model_side);
+    else if (facts_.image_side > 0 && facts_.image_side < side_)
+      why += fmt::format("; images of {} pixels learn better enlarged", facts_.image_side);
     const int wanted = facts_.epochs.value_or(usual_epochs()), whole = side_;
     if (facts_.speed && epoch_seconds(whole) * wanted > kPatience) {
       for (const int side : kSides) {

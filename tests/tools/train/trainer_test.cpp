@@ -97,10 +97,15 @@ TEST_CASE("what engine finetune chooses follows from the images, the device and 
   CHECK(value_of(recipe, "--batch-size") == "32");
   CHECK(value_of(recipe, "--warmup-epochs") == "1");
   CHECK(value_of(recipe, "--ema") == "0.9905");  // 840 updates
-  facts.image_side = 210;
-  CHECK(value_of(finetune_recipe(facts, {}), "--image-size") == "224");
-  facts.image_side = 28;
-  CHECK(value_of(finetune_recipe(facts, {}), "--image-size") == "64");
+  for (const auto& [images, side] :
+       {std::pair{0, "300"}, {224, "300"}, {200, "300"}, {199, "224"}, {100, "128"}, {28, "64"}}) {
+    facts.image_side = images;
+    CHECK_MESSAGE(value_of(finetune_recipe(facts, {}), "--image-size") == side, images);
+  }
+  facts.model_side = 28;  // of a model for digits
+  facts.image_side = 10;
+  CHECK(value_of(finetune_recipe(facts, {}), "--image-size") == "28");
+  facts.model_side = 300;
   CHECK(value_of(recipe, "--epochs") == "10");
   for (const ChosenFlag& flag : recipe.flags) CHECK_MESSAGE(!flag.why.empty(), flag.name);
 
