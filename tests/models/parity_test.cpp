@@ -98,7 +98,7 @@ TEST_CASE("a wrong step is noticed and its first layer named") {
                        "that of its logits"));
 }
 
-TEST_CASE("behind kinks gradients are held to PyTorch's as a whole, else each by itself") {
+TEST_CASE("before kinks gradients are held to PyTorch's as a whole, else each by itself") {
   const auto backend = make_reference_backend({.precision = Precision::fp64});
   for (const auto& [model, kinks] : {std::pair{"mnist_cnn", true}, {"efficientnet_b0", false}}) {
     const TensorFile file = read_safetensors(fs::path(ENGINE_SOURCE_DIR "/tests/golden/parity") /
@@ -111,8 +111,8 @@ TEST_CASE("behind kinks gradients are held to PyTorch's as a whole, else each by
     return ParityRow{"w", {.relative = ours}, Distance{.relative = own}};
   };
   for (int i = 0; i < 20; ++i) report.gradients.push_back(row(3e-3, 2e-3));
-  report.gradients.push_back(row(5e-3, 1e-7));  // a flip, where PyTorch had none
-  report.gradients.push_back(row(1e-7, 5e-3));  // and one where ours has none
+  report.gradients.push_back(row(5e-3, 1e-7));  // a sign turned, and none of PyTorch's
+  report.gradients.push_back(row(1e-7, 5e-3));  // and the other way about
   const ParityLimits limits = parity_limits(Precision::fp32);
   CHECK(first_difference(report, limits).empty());
   report.kinks = false;

@@ -33,7 +33,7 @@ struct ParityReport {
   int batch = 0;
   double reference_loss = 0, loss = 0;
   double loss_of_logits = 0;  // in double, of the logits that the step made
-  bool kinks = false;         // the model has ReLU or ReLU6
+  bool kinks = false;         // the model has ReLU or ReLU6, whose slope jumps
   ParityRow logits;
   std::vector<ParityRow> gradients;  // in backward order
   std::vector<ParityRow> running;    // in forward order
@@ -54,10 +54,9 @@ ParityReport run_parity(const TensorFile& reference, Backend& backend,
 struct ParityLimits {
   double logits = 0, loss = 0, gradients = 0, running = 0;
   double loss_of_logits = 0;  // relative, as the loss
-  // A tensor may also be this much further away than PyTorch's own. Behind a kink rounding decides
-  // the slope of an element near it, which moves the gradients of all layers below by far more than
-  // rounding does, and which elements it hits is chance. There the factor is for the median, the
-  // 90th percentile and the worst of all gradients.
+  // A tensor may also be this much further away than PyTorch's own. Before kinks rounding decides
+  // signs, and which tensors they move is chance (tools/compare/README.md): there the factor is for
+  // the median, the 90th percentile and the worst of all gradients.
   double own_factor = 2;
   double cosine_factor =
       0;  // 16-bit: median and 90th percentile of 1 − cosine against PyTorch's own; 0: not asked
