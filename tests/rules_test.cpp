@@ -271,6 +271,19 @@ TEST_CASE("lines have at most 100 columns") {
   }
 }
 
+TEST_CASE("scripts that name their interpreter can be started by their names, and no others") {
+  size_t scripts = 0;
+  for (const std::string& file : tracked_files()) {
+    if (!file.ends_with(".py") && !file.ends_with(".sh") && !file.starts_with(".ci/")) continue;
+    const auto lines = lines_of(file);
+    const bool named = !lines.empty() && lines[0].starts_with("#!");
+    const fs::perms may = fs::status(kRoot / file).permissions();
+    CHECK_MESSAGE(((may & fs::perms::owner_exec) != fs::perms::none) == named, file);
+    scripts += named;
+  }
+  if (scripts == 0) note_skipped("not a git checkout");
+}
+
 TEST_CASE("nothing is left for later") {
   const std::regex left("TODO|FIXME|XXX|HACK");
   for (const std::string& file : files({"engine", "kernels", "models", "io", "tools"},
