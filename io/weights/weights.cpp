@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <set>
 #include <system_error>
@@ -23,13 +25,20 @@ namespace {
 std::string first_bytes(const std::filesystem::path& path) {
   std::string bytes(9, '\0');
   std::ifstream file(path, std::ios::binary);
+  require(file.is_open(), Failure::weights, "{}: {}", path.string(), std::strerror(errno));
   file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   bytes.resize(static_cast<size_t>(file.gcount()));
   return bytes;
 }
 
 TensorFile read_any(const std::filesystem::path& path, const ReadOptions& options) {
+  std::error_code error;
+  const bool regular = std::filesystem::is_regular_file(path, error);
+  if (error && error != std::errc::no_such_file_or_directory)
+    fail(Failure::weights, "{}: {}", path.string(), error.message());
+  require(regular, Failure::weights, "{}: no such file", path.string());
   const std::string magic = first_bytes(path);
+  require(!magic.empty(), Failure::weights, "{}: the file is empty", path.string());
   if (magic.ends_with(std::string_view("\0\0\0\0{", 5))) {
     require(options.key.empty(), Failure::usage,
             "--weights-key {}: {} is a safetensors file, which has no members", options.key,
@@ -37,11 +46,6 @@ TensorFile read_any(const std::filesystem::path& path, const ReadOptions& option
     return read_safetensors(path);
   }
   if (magic.starts_with("PK") || magic.starts_with('\x80')) return read_pth(path, options);
-  std::error_code error;
-  const bool regular = std::filesystem::is_regular_file(path, error);
-  if (error && error != std::errc::no_such_file_or_directory)
-    fail(Failure::weights, "{}: {}", path.string(), error.message());
-  require(regular, Failure::weights, "{}: no such file", path.string());
   fail(Failure::weights, "{}: neither safetensors nor written by torch.save (starts with {:02x})",
        path.string(), fmt::join(as_bytes(magic).first(std::min<size_t>(magic.size(), 8)), " "));
 }

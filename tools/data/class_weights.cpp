@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 #include "engine/error.h"
 #include "io/files/csv.h"
@@ -25,8 +27,11 @@ std::vector<double> balanced(const Dataset& train) {
 }
 
 // `kind` is what weighs: class or label.
-std::vector<double> read_weights_file(const std::string& path, const std::string& kind,
-                                      const Dataset& train) {
+std::vector<double> read_weights_file(const char* flag, const std::string& path,
+                                      const std::string& kind, const Dataset& train) {
+  std::error_code error;
+  require(std::filesystem::exists(path, error), Failure::usage,
+          "{} {}: there is no such file, and the words it takes are none and auto", flag, path);
   const Csv csv = read_csv(path);
   const int name = csv.column(kind), value = csv.column("weight");
   require(name >= 0 && value >= 0, Failure::data, "{}: its first line is not `{},weight`", path,
@@ -56,12 +61,13 @@ std::vector<double> read_weights_file(const std::string& path, const std::string
 
 std::vector<double> class_weights(const std::string& text, const Dataset& train) {
   if (text == "none") return {};
-  return text == "auto" ? balanced(train) : read_weights_file(text, "class", train);
+  if (text == "auto") return balanced(train);
+  return read_weights_file("--class-weights", text, "class", train);
 }
 
 std::vector<double> positive_weights(const std::string& text, const Dataset& train) {
   if (text == "none") return {};
-  if (text != "auto") return read_weights_file(text, "label", train);
+  if (text != "auto") return read_weights_file("--positive-weights", text, "label", train);
   std::vector<double> weights;
   for (size_t c = 0; c < train.classes.size(); ++c) {
     const auto count = [&](Presence presence) {

@@ -11,7 +11,8 @@ namespace engine {
 
 // The weights by class that `text` asks for. "none": an empty list. "auto": images / (classes ·
 // images of the class), scikit-learn's "balanced". Else the name of a CSV file with the columns
-// `class` and `weight` and a row for every class; Error(data) where it is malformed.
+// `class` and `weight` and a row for every class; Error(data) where it is malformed, Error(usage)
+// where it is not there.
 std::vector<double> class_weights(const std::string& text, const Dataset& train);
 
 // The same of the labels of `train`, each of which weighs where an image has it: the pos_weight of

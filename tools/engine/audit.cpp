@@ -23,7 +23,6 @@
 #include "tools/machine/environment.h"
 #include "tools/score/fold_runs.h"
 #include "tools/score/model_file.h"
-#include "tools/score/published.h"
 
 namespace engine {
 namespace {
@@ -130,7 +129,7 @@ Sides sides_of(const EntryDoubt& doubt, const Dataset& data) {
 // What the last layer of a run reads of each image, (images, features); the images that could not
 // be read are taken out of `data`.
 std::vector<float> features_of(const fs::path& run, Dataset& data, const AuditOptions& o) {
-  const ModelFile file = read_model_file(find_weights(run, "").file, "");
+  const ModelFile file = read_model_file(run, "");
   const Preprocess preprocess = choose_preprocess(file.model, file.preprocess, {}, 0);
   Inference inference(file, data, preprocess, o, choose_ranks(o), 0,
                       {.batch = o.batch, .on_bad_image = OnBadImage::skip, .features = true});

@@ -8,6 +8,7 @@
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
 #include "tools/score/model_file.h"
+#include "tools/score/published.h"
 
 namespace engine {
 namespace {
@@ -19,7 +20,7 @@ struct ConvertOptions : WeightsKeyOption {
   std::filesystem::path in, out;
   Names names = Names::torchvision;
   void visit(auto& v) {
-    v("IN", in, "safetensors, torch zip archive or older torch pickle", kRequired);
+    v("IN", in, "safetensors, .pth, a run, or a name of engine weights list", kRequired);
     v("OUT", out, "the safetensors file to write", kRequired);
     visit_weights_key(v);
     v("--names X", names, "whose names the tensors get: torchvision | timm", kNames);
@@ -31,8 +32,9 @@ struct ConvertOptions : WeightsKeyOption {
 int convert_weights(const Command& command) {
   const auto options = parse_options<ConvertOptions>(command);
   if (!options) return 0;
-  TensorFile file = read_weights(options->in, {.key = options->weights_key,
-                                               .say = [](const std::string& line) { say(line); }});
+  TensorFile file = read_weights(
+      find_weights(options->in, "").file,
+      {.key = options->weights_key, .say = [](const std::string& line) { say(line); }});
   normalise_names(file, "");
   if (options->names == Names::timm) use_timm_names(file);
   write_sealed(options->out, file);

@@ -160,7 +160,7 @@ FinetuneFacts look_around(const FinetuneOptions& o, const std::set<std::string>&
   require(facts.images > 0, Failure::data,
           "{}: no images to train with; they lie in DIR/train/CLASS/… or in DIR/CLASS/…",
           o.root().string());
-  if (given.contains("image_size")) facts.side = o.image_size;
+  if (given.contains("image_size")) facts.side = o.image_size > 0 ? o.image_size : facts.model_side;
   if (given.contains("epochs")) facts.epochs = o.config.epochs;
   if (given.contains("batch_size") && o.batch_size != "auto")
     facts.batch = parse_batch_size(o.batch_size);

@@ -119,6 +119,9 @@ int report(const Command& command) {
           "{}: neither metrics.json nor results.csv is there: not the folder of a "
           "run or of an evaluation",
           o.run.string());
+  const fs::path folder = o.out.empty() ? o.run : fs::absolute(o.out).parent_path();
+  require(fs::is_directory(folder, error), Failure::usage, "--out {}: there is no folder {}",
+          o.out.string(), folder.string());
   const fs::path script = shared_file("plots/report.py");
   require(fs::exists(script, error), Failure::internal,
           "{} is not there, which comes with the "

@@ -155,7 +155,7 @@ TEST_CASE("files are told apart by their first bytes") {
   write_bytes(path, "<html>not found</html>");
   CHECK(contains(weights_error(path, [&] { read_weights(path); }), "starts with 3c 68 74 6d 6c"));
   write_bytes(path, "");
-  CHECK(contains(weights_error(path, [&] { read_weights(path); }), "neither"));
+  CHECK(contains(weights_error(path, [&] { read_weights(path); }), "the file is empty"));
   const fs::path missing = folder.path() / "missing";
   CHECK(contains(weights_error(missing, [&] { read_weights(missing); }), "no such file"));
   CHECK(

@@ -72,6 +72,10 @@ TEST_CASE("what peers call a flag or a model is taken for ours, or answered with
   check_fails(engine_cli("train --pretrained"), 2,
               "unknown flag --pretrained; here it is --weights imagenet");
   check_fails(engine_cli("train --amp"), 2, "unknown flag --amp; here it is --precision fp16");
+  check_fails(engine_cli(fmt::format("train --data {} --model mnist_cnn --class-weights balanced "
+                                     "--device cpu --out {}",
+                                     drawn.set.string(), drawn.path("run"))),
+              2, "the words it takes are none and auto");
 }
 
 TEST_CASE(
@@ -87,6 +91,9 @@ TEST_CASE(
   CHECK(mentions(plan.err, "engine train --data"));
   CHECK(!mentions(plan.err, "  --epochs "));
   CHECK(!fs::exists(run));
+  const Outcome side = engine_cli(finetune + "--dry-run --image-size 0");  // the model's
+  CHECK_MESSAGE(side.code == 0, side.err);
+  CHECK(mentions(side.out, "mnist_cnn: 10 classes, 28 px"));
 
   const Outcome trained = engine_cli(finetune + "--epochs 1");
   CHECK_MESSAGE(trained.code == 0, trained.err);

@@ -44,6 +44,8 @@ TEST_CASE("a training leaves a model card, and engine report makes its page") {
   CHECK_FALSE(mentions(page, " Wh "));  // of a CPU no energy is told
   const std::string elsewhere = drawn.path("page.html");
   CHECK(engine_cli(fmt::format("report '{}' --out '{}'", run, elsewhere)).out == elsewhere + "\n");
+  check_fails(engine_cli(fmt::format("report '{}' --out '{}/none/a.html'", run, run)), 2,
+              "there is no folder");
   CHECK(fs::exists(elsewhere));
 }
 

@@ -198,8 +198,7 @@ TEST_CASE("a start that fails leaves the folder that it was given, and links, as
   CHECK(fs::exists(digits / "own/results.csv"));
   fs::create_symlink("converted", digits / "out");
   REQUIRE(
-      engine_cli(fmt::format("convert {} {}", (digits / "own/weights/best.safetensors").string(),
-                             (digits / "out").string()))
+      engine_cli(fmt::format("convert {} {}", (digits / "own").string(), (digits / "out").string()))
           .code == 0);
   CHECK(fs::is_symlink(digits / "out"));
   CHECK(fs::is_regular_file(digits / "converted"));
