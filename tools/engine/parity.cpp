@@ -78,6 +78,11 @@ bool check_step(const std::string& path, const TensorFile& file, Backend& backen
       for (const ParityRow& row : *rows) text += row_line(row);
   const std::string difference = first_difference(r, parity_limits(options.precision));
   text += difference.empty() ? "  agrees\n" : fmt::format("  first difference: {}\n", difference);
+  if (!difference.empty() && !r.logits.own && options.precision != Precision::fp64)
+    text += fmt::format(
+        "  PyTorch's own error in {} is not in the file, and may be as large in so small a step:\n"
+        "  golden.py --full writes it\n",
+        r.precision);
   print_to_stdout(text);
   return difference.empty();
 }
