@@ -282,12 +282,12 @@ ParityLimits parity_limits(Precision precision) {
   return {};
 }
 
-namespace {
-
 double percentile(std::vector<double> values, double p) {
   std::sort(values.begin(), values.end());
   return values[static_cast<size_t>(p * double(values.size() - 1) + 0.5)];
 }
+
+namespace {
 
 // The median and the 90th percentile of a distance of the gradients, beside PyTorch's own.
 std::string compare_percentiles(const ParityReport& report, const char* name,

@@ -63,6 +63,9 @@ struct ParityLimits {
 };
 ParityLimits parity_limits(Precision precision);
 
+// Of unsorted values, the nearest of them; p in [0, 1].
+double percentile(std::vector<double> values, double p);
+
 // The first layer beyond its limit, forward statistics first, with both numbers; empty: all within.
 std::string first_difference(const ParityReport& report, const ParityLimits& limits);
 

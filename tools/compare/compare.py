@@ -87,6 +87,12 @@ def table_rows(records: List[Record]) -> List[List[str]]:
     return rows
 
 
+def table(head: List[str], rows: List[List[str]]) -> str:
+    """As Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
 def markdown(rows: List[List[str]], title: str) -> str:
     head = [
         "model",
@@ -99,8 +105,7 @@ def markdown(rows: List[List[str]], title: str) -> str:
         "peak MiB",
         "ratio",
     ]
-    lines = [head, ["---"] * len(head), *rows]
-    return title + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return f"{title}\n\n{table(head, rows)}"
 
 
 def main() -> None:

@@ -28,7 +28,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List
+
+from compare import Record, run_torch, table
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("presets", "weak", "strong", "ddp", "train", "failures")
@@ -53,11 +55,6 @@ def rows_of(file: Path) -> List[Dict[str, str]]:
         return []
     with file.open(newline="") as text:
         return list(csv.DictReader(text))
-
-
-def table(head: List[str], rows: List[List[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 class Study:
@@ -103,27 +100,22 @@ class Study:
         o = self.options
         for count in o.gpus:
             for model in o.model:
-                kept = self.out(f"ddp_{count}_{model}.jsonl")
+                kept = self.out(f"ddp_{count}_{model}.json")
                 if not kept.exists():
                     self.ddp_once(model, count, kept)
 
     def ddp_once(self, model: str, count: int, kept: Path) -> None:
         o = self.options
-        command = [o.python]
-        if count > 1:
-            command += ["-m", "torch.distributed.run", "--nproc_per_node", count]
         batches = sorted({o.batch_size, max(1, o.global_batch // count)})
-        command += [HERE / "bench_torch.py", "--model", model, "--precision", o.precision]
-        command += ["--batch-size", *batches, "--steps", o.steps, "--device", o.device]
-        command += self.shape_flags(model)
-        command += ["--threads", 1] if self.cpu else []
-        command += ["--ddp"] if count > 1 else []
-        log = kept.with_suffix(".log")
-        if run(command, log) == 0:
-            lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
-            kept.write_text("".join(line + "\n" for line in lines))
+        flags = ["--model", model, "--batch-size", *map(str, batches), "--precision", o.precision]
+        flags += ["--steps", str(o.steps), "--device", o.device]
+        flags += ["--threads", "1"] if self.cpu else []
+        how = argparse.Namespace(python=o.python, gpus=count, mode=["channels_last"])
+        records = run_torch(how, flags, self.shape(model))
+        if len(records) == len(batches):
+            kept.write_text(json.dumps(records, indent=1) + "\n")
 
-    def shape_flags(self, model: str) -> List[object]:
+    def shape(self, model: str) -> Record:
         """Classes and image size as `engine scale` had them."""
         for name in ("weak", "strong"):
             facts = self.out(name) / "study.json"
@@ -131,13 +123,12 @@ class Study:
                 said = json.loads(facts.read_text())["models"].get(model, "")
                 found = re.match(r"(\d+) classes, (\d+) px", said)
                 if found:
-                    return ["--classes", found[1], "--image-size", found[2]]
-        return []
+                    return {"classes": found[1], "image_size": found[2]}
+        return {}
 
     def ddp_rate(self, row: Dict[str, str]) -> str:
-        file = self.out(f"ddp_{row['ranks']}_{row['model']}.jsonl")
-        for line in file.read_text().splitlines() if file.exists() else []:
-            record = json.loads(line)
+        file = self.out(f"ddp_{row['ranks']}_{row['model']}.json")
+        for record in json.loads(file.read_text()) if file.exists() else []:
             if str(record["batch_size"]) == row["batch_per_rank"]:
                 return "failed" if "error" in record else f"{record['images_per_second']:,.0f}"
         return "-"
@@ -165,17 +156,22 @@ class Study:
         command += ["--weights", o.weights] if o.weights else []
         run(command, self.out(f"{name}.log"))
 
-    def train_row(self, name: str, count: int, alone: Optional[float]) -> Optional[List[str]]:
-        epochs = rows_of(self.out(name) / "results.csv")
-        if not epochs:
-            return None
-        # The first epoch fills the cache.
-        rate = statistics.median(float(e["images_per_second"]) for e in epochs[1:] or epochs)
-        of_one = f"{rate / (count * alone):.1%}" if alone else "100%"
-        top1, auc = (
-            float(epochs[-1][key]) for key in ("metrics/accuracy_top1", "metrics/auc_macro")
-        )
-        return [name, str(count), f"{rate:,.0f}", of_one, f"{top1:.4f}", f"{auc:.4f}"]
+    def train_rates(self) -> Dict[str, float]:
+        """Images per second of an epoch, by run; the first epoch fills the cache."""
+        rates = {}
+        for name in ("train_1", f"train_{self.most}", f"train_{self.most}_shared"):
+            epochs = rows_of(self.out(name) / "results.csv")
+            if epochs:
+                each = [float(epoch["images_per_second"]) for epoch in epochs]
+                rates[name] = statistics.median(each[1:] or each)
+        return rates
+
+    def train_row(self, name: str, rate: float, alone: float) -> List[str]:
+        last = rows_of(self.out(name) / "results.csv")[-1]
+        count = 1 if name == "train_1" else self.most
+        keys = ("metrics/accuracy_top1", "metrics/auc_macro")
+        figures = [f"{float(last[key]):.4f}" for key in keys]
+        return [name, str(count), f"{rate:,.0f}", f"{rate / (count * alone):.1%}", *figures]
 
     # ---- failures
 
@@ -204,36 +200,33 @@ class Study:
 
     # ---- the tables
 
+    def scale_table(self, name: str) -> str:
+        beside = name in ("weak", "strong")  # published figures stand in a preset's own report
+        head = ["model", "precision", "batch of a rank", "ranks", "img/s", "efficiency"]
+        lines = []
+        for row in rows_of(self.out(name) / "summary.csv"):
+            if row["status"] != "ok" or row["scaling"] == "independent":
+                continue
+            line = [row["model"], row["precision"], row["batch_per_rank"], row["ranks"]]
+            line += [f"{float(row['images_per_second']):,.0f}", f"{float(row['efficiency']):.1%}"]
+            lines.append(line + ([self.ddp_rate(row)] if beside else []))
+        return table(head + (["DDP, img/s"] if beside else []), lines)
+
     def report(self) -> str:
         text = f"`{' '.join(sys.argv)}`\n"
-        names = ["weak", "strong"] + sorted(p.parent.name for p in self.out("").glob("R*/runs.csv"))
-        for name in names:
-            rows = rows_of(self.out(name) / "summary.csv")
-            if not rows:
-                continue
-            head = ["model", "precision", "batch of a rank", "ranks", "img/s", "efficiency"]
-            lines = [
-                [row["model"], row["precision"], row["batch_per_rank"], row["ranks"]]
-                + [f"{float(row['images_per_second'] or 0):,.0f}"]
-                + [f"{float(row['efficiency'] or 0):.1%}", self.ddp_rate(row)]
-                for row in rows
-                if row["status"] == "ok" and row["scaling"] != "independent"
-            ]
-            if name not in ("weak", "strong"):  # published figures stand in its own report
-                lines = [line[:-1] for line in lines]
-            else:
-                head = [*head, "DDP, img/s"]
-            text += f"\n{name}\n\n{table(head, lines)}"
-        alone = self.train_row("train_1", 1, None)
-        if alone:
-            rate = float(alone[2].replace(",", ""))
-            names = [f"train_{self.most}", f"train_{self.most}_shared"]
-            more = [self.train_row(name, self.most, rate) for name in names]
+        presets = sorted(file.parent.name for file in self.options.out.glob("R*/summary.csv"))
+        for name in ("weak", "strong", *presets):
+            if (self.out(name) / "summary.csv").exists():
+                text += f"\n{name}\n\n{self.scale_table(name)}"
+        rates = self.train_rates()
+        if "train_1" in rates:
             head = ["training", "ranks", "img/s", "of so many alone", "top-1", "AUC"]
-            text += "\n" + table(head, [alone, *(row for row in more if row)])
-        if self.out("failures.json").exists():
-            rows = json.loads(self.out("failures.json").read_text())
-            text += "\n" + table(["failure", "rank", "exit code", "seconds", "said"], rows)
+            rows = [self.train_row(*item, rates["train_1"]) for item in rates.items()]
+            text += "\n" + table(head, rows)
+        failures = self.out("failures.json")
+        if failures.exists():
+            head = ["failure", "rank", "exit code", "seconds", "said"]
+            text += "\n" + table(head, json.loads(failures.read_text()))
         return text
 
 

@@ -32,18 +32,12 @@ std::string row_line(const ParityRow& row) {
                              : "");
 }
 
-double at_percentile(std::vector<double> values, double p) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(p * double(values.size() - 1) + 0.5)];
-}
-
 template <class Project>
 std::string percentiles(const char* title, const std::vector<ParityRow>& rows, Project project) {
   std::vector<double> values;
   for (const ParityRow& row : rows) values.push_back(project(row));
   return fmt::format("  {:<24} median {:.2e}, 90% {:.2e}, worst {:.2e}\n", title,
-                     at_percentile(values, 0.5), at_percentile(values, 0.9),
-                     at_percentile(values, 1));
+                     percentile(values, 0.5), percentile(values, 0.9), percentile(values, 1));
 }
 
 std::string summary_of(const std::string& title, const std::vector<ParityRow>& rows) {
