@@ -112,6 +112,7 @@ const Rule kRules[] = {
     // What io shares with the engine stands below both.
     {"engine/(error|parallel|tensor|rng)\\..*",
      "engine/(error|parallel|tensor|rng)\\.h|kernels/random\\.h", "fmt/.*"},
+    {"engine/affinity\\..*", "engine/affinity\\.h", "sched\\.h"},
     {"engine/open_module\\..*", "engine/open_module\\.h", "fmt/.*|dlfcn\\.h"},
     // What the module shows of itself is free of CUDA.
     {"engine/cuda/(module|bench|trace)\\.h", "engine/[^/]*|engine/cuda/(module|bench|trace)\\.h",
@@ -121,7 +122,7 @@ const Rule kRules[] = {
      ".*|cuda.*|library_types\\.h|cudnn.*|cublas.*|nccl\\.h|dlfcn\\.h|cupti\\.h|cxxabi\\.h|nvtx3/"
      ".*"},
     {"engine/cpu/.*", "(engine|kernels)/[^/]*|engine/cpu/.*",
-     "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|sched\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
+     "fmt/.*|oneapi/dnnl/.*|dnnl.*|omp\\.h|unistd\\.h|sys/.*|.*intrin\\.h"},
     {"engine/wire/.*", "engine/(wire/)?[^/]*",
      "fmt/.*|unistd\\.h|fcntl\\.h|poll\\.h|netdb\\.h|netinet/.*|sys/.*"},
     {"engine/mpi/.*", "engine/[^/]*|engine/mpi/.*", "fmt/.*|mpi\\.h"},

@@ -100,6 +100,10 @@ bool mentions(const std::string& message, const std::string& part) {
   return message.find(part) != std::string::npos;
 }
 
+double worse(double a, double b) {
+  return std::isnan(a) || std::isnan(b) ? INFINITY : std::max(a, b);
+}
+
 void note_skipped(std::string_view why) {
   const char* name = doctest::getContextOptions()->currentTest->m_name;
   if (std::getenv("ENGINE_REQUIRE_ALL"))

@@ -31,6 +31,9 @@ void expect_close(std::span<const float> ours, std::span<const float> theirs, To
 void expect_close(std::span<const double> ours, std::span<const double> theirs, Tolerance allowed,
                   std::string_view what = "");
 
+// The larger error; infinity where one is NaN, which std::max would pass over.
+double worse(double a, double b);
+
 // Call and return: `if (!data) return note_skipped("…")`. Counted and printed at the end of the
 // run; a failure when ENGINE_REQUIRE_ALL is set. A run whose every test was skipped exits with 77,
 // which CTest reports as skipped.

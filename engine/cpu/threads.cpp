@@ -1,24 +1,16 @@
 #include "engine/cpu/threads.h"
 
 #include <omp.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <exception>
 
+#include "engine/affinity.h"
+
 namespace engine::cpu {
 
-namespace {
-
-int cores_of_affinity_mask() {
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return omp_get_num_procs();
-  return std::max(1, CPU_COUNT(&mask));
-}
-
-}  // namespace
-
-Threads::Threads(int count) : count_(count > 0 ? count : cores_of_affinity_mask()) {}
+Threads::Threads(int count)
+    : count_(count > 0 ? count : static_cast<int>(allowed_cores().size())) {}
 
 void Threads::run(int workers, const std::function<void(int)>& body) const {
   // With one worker there is no parallel region, and oneDNN would start threads of its own.

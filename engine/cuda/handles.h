@@ -18,7 +18,7 @@ namespace engine::cuda {
 
 using Location = std::source_location;
 
-// "cuDNN: CUDNN_STATUS_BAD_PARAM (convolution.cpp:81)"
+// "cuDNN: CUDNN_STATUS_BAD_PARAM (conv_library.cpp:81)"
 [[noreturn]] inline void fail_at(Failure kind, std::string_view library, std::string_view what,
                                  const Location& at) {
   const std::string_view path = at.file_name();

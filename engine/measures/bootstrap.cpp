@@ -197,6 +197,14 @@ ConfidenceIntervals bootstrap_intervals(std::span<const float> logits,
       [&](Counts counts, std::span<double> of) { figures.measure(counts, of); });
   ConfidenceIntervals intervals{.units = resamples.units(), .grouped = !groups.empty()};
   for (size_t t = 0; t < kTotals; ++t) intervals.totals[t] = resamples.interval(t);
+  std::vector<double> whole(figures.count());
+  figures.measure(std::vector<uint16_t>(labels.size(), 1), whole);
+  for (const Total share : {Total::top1, Total::top5}) {
+    if (share == Total::top5 && classes <= 5) continue;  // always 1
+    const auto at = static_cast<size_t>(share);
+    intervals.totals[at] =
+        interval_of_share(intervals.totals[at], whole[at], resamples.units(), options.level);
+  }
   const std::vector<int32_t> predictions = predicted_classes(logits, classes);
   for (int c = 0; c < classes; ++c) {
     const ShareCounts n = counts_of(c, labels, predictions, groups);

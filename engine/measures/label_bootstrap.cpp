@@ -162,6 +162,10 @@ MultilabelIntervals bootstrap_label_intervals(std::span<const float> logits,
                                 .hamming_loss = resamples.interval(kHamming),
                                 .macro = intervals_at(resamples, kMacro),
                                 .micro = intervals_at(resamples, kMicro)};
+  std::vector<double> whole(figures.count());
+  figures.measure(std::vector<uint16_t>(presence.size() / count, 1), whole);
+  intervals.subset_accuracy =
+      interval_of_share(intervals.subset_accuracy, whole[kSubset], intervals.units, options.level);
   for (size_t c = 0; c < count; ++c) {
     LabelIntervals& of =
         intervals.labels.emplace_back(intervals_at(resamples, kLabels + c * kEach));

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <numbers>
+#include <tuple>
 
 #include "engine/error.h"
 #include "engine/rng.h"
@@ -84,16 +85,23 @@ std::vector<NearPair> near_copies(std::span<const float> features, int64_t sampl
   const std::vector<Sides> sides = sides_of(rows, count, width, options.seed);
   const int most = most_differing(options.similarity);
   constexpr double kRounding = 1e-6;  // copies have 1, but for float
-  std::vector<NearPair> pairs;
+  const auto before = [](const NearPair& a, const NearPair& b) {
+    return std::tuple(-a.similarity, a.first, a.second) <
+           std::tuple(-b.similarity, b.first, b.second);
+  };
+  std::vector<NearPair> pairs;  // a heap with the last on top
   for (size_t i = 0; i < count; ++i)
     for (size_t j = i + 1; j < count; ++j) {
       if (differing(sides[i], sides[j]) > most) continue;
       const double similarity = product(rows.data() + i * width, rows.data() + j * width, width);
-      if (similarity >= options.similarity - kRounding)
-        pairs.push_back({static_cast<int64_t>(i), static_cast<int64_t>(j), similarity});
+      if (similarity < options.similarity - kRounding) continue;
+      pairs.push_back({static_cast<int64_t>(i), static_cast<int64_t>(j), similarity});
+      std::ranges::push_heap(pairs, before);
+      if (pairs.size() <= options.most) continue;
+      std::ranges::pop_heap(pairs, before);
+      pairs.pop_back();
     }
-  std::ranges::stable_sort(pairs, std::ranges::greater(), &NearPair::similarity);
-  if (pairs.size() > options.most) pairs.resize(options.most);
+  std::ranges::sort_heap(pairs, before);
   return pairs;
 }
 

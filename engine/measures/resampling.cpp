@@ -31,6 +31,7 @@ Resamples::Resamples(size_t samples, std::span<const uint32_t> groups, size_t fi
 }
 
 FigureInterval Resamples::interval(size_t figure) const {
+  if (units_ < 2) return std::nullopt;
   std::vector<double> of;
   for (size_t at = figure; at < values_.size(); at += figures_) of.push_back(values_[at]);
   return percentile_interval(std::move(of), level_);
@@ -98,9 +99,15 @@ void ShareCount::add(bool right, size_t sample, std::span<const uint32_t> of) {
 FigureInterval ShareCount::interval(const FigureInterval& bootstrapped, bool grouped,
                                     double level) const {
   if (!grouped) return wilson_interval(found, samples, level);
-  if (found != 0 && found != samples) return bootstrapped;
   const auto units = static_cast<int64_t>(groups.size());
-  return wilson_interval(found == 0 ? 0 : units, units, level);
+  return interval_of_share(bootstrapped, double(found) / double(samples), units, level);
+}
+
+FigureInterval interval_of_share(const FigureInterval& bootstrapped, double share, int64_t units,
+                                 double level) {
+  if (share == 0) return wilson_interval(0, units, level);
+  if (share == 1) return wilson_interval(units, units, level);
+  return bootstrapped;
 }
 
 void ShareCounts::add(bool is, bool called, size_t sample, std::span<const uint32_t> groups) {

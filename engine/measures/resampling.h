@@ -45,7 +45,8 @@ class Resamples {
             const BootstrapOptions& options, const Measure& measure);
 
   int64_t units() const { return static_cast<int64_t>(units_); }
-  // Percentiles, without the resamples that lack the figure.
+  // Percentiles, without the resamples that lack the figure. Nothing of fewer than two units: one
+  // does not tell how others differ.
   FigureInterval interval(size_t figure) const;
 
  private:
@@ -80,15 +81,19 @@ class ResampledRanking {
   std::vector<Cut> cuts_;
 };
 
+// Of a share of 0 or 1 no resample differs: Wilson's interval of the number of units, as if each
+// were one sample, is taken. Of other shares the bootstrap's.
+FigureInterval interval_of_share(const FigureInterval& bootstrapped, double share, int64_t units,
+                                 double level);
+
 // How many samples, and groups with one, a share is of.
 struct ShareCount {
   int64_t found = 0, samples = 0;
   std::set<uint32_t> groups = {};
 
   void add(bool right, size_t sample, std::span<const uint32_t> of);
-  // Without groups Wilson's, which holds for independent samples; with groups the bootstrap's, but
-  // for a share of 0 or 1: there no resample differs, and Wilson's interval of the number of
-  // groups, as if each were one sample, is taken.
+  // Without groups Wilson's, which holds for independent samples; with groups as
+  // interval_of_share() has it.
   FigureInterval interval(const FigureInterval& bootstrapped, bool grouped, double level) const;
 };
 

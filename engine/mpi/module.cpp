@@ -61,10 +61,10 @@ MpiPlace begin() {
   if (!before) check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level), "init");
   require(before || level >= MPI_THREAD_SERIALIZED, Failure::collective,
           "MPI: this library lets only the first thread call it");
-  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "error handler");
   MpiPlace place;
-  MPI_Comm_rank(MPI_COMM_WORLD, &place.process);
-  MPI_Comm_size(MPI_COMM_WORLD, &place.processes);
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &place.process), "rank");
+  check(MPI_Comm_size(MPI_COMM_WORLD, &place.processes), "size");
   return place;
 }
 

@@ -147,6 +147,11 @@ Handle accept_before(const Handle& listener, Moment deadline) {
       set_up(socket);
       return socket;
     }
+    const bool exhausted =
+        errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+    require(!exhausted, Failure::collective, "accept: {}", std::strerror(errno));
+    // Any other failure is of the connection, which is off the queue.
+    if (Clock::now() >= deadline) return {};
     if (wait_for(listener.number(), POLLIN, -1, deadline) != Event::ready) return {};
   }
 }

@@ -54,7 +54,8 @@ Handle listen_at(const std::string& address, int port, bool everywhere);
 // Keeps a free port at the address from others, until somebody listens there.
 Handle reserve_port(const std::string& address);
 int port_of(const Handle& socket);
-// A connection that somebody has begun; empty if nobody came by then.
+// A connection that somebody has begun; empty if nobody came by then. Throws Error(collective)
+// where this process can open no more.
 Handle accept_before(const Handle& listener, Moment deadline);
 // Empty, with the reason in `why`, where nobody listens or the address is not known.
 Handle connect_before(const std::string& address, int port, Moment deadline, std::string& why);

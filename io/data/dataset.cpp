@@ -114,6 +114,24 @@ void walk(const fs::path& folder, std::vector<fs::path>& above,
   above.pop_back();
 }
 
+bool is_run(const fs::path& folder) {
+  std::error_code error;
+  return fs::exists(folder / "args.json", error) || fs::exists(folder / "run.lock", error);
+}
+
+// Whether the folder is that of a training run, or holds nothing but such: runs may be kept among
+// the images that they were trained on.
+bool holds_runs(const fs::path& folder) {
+  if (is_run(folder)) return true;
+  std::error_code error;
+  bool found = false;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    if (!is_run(at->path())) return false;
+    found = true;
+  }
+  return found;
+}
+
 // Orders names as timm's natural_key() does: digits by their value, the rest in lower case.
 bool naturally_less(std::string_view a, std::string_view b) {
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
@@ -144,12 +162,14 @@ bool naturally_less(std::string_view a, std::string_view b) {
 std::vector<std::string> class_folders(const fs::path& folder) {
   require_folder(folder);
   std::vector<std::string> names = entries_of(folder).folders;
+  std::erase_if(names, [&](const std::string& name) { return holds_runs(folder / name); });
   require(!names.empty(), Failure::data, "{}: no class folders in it", folder.string());
   return names;
 }
 
 bool has_class_folders(const fs::path& folder) {
-  return !entries_of(folder).folders.empty();
+  return !std::ranges::all_of(entries_of(folder).folders,
+                              [&](const std::string& name) { return holds_runs(folder / name); });
 }
 
 size_t FileCount::files() const {

@@ -114,7 +114,8 @@ Dataset read_image_folder(const std::filesystem::path& folder,
 Dataset read_image_folder(const std::filesystem::path& folder,
                           const std::vector<std::string>& classes);
 
-// The names of the class folders in a folder, sorted as bytes. It is an Error if there is none.
+// The names of the class folders in a folder, sorted as bytes, without those of training runs. It
+// is an Error if there is none.
 std::vector<std::string> class_folders(const std::filesystem::path& folder);
 
 bool has_class_folders(const std::filesystem::path& folder);

@@ -140,7 +140,7 @@ LabelKind kind_of(const Table& table, const LabelFile& how) {
       indices.insert(*index);
     else
       return LabelKind::names;  // or classes called "0", "1", …
-  const bool whole = *indices.rbegin() + 1 == static_cast<int>(indices.size());
+  const bool whole = *indices.rbegin() == static_cast<int>(indices.size()) - 1;
   return whole ? LabelKind::indices : LabelKind::names;
 }
 

@@ -35,7 +35,7 @@ struct PackSpec {
   bool operator==(const PackSpec&) const = default;
 };
 PackSpec pack_spec(const Preprocess& preprocess);
-std::string describe(const PackSpec& spec);  // "shorter side 256, bilinear, 3 channels"
+std::string describe(const PackSpec& spec);  // "shorter side 256, bilinear, RGB"
 
 // Whether a picture from such a pack is what `preprocess`'s resize makes of the file, bit for bit,
 // as far as kMostElongated allows.

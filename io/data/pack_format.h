@@ -1,6 +1,6 @@
-// How a pack lies in its file, for pack.cpp and pack_writer.cpp only: a header, the pixels of each
-// picture at a multiple of kPackAlignment, then the index. The index has the spec, and for each
-// picture a Record and its path as length (u32) and bytes. Numbers are in the byte order of this
+// How a pack lies in its file, for pack.cpp and pack_writer.cpp only: a header, which has the spec,
+// the pixels of each picture at a multiple of kPackAlignment, then the index: a Record for each
+// picture, then their paths as length (u32) and bytes. Numbers are in the byte order of this
 // machine; another one fails the header's checksum.
 #pragma once
 

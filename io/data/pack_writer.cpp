@@ -1,14 +1,12 @@
 // Makes packs: threads decode, resize and append pictures; the header is written last.
 #include <fcntl.h>
-#include <sys/file.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
-#include <thread>
 
 #include "engine/error.h"
 #include "io/data/pack.h"
@@ -16,6 +14,7 @@
 #include "io/data/source_file.h"
 #include "io/data/unreadable.h"
 #include "io/files/descriptor.h"
+#include "io/files/file_lock.h"
 
 namespace engine {
 namespace {
@@ -94,10 +93,9 @@ void write_pack(int file, const fs::path& name, std::span<const PackSource> sour
 }
 
 // Writes a pack completely, under its name and synced to disk, or not at all.
-std::shared_ptr<const Pack> write_pack_file(const fs::path& file,
+std::shared_ptr<const Pack> write_pack_file(const fs::path& file, const fs::path& temporary,
                                             std::span<const PackSource> sources,
                                             const PackSpec& spec, const PackOptions& options) {
-  const fs::path temporary = file.string() + ".tmp";  // one name serves: the lock has one holder
   const auto fail_with_errno = [&](const char* what) {
     fail(Failure::data, "{}: cannot {}: {}", file.string(), what, std::strerror(errno));
   };
@@ -116,24 +114,6 @@ std::shared_ptr<const Pack> write_pack_file(const fs::path& file,
   if (folder.value() < 0 || (fsync(folder.value()) != 0 && errno != EINVAL))
     fail_with_errno("sync its folder");
   return map_pack(out.release(), file);
-}
-
-// Takes the lock of a pack's writer. It is released with the descriptor, however the process ends.
-Descriptor lock_for_writing(const fs::path& file, const PackOptions& options) {
-  const std::string name = file.string() + ".lock";
-  Descriptor lock(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-  require(lock.value() >= 0, Failure::data, "{}: {}", name, std::strerror(errno));
-  for (bool told = false; flock(lock.value(), LOCK_EX | LOCK_NB) != 0;) {
-    if (errno == EINTR) continue;
-    require(errno == EWOULDBLOCK, Failure::data, "{}: cannot lock: {}", name, std::strerror(errno));
-    if (!told && options.say)
-      options.say(fmt::format("waiting for another process that writes {}", file.string()));
-    told = true;
-    require(!options.parallel.stop || !options.parallel.stop(), Failure::preempted,
-            "stopped while waiting for {}", name);
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
-  return lock;
 }
 
 // The pack if it serves the sources, else null; `reason` then says why not, and is empty if there
@@ -177,11 +157,20 @@ std::shared_ptr<const Pack> open_or_build_pack(const fs::path& file,
   fs::create_directories(folder, error);
   require(!error, Failure::data, "{}: cannot create the cache folder: {}", folder.string(),
           error.message());
-  const Descriptor lock = lock_for_writing(file, options);
+  const auto waiting = [&](const std::string& holder) {
+    if (options.say)
+      options.say(fmt::format("waiting for {}, which writes {}", holder, file.string()));
+  };
+  const FileLock lock =
+      wait_for_lock(file.string() + ".lock", {.waiting = waiting, .stop = options.parallel.stop});
   // Another process may have made the pack meanwhile.
   if (auto pack = usable_pack(file, sources, spec, options, reason)) return pack;
   if (!reason.empty() && options.say) options.say(reason + "; making it anew");
-  return write_pack_file(fs::absolute(file), sources, spec, options);
+  // One temporary serves, for a lock has one holder; without locks there may be several writers.
+  const bool alone = lock.outcome() == FileLock::Outcome::taken;
+  const std::string end = alone ? ".tmp" : fmt::format(".{}.tmp", getpid());
+  return write_pack_file(fs::absolute(file), fs::absolute(file).string() + end, sources, spec,
+                         options);
 }
 
 }  // namespace engine

@@ -152,6 +152,7 @@ class CsvBuilder {
 
   Csv finish() {
     require(columns_.has_value(), Failure::data, "{}: the file is empty", name_);
+    csv_.name = name_;
     return std::move(csv_);
   }
 
@@ -176,6 +177,8 @@ class CsvBuilder {
 
 int Csv::column(std::string_view name) const {
   const auto found = std::ranges::find(header, name);
+  require(std::ranges::count(header, name) < 2, Failure::data, "{}: two columns are called {}",
+          this->name, name);
   return found == header.end() ? -1 : static_cast<int>(found - header.begin());
 }
 

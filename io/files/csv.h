@@ -17,11 +17,12 @@ struct CsvRow {
 };
 
 struct Csv {
+  std::string name;  // of the file
   std::vector<std::string> header;
   std::vector<std::string> passed_over;  // names of columns that were not to be kept
   std::vector<CsvRow> rows;  // each with as many fields as the header; empty lines are left out
 
-  // The position of the column of that name, or -1 if there is none.
+  // The position of the column of that name, or -1 if there is none. Two are an Error(data).
   int column(std::string_view name) const;
 };
 

@@ -1,13 +1,16 @@
 #include "io/files/file_lock.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 namespace engine {
@@ -41,9 +44,12 @@ FileLock::FileLock(const std::filesystem::path& path, const std::string& text, F
     outcome_ = try_lock(file_.value(), path);
   }
   if (outcome_ != Outcome::taken) return;
-  const bool written =
-      ftruncate(file_.value(), 0) == 0 &&
-      pwrite(file_.value(), text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
+  bool written = ftruncate(file_.value(), 0) == 0;
+  for (size_t at = 0; written && at < text.size();) {
+    const ssize_t some = pwrite(file_.value(), text.data() + at, text.size() - at, off_t(at));
+    written = some > 0 || (some < 0 && errno == EINTR);
+    at += some > 0 ? static_cast<size_t>(some) : 0;
+  }
   require(written, Failure::data, "{}: cannot write: {}", path.string(), std::strerror(errno));
 }
 
@@ -65,6 +71,17 @@ bool FileLock::is_at_path() const {
   }, named{};
   return fstat(file_.value(), &opened) == 0 && stat(path_.c_str(), &named) == 0 &&
          opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
+}
+
+FileLock wait_for_lock(const std::filesystem::path& path, const LockWait& wait) {
+  for (bool told = false;; told = true) {
+    FileLock lock(path, fmt::format("process {}", getpid()));
+    if (lock.outcome() != FileLock::Outcome::held_by_another) return lock;
+    if (!told && wait.waiting) wait.waiting(lock.text());
+    require(!wait.stop || !wait.stop(), Failure::preempted, "stopped while waiting for {}",
+            path.string());
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
 }
 
 }  // namespace engine

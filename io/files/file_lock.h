@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -35,5 +36,12 @@ class FileLock {
   Descriptor file_;
   Outcome outcome_ = Outcome::held_by_another;
 };
+
+struct LockWait {
+  std::function<void(const std::string& holder)> waiting;  // called once, if there is a holder
+  std::function<bool()> stop;                              // asked often; says whether to give up
+};
+// The lock, once nobody else holds it. Error(preempted) where `stop` said so.
+FileLock wait_for_lock(const std::filesystem::path& path, const LockWait& wait);
 
 }  // namespace engine

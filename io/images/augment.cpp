@@ -267,7 +267,7 @@ AugmentConfig preset(Augment augment) {
 }
 
 void check(const AugmentConfig& c) {
-  const auto within = [](std::string_view what, double value, double least, double most) {
+  const auto within = [](std::string_view what, auto value, double least, double most) {
     require(value >= least && value <= most, Failure::usage, "{} {}: allowed is {} to {}", what,
             value, least, most);
   };

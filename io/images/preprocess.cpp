@@ -96,7 +96,8 @@ Preprocess default_preprocess(std::string_view model) {
   for (const Default& d : kDefaults)
     if (d.model == model)
       return {.resize_height = d.resize, .interpolation = d.interpolation, .crop = d.crop};
-  require(model == "mnist_cnn", Failure::usage, "model {}: no default preprocessing", model);
+  require(model == "mnist_cnn", Failure::usage, "'{}' is no model: none has its preprocessing",
+          model);
   return {.resize_height = 28,
           .crop = 28,
           .mean = {0.1307f, 0.1307f, 0.1307f},

@@ -2,9 +2,7 @@
 
 #include <unistd.h>
 
-#include <chrono>
 #include <optional>
-#include <thread>
 
 #include "engine/error.h"
 #include "io/files/bytes.h"
@@ -50,17 +48,10 @@ void make_cache(const fs::path& folder, const ManifestEntry& entry) {
 
 // Waits while another process fetches the file.
 FileLock take_lock(const fs::path& file, const FetchOptions& options) {
-  bool told = false;
-  while (true) {
-    FileLock lock(beside(file, ".lock"), fmt::format("process {}", getpid()));
-    if (lock.outcome() != FileLock::Outcome::held_by_another) return lock;
-    if (!told)
-      tell(options, fmt::format("{}: {} is fetching it; waiting", file.string(), lock.text()));
-    told = true;
-    require(!options.stop || !options.stop(), Failure::preempted, "stopped while waiting for {}",
-            file.string());
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
+  const auto waiting = [&](const std::string& holder) {
+    tell(options, fmt::format("{}: {} is fetching it; waiting", file.string(), holder));
+  };
+  return wait_for_lock(beside(file, ".lock"), {.waiting = waiting, .stop = options.stop});
 }
 
 void download_part(const ManifestEntry& entry, const fs::path& file, const FetchOptions& options) {

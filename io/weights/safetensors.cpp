@@ -135,8 +135,9 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
 TensorFile parse_safetensors(Bytes bytes, const std::string& path) {
   ByteReader in(bytes, path);
   const uint64_t header_bytes = in.read<uint64_t>();
-  in.require(header_bytes <= kLargestHeader, "header of {} bytes, the format allows {}",
-             header_bytes, kLargestHeader);
+  in.require(header_bytes <= kLargestHeader,
+             "no safetensors file: a header of {} bytes, the format allows {}", header_bytes,
+             kLargestHeader);
   const json header = parse_header(as_text(in.take(header_bytes)), path);
   TensorFile file;
   std::vector<Entry> entries;

@@ -102,13 +102,12 @@ class Rig {
       worst = std::abs(result.gradient_norm - norm) / norm;
     }
     for (size_t i = 0; i < names_.size(); ++i) {
-      worst = std::max(worst, compare(arenas_.parameters, i, recipe_["values"][names_[i]], t));
+      worst = worse(worst, compare(arenas_.parameters, i, recipe_["values"][names_[i]], t));
       if (decay_ > 0)
-        worst =
-            std::max(worst, compare(arenas_.ema_parameters, i, recipe_["averages"][names_[i]], t));
+        worst = worse(worst, compare(arenas_.ema_parameters, i, recipe_["averages"][names_[i]], t));
     }
     if (decay_ > 0)
-      worst = std::max(worst, compare(arenas_.ema_state, 0, recipe_["averages"]["running"], t));
+      worst = worse(worst, compare(arenas_.ema_state, 0, recipe_["averages"]["running"], t));
     return worst;
   }
 
@@ -154,7 +153,7 @@ class Rig {
       double measure = std::abs(expected);
       for (size_t s = 0; config_.clip_norm > 0 && s <= t; ++s)
         measure = std::max({measure, 1., std::abs(theirs[s][i].get<double>())});
-      if (off > 0) worst = std::max(worst, off / measure);
+      if (off != 0) worst = worse(worst, off / measure);
     }
     CHECK(std::all_of(ours.begin() + static_cast<int64_t>(count), ours.end(),
                       [](double x) { return x == 0; }));
@@ -242,11 +241,11 @@ void check_optimizer_traces(Backend& backend, Precision precision) {
     if ((recipe["precision"] == "f64") != wide) continue;
     Rig rig(backend, precision, record, recipe);
     double worst = 0;
-    for (size_t t = 0; t < record["steps"]; ++t) worst = std::max(worst, rig.step(record, t));
+    for (size_t t = 0; t < record["steps"]; ++t) worst = worse(worst, rig.step(record, t));
     json what = recipe;
     for (const char* long_part : {"values", "averages", "norms"}) what.erase(long_part);
     CHECK_MESSAGE(worst <= (wide ? 1e-12 : 1e-6), print_json(what) << ": off by " << worst);
-    worst_of_all = std::max(worst_of_all, worst);
+    worst_of_all = worse(worst_of_all, worst);
     ++traces;
   }
   CHECK(traces == 28);

@@ -51,7 +51,7 @@ TEST_CASE("every schedule follows torch.optim.lr_scheduler") {
     double worst = 0;
     const auto& rates = trace["rates"];
     for (int64_t step = 0; step < static_cast<int64_t>(rates.size()); ++step) {
-      worst = std::max(worst, std::abs(schedule.rate(step) - rates[step].get<double>()));
+      worst = test::worse(worst, std::abs(schedule.rate(step) - rates[step].get<double>()));
       if ((step + 1) % steps == 0)
         schedule.epoch_done(trace.contains("losses") ? trace["losses"][step / steps].get<double>()
                                                      : 1.);

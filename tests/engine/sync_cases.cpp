@@ -170,7 +170,7 @@ double distance(const Trained& ours, const Trained& expected) {
       difference += (others[i] - values[i]) * (others[i] - values[i]);
       norm += values[i] * values[i];
     }
-    worst = std::max(worst, std::sqrt(difference / norm));
+    worst = worse(worst, std::sqrt(difference / norm));
   }
   return worst;
 }

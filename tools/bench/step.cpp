@@ -114,7 +114,9 @@ void run_rank(Measurement& m, int rank) {
   if (bench.marks && bench.train) times.parts = parts_of(results);
   times.planned_bytes = synthetic.session().allocated_bytes();
   times.context_bytes = synthetic.context_bytes();
-  times.used_bytes = used_bytes(synthetic.backend(), options.device) - synthetic.context_bytes();
+  const size_t used = used_bytes(synthetic.backend(), options.device);
+  times.used_bytes =
+      used - std::min(used, synthetic.context_bytes());  // others may have freed some
   times.loss = synthetic.loss();
   times.algorithms = synthetic.backend().algorithms();
 }

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -118,8 +119,17 @@ std::string_view known_spelling(const Flag& flag, std::string_view text) {
   return at == flag.suggestions.end() ? text : *at;
 }
 
+// Whether the value is a file or a folder, perhaps with words beside it: "FILE|NAME".
+bool is_place(const Flag& flag) {
+  return std::holds_alternative<std::filesystem::path*>(flag.field) ||
+         std::holds_alternative<std::optional<std::filesystem::path>*>(flag.field) ||
+         flag.placeholder.find('|') != std::string::npos;
+}
+
 void set(const Flag& flag, std::string_view text) {
   try {
+    // As a variable of a shell that is not set leaves it.
+    if (text.empty() && is_place(flag)) throw BadValue{"empty"};
     text = known_spelling(flag, text);
     std::visit(Overloaded{[&](const Enumeration& e) { parse_value(e, text); },
                           [&](auto* value) { parse_value(*value, text, flag.range); }},
@@ -340,7 +350,8 @@ std::set<const Flag*> set_members(const Flags& flags, const Config& config) {
   const Json json = json_or_null<Json>(config.json);
   require(json.is_object(), Failure::usage, "{}: no JSON object", config.from);
   std::map<std::string, const Flag*> known;
-  for (const Flag& flag : flags.list()) known[flag.key()] = &flag;
+  for (const Flag& flag : flags.list())
+    if (flag.name() != "--config" && flag.name() != "--help") known[flag.key()] = &flag;
   std::set<const Flag*> configured;
   std::vector<std::string> unknown;
   for (const auto& member : json.items()) {
@@ -440,12 +451,13 @@ std::optional<Config> read_config(std::span<const std::string> arguments) {
   require(!std::filesystem::is_directory(*path, error), Failure::usage,
           "--config {}: a folder; the name of a file is wanted", *path);
   std::ifstream in(*path, std::ios::binary);
+  require(in.good(), Failure::usage, "--config {}: {}", *path, std::strerror(errno));
   std::string text(kMostConfigBytes + 1, 0);  // a pipe or a device need not have an end
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(in.gcount()));
   require(text.size() <= kMostConfigBytes, Failure::usage, "--config {}: more than {} bytes", *path,
           kMostConfigBytes);
-  require(!text.empty(), Failure::usage, "--config {}: empty, or cannot be read", *path);
+  require(!text.empty(), Failure::usage, "--config {}: empty", *path);
   const std::string from = "--config " + *path;
   const bool yaml = path->ends_with(".yaml") || path->ends_with(".yml");
   return Config{yaml ? json_from_yaml(text, from) : text, from};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "engine/error.h"
 #include "io/files/json.h"
@@ -44,7 +45,10 @@ Json object_of(const YAML::Node& root, const std::string& from) {
 
 std::string json_from_yaml(const std::string& text, const std::string& from) {
   try {
-    return print_json(object_of(YAML::Load(text), from));
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    require(documents.size() == 1, Failure::usage, "{}: {} documents; one is wanted", from,
+            documents.size());
+    return print_json(object_of(documents[0], from));
   } catch (const YAML::Exception& error) {
     fail(Failure::usage, "{}: {}", from, error.what());
   }

@@ -2,7 +2,7 @@
 bring from the same JPEG files to augmented crops, on one core and in one run, in which both take
 turns.
 
-    bench_loader_torch.py --engine build/bin/engine --data DATA
+    bench_loader_torch.py --engine build/release/bin/engine --data DATA
     bench_loader_torch.py --engine … --photographs PHOTOGRAPHS   # 200 of 500x400
     bench_loader_torch.py --data … --torch-only
 
@@ -113,7 +113,7 @@ def compare(options, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", default="build/bin/engine")
+    parser.add_argument("--engine", default="build/release/bin/engine")
     parser.add_argument("--data", help="a folder with train/CLASS/*.jpg and val/")
     parser.add_argument("--photographs",
                         help="a folder of large photographs to make 500x400 ones of")

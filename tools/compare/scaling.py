@@ -57,6 +57,10 @@ def rows_of(file: Path) -> List[Dict[str, str]]:
         return list(csv.DictReader(text))
 
 
+def records_of(file: Path) -> List[Record]:
+    return json.loads(file.read_text()) if file.exists() else []
+
+
 class Study:
     def __init__(self, options: argparse.Namespace):
         self.options = options
@@ -101,19 +105,23 @@ class Study:
         for count in o.gpus:
             for model in o.model:
                 kept = self.out(f"ddp_{count}_{model}.json")
-                if not kept.exists():
+                done = [record for record in records_of(kept) if "error" not in record]
+                if len(done) < len(self.ddp_batches(count)):
                     self.ddp_once(model, count, kept)
+
+    def ddp_batches(self, count: int) -> List[int]:
+        """Of a rank, as `engine scale` has them in weak and strong."""
+        return sorted({self.options.batch_size, -(-self.options.global_batch // count)})
 
     def ddp_once(self, model: str, count: int, kept: Path) -> None:
         o = self.options
-        batches = sorted({o.batch_size, max(1, o.global_batch // count)})
-        flags = ["--model", model, "--batch-size", *map(str, batches), "--precision", o.precision]
+        flags = ["--model", model, "--batch-size", *map(str, self.ddp_batches(count))]
+        flags += ["--precision", o.precision]
         flags += ["--steps", str(o.steps), "--device", o.device]
         flags += ["--threads", "1"] if self.cpu else []
         how = argparse.Namespace(python=o.python, gpus=count, mode=["channels_last"])
         records = run_torch(how, flags, self.shape(model))
-        if len(records) == len(batches):
-            kept.write_text(json.dumps(records, indent=1) + "\n")
+        kept.write_text(json.dumps(records, indent=1) + "\n")
 
     def shape(self, model: str) -> Record:
         """Classes and image size as `engine scale` had them."""
@@ -127,9 +135,10 @@ class Study:
         return {}
 
     def ddp_rate(self, row: Dict[str, str]) -> str:
-        file = self.out(f"ddp_{row['ranks']}_{row['model']}.json")
-        for record in json.loads(file.read_text()) if file.exists() else []:
-            if str(record["batch_size"]) == row["batch_per_rank"]:
+        records = records_of(self.out(f"ddp_{row['ranks']}_{row['model']}.json"))
+        for record in records:
+            # One that failed as a whole has no batch.
+            if str(record.get("batch_size", row["batch_per_rank"])) == row["batch_per_rank"]:
                 return "failed" if "error" in record else f"{record['images_per_second']:,.0f}"
         return "-"
 
@@ -176,6 +185,8 @@ class Study:
     # ---- failures
 
     def failures(self) -> None:
+        if self.out("failures.json").exists():
+            return
         digits = self.out("digits")
         if not digits.exists():
             drawn = [self.options.engine, "draw", "digits", "--out", digits]

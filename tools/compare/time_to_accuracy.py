@@ -46,16 +46,14 @@ def torch_epochs(log: Path) -> Iterator[Tuple[int, float]]:
 
 
 def engine_epochs(run: Path) -> Iterator[Tuple[int, float]]:
-    """The epochs whose weights are on disk, which are those whose line a checkpoint follows."""
+    """The epochs whose weights are on disk, which an event tells."""
     file = run / "metrics.jsonl"
-    epochs: List[Tuple[int, float]] = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        record = json.loads(line)
-        if record["event"] == "epoch":
-            epochs.append((record["epoch"], record["top1"]))
-        if record["event"] == "checkpoint":
-            yield from epochs
-            epochs = []
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []  # the last may be half there
+    records = [json.loads(line) for line in lines]
+    saved = max((r["epoch"] for r in records if r["event"] == "weights"), default=0)
+    for record in records:
+        if record["event"] == "epoch" and record["epoch"] <= saved:
+            yield record["epoch"], record["top1"]
 
 
 def measure(name: str, command: List[str], epochs, options: argparse.Namespace, seed: int) -> dict:

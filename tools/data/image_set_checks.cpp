@@ -11,6 +11,11 @@ void check_image_sets(const ImageSetOptions& o) {
   const auto given = [](const auto& value) { return !value.empty(); };
   require(given(o.data) || given(o.labels), Failure::usage,
           "--data is missing: a folder of images, or --labels FILE");
+  require(
+      !given(o.labels) || !given(o.data), Failure::usage,
+      "--data {} and --labels are both where images come from; relative paths of --labels begin "
+      "at --image-root, or beside the file",
+      o.data.string());
   require(given(o.labels) + given(o.split_file) < 2, Failure::usage,
           "--labels and --split-file are both files of labels; give one");
   require(!given(o.split_file) || (given(o.data) && !given(o.split)), Failure::usage,

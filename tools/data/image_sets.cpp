@@ -448,6 +448,9 @@ TrainingData load_training_data(const ImageSetOptions& o) {
   check_image_sets(o);
   require_fold(o);
   TrainingData data = read_parts(o);
+  for (const std::string& name : data.train.classes)
+    require(name.find('\n') == std::string::npos, Failure::data,
+            "class \"{}\": a name of several lines; files have one name a line", name);
   look_at_classes(data.train, data.notes);
   return data;
 }

@@ -7,17 +7,11 @@
 #include "engine/error.h"
 #include "tools/bench/model_facts.h"
 #include "tools/bench/step.h"
+#include "tools/cli/units.h"
 #include "tools/train/training_plan.h"
 
 namespace engine {
 namespace {
-
-std::string duration(double seconds) {
-  const auto whole = static_cast<int64_t>(seconds + 0.5);
-  if (whole < 60) return fmt::format("{} s", whole);
-  if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole % 3600 / 60);
-}
 
 std::string_view device_name(BackendKind kind) {
   return kind == BackendKind::cuda ? "cuda" : kind == BackendKind::cpu ? "cpu" : "reference";
@@ -60,7 +54,7 @@ std::string time_estimate(const TrainConfig& c, const Ranks& ranks, const Work& 
       "measured on {}: {:.1f} ms per step, {:.1f} img/s training, {:.1f} img/s validation\n"
       "time {} per epoch, {} in all, where loading keeps up (engine bench data)\n",
       train.hardware, quantile(train.samples_ms, 0.5), train.images_per_second,
-      evaluation.images_per_second, duration(epoch), duration(epoch * work.epochs()));
+      evaluation.images_per_second, duration_text(epoch), duration_text(epoch * work.epochs()));
 }
 
 }  // namespace

@@ -134,7 +134,8 @@ FinetuneFacts look_around(const FinetuneOptions& o, const std::set<std::string>&
   FinetuneFacts facts{.model = o.model,
                       .model_side = default_preprocess(o.model).crop,
                       .published = is_published(o.model),
-                      .ranks = ranks.count()};
+                      .ranks = ranks.count(),
+                      .gpu = ranks.kind == BackendKind::cuda};
   int classes = 0;
   for (const LooseSet& set : sets) {
     if (set.name == "val") facts.validation = true;

@@ -5,22 +5,35 @@
 
 #include <algorithm>
 #include <optional>
+#include <regex>
 
 #include "engine/error.h"
+#include "tools/cli/options.h"
 #include "tools/cli/shell.h"
+#include "tools/train/train_options.h"
 
 namespace engine {
 namespace {
 
 using Words = std::vector<std::string>;
 
+// All that engine train calls a flag.
+Words names_of(const std::string& flag) {
+  TrainOptions options;
+  const Flags flags(options);
+  for (const Flag& known : flags.list())
+    if (std::ranges::find(known.names, flag) != known.names.end()) return known.names;
+  return {flag};
+}
+
 // The value of `--flag value` or `--flag=value`, the last of several.
 std::optional<std::string> value_of(const Words& words, const std::string& flag) {
   std::optional<std::string> value;
-  for (size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == flag && i + 1 < words.size()) value = words[i + 1];
-    if (words[i].starts_with(flag + '=')) value = words[i].substr(flag.size() + 1);
-  }
+  for (const std::string& name : names_of(flag))
+    for (size_t i = 0; i < words.size(); ++i) {
+      if (words[i] == name && i + 1 < words.size()) value = words[i + 1];
+      if (words[i].starts_with(name + '=')) value = words[i].substr(name.size() + 1);
+    }
   return value;
 }
 
@@ -52,14 +65,32 @@ void complete_command(const SlurmJob& job, Words& words) {
   if (!value_of(words, "--resume")) words.insert(words.end(), {"--resume", "auto"});
 }
 
+// As sbatch takes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours and so on.
+bool is_duration(const std::string& text) {
+  static const std::regex form(R"((\d+-)?\d+(:\d+){0,2}|infinite|UNLIMITED)", std::regex::icase);
+  return std::regex_match(text, form);
+}
+
+bool is_size(const std::string& text) {
+  static const std::regex form(R"(\d+[KMGT]?)", std::regex::icase);
+  return std::regex_match(text, form);
+}
+
 std::string header(const SlurmJob& job) {
   std::string text = "#!/bin/bash\n";
   const auto add = [&](std::string_view flag, const auto& value) {
-    text += fmt::format("#SBATCH --{}={}\n", flag, value);
+    const std::string line = fmt::format("#SBATCH --{}={}\n", flag, value);
+    require(std::ranges::count(line, '\n') == 1, Failure::usage, "--{}: of one line", flag);
+    text += line;
   };
   const auto add_given = [&](std::string_view flag, const std::string& value) {
     if (!value.empty()) add(flag, value);
   };
+  require(is_duration(job.time), Failure::usage,
+          "--time {}: it is minutes, hours:minutes:seconds or days-hours:minutes:seconds",
+          job.time);
+  require(job.memory.empty() || is_size(job.memory), Failure::usage,
+          "--memory {}: it is a number with K, M, G or T", job.memory);
   const int ranks = job.gpus > 0 ? job.gpus : job.ranks;
   add("job-name", job.name);
   add("nodes", job.nodes);

@@ -23,6 +23,7 @@
 #include "tools/machine/environment.h"
 #include "tools/machine/processes.h"
 #include "tools/machine/spawn.h"
+#include "tools/score/published.h"
 #include "tools/train/equal_ranks.h"
 #include "tools/train/model_card.h"
 #include "tools/train/run_flags.h"
@@ -82,6 +83,16 @@ std::optional<Checkpoint> find_checkpoint(const TrainOptions& o, const Ranks& ra
   return found;
 }
 
+// Weights that --dry-run would have to fetch, which it leaves.
+std::optional<ManifestEntry> absent_weights(const TrainOptions& o) {
+  if (!o.plan_only || o.weights.empty()) return std::nullopt;
+  auto entry = still_to_fetch(o.weights, o.model);
+  if (entry)
+    say(fmt::format("--weights {}: to be fetched, {:.0f} MiB of {}", o.weights.string(), entry->mib,
+                    entry->source));
+  return entry;
+}
+
 Start find_start(const TrainOptions& o, const Ranks& ranks) {
   Start start{.checkpoint = find_checkpoint(o, ranks)};
   if (start.checkpoint) {
@@ -90,6 +101,8 @@ Start find_start(const TrainOptions& o, const Ranks& ranks) {
             o.model, before.model);
     start.preprocess = before.preprocess;
     start.norm_epsilon = before.norm_epsilon;
+  } else if (const auto absent = absent_weights(o)) {
+    start.preprocess = published_preprocess(absent->names.front());
   } else if (!o.weights.empty()) {
     start.weights = read_model_file(o.weights, o.model, o.weights_key);
     start.preprocess = start.weights->preprocess;
@@ -140,6 +153,7 @@ TrainingData load_data(TrainConfig& c, const TrainOptions& o, const Ranks& ranks
     say(fmt::format("batch size {}: with {} training images it is {}", c.batch, images, most));
     c.batch = most;
   }
+  check_norms(c, data, ranks.world());
   return data;
 }
 
@@ -289,6 +303,7 @@ void print_plan(const DryRun& plan) {
 void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Command& command) {
   TrainConfig c = train_config(o, ranks);
   c.fault = parse_test_fault(std::getenv("ENGINE_TEST_FAULT"));
+  for (const std::string& line : flags_without_effect(c)) say(paint(line, Colour::yellow, stderr));
   make_model(o.model, {});  // there is such a model
   // A folder to resume in is locked before it is read. A new one is made when the data are known:
   // it may lie among them, and is no class.
@@ -305,7 +320,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
   check_memory(c, data, ranks);
 
   RunIdentity identity = run_identity(c, data, flags, ranks.world());
-  check_equal_runs(ranks, identity, start.checkpoint);
+  check_equal_runs(ranks, identity, flags, start.checkpoint);
   if (start.checkpoint)
     check_same_run(start.checkpoint->identity, identity, start.checkpoint->at.position != 0);
   TrainShared shared{.config = std::move(c),
@@ -328,7 +343,7 @@ void train_on(const Ranks& ranks, TrainOptions& o, const Flags& flags, const Com
       shared.run.end_session(false);
     } catch (const Error&) {  // the first error is the one to tell
     }
-    if (shared.started) shared.run.keep();
+    shared.started ? shared.run.keep() : shared.run.take_back_start();
     throw;
   }
   shared.run.keep();
@@ -353,7 +368,11 @@ std::optional<TrainOptions> read_options(const Command& command) {
   GeneralOptions general;
   const Flags flags(resumed, general);
   parse_flags(flags, {}, before);
+  const auto weights = resumed.weights;
   parse_flags(flags, command.arguments, read_config(command.arguments));
+  require(resumed.weights == weights || fs::absolute(resumed.weights) == weights, Failure::usage,
+          "--weights {}: the run to resume goes on from its own; it began with {}",
+          resumed.weights.string(), weights.empty() ? "random values" : weights.string());
   return resumed;
 }
 

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "engine/error.h"
 #include "io/files/atomic_file.h"
+#include "io/files/json.h"
 #include "tools/cli/shell.h"
 #include "tools/cli/terminal.h"
 #include "tools/engine/verbs.h"
@@ -24,6 +26,18 @@ RunLock lock_folder(const TrainOptions& o) {
   require(o.resume != "auto" || !o.out.empty(), Failure::usage,
           "--resume auto needs --out: the folder of the folds to continue");
   return RunLock::take(goes_on && o.resume != "auto" ? run_of(o.resume) : o.out, o.model, goes_on);
+}
+
+// Error(usage) where the folder is of a run that is none of so many folds.
+void check_goes_on(const fs::path& out, int folds) {
+  const std::optional<Config> before = latest_flags(out);
+  if (!before) return;
+  const auto json = parse_json<nlohmann::json>(before->json, Failure::usage, before->from);
+  const auto had = json.find("folds");
+  const bool whole = had != json.end() && had->is_number_integer() &&
+                     json.value("fold", nlohmann::json()).is_null();
+  require(whole && had->get<int>() == folds, Failure::usage, "--folds {}: the run to resume has {}",
+          folds, whole ? std::to_string(had->get<int>()) : "none");
 }
 
 // Writes down the flags of all folds. Returns the file.
@@ -62,7 +76,9 @@ int train_folds(const Command& command, const TrainOptions& o) {
   }
   RunLock lock = lock_folder(o);
   const fs::path out = fs::absolute(lock.path()).lexically_normal();
+  check_goes_on(out, count);
   const fs::path flags = write_flags(o, out);
+  bool begun = false;
   const auto interrupted = [&] {
     std::error_code error;
     if (!fs::exists(out / "fold_1", error)) return;
@@ -71,18 +87,32 @@ int train_folds(const Command& command, const TrainOptions& o) {
   };
   for (int fold = 1; fold <= count; ++fold) {
     say(paint(fmt::format("fold {} of {}", fold, count), Colour::bold, stderr));
+    const fs::path folder = out / fmt::format("fold_{}", fold);
+    const std::string next = first_free(folder, "args", ".json");
     try {
-      const int code = run_fold(command, flags, fold, out / fmt::format("fold_{}", fold));
+      const int code = run_fold(command, flags, fold, folder);
       if (code != 0) return interrupted(), code;
-    } catch (...) {
-      interrupted();
-      throw;
+    } catch (const std::exception& error) {
+      begun = begun || first_free(folder, "args", ".json") != next;
+      std::error_code ignored;
+      if (!begun) fs::remove(flags, ignored);  // not the flags to go on with
+      const auto* ours = dynamic_cast<const Error*>(&error);
+      if (!ours || ours->kind != Failure::preempted || !fs::exists(folder, ignored)) {
+        interrupted();
+        throw;
+      }
+      lock.keep();
+      fail(Failure::preempted, "stopped in fold {} of {}; to go on: engine train --resume {}", fold,
+           count, shell_word(out.string()));
     }
+    begun = true;
     lock.keep();
   }
   std::vector<std::string> words = {out.string(), "--out", out.string()};
   if (!o.by.empty()) words.insert(words.end(), {"--by", o.by});
-  return folds({"folds", "", std::move(words)});
+  const int code = folds({"folds", "", std::move(words)});
+  say("run directory " + out.string());
+  return code;
 }
 
 }  // namespace engine

@@ -1,7 +1,6 @@
 #include "tools/machine/cores.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <fstream>
@@ -23,18 +22,8 @@ auto place_of(const LogicalCore& core) {
 
 }  // namespace
 
-std::vector<int> allowed_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cores;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return {0};
-  for (int core = 0; core < CPU_SETSIZE; ++core)
-    if (CPU_ISSET(core, &set)) cores.push_back(core);
-  return cores;
-}
-
 int available_cores() {
-  return static_cast<int>(std::max<size_t>(1, allowed_cores().size()));
+  return static_cast<int>(allowed_cores().size());
 }
 
 std::vector<LogicalCore> describe_cores(std::span<const int> numbers) {
@@ -66,14 +55,6 @@ std::vector<int> cores_of_part(std::vector<LogicalCore> cores, int part, int par
   for (int unit = count * part / parts; unit < count * (part + 1) / parts; ++unit)
     numbers.insert(numbers.end(), units[unit].begin(), units[unit].end());
   return numbers;
-}
-
-void run_on(std::span<const int> cores) {
-  if (cores.empty()) return;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (int core : cores) CPU_SET(core, &set);
-  sched_setaffinity(0, sizeof set, &set);
 }
 
 int share_of_cores(std::span<const std::vector<int>> cores, int mine) {

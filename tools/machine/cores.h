@@ -4,11 +4,11 @@
 #include <span>
 #include <vector>
 
+#include "engine/affinity.h"
+
 namespace engine {
 
-// In the affinity mask of the calling thread, ascending.
-std::vector<int> allowed_cores();
-int available_cores();  // how many these are, at least one
+int available_cores();  // that the calling thread may run on
 
 // A logical core: one hardware thread of a physical core, whose numbers repeat in every package.
 struct LogicalCore {
@@ -21,10 +21,6 @@ std::vector<LogicalCore> describe_cores(std::span<const int> numbers);
 // threads where there are fewer physical cores than parts; nothing where there are fewer of either,
 // or no more than one part.
 std::vector<int> cores_of_part(std::vector<LogicalCore> cores, int part, int parts);
-
-// The calling thread, and those that it starts from now on, run on these cores alone. Nothing
-// happens where none is given or the kernel refuses.
-void run_on(std::span<const int> cores);
 
 // How many cores are left to a process, at least one, where several may run on the same ones.
 // `mine` is its place in `cores`, which has those that each process of its host may run on.

@@ -166,8 +166,8 @@ void locate(const Variables& v, const Said& said, Place& place) {
                         : place.local_processes == place.processes ? place.process
                                                                    : 0;
   require(place.local_process < place.local_processes, Failure::usage,
-          "{}={}: of how many on this host is not told", said.local_rank->name,
-          place.local_process);
+          "{}={}: of how many on this host is not told",
+          said.local_rank ? said.local_rank->name : "", place.local_process);
   place.nodes = count_nodes(v, said).value_or((place.processes + place.local_processes - 1) /
                                               place.local_processes);
   if (address) {

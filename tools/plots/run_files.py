@@ -103,7 +103,13 @@ class Run:
         if not path.exists():
             return []
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return list(csv.reader(file))
+            rows = list(csv.reader(file))
+        # results.csv of an older version has shorter rows.
+        check = rows[1:] if name != "results.csv" else []
+        for row in check:
+            if len(row) != len(rows[0]):
+                raise SystemExit(f"{path}: a row of {len(row)} fields under {len(rows[0])} columns")
+        return rows
 
     def name_of_part(self, name: str) -> str:
         return ("test_" if self.part == "test" else "") + name
@@ -118,7 +124,10 @@ class Run:
         if not path.exists():
             return
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            yield from csv.DictReader(file)
+            for row in csv.DictReader(file):
+                if None in row or None in row.values():
+                    raise SystemExit(f"{path}: a row of another length than the header")
+                yield row
 
     def score(self) -> Dict:
         return self.metrics.get(self.part, {})

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "io/files/csv.h"
+#include "tools/cli/units.h"
 
 namespace engine {
 namespace {
@@ -88,18 +89,12 @@ bool is_largest(const Summary& s, std::span<const Summary> all) {
          });
 }
 
-// "42 s", "12.5 min", "3.4 hours"
-std::string duration_of(double hours) {
-  if (hours * 3600 < 100) return fmt::format("{:.0f} s", hours * 3600);
-  return hours < 1.5 ? fmt::format("{:.1f} min", hours * 60) : fmt::format("{:.1f} hours", hours);
-}
-
 std::string best_line(const Summary& s, const std::string& unit) {
   std::string text =
       fmt::format("{}: best is {}, {}, batch {} each: {:.1f} img/s", s.mean.model,
                   ranks_of(s, unit), s.mean.precision, s.mean.batch_per_rank, s.rate.value);
   if (!std::isnan(s.hours_per_epoch))
-    text += fmt::format(", {} per epoch", duration_of(s.hours_per_epoch));
+    text += fmt::format(", {} per epoch", duration_text(3600 * s.hours_per_epoch));
   return text + '\n';
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include "engine/error.h"
 #include "engine/precision.h"
@@ -142,6 +143,9 @@ std::vector<Configuration> configurations(const Study& study) {
           for (const Scaling scaling : scalings_of(study))
             for (const int ranks : study.ranks) {
               const bool strong = scaling == Scaling::strong;
+              require(strong || batch <= std::numeric_limits<int>::max() / ranks, Failure::usage,
+                      "--batch-size {} of {} ranks: more images than fit a number of 31 bits",
+                      batch, ranks);
               if (ranks == 1 && scaling != scalings_of(study).front()) continue;
               all.push_back({.model = model,
                              .precision = precision,

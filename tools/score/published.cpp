@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <variant>
 
 #include "engine/error.h"
 #include "io/files/cache_folder.h"
@@ -63,12 +64,16 @@ std::optional<Preprocess> published_preprocess(const fs::path& file) {
   return std::nullopt;
 }
 
-NamedWeights find_weights(const fs::path& weights, const std::string& model) {
+namespace {
+
+// Where `weights` is no file and no run: the entry of that name.
+std::variant<NamedWeights, ManifestEntry> look_up(const fs::path& weights,
+                                                  const std::string& model) {
   std::error_code error;
   const fs::path best = weights / "weights" / "best.safetensors";
-  if (fs::exists(best, error)) return {best, model};
+  if (fs::exists(best, error)) return NamedWeights{best, model};
   const bool folder = fs::is_directory(weights, error);  // perhaps of images, beside a name
-  if (!folder && is_path(weights)) return {weights, model};
+  if (!folder && is_path(weights)) return NamedWeights{weights, model};
   const auto manifest = read_manifest(shared_file("manifest.json"));
   const std::string name = weights.string();
   require(name != "imagenet" || !model.empty(), Failure::usage,
@@ -81,7 +86,23 @@ NamedWeights find_weights(const fs::path& weights, const std::string& model) {
           name == "imagenet" ? fmt::format(" for {}", model) : "");
   require(model.empty() || model == entry->model, Failure::usage,
           "--weights {}: these are of {}, and --model is {}", name, entry->model, model);
-  return {fetch_published(*entry), entry->model};
+  return *entry;
+}
+
+}  // namespace
+
+NamedWeights find_weights(const fs::path& weights, const std::string& model) {
+  const auto found = look_up(weights, model);
+  if (const auto* named = std::get_if<NamedWeights>(&found)) return *named;
+  const auto& entry = std::get<ManifestEntry>(found);
+  return {fetch_published(entry), entry.model};
+}
+
+std::optional<ManifestEntry> still_to_fetch(const fs::path& weights, const std::string& model) {
+  const auto found = look_up(weights, model);
+  const auto* entry = std::get_if<ManifestEntry>(&found);
+  if (!entry || is_as_published(place_of(*entry, weights_folder()), *entry)) return std::nullopt;
+  return *entry;
 }
 
 }  // namespace engine

@@ -32,4 +32,8 @@ struct NamedWeights {
 // run's.
 NamedWeights find_weights(const std::filesystem::path& weights, const std::string& model);
 
+// The entry whose file find_weights() would have to fetch; nothing where none is.
+std::optional<ManifestEntry> still_to_fetch(const std::filesystem::path& weights,
+                                            const std::string& model);
+
 }  // namespace engine

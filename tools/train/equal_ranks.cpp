@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -26,6 +27,12 @@ std::string digest(const Graph& graph, const std::map<std::string, Tensor>& stat
   return hash.finish();
 }
 
+// "--batch-size" of the key "--batch_size".
+std::string flag_text(std::string name) {
+  if (name.starts_with("--")) std::ranges::replace(name, '_', '-');
+  return name;
+}
+
 }  // namespace
 
 void check_equal_weights(const Communicator& c, const Graph& graph,
@@ -39,19 +46,25 @@ void check_equal_weights(const Communicator& c, const Graph& graph,
           "step {}: these ranks have other weights than rank 0:{}", step, others);
 }
 
-void check_equal_runs(const Ranks& ranks, const RunIdentity& identity,
+void check_equal_runs(const Ranks& ranks, const RunIdentity& identity, const Flags& flags,
                       const std::optional<Checkpoint>& checkpoint) {
   if (!ranks.wire) return;
   auto facts = to_metadata(identity);
+  facts.erase("recipe");
+  for (const auto& [flag, value] : identity.recipe) facts["--" + flag] = value;
   facts["checkpoint"] = checkpoint ? checkpoint->digest : "none";
+  // No part of the recipe, but decisive for when all ranks do something together.
+  const auto values = parse_json<nlohmann::json>(to_json(flags));
+  for (const char* flag : {"max_steps", "max_time", "checkpoint_every", "lr_find", "lr_find_steps"})
+    facts["--" + std::string(flag)] = print_json(values.at(flag));
   const auto all = from_every_process(ranks, print_json(nlohmann::json(facts)));
   const auto first = parse_json<nlohmann::json>(all[0]);
   for (size_t process = 1; process < all.size(); ++process) {
     const auto other = parse_json<nlohmann::json>(all[process]);
     for (const auto& [name, value] : first.items())
       require(other.at(name) == value, Failure::usage,
-              "process {} does not do what process 0 does: {} is {}, not {}", process, name,
-              print_json(other.at(name)), print_json(value));
+              "process {} does not do what process 0 does: {} is {}, not {}", process,
+              flag_text(name), other.at(name).get<std::string>(), value.get<std::string>());
   }
 }
 

@@ -8,6 +8,7 @@
 #include "engine/communicator.h"
 #include "engine/graph.h"
 #include "engine/tensor.h"
+#include "tools/cli/options.h"
 #include "tools/machine/device.h"
 #include "tools/train/checkpoint.h"
 
@@ -21,7 +22,7 @@ void check_equal_weights(const Communicator& communicator, const Graph& graph,
 
 // Compares what the processes are about to do and from where they go on. Throws Error(usage), which
 // names a process that differs from process 0, and in what.
-void check_equal_runs(const Ranks& ranks, const RunIdentity& identity,
+void check_equal_runs(const Ranks& ranks, const RunIdentity& identity, const Flags& flags,
                       const std::optional<Checkpoint>& checkpoint);
 
 }  // namespace engine

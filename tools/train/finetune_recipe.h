@@ -24,6 +24,7 @@ struct FinetuneFacts {
   int model_side = 0;       // of the input that the model is published for, pixels
   bool published = true;    // there are published weights of the model
   int ranks = 1;            // devices that share an update
+  bool gpu = false;         // they are GPUs
   std::optional<int> side, batch, epochs;  // as far as they are given
   std::optional<Shares> split;             // likewise
   // The largest batch of a rank that memory holds at that side.

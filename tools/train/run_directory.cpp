@@ -60,7 +60,7 @@ bool happened_by(const std::string& line, int epochs, int64_t steps) {
     return at != event.end() && at->is_number_integer() ? at->get<int64_t>() : 0;
   };
   const auto kind = event.find("event");
-  const bool of_epoch = kind != event.end() && (*kind == "epoch" || *kind == "eval");
+  const bool of_epoch = kind != event.end() && *kind == "epoch";
   return of_epoch ? number("epoch") <= epochs : number("step") <= steps;
 }
 
@@ -111,14 +111,25 @@ fs::path RunDirectory::weights(std::string_view name) const {
 }
 
 void RunDirectory::write_args(const Flags& flags) {
-  replace(first_free(path_, "args", ".json"), to_json(flags) + '\n');
+  note_start(first_free(path_, "args", ".json"), to_json(flags) + '\n');
 }
 
 void RunDirectory::write_command(const Command& command) {
   std::string text =
       fmt::format("cd {}\nengine {}", shell_word(fs::current_path().string()), command.verb);
   for (const std::string& argument : command.arguments) text += ' ' + shell_word(argument);
-  replace(first_free(path_, "command", ".txt"), text + '\n');
+  note_start(first_free(path_, "command", ".txt"), text + '\n');
+}
+
+void RunDirectory::note_start(const std::string& name, std::string_view text) {
+  replace(name, text);
+  start_files_.push_back(path_ / name);
+}
+
+void RunDirectory::take_back_start() {
+  std::error_code error;
+  if (lock_)
+    for (const fs::path& file : start_files_) fs::remove(file, error);
 }
 
 void RunDirectory::write_environment(const Json& facts) {
@@ -192,9 +203,7 @@ void RunDirectory::continue_after(int epochs, int64_t steps) {
     if (happened_by(line, epochs, steps)) events.push_back(std::move(line));
   for (std::string& row : whole_lines(path_ / kResultsFile)) {
     int epoch = 0;
-    double seconds = 0;
-    if (std::sscanf(row.c_str(), "%d,%lf", &epoch, &seconds) != 2 || epoch > epochs) continue;
-    seconds_before_ = seconds;
+    if (std::sscanf(row.c_str(), "%d,", &epoch) != 1 || epoch > epochs) continue;
     rows.push_back(std::move(row));
   }
   replace(kMetrics, join_lines(events));

@@ -69,8 +69,8 @@ class RunDirectory {
   void write_algorithms(const std::map<std::string, std::string>& algorithms);
 
   // Continues after `epochs` whole epochs and `steps` steps in all: what was logged beyond them
-  // goes. Events "epoch" and "eval" belong to their member "epoch", others to their member "step",
-  // if they have it.
+  // goes. Events "epoch" belong to their member "epoch", others to their member "step", if they
+  // have it.
   void continue_after(int epochs, int64_t steps);
 
   // Appends a line to metrics.jsonl: schema, time, event, then `fields`. Any thread may call it.
@@ -83,10 +83,12 @@ class RunDirectory {
   // Appends a line to log.txt, with the time: what was said to the user.
   void note(std::string_view line);
 
-  // `seconds` of the last row of results.csv, 0 without one.
-  double seconds_before() const { return seconds_before_; }
+  // Removes what write_args() and write_command() wrote: of a start that came to nothing, whose
+  // flags are not those to go on with.
+  void take_back_start();
 
  private:
+  void note_start(const std::string& name, std::string_view text);
   RunDirectory(std::filesystem::path path, std::optional<RunLock> lock);
   void open_logs();
   void replace(std::string_view name, std::string_view text) const;
@@ -94,10 +96,10 @@ class RunDirectory {
 
   std::filesystem::path path_;
   std::optional<RunLock> lock_;  // without it nothing is written
+  std::vector<std::filesystem::path> start_files_;
   std::ofstream metrics_, results_, notes_;
   std::optional<EventFile> events_;  // with lock_
   std::unique_ptr<std::mutex> appending_ = std::make_unique<std::mutex>();
-  double seconds_before_ = 0;
 };
 
 }  // namespace engine

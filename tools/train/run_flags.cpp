@@ -60,7 +60,8 @@ std::optional<Config> latest_flags(const fs::path& run) {
   const std::string_view text = as_text(bytes);
   auto json = json_or_null<nlohmann::ordered_json>(text);
   require(json.is_object(), Failure::usage, "{}: no JSON object", file.string());
-  for (const char* of_one_start : {"out", "resume"}) json.erase(of_one_start);
+  for (const char* of_one_start : {"out", "resume", "lr_find", "lr_find_steps"})
+    json.erase(of_one_start);
   return Config{print_json(json), file.string()};
 }
 

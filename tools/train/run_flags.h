@@ -18,8 +18,8 @@ std::string first_free(const std::filesystem::path& run, std::string_view stem,
 // The folder of the run that `--resume PATH` names: PATH, or that of the checkpoint PATH.
 std::filesystem::path run_of(const std::filesystem::path& path);
 
-// The flags of the latest start of a run, but those that are of one start only, --out and --resume;
-// nothing if its folder keeps none. Error(usage) if the file cannot be read.
+// The flags of the latest start of a run, but those that are of one start only: --out, --resume and
+// those of --lr-find; nothing if its folder keeps none. Error(usage) if the file cannot be read.
 std::optional<Config> latest_flags(const std::filesystem::path& run);
 
 // Makes paths absolute, so that the flags mean the same from any folder. Of a flag that takes other

@@ -110,6 +110,10 @@ std::string consequence(const std::string& flag, const std::map<std::string, std
                      parse_json<json>(schedule->second).get<std::string>());
 }
 
+std::string order_text(const BatchOrder& order) {
+  return fmt::format("--seed {}{}", order.seed, order.balanced ? " --sampler balanced" : "");
+}
+
 // Which images validate is part of a run. Checkpoints of former versions lack these flags.
 void check_fold(const RunIdentity& before, const RunIdentity& now) {
   for (const char* flag : {"folds", "fold"}) {
@@ -186,8 +190,9 @@ void check_same_run(const RunIdentity& before, const RunIdentity& now, bool with
   require(before.image_names == now.image_names, Failure::data,
           "the images are not those of the run to resume: some were added, removed or renamed");
   require(before.batches.same_order(now.batches) || !within_epoch, Failure::usage,
-          "the checkpoint is in the middle of an epoch of batches of {}; {} would see other images",
-          to_string(before.batches), to_string(now.batches));
+          "the checkpoint is in the middle of an epoch whose order {} gives; {} would see other "
+          "images",
+          order_text(before.batches), order_text(now.batches));
   if (before.batches != now.batches)
     say(fmt::format("batches of {} until now, of {} from here on", to_string(before.batches),
                     to_string(now.batches)));

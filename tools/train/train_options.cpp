@@ -1,5 +1,8 @@
 #include "tools/train/train_options.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <charconv>
 
 #include "engine/error.h"
@@ -45,7 +48,48 @@ void check_recipe(const TrainConfig& c) {
           "--eps {}: it is above 0, else a gradient of 0 is divided by 0", c.optimizer.eps);
 }
 
+std::string name_in(const auto& choices, auto value) {
+  return std::string(
+      std::ranges::find_if(choices, [&](const auto& c) { return c.value == value; })->name);
+}
+
 }  // namespace
+
+std::vector<std::string> flags_without_effect(const TrainConfig& c) {
+  using Kind = OptimizerConfig::Kind;
+  using Shape = ScheduleConfig::Kind;
+  const OptimizerConfig& o = c.optimizer;
+  const ScheduleConfig& s = c.schedule;
+  const TrainConfig usual;
+  const bool adam = o.kind == Kind::adam || o.kind == Kind::adamw, sgd = o.kind == Kind::sgd,
+             rms = o.kind == Kind::rmsprop;
+  const bool warm = s.warmup_epochs > 0 || s.warmup_steps > 0;
+  const std::string optimizer = "--optimizer " + name_in(kOptimizers, o.kind),
+                    schedule = "--schedule " + name_in(kSchedules, s.kind);
+  std::vector<std::string> lines;
+  const auto tell = [&](const char* flag, bool given, bool used, const std::string& beside) {
+    if (given && !used) lines.push_back(fmt::format("{}: no effect with {}", flag, beside));
+  };
+  tell("--beta1", o.beta1 != usual.optimizer.beta1, adam, optimizer);
+  tell("--beta2", o.beta2 != usual.optimizer.beta2, adam, optimizer);
+  tell("--eps", o.eps != usual.optimizer.eps, !sgd, optimizer);
+  tell("--momentum", o.momentum != usual.optimizer.momentum, sgd || rms, optimizer);
+  tell("--nesterov", o.nesterov, sgd, optimizer);
+  tell("--alpha", o.alpha != usual.optimizer.alpha, rms, optimizer);
+  const bool drops = s.kind == Shape::step, fades = drops || s.kind == Shape::exponential;
+  const bool cycle = s.kind == Shape::one_cycle, plateau = s.kind == Shape::plateau;
+  tell("--gamma", s.gamma != usual.schedule.gamma, fades, schedule);
+  tell("--every", s.every != usual.schedule.every, drops, schedule);
+  tell("--least-lr", s.least != usual.schedule.least, s.kind == Shape::cosine, schedule);
+  tell("--rise", s.rise != usual.schedule.rise, cycle, schedule);
+  tell("--divisor", s.divisor != usual.schedule.divisor, cycle, schedule);
+  tell("--final-divisor", s.final_divisor != usual.schedule.final_divisor, cycle, schedule);
+  tell("--patience", s.patience != usual.schedule.patience, plateau, schedule);
+  tell("--factor", s.factor != usual.schedule.factor, plateau, schedule);
+  tell("--warmup-factor", s.warmup_factor != usual.schedule.warmup_factor, warm,
+       "no --warmup-epochs and no --warmup-steps");
+  return lines;
+}
 
 TrainConfig train_config(const TrainOptions& o, const Ranks& ranks) {
   TrainConfig c = o.config;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "tools/cli/options.h"
 #include "tools/data/augment_options.h"
@@ -121,6 +122,9 @@ struct TrainOptions : DataOptions,
 // The configuration but for what the data and a file to start from decide: preprocessing, batch and
 // class weights. Error(usage) for flags that are malformed or contradict each other.
 TrainConfig train_config(const TrainOptions& options, const Ranks& ranks);
+
+// A line for each flag of another optimizer or schedule than the chosen one.
+std::vector<std::string> flags_without_effect(const TrainConfig& config);
 
 // The number that --batch-size gives, unless it is "auto".
 int parse_batch_size(const std::string& text);

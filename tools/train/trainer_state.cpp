@@ -115,7 +115,9 @@ void Trainer::save(bool weights) {
                                                  {"step", saved.step},
                                                  {"file", path},
                                                  {"state_sha256", saved.digest}});
-                         if (write_weights) write_weights();
+                         if (!write_weights) return saved;
+                         write_weights();
+                         run->log("weights", {{"epoch", saved.epoch}, {"step", saved.step}});
                          return saved;
                        });
 }

@@ -38,30 +38,6 @@ UpdateMemory update_memory(const TrainConfig& c) {
           .averages = c.ema_decay > 0};
 }
 
-int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
-  constexpr double kUse = 0.9;  // the rest is for what libraries allocate themselves
-  BackendOptions alone = ranks.options[0];
-  alone.communicator = {};  // the other ranks do not take part
-  const auto backend = make_backend(ranks.kind, alone);
-  const auto free = static_cast<size_t>(kUse * static_cast<double>(backend->free_bytes()));
-  const Graph graph = training_graph(c, data, std::max(c.preprocess.crop, c.growth.last));
-  const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.world();
-  const int most = static_cast<int>(std::clamp<int64_t>(images, 1, 65536));
-  const int batch =
-      largest_batch(graph, plan_options(c, ranks.kind, most + 1), update_memory(c), free);
-  require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
-          static_cast<double>(free) / 1048576);
-  const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
-  const std::string_view limit = batch == indexed_batch(graph)
-                                     ? "tensors of more are beyond what 32 bits can index"
-                                 : batch < most    ? "more do not fit"
-                                 : batch == images ? "a rank has no more training images"
-                                                   : "a batch has no more images";
-  say(fmt::format("batch size {}: {} images fit in {:.0f} MiB, {}", chosen, batch,
-                  static_cast<double>(free) / 1048576, limit));
-  return chosen;
-}
-
 namespace {
 
 // Of the device with the least of it.
@@ -84,6 +60,31 @@ size_t memory_of_rank(const Ranks& ranks) {
 }
 
 }  // namespace
+
+int automatic_batch(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {
+  constexpr double kUse = 0.9;  // the rest is for what libraries allocate themselves
+  BackendOptions alone = ranks.options[0];
+  alone.communicator = {};  // the other ranks do not take part
+  const auto backend = make_backend(ranks.kind, alone);
+  const size_t memory = std::min(backend->free_bytes(), memory_of_rank(ranks));
+  const auto free = static_cast<size_t>(kUse * static_cast<double>(memory));
+  const Graph graph = training_graph(c, data, std::max(c.preprocess.crop, c.growth.last));
+  const auto images = static_cast<int64_t>(data.train.samples.size()) / ranks.world();
+  const int most = static_cast<int>(std::clamp<int64_t>(images, 1, 65536));
+  const int batch =
+      largest_batch(graph, plan_options(c, ranks.kind, most + 1), update_memory(c), free);
+  require(batch > 0, Failure::memory, "--batch-size auto: not even one image fits in {:.0f} MiB",
+          static_cast<double>(free) / 1048576);
+  const int chosen = batch >= 8 ? batch / 8 * 8 : batch;
+  const std::string_view limit = batch == indexed_batch(graph)
+                                     ? "tensors of more are beyond what 32 bits can index"
+                                 : batch < most    ? "more do not fit"
+                                 : batch == images ? "a rank has no more training images"
+                                                   : "a batch has no more images";
+  say(fmt::format("batch size {}: {} images fit in {:.0f} MiB, {}", chosen, batch,
+                  static_cast<double>(free) / 1048576, limit));
+  return chosen;
+}
 
 int largest_batch(const Ranks& ranks, std::string_view model, int classes, int image_size) {
   constexpr double kUse = 0.9;
@@ -108,6 +109,20 @@ void check_memory(const TrainConfig& c, const TrainingData& data, const Ranks& r
        "batch {} at {} pixels needs {:.0f} MiB for each rank, which has {:.0f} MiB; {}", c.batch,
        c.preprocess.crop, double(needed) / 1048576, double(memory) / 1048576,
        what_fits(graph, options, update_memory(c), memory));
+}
+
+void check_norms(const TrainConfig& c, const TrainingData& data, int ranks) {
+  if (c.frozen_norms || c.batch * (c.exchange.sync_norms ? ranks : 1) > 1) return;
+  const int side = c.growth.last > 0 ? c.growth.first : c.preprocess.crop;
+  const Graph graph = training_graph(c, data, side);
+  for (const Norm& norm : graph.norms) {
+    const Buffer& buffer = graph.buffers[norm.at.buffer];
+    require(
+        buffer.height * buffer.width > 1, Failure::usage,
+        "batch size {} at {} pixels: {} would have one value of each channel, and nothing below "
+        "it would learn; a larger --batch-size or --image-size, or --freeze-norms",
+        c.batch, side, norm.name);
+  }
 }
 
 uint64_t bytes_beside_training(const TrainConfig& c, const TrainingData& data, const Ranks& ranks) {

@@ -27,6 +27,10 @@ int largest_batch(const Ranks& ranks, std::string_view model, int classes, int i
 // is known when a session is made.
 void check_memory(const TrainConfig& config, const TrainingData& data, const Ranks& ranks);
 
+// Error(usage) where a batch norm would have a single value of each channel, which it makes 0
+// (torch refuses that, too). `ranks` share the values with --sync-bn.
+void check_norms(const TrainConfig& config, const TrainingData& data, int ranks);
+
 // The bytes that the training leaves for images on the device with the least memory.
 uint64_t bytes_beside_training(const TrainConfig& config, const TrainingData& data,
                                const Ranks& ranks);

@@ -126,3 +126,18 @@ TEST_CASE("Wilson's interval: published values, ends, and nothing without sample
   CHECK_FALSE(percentile_interval({std::nan("")}).has_value());
   CHECK(percentile_interval({1, std::nan(""), 3}, 0.5)->low == 1.5);
 }
+
+TEST_CASE("shares of 0 and 1 have Wilson's interval, one unit has none") {
+  // Four images that are all right, and the same as one group.
+  const std::vector<float> logits = {2, 0, 2, 0, 0, 2, 0, 2};
+  const std::vector<int32_t> labels = {0, 0, 1, 1};
+  const auto right = bootstrap_intervals(logits, labels, 2, {.resamples = 50});
+  CHECK(right[Total::top1]->low == wilson_interval(4, 4)->low);
+  CHECK(right[Total::top1]->high == 1);
+  CHECK(right[Total::loss]->low == right[Total::loss]->high);
+  const std::vector<uint32_t> one(4, 0);
+  const auto alone = bootstrap_intervals(logits, labels, 2, {.resamples = 50}, one);
+  CHECK_FALSE(alone[Total::loss].has_value());
+  CHECK_FALSE(alone[Total::auc_macro].has_value());
+  CHECK(alone[Total::top1]->low == wilson_interval(1, 1)->low);
+}

@@ -66,7 +66,13 @@ TEST_CASE("near copies: every pair that is similar enough, and no other") {
   REQUIRE(exact.size() == 1);
   CHECK(exact[0].first == 0);
   CHECK(exact[0].second == 300);
-  CHECK(near_copies(rows, kSamples, {.similarity = 0.8, .most = 3}).size() == 3);
+  const auto all = near_copies(rows, kSamples, {.similarity = 0.8}),
+             some = near_copies(rows, kSamples, {.similarity = 0.8, .most = 3});
+  REQUIRE(some.size() == 3);
+  for (size_t i = 0; i < some.size(); ++i) {
+    CHECK(some[i].first == all[i].first);
+    CHECK(some[i].second == all[i].second);
+  }
 }
 
 TEST_CASE("near copies: nothing is similar to rows that are the mean") {

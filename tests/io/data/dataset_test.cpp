@@ -34,6 +34,17 @@ TEST_CASE("image extensions are known in upper and lower case") {
     CHECK_FALSE(has_image_extension(name));
 }
 
+TEST_CASE("runs among the class folders are no classes") {
+  TemporaryFolder folder;
+  const fs::path root = folder.path();
+  for (const char* name : {"a/1.jpg", "b/2.jpg", "run/args.json", "begun/run.lock",
+                           "runs/one/args.json", "runs/two/args.json", "deep/sub/3.jpg"})
+    touch(root / name);
+  CHECK(class_folders(root) == std::vector<std::string>{"a", "b", "deep"});
+  CHECK(read_image_folder(root).classes == std::vector<std::string>{"a", "b", "deep"});
+  CHECK_FALSE(has_class_folders(root / "runs"));
+}
+
 TEST_CASE("an image folder is read in torchvision's order") {
   TemporaryFolder folder;
   const fs::path root = folder.path();

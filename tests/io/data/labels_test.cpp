@@ -70,6 +70,7 @@ TEST_CASE("bad labels are told with their line") {
   CHECK(mentions(error("path,label,split\na.jpg,cat,dev\n"), "line 2: split \"dev\""));
   CHECK(mentions(error("file,label\na.jpg,cat\n"), "line 1: the header needs"));
   CHECK(mentions(error("path,label\n"), "no rows"));
+  CHECK(mentions(error("path,label,label\na.jpg,cat,dog\n"), "two columns are called label"));
   CHECK(mentions(message_of([&] {
                    write_text(file, "path,label\na.jpg,7\n");
                    read_labels(file, {.root = root, .kind = LabelKind::indices});

@@ -264,8 +264,7 @@ TEST_CASE("a second writer waits, says so, and takes what the first one made") {
   std::jthread second([&] {
     const PackOptions options{.parallel = {.progress = [&](size_t, size_t) { ++made; }},
                               .say = [&](std::string_view line) {
-                                waiting = line.find("waiting for another process") !=
-                                          std::string_view::npos;
+                                waiting = line.find("waiting for ") != std::string_view::npos;
                               }};
     open_or_build_pack(pictures.pack(), pictures.sources, kSpec, options);
   });
@@ -278,7 +277,7 @@ TEST_CASE("a second writer waits, says so, and takes what the first one made") {
   second.join();
   CHECK(made == 0);
 
-  const int again = open(name.c_str(), O_RDWR);
+  const int again = open(name.c_str(), O_RDWR | O_CREAT, 0666);
   REQUIRE(flock(again, LOCK_EX) == 0);
   fs::remove(pictures.pack());
   const PackOptions stopped{.parallel = {.stop = [] { return true; }}};

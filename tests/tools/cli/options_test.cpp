@@ -16,6 +16,19 @@ namespace {
 enum class Speed { slow, fast };
 constexpr Choice<Speed> kSpeeds[] = {{"slow", Speed::slow}, {"fast", Speed::fast}};
 
+struct Places {
+  std::filesystem::path file;
+  std::optional<std::filesystem::path> folder;
+  std::string weights, name;
+
+  void visit(auto& v) {
+    v("--file FILE", file, "");
+    v("--folder DIR", folder, "");
+    v("--weights FILE|NAME", weights, "");
+    v("--name NAME", name, "");
+  }
+};
+
 struct Options {
   bool deterministic = false, shuffle = true;
   int batch_size = 64;
@@ -393,7 +406,26 @@ TEST_CASE("--config is found among the arguments") {
   CHECK(read({"--lr", "1", "--config", file})->json.starts_with("{"));
   CHECK(read({"--config=" + file})->from == "--config " + file);
   CHECK_THROWS_WITH_AS(read({"--config", "/nowhere"}),
-                       "--config /nowhere: empty, or cannot be read", Error);
+                       "--config /nowhere: No such file or directory", Error);
+}
+
+TEST_CASE("an empty place is a mistake of the shell's, in a file it is none") {
+  Places o;
+  const Flags flags(o);
+  for (const char* word : {"--file=", "--folder=", "--weights="})
+    CHECK_THROWS_AS(parse_flags(flags, std::vector<std::string>{word}, {}), Error);
+  parse_flags(flags, std::vector<std::string>{"--name="},
+              Config{R"({"file": "", "folder": null, "weights": ""})", "f"});
+  CHECK(o.file.empty());
+}
+
+TEST_CASE("a config names no further config, and YAML is one document") {
+  Options o;
+  GeneralOptions general;
+  const Flags flags(o, general);
+  for (const char* json : {R"({"config": "other.json"})", R"({"help": true})"})
+    CHECK_THROWS_AS(parse_flags(flags, {}, Config{json, "f"}), Error);
+  CHECK_THROWS_AS(json_from_yaml("lr: 1\n---\nlr: 2\n", "f"), Error);
 }
 
 TEST_CASE("a config may be YAML") {

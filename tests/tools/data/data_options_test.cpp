@@ -179,6 +179,8 @@ TEST_CASE("flags of data sets that contradict each other") {
   options.split_file = "x.csv";
   CHECK(mentions(usage_of(options), "--split-file"));
   options.labels = "y.csv";
+  CHECK(mentions(usage_of(options), "both where images come from"));
+  options.data.clear();
   CHECK(mentions(usage_of(options), "both files of labels"));
 }
 
@@ -187,6 +189,7 @@ TEST_CASE("flags of labels and groups belong together") {
   options.data = "somewhere";
   options.group_column = "patient";
   CHECK(mentions(usage_of(options), "--group-column is for --labels"));
+  options.data.clear();
   options.labels = "x.csv";
   options.group_pattern = "x";
   CHECK(mentions(usage_of(options), "one of them"));

@@ -30,6 +30,31 @@ json metrics(const fs::path& folder) {
 
 }  // namespace
 
+TEST_CASE("a start that comes to nothing leaves the flags of the one before") {
+  const Drawn drawn(4, 2);
+  const std::string data = fmt::format("--data {} ", drawn.set.string());
+  const std::string run = drawn.path("run"), folds = drawn.path("folds");
+  REQUIRE(engine_cli(kTrain + data + "--max-steps 2 --out " + run).code == 0);
+  check_fails(engine_cli("train --resume " + run + " --image-size 16"), 4, "the model has");
+  check_fails(engine_cli("train --resume " + run + " --folds 3"), 2, "has none");
+  check_fails(engine_cli("train --resume " + run + " --weights other"), 2, "random values");
+  CHECK_FALSE(fs::exists(run + "/args-2.json"));
+  CHECK_FALSE(fs::exists(run + "/command-2.txt"));
+  CHECK_FALSE(fs::exists(run + "/fold_1"));
+  REQUIRE(engine_cli("train --resume " + run + " --lr-find --lr-find-steps 10").code == 0);
+  REQUIRE(engine_cli("train --resume " + run + " --max-steps 3").code == 0);  // trains again
+  CHECK(last_state(run) != "");
+  CHECK(events(run, "checkpoint").back()["step"] == 3);
+
+  REQUIRE(engine_cli(kTrain + data + "--folds 2 --epochs 1 --out " + folds).code == 0);
+  check_fails(engine_cli("train --resume " + folds + " --folds 3"), 2, "has 2");
+  CHECK(engine_cli("train --resume " + folds + " --image-size 16").code == 4);
+  CHECK_FALSE(fs::exists(folds + "/args-2.json"));
+  const Outcome again = engine_cli("train --resume " + folds);
+  CHECK(again.code == 0);
+  CHECK(mentions(again.err, "run directory " + folds));
+}
+
 TEST_CASE("--folds without --fold: a run for each fold, pooled; stopped, it goes on") {
   const Drawn drawn(4, 2);
   const fs::path all = drawn.path("cv");

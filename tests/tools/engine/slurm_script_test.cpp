@@ -118,6 +118,13 @@ TEST_CASE("commands that contradict the job, or could not be continued, are refu
   CHECK_THROWS_AS(slurm_script({.gpus = 0}, "engine", {"train", "--out", "r", "--device", "cuda"}),
                   Error);
   CHECK_NOTHROW(slurm_script({.gpus = 2}, "engine", {"train", "--out", "r", "--gpus=2"}));
+  CHECK_NOTHROW(slurm_script({}, "engine", {"train", "--output", "r"}));
+  for (const char* time : {"banana", "1:2:3:4", "", "1-"})
+    CHECK_THROWS_AS(slurm_script({.time = time}, "engine", kTrain), Error);
+  for (const char* time : {"90", "1:30:00", "2-12", "2-12:00:00", "UNLIMITED"})
+    CHECK_NOTHROW(slurm_script({.time = time}, "engine", kTrain));
+  CHECK_THROWS_AS(slurm_script({.memory = "lots"}, "engine", kTrain), Error);
+  CHECK_THROWS_AS(slurm_script({.name = "a\ntouch x"}, "engine", kTrain), Error);
   const std::vector<std::string> finetune = {"finetune", "d", "--out", "r"};
   CHECK(slurm_script({.gpus = 2}, "engine", finetune).find("--resume") != std::string::npos);
   CHECK_THROWS_AS(slurm_script({.nodes = 2}, "engine", finetune), Error);

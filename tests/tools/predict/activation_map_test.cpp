@@ -38,8 +38,7 @@ std::vector<double> input_of(int batch, int height, int width, uint64_t seed) {
 struct Worst {
   double difference = 0, largest = 0;
   void see(double ours, double theirs) {
-    const double far = std::abs(ours - theirs);
-    if (!(far <= difference)) difference = std::isnan(far) ? INFINITY : far;
+    difference = worse(difference, std::abs(ours - theirs));
     largest = std::max(largest, std::abs(theirs));
   }
   double relative() const { return difference / largest; }

@@ -13,8 +13,11 @@
 #include "tools/train/finetune_recipe.h"
 #include "tools/train/lr_find.h"
 #include "tools/train/parameter_rules.h"
+#include "tools/train/train_options.h"
+#include "tools/train/training_plan.h"
 
 using namespace engine;
+using namespace engine::test;
 
 TEST_CASE("images grow in four stages of the run, by multiples of 32") {
   const SizeGrowth growth{128, 224};
@@ -47,6 +50,7 @@ TEST_CASE("rates by layer: whole blocks, the head in full, frozen ones not at al
   CHECK(rules.at("features.0.0.weight").rate == 0);
   CHECK(rules.at("features.1.0.block.0.0.weight").rate == 0);
   CHECK_THROWS_AS(parameter_rule({.freeze = "featuers"}, graph, 0), Error);
+  CHECK_THROWS_AS(parameter_rule({.freeze = "features,classifier"}, graph, 0), Error);
 
   const Graph residual = make_model("resnet18", {.classes = 3, .height = 32, .width = 32});
   const auto decayed = parameter_rule({.layer_decay = 0.5}, residual, 0);
@@ -85,7 +89,7 @@ std::string value_of(const FinetuneRecipe& recipe, std::string_view name) {
 
 TEST_CASE("what engine finetune chooses follows from the images, the device and what is given") {
   FinetuneFacts facts{.model = "efficientnet_b3",
-                      .images = 2661,
+                      .images = 2128,
                       .validation = true,
                       .image_side = 600,
                       .model_side = 300,
@@ -96,7 +100,7 @@ TEST_CASE("what engine finetune chooses follows from the images, the device and 
   CHECK(value_of(recipe, "--image-size") == "300");
   CHECK(value_of(recipe, "--batch-size") == "32");
   CHECK(value_of(recipe, "--warmup-epochs") == "1");
-  CHECK(value_of(recipe, "--ema") == "0.9905");  // 840 updates
+  CHECK(value_of(recipe, "--ema") == "0.9881");  // 670 updates
   for (const auto& [images, side] :
        {std::pair{0, "300"}, {224, "300"}, {200, "300"}, {199, "224"}, {100, "128"}, {28, "64"}}) {
     facts.image_side = images;
@@ -107,6 +111,11 @@ TEST_CASE("what engine finetune chooses follows from the images, the device and 
   CHECK(value_of(finetune_recipe(facts, {}), "--image-size") == "28");
   facts.model_side = 300;
   CHECK(value_of(recipe, "--epochs") == "10");
+  CHECK(value_of(recipe, "--precision") == "none");
+  facts.gpu = true;
+  recipe = finetune_recipe(facts, {});
+  CHECK(value_of(recipe, "--precision") == "bf16");
+  CHECK(value_of(finetune_recipe(facts, {"precision"}), "--precision") == "none");
   for (const ChosenFlag& flag : recipe.flags) CHECK_MESSAGE(!flag.why.empty(), flag.name);
 
   facts.validation = false;  // nothing is split yet
@@ -138,6 +147,42 @@ TEST_CASE("what engine finetune chooses follows from the images, the device and 
   recipe = finetune_recipe(facts, {"image_size", "epochs", "batch_size"});
   for (const char* given : {"--image-size", "--epochs", "--batch-size"})
     CHECK_MESSAGE(value_of(recipe, given) == "none", given);
+}
+
+TEST_CASE("flags of another optimizer or schedule are told to have no effect") {
+  TrainConfig c;
+  c.schedule.kind = ScheduleConfig::Kind::plateau;
+  CHECK(flags_without_effect(c).empty());
+  c.optimizer.nesterov = true;
+  c.schedule.gamma = 0.5;
+  c.schedule.warmup_factor = 0.5;
+  c.schedule.patience = 4;
+  const auto lines = flags_without_effect(c);
+  REQUIRE(lines.size() == 3);
+  CHECK(lines[0] == "--nesterov: no effect with --optimizer adam");
+  CHECK(lines[1] == "--gamma: no effect with --schedule plateau");
+  CHECK(mentions(lines[2], "--warmup-factor"));
+}
+
+TEST_CASE("a batch norm over single values is refused") {
+  TrainConfig c;
+  c.model = "resnet18";
+  c.batch = 1;
+  c.preprocess.crop = 32;  // 1 x 1 in the last stage
+  const TrainingData data{.train = {.classes = {"a", "b"}}};
+  CHECK(mentions(message_of([&] { check_norms(c, data, 1); }, Failure::usage), "layer4.0"));
+  CHECK(mentions(message_of([&] { check_norms(c, data, 2); }, Failure::usage), "layer4.0"));
+  c.exchange.sync_norms = true;
+  check_norms(c, data, 2);
+  c.exchange.sync_norms = false;
+  c.preprocess.crop = 64;
+  check_norms(c, data, 1);
+  c.preprocess.crop = 32;
+  c.frozen_norms = true;
+  check_norms(c, data, 1);
+  c.frozen_norms = false;
+  c.batch = 2;
+  check_norms(c, data, 1);
 }
 
 TEST_CASE("--lr-find tells the rate of the least smoothed loss, or that there is none") {

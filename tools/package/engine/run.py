@@ -43,9 +43,11 @@ class Run:
     """What `engine train --out FOLDER`, or `engine eval --out FOLDER`, left in its folder.
 
     Files are read when they are asked for, so a run that goes on shows what it has got to.
-    `part` is "val", "test" or "eval"; by default it is the first of "val", "eval" and "test" that
-    there is. tools/train/README.md says what is in the files.
+    `part` is one of PARTS, by default the first that there is; "folds" are all folds of a
+    cross-validation together. tools/train/README.md says what is in the files.
     """
+
+    PARTS = ("val", "eval", "test", "folds")
 
     def __init__(self, folder: PathLike):
         self.folder = Path(folder)
@@ -135,7 +137,7 @@ class Run:
     def part(self, part: Optional[str] = None) -> str:
         """The part that is meant; ValueError where there is no such part."""
         there = self.scores
-        chosen = part or next((name for name in ("val", "eval", "test") if name in there), None)
+        chosen = part or next((name for name in self.PARTS if name in there), None)
         if chosen not in there:
             raise ValueError(f"{self.folder}: metrics.json has {', '.join(there) or 'no part'}, "
                              f"not {part or 'a score'}")
