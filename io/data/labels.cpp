@@ -73,6 +73,10 @@ Table read_table(const fs::path& file, const LabelFile& how) {
            std::ranges::find(how.label_columns, name) != how.label_columns.end() ||
            (how.own && (name == "fold" || name.starts_with(kLabelColumn)));
   });
+  std::set<std::string_view> named;
+  for (const std::string& name : csv.header)
+    require(named.insert(trimmed(name)).second, Failure::data,
+            "{}, line 1: two columns are called {}", file.string(), trimmed(name));
   const auto column = [&](std::string_view wanted) {
     const auto at = std::ranges::find(csv.header, wanted, trimmed);
     return at == csv.header.end() ? -1 : static_cast<int>(at - csv.header.begin());
