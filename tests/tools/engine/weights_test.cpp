@@ -12,6 +12,7 @@
 #include "models/models.h"
 #include "tests/io/files/http_server.h"
 #include "tests/support.h"
+#include "tests/tools/engine/drawn_set.h"
 #include "tests/tools/engine/program.h"
 
 using namespace engine;
@@ -95,6 +96,21 @@ TEST_CASE("--weights imagenet offline says what to get and where to put it, and 
   check_fails(offline, 9, "efficientnet_b3_rwightman-b3899882.pth elsewhere and put it at");
   CHECK(mentions(offline.err, "https://download.pytorch.org/models/"));
   CHECK(mentions(offline.err, (folder.path() / "weights").string()));
+}
+
+TEST_CASE("a dry run tells of the weights that it would fetch, and does not") {
+  const Drawn drawn;
+  const fs::path cache = drawn.path("cache");
+  const Outcome plan = engine_cli(
+      fmt::format("train --data {} --model resnet18 --image-size 64 --device cpu --dry-run "
+                  "--weights imagenet",
+                  drawn.set.string()),
+      fmt::format("ENGINE_CACHE_DIR={} https_proxy=http://127.0.0.1:{}", cache.string(),
+                  closed_port()));
+  CHECK_MESSAGE(plan.code == 0, plan.err);
+  CHECK(mentions(plan.err, "to be fetched, 45 MiB of https://download.pytorch.org/"));
+  CHECK(mentions(plan.out, "memory per rank"));
+  CHECK_FALSE(fs::exists(cache / "weights"));
 }
 
 TEST_CASE("--weights with a name that means nothing here fetches nothing") {

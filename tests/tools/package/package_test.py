@@ -233,6 +233,14 @@ class Training(Quiet):
         self.assertIsNone(run)
         self.assertTrue(printed.getvalue() + self.said.getvalue())
 
+    def test_folds_together_are_one_run(self):
+        out = self.folder / "folds"
+        run = engine.train(self.folder / "digits", epochs=1, folds=2, out=out, **self.FLAGS)
+        self.assertEqual(run.folder.resolve(), out.resolve())
+        self.assertEqual(run.part(), "folds")
+        images = sum(1 for file in (self.folder / "digits").rglob("*.png"))
+        self.assertEqual(len(run.predictions()["path"]), images)
+
     def test_an_interrupt_saves_and_the_run_goes_on(self):
         out = self.folder / "stopped"
 

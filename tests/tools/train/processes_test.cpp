@@ -132,13 +132,20 @@ TEST_CASE("what one process cannot do ends all of them, with its code") {
   const OddSet other;
   const Handle port = reserve_port("127.0.0.1");
   fs::remove(fs::path(other.set) / "train/3/00000.png");
-  const Outcome mixed =
-      run_script(fmt::format("export WORLD_SIZE=2 MASTER_PORT={}\n"
-                             "RANK=1 \"$engine\" {} --data {} &\nRANK=0 \"$engine\" {}\n"
-                             "code=$?; wait $! && exit 99; exit $code\n",
-                             port_of(port), odd.train("mixed"), other.set, odd.train("mixed")));
-  CHECK(mixed.code == 2);
-  CHECK(mentions(mixed.err, "process 1 does not do what process 0 does: image_files is"));
+  const auto mixed = [&](const std::string& flags) {
+    return run_script(
+        fmt::format("export WORLD_SIZE=2 MASTER_PORT={}\n"
+                    "RANK=1 \"$engine\" {} {} &\nRANK=0 \"$engine\" {}\n"
+                    "code=$?; wait $! && exit 99; exit $code\n",
+                    port_of(port), odd.train("mixed"), flags, odd.train("mixed")));
+  };
+  for (const auto& [flags, differs] : {std::pair("--data " + other.set, "image_files is"),
+                                       {std::string("--lr 0.5"), "--lr is 0.5, not 0.001"},
+                                       {std::string("--max-steps 7"), "--max-steps is 7, not 0"}}) {
+    const Outcome told = mixed(flags);
+    CHECK(told.code == 2);
+    CHECK(mentions(told.err, std::string("process 1 does not do what process 0 does: ") + differs));
+  }
   CHECK_FALSE(fs::exists(odd.out("mixed")));
 }
 
