@@ -3,8 +3,9 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
-#include <vector>
+#include <string_view>
 
 #include "engine/error.h"
 #include "io/files/json.h"
@@ -41,14 +42,30 @@ Json object_of(const YAML::Node& root, const std::string& from) {
   return json;
 }
 
+// Whether a mark of a document's begin, which may stand in no value, follows some content.
+// (LoadAll() of yaml-cpp never ends on some texts.)
+bool has_second_document(std::string_view text) {
+  bool content = false;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    const bool mark = line.starts_with("---") &&
+                      (line.size() == 3 || std::isspace(static_cast<unsigned char>(line[3])));
+    if (mark && content) return true;
+    const size_t first = line.find_first_not_of(" \t\r");
+    const bool empty = first == std::string_view::npos || line[first] == '#' || line[0] == '%';
+    content = content || mark || !empty;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string json_from_yaml(const std::string& text, const std::string& from) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    require(documents.size() == 1, Failure::usage, "{}: {} documents; one is wanted", from,
-            documents.size());
-    return print_json(object_of(documents[0], from));
+    require(!has_second_document(text), Failure::usage, "{}: several documents; one is wanted",
+            from);
+    return print_json(object_of(YAML::Load(text), from));
   } catch (const YAML::Exception& error) {
     fail(Failure::usage, "{}: {}", from, error.what());
   }

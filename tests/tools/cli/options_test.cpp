@@ -426,6 +426,8 @@ TEST_CASE("a config names no further config, and YAML is one document") {
   for (const char* json : {R"({"config": "other.json"})", R"({"help": true})"})
     CHECK_THROWS_AS(parse_flags(flags, {}, Config{json, "f"}), Error);
   CHECK_THROWS_AS(json_from_yaml("lr: 1\n---\nlr: 2\n", "f"), Error);
+  CHECK_THROWS_AS(json_from_yaml("---\n--- {lr: 2}\n", "f"), Error);
+  CHECK(json_from_yaml("%YAML 1.2\n# a recipe\n---\nlr: ---1\n", "f") == R"({"lr":"---1"})");
 }
 
 TEST_CASE("a config may be YAML") {
