@@ -25,6 +25,29 @@ bool is_path(const fs::path& weights) {
          weights.extension() == ".safetensors";
 }
 
+// Where `weights` is no file and no run: the entry of that name.
+std::variant<NamedWeights, ManifestEntry> look_up(const fs::path& weights,
+                                                  const std::string& model) {
+  std::error_code error;
+  const fs::path best = weights / "weights" / "best.safetensors";
+  if (fs::exists(best, error)) return NamedWeights{best, model};
+  const bool folder = fs::is_directory(weights, error);  // perhaps of images, beside a name
+  if (!folder && is_path(weights)) return NamedWeights{weights, model};
+  const auto manifest = read_manifest(shared_file("manifest.json"));
+  const std::string name = weights.string();
+  require(name != "imagenet" || !model.empty(), Failure::usage,
+          "--weights imagenet: of which model? Give --model");
+  const ManifestEntry* entry = find_entry(manifest, name, model);
+  require(entry || !folder, Failure::weights,
+          "{}: a folder, and no run's: weights/best.safetensors is not there", name);
+  require(entry, Failure::usage,
+          "--weights {}: there is no such file, and no such name in engine weights list{}", name,
+          name == "imagenet" ? fmt::format(" for {}", model) : "");
+  require(model.empty() || model == entry->model, Failure::usage,
+          "--weights {}: these are of {}, and --model is {}", name, entry->model, model);
+  return *entry;
+}
+
 }  // namespace
 
 fs::path weights_folder() {
@@ -63,33 +86,6 @@ std::optional<Preprocess> published_preprocess(const fs::path& file) {
       return preprocess_from_json(entry.preprocess);
   return std::nullopt;
 }
-
-namespace {
-
-// Where `weights` is no file and no run: the entry of that name.
-std::variant<NamedWeights, ManifestEntry> look_up(const fs::path& weights,
-                                                  const std::string& model) {
-  std::error_code error;
-  const fs::path best = weights / "weights" / "best.safetensors";
-  if (fs::exists(best, error)) return NamedWeights{best, model};
-  const bool folder = fs::is_directory(weights, error);  // perhaps of images, beside a name
-  if (!folder && is_path(weights)) return NamedWeights{weights, model};
-  const auto manifest = read_manifest(shared_file("manifest.json"));
-  const std::string name = weights.string();
-  require(name != "imagenet" || !model.empty(), Failure::usage,
-          "--weights imagenet: of which model? Give --model");
-  const ManifestEntry* entry = find_entry(manifest, name, model);
-  require(entry || !folder, Failure::weights,
-          "{}: a folder, and no run's: weights/best.safetensors is not there", name);
-  require(entry, Failure::usage,
-          "--weights {}: there is no such file, and no such name in engine weights list{}", name,
-          name == "imagenet" ? fmt::format(" for {}", model) : "");
-  require(model.empty() || model == entry->model, Failure::usage,
-          "--weights {}: these are of {}, and --model is {}", name, entry->model, model);
-  return *entry;
-}
-
-}  // namespace
 
 NamedWeights find_weights(const fs::path& weights, const std::string& model) {
   const auto found = look_up(weights, model);

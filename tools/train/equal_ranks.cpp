@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <vector>
 
 #include "engine/error.h"
@@ -27,10 +29,12 @@ std::string digest(const Graph& graph, const std::map<std::string, Tensor>& stat
   return hash.finish();
 }
 
-// "--batch-size" of the key "--batch_size".
-std::string flag_text(std::string name) {
-  if (name.starts_with("--")) std::ranges::replace(name, '_', '-');
-  return name;
+// Whether processes that differ in it would do other things. Those of a run that may change are no
+// part of its recipe, but some decide when all ranks do something together.
+bool is_common(const Flag& flag) {
+  constexpr std::string_view kTogether[] = {"--max-steps", "--max-time", "--checkpoint-every",
+                                            "--lr-find", "--lr-find-steps"};
+  return !flag.may_change || std::ranges::find(kTogether, flag.name()) != std::end(kTogether);
 }
 
 }  // namespace
@@ -50,21 +54,19 @@ void check_equal_runs(const Ranks& ranks, const RunIdentity& identity, const Fla
                       const std::optional<Checkpoint>& checkpoint) {
   if (!ranks.wire) return;
   auto facts = to_metadata(identity);
-  facts.erase("recipe");
-  for (const auto& [flag, value] : identity.recipe) facts["--" + flag] = value;
+  facts.erase("recipe");  // it is told flag by flag
   facts["checkpoint"] = checkpoint ? checkpoint->digest : "none";
-  // No part of the recipe, but decisive for when all ranks do something together.
   const auto values = parse_json<nlohmann::json>(to_json(flags));
-  for (const char* flag : {"max_steps", "max_time", "checkpoint_every", "lr_find", "lr_find_steps"})
-    facts["--" + std::string(flag)] = print_json(values.at(flag));
+  for (const Flag& flag : flags.list())
+    if (is_common(flag)) facts[flag.name()] = print_json(values.at(flag.key()));
   const auto all = from_every_process(ranks, print_json(nlohmann::json(facts)));
   const auto first = parse_json<nlohmann::json>(all[0]);
   for (size_t process = 1; process < all.size(); ++process) {
     const auto other = parse_json<nlohmann::json>(all[process]);
     for (const auto& [name, value] : first.items())
       require(other.at(name) == value, Failure::usage,
-              "process {} does not do what process 0 does: {} is {}, not {}", process,
-              flag_text(name), other.at(name).get<std::string>(), value.get<std::string>());
+              "process {} does not do what process 0 does: {} is {}, not {}", process, name,
+              other.at(name).get<std::string>(), value.get<std::string>());
   }
 }
 

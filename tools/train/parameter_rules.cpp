@@ -57,20 +57,18 @@ std::function<ParameterRule(const Parameter&)> parameter_rule(const RuleOptions&
                         [&](const Parameter& p) { return p.name.starts_with(prefix); }),
             Failure::usage, "--freeze {}: no parameter has a name that begins so; the first is {}",
             prefix, graph.parameters.front().name);
-  const auto is_frozen = [&](const Parameter& p) {
-    return !p.trained() || std::ranges::any_of(frozen, [&](const std::string& prefix) {
-      return p.name.starts_with(prefix);
-    });
+  const auto is_frozen = [frozen](const Parameter& p) {
+    return std::ranges::any_of(
+        frozen, [&](const std::string& prefix) { return p.name.starts_with(prefix); });
   };
-  require(!std::ranges::all_of(graph.parameters, is_frozen), Failure::usage,
-          "--freeze {}: no parameter is left to train", options.freeze);
+  require(!std::ranges::all_of(graph.parameters,
+                               [&](const Parameter& p) { return !p.trained() || is_frozen(p); }),
+          Failure::usage, "--freeze {}: no parameter is left to train", options.freeze);
   const double backbone = options.head_alone(epoch) ? 0 : options.backbone_factor;
-  return [frozen, all = options.decay_all,
+  return [is_frozen, all = options.decay_all,
           rates = rates_by_layer(graph, options.layer_decay, backbone)](const Parameter& p) {
-    const bool fixed = std::any_of(frozen.begin(), frozen.end(), [&](const std::string& prefix) {
-      return p.name.starts_with(prefix);
-    });
-    return ParameterRule{.rate = fixed ? 0 : rates.at(p.name), .decay = all || decays_weight(p)};
+    return ParameterRule{.rate = is_frozen(p) ? 0 : rates.at(p.name),
+                         .decay = all || decays_weight(p)};
   };
 }
 
